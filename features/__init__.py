@@ -1,0 +1,1 @@
+"""Feast: the feature spec, apply and materialize, streaming aggregates, online readers."""

@@ -1,0 +1,137 @@
+"""The one feature spec that builds both the learner's and the scorer's vectors.
+
+Compiled from graft.toml and Feast's registry by `graft features apply`, written beside the registry and into every
+version, so that neither the learner nor the scorer imports Feast.
+
+Shapes: B rows, D dense columns (the embedding features' elements included), C categorical columns.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Literal, NamedTuple
+
+import mmh3
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Value = int | float | str | list[float] | None
+Source = Literal["user", "item", "context", "user_id", "item_id"]
+Role = Literal["dense", "categorical", "embedding"]
+
+MISSING_HASH = 0
+"""The hash of a missing categorical value without a default; no present value has it."""
+
+
+class FeatureBatch(NamedTuple):
+    """What a student sees of B rows: finite float32 and the categorical values' 64-bit hashes (0: missing)."""
+
+    dense_BD: NDArray[np.float32]
+    categorical_BC: NDArray[np.uint64]
+
+
+class Feature(BaseModel):
+    """One input of the student. `view` and `feature` name it in Feast when `source` is user or item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    source: Source
+    role: Role
+    dtype: Literal["int", "float", "str", "float_list"]
+    default: int | float | str | list[float] | None
+    view: str = ""
+    feature: str = ""
+    value_type: str = ""
+    """Feast's ValueType, by which the reader decodes the stored bytes: FLOAT, DOUBLE, INT32, INT64, STRING, ..."""
+
+    @property
+    def width(self) -> int:
+        """Dense columns that it fills."""
+        if self.role == "categorical":
+            return 0
+        return len(self.default) if isinstance(self.default, list) else 1
+
+
+class FeatureSpec(BaseModel):
+    """Every feature in its order, and how Feast keys its entities in Redis."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    feast_project: str
+    user_join_key: str
+    item_join_key: str
+    user_id_type: Literal["int", "str"]
+    item_id_type: Literal["int", "str"]
+    entity_key_serialization_version: int
+    features: tuple[Feature, ...]
+
+    @cached_property
+    def spec_id(self) -> str:
+        """Names the meaning of a logged row: equal ids, equal columns. 16 hex digits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    @cached_property
+    def dense(self) -> tuple[Feature, ...]:
+        """The features of `dense_BD`, in order: dense ones and embeddings as they stand in `features`."""
+        return tuple(f for f in self.features if f.role != "categorical")
+
+    @cached_property
+    def categorical(self) -> tuple[Feature, ...]:
+        """The features of `categorical_BC`, in order."""
+        return tuple(f for f in self.features if f.role == "categorical")
+
+    @cached_property
+    def dense_names(self) -> tuple[str, ...]:
+        """One name for each of the D dense columns; an embedding's elements are numbered."""
+        names: list[str] = []
+        for f in self.dense:
+            names += [f"{f.name}[{i}]" for i in range(f.width)] if f.role == "embedding" else [f.name]
+        return tuple(names)
+
+    def columns_of(self, rows: Sequence[Sequence[Value]]) -> dict[str, list[Value]]:
+        """Logged rows, each in the order of `features`, as one list of raw values per feature name."""
+        for row in rows:
+            if len(row) != len(self.features):
+                raise ValueError(f"a row of spec {self.spec_id} has {len(self.features)} features, got {len(row)}")
+        return {f.name: [row[i] for row in rows] for i, f in enumerate(self.features)}
+
+    def rows_of(self, columns: Mapping[str, Sequence[Value]]) -> list[list[Value]]:
+        """Raw values per feature name as rows in the order of `features`: what an example logs."""
+        return [list(row) for row in zip(*(columns[f.name] for f in self.features), strict=True)]
+
+    def encode(self, columns: Mapping[str, Sequence[Value]]) -> FeatureBatch:
+        """Raw values per feature name as a FeatureBatch. A None becomes the feature's default.
+
+        The only encoder: learner and scorer both call it, which makes their vectors bit-equal.
+        """
+        size = len(columns[self.features[0].name])
+        dense_bd = np.empty((size, sum(f.width for f in self.dense)), np.float32)
+        at = 0
+        for f in self.dense:
+            values = [f.default if v is None else v for v in columns[f.name]]
+            dense_bd[:, at : at + f.width] = np.asarray(values, np.float32).reshape(size, f.width)
+            at += f.width
+        categorical_bc = np.empty((size, len(self.categorical)), np.uint64)
+        for i, f in enumerate(self.categorical):
+            categorical_bc[:, i] = [
+                hash_category(f.name, _scalar(f.default if v is None else v)) for v in columns[f.name]
+            ]
+        return FeatureBatch(dense_bd, categorical_bc)
+
+
+@lru_cache(maxsize=1 << 18)
+def hash_category(name: str, value: float | str | None) -> int:
+    """The 64-bit hash of one categorical value, the same in every process; the feature's name is its salt.
+
+    Integers and strings of the same digits hash alike, so an id's type in JSON does not matter. MISSING_HASH for None.
+    """
+    if value is None:
+        return MISSING_HASH
+    return mmh3.hash64(f"{name}={value}".encode(), signed=False)[0] or 1
+
+
+def _scalar(value: Value) -> float | str | None:
+    assert not isinstance(value, list), "an embedding is not a category; graft check refuses such a spec"
+    return value

@@ -1,0 +1,1 @@
+"""The program: command line, settings, project file, embedded services, demo."""

@@ -1,0 +1,35 @@
+"""What goes wrong for a user, said so that they can mend it. A leaf: every room may import it."""
+
+from collections.abc import Sequence
+
+
+class GraftError(Exception):
+    """A failure that the command line prints as one line, without a traceback; exit code 1."""
+
+    exit_code = 1
+
+
+class ConfigurationError(GraftError, ValueError):
+    """Settings or a project file that cannot be used: every fault at once; exit code 2.
+
+    Each fault names the place, the value and what is allowed:
+    ``graft.toml: distillation.like.weight must be in [0, 10], got -1``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class InvalidInputError(GraftError, ValueError):
+    """A record, file or request that does not fit its contract; the text names field, value and what is allowed."""
+
+
+class ServiceUnavailableError(GraftError, ConnectionError):
+    """Kafka, Redis or another endpoint cannot be reached; the text names it (without secrets) and how to start it."""
+
+
+class DataLossError(GraftError):
+    """Records that had not been read yet are gone from a topic; nothing goes on silently past such a gap."""

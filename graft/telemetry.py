@@ -1,0 +1,60 @@
+"""Logs, metrics and the stop signal of one process. A leaf: every room may import it.
+
+Metric objects are declared at the top of the module that sets them, with `prometheus_client`; this module only exposes
+them. Log lines go to standard error as ``time level logger message key=value``.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+from prometheus_client import start_http_server
+
+
+def configure_logging(level: str = "INFO") -> None:
+    """Send this process's log lines to standard error; foreign libraries only from WARNING on."""
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        force=True,
+    )
+    # kafka-python logs an ERROR line at every disconnect and retries by itself.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    for name in ("feast", "uvicorn.access", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
+    """Serve this process's metrics at ``http://host:port/metrics`` from a daemon thread."""
+    start_http_server(port, addr=host)
+
+
+class StopSignal:
+    """Set by SIGTERM or SIGINT; a loop asks `is_set()` between batches or sleeps in `wait(seconds)`."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def install(self) -> "StopSignal":
+        """Take over SIGTERM and SIGINT; only from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        return self
+
+    def set(self) -> None:
+        """Ask the loop to end after its current batch."""
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether the loop should end."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep for at most `seconds`; True as soon as a stop is asked for."""
+        return self._event.wait(seconds)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._event.set()

@@ -1,0 +1,1 @@
+"""Kafka: event types, topics, the impression-feedback join, dead letters, replay."""

@@ -1,0 +1,57 @@
+"""How the stream process reads and joins: the `[stream]` table of graft.toml, and the names of the topics."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StreamConfig(BaseModel):
+    """Times are in seconds of event time unless the name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    partitions: int = Field(default=1, ge=1, le=256)
+    idle_seconds: float = Field(
+        default=5.0, gt=0, description="wall clock: a quiet input's event time moves on with the wall clock after this"
+    )
+    dedup_seconds: float = Field(
+        default=86_400.0, gt=0, description="how long the id of a closed impression is remembered, to drop duplicates"
+    )
+    commit_seconds: float = Field(default=0.5, gt=0, le=30, description="wall clock between two transactions")
+
+
+class Topics(BaseModel):
+    """The topics of one pair. Inputs, their joins' outputs, and the join's state log share one partition count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prefix: str = ""
+
+    @property
+    def impressions(self) -> str:
+        """Impression events, keyed by impression id."""
+        return f"{self.prefix}impressions"
+
+    @property
+    def feedback(self) -> str:
+        """Feedback events, keyed by impression id."""
+        return f"{self.prefix}feedback"
+
+    @property
+    def examples(self) -> str:
+        """Joined examples; written in transactions, read committed."""
+        return f"{self.prefix}examples"
+
+    @property
+    def teacher_requests(self) -> str:
+        """Rows for the teacher to score; written in transactions, read committed."""
+        return f"{self.prefix}teacher-requests"
+
+    @property
+    def join_state(self) -> str:
+        """The join's state log; partition p restores the join of input partition p."""
+        return f"{self.prefix}join-state"
+
+    @staticmethod
+    def dead_letters(topic: str) -> str:
+        """Where the unusable messages of `topic` go."""
+        return f"{topic}.dlq"

@@ -1,0 +1,1 @@
+"""Model, losses, learner, progressive evaluation, versions, hot swap, scoring endpoint."""

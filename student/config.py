@@ -1,0 +1,53 @@
+"""The student's shape, its distillation and its publishing: three tables of graft.toml."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StudentConfig(_Config):
+    """Shape and learning of both arms; their shared weights start equal."""
+
+    trunk: list[int] = Field(default=[64, 32], min_length=1)
+    tower: int = Field(default=16, ge=1)
+    embedding_dim: int = Field(default=8, ge=1)
+    table_rows: int = Field(default=65_536, ge=2, description="rows of the hashed embedding table; row 0: missing")
+    learning_rate: float = Field(default=0.02, gt=0)
+    embedding_learning_rate: float = Field(default=0.05, gt=0)
+    micro_batch: int = Field(default=64, ge=1, description="examples a step learns for the first time")
+    max_wait_seconds: float = Field(
+        default=60.0, gt=0, description="event time: a micro-batch closes at an example this much later than its first"
+    )
+    replay_batches: int = Field(default=3, ge=0, description="micro-batches of past examples added to a step")
+    replay_capacity: int = Field(default=16_384, ge=0, description="examples in the reservoir")
+    seed: int = 7
+
+
+class DistillationConfig(_Config):
+    """How one teacher task is distilled.
+
+    Through an auxiliary head on `student_task`'s tower, or through a non-serving tower of its own where that is None.
+    """
+
+    teacher_task: str
+    student_task: str | None = None
+    weight: float = Field(default=1.0, ge=0, le=100)
+    gradient_scale: float = Field(default=1.0, ge=0, le=100, description="ExFM: times the gradient into the trunk")
+    label_scale: float = Field(default=1.0, gt=0, le=100, description="ExFM: times the soft label")
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    schedule: Literal["constant", "decay", "off"] = "constant"
+    decay_examples: int = Field(default=0, ge=0, description="decay: examples after which the weight is halved")
+    max_wait_seconds: float = Field(
+        default=3.0, ge=0, description="wall clock that a micro-batch waits for logits that the teacher still owes"
+    )
+
+
+class PublishConfig(_Config):
+    """When a version is published, and how many stay."""
+
+    every_seconds: float = Field(default=5.0, gt=0, description="wall clock; a version ends with a whole step")
+    keep: int = Field(default=50, ge=2)
