@@ -1,0 +1,54 @@
+"""Real servers for the tests: one Redis and one Kafka for the session, and names that no other test uses."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from graft.embedded import EmbeddedKafka, EmbeddedRedis
+from graft.redis import connect
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """The session's Redis; shared, so a test that restarts a server starts its own."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """The address of an empty Redis: flushed before each test."""
+    with connect(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """The bootstrap address of the session's broker; a test's topics start with `topic_prefix`."""
+    with EmbeddedKafka() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka_home() -> Path:
+    """The folder of a real Apache Kafka for `graft.embedded.ApacheKafka`; skips the test without KAFKA_HOME."""
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        pytest.skip("KAFKA_HOME names no Apache Kafka")
+    return Path(home)
+
+
+@pytest.fixture
+def unique() -> str:
+    """A lower-case name that no other test has; begins with a letter."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def topic_prefix(unique: str) -> str:
+    """For `StreamConfig(topic_prefix=...)`: this test's own topics."""
+    return f"{unique}-"
