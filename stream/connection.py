@@ -1,9 +1,8 @@
 """How Kafka clients are built, and errors that say what to do when the brokers do not answer."""
 
 import kafka
-from kafka.errors import KafkaError
-
 from graft.errors import ServiceUnavailableError
+from kafka.errors import KafkaError
 
 
 def wait_until_ready(bootstrap: str, seconds: float) -> None:
