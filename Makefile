@@ -1,0 +1,40 @@
+# The front door. Every target makes the virtual environment in .venv itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test lint bench test-compose clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
+	@echo "PYTHON=... names another Python (3.11 or newer); PIP_EXTRA_INDEX_URL an index with torch's CPU build."
+
+demo: $(INSTALLED) ## the whole path in one terminal; ends with report/index.html
+	$(BIN)/graft demo
+
+test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## what is measured, each with its numbers on standard output
+	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+
+test-compose: $(INSTALLED) ## docker compose up, fixtures replayed, a version published, scores answered; needs Docker
+	$(BIN)/python -m pytest -m compose -s tests/compose
+
+clean: ## removes .venv and everything generated
+	rm -rf .venv build dist *.egg-info report run study .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: graft needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
