@@ -1,6 +1,9 @@
 """The project file: one domain pair as data. Reads and validates graft.toml; every fault is reported at once."""
 
+import re
 import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.config import FeaturesConfig
 from graft.errors import ConfigurationError
+from graft.faults import did_you_mean, faults_of
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
 from student.config import DistillationConfig, PublishConfig, StudentConfig
 from teacher_cache.config import TeacherConfig
 
 FILE_NAME = "graft.toml"
+_AGGREGATE = re.compile(r"count|(?:sum|mean)\((?P<task>[a-z][a-z0-9_]*)\)")
 
 
 class Project(BaseModel):
@@ -36,24 +41,101 @@ class Project(BaseModel):
         """The names of this pair's topics."""
         return Topics(prefix=self.stream.topic_prefix)
 
+    @property
+    def repo(self) -> Path:
+        """The folder of the Feast repository."""
+        return self.folder / self.features.repo
+
 
 def load_project(folder: Path) -> Project:
     """Read `folder`/graft.toml; ConfigurationError with every fault, each with its key, value and what is allowed."""
     path = folder / FILE_NAME
+    table = _read(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(
-            [f"{path}: no such file; name the project folder with --project or GRAFT_PROJECT"]
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from None
-    try:
-        return Project(folder=folder.resolve(), **table)
+        project = Project.model_validate({**table, "folder": folder.resolve()})
     except ValidationError as error:
-        raise ConfigurationError([_fault(path, fault) for fault in error.errors()]) from None
+        faults = faults_of(error, Project)
+    else:
+        faults = list(_cross_faults(project))
+    if "folder" in table:
+        faults.append("folder: no such key")
+    if faults:
+        raise ConfigurationError([f"{FILE_NAME}: {fault}" for fault in faults])
+    return project
 
 
-def _fault(path: Path, fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    return f"{path.name}: {key}: {fault['msg']}, got {fault['input']!r}"
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        fault = f"{path}: no such file; name the project folder with --project or GRAFT_PROJECT"
+    except OSError as error:
+        fault = f"{path}: {error.strerror}"
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        fault = f"{path}: not valid TOML: {error}"
+    raise ConfigurationError([fault]) from None
+
+
+def _cross_faults(project: Project) -> Iterator[str]:
+    """What one table says about another and does not hold."""
+    yield from _duplicates("tasks", [task.name for task in project.tasks])
+    yield from _duplicates("teacher.tasks", [task.name for task in project.teacher.tasks])
+    if not any(task.served for task in project.tasks):
+        yield "tasks: none is served; set served = true for what the endpoint shall answer"
+    yield from _reference_faults(project)
+    yield from _distillation_faults(project)
+    yield from _aggregate_faults(project)
+
+
+def _duplicates(key: str, names: list[str]) -> Iterator[str]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"{key}: the name {name!r} stands {count} times, must be unique"
+
+
+def _reference_faults(project: Project) -> Iterator[str]:
+    teacher_kinds = {task.name: task.kind for task in project.teacher.tasks}
+    for i, task in enumerate(project.tasks):
+        if task.teacher_reference is not None:
+            key = f"tasks.{i}.teacher_reference"
+            yield from _twin_faults(key, task.teacher_reference, teacher_kinds, "teacher task", task)
+
+
+def _distillation_faults(project: Project) -> Iterator[str]:
+    teacher_tasks = {task.name: task for task in project.teacher.tasks}
+    student_kinds = {task.name: task.kind for task in project.tasks}
+    yield from _duplicates("distillation", [f"{d.teacher_task} -> {d.student_task}" for d in project.distillation])
+    for i, row in enumerate(project.distillation):
+        key = f"distillation.{i}"
+        if row.teacher_task not in teacher_tasks:
+            yield _no_such(f"{key}.teacher_task", "teacher task", row.teacher_task, teacher_tasks)
+        elif row.student_task is not None:
+            teacher_task = teacher_tasks[row.teacher_task]
+            yield from _twin_faults(
+                f"{key}.student_task", row.student_task, student_kinds, "student task", teacher_task
+            )
+        if row.schedule == "decay" and row.decay_examples == 0:
+            yield f"{key}.decay_examples: must be > 0 for schedule = 'decay', got 0"
+
+
+def _twin_faults(key: str, name: str, kinds: dict[str, Any], noun: str, twin: Any) -> Iterator[str]:
+    if name not in kinds:
+        yield _no_such(key, noun, name, kinds)
+    elif kinds[name] != twin.kind:
+        yield f"{key}: {name!r} is {kinds[name]}, but {twin.name!r} is {twin.kind}; both must be of one kind"
+
+
+def _no_such(key: str, noun: str, name: str, known: Iterable[str]) -> str:
+    return f"{key}: no such {noun}, got {name!r}{did_you_mean(name, known)}"
+
+
+def _aggregate_faults(project: Project) -> Iterator[str]:
+    tasks = [task.name for task in project.tasks]
+    for i, aggregate in enumerate(project.features.aggregates):
+        for column, rule in aggregate.columns.items():
+            key = f"features.aggregates.{i}.columns.{column}"
+            match = _AGGREGATE.fullmatch(rule)
+            if match is None:
+                yield f"{key}: must be count, sum(TASK) or mean(TASK), got {rule!r}"
+            elif match["task"] and match["task"] not in tasks:
+                yield _no_such(key, "task", match["task"], tasks)

@@ -1,6 +1,5 @@
 """Endpoints and credentials of one process: environment variables GRAFT_NAME, or files named by GRAFT_NAME_FILE."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from graft.errors import ConfigurationError
+from graft.faults import did_you_mean, faults_of
 
 PREFIX = "GRAFT_"
 _FILE_SUFFIX = "_file"
@@ -16,10 +16,10 @@ _FILE_SUFFIX = "_file"
 class Settings(BaseModel):
     """What differs between machines; all else stands in the project file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     project: Path = Path()
-    kafka: str = "localhost:9092"
+    kafka: str = Field(default="localhost:9092", pattern=r"^[^\s,/]+:\d{1,5}(,[^\s,/]+:\d{1,5})*$")
     """Bootstrap servers: host:port, comma-separated."""
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     versions: Path = Path("versions")
@@ -29,30 +29,47 @@ class Settings(BaseModel):
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=1, le=65_535)
     """None: this process serves no metrics of its own (the scorer's are on its HTTP port)."""
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=1, le=65_535)
+    """Where the scorer listens."""
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the environment; ConfigurationError for an unknown GRAFT_ name or a bad value, all at once."""
+    """Settings from the environment; ConfigurationError for an unknown GRAFT_ name or a bad value, all at once.
+
+    An empty variable counts as not set. A message never holds the value of a secret or of a file.
+    """
     values: dict[str, str] = {}
     faults: list[str] = []
-    for variable in sorted(name for name in environment if name.startswith(PREFIX)):
+    for variable in sorted(name for name in environment if name.startswith(PREFIX) and environment[name]):
         name = variable.removeprefix(PREFIX).lower()
-        if name in Settings.model_fields:
-            values[name] = environment[variable]
-        elif name.removesuffix(_FILE_SUFFIX) in Settings.model_fields:
-            try:
-                values[name.removesuffix(_FILE_SUFFIX)] = Path(environment[variable]).read_text("utf-8").strip()
-            except OSError as error:
-                faults.append(f"{variable}: cannot read the file it names: {error.strerror}")
+        setting = name if name in Settings.model_fields else name.removesuffix(_FILE_SUFFIX)
+        if setting not in Settings.model_fields:
+            known = [PREFIX + field.upper() for field in Settings.model_fields]
+            faults.append(f"{variable}: no such setting{did_you_mean(variable, known)}")
+        elif setting in values:
+            faults.append(f"{variable}: {PREFIX}{setting.upper()} is set as well; keep one of the two")
+        elif setting == name:
+            values[setting] = environment[variable]
         else:
-            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
-            hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
-            faults.append(f"{variable}: no such setting{hint}")
+            try:
+                values[setting] = Path(environment[variable]).read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                faults.append(f"{variable}: cannot read the file that it names: {error}")
+    return _validated(values, faults)
+
+
+def _validated(values: Mapping[str, str], faults: list[str]) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        faults += [f"{PREFIX}{str(f['loc'][0]).upper()}: {f['msg']}" for f in error.errors()]
+        faults += [_in_variable(fault) for fault in faults_of(error, Settings)]
     if faults:
         raise ConfigurationError(faults)
     return settings
+
+
+def _in_variable(fault: str) -> str:
+    setting, _, rest = fault.partition(":")
+    return f"{PREFIX}{setting.upper()}:{rest}"

@@ -1,0 +1,128 @@
+"""pydantic's validation errors in our words: the key as it stands in the file, what is allowed, the value."""
+
+import difflib
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+_TYPES = {
+    "bool": "true or false",
+    "dict": "a table",
+    "float": "a number",
+    "int": "an integer",
+    "list": "a list",
+    "model": "a table",
+    "path": "a path",
+    "string": "a text",
+}
+_RULES: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "greater_than": lambda c: f"must be > {c['gt']:g}",
+    "greater_than_equal": lambda c: f"must be >= {c['ge']:g}",
+    "less_than": lambda c: f"must be < {c['lt']:g}",
+    "less_than_equal": lambda c: f"must be <= {c['le']:g}",
+    "literal_error": lambda c: f"must be {c['expected']}",
+    "string_pattern_mismatch": lambda c: f"must match {c['pattern']}",
+    "string_too_short": lambda c: f"must have at least {c['min_length']} characters",
+    "string_too_long": lambda c: f"must have at most {c['max_length']} characters",
+    "too_short": lambda c: f"must have at least {c['min_length']} entries",
+    "union_tag_invalid": lambda c: f"{c['discriminator'].strip(chr(39))} must be one of {c['expected_tags']}",
+    "value_error": lambda c: str(c["error"]),
+}
+
+
+class _Place(NamedTuple):
+    """Where a fault is: its key as the file has it, and the type that stands there."""
+
+    key: str
+    annotation: Any
+
+
+def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One text per fault of a `model`: ``distillation.0.weight: must be <= 100, got 1000``; none twice."""
+    return list(dict.fromkeys(_fault(fault, model) for fault in error.errors(include_url=False)))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean NEAR?`` where a known name is near, else what is allowed."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; allowed are {', '.join(known)}" if known else ""
+
+
+def _fault(fault: Any, model: type[BaseModel]) -> str:
+    kind, loc = fault["type"], fault["loc"]
+    if kind == "extra_forbidden":
+        owner = _place(loc[:-1], model)
+        key = ".".join(part for part in (owner.key, str(loc[-1])) if part)
+        return f"{key}: no such key{did_you_mean(str(loc[-1]), getattr(owner.annotation, 'model_fields', ()))}"
+    place = _place(loc, model)
+    if kind == "missing":
+        return f"{place.key}: is missing"
+    if kind == "union_tag_not_found":
+        name = fault["ctx"]["discriminator"].strip("'")
+        return f"{place.key}.{name}: is missing; allowed are {', '.join(_tags(place.annotation, name))}"
+    return f"{place.key}: {_rule(fault, place.annotation)}, got {fault['input']!r}"
+
+
+def _rule(fault: Any, annotation: Any) -> str:
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind in _RULES:
+        return _RULES[kind](context)
+    alternatives = [a.__name__ for a in _alternatives(annotation)]
+    if len(alternatives) > 1 and kind.endswith(("_type", "_parsing")):
+        return f"must be of type {' or '.join(alternatives)}"
+    name = kind.split("_")[0]
+    if name in _TYPES:
+        return f"must be {_TYPES[name]}"
+    return str(fault["msg"])
+
+
+def _place(loc: Sequence[int | str], model: type[BaseModel]) -> _Place:
+    """Walk the types along pydantic's `loc`, which names the branch of a union beside the keys."""
+    keys: list[str] = []
+    annotation: Any = model
+    for part in loc:
+        branches = _alternatives(annotation)
+        if len(branches) > 1:
+            chosen = [b for b in branches if part in _names(b)]
+            if not chosen:
+                break
+            annotation = chosen[0]
+            continue
+        keys.append(str(part))
+        annotation = _inner(branches[0], part)
+    return _Place(".".join(keys), annotation)
+
+
+def _inner(annotation: Any, part: int | str) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return field.annotation if field else Any
+    arguments = get_args(annotation)
+    return arguments[-1] if arguments else Any
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The branches of a union without None; else the type itself."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [b for a in get_args(annotation) if a is not types.NoneType for b in _alternatives(a)]
+    return [annotation]
+
+
+def _tags(annotation: Any, name: str) -> list[str]:
+    models = [b for b in _alternatives(annotation) if isinstance(b, type) and issubclass(b, BaseModel)]
+    return [tag for m in models for tag in get_args(m.model_fields[name].annotation)]
+
+
+def _names(branch: Any) -> set[Any]:
+    """How pydantic may name this branch of a union in a `loc`."""
+    if isinstance(branch, type) and issubclass(branch, BaseModel):
+        literals = [f.annotation for f in branch.model_fields.values() if get_origin(f.annotation) is Literal]
+        return {branch.__name__, *(tag for literal in literals for tag in get_args(literal))}
+    return set()

@@ -1,0 +1,172 @@
+from pathlib import Path
+
+import pytest
+
+from graft.errors import ConfigurationError
+from graft.project import load_project
+
+_VALID = """
+name = "tiny"
+
+[[tasks]]
+name = "like"
+kind = "binary"
+window_seconds = 60
+
+[[tasks]]
+name = "rating"
+kind = "regression"
+window_seconds = 60
+served = false
+teacher_reference = "stars"
+
+[features]
+service = "ranking"
+dense = ["user_stats:count"]
+
+[[features.aggregates]]
+entity = "user"
+push_source = "user_stats_push"
+columns = {count = "count", mean = "mean(like)"}
+
+[teacher]
+version = "t1"
+onnx = "teacher.onnx"
+tasks = [
+  {name = "like", kind = "binary", output = "like"},
+  {name = "stars", kind = "regression", output = "stars"},
+]
+[teacher.inputs.age]
+kind = "feature"
+feature = "user_profile:age"
+default = 30
+
+[[distillation]]
+teacher_task = "like"
+student_task = "like"
+
+[[distillation]]
+teacher_task = "stars"
+"""
+
+
+def _faults(folder: Path, *replacements: tuple[str, str]) -> tuple[str, ...]:
+    text = _VALID
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / "graft.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_project(folder)
+    return caught.value.faults
+
+
+def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
+    (tmp_path / "graft.toml").write_text(_VALID + '\n[stream]\ntopic_prefix = "tiny-"\n')
+    project = load_project(tmp_path)
+    assert project.folder == tmp_path
+    assert project.repo == tmp_path / "feature_repo"
+    assert project.topics.impressions == "tiny-impressions"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('name = "tiny"', 'name = "tiny"\nstraem = {}', "straem: no such key; did you mean stream?"),
+        ('name = "tiny"', 'name = "tiny"\nfolder = "x"', "folder: no such key"),
+        ('kind = "binary"', 'kind = "bool"', "tasks.0.kind: must be 'binary' or 'regression', got 'bool'"),
+        ("window_seconds = 60", "window = 60", "tasks.0.window: no such key; did you mean window_seconds?"),
+        ("window_seconds = 60", "window = 60", "tasks.0.window_seconds: is missing"),
+        ("window_seconds = 60", "window_seconds = 0", "tasks.0.window_seconds: must be > 0, got 0"),
+        ("window_seconds = 60", "window_seconds = []", "tasks.0.window_seconds: must be a number, got []"),
+        ('student_task = "like"', "weight = 1000", "distillation.0.weight: must be <= 100, got 1000"),
+        ('dense = ["user_stats:count"]', 'dense = "a"', "features.dense: must be a list, got 'a'"),
+        ('feature = "user_profile:age"', "", "teacher.inputs.age.feature: is missing"),
+        (
+            'feature = "user_profile:age"',
+            "featrue = 1",
+            "teacher.inputs.age.featrue: no such key; did you mean feature?",
+        ),
+        (
+            'kind = "feature"',
+            "",
+            "teacher.inputs.age.kind: is missing; allowed are default, feature, lookup, bucket, linear",
+        ),
+        (
+            'kind = "feature"\nfeature = "user_profile:age"\ndefault = 30',
+            'kind = "x"',
+            "teacher.inputs.age: kind must be one of 'default', 'feature', 'lookup', 'bucket', 'linear', got {'kind': 'x'}",
+        ),
+        ('name = "rating"', 'name = "like"', "tasks: the name 'like' stands 2 times, must be unique"),
+        (
+            'teacher_reference = "stars"',
+            'teacher_reference = "star"',
+            "tasks.1.teacher_reference: no such teacher task, got 'star'; did you mean stars?",
+        ),
+        (
+            'teacher_reference = "stars"',
+            'teacher_reference = "like"',
+            "tasks.1.teacher_reference: 'like' is binary, but 'rating' is regression; both must be of one kind",
+        ),
+        (
+            'teacher_task = "like"',
+            'teacher_task = "likes"',
+            "distillation.0.teacher_task: no such teacher task, got 'likes'; did you mean like?",
+        ),
+        (
+            'student_task = "like"',
+            'student_task = "love"',
+            "distillation.0.student_task: no such student task, got 'love'; allowed are like, rating",
+        ),
+        (
+            'student_task = "like"',
+            'student_task = "rating"',
+            "distillation.0.student_task: 'rating' is regression, but 'like' is binary; both must be of one kind",
+        ),
+        (
+            'student_task = "like"',
+            'schedule = "decay"',
+            "distillation.0.decay_examples: must be > 0 for schedule = 'decay', got 0",
+        ),
+        (
+            "mean(like)",
+            "mean(love)",
+            "features.aggregates.0.columns.mean: no such task, got 'love'; allowed are like, rating",
+        ),
+        (
+            "mean(like)",
+            "max(like)",
+            "features.aggregates.0.columns.mean: must be count, sum(TASK) or mean(TASK), got 'max(like)'",
+        ),
+        (
+            "window_seconds = 60",
+            "window_seconds = 60\nserved = false",
+            "tasks: none is served; set served = true for what the endpoint shall answer",
+        ),
+    ],
+)
+def test_a_fault_names_its_key_the_value_and_what_is_allowed(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert f"graft.toml: {fault}" in _faults(tmp_path, (old, new))
+
+
+def test_a_value_of_several_types_is_one_fault(tmp_path: Path) -> None:
+    faults = _faults(tmp_path, ("default = 30", "default = {a = 1}"))
+    assert faults == (
+        "graft.toml: teacher.inputs.age.default: must be of type int or float or str or list, got {'a': 1}",
+    )
+
+
+def test_faults_of_several_tables_come_at_once(tmp_path: Path) -> None:
+    faults = _faults(tmp_path, ('student_task = "like"', 'student_task = "love"'), ("mean(like)", "mean(love)"))
+    assert len(faults) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(None, "no such file"), ("a = [", "not valid TOML"), (b"\xff", "not valid")]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | bytes | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "graft.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        load_project(tmp_path)
+    assert str(tmp_path / "graft.toml") in str(caught.value)
