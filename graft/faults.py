@@ -27,7 +27,6 @@ _RULES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "string_too_short": lambda c: f"must have at least {c['min_length']} characters",
     "string_too_long": lambda c: f"must have at most {c['max_length']} characters",
     "too_short": lambda c: f"must have at least {c['min_length']} entries",
-    "union_tag_invalid": lambda c: f"{c['discriminator'].strip(chr(39))} must be one of {c['expected_tags']}",
     "value_error": lambda c: str(c["error"]),
 }
 
@@ -62,9 +61,10 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
     place = _place(loc, model)
     if kind == "missing":
         return f"{place.key}: is missing"
-    if kind == "union_tag_not_found":
+    if kind.startswith("union_tag"):
         name = fault["ctx"]["discriminator"].strip("'")
-        return f"{place.key}.{name}: is missing; allowed are {', '.join(_tags(place.annotation, name))}"
+        value = repr(fault["ctx"]["tag"]) if "tag" in fault["ctx"] else "nothing"
+        return f"{place.key}.{name}: must be one of {', '.join(_tags(place.annotation, name))}, got {value}"
     return f"{place.key}: {_rule(fault, place.annotation)}, got {fault['input']!r}"
 
 

@@ -90,12 +90,12 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
         (
             'kind = "feature"',
             "",
-            "teacher.inputs.age.kind: is missing; allowed are default, feature, lookup, bucket, linear",
+            "teacher.inputs.age.kind: must be one of default, feature, lookup, bucket, linear, got nothing",
         ),
         (
             'kind = "feature"\nfeature = "user_profile:age"\ndefault = 30',
             'kind = "x"',
-            "teacher.inputs.age: kind must be one of 'default', 'feature', 'lookup', 'bucket', 'linear', got {'kind': 'x'}",
+            "teacher.inputs.age.kind: must be one of default, feature, lookup, bucket, linear, got 'x'",
         ),
         ('name = "rating"', 'name = "like"', "tasks: the name 'like' stands 2 times, must be unique"),
         (
