@@ -1,0 +1,1 @@
+"""`graft demo`: the whole path on one machine, each stage its own process, and a report of what happened."""

@@ -1,0 +1,168 @@
+"""A client that keeps asking the scorer, as a product surface behind a load balancer would.
+
+A request whose connection is refused or lost goes again as soon as the scorer says that it is ready; it failed when
+that took longer than the retry budget. Any reply but a 200 is a failure at once. The time of a request runs from its
+first attempt to its answer.
+"""
+
+import http.client
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from stream.events import ContextValue, EntityId
+
+_RETRY_SECONDS = 10.0  # twice the time that a killed scorer takes to be ready again
+_PAUSE_SECONDS = 0.05
+_TIMEOUT_SECONDS = 5.0
+
+
+class Answer(NamedTuple):
+    """One request as the client saw it. `version` is None when it failed; `retries` counts lost connections."""
+
+    at_seconds: float
+    latency_ms: float
+    version: str | None
+    degraded: bool
+    retries: int
+    fault: str | None
+
+
+class Question(NamedTuple):
+    """The body of POST /score."""
+
+    user_id: EntityId
+    item_ids: list[EntityId]
+    context: Mapping[str, ContextValue]
+
+
+class ScorerConnection:
+    """A keep-alive connection to the scorer on 127.0.0.1."""
+
+    def __init__(self, port: int, *, retry_seconds: float = _RETRY_SECONDS) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
+        self._retry_seconds = retry_seconds
+
+    def is_ready(self) -> bool:
+        """Whether /readyz answers 200."""
+        try:
+            self._http.request("GET", "/readyz")
+            reply = self._http.getresponse()
+            reply.read()
+        except (OSError, http.client.HTTPException):
+            self._http.close()
+            return False
+        return reply.status == http.client.OK
+
+    def score(self, question: Question, started_at: float) -> Answer:
+        """Ask for scores; `at_seconds` counts from `started_at` (of time.monotonic)."""
+        body = json.dumps(question._asdict())
+        began = time.monotonic()
+        status, reply, retries = self._post(body, began + self._retry_seconds)
+        latency_ms = (time.monotonic() - began) * 1e3
+        if status != http.client.OK:
+            fault = f"HTTP {status}: {reply[:200]!r}" if status else "connection refused until the retry budget ended"
+            return Answer(began - started_at, latency_ms, None, degraded=False, retries=retries, fault=fault)
+        scored = json.loads(reply)
+        return Answer(
+            began - started_at, latency_ms, scored["model_version"], bool(scored["degraded"]), retries, fault=None
+        )
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._http.close()
+
+    def _post(self, body: str, give_up_at: float) -> tuple[int, bytes, int]:
+        """Status, reply and retries; status 0 when no attempt reached the scorer in time."""
+        retries = 0
+        while True:
+            try:
+                self._http.request("POST", "/score", body, {"content-type": "application/json"})
+                reply = self._http.getresponse()
+                return reply.status, reply.read(), retries
+            except (OSError, http.client.HTTPException):
+                self._http.close()
+            if not self._wait_until_ready(give_up_at):
+                return 0, b"", retries
+            retries += 1
+
+    def _wait_until_ready(self, give_up_at: float) -> bool:
+        while time.monotonic() < give_up_at:
+            if self.is_ready():
+                return True
+            time.sleep(_PAUSE_SECONDS)
+        return False
+
+
+class ScoringClient:
+    """Asks for random known users and items from a thread, `per_second` times a second, once the scorer is ready.
+
+    `contexts` has the context that each user is asked with.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        contexts: Mapping[EntityId, Mapping[str, ContextValue]],
+        items: Sequence[EntityId],
+        *,
+        per_second: float,
+        items_each: int,
+    ) -> None:
+        self._connection = ScorerConnection(port)
+        self._users, self._items = list(contexts.items()), items
+        self._interval_seconds = 1.0 / per_second
+        self._items_each = min(items_each, len(items))
+        self._stop = threading.Event()
+        self._random = random.Random(0)  # noqa: S311 - which user to ask for is no secret
+        self._thread = threading.Thread(target=self._ask_until_stopped, name="scoring-client", daemon=True)
+        self.answers: list[Answer] = []
+        """Every request so far, in order; grows while the thread runs."""
+
+    def start(self, started_at: float) -> None:
+        """Begin; `started_at` (of time.monotonic) is the zero of the answers' times."""
+        self._started_at = started_at
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the request in flight; safe when it never started."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=_RETRY_SECONDS + _TIMEOUT_SECONDS)
+        self._connection.close()
+
+    def _ask_until_stopped(self) -> None:
+        while not self._connection.is_ready():
+            if self._stop.wait(_PAUSE_SECONDS * 4):
+                return
+        due = time.monotonic()
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            self.answers.append(self._connection.score(self._question(), self._started_at))
+            due = max(due + self._interval_seconds, time.monotonic())
+
+    def _question(self) -> Question:
+        user_id, context = self._random.choice(self._users)
+        return Question(user_id, self._random.sample(self._items, self._items_each), context)
+
+
+class Swap(NamedTuple):
+    """The first answer of a version that differs from the one before."""
+
+    at_seconds: float
+    version: str
+
+
+def swaps_seen(answers: Sequence[Answer]) -> list[Swap]:
+    """The changes of version in the order of the answers; the first version of all is no swap."""
+    answered = [(a.at_seconds, a.version) for a in answers if a.version is not None]
+    return [Swap(at, version) for (_, before), (at, version) in itertools.pairwise(answered) if version != before]
+
+
+def percentile_ms(answers: Sequence[Answer], share: float) -> float | None:
+    """The latency that `share` of the answered requests did not exceed (nearest rank); None without an answer."""
+    latencies = sorted(a.latency_ms for a in answers if a.fault is None)
+    return latencies[min(len(latencies) - 1, int(share * len(latencies)))] if latencies else None

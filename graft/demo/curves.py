@@ -1,0 +1,83 @@
+"""The learner's progressive metrics as curves: reads progress.jsonl and the manifests of a version registry."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from student.manifest import ArmMetrics, Manifest
+
+ARMS = ("student", "control", "teacher", "item_mean")
+"""The order in which arms stand in plots and tables."""
+
+Metrics = dict[str, dict[str, ArmMetrics]]
+"""Task -> arm -> metrics."""
+
+Window = Literal["metrics", "recent"]
+"""Over all examples so far, or over the most recent ones."""
+
+
+class ProgressPoint(BaseModel):
+    """One line of progress.jsonl: metrics over all `examples` learnt so far, and over the most recent of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    examples: int = Field(ge=0)
+    metrics: Metrics
+    recent: Metrics = {}
+
+
+class Curve(NamedTuple):
+    """The AUC of one arm; `auc` in [0, 1], one value for each number of examples."""
+
+    examples: list[int]
+    auc: list[float]
+
+
+def read_progress(versions: Path) -> list[ProgressPoint]:
+    """The points of `versions`/progress.jsonl by examples; none where there is no file; a half-written end is left out.
+
+    Of two lines with the same number of examples the later one holds: a restarted learner learnt them again.
+    """
+    path = versions / "progress.jsonl"
+    if not path.exists():
+        return []
+    points = {point.examples: point for point in _points(path.read_text(encoding="utf-8"))}
+    return [points[examples] for examples in sorted(points)]
+
+
+def _points(text: str) -> Iterator[ProgressPoint]:
+    for line in text.split("\n")[:-1]:
+        yield ProgressPoint.model_validate_json(line)
+
+
+def curve(points: Sequence[ProgressPoint], task: str, arm: str, window: Window = "metrics") -> Curve:
+    """The AUC of `arm` on `task` where it is defined, over all examples or over the recent window."""
+    metrics = [(p.examples, getattr(p, window).get(task, {}).get(arm)) for p in points]
+    defined = [(examples, m.auc) for examples, m in metrics if m is not None and m.auc is not None]
+    return Curve([examples for examples, _ in defined], [auc for _, auc in defined])
+
+
+def version_examples(versions: Path) -> dict[str, int]:
+    """Published version -> examples it had learnt. Versions that were pruned are missing."""
+    manifests = (_manifest(path) for path in sorted(versions.glob("v*/manifest.json")))
+    return {m.version: m.examples for m in manifests if m is not None}
+
+
+def latest_metrics(versions: Path) -> Metrics:
+    """The metrics of the newest version, or of the last point of progress.jsonl where that has learnt more."""
+    manifests = [m for p in versions.glob("v*/manifest.json") if (m := _manifest(p)) is not None]
+    newest = max(manifests, key=lambda m: m.version, default=None)
+    points = read_progress(versions)
+    if points and (newest is None or points[-1].examples > newest.examples):
+        return points[-1].metrics
+    return newest.metrics if newest is not None else {}
+
+
+def _manifest(path: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:  # pruned between the listing and the reading
+        return None

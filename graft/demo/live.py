@@ -1,0 +1,107 @@
+"""What the terminal shows while the demo streams: a live table, or a plain line every few seconds without a TTY."""
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+_PLAIN_SECONDS = 5.0
+
+
+class View(NamedTuple):
+    """Everything that the table shows; None is not known yet. Lags are records, latencies milliseconds."""
+
+    seconds: float
+    impressions: int
+    examples: int
+    learned: int
+    events_per_second: float
+    lags: Mapping[str, int | None]
+    cache_hit_rate: float | None
+    version: str | None
+    swaps: int
+    auc: Mapping[str, tuple[float | None, float | None]]
+    """Binary task -> AUC of student and of control."""
+    requests: int
+    failed_requests: int
+    requests_per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    restarts: int
+
+
+class Screen:
+    """Shows views; a context manager that leaves the last one standing."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._next_line_at = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, view: View) -> None:
+        """Draw `view`: at once on a terminal, at most every 5 s elsewhere."""
+        if self._live is not None:
+            self._live.update(table_of(view), refresh=True)
+        elif time.monotonic() >= self._next_line_at:
+            self._next_line_at = time.monotonic() + _PLAIN_SECONDS
+            self._console.print(line_of(view), soft_wrap=True)
+
+
+def table_of(view: View) -> Table:
+    """The live table."""
+    table = Table(title=f"graft demo, {view.seconds:.0f} s", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(min_width=60)
+    for name, value in _rows(view):
+        table.add_row(name, value)
+    return table
+
+
+def line_of(view: View) -> str:
+    """The same as one line."""
+    return f"[{view.seconds:5.0f} s] " + "; ".join(f"{name} {value}" for name, value in _rows(view))
+
+
+def _rows(view: View) -> list[tuple[str, str]]:
+    return [
+        ("examples", f"{view.examples:,} of {view.impressions:,} impressions, {view.learned:,} learnt"),
+        ("events/s", f"{view.events_per_second:,.0f}"),
+        ("lag", ", ".join(f"{stage} {_number(lag)}" for stage, lag in view.lags.items())),
+        ("teacher cache", f"{_percent(view.cache_hit_rate)} of examples had their logit"),
+        ("version", f"{view.version or '-'} after {view.swaps} swaps"),
+        (
+            "AUC student / control",
+            ", ".join(f"{task} {_auc(a)} / {_auc(b)}" for task, (a, b) in view.auc.items()) or "-",
+        ),
+        ("requests", f"{view.requests:,} ({view.requests_per_second:.0f}/s), {view.failed_requests} failed"),
+        ("latency", f"p50 {_ms(view.p50_ms)}, p99 {_ms(view.p99_ms)}"),
+        ("restarts", str(view.restarts)),
+    ]
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _auc(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
