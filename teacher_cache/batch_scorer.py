@@ -1,0 +1,155 @@
+"""The batch scorer: fills the teacher cache from the teacher requests while the stream runs.
+
+At least once: offsets are committed only when the logits are in Redis, and putting a logit twice changes nothing.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from features.spec import FeatureSpec
+from graft.errors import ServiceUnavailableError
+from graft.telemetry import StopSignal
+from stream.events import TeacherRequest
+from teacher_cache.cache import LogitCache
+from teacher_cache.config import TeacherConfig
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.teacher import Teacher
+
+_POLL_SECONDS = 0.2  # a stop is noticed this soon
+_PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
+_RETRY_SECONDS = 1.0
+_LOG_SECONDS = 5.0
+
+_LOG = logging.getLogger(__name__)
+_SCORED = Counter("graft_teacher_scored_pairs", "Pairs whose logits were put into the cache.")
+_LAG = Gauge("graft_teacher_lag_records", "Teacher requests that wait.")
+_DEFAULTED = Gauge("graft_teacher_defaulted_input_share", "Share of teacher inputs without a target counterpart.")
+_PASS_SECONDS = Histogram("graft_teacher_pass_seconds", "One pass of the batch scorer that scored something.")
+
+
+class TeacherRequestSource(Protocol):
+    """What the batch scorer needs of stream.requests.TeacherRequestReader."""
+
+    def poll(self, timeout_seconds: float, max_records: int) -> Sequence[TeacherRequest]:
+        """The next requests, at most `max_records`; empty when none came within `timeout_seconds`."""
+
+    def commit(self) -> None:
+        """A restarted process goes on after all that was polled until now."""
+
+    def lag(self) -> int:
+        """Requests that were not polled yet."""
+
+
+def run_batch_scorer(
+    reader: TeacherRequestSource,
+    teacher: Teacher,
+    domain_map: DomainMap,
+    cache: LogitCache,
+    spec: FeatureSpec,
+    config: TeacherConfig,
+    stop: StopSignal,
+) -> None:
+    """Every `config.every_seconds` score all that waits, until `stop`.
+
+    Waits while Redis is away, without losing a request. ConfigurationError: a request of another feature spec.
+    """
+    _DEFAULTED.set(domain_map.defaulted_share)
+    batches = _Pass(reader, RequestScorer(teacher, domain_map, spec), cache, config.batch_rows, stop)
+    report = _Report(domain_map.defaulted_share)
+    while not stop.is_set():
+        started = time.monotonic()
+        pairs, drained = batches.score_pending(report)
+        seconds = time.monotonic() - started
+        if pairs:
+            _PASS_SECONDS.observe(seconds)
+        lag = reader.lag()
+        _LAG.set(lag)
+        report.log_sometimes(lag)
+        if drained:
+            stop.wait(max(0.0, config.every_seconds - seconds))
+
+
+class _Pass:
+    """Scores what waits, batch by batch."""
+
+    def __init__(
+        self,
+        reader: TeacherRequestSource,
+        scorer: RequestScorer,
+        cache: LogitCache,
+        batch_rows: int,
+        stop: StopSignal,
+    ) -> None:
+        self._reader = reader
+        self._scorer = scorer
+        self._cache = cache
+        self._batch_rows = batch_rows
+        self._stop = stop
+
+    def score_pending(self, report: "_Report") -> tuple[int, bool]:
+        """Pairs scored, and whether nothing waits any more."""
+        pairs = 0
+        for _ in range(_PASS_BATCHES):
+            requests = self._reader.poll(_POLL_SECONDS, self._batch_rows)
+            if not requests or self._stop.is_set():
+                return pairs, True
+            scored = self._scorer.score(requests)
+            if scored is not None:
+                if not self._put(scored):
+                    return pairs, True
+                pairs += len(scored.user_ids)
+                _SCORED.inc(len(scored.user_ids))
+                report.add(scored)
+            self._reader.commit()
+        return pairs, False
+
+    def _put(self, scored: ScoredRows) -> bool:
+        """Whether the logits are in Redis; False only when a stop was asked for while Redis was away."""
+        scored_at_ms = time.time_ns() // 1_000_000
+        waiting = False
+        while True:
+            try:
+                self._cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)
+            except ServiceUnavailableError as error:
+                if not waiting:
+                    _LOG.warning("%s; waiting for it, no request is lost", error)
+                waiting = True
+                if self._stop.wait(_RETRY_SECONDS):
+                    return False
+            else:
+                if waiting:
+                    _LOG.info("Redis is back")
+                return True
+
+
+class _Report:
+    """One log line every few seconds of work."""
+
+    def __init__(self, defaulted_share: float) -> None:
+        self._defaulted_share = defaulted_share
+        self._logged_at = time.monotonic()
+        self._pairs = 0
+        self._fallen_back = 0.0
+
+    def add(self, scored: ScoredRows) -> None:
+        self._pairs += len(scored.user_ids)
+        self._fallen_back += scored.fallback_share * len(scored.user_ids)
+
+    def log_sometimes(self, lag: int) -> None:
+        if not self._pairs or time.monotonic() - self._logged_at < _LOG_SECONDS:
+            return
+        _LOG.info(
+            "scored pairs=%d lag=%d defaulted_inputs=%.2f fell_back=%.3f",
+            self._pairs,
+            lag,
+            self._defaulted_share,
+            self._fallen_back / self._pairs,
+        )
+        self._logged_at = time.monotonic()
+        self._pairs = 0
+        self._fallen_back = 0.0

@@ -1,0 +1,133 @@
+"""Where teacher logits wait in Redis: a hash per user, a field per item, in docs/decisions/003-teacher-cache.md.
+
+    key    graft:logits:{teacher version}:{hash of the task names}:{user id}
+    field  {item id}
+    value  scored_at, seconds since 1970, uint32 | T logits, float32; little-endian
+
+Ids are their text: 7 and "7" are one id, as in the feature spec's hashes, so an id's type in JSON does not matter.
+Shapes: B rows, T teacher tasks.
+"""
+
+import hashlib
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft.redis import connect, reaching
+from stream.events import EntityId
+
+_CHUNK_ENTRIES = 2000  # commands of one round trip: about 100 KB on the wire
+_Entry = TypeVar("_Entry")
+
+
+class CachedLogits(NamedTuple):
+    """What the cache knows of B pairs: NaN rows for misses, and the logits' age (NaN for misses)."""
+
+    logit_BT: NDArray[np.float32]
+    age_seconds_B: NDArray[np.float64]
+
+
+class LogitCache:
+    """The logits of one teacher version and task list; another version or list sees none of them.
+
+    `ttl_seconds`: an older logit is a miss. Redis drops a user's hash that long after its last `put`.
+    Every method raises ServiceUnavailableError when Redis does not answer.
+    """
+
+    def __init__(self, redis_url: str, teacher_version: str, task_names: Sequence[str], ttl_seconds: int) -> None:
+        self._url = redis_url
+        self._client = connect(redis_url)
+        self._prefix = f"graft:logits:{teacher_version}:{task_list_id(task_names)}:"
+        self._tasks = len(task_names)
+        self._ttl_seconds = ttl_seconds
+
+    def put(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        logit_BT: NDArray[np.float32],
+        scored_at_ms: int,
+    ) -> None:
+        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of equal pairs the last one holds."""
+        values = encode(logit_BT, scored_at_ms)
+        pairs = zip(user_ids, item_ids, values, strict=True)
+        for chunk in _chunks(pairs):
+            self._put_chunk(chunk)
+
+    def get(self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId]) -> CachedLogits:
+        """The logits of B pairs, in their order. A value of another length (not ours) is a miss."""
+        values: list[bytes | None] = []
+        for chunk in _chunks(zip(user_ids, item_ids, strict=True)):
+            values += self._get_chunk(chunk)
+        return decode(values, self._tasks, time.time(), self._ttl_seconds)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _put_chunk(self, chunk: Sequence[tuple[EntityId, EntityId, bytes]]) -> None:
+        by_key: dict[str, dict[str, bytes]] = {}
+        for user_id, item_id, value in chunk:
+            by_key.setdefault(self._key(user_id), {})[str(item_id)] = value
+        pipeline = self._client.pipeline(transaction=False)
+        for key, mapping in by_key.items():
+            pipeline.hset(key, mapping=mapping)
+            pipeline.expire(key, self._ttl_seconds)
+        with reaching(self._url):
+            pipeline.execute()
+
+    def _get_chunk(self, chunk: Sequence[tuple[EntityId, EntityId]]) -> list[bytes | None]:
+        rows_by_key: dict[str, list[int]] = {}
+        for row, (user_id, _) in enumerate(chunk):
+            rows_by_key.setdefault(self._key(user_id), []).append(row)
+        pipeline = self._client.pipeline(transaction=False)
+        for key, rows in rows_by_key.items():
+            pipeline.hmget(key, [str(chunk[row][1]) for row in rows])
+        with reaching(self._url):
+            replies = pipeline.execute()
+        values: list[bytes | None] = [None] * len(chunk)
+        for rows, reply in zip(rows_by_key.values(), replies, strict=True):
+            for row, value in zip(rows, reply, strict=True):
+                values[row] = value
+        return values
+
+    def _key(self, user_id: EntityId) -> str:
+        return f"{self._prefix}{user_id}"
+
+
+def task_list_id(task_names: Sequence[str]) -> str:
+    """Names a list of tasks in its order; 8 hex digits."""
+    return hashlib.sha256("\n".join(task_names).encode()).hexdigest()[:8]
+
+
+def encode(logit_BT: NDArray[np.float32], scored_at_ms: int) -> list[bytes]:
+    """B packed values. ValueError for logits that are not finite: a NaN row means a miss."""
+    if not np.isfinite(logit_BT).all():
+        raise ValueError("logits must be finite; a row that has none is left out")
+    head = struct.pack("<I", scored_at_ms // 1000)
+    return [head + row.tobytes() for row in np.ascontiguousarray(logit_BT, "<f4")]
+
+
+def decode(values: Sequence[bytes | None], tasks: int, now_seconds: float, ttl_seconds: float) -> CachedLogits:
+    """The inverse of `encode` for B values of T = `tasks` logits; NaN where there is none of that length and age."""
+    entry = np.dtype([("scored_at", "<u4"), ("logit_T", "<f4", (tasks,))])
+    logit_BT = np.full((len(values), tasks), np.nan, np.float32)
+    age_seconds_B = np.full(len(values), np.nan)
+    rows = [row for row, value in enumerate(values) if value is not None and len(value) == entry.itemsize]
+    found = np.frombuffer(b"".join(values[row] or b"" for row in rows), entry)
+    age_seconds = np.maximum(0.0, now_seconds - found["scored_at"])
+    fresh = age_seconds <= ttl_seconds
+    kept = np.asarray(rows, np.intp)[fresh]
+    logit_BT[kept] = found["logit_T"][fresh]
+    age_seconds_B[kept] = age_seconds[fresh]
+    return CachedLogits(logit_BT, age_seconds_B)
+
+
+def _chunks(entries: Iterator[_Entry]) -> Iterator[list[_Entry]]:
+    while chunk := list(islice(entries, _CHUNK_ENTRIES)):
+        yield chunk

@@ -1,0 +1,176 @@
+"""What is wrong with `teacher.inputs`: every fault at once, for `graft check` and before the map is compiled."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from features.spec import Feature, FeatureSpec
+from teacher_cache.config import (
+    BucketInput,
+    DefaultInput,
+    FeatureInput,
+    LinearInput,
+    LookupInput,
+    TeacherConfig,
+    TeacherInput,
+)
+from teacher_cache.lookup_table import LookupTableError, read_table
+from teacher_cache.teacher import Teacher, TensorSpec
+
+_SHOWN_VALUES = 3
+_FeatureTypes = dict[tuple[str, str], tuple[str, ...]]
+_USABLE: _FeatureTypes = {
+    ("feature", "i"): ("int",),
+    ("feature", "f"): ("int", "float"),
+    ("feature", "O"): ("str",),
+    ("feature", "f[n]"): ("float_list",),
+    ("lookup", "i"): ("int", "str"),
+    ("lookup", "f"): ("int", "str"),
+    ("lookup", "O"): ("int", "str"),
+    ("bucket", "i"): ("int", "float"),
+    ("bucket", "f"): ("int", "float"),
+    ("linear", "i"): ("int",),
+    ("linear", "f"): ("int", "float"),
+}
+"""The feature types that a kind of input can turn into a tensor's type."""
+
+
+def faults(config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureSpec) -> list[str]:
+    """Every fault of the domain map, in the order of graft.toml; each with its key, the value and what is allowed."""
+    features = {feature.name: feature for feature in spec.features}
+    found: list[str] = []
+    for name, mapped in config.inputs.items():
+        key = f"graft.toml: teacher.inputs.{name}"
+        tensor = teacher.inputs.get(name)
+        if tensor is None:
+            found.append(f"{key}: the teacher has no such input, {_what_there_is(name, teacher.inputs)}")
+        else:
+            found += [f"{key}{fault}" for fault in _input_faults(mapped, tensor, features, folder)]
+    found += [
+        f"graft.toml: teacher.inputs.{name}: the teacher's input of type {_type_name(tensor)} is not mapped; "
+        'give it a feature, or kind = "default" and a default'
+        for name, tensor in teacher.inputs.items()
+        if name not in config.inputs
+    ]
+    return found
+
+
+def _input_faults(
+    mapped: TeacherInput, tensor: TensorSpec, features: dict[str, Feature], folder: Path
+) -> Iterator[str]:
+    values = _Values.of(tensor)
+    if not isinstance(mapped, DefaultInput):
+        yield from _feature_faults(mapped, tensor, features)
+    if isinstance(mapped, LookupInput):
+        yield from _lookup_faults(mapped, values, folder)
+    if isinstance(mapped, BucketInput):
+        yield from _bucket_faults(mapped, values)
+    if isinstance(mapped, LinearInput):
+        yield from _linear_faults(mapped, tensor)
+    yield from _default_faults(mapped.default, values, tensor)
+
+
+def _feature_faults(
+    mapped: FeatureInput | LookupInput | BucketInput | LinearInput, tensor: TensorSpec, features: dict[str, Feature]
+) -> Iterator[str]:
+    form = tensor.dtype.kind + ("[n]" if tensor.width > 1 else "")
+    allowed = _USABLE.get((mapped.kind, form))
+    if allowed is None:
+        kinds = sorted({kind for kind, its_form in _USABLE if its_form == form})
+        yield (
+            f".kind: {mapped.kind!r} cannot feed an input of type {_type_name(tensor)}, "
+            f"allowed are {', '.join(['default', *kinds])}"
+        )
+    feature = features.get(mapped.feature)
+    if feature is None:
+        yield f".feature: the feature spec has no {mapped.feature!r}, {_what_there_is(mapped.feature, features)}"
+    elif allowed is not None and feature.dtype not in allowed:
+        yield (
+            f".feature: {mapped.feature!r} is of type {feature.dtype}, from which {mapped.kind!r} cannot make "
+            f"{_type_name(tensor)}; allowed is {' or '.join(allowed)}"
+        )
+    elif tensor.width > 1 and feature.width != tensor.width:
+        yield f".feature: {mapped.feature!r} has {feature.width} elements, the teacher's input takes {tensor.width}"
+
+
+def _lookup_faults(mapped: LookupInput, values: "_Values", folder: Path) -> Iterator[str]:
+    try:
+        table = read_table(mapped, folder)
+    except LookupTableError as error:
+        yield f": {error}"
+        return
+    bad = [f"{key!r}: {value!r}" for key, value in table.items() if not values.fits(value)]
+    if bad:
+        where = ".table" if mapped.file is None else f".file: {str(mapped.file)!r}"
+        yield f"{where}: every value must be {values.allowed}, got {', '.join(bad[:_SHOWN_VALUES])}"
+
+
+def _bucket_faults(mapped: BucketInput, values: "_Values") -> Iterator[str]:
+    boundaries = mapped.boundaries
+    if not all(isfinite(x) for x in boundaries) or any(low >= high for low, high in pairwise(boundaries)):
+        yield f".boundaries: must be finite and rise strictly, got {boundaries}"
+    if len(mapped.codes) != len(boundaries) + 1:
+        yield f".codes: {len(boundaries)} boundaries need {len(boundaries) + 1} codes, got {len(mapped.codes)}"
+    bad = [repr(code) for code in mapped.codes if not values.fits(code)]
+    if bad:
+        yield f".codes: every code must be {values.allowed}, got {', '.join(bad[:_SHOWN_VALUES])}"
+
+
+def _linear_faults(mapped: LinearInput, tensor: TensorSpec) -> Iterator[str]:
+    for name, value in (("multiply", mapped.multiply), ("add", mapped.add)):
+        if not isfinite(value):
+            yield f".{name}: must be finite, got {value}"
+        elif tensor.dtype.kind == "i" and not value.is_integer():
+            yield f".{name}: must be a whole number for an input of type {_type_name(tensor)}, got {value}"
+
+
+def _default_faults(default: Any, values: "_Values", tensor: TensorSpec) -> Iterator[str]:
+    if isinstance(default, list):
+        if tensor.width == 1 or len(default) != tensor.width or not all(values.fits(x) for x in default):
+            yield f".default: must be {_default_form(values, tensor)}, got {default!r}"
+    elif not values.fits(default):
+        yield f".default: must be {_default_form(values, tensor)}, got {default!r}"
+
+
+def _default_form(values: "_Values", tensor: TensorSpec) -> str:
+    return values.allowed if tensor.width == 1 else f"{values.allowed}, or a list of {tensor.width} such values"
+
+
+class _Values(NamedTuple):
+    """Which TOML and JSON values a tensor's element can hold, and how to say so."""
+
+    allowed: str
+    fits: Callable[[Any], bool]
+
+    @classmethod
+    def of(cls, tensor: TensorSpec) -> "_Values":
+        """What the elements of `tensor` can hold."""
+        if tensor.dtype.kind == "O":
+            return cls("a text", lambda value: isinstance(value, str))
+        if tensor.dtype.kind == "i":
+            limits = np.iinfo(tensor.dtype)
+            return cls(
+                f"a whole number of type {tensor.dtype.name}",
+                lambda value: _is_whole(value) and limits.min <= value <= limits.max,
+            )
+        largest = float(np.finfo(tensor.dtype).max)
+        return cls("a finite number", lambda value: isinstance(value, int | float) and abs(value) <= largest)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+
+
+def _type_name(tensor: TensorSpec) -> str:
+    name = "string" if tensor.dtype.kind == "O" else tensor.dtype.name
+    return name if tensor.width == 1 else f"{name}[{tensor.width}]"
+
+
+def _what_there_is(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names))}"

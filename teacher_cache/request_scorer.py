@@ -1,0 +1,78 @@
+"""Teacher requests in, logits out: what the batch scorer and the backfill share.
+
+Shapes: B rows, T teacher tasks.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Counter
+
+from features.spec import FeatureSpec
+from graft.errors import ConfigurationError
+from stream.events import EntityId, TeacherRequest
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.teacher import Teacher, TeacherOutputError
+
+_LOG = logging.getLogger(__name__)
+_REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teacher's output was not finite.")
+
+
+class ScoredRows(NamedTuple):
+    """Logits of the rows that have finite ones; and the mean share of mapped inputs that fell back, in [0, 1]."""
+
+    user_ids: list[EntityId]
+    item_ids: list[EntityId]
+    logit_BT: NDArray[np.float32]
+    fallback_share: float
+
+
+class RequestScorer:
+    """The teacher behind the domain map, for rows that `spec` describes."""
+
+    def __init__(self, teacher: Teacher, domain_map: DomainMap, spec: FeatureSpec) -> None:
+        self._teacher = teacher
+        self._domain_map = domain_map
+        self._spec = spec
+
+    @property
+    def defaulted_share(self) -> float:
+        """See `DomainMap.defaulted_share`."""
+        return self._domain_map.defaulted_share
+
+    def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
+        """The logits of `requests`, in their order; None when none is left.
+
+        A row with an output that is not finite is logged, counted and left out: the learner does without its logit.
+        ConfigurationError: a request was written with another feature spec.
+        """
+        if not requests:
+            return None
+        self._check_spec(requests)
+        mapped = self._domain_map.map_rows(self._spec.columns_of([request.features for request in requests]))
+        try:
+            logit_BT = self._teacher.score(mapped.inputs)
+        except TeacherOutputError as error:
+            _REFUSED.inc(len(error.rows))
+            _LOG.error("%s; left out, first impression_id=%s", error, requests[error.rows[0]].impression_id)
+            refused = set(error.rows)
+            return self.score([request for row, request in enumerate(requests) if row not in refused])
+        return ScoredRows(
+            [request.user_id for request in requests],
+            [request.item_id for request in requests],
+            logit_BT,
+            float(mapped.fallback_share_B.mean()),
+        )
+
+    def _check_spec(self, requests: Sequence[TeacherRequest]) -> None:
+        for request in requests:
+            if request.spec_id != self._spec.spec_id:
+                fault = (
+                    f"teacher request of impression {request.impression_id} was written with feature spec "
+                    f"{request.spec_id}, this process reads spec {self._spec.spec_id}; run 'graft features apply' and "
+                    "restart this process, or drain the topic with the older spec first"
+                )
+                raise ConfigurationError([fault])

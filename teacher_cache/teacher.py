@@ -1,0 +1,169 @@
+"""The teacher, used exactly as it is: named tensors in, one logit per row and task out.
+
+Shapes: B rows, T teacher tasks in the order of `TeacherConfig.tasks`, n elements of a wide input.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from graft.errors import ConfigurationError, InvalidInputError
+from teacher_cache.config import TeacherConfig, TeacherTask
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(string)": np.dtype(object),
+}
+_ROW_SHAPES = "[B], [B, 1] or [B, n] with a free B and a fixed n; export the teacher with a dynamic batch axis"
+
+
+class TensorSpec(NamedTuple):
+    """One tensor of B rows: `dtype` (object holds strings) and the elements of one row."""
+
+    dtype: np.dtype[Any]
+    width: int
+
+
+class TeacherOutputError(InvalidInputError):
+    """Outputs that are no logits: the text names the first task and row, `rows` all of them."""
+
+    def __init__(self, message: str, rows: Sequence[int]) -> None:
+        self.rows = tuple(rows)
+        super().__init__(message)
+
+
+class Teacher(Protocol):
+    """Scores rows of the target domain; its weights never change."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Every tensor that `score` needs."""
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """The tensors of the configured tasks."""
+
+    def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Finite logits (binary) or values in the label's unit (regression), [B, T].
+
+        `inputs` has every tensor of `self.inputs`, [B] where its width is 1 and else [B, n]; B >= 1.
+        TeacherOutputError names the first task and row whose output is not finite.
+        """
+
+
+class OnnxTeacher:
+    """A teacher in an ONNX file, on one CPU thread. ConfigurationError names all that does not fit `config`.
+
+    No custom operators are loaded; onnxruntime refuses external weights outside the folder of the file.
+    """
+
+    def __init__(self, path: Path, tasks: Sequence[TeacherTask]) -> None:
+        self._session = _open_session(path)
+        self._tasks = tuple(tasks)
+        self._shapes = {tensor.name: list(tensor.shape) for tensor in self._session.get_inputs()}
+        faults = _input_faults(self._session) + _task_faults(self._session, self._tasks)
+        if faults:
+            raise ConfigurationError(faults)
+        self.inputs: Mapping[str, TensorSpec] = {t.name: _tensor_spec(t) for t in self._session.get_inputs()}
+        wanted = {task.output for task in self._tasks}
+        self.outputs: Mapping[str, TensorSpec] = {
+            t.name: TensorSpec(_DTYPES[t.type], 1) for t in self._session.get_outputs() if t.name in wanted
+        }
+
+    def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """See `Teacher.score`."""
+        feeds = {name: inputs[name].reshape(-1, *shape[1:]) for name, shape in self._shapes.items()}
+        rows = len(next(iter(feeds.values())))
+        outputs = self._session.run([task.output for task in self._tasks], feeds)
+        logit_BT = np.empty((rows, len(self._tasks)), np.float32)
+        for i, (task, output) in enumerate(zip(self._tasks, outputs, strict=True)):
+            if output.shape not in ((rows,), (rows, 1)):
+                raise InvalidInputError(
+                    f"teacher task {task.name}: output {task.output} has shape {list(output.shape)} for {rows} rows, "
+                    f"allowed are [{rows}] and [{rows}, 1]"
+                )
+            with np.errstate(over="ignore"):  # beyond float32 is inf, which is refused below
+                logit_BT[:, i] = output.reshape(rows)
+        _check_finite(logit_BT, self._tasks)
+        return logit_BT
+
+
+def load_teacher(config: TeacherConfig, folder: Path) -> Teacher:
+    """The teacher that `config` names; a relative path starts at `folder`. ConfigurationError with all faults."""
+    return OnnxTeacher(folder / config.onnx, config.tasks)
+
+
+def _open_session(path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigurationError([f"graft.toml: teacher.onnx: {path} is no file; name the teacher's ONNX file"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; they are raised as well
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no class of their own
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            [f"graft.toml: teacher.onnx: {path} is not an ONNX model that onnxruntime {ort.__version__} runs: {reason}"]
+        ) from error
+
+
+def _tensor_spec(tensor: Any) -> TensorSpec:
+    return TensorSpec(_DTYPES[tensor.type], tensor.shape[1] if len(tensor.shape) == 2 else 1)
+
+
+def _input_faults(session: Any) -> list[str]:
+    faults = []
+    for tensor in session.get_inputs():
+        where = f"graft.toml: teacher.onnx: input {tensor.name}"
+        if tensor.type not in _DTYPES:
+            faults.append(f"{where} has type {tensor.type}, allowed are {', '.join(_DTYPES)}")
+        if not _is_row_shape(tensor.shape):
+            faults.append(f"{where} has shape {tensor.shape}, allowed is {_ROW_SHAPES}")
+    return faults
+
+
+def _is_row_shape(shape: Sequence[Any]) -> bool:
+    if len(shape) not in (1, 2) or isinstance(shape[0], int):
+        return False
+    return len(shape) == 1 or (isinstance(shape[1], int) and shape[1] >= 1)
+
+
+def _task_faults(session: Any, tasks: Sequence[TeacherTask]) -> list[str]:
+    outputs = {tensor.name: tensor for tensor in session.get_outputs()}
+    faults = []
+    for i, task in enumerate(tasks):
+        where = f"graft.toml: teacher.tasks.{i}"
+        if task.name in [earlier.name for earlier in tasks[:i]]:
+            faults.append(f"{where}.name: {task.name!r} stands for an earlier task already; names must differ")
+        tensor = outputs.get(task.output)
+        if tensor is None:
+            faults.append(f"{where}.output: the teacher has no {task.output!r}, it has {', '.join(outputs)}")
+        elif tensor.type not in ("tensor(float)", "tensor(double)", "tensor(float16)"):
+            faults.append(f"{where}.output: {task.output!r} has type {tensor.type}, allowed is a float tensor")
+        elif len(tensor.shape) > 2 or tensor.shape[1:] not in ([], [1]):
+            faults.append(f"{where}.output: {task.output!r} has shape {tensor.shape}, allowed are [B] and [B, 1]")
+    return faults
+
+
+def _check_finite(logit_BT: NDArray[np.float32], tasks: Sequence[TeacherTask]) -> None:
+    finite_BT = np.isfinite(logit_BT)
+    if finite_BT.all():
+        return
+    bad = np.argwhere(~finite_BT)
+    row, task = bad[0]
+    rows = sorted({int(b) for b, _ in bad})
+    raise TeacherOutputError(
+        f"teacher task {tasks[task].name}: output of row {row} is {logit_BT[row, task]}, must be finite "
+        f"({len(rows)} of {len(logit_BT)} rows are not)",
+        rows,
+    )
