@@ -31,7 +31,10 @@ class AggregateConfig(BaseModel):
 class FeaturesConfig(BaseModel):
     """Names are `view:feature`, `user_id`, `item_id`, or `context:name`; each stands in one list only.
 
-    `defaults` gives the value of a feature that an entity does not have (0, "" and zeros where it is silent).
+    Every feature is read at impression time, logged with its example and open to the teacher's domain map; the student
+    sees all but the `passthrough` ones. `defaults` gives the value of a feature that an entity does not have; where it
+    is silent, a dense feature is 0, an embedding zeros (its length: `defaults` or the field's `vector_length`), a
+    categorical one the reserved value for a miss, and a passthrough one is left to the domain map's own default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +46,7 @@ class FeaturesConfig(BaseModel):
     dense: list[str] = []
     categorical: list[str] = []
     embedding: list[str] = []
+    passthrough: list[str] = []
     context: dict[str, ContextFeature] = {}
     defaults: dict[str, int | float | str | list[float]] = {}
     aggregates: list[AggregateConfig] = []

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
-Role = Literal["dense", "categorical", "embedding"]
+Role = Literal["dense", "embedding", "categorical", "passthrough"]
 
 MISSING_HASH = 0
 """The hash of a missing categorical value without a default; no present value has it."""
@@ -32,7 +32,10 @@ class FeatureBatch(NamedTuple):
 
 
 class Feature(BaseModel):
-    """One input of the student. `view` and `feature` name it in Feast when `source` is user or item."""
+    """One value of a row. `view` and `feature` name it in Feast when `source` is user or item.
+
+    A `passthrough` feature is for the teacher's domain map alone: read and logged like the others, not encoded.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +52,7 @@ class Feature(BaseModel):
     @property
     def width(self) -> int:
         """Dense columns that it fills."""
-        if self.role == "categorical":
+        if self.role in ("categorical", "passthrough"):
             return 0
         return len(self.default) if isinstance(self.default, list) else 1
 
@@ -75,7 +78,7 @@ class FeatureSpec(BaseModel):
     @cached_property
     def dense(self) -> tuple[Feature, ...]:
         """The features of `dense_BD`, in order: dense ones and embeddings as they stand in `features`."""
-        return tuple(f for f in self.features if f.role != "categorical")
+        return tuple(f for f in self.features if f.role in ("dense", "embedding"))
 
     @cached_property
     def categorical(self) -> tuple[Feature, ...]:

@@ -1,0 +1,260 @@
+"""Compiles graft.toml's `[features]` and a Feast repository's definitions into the feature spec; finds every fault."""
+
+from typing import Any, Literal, NamedTuple
+
+from graft.errors import ConfigurationError
+
+from features.aggregates import parse_expression
+from features.config import AggregateConfig, FeaturesConfig
+from features.definitions import Definitions, ViewDefinition
+from features.redis_layout import SERIALIZATION_VERSION, IdType
+from features.spec import Feature, FeatureSpec, Role, Value
+from features.values import DTYPES
+
+_ID_TYPES: dict[str, IdType] = {"INT64": "int", "STRING": "str"}
+_ROLES: tuple[Role, ...] = ("dense", "embedding", "categorical", "passthrough")
+_FITTING: dict[Role, tuple[str, ...]] = {
+    "dense": ("int", "float"),
+    "embedding": ("float_list",),
+    "categorical": ("int", "float", "str"),
+    "passthrough": ("int", "float", "str", "float_list"),
+}
+_COUNT_TYPES = ("INT32", "INT64", "FLOAT", "DOUBLE")
+_MEAN_TYPES = ("FLOAT", "DOUBLE")
+_IDS: dict[str, Literal["user_id", "item_id"]] = {"user_id": "user_id", "item_id": "item_id"}
+
+
+class _Entity(NamedTuple):
+    """The user or the item entity as the repository defines it."""
+
+    name: str
+    join_key: str
+    id_type: IdType
+
+
+class _Fault(Exception):  # noqa: N818 - caught here, never raised to a caller
+    """One thing that is wrong, without its place."""
+
+
+def compile_features(config: FeaturesConfig, definitions: Definitions) -> FeatureSpec:
+    """The spec of `config` on those definitions; ConfigurationError with every fault."""
+    return _Compiler(config, definitions).compile()
+
+
+class _Compiler:
+    def __init__(self, config: FeaturesConfig, definitions: Definitions) -> None:
+        self._config = config
+        self._definitions = definitions
+        self._faults: list[str] = []
+        self._service = definitions.services.get(config.service)
+
+    def compile(self) -> FeatureSpec:
+        """Every list, table and aggregate is looked at before the faults are raised."""
+        self._check_repository()
+        self._user = self._entity("user_entity", self._config.user_entity)
+        self._item = self._entity("item_entity", self._config.item_entity)
+        self._check_lists()
+        features = [f for role in _ROLES for name in getattr(self._config, role) if (f := self._feature(name, role))]
+        for aggregate in self._config.aggregates:
+            self._check_aggregate(aggregate)
+        if self._faults:
+            raise ConfigurationError(self._faults)
+        return FeatureSpec(
+            feast_project=self._definitions.project,
+            user_join_key=self._user.join_key,
+            item_join_key=self._item.join_key,
+            user_id_type=self._user.id_type,
+            item_id_type=self._item.id_type,
+            entity_key_serialization_version=self._definitions.entity_key_serialization_version,
+            features=tuple(features),
+        )
+
+    def _fault(self, key: str, text: str) -> None:
+        self._faults.append(f"graft.toml: features.{key}: {text}")
+
+    def _check_repository(self) -> None:
+        version = self._definitions.entity_key_serialization_version
+        if version != SERIALIZATION_VERSION:
+            self._faults.append(
+                f"feature_store.yaml: entity_key_serialization_version must be {SERIALIZATION_VERSION}, got {version}"
+            )
+        if self._service is None:
+            self._fault("service", _unknown("feature service", self._config.service, self._definitions.services))
+
+    def _entity(self, key: str, name: str) -> _Entity:
+        found = self._definitions.entities.get(name)
+        if found is None:
+            self._fault(key, _unknown("entity", name, self._definitions.entities))
+            return _Entity(name, name, "str")
+        if found.value_type not in _ID_TYPES:
+            self._fault(
+                key,
+                f"entity {name!r} must have the value_type INT64 or STRING in the repository, got {found.value_type}",
+            )
+        return _Entity(name, found.join_key, _ID_TYPES.get(found.value_type, "str"))
+
+    def _check_lists(self) -> None:
+        first: dict[str, str] = {}
+        for role in _ROLES:
+            for name in getattr(self._config, role):
+                if name in first:
+                    self._fault(role, f"{name!r} stands in {first[name]} already; a feature has one role")
+                first.setdefault(name, role)
+        if not first:
+            self._fault("dense", "no feature in any list (dense, embedding, categorical, passthrough)")
+        for name in self._config.defaults:
+            if name not in first:
+                self._fault("defaults", f"{name!r} is in no list of features")
+        for name in self._config.context:
+            if f"context:{name}" not in first:
+                self._fault(f"context.{name}", f"'context:{name}' is in no list; add it to one, or to passthrough")
+
+    def _feature(self, name: str, role: Role) -> Feature | None:
+        try:
+            found = self._described(name, role)
+            _check_role(found)
+            return found.model_copy(update={"default": self._default(found)})
+        except _Fault as fault:
+            self._fault(role, str(fault))
+            return None
+
+    def _described(self, name: str, role: Role) -> Feature:
+        """The feature with its type, without its default."""
+        if name in _IDS:
+            if role in ("dense", "embedding"):
+                raise _Fault(f"{name!r} is an id: categorical or passthrough")
+            entity = self._user if name == "user_id" else self._item
+            return Feature(name=name, source=_IDS[name], role=role, dtype=entity.id_type, default=None)
+        view, colon, field = name.partition(":")
+        if not (colon and view and field):
+            raise _Fault(f"{name!r} must be user_id, item_id, context:NAME or VIEW:FEATURE")
+        return self._from_context(name, field, role) if view == "context" else self._from_view(view, field, role)
+
+    def _from_context(self, name: str, field: str, role: Role) -> Feature:
+        declared = self._config.context.get(field)
+        if declared is None:
+            raise _Fault(f"{name!r} is not declared; add [features.context.{field}] with dtype and default")
+        if name in self._config.defaults:
+            raise _Fault(f"the default of {name!r} belongs into [features.context.{field}]")
+        return Feature(name=name, source="context", role=role, dtype=declared.dtype, default=None)
+
+    def _from_view(self, view: str, field: str, role: Role) -> Feature:
+        defined = self._view(view)
+        if field not in defined.fields:
+            raise _Fault(_unknown(f"feature of view {view!r}", field, defined.fields))
+        if self._service is not None and field not in self._service.get(view, ()):
+            raise _Fault(f"'{view}:{field}' is not in the feature service {self._config.service!r}; add it there")
+        value_type = defined.fields[field].value_type
+        if value_type not in DTYPES:
+            raise _Fault(f"'{view}:{field}' has the type {value_type}; usable are {_listed(DTYPES)}")
+        return Feature(
+            name=f"{view}:{field}",
+            source="user" if defined.entities == (self._user.name,) else "item",
+            role=role,
+            dtype=DTYPES[value_type],  # type: ignore[arg-type]  # a plain str to mypy
+            default=None,
+            view=view,
+            feature=field,
+            value_type=value_type,
+        )
+
+    def _view(self, name: str) -> ViewDefinition:
+        view = self._definitions.views.get(name)
+        if view is None:
+            raise _Fault(_unknown("feature view", name, self._definitions.views))
+        if view.entities not in ((self._user.name,), (self._item.name,)):
+            raise _Fault(
+                f"view {name!r} must have one entity, {self._user.name!r} or {self._item.name!r}; "
+                f"it has {_listed(view.entities)}"
+            )
+        if not view.online:
+            raise _Fault(f"view {name!r} is not served online; set online=True in the repository")
+        return view
+
+    def _default(self, feature: Feature) -> Value:
+        if feature.source == "context":
+            return _checked_default(feature, self._config.context[feature.name.removeprefix("context:")].default)
+        given = self._config.defaults.get(feature.name)
+        if feature.role == "embedding":
+            return self._embedding_default(feature, given)
+        if given is None:
+            return 0.0 if feature.role == "dense" else None
+        return _checked_default(feature, given)
+
+    def _embedding_default(self, feature: Feature, given: Any) -> Value:
+        """Zeros of the field's vector_length, or the default that graft.toml gives; its length is the width."""
+        width = self._definitions.views[feature.view].fields[feature.feature].vector_length
+        if given is None and not width:
+            raise _Fault(
+                f"the width of {feature.name!r} is unknown; give vector_length to its Field in the repository, "
+                f'or a default of that length: [features.defaults] "{feature.name}" = [0.0, ...]'
+            )
+        default = [0.0] * width if given is None else _checked_default(feature, given)
+        if not isinstance(default, list) or not default or width not in (0, len(default)):
+            raise _Fault(f"the default of {feature.name!r} must be a list of {width or 'some'} numbers, got {given!r}")
+        return default
+
+    def _check_aggregate(self, aggregate: AggregateConfig) -> None:
+        key = f"aggregates.{aggregate.push_source}"
+        if [a.push_source for a in self._config.aggregates].count(aggregate.push_source) > 1:
+            self._fault(key, "stands twice; one table feeds a push source")
+        views = {n: v for n, v in self._definitions.views.items() if v.push_source == aggregate.push_source}
+        if not views:
+            sources = {v.push_source for v in self._definitions.views.values() if v.push_source}
+            self._fault(key, _unknown("push source of a view", aggregate.push_source, sources))
+        for name, view in views.items():
+            self._check_aggregate_view(key, aggregate, name, view)
+        for column, text in aggregate.columns.items():
+            self._check_expression(f"{key}.columns.{column}", text, [v.fields.get(column) for v in views.values()])
+
+    def _check_aggregate_view(self, key: str, aggregate: AggregateConfig, name: str, view: ViewDefinition) -> None:
+        entity = self._user.name if aggregate.entity == "user" else self._item.name
+        if view.entities != (entity,):
+            self._fault(key, f"view {name!r} must have the entity {entity!r}; it has {_listed(view.entities)}")
+        if set(view.fields) != set(aggregate.columns):
+            self._fault(
+                key,
+                f"its columns must be the features of view {name!r}, which are written whole: "
+                f"{_listed(sorted(view.fields))}; got {_listed(sorted(aggregate.columns))}",
+            )
+        if not view.timestamp_field:
+            self._fault(key, f"the batch source of view {name!r} must name its timestamp_field in the repository")
+
+    def _check_expression(self, key: str, text: str, fields: list[Any]) -> None:
+        try:
+            kind = parse_expression(text).kind
+        except ConfigurationError as error:
+            self._fault(key, str(error))
+            return
+        allowed = _COUNT_TYPES if kind == "count" else _MEAN_TYPES
+        for field in fields:
+            if field is not None and field.value_type not in allowed:
+                self._fault(key, f"{text} needs a field of type {_listed(allowed)}; it is {field.value_type}")
+
+
+def _check_role(feature: Feature) -> None:
+    fitting = _FITTING[feature.role]
+    if feature.dtype not in fitting:
+        raise _Fault(f"{feature.name!r} is {_article(feature.dtype)}; {feature.role} takes {_listed(fitting)}")
+
+
+def _checked_default(feature: Feature, given: Any) -> Value:
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "float_list": (list,)}
+    allowed = (int, float) if feature.role == "dense" else types[feature.dtype]
+    if isinstance(given, bool) or not isinstance(given, allowed):
+        raise _Fault(f"the default of {feature.name!r} must be {_article(feature.dtype)}, got {given!r}")
+    if feature.dtype == "float" and isinstance(given, int):
+        return float(given)
+    return given  # type: ignore[return-value]  # one of the types just checked
+
+
+def _unknown(kind: str, name: str, known: Any) -> str:
+    return f"no {kind} {name!r}; there is {_listed(sorted(known)) or 'none'}"
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def _article(dtype: str) -> str:
+    return {"int": "an integer", "float": "a number", "str": "a string", "float_list": "a list of numbers"}[dtype]

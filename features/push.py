@@ -1,0 +1,71 @@
+"""Pushes running aggregates into Feast's online store. Importing this module imports Feast.
+
+Measured: about 15 ms per 100 rows, 3-8 ms for one.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from feast import FeatureView
+from feast.data_source import PushMode, PushSource
+from graft.redis import reaching
+
+from features.aggregates import Aggregates, Entity, EntityId
+from features.config import AggregateConfig
+from features.redis_layout import usable_id
+from features.spec_file import load_spec
+from features.store import open_store
+
+_FRAME_TYPES = {"INT32": "int32", "INT64": "int64", "FLOAT": "float32", "DOUBLE": "float64"}
+
+
+class AggregatePusher:
+    """Writes absolute values through Feast's push sources: a push may be repeated. Needs an applied repository."""
+
+    def __init__(self, repo: Path, redis_url: str, configs: Sequence[AggregateConfig]) -> None:
+        self._redis_url = redis_url
+        self._configs = tuple(configs)
+        self._spec = load_spec(repo)
+        self._store = open_store(repo, redis_url)
+        views = self._store.list_feature_views()
+        self._views = {c.push_source: _fed_by(c.push_source, views) for c in configs}
+
+    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
+        """Write the values of the changed entities as of `event_time_ms`; the number of rows written.
+
+        ServiceUnavailableError without Redis: then some may be written, and the same push is to be repeated.
+        """
+        pushed = 0
+        for config in self._configs:
+            ids = self._storable(config.entity, changed.get(config.entity, ()))
+            if ids:
+                with reaching(self._redis_url):
+                    self._store.push(
+                        config.push_source, self._frame(config, aggregates, ids, event_time_ms), to=PushMode.ONLINE
+                    )
+                pushed += len(ids)
+        return pushed
+
+    def _storable(self, entity: Entity, ids: Sequence[EntityId]) -> dict[EntityId, EntityId]:
+        """The ids that can be join keys: join key -> id."""
+        id_type = self._spec.user_id_type if entity == "user" else self._spec.item_id_type
+        keys = {usable_id(entity_id, id_type): entity_id for entity_id in ids}
+        return {key: entity_id for key, entity_id in keys.items() if key is not None}
+
+    def _frame(
+        self, config: AggregateConfig, aggregates: Aggregates, ids: Mapping[EntityId, EntityId], event_time_ms: int
+    ) -> pd.DataFrame:
+        view = self._views[config.push_source]
+        join_key = self._spec.user_join_key if config.entity == "user" else self._spec.item_join_key
+        frame = pd.DataFrame({join_key: list(ids)})
+        types = {field.name: _FRAME_TYPES[field.dtype.to_value_type().name] for field in view.features}
+        for column, values in aggregates.rows(config.push_source, config.entity, ids.values()).items():
+            frame[column] = pd.Series(values, dtype=types[column])
+        frame[view.batch_source.timestamp_field] = pd.Timestamp(event_time_ms, unit="ms", tz="UTC")
+        return frame
+
+
+def _fed_by(push_source: str, views: Sequence[FeatureView]) -> Any:
+    return next(v for v in views if isinstance(v.stream_source, PushSource) and v.stream_source.name == push_source)

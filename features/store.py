@@ -1,0 +1,212 @@
+"""Feast itself: apply and materialize a repository. Importing this module imports Feast (seconds, 350 MB).
+
+Redis' address always comes from `redis_url`, and the registry is always REPO/data/registry.db, whatever
+feature_store.yaml says; so one repository serves the demo, the tests and production.
+"""
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureStore, FeatureView, FileSource, PushSource
+from feast.repo_config import RepoConfig, load_repo_config
+from feast.repo_contents import RepoContents
+from feast.repo_operations import extract_objects_for_apply_delete, get_repo_files, parse_repo
+from graft.errors import ConfigurationError, GraftError
+from graft.redis import parse_url, reaching
+
+from features.compiler import compile_features
+from features.config import FeaturesConfig
+from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
+from features.spec import FeatureSpec
+from features.spec_file import save_spec
+
+_FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
+    """Register the repository's definitions with Feast, and save and return their compiled spec.
+
+    Views that the repository no longer defines are removed from the registry, and their values from Redis.
+    ConfigurationError with every fault, before anything is changed; ServiceUnavailableError without Redis.
+    """
+    store = open_store(repo, redis_url)
+    contents = _parse(repo)
+    spec = compile_features(config, _definitions(store.config, contents))
+    # All objects, not only the changed ones: Feast types a view's join key by the entities of the same call.
+    _, to_delete, _, _ = extract_objects_for_apply_delete(store.project, store.registry, contents)  # type: ignore[no-untyped-call]
+    with reaching(redis_url), _quietly():
+        store.apply(_objects(contents), objects_to_delete=to_delete, partial=False)
+    save_spec(spec, repo)
+    return spec
+
+
+def compile_spec(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
+    """The spec of the repository's definitions, changing nothing; ConfigurationError with every fault."""
+    return compile_features(config, _definitions(_repo_config(repo, redis_url), _parse(repo)))
+
+
+def materialize(repo: Path, redis_url: str, config: FeaturesConfig, end: datetime | None = None) -> dict[str, int]:
+    """Load every batch view of the config's service into Redis: view -> rows written, one per entity.
+
+    Rows up to `end` (now if None) are read; views that are fed by a push source are left alone. Needs an applied
+    repository. GraftError names the source files that are missing; ServiceUnavailableError without Redis.
+    """
+    store = open_store(repo, redis_url)
+    views = [view for view in _service_views(store, config.service) if not isinstance(view.stream_source, PushSource)]
+    _require_files(repo, views)
+    rows = dict.fromkeys((view.name for view in views), 0)
+    if rows:
+        with reaching(redis_url), _quietly(), _counting(store, rows):
+            store.materialize(_FIRST_DAY, end or datetime.now(UTC), feature_views=list(rows))
+    return rows
+
+
+def open_store(repo: Path, redis_url: str) -> FeatureStore:
+    """Feast's own store object on this repository and that Redis."""
+    return FeatureStore(config=_repo_config(repo, redis_url))
+
+
+def _repo_config(repo: Path, redis_url: str) -> RepoConfig:
+    path = repo / "feature_store.yaml"
+    try:
+        given = load_repo_config(repo, path)
+    except FileNotFoundError:
+        raise ConfigurationError([f"{path}: no such file; features.repo must name a Feast repository"]) from None
+    except Exception as error:  # Feast wraps what is wrong in errors of many kinds
+        raise ConfigurationError([f"{path}: {error}"]) from error
+    online = given.online_config if isinstance(given.online_config, dict) else {"type": given.online_config}
+    if online.get("type") != "redis":
+        raise ConfigurationError([f"{path}: online_store.type must be redis, got {online.get('type')!r}"])
+    (repo / "data").mkdir(exist_ok=True)
+    settings = given.model_dump(exclude_unset=True, by_alias=True)
+    settings["registry"] = {"registry_type": "file", "path": str(repo.resolve() / "data" / "registry.db")}
+    # skip_dedup: else Feast drops a write whose event time equals the stored one.
+    settings["online_store"] = {**online, "connection_string": connection_string(redis_url), "skip_dedup": True}
+    settings["entity_key_serialization_version"] = given.entity_key_serialization_version
+    config = RepoConfig(**settings)
+    config.repo_path = repo.resolve()
+    return config
+
+
+def connection_string(redis_url: str) -> str:
+    """Redis' address in Feast's ``host:port,name=value`` form.
+
+    Feast splits at commas and reads each value as JSON, so texts are given as JSON strings with escaped commas.
+    """
+    address = parse_url(redis_url)
+    texts = {"username": address.username, "password": address.password}
+    options = [f"{name}={json.dumps(text).replace(',', chr(92) + 'u002c')}" for name, text in texts.items() if text]
+    tls = ["ssl=true"] if address.tls else []
+    return ",".join([f"{address.host}:{address.port}", f"db={address.db}", *tls, *options])
+
+
+def _parse(repo: Path) -> RepoContents:
+    """The objects that the repository's Python files define; ConfigurationError when one of them fails."""
+    root = repo.resolve()
+    names = {".".join(file.relative_to(root).with_suffix("").parts) for file in get_repo_files(root)}
+    try:
+        with contextlib.chdir(root), _importing(root, names):
+            return parse_repo(root)
+    except Exception as error:  # whatever a user's Python file raises
+        raise ConfigurationError([f"{repo}: the feature repository cannot be read: {error!r}"]) from error
+
+
+@contextlib.contextmanager
+def _importing(root: Path, names: Iterable[str]) -> Iterator[None]:
+    """Import the repository's files by name, also where a file is called like a package of ours (features.py)."""
+    tops = {name.partition(".")[0] for name in names}
+
+    def taken() -> dict[str, Any]:
+        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in tops}
+
+    hidden = taken()
+    for name in hidden:
+        del sys.modules[name]
+    sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        for name in taken():
+            del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _objects(contents: RepoContents) -> list[Any]:
+    return [obj for kind in contents for obj in kind]
+
+
+def _definitions(config: RepoConfig, contents: RepoContents) -> Definitions:
+    return Definitions(
+        project=config.project,
+        entity_key_serialization_version=config.entity_key_serialization_version,
+        entities={e.name: EntityDefinition(e.join_key, e.value_type.name) for e in contents.entities},
+        views={view.name: _view_definition(view) for view in contents.feature_views},
+        services={
+            service.name: {p.name: frozenset(f.name for f in p.features) for p in service.feature_view_projections}
+            for service in contents.feature_services
+        },
+    )
+
+
+def _view_definition(view: FeatureView) -> ViewDefinition:
+    pushed = view.stream_source.name if isinstance(view.stream_source, PushSource) else ""
+    return ViewDefinition(
+        entities=tuple(view.entities),
+        fields={f.name: FieldDefinition(f.dtype.to_value_type().name, f.vector_length) for f in view.features},
+        push_source=pushed,
+        timestamp_field=view.batch_source.timestamp_field if view.batch_source else "",
+        online=view.online and view.enabled,
+    )
+
+
+def _service_views(store: FeatureStore, service: str) -> list[FeatureView]:
+    """The service's views as the registry has them; GraftError where the repository was not applied."""
+    known = {s.name: s for s in store.list_feature_services()}
+    if service not in known:
+        raise GraftError(
+            f"{store.config.registry.path}: no feature service {service!r} in the registry; run 'graft features apply'"
+        )
+    names = [projection.name for projection in known[service].feature_view_projections]
+    return [store.get_feature_view(name) for name in names]
+
+
+def _require_files(repo: Path, views: Sequence[FeatureView]) -> None:
+    faults = []
+    for view in views:
+        if isinstance(view.batch_source, FileSource):
+            path = FileSource.get_uri_for_file_path(repo.resolve(), view.batch_source.path)
+            if "://" not in path and not Path(path).exists():
+                faults.append(f"{path}: no such file; it is the source of the feature view {view.name!r}")
+    if faults:
+        raise GraftError("\n".join(faults))
+
+
+@contextlib.contextmanager
+def _counting(store: FeatureStore, rows: dict[str, int]) -> Iterator[None]:
+    """Add each view's written rows to `rows`: Feast reports them nowhere."""
+    online: Any = store.provider.online_store
+    write: Callable[..., None] = online.online_write_batch
+
+    def counted(config: RepoConfig, table: FeatureView, data: Sequence[Any], progress: Any) -> None:
+        write(config, table, data, progress)
+        rows[table.name] += len(data)
+
+    online.online_write_batch = counted
+    try:
+        yield
+    finally:
+        del online.online_write_batch
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep Feast's progress lines off standard output."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
