@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import MISSING_HASH, FeatureBatch
+from features.spec import FeatureBatch
+from student.hashing import embedding_rows
 from student.manifest import Manifest
 from student.versions import MODEL_FILE, VersionError
 
@@ -61,7 +62,6 @@ class NumpyStudent:
         self._mean_D = tensors["normalizer.mean"]
         self._std_D = tensors["normalizer.std"]
         self._table_RE = tensors["embedding.weight"]
-        self._last_row = np.uint64(len(self._table_RE) - 1)
         self._trunk = [
             (tensors[f"trunk.{i}.weight"].T, tensors[f"trunk.{i}.bias"]) for i in range(len(manifest.student.trunk))
         ]
@@ -72,20 +72,30 @@ class NumpyStudent:
         self._head_bias_T11 = np.stack([tensors[f"head.{task}.bias"][:, None] for task in self.tasks])
 
     def score(self, batch: FeatureBatch) -> Scores:
-        """The B rows' scores per served task, as the torch model gives them (to 1e-6)."""
+        """The B rows' scores per served task, as the torch model gives them (to 1e-6).
+
+        A row of features so large that float32 overflows scores inf or NaN, without a warning.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            output_TB = self._outputs(batch)
+            return {
+                task: _sigmoid(output_TB[i]) if self._binary[i] else output_TB[i] for i, task in enumerate(self.tasks)
+            }
+
+    def _outputs(self, batch: FeatureBatch) -> NDArray[np.float32]:
+        """The heads' T x B outputs: logits and values."""
         hidden = np.concatenate([(batch.dense_BD - self._mean_D) / self._std_D, self._embedded(batch)], axis=1)
         for weight, bias in self._trunk:
             hidden = _relu(hidden @ weight + bias)
         towers = _relu(hidden @ self._tower_weight + self._tower_bias)
         towers_TBH = towers.reshape(len(hidden), len(self.tasks), -1).transpose(1, 0, 2)
-        output_TB = (towers_TBH @ self._head_TH1 + self._head_bias_T11)[:, :, 0]
-        return {task: _sigmoid(output_TB[i]) if self._binary[i] else output_TB[i] for i, task in enumerate(self.tasks)}
+        output_TB1: NDArray[np.float32] = towers_TBH @ self._head_TH1 + self._head_bias_T11
+        return output_TB1[:, :, 0]
 
     def _embedded(self, batch: FeatureBatch) -> NDArray[np.float32]:
-        """The embeddings of the C categorical values side by side: B x (C * E). Row 0 stands for a missing one."""
-        hash_BC = batch.categorical_BC
-        row_BC = np.where(hash_BC == MISSING_HASH, np.uint64(0), np.uint64(1) + hash_BC % self._last_row)
-        return self._table_RE[row_BC.astype(np.intp)].reshape(len(hash_BC), -1)
+        """The embeddings of the C categorical values side by side: B x (C * E)."""
+        row_BC = embedding_rows(batch.categorical_BC, len(self._table_RE))
+        return self._table_RE[row_BC].reshape(len(row_BC), -1)
 
 
 def _faults(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> list[str]:

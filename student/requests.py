@@ -26,16 +26,8 @@ _TYPES: dict[str, tuple[core_schema.CoreSchema, str]] = {
 _CONTEXT_TYPES: dict[str, tuple[core_schema.CoreSchema, str]] = {
     "int": _TYPES["int"],
     "str": (core_schema.str_schema(strict=True, max_length=_MAX_TEXT), f"a string of 0 to {_MAX_TEXT} characters"),
-    # An integer stays one: 3 and 3.0 are two categories, and the stream logs the number as it came.
     "float": (
-        core_schema.union_schema(
-            [
-                _INT64,
-                core_schema.float_schema(strict=True, allow_inf_nan=False, ge=-_FLOAT32_MAX, le=_FLOAT32_MAX),
-            ],
-            custom_error_type="number",
-            custom_error_message="Input should be a finite number that float32 holds",
-        ),
+        core_schema.float_schema(strict=True, allow_inf_nan=False, ge=-_FLOAT32_MAX, le=_FLOAT32_MAX),
         "a number in [-3.4e38, 3.4e38]",
     ),
 }

@@ -43,9 +43,7 @@ def refused(body: Any) -> dict[str, tuple[Any, str]]:
 
 def test_a_valid_body_goes_through_as_it_came() -> None:
     body = {"user_id": -(2**63), "item_ids": ["a", "a"], "context": {"hour": 3, "price": 3, "device": ""}}
-    parsed = CONTRACT.parse(json.dumps(body).encode())
-    assert parsed == body
-    assert isinstance(parsed["context"]["price"], int)
+    assert CONTRACT.parse(json.dumps(body).encode()) == body
 
 
 def test_context_and_each_of_its_names_may_be_left_out() -> None:
