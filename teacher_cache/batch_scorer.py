@@ -56,22 +56,23 @@ def run_batch_scorer(
 ) -> None:
     """Every `config.every_seconds` score all that waits, until `stop`.
 
-    Waits while Redis is away, without losing a request. ConfigurationError: a request of another feature spec.
+    Waits while Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(domain_map.defaulted_share)
     batches = _Pass(reader, RequestScorer(teacher, domain_map, spec), cache, config.batch_rows, stop)
     report = _Report(domain_map.defaulted_share)
+    outage = _Outage()
     while not stop.is_set():
         started = time.monotonic()
-        pairs, drained = batches.score_pending(report)
-        seconds = time.monotonic() - started
-        if pairs:
-            _PASS_SECONDS.observe(seconds)
-        lag = reader.lag()
-        _LAG.set(lag)
-        report.log_sometimes(lag)
-        if drained:
-            stop.wait(max(0.0, config.every_seconds - seconds))
+        try:
+            drained = batches.score_pending(report)
+            report.log_sometimes(reader.lag())
+        except ServiceUnavailableError as error:  # of Kafka; what was put but not committed is read again
+            outage.wait(error, stop)
+        else:
+            outage.end()
+            if drained:
+                stop.wait(max(0.0, started + config.every_seconds - time.monotonic()))
 
 
 class _Pass:
@@ -91,44 +92,61 @@ class _Pass:
         self._batch_rows = batch_rows
         self._stop = stop
 
-    def score_pending(self, report: "_Report") -> tuple[int, bool]:
-        """Pairs scored, and whether nothing waits any more."""
-        pairs = 0
-        for _ in range(_PASS_BATCHES):
+    def score_pending(self, report: "_Report") -> bool:
+        """Whether nothing waits any more; False after `_PASS_BATCHES`."""
+        started = time.monotonic()
+        for batches in range(_PASS_BATCHES):
             requests = self._reader.poll(_POLL_SECONDS, self._batch_rows)
             if not requests or self._stop.is_set():
-                return pairs, True
+                if batches:
+                    _PASS_SECONDS.observe(time.monotonic() - started)
+                return True
             scored = self._scorer.score(requests)
             if scored is not None:
                 if not self._put(scored):
-                    return pairs, True
-                pairs += len(scored.user_ids)
-                _SCORED.inc(len(scored.user_ids))
+                    return True
                 report.add(scored)
             self._reader.commit()
-        return pairs, False
+        _PASS_SECONDS.observe(time.monotonic() - started)
+        return False
 
     def _put(self, scored: ScoredRows) -> bool:
         """Whether the logits are in Redis; False only when a stop was asked for while Redis was away."""
         scored_at_ms = time.time_ns() // 1_000_000
-        waiting = False
+        outage = _Outage()
         while True:
             try:
                 self._cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)
             except ServiceUnavailableError as error:
-                if not waiting:
-                    _LOG.warning("%s; waiting for it, no request is lost", error)
-                waiting = True
-                if self._stop.wait(_RETRY_SECONDS):
+                if outage.wait(error, self._stop):
                     return False
             else:
-                if waiting:
-                    _LOG.info("Redis is back")
+                outage.end()
                 return True
 
 
+class _Outage:
+    """A service that is away: one log line when it goes and one when it is back."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def wait(self, error: ServiceUnavailableError, stop: StopSignal) -> bool:
+        """Wait before the next try; True when a stop is asked for."""
+        if self._since is None:
+            self._since = time.monotonic()
+            _LOG.warning("%s; waiting for it, no request is lost", error)
+        return stop.wait(_RETRY_SECONDS)
+
+    def end(self) -> None:
+        """The try worked."""
+        if self._since is not None:
+            _LOG.info("it is back after seconds=%.0f", time.monotonic() - self._since)
+        self._since = None
+
+
 class _Report:
-    """One log line every few seconds of work."""
+    """The metrics, and one log line every few seconds of work."""
 
     def __init__(self, defaulted_share: float) -> None:
         self._defaulted_share = defaulted_share
@@ -137,10 +155,12 @@ class _Report:
         self._fallen_back = 0.0
 
     def add(self, scored: ScoredRows) -> None:
+        _SCORED.inc(len(scored.user_ids))
         self._pairs += len(scored.user_ids)
         self._fallen_back += scored.fallback_share * len(scored.user_ids)
 
     def log_sometimes(self, lag: int) -> None:
+        _LAG.set(lag)
         if not self._pairs or time.monotonic() - self._logged_at < _LOG_SECONDS:
             return
         _LOG.info(

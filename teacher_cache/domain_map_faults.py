@@ -94,8 +94,11 @@ def _feature_faults(
             f".feature: {mapped.feature!r} is of type {feature.dtype}, from which {mapped.kind!r} cannot make "
             f"{_type_name(tensor)}; allowed is {' or '.join(allowed)}"
         )
-    elif tensor.width > 1 and feature.width != tensor.width:
-        yield f".feature: {mapped.feature!r} has {feature.width} elements, the teacher's input takes {tensor.width}"
+    elif isinstance(feature.default, list) and len(feature.default) != tensor.width:
+        yield (
+            f".feature: {mapped.feature!r} has {len(feature.default)} elements, "
+            f"the teacher's input takes {tensor.width}"
+        )
 
 
 def _lookup_faults(mapped: LookupInput, values: "_Values", folder: Path) -> Iterator[str]:

@@ -1,0 +1,178 @@
+import logging
+import threading
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from graft.embedded import EmbeddedRedis
+from graft.errors import ConfigurationError, ServiceUnavailableError
+from graft.telemetry import StopSignal
+from teacher_cache.batch_scorer import run_batch_scorer
+from teacher_cache.cache import LogitCache
+
+TASKS = ("finish", "rating")
+
+
+class _Requests:
+    """Waiting requests in memory; asks for the stop when they are drained, and looks into the cache at each commit."""
+
+    def __init__(self, requests, cache, stop):
+        self.waiting = list(requests)
+        self._cache = cache
+        self._stop = stop
+        self._polled = []
+        self.in_cache_at_commit = []
+
+    def poll(self, _timeout_seconds, max_records):
+        batch, self.waiting = self.waiting[:max_records], self.waiting[max_records:]
+        self._polled += batch
+        if not batch:
+            self._stop.set()
+        return batch
+
+    def commit(self):
+        found = self._cache.get([r.user_id for r in self._polled], [r.item_id for r in self._polled])
+        self.in_cache_at_commit.append(np.isfinite(found.logit_BT).all(axis=1).tolist())
+
+    def lag(self):
+        return len(self.waiting)
+
+
+@pytest.fixture
+def cache(redis_url):
+    cache = LogitCache(redis_url, "t1", TASKS, 100)
+    yield cache
+    cache.close()
+
+
+@pytest.fixture
+def run(teacher, domain_map, spec, config):
+    """Runs the batch scorer until its stop signal is set."""
+
+    def run_until_stopped(reader, cache, stop):
+        run_batch_scorer(reader, teacher, domain_map, cache, spec, config, stop)
+
+    return run_until_stopped
+
+
+def _sample(name):
+    return REGISTRY.get_sample_value(name) or 0.0
+
+
+def test_each_request_gets_the_logits_computed_by_hand(run, cache, request_of):
+    stop = StopSignal()
+    run(_Requests([request_of(n, user_id=n % 2) for n in range(10)], cache, stop), cache, stop)
+    found = cache.get([n % 2 for n in range(10)], list(range(10)))
+    assert found.logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
+    assert (found.age_seconds_B <= 5).all()
+
+
+def test_a_batch_is_committed_only_when_its_logits_are_in_redis(run, cache, request_of):
+    stop = StopSignal()
+    reader = _Requests([request_of(n) for n in range(10)], cache, stop)
+    run(reader, cache, stop)
+    assert reader.in_cache_at_commit == [[True] * 4, [True] * 8, [True] * 10]
+
+
+def test_the_metrics_tell_pairs_lag_and_defaulted_inputs(run, cache, request_of):
+    before = _sample("graft_teacher_scored_pairs_total"), _sample("graft_teacher_pass_seconds_count")
+    stop = StopSignal()
+    run(_Requests([request_of(n) for n in range(10)], cache, stop), cache, stop)
+    assert _sample("graft_teacher_scored_pairs_total") - before[0] == 10
+    assert _sample("graft_teacher_pass_seconds_count") - before[1] == 1
+    assert _sample("graft_teacher_lag_records") == 0
+    assert _sample("graft_teacher_defaulted_input_share") == 0.25
+
+
+def test_a_request_of_another_feature_spec_names_both(run, cache, request_of, spec):
+    stop = StopSignal()
+    reader = _Requests([request_of(1), request_of(2, spec_id="0123456789abcdef")], cache, stop)
+    with pytest.raises(ConfigurationError) as error:
+        run(reader, cache, stop)
+    assert str(error.value) == (
+        "teacher request of impression imp-2 was written with feature spec 0123456789abcdef, this process reads spec "
+        f"{spec.spec_id}; run 'graft features apply' and restart this process, or drain the topic with the older "
+        "spec first"
+    )
+    assert reader.in_cache_at_commit == []
+
+
+def test_a_row_without_finite_logits_is_left_out_and_counted(save_onnx, run, cache, request_of, caplog):
+    before = _sample("graft_teacher_refused_rows_total")
+    stop = StopSignal()
+    broken = request_of(2, features=[20, "", [3e38, 3e38, 0.0], 5.0, 2])
+    reader = _Requests([request_of(1), broken, request_of(3)], cache, stop)
+    run(reader, cache, stop)
+    assert cache.get([1, 1, 1], [1, 2, 3]).logit_BT[:, 0].tolist() == pytest.approx([19, float("nan"), 21], nan_ok=True)
+    assert reader.in_cache_at_commit == [[True, False, True]]
+    assert _sample("graft_teacher_refused_rows_total") - before == 1
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert line == (
+        "teacher task finish: output of row 1 is inf, must be finite (1 of 3 rows are not); left out, "
+        "first impression_id=imp-2"
+    )
+
+
+def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, monkeypatch, caplog):
+    monkeypatch.setattr("teacher_cache.batch_scorer._RETRY_SECONDS", 0.05)
+    caplog.set_level(logging.INFO, "teacher_cache.batch_scorer")
+    stop = StopSignal()
+    with EmbeddedRedis() as server:
+        cache = LogitCache(server.url, "t1", TASKS, 100)
+        reader = _Requests([request_of(n) for n in range(4)], cache, stop)
+        server.process.kill()
+        server.process.wait()
+        thread = threading.Thread(target=run, args=(reader, cache, stop))
+        thread.start()
+        _wait_until(lambda: caplog.records)
+        assert reader.in_cache_at_commit == []
+        server.restart()
+        thread.join(20)
+        cache.close()
+    assert reader.in_cache_at_commit == [[True] * 4]
+    messages = [record.getMessage() for record in caplog.records if record.name == "teacher_cache.batch_scorer"]
+    assert len(messages) == 2
+    assert messages[0].endswith("waiting for it, no request is lost")
+    assert messages[1].startswith("it is back after seconds=")
+
+
+def test_a_stop_while_redis_is_away_commits_nothing(run, request_of, caplog):
+    stop = StopSignal()
+    with EmbeddedRedis() as server:
+        cache = LogitCache(server.url, "t1", TASKS, 100)
+    reader = _Requests([request_of(1)], cache, stop)
+    thread = threading.Thread(target=run, args=(reader, cache, stop))
+    thread.start()
+    _wait_until(lambda: caplog.records)
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert reader.in_cache_at_commit == []
+
+
+def test_a_commit_that_kafka_did_not_take_is_made_up_by_the_next(run, cache, request_of, monkeypatch):
+    monkeypatch.setattr("teacher_cache.batch_scorer._RETRY_SECONDS", 0.01)
+    stop = StopSignal()
+
+    class _Flaky(_Requests):
+        refused = False
+
+        def commit(self):
+            if not self.refused:
+                self.refused = True
+                raise ServiceUnavailableError("Kafka at localhost:9092 does not answer")
+            super().commit()
+
+    reader = _Flaky([request_of(n) for n in range(8)], cache, stop)
+    run(reader, cache, stop)
+    assert reader.in_cache_at_commit == [[True] * 8]
+
+
+def _wait_until(condition):
+    done = threading.Event()
+    for _ in range(500):
+        if condition():
+            return
+        done.wait(0.02)
+    raise AssertionError("not within 10 s")
