@@ -1,6 +1,5 @@
 """The project file: one domain pair as data. Reads and validates graft.toml; every fault is reported at once."""
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from features.aggregates import parse_expression
 from features.config import FeaturesConfig
 from graft.errors import ConfigurationError
 from graft.faults import did_you_mean, faults_of
@@ -18,7 +18,6 @@ from student.config import DistillationConfig, PublishConfig, StudentConfig
 from teacher_cache.config import TeacherConfig
 
 FILE_NAME = "graft.toml"
-_AGGREGATE = re.compile(r"count|(?:sum|mean)\((?P<task>[a-z][a-z0-9_]*)\)")
 
 
 class Project(BaseModel):
@@ -134,8 +133,10 @@ def _aggregate_faults(project: Project) -> Iterator[str]:
     for i, aggregate in enumerate(project.features.aggregates):
         for column, rule in aggregate.columns.items():
             key = f"features.aggregates.{i}.columns.{column}"
-            match = _AGGREGATE.fullmatch(rule)
-            if match is None:
-                yield f"{key}: must be count, sum(TASK) or mean(TASK), got {rule!r}"
-            elif match["task"] and match["task"] not in tasks:
-                yield _no_such(key, "task", match["task"], tasks)
+            try:
+                task = parse_expression(rule).task
+            except ConfigurationError as error:
+                yield f"{key}: {error}"
+            else:
+                if task and task not in tasks:
+                    yield _no_such(key, "task", task, tasks)

@@ -1,0 +1,36 @@
+"""``graft check``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from graft.commands.output import echo_json, json_option
+from graft.errors import ConfigurationError
+from graft.process import begin
+
+
+@click.command
+@json_option
+@click.pass_obj
+def check(project: Path | None, *, as_json: bool) -> None:
+    """Validate graft.toml against the feature repository and the teacher; needs no server.
+
+    Every fault is listed at once, each with its key, the value and what is allowed. Exit code 2 when there is one.
+
+    Example: graft --project my-pair check
+    """
+    from graft.check import check_project
+
+    process = begin(project)
+    try:
+        summary = check_project(process.project, process.redis_url)
+    except ConfigurationError as error:
+        if as_json:
+            echo_json({"faults": error.faults})
+            raise SystemExit(error.exit_code) from error
+        raise
+    if as_json:
+        echo_json(json.loads(summary.model_dump_json()))
+    else:
+        click.echo("\n".join(summary.lines()))

@@ -1,0 +1,66 @@
+"""``graft features apply`` and ``graft features materialize``."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from graft.commands.output import echo_result, json_option
+from graft.process import begin
+
+
+def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """An ISO 8601 time; UTC where it names no zone."""
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        message = f"must be an ISO 8601 time such as 2026-01-31T12:00:00Z, got {value!r}"
+        raise click.BadParameter(message) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+@click.group
+def features() -> None:
+    """Register features with Feast, and fill the online store."""
+
+
+@features.command
+@json_option
+@click.pass_obj
+def apply(project: Path | None, *, as_json: bool) -> None:
+    """Register the feature repository and save the spec that learner and scorer read.
+
+    Example: graft features apply
+    """
+    from features import store
+
+    process = begin(project)
+    spec = store.apply(process.project.repo, process.redis_url, process.project.features)
+    result = {
+        "spec_id": spec.spec_id,
+        "features": len(spec.features),
+        "dense_columns": len(spec.dense_names),
+        "categorical_columns": len(spec.categorical),
+    }
+    line = "applied {features} features: {dense_columns} dense columns, {categorical_columns} categorical"
+    echo_result([f"{line} (spec {{spec_id}})".format(**result)], result, as_json=as_json)
+
+
+@features.command
+@click.option(
+    "--until", callback=_time, metavar="TIME", help="Only values from before this time (ISO 8601; default: now)."
+)
+@json_option
+@click.pass_obj
+def materialize(project: Path | None, until: datetime | None, *, as_json: bool) -> None:
+    """Load the batch feature views into Redis; views that the stream pushes are left alone.
+
+    Example: graft features materialize --until 2026-01-31T12:00:00Z
+    """
+    from features import store
+
+    process = begin(project)
+    rows = store.materialize(process.project.repo, process.redis_url, process.project.features, until)
+    echo_result([f"{view}: {count:,} rows" for view, count in rows.items()], rows, as_json=as_json)

@@ -1,0 +1,21 @@
+"""How commands print results."""
+
+import json
+from typing import Any
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def echo_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def echo_result(lines: list[str], value: Any, *, as_json: bool) -> None:
+    """A result for people, or as JSON."""
+    if as_json:
+        echo_json(value)
+    else:
+        click.echo("\n".join(lines))

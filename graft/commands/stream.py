@@ -1,0 +1,82 @@
+"""``graft replay`` and ``graft stream run``."""
+
+from pathlib import Path
+
+import click
+
+from graft.commands.output import echo_result, json_option
+from graft.process import begin
+
+
+@click.command
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second (default: all at once).")
+@click.option("--max-lag", type=click.IntRange(min=1), help="Wait while a reader of the stream is further behind.")
+@click.option("--dry-run", is_flag=True, help="Read and count the file; send nothing.")
+@json_option
+@click.pass_obj
+def replay(
+    project: Path | None, file: Path, rate: float | None, max_lag: int | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Send the events of FILE (JSONL or Parquet) to Kafka, as they are.
+
+    A line is an impression or feedback with its "type"; what is not goes to the dead letters by the stream.
+
+    Example: graft replay events.jsonl --rate 500
+    """
+    from stream.replay import replay as send
+
+    from graft.progress import progress
+    from stream.topics import ensure_topics
+
+    process = begin(project)
+    topics = process.project.topics
+    if not dry_run:
+        ensure_topics(process.settings.kafka, process.project.stream, topics)
+    with progress("replay") as advance:
+        count = send(
+            file, process.settings.kafka, topics, rate=rate, max_lag=max_lag, progress=advance, dry_run=dry_run
+        )
+    verb = "would send" if dry_run else "sent"
+    line = f"{verb} {count.impressions:,} impressions and {count.feedback:,} feedback events"
+    echo_result([line], count._asdict(), as_json=as_json)
+
+
+@click.group
+def stream() -> None:
+    """Validate and join events into examples."""
+
+
+@stream.command
+@click.pass_obj
+def run(project: Path | None) -> None:
+    """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
+
+    Start as many as there are partitions, each with a GRAFT_INSTANCE of its own.
+
+    Example: GRAFT_METRICS_PORT=9100 graft stream run
+    """
+    from features.aggregates import Aggregates
+    from features.push import AggregatePusher
+    from features.reader import OnlineReader
+    from features.spec_file import load_spec
+    from stream.run import run_stream
+    from stream.topics import ensure_topics
+
+    process = begin(project)
+    stop = process.run_until_stopped()
+    pair, settings = process.project, process.settings
+    ensure_topics(settings.kafka, pair.stream, pair.topics)
+    spec = load_spec(pair.repo)
+    run_stream(
+        settings.kafka,
+        pair.stream,
+        pair.topics,
+        pair.tasks,
+        spec,
+        OnlineReader(spec, process.redis_url),
+        lambda: Aggregates(pair.features.aggregates),
+        AggregatePusher(pair.repo, process.redis_url, pair.features.aggregates),
+        settings.instance,
+        stop,
+    )

@@ -1,0 +1,79 @@
+"""``graft student train``, ``serve`` and ``versions``. The scorer imports neither torch nor Feast."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graft.commands.output import echo_result, json_option
+from graft.process import begin
+
+if TYPE_CHECKING:
+    from student.versions import Registry
+
+
+@click.group
+def student() -> None:
+    """Learn, publish and serve the student."""
+
+
+@student.command
+@click.option("--host", help="Where to listen; overrides GRAFT_HTTP_HOST.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Overrides GRAFT_HTTP_PORT.")
+@click.pass_obj
+def serve(project: Path | None, host: str | None, port: int | None) -> None:
+    """Answer POST /score from the champion version, and swap to each new one.
+
+    Needs no project: a version says all of itself. Metrics are at /metrics of the same port.
+
+    Example: graft student serve --port 8080
+    """
+    from graft.telemetry import StopSignal
+    from student.serve import run_server
+    from student.versions import Registry
+
+    process = begin(project)
+    settings = process.settings
+    stop = StopSignal().install()
+    run_server(
+        Registry(settings.versions), process.redis_url, host or settings.http_host, port or settings.http_port, stop
+    )
+
+
+@student.command
+@json_option
+@click.pass_obj
+def versions(project: Path | None, *, as_json: bool) -> None:
+    """List the published versions, oldest first; the champion serves.
+
+    Example: graft student versions
+    """
+    from student.versions import Registry
+
+    rows = _version_rows(Registry(begin(project).settings.versions))
+    lines = [_version_line(row) for row in rows] or ["no versions yet; 'graft student train' publishes them"]
+    echo_result(lines, rows, as_json=as_json)
+
+
+def _version_rows(registry: "Registry") -> list[dict[str, Any]]:
+    champion = registry.champion()
+    rows = []
+    for version in registry.versions():
+        manifest = registry.load_manifest(version)
+        rows.append(
+            {
+                "version": version,
+                "champion": version == champion,
+                "created_at": datetime.fromtimestamp(manifest.created_at_ms / 1000, UTC).isoformat(timespec="seconds"),
+                "examples": manifest.examples,
+                "auc": {task: arms["student"].auc for task, arms in manifest.metrics.items() if "student" in arms},
+            }
+        )
+    return rows
+
+
+def _version_line(row: dict[str, Any]) -> str:
+    auc = ", ".join(f"AUC {task} {value:.4f}" for task, value in row["auc"].items() if value is not None)
+    champion = "  champion" if row["champion"] else ""
+    return f"{row['version']}  {row['created_at']}  {row['examples']:>9,} examples  {auc}{champion}"

@@ -1,0 +1,127 @@
+"""``graft teacher run`` and ``graft teacher backfill``."""
+
+import re
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from graft.commands.output import echo_result, json_option
+from graft.process import Process, begin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from features.spec import FeatureSpec
+    from stream.events import TeacherRequest
+    from teacher_cache.cache import LogitCache
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """A duration such as 30d, in seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)([smhd])", value)
+    if match is None:
+        raise click.BadParameter(f"must be a number with s, m, h or d, such as 30d, got {value!r}")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+@click.group
+def teacher() -> None:
+    """Score the target's rows with the teacher into the cache."""
+
+
+@teacher.command
+@click.pass_obj
+def run(project: Path | None) -> None:
+    """Score the stream's teacher requests in batches until stopped (SIGTERM or Ctrl-C).
+
+    Example: GRAFT_METRICS_PORT=9101 graft teacher run
+    """
+    from stream.requests import TeacherRequestReader
+
+    from features.spec_file import load_spec
+    from stream.topics import ensure_topics
+    from teacher_cache.batch_scorer import run_batch_scorer
+    from teacher_cache.domain_map import DomainMap
+    from teacher_cache.teacher import load_teacher
+
+    process = begin(project)
+    stop = process.run_until_stopped()
+    pair, settings = process.project, process.settings
+    ensure_topics(settings.kafka, pair.stream, pair.topics)
+    spec = load_spec(pair.repo)
+    model = load_teacher(pair.teacher, pair.folder)
+    domain_map = DomainMap(pair.teacher, pair.folder, model, spec)
+    with closing(TeacherRequestReader(settings.kafka, pair.topics, settings.instance)) as reader:
+        run_batch_scorer(reader, model, domain_map, _cache(process), spec, pair.teacher, stop)
+
+
+@teacher.command
+@click.option("--since", callback=_seconds, metavar="AGE", help="Score the teacher requests of the last 30d, 12h, ...")
+@click.option(
+    "--events",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Score the impressions of an event file, with the features of now.",
+)
+@click.option("--dry-run", is_flag=True, help="Score, but write nothing.")
+@json_option
+@click.pass_obj
+def backfill(project: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Fill the teacher cache for a history. Idempotent; it may run beside 'graft teacher run'.
+
+    Example: graft teacher backfill --since 30d
+    """
+    if (since is None) == (events is None):
+        raise click.UsageError("give one of --since AGE and --events FILE")
+    from features.spec_file import load_spec
+    from graft.progress import progress
+    from teacher_cache.backfill import backfill as fill
+    from teacher_cache.domain_map import DomainMap
+    from teacher_cache.request_scorer import RequestScorer
+    from teacher_cache.teacher import load_teacher
+
+    process = begin(project)
+    pair = process.project
+    spec = load_spec(pair.repo)
+    model = load_teacher(pair.teacher, pair.folder)
+    scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
+    requests = _requests_of_file(process, spec, events) if events else _requests_since(process, since or 0)
+    with progress("backfill") as advance:
+        report = fill(requests, scorer, _cache(process), pair.teacher.batch_rows, progress=advance, dry_run=dry_run)
+    verb = "would put" if dry_run else "put"
+    line = (
+        f"{verb} the logits of {report.pairs:,} pairs in {report.seconds:.1f} s; {report.defaulted_share:.0%} of the "
+        f"teacher's inputs are defaulted, {report.fallback_share:.1%} of the mapped values fell back"
+    )
+    echo_result([line], report._asdict(), as_json=as_json)
+
+
+def _cache(process: Process) -> "LogitCache":
+    from teacher_cache.cache import LogitCache
+
+    config = process.project.teacher
+    return LogitCache(process.redis_url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
+
+
+def _requests_since(process: Process, seconds: int) -> "Iterator[TeacherRequest]":
+    from stream.requests import requests_since
+
+    since_ms = time.time_ns() // 1_000_000 - seconds * 1_000
+    return iter(requests_since(process.settings.kafka, process.project.topics, since_ms))
+
+
+def _requests_of_file(process: Process, spec: "FeatureSpec", events: Path) -> "Iterator[TeacherRequest]":
+    from stream.replay import impressions_of
+
+    from features.reader import OnlineReader
+    from teacher_cache.backfill import requests_of_impressions
+
+    reader = OnlineReader(spec, process.redis_url)
+    return requests_of_impressions(impressions_of(events), reader, spec, process.project.teacher.batch_rows)

@@ -1,0 +1,47 @@
+"""One process of graft: its settings and project, and what every long-running one does first."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from graft.errors import GraftError
+from graft.project import Project, load_project
+from graft.settings import Settings, load_settings
+from graft.telemetry import StopSignal, configure_logging, serve_metrics
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a command works with."""
+
+    settings: Settings
+
+    @cached_property
+    def project(self) -> Project:
+        """The project that the settings name; ConfigurationError with every fault."""
+        return load_project(self.settings.project)
+
+    @property
+    def redis_url(self) -> str:
+        """Redis' address with its password: not for messages."""
+        return self.settings.redis_url.get_secret_value()
+
+    def run_until_stopped(self) -> StopSignal:
+        """Take over SIGTERM and SIGINT, and serve this process's metrics where GRAFT_METRICS_PORT is set."""
+        stop = StopSignal().install()
+        host, port = self.settings.metrics_host, self.settings.metrics_port
+        if port is not None:
+            try:
+                serve_metrics(port, host)
+            except OSError as error:
+                raise GraftError(f"GRAFT_METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
+        return stop
+
+
+def begin(project: Path | None) -> Process:
+    """Read the settings and send the log to standard error; `project` (--project) overrides GRAFT_PROJECT."""
+    settings = load_settings()
+    if project is not None:
+        settings = settings.model_copy(update={"project": project})
+    configure_logging(settings.log_level)
+    return Process(settings)

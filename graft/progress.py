@@ -1,0 +1,39 @@
+"""Progress on standard error: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+Advance = Callable[[int, int | None], None]
+"""Called with what is done and the total, None when that is not known."""
+
+_LINE_SECONDS = 5.0
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Advance]:
+    """Show how far the block has come, whenever it calls what it is given."""
+    if not sys.stderr.isatty():
+        yield _Lines(label)
+        return
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """At most one line every few seconds."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._next = time.monotonic() + _LINE_SECONDS
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LINE_SECONDS
+            click.echo(f"{self._label}: {done:,}" + (f" of {total:,}" if total else ""), err=True)
