@@ -72,7 +72,7 @@ class _Pipeline(asyncio.Protocol):
     """One connection. Redis answers in order, so the oldest exchange owns the next reply."""
 
     def __init__(self) -> None:
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.lost = asyncio.Event()
         self._reader = hiredis.Reader()
         self._line: deque[_Exchange] = deque()
         self._transport: asyncio.Transport
@@ -93,8 +93,7 @@ class _Pipeline(asyncio.Protocol):
         for exchange in self._line:
             exchange.end(None)
         self._line.clear()
-        if not self.lost.done():
-            self.lost.set_result(None)
+        self.lost.set()
 
     def send(self, commands: Sequence[bytes]) -> _Exchange:
         """Write the commands; the exchange's future gets their replies, or None when the connection ends first."""
@@ -141,7 +140,7 @@ class _Connection:
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         if not self._tried.is_set():
             await self._first_try(timeout_seconds)
-        if self._pipeline is None or self._pipeline.lost.done():
+        if self._pipeline is None or self._pipeline.lost.is_set():
             return None
         return await _answer(self._pipeline, commands, deadline)
 
@@ -152,7 +151,7 @@ class _Connection:
             await asyncio.wait([self._keeper])
         if self._pipeline is not None:
             self._pipeline.abort()
-            await self._pipeline.lost
+            await self._pipeline.lost.wait()
             self._pipeline = None
 
     async def _first_try(self, timeout_seconds: float) -> None:
@@ -177,7 +176,7 @@ class _Connection:
             self._pipeline = pipeline
             self._tried.set()
             _LOG.info("reading features from Redis at %s", self._address)
-            await pipeline.lost
+            await pipeline.lost.wait()
             self._pipeline = None
             _LOG.warning("the connection to Redis at %s is lost", self._address)
 

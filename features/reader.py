@@ -42,7 +42,7 @@ class OnlineReader:
         pool: Any = self._client.connection_pool  # partly untyped
         connection = pool.get_connection()
         try:
-            connection.send_packed_command(commands)
+            connection.send_packed_command([b"".join(commands)])
             return [connection.read_response() for _ in commands]
         except BaseException:
             connection.disconnect()  # replies that were not read must not answer the next read

@@ -20,6 +20,8 @@ Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
 Role = Literal["dense", "embedding", "categorical", "passthrough"]
 
+_LARGEST = np.finfo(np.float32).max
+
 MISSING_HASH = 0
 """The hash of a missing categorical value without a default; no present value has it."""
 
@@ -110,21 +112,28 @@ class FeatureSpec(BaseModel):
         The only encoder: learner and scorer both call it, which makes their vectors bit-equal.
         """
         size = len(columns[self.features[0].name])
+        return FeatureBatch(self._encode_dense(columns, size), self._encode_categorical(columns, size))
+
+    def _encode_dense(self, columns: Mapping[str, Sequence[Value]], size: int) -> NDArray[np.float32]:
         dense_bd = np.empty((size, sum(f.width for f in self.dense)), np.float32)
         at = 0
         for f in self.dense:
             values = [f.default if v is None else v for v in columns[f.name]]
-            dense_bd[:, at : at + f.width] = np.asarray(values, np.float32).reshape(size, f.width)
+            with np.errstate(over="ignore"):  # a double beyond float32 is infinite here, and clipped below
+                dense_bd[:, at : at + f.width] = np.asarray(values, np.float32).reshape(size, f.width)
             at += f.width
+        return np.clip(dense_bd, -_LARGEST, _LARGEST, out=dense_bd)
+
+    def _encode_categorical(self, columns: Mapping[str, Sequence[Value]], size: int) -> NDArray[np.uint64]:
         categorical_bc = np.empty((size, len(self.categorical)), np.uint64)
         for i, f in enumerate(self.categorical):
             categorical_bc[:, i] = [
                 hash_category(f.name, _scalar(f.default if v is None else v)) for v in columns[f.name]
             ]
-        return FeatureBatch(dense_bd, categorical_bc)
+        return categorical_bc
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 18, typed=True)  # typed: 1 and 1.0 are equal as keys, and of different digits
 def hash_category(name: str, value: float | str | None) -> int:
     """The 64-bit hash of one categorical value, the same in every process; the feature's name is its salt.
 
@@ -132,7 +141,9 @@ def hash_category(name: str, value: float | str | None) -> int:
     """
     if value is None:
         return MISSING_HASH
-    return mmh3.hash64(f"{name}={value}".encode(), signed=False)[0] or 1
+    if value == 0.0:
+        value = abs(value)  # -0.0 and 0.0 are equal as keys of the cache
+    return mmh3.hash64(f"{name}={value}".encode("utf-8", "surrogatepass"), signed=False)[0] or 1
 
 
 def _scalar(value: Value) -> float | str | None:
