@@ -1,0 +1,144 @@
+"""The input topics, read as a member of the stream group: which partitions are ours, and from where."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from graft.errors import DataLossError, GraftError
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.structs import ConsumerGroupMetadata
+
+from stream import connection
+from stream.config import Topics
+from stream.groups import STREAM_GROUP, group_id
+from stream.messages import Message
+
+
+class Inputs:
+    """A consumer of both input topics that starts each partition where its owner says, and never by itself.
+
+    The member's identity is taken together with its partitions, so that a transaction of an owner that has lost them
+    since is refused by the broker.
+    """
+
+    def __init__(self, bootstrap: str, topics: Topics, instance: str) -> None:
+        self.topics = (topics.impressions, topics.feedback)
+        self.identity = ConsumerGroupMetadata()
+        self._bootstrap = bootstrap
+        self._instance = instance
+        self._group = group_id(topics, STREAM_GROUP)
+        self._moved = False
+        self._consumer = connection.group_member(bootstrap, self._group, instance)
+        self._consumer.subscribe(self.topics, listener=_Listener(self))
+
+    def poll(self, timeout_ms: float) -> list[Message]:
+        """The next messages of the partitions that were started. DataLossError when the next one is gone."""
+        try:
+            records = self._consumer.poll(timeout_ms=timeout_ms)
+        except OffsetOutOfRangeError as error:
+            raise DataLossError(
+                f"the broker no longer has the next messages of {error.args[0]}: they were deleted before they were "
+                "joined; give the topics a longer retention, and start again with a new stream.topic_prefix"
+            ) from error
+        return [_message(record) for batch in records.values() for record in batch]
+
+    def have_moved(self) -> bool:
+        """Whether partitions came or went: all of them must then be claimed anew."""
+        return self._moved
+
+    def claim(self) -> list[int]:
+        """The partition numbers that are this member's now; none of them delivers before `start`."""
+        self._moved = False
+        self.identity = self._consumer.group_metadata()
+        owned = {
+            topic: {tp.partition for tp in self._consumer.assignment() if tp.topic == topic} for topic in self.topics
+        }
+        impressions, feedback = (owned[topic] for topic in self.topics)
+        if impressions != feedback:
+            raise GraftError(
+                f"group {self._group}: this member has partitions {sorted(impressions)} of {self.topics[0]} but "
+                f"{sorted(feedback)} of {self.topics[1]}; both topics need the same partition count"
+            )
+        return sorted(impressions)
+
+    def start(self, partition: int, positions: Mapping[str, int]) -> dict[str, int]:
+        """Deliver a partition from these offsets; where there are none, from the oldest message on the broker.
+
+        The offsets that were used. DataLossError when the group has read before but the state that goes with it is
+        gone, or when the next message is gone.
+        """
+        inputs = [TopicPartition(topic, partition) for topic in self.topics]
+        oldest = self._consumer.beginning_offsets(inputs)
+        started: dict[str, int] = {}
+        for at in inputs:
+            position = positions.get(at.topic)
+            if not positions and self._consumer.committed(at):
+                raise DataLossError(
+                    f"group {self._group} has read {at.topic}-{partition}, but the join's state log is empty; restore "
+                    "that topic, or start again with a new stream.topic_prefix"
+                )
+            started[at.topic] = oldest[at] if position is None else position
+            if started[at.topic] < oldest[at]:
+                raise DataLossError(
+                    f"{at.topic}-{partition}: the next message to join is {position}, but the oldest one on the broker "
+                    f"is {oldest[at]}; give the topic a longer retention, and start again with a new topic prefix"
+                )
+            self._consumer.seek(at, started[at.topic])
+        self._consumer.resume(*inputs)
+        return started
+
+    def ends(self, partitions: Iterable[int]) -> dict[TopicPartition, int]:
+        """The offsets at which each input of these partitions ends now."""
+        wanted = [TopicPartition(topic, p) for p in partitions for topic in self.topics]
+        if not wanted:
+            return {}
+        found: dict[TopicPartition, int] = self._consumer.end_offsets(wanted)
+        return found
+
+    def caught_up(self, ends: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+        """The inputs of which everything before `ends` has been polled."""
+        return {at for at, end in ends.items() if self._consumer.position(at) >= end}
+
+    def hold(self, full: set[TopicPartition]) -> None:
+        """Fetch no more of the `full` inputs, and go on with the rest."""
+        paused = self._consumer.paused()
+        self._consumer.pause(*(full - paused))
+        self._consumer.resume(*(paused - full))
+
+    def is_replaced(self, admin: KafkaAdminClient) -> bool:
+        """Whether another process of this instance's name has taken its place in the group."""
+        try:
+            members = admin.describe_groups([self._group])[self._group]["members"]
+        except (KafkaError, KeyError):
+            return False
+        return any(
+            member.get("group_instance_id") == self._instance and member["member_id"] != self.identity.member_id
+            for member in members
+        )
+
+    def close(self) -> None:
+        """Leave without a commit; a static member keeps its partitions until its session ends."""
+        self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is untyped
+    """Runs on kafka-python's thread: it only stops the new partitions until their owner has restored them."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002 - kafka-python's
+        """Partitions may go: claim anew."""
+        self._inputs._moved = True  # noqa: SLF001 - its own listener
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Partitions came: claim anew."""
+        self._inputs._moved = True  # noqa: SLF001 - its own listener
+        consumer = self._inputs._consumer  # noqa: SLF001 - its own listener
+        for at in assigned:
+            consumer.seek(at, 0)  # any position, so that kafka-python looks for none; `start` sets the true one
+        consumer.pause(*assigned)
+
+
+def _message(record: Any) -> Message:
+    return Message(record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers or ()))

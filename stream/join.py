@@ -1,0 +1,228 @@
+"""The impression-feedback join of one partition: pure, without Kafka and without a clock.
+
+Life of an impression: pending until event time passes its longest attribution window, then one example; its id is
+remembered for the dedup horizon. Feedback that comes before its impression waits for it as an orphan.
+"""
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stream.events import Example, Feedback, TeacherRequest
+from stream.messages import DeadLetter, Message
+from stream.tasks import TaskSpec
+
+Entry = tuple[str, bytes | None]
+"""A key of the saved state and its value; None: the key is gone."""
+
+
+@dataclass
+class Pending:
+    """An impression that waits for feedback: per task the time and value that hold so far."""
+
+    request: TeacherRequest
+    close_ms: int
+    labels: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+
+@dataclass
+class Joined:
+    """What came out of the join since the last look, each in its order."""
+
+    requests: list[TeacherRequest] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    duplicates: int = 0
+
+
+class Join:
+    """One partition's join; `changes()` and `entries()` give its state as small records, `restore` takes them back."""
+
+    def __init__(self, tasks: Sequence[TaskSpec], dedup_seconds: float) -> None:
+        self._tasks = tuple(tasks)
+        self._window_ms = {task.name: round(task.window_seconds * 1000) for task in tasks}
+        self._longest_ms = max(self._window_ms.values())
+        self._dedup_ms = round(dedup_seconds * 1000)
+        self._pending: dict[str, Pending] = {}
+        self._orphans: dict[str, list[tuple[int, Message]]] = {}
+        self._closed: dict[str, int] = {}
+        self._closing: list[tuple[int, str]] = []
+        self._expiring: list[tuple[int, str]] = []
+        self._forgetting: list[tuple[int, str]] = []
+        self._dirty: dict[str, None] = {}
+        self._watermark_ms = -1
+        self._out = Joined()
+
+    def __len__(self) -> int:
+        """Pending impressions."""
+        return len(self._pending)
+
+    def knows(self, impression_id: str) -> bool:
+        """Whether an impression of this id would be a duplicate."""
+        return impression_id in self._pending or impression_id in self._closed
+
+    def drain(self) -> Joined:
+        """What has come out since the last call."""
+        out, self._out = self._out, Joined()
+        return out
+
+    def impression(self, request: TeacherRequest, message: Message) -> None:
+        """Take an impression with its features, and the orphans that waited for it.
+
+        One that is too late to be told from a duplicate is a dead letter; any other late one still becomes an example.
+        """
+        impression_id = request.impression_id
+        if self.knows(impression_id):
+            self._out.duplicates += 1
+            return
+        close_ms = request.event_time_ms + self._longest_ms
+        if close_ms + self._dedup_ms < self._watermark_ms:
+            reason = (
+                f"event_time_ms: {request.event_time_ms} is more than stream.dedup_seconds and the longest window "
+                f"before the event time reached, {self._watermark_ms}: it cannot be told from a duplicate"
+            )
+            self._out.dead_letters.append(DeadLetter(message, "too_late", reason))
+            return
+        self._pending[impression_id] = Pending(request, close_ms)
+        heapq.heappush(self._closing, (close_ms, impression_id))
+        self._dirty[f"impression:{impression_id}"] = None
+        self._out.requests.append(request)
+        for _, orphan in self._orphans.pop(impression_id, ()):
+            self._dirty[f"orphans:{impression_id}"] = None
+            self.feedback(Feedback.model_validate_json(orphan.value or b""), orphan)
+
+    def feedback(self, feedback: Feedback, message: Message) -> None:
+        """Take valid feedback: the last value by event time within its task's window holds (the greater of equals)."""
+        pending = self._pending.get(feedback.impression_id)
+        if pending is None:
+            self._feedback_alone(feedback, message)
+            return
+        after_ms = feedback.event_time_ms - pending.request.event_time_ms
+        if not 0 <= after_ms <= self._window_ms[feedback.task]:
+            reason = (
+                f"event_time_ms: feedback of task {feedback.task} must come 0 to {self._window_ms[feedback.task]} ms "
+                f"after its impression, got {after_ms} ms"
+            )
+            self._out.dead_letters.append(DeadLetter(message, "outside_window", reason))
+            return
+        value = (feedback.event_time_ms, float(feedback.value))
+        if value > pending.labels.get(feedback.task, (-1, 0.0)):
+            pending.labels[feedback.task] = value
+            self._dirty[f"labels:{feedback.impression_id}"] = None
+
+    def advance(self, watermark_ms: int | None) -> None:
+        """Let event time reach `watermark_ms`: close impressions in the order of (close time, id), expire orphans."""
+        if watermark_ms is None or watermark_ms <= self._watermark_ms:
+            watermark_ms = self._watermark_ms
+        self._watermark_ms = watermark_ms
+        while self._closing and self._closing[0][0] < watermark_ms:
+            self._close(heapq.heappop(self._closing)[1])
+        while self._expiring and self._expiring[0][0] < watermark_ms:
+            self._expire(*heapq.heappop(self._expiring))
+        while self._forgetting and self._forgetting[0][0] < watermark_ms:
+            self._forget(heapq.heappop(self._forgetting)[1])
+
+    def changes(self) -> list[Entry]:
+        """The entries that changed since the last call."""
+        changed = [(key, self._entry(key)) for key in self._dirty]
+        self._dirty.clear()
+        return changed
+
+    def entries(self) -> Iterator[tuple[str, bytes]]:
+        """The whole state."""
+        for kind, ids in self._ids_by_kind().items():
+            for impression_id in ids:
+                value = self._entry(f"{kind}:{impression_id}")
+                if value is not None:
+                    yield f"{kind}:{impression_id}", value
+
+    def restore(self, entries: Mapping[str, bytes], watermark_ms: int | None) -> None:
+        """Take back the entries that `entries()`, or all `changes()` in their order, add up to."""
+        for key, value in entries.items():
+            kind, _, impression_id = key.partition(":")
+            if kind == "impression":
+                request = TeacherRequest.model_validate_json(value)
+                labels = json.loads(entries.get(f"labels:{impression_id}", b"{}"))
+                close_ms = request.event_time_ms + self._longest_ms
+                self._pending[impression_id] = Pending(request, close_ms, {t: (at, v) for t, (at, v) in labels.items()})
+            elif kind == "orphans":
+                self._orphans[impression_id] = [(at, Message.from_json(m)) for at, m in json.loads(value)]
+            elif kind == "closed":
+                self._closed[impression_id] = int(value)
+        self._closing = _heap((p.close_ms, i) for i, p in self._pending.items())
+        self._expiring = _heap((at, i) for i, orphans in self._orphans.items() for at, _ in orphans)
+        self._forgetting = _heap((at, i) for i, at in self._closed.items())
+        self._watermark_ms = -1 if watermark_ms is None else watermark_ms
+
+    def _feedback_alone(self, feedback: Feedback, message: Message) -> None:
+        impression_id = feedback.impression_id
+        if impression_id in self._closed:
+            reason = f"impression_id: {impression_id} is closed: the feedback came after its longest window had passed"
+            self._out.dead_letters.append(DeadLetter(message, "late", reason))
+            return
+        expire_ms = feedback.event_time_ms + self._longest_ms
+        self._orphans.setdefault(impression_id, []).append((expire_ms, message))
+        heapq.heappush(self._expiring, (expire_ms, impression_id))
+        self._dirty[f"orphans:{impression_id}"] = None
+
+    def _close(self, impression_id: str) -> None:
+        pending = self._pending.pop(impression_id)
+        forget_ms = pending.close_ms + self._dedup_ms
+        self._closed[impression_id] = forget_ms
+        heapq.heappush(self._forgetting, (forget_ms, impression_id))
+        self._out.examples.append(self._example(pending))
+        self._dirty[f"impression:{impression_id}"] = None
+        self._dirty[f"closed:{impression_id}"] = None
+        if pending.labels:
+            self._dirty[f"labels:{impression_id}"] = None
+
+    def _example(self, pending: Pending) -> Example:
+        labels: dict[str, float | None] = {}
+        for task in self._tasks:
+            held = pending.labels.get(task.name)
+            labels[task.name] = held[1] if held else (0.0 if task.kind == "binary" else None)
+        return Example.model_construct(**pending.request.__dict__, labels=labels)
+
+    def _expire(self, expire_ms: int, impression_id: str) -> None:
+        orphans = self._orphans.get(impression_id, [])
+        expired = [message for at, message in orphans if at <= expire_ms]
+        if not expired:
+            return  # its impression came
+        reason = f"impression_id: no impression {impression_id} came while one could still have the feedback"
+        self._out.dead_letters += [DeadLetter(message, "no_impression", reason) for message in expired]
+        self._orphans[impression_id] = [(at, message) for at, message in orphans if at > expire_ms]
+        if not self._orphans[impression_id]:
+            del self._orphans[impression_id]
+        self._dirty[f"orphans:{impression_id}"] = None
+
+    def _forget(self, impression_id: str) -> None:
+        del self._closed[impression_id]
+        self._dirty[f"closed:{impression_id}"] = None
+
+    def _ids_by_kind(self) -> dict[str, Iterable[str]]:
+        return {
+            "impression": self._pending,
+            "labels": self._pending,
+            "orphans": self._orphans,
+            "closed": self._closed,
+        }
+
+    def _entry(self, key: str) -> bytes | None:
+        kind, _, impression_id = key.partition(":")
+        if kind == "closed":
+            closed = self._closed.get(impression_id)
+            return None if closed is None else str(closed).encode()
+        if kind == "orphans":
+            orphans = self._orphans.get(impression_id)
+            return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
+        pending = self._pending.get(impression_id)
+        if kind == "impression":
+            return pending.request.model_dump_json().encode() if pending else None
+        return json.dumps(pending.labels).encode() if pending and pending.labels else None
+
+
+def _heap(items: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    heap = list(items)
+    heapq.heapify(heap)
+    return heap

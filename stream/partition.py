@@ -1,0 +1,119 @@
+"""One partition of the stream: its inputs in event-time order, its join, its aggregates and how far it has read."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from features.aggregates import Aggregates
+from graft.errors import InvalidInputError
+
+from stream.aggregation import PartialAggregates
+from stream.config import StreamConfig, Topics
+from stream.events import Feedback, Impression
+from stream.join import Entry, Join
+from stream.merge import Merge
+from stream.messages import Message
+from stream.tasks import TaskSpec
+from stream.validation import Validator
+from stream.watermark import Watermark, WatermarkState
+
+POSITION = "position"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One input message in its turn; `event` is None where it could not be used, and `fault` then says why."""
+
+    message: Message
+    event: Impression | Feedback | None
+    fault: str
+
+
+class Partition:
+    """The state of partition `number`. Clocks are passed in, in milliseconds.
+
+    `positions` are the offsets of the first messages not taken yet, per input topic: with the join's state they are
+    all that a restart needs.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        topics: Topics,
+        config: StreamConfig,
+        tasks: Sequence[TaskSpec],
+        aggregates_factory: Callable[[], Aggregates],
+    ) -> None:
+        self.number = number
+        self.inputs = (topics.impressions, topics.feedback)
+        self.join = Join(tasks, config.dedup_seconds)
+        self.aggregates = PartialAggregates(aggregates_factory)
+        self.watermark = Watermark(self.inputs, config.idle_seconds * 1000)
+        self.positions: dict[str, int] = {}
+        self._taken = False
+        self._merge: Merge[str, Taken] = Merge(self.inputs)
+        self._last_ms = dict.fromkeys(self.inputs, 0)
+
+    def add(self, message: Message, validator: Validator, now_ms: float) -> None:
+        """Buffer the next message of one of the inputs. A message that cannot be used takes its predecessor's time."""
+        topic = message.topic
+        self.watermark.heard(topic, now_ms)
+        event: Impression | Feedback | None = None
+        fault = ""
+        try:
+            is_impression = topic == self.inputs[0]
+            event = validator.impression(message.value) if is_impression else validator.feedback(message.value)
+            self._last_ms[topic] = event.event_time_ms
+        except InvalidInputError as error:
+            fault = str(error)
+        self._merge.add(topic, self._last_ms[topic], Taken(message, event, fault))
+
+    def buffered(self, topic: str) -> int:
+        """Messages of an input that wait for the other input."""
+        return self._merge.buffered(topic)
+
+    def take(self, caught_up: Collection[str]) -> Iterator[Taken]:
+        """The messages whose turn has come; `caught_up` names the inputs that have no more on the broker."""
+        for taken in self._merge.take(caught_up):
+            self.positions[taken.message.topic] = taken.message.offset + 1
+            self._taken = True
+            yield taken
+
+    def observe(self, taken: Taken) -> None:
+        """Let event time pass after a message was joined."""
+        if taken.event is not None:
+            self.watermark.observe(taken.message.topic, taken.event.event_time_ms)
+            self.join.advance(self.watermark.value_ms)
+
+    def tick(self, caught_up: Collection[str], now_ms: float) -> None:
+        """Let wall-clock time pass."""
+        self.watermark.tick([topic for topic in caught_up if not self._merge.buffered(topic)], now_ms)
+        self.join.advance(self.watermark.value_ms)
+
+    def changes(self) -> list[Entry]:
+        """The entries that changed since the last call, the position among them; none when nothing did."""
+        changes = [*self.join.changes(), *self.aggregates.changes()]
+        if not changes and not self._taken:
+            return []
+        self._taken = False
+        return [*changes, self._position()]
+
+    def entries(self) -> list[Entry]:
+        """The whole state, as of the last `changes()`."""
+        return [*self.join.entries(), *self.aggregates.entries(), self._position()]
+
+    def restore(self, entries: Mapping[str, bytes], now_ms: float) -> None:
+        """Take back a state that the state log gave; nothing to do where it is empty."""
+        self.watermark.started(now_ms)
+        if POSITION not in entries:
+            return
+        position = json.loads(entries[POSITION])
+        watermark = WatermarkState.model_validate(position["watermark"])
+        self.positions = dict(position["offsets"])
+        self.watermark.restored(watermark)
+        self.join.restore(entries, watermark.watermark_ms)
+        self.aggregates.restore(entries)
+
+    def _position(self) -> Entry:
+        position = {"offsets": self.positions, "watermark": self.watermark.state().model_dump()}
+        return POSITION, json.dumps(position).encode()

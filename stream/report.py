@@ -1,0 +1,88 @@
+"""What the stream process tells while it works: metrics of committed work, and one log line every few seconds."""
+
+import logging
+import time
+from collections import Counter as Counts
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from kafka import TopicPartition
+from prometheus_client import Counter, Gauge
+
+from stream.messages import DeadLetter
+from stream.partition import Partition
+
+RECORDS = Counter("graft_stream_records", "Input messages that were joined or put aside", ["topic"])
+EXAMPLES = Counter("graft_stream_examples", "Examples written")
+DEAD_LETTERS = Counter("graft_stream_dead_letters", "Messages that could not be used", ["topic", "reason"])
+DUPLICATES = Counter("graft_stream_duplicates", "Impressions whose id had come before", ["topic"])
+LAG = Gauge("graft_stream_lag_records", "Messages on the broker that are not joined yet", ["topic"])
+PENDING = Gauge("graft_stream_pending_impressions", "Impressions whose attribution window is open")
+WATERMARK = Gauge("graft_stream_watermark_seconds", "Event time reached by the slowest partition, since 1970")
+
+_log = logging.getLogger(__name__)
+_SECONDS = 5.0
+
+
+@dataclass
+class Work:
+    """What was done between two commits."""
+
+    taken: Counts[str] = field(default_factory=Counts)
+    requests: int = 0
+    examples: int = 0
+    duplicates: int = 0
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+class Report:
+    """Counts of one worker; a commit adds to them, so that nothing is counted twice."""
+
+    def __init__(self) -> None:
+        self._done: Counts[str] = Counts()
+        self._at = time.monotonic()
+
+    def committed(self, work: Work, impressions_topic: str) -> None:
+        """Add work that was committed."""
+        for topic, count in work.taken.items():
+            RECORDS.labels(topic).inc(count)
+        EXAMPLES.inc(work.examples)
+        DUPLICATES.labels(impressions_topic).inc(work.duplicates)
+        for (topic, kind), count in Counts((d.message.topic, d.kind) for d in work.dead_letters).items():
+            DEAD_LETTERS.labels(topic, kind).inc(count)
+        self._done.update(
+            records=work.taken.total(),
+            examples=work.examples,
+            dead_letters=len(work.dead_letters),
+            duplicates=work.duplicates,
+        )
+
+    def tell(self, partitions: Collection[Partition], ends: Mapping[TopicPartition, int]) -> None:
+        """Set the gauges and write the log line, when it is time again."""
+        if time.monotonic() < self._at + _SECONDS:
+            return
+        self._at = time.monotonic()
+        lag = _lag(partitions, ends)
+        for topic, records in lag.items():
+            LAG.labels(topic).set(records)
+        pending = sum(len(p.join) for p in partitions)
+        PENDING.set(pending)
+        reached = [p.watermark.value_ms for p in partitions if p.watermark.value_ms is not None]
+        if reached:
+            WATERMARK.set(min(reached) / 1000)
+        _log.info(
+            "records=%d examples=%d dead_letters=%d duplicates=%d lag=%d pending=%d partitions=%d",
+            *(self._done[name] for name in ("records", "examples", "dead_letters", "duplicates")),
+            sum(lag.values()),
+            pending,
+            len(partitions),
+        )
+
+
+def _lag(partitions: Collection[Partition], ends: Mapping[TopicPartition, int]) -> Counts[str]:
+    lag: Counts[str] = Counts()
+    for partition in partitions:
+        for topic in partition.inputs:
+            end = ends.get(TopicPartition(topic, partition.number), 0)
+            lag[topic] += max(0, end - partition.positions.get(topic, end))
+    return lag

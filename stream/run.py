@@ -1,0 +1,92 @@
+"""The stream process: validates events, joins impressions with feedback, and writes each example exactly once."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from features.aggregates import Aggregates
+from features.spec import FeatureSpec
+from graft.errors import GraftError, ServiceUnavailableError
+from graft.telemetry import StopSignal
+from kafka.errors import (
+    AuthorizationError,
+    FencedInstanceIdError,
+    InvalidConfigurationError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnsupportedVersionError,
+)
+
+from stream.aggregation import AggregatePusher
+from stream.config import StreamConfig, Topics
+from stream.state_log import SNAPSHOT_FLOOR_BYTES
+from stream.tasks import TaskSpec
+from stream.topics import ensure_topics
+from stream.worker import FeatureReader, StoppedError, StreamJob, StreamWorker, replaced_error
+
+_log = logging.getLogger(__name__)
+_HOPELESS = (
+    AuthorizationError,
+    InvalidConfigurationError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnsupportedVersionError,
+)
+_FIRST_WAIT_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 5.0
+
+
+def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the command line
+    bootstrap: str,
+    config: StreamConfig,
+    topics: Topics,
+    tasks: Sequence[TaskSpec],
+    spec: FeatureSpec,
+    reader: FeatureReader,
+    aggregates_factory: Callable[[], Aggregates],
+    pusher: AggregatePusher,
+    instance: str,
+    stop: StopSignal,
+    *,
+    snapshot_floor_bytes: int = SNAPSHOT_FLOOR_BYTES,
+) -> None:
+    """Join until a stop is asked for; what was joined is then committed.
+
+    With Kafka or Redis away it waits and goes on by itself. GraftError when another process of this `instance` has
+    taken over; DataLossError when input messages or saved state are gone; ConfigurationError when the topics do not
+    fit. `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
+    """
+    job = StreamJob(
+        bootstrap, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
+    )
+    wait_seconds, told = _FIRST_WAIT_SECONDS, ""
+    while not stop.is_set():
+        try:
+            ensure_topics(bootstrap, config, topics)
+            _work(job, stop)
+        except (KafkaError, ServiceUnavailableError) as error:
+            if (telling := f"{type(error).__name__}: {error}") != told:
+                _log.warning("starting again from what is committed, after %s", telling)
+            told = telling
+            stop.wait(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
+        except StoppedError:
+            return
+
+
+def _work(job: StreamJob, stop: StopSignal) -> None:
+    worker = StreamWorker(job, stop)
+    try:
+        while not stop.is_set():
+            worker.step()
+        worker.commit()
+    except FencedInstanceIdError as error:
+        raise replaced_error(job.instance) from error
+    except _HOPELESS as error:
+        raise GraftError(f"Kafka at {job.bootstrap} refuses the stream's work: {error}") from error
+    except KafkaError as error:
+        if worker.is_replaced():
+            raise replaced_error(job.instance) from error
+        raise
+    finally:
+        worker.close()

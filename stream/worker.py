@@ -1,0 +1,253 @@
+"""The stream process between joining the group and leaving it: read, join, write, exactly once.
+
+Everything between two commits lives in memory only. What is raised ends this worker, and a new one restores what was
+committed: a restart inside the process is the same as a kill, so there is one way to recover.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from features.aggregates import Aggregates
+from features.spec import FeatureSpec, Value
+from graft.errors import GraftError, ServiceUnavailableError
+from graft.telemetry import StopSignal
+from kafka import TopicPartition
+
+from stream import connection, state_log
+from stream.aggregation import AggregatePusher, TotalAggregates
+from stream.config import StreamConfig, Topics
+from stream.events import ContextValue, EntityId, Feedback, Impression, TeacherRequest
+from stream.inputs import Inputs
+from stream.messages import DeadLetter
+from stream.partition import Partition, Taken
+from stream.report import Report, Work
+from stream.tasks import TaskSpec
+from stream.transactions import Outgoing, Transactions
+from stream.validation import Validator
+
+_log = logging.getLogger(__name__)
+_POLL_MS = 100
+_MAX_UNCOMMITTED = 5_000  # input messages: bounds the memory and what a kill repeats
+_MAX_BUFFERED = 2_000  # messages of an input that wait for the other one, before it is held
+_RETRY_SECONDS = 1.0
+
+
+class FeatureReader(Protocol):
+    """Reads the features of B rows as they are now."""
+
+    def read(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        contexts: Sequence[Mapping[str, ContextValue]],
+    ) -> dict[str, list[Value]]:
+        """One list of B raw values per feature of the spec. ServiceUnavailableError without Redis."""
+        ...
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """What a stream process joins, and with what."""
+
+    bootstrap: str
+    config: StreamConfig
+    topics: Topics
+    tasks: Sequence[TaskSpec]
+    spec: FeatureSpec
+    reader: FeatureReader
+    aggregates_factory: Callable[[], Aggregates]
+    pusher: AggregatePusher
+    instance: str
+    snapshot_floor_bytes: int = state_log.SNAPSHOT_FLOOR_BYTES
+
+
+class StoppedError(Exception):
+    """A stop was asked for while a service was waited for; nothing of the round is committed."""
+
+
+class StreamWorker:
+    """One membership of the group: `step()` until it raises or a stop is asked for, then `commit()` and `close()`."""
+
+    def __init__(self, job: StreamJob, stop: StopSignal) -> None:
+        self._job = job
+        self._stop = stop
+        self._validator = Validator(job.spec, job.tasks)
+        self._partitions: dict[int, Partition] = {}
+        self._schedules: dict[int, state_log.SnapshotSchedule] = {}
+        self._total = TotalAggregates(job.aggregates_factory, [])
+        self._records: list[Outgoing] = []
+        self._work = Work()
+        self._report = Report()
+        self._ends: dict[TopicPartition, int] = {}
+        self._committed_at = time.monotonic()
+        self._admin = connection.admin(job.bootstrap)
+        # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
+        self._transactions = Transactions(job.bootstrap, f"{job.topics.prefix}stream-{job.instance}")
+        self._inputs = Inputs(job.bootstrap, job.topics, job.instance)
+
+    def step(self) -> None:
+        """One round: read what there is, join it, and commit when it is time."""
+        # 1. Poll; when partitions came or went, restore ours and start them where their state says.
+        messages = self._inputs.poll(_POLL_MS)
+        if self._inputs.have_moved():
+            self._restore()
+            return
+        # 2. Validate, which gives each message its event time.
+        now_ms = time.monotonic() * 1000
+        for message in messages:
+            self._partitions[message.partition].add(message, self._validator, now_ms)
+        # 3. Merge the two inputs of each partition in event-time order.
+        taken = self._take(now_ms)
+        # 4. Read the features of the new impressions, as they are now.
+        requests = iter(self._requests([t.event for _, t in taken if isinstance(t.event, Impression)]))
+        # 5. Join. Aggregates see closed examples only: their labels are final, and older than what reads them.
+        for partition, one in taken:
+            self._join(partition, one, requests)
+        for partition in self._partitions.values():
+            self._collect(partition)
+        # 6. Commit all of it in one transaction; 7. push the aggregates that changed.
+        if self._is_due():
+            self.commit()
+        self._report.tell(self._partitions.values(), self._ends)
+
+    def commit(self) -> None:
+        """Write everything since the last commit in one transaction; then push the aggregates that changed."""
+        records, snapshots = self._records, dict[int, int]()
+        positions: dict[TopicPartition, int] = {}
+        for number, partition in self._partitions.items():
+            if entries := partition.changes():
+                if self._schedules[number].is_due():
+                    entries = [(state_log.SNAPSHOT, b""), *partition.entries()]
+                    snapshots[number] = len(records)
+                self._schedules[number].wrote(entries)
+                topic = self._job.topics.join_state
+                records += [Outgoing(topic, number, key.encode(), value) for key, value in entries]
+                positions |= {TopicPartition(topic, number): at for topic, at in partition.positions.items()}
+        self._committed_at = time.monotonic()
+        if records:
+            offsets = self._transactions.commit(records, positions, self._inputs.identity)
+            self._report.committed(self._work, self._job.topics.impressions)
+            self._forget_uncommitted()
+            for number, at in snapshots.items():
+                state_log.trim(self._admin, self._job.topics.join_state, number, offsets[at])
+        self._push()
+
+    def is_replaced(self) -> bool:
+        """Whether another process of the same instance name has joined the group in this one's place."""
+        return self._inputs.is_replaced(self._admin)
+
+    def close(self) -> None:
+        """Leave without a commit."""
+        for client in (self._inputs, self._transactions, self._admin):
+            client.close()
+
+    def _restore(self) -> None:
+        self._forget_uncommitted()
+        self._partitions = {number: self._restored(number) for number in self._inputs.claim()}
+        partials = [p.aggregates for p in self._partitions.values()]
+        self._total = TotalAggregates(self._job.aggregates_factory, partials)
+        self._push()  # the kill may have come between a commit and its push
+        _log.info("partitions %s restored", sorted(self._partitions))
+
+    def _restored(self, number: int) -> Partition:
+        job = self._job
+        saved = state_log.restore(job.bootstrap, self._admin, job.topics.join_state, number)
+        partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
+        partition.restore(saved.entries, time.monotonic() * 1000)
+        partition.positions = self._inputs.start(number, partition.positions)
+        self._schedules[number] = state_log.SnapshotSchedule(job.snapshot_floor_bytes, saved.bytes_read)
+        return partition
+
+    def _forget_uncommitted(self) -> None:
+        self._records, self._work = [], Work()
+
+    def _take(self, now_ms: float) -> list[tuple[Partition, Taken]]:
+        self._ends = self._inputs.ends(self._partitions)
+        caught_up = self._inputs.caught_up(self._ends)
+        taken: list[tuple[Partition, Taken]] = []
+        for number, partition in self._partitions.items():
+            topics = [at.topic for at in caught_up if at.partition == number]
+            partition.tick(topics, now_ms)
+            taken += [(partition, one) for one in partition.take(topics)]
+        self._inputs.hold(
+            {at for at in self._ends if self._partitions[at.partition].buffered(at.topic) > _MAX_BUFFERED}
+        )
+        return taken
+
+    def _requests(self, impressions: Sequence[Impression]) -> list[TeacherRequest]:
+        if not impressions:
+            return []
+        spec = self._job.spec
+        rows = spec.rows_of(self._features(impressions))
+        return [
+            TeacherRequest.model_construct(**impression.__dict__, spec_id=spec.spec_id, features=row)
+            for impression, row in zip(impressions, rows, strict=True)
+        ]
+
+    def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
+        users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
+        contexts = [i.context for i in impressions]
+        waited = False
+        while not self._stop.is_set():
+            try:
+                return self._job.reader.read(users, items, contexts)
+            except ServiceUnavailableError as error:
+                if not waited:
+                    _log.warning("waiting for features: %s", error)
+                waited = True
+                self._stop.wait(_RETRY_SECONDS)
+        raise StoppedError
+
+    def _join(self, partition: Partition, taken: Taken, requests: Iterator[TeacherRequest]) -> None:
+        self._work.taken[taken.message.topic] += 1
+        if isinstance(taken.event, Impression):
+            partition.join.impression(next(requests), taken.message)
+        elif isinstance(taken.event, Feedback):
+            partition.join.feedback(taken.event, taken.message)
+        else:
+            self._put_aside(DeadLetter(taken.message, "invalid", taken.fault))
+        partition.observe(taken)
+
+    def _collect(self, partition: Partition) -> None:
+        joined, topics = partition.join.drain(), self._job.topics
+        for topic, outputs in ((topics.teacher_requests, joined.requests), (topics.examples, joined.examples)):
+            self._records += [
+                Outgoing(topic, partition.number, one.impression_id.encode(), one.model_dump_json().encode())
+                for one in outputs
+            ]
+        for example in joined.examples:
+            partition.aggregates.update(example)
+            self._total.update(example)
+        for letter in joined.dead_letters:
+            self._put_aside(letter)
+        self._work.examples += len(joined.examples)
+        self._work.duplicates += joined.duplicates
+
+    def _put_aside(self, letter: DeadLetter) -> None:
+        self._work.dead_letters.append(letter)
+        message = letter.message
+        value = b"" if message.key is None and message.value is None else message.value  # Kafka takes no empty record
+        topic = self._job.topics.dead_letters(message.topic)
+        self._records.append(Outgoing(topic, message.partition, message.key, value, letter.headers()))
+
+    def _is_due(self) -> bool:
+        if self._work.taken.total() >= _MAX_UNCOMMITTED:
+            return True
+        waited = time.monotonic() - self._committed_at
+        return waited >= self._job.config.commit_seconds and bool(self._records or self._work.taken)
+
+    def _push(self) -> None:
+        try:
+            self._total.push(self._job.pusher)
+        except ServiceUnavailableError as error:
+            _log.warning("aggregates wait to be pushed: %s", error)
+
+
+def replaced_error(instance: str) -> GraftError:
+    """Says that this process must end, and what to do."""
+    return GraftError(
+        f"another stream process named {instance!r} has joined and taken over; each needs a GRAFT_INSTANCE of its own"
+    )

@@ -1,0 +1,55 @@
+"""The stream process of the tests: `python process.py BOOTSTRAP PREFIX PARTITIONS INSTANCE REDIS_URL FLOOR`."""
+
+import sys
+
+from features.aggregates import Aggregates
+from features.reader import OnlineReader
+from graft.errors import GraftError
+from graft.redis import connect, reaching
+from graft.telemetry import StopSignal, configure_logging
+from stream.run import run_stream
+from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
+
+
+class HashPusher:
+    """Writes the aggregates' absolute values into a hash of this pair, as a pusher must: idempotent."""
+
+    def __init__(self, redis_url: str, prefix: str) -> None:
+        self._url, self._prefix = redis_url, prefix
+        self._client = connect(redis_url)
+
+    def push(self, aggregates, changed, event_time_ms):
+        written = 0
+        with reaching(self._url):
+            for entity, ids in changed.items():
+                rows = aggregates.rows(f"{entity}_push", entity, ids)
+                for name, values in rows.items():
+                    self._client.hset(f"{self._prefix}{entity}:{name}", mapping=dict(zip(map(str, ids), values)))
+                    written += len(values)
+        return written
+
+
+def main() -> None:
+    bootstrap, prefix, partitions, instance, redis_url, floor = sys.argv[1:]
+    configure_logging()
+    try:
+        run_stream(
+            bootstrap,
+            stream_config(prefix, int(partitions)),
+            topics(prefix),
+            TASKS,
+            SPEC,
+            OnlineReader(SPEC, redis_url),
+            lambda: Aggregates(AGGREGATES),
+            HashPusher(redis_url, prefix),
+            instance,
+            StopSignal().install(),
+            snapshot_floor_bytes=int(floor),
+        )
+    except GraftError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
