@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from stream.events import ContextValue, EntityId
 
@@ -101,7 +101,8 @@ class ScorerConnection:
 class ScoringClient:
     """Asks for random known users and items from a thread, `per_second` times a second, once the scorer is ready.
 
-    `contexts` has the context that each user is asked with.
+    `contexts` has the context that each user is asked with; the answers' times count from `started_at` (of
+    time.monotonic). A context manager.
     """
 
     def __init__(
@@ -112,9 +113,11 @@ class ScoringClient:
         *,
         per_second: float,
         items_each: int,
+        started_at: float,
     ) -> None:
         self._connection = ScorerConnection(port)
         self._users, self._items = list(contexts.items()), items
+        self._started_at = started_at
         self._interval_seconds = 1.0 / per_second
         self._items_each = min(items_each, len(items))
         self._stop = threading.Event()
@@ -123,16 +126,17 @@ class ScoringClient:
         self.answers: list[Answer] = []
         """Every request so far, in order; grows while the thread runs."""
 
-    def start(self, started_at: float) -> None:
-        """Begin; `started_at` (of time.monotonic) is the zero of the answers' times."""
-        self._started_at = started_at
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
-        """End after the request in flight; safe when it never started."""
+        """End after the request in flight."""
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout=_RETRY_SECONDS + _TIMEOUT_SECONDS)
+        self._thread.join()
         self._connection.close()
 
     def _ask_until_stopped(self) -> None:

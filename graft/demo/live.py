@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 _PLAIN_SECONDS = 5.0
@@ -64,6 +65,7 @@ def table_of(view: View) -> Table:
     table = Table(title=f"graft demo, {view.seconds:.0f} s", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(min_width=60)
+    table.add_row("", ProgressBar(total=view.impressions, completed=view.examples, width=60))
     for name, value in _rows(view):
         table.add_row(name, value)
     return table

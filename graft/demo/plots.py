@@ -31,6 +31,11 @@ class HitRate(NamedTuple):
     found: float
     asked: float
 
+    @property
+    def rate(self) -> float | None:
+        """The share found; None before the first was asked for."""
+        return self.found / self.asked if self.asked else None
+
 
 def plot_auc(path: Path, task: str, points: Sequence[ProgressPoint], swaps_at_examples: Sequence[int]) -> None:
     """Progressive AUC of every arm on `task` against examples: over all so far, and over the recent window."""

@@ -1,18 +1,16 @@
 """Runs the stages as child processes and starts again what dies, as compose's restart policy would."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from graft.child import start_child, stop_child
 from graft.errors import GraftError
-
-if TYPE_CHECKING:
-    import subprocess
 
 _POLL_SECONDS = 0.1
 _QUICK_DEATH_SECONDS = 20.0  # longer than the slowest stage takes to start (Feast's import: 5-10 s on a busy machine)
@@ -22,11 +20,15 @@ _TAIL_LINES = 15
 
 
 class Stage(NamedTuple):
-    """One process of the path: its name, the arguments after `graft`, and what it needs in its environment."""
+    """One process of the path: its name, the arguments after `graft`, and what it needs in its environment.
+
+    One that `ends` by itself is done with exit code 0; any other end, or any at all of the rest, is a death.
+    """
 
     name: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    ends: bool = False
 
 
 def graft_argv(arguments: Sequence[str]) -> list[str]:
@@ -53,7 +55,7 @@ class RunningStage:
     def restart_if_dead(self) -> str | None:
         """Start it again if it ended; the reason when it died too quickly too often and stays dead."""
         code = self.process.poll()
-        if code is None:
+        if code is None or self.is_done():
             return None
         quick = time.monotonic() - self._started_at < _QUICK_DEATH_SECONDS
         self._quick_deaths = self._quick_deaths + 1 if quick else 0
@@ -67,11 +69,15 @@ class RunningStage:
         self.process = self._start()
         return None
 
+    def is_done(self) -> bool:
+        """Whether it ended as it should."""
+        return self.stage.ends and self.process.poll() == 0
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL when that did not help in time."""
         stop_child(self.process, _STOP_SECONDS)
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> subprocess.Popen[bytes]:
         self._started_at = time.monotonic()
         with self.log.open("ab") as log:
             return start_child(self._argv, env={**os.environ, **self.stage.environment}, stdout=log, stderr=log)
@@ -115,6 +121,10 @@ class Supervisor:
         self._ended_restarts[name] = running.restarts
         running.stop()
 
+    def is_done(self, name: str) -> bool:
+        """Whether a stage that ends by itself has done so."""
+        return self._stages[name].is_done()
+
     def process_id(self, name: str) -> int:
         """The process that runs the stage now."""
         return self._stages[name].process.pid
@@ -132,5 +142,5 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
             with self._lock:
-                for stage in self._stages.values():
-                    self._failure = self._failure or stage.restart_if_dead()
+                for running in self._stages.values():
+                    self._failure = self._failure or running.restart_if_dead()

@@ -49,6 +49,7 @@ class Witness:
         self.count = IdCount()
         self._reader = ExampleReader(bootstrap, topics, {})
         self._stop = threading.Event()
+        self._found_nothing = threading.Event()
         self._failure: GraftError | None = None
         self._thread = threading.Thread(target=self._read_until_stopped, name="witness", daemon=True)
 
@@ -66,10 +67,19 @@ class Witness:
         if self._failure is not None:
             raise self._failure
 
+    def read_to_end(self, seconds: float) -> None:
+        """Return when a whole look at the topic found nothing more, or after `seconds`."""
+        for _ in range(2):  # the first of the two looks may have begun before the topic's last record
+            self._found_nothing.clear()
+            self._found_nothing.wait(seconds / 2)
+
     def _read_until_stopped(self) -> None:
         try:
             while not self._stop.is_set():
-                for record in self._reader.poll(_POLL_SECONDS):
+                records = self._reader.poll(_POLL_SECONDS)
+                for record in records:
                     self.count.add(record.example.impression_id)
+                if not records:
+                    self._found_nothing.set()
         except GraftError as error:
             self._failure = error

@@ -12,7 +12,9 @@ import pytest
 
 from graft.demo.client import Answer, Question, ScorerConnection, ScoringClient, percentile_ms, swaps_seen
 from graft.embedded import free_port
+from stream.events import ContextValue, EntityId
 
+_USERS: dict[EntityId, dict[str, ContextValue]] = {"anna": {}, "bob": {"hour": 3}}
 _QUESTION = Question("anna", [1, 2], {"hour": 3})
 
 
@@ -105,15 +107,15 @@ def test_any_reply_but_200_fails_at_once_with_its_text(port: int, connection: Sc
 
 
 def test_the_client_waits_for_readiness_and_then_keeps_asking(port: int) -> None:
-    client = ScoringClient(port, {"anna": {}, "bob": {"hour": 3}}, [1, 2, 3], per_second=200, items_each=20)
-    client.start(time.monotonic())
-    time.sleep(0.1)  # nothing listens yet: no request is counted
-    assert client.answers == []
-    with _serving(port):
-        deadline = time.monotonic() + 5
-        while len(client.answers) < 10 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        client.stop()
+    started_at = time.monotonic()
+    with ScoringClient(port, _USERS, [1, 2, 3], per_second=200, items_each=20, started_at=started_at) as client:
+        time.sleep(0.1)  # nothing listens yet: no request is counted
+        assert client.answers == []
+        with _serving(port):
+            deadline = time.monotonic() + 5
+            while len(client.answers) < 10 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            client.stop()
     assert len(client.answers) >= 10
     assert all(a.fault is None for a in client.answers)
 

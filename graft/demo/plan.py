@@ -1,0 +1,34 @@
+"""How big a demo is and how fast it goes, with the arithmetic."""
+
+from typing import NamedTuple
+
+from stream.topics import TopicLimits
+
+LIMITS = TopicLimits(retention_bytes=4 * 2**20, segment_bytes=2**20)
+"""What the embedded broker keeps of each topic. It rewrites all it keeps once a second: 20 MB cost a quarter of a core.
+
+A record has at most 1 kB. What is kept, 3 MiB at least (whole segments go), must hold all that anyone still reads:
+the replay waits while a group is MAX_LAG = 2,000 records behind, 2 MB; and a killed learner begins again at its last
+version, 3 s x 600 examples/s x 0.6 kB = 1.1 MB before what it had committed.
+"""
+MAX_LAG = 2_000
+
+
+class Plan(NamedTuple):
+    """One demo's size and pace. `events_per_second` is the replay's, which a lag above MAX_LAG slows down further."""
+
+    impressions: int | None
+    """Only the first of them; None: all."""
+    publish_seconds: float
+    idle_seconds: float
+    events_per_second: float
+    requests_per_second: float = 20.0
+    items_each: int = 20
+    """Items that each request asks for."""
+
+
+FULL = Plan(None, publish_seconds=3.0, idle_seconds=5.0, events_per_second=2_000.0)
+"""All events: MovieLens' 100,000 impressions with 175,000 feedbacks take 138 s, 46 versions."""
+
+QUICK = Plan(10_000, publish_seconds=2.0, idle_seconds=2.0, events_per_second=1_500.0)
+"""The first 10,000 impressions with their feedback, 27,000 events, take 18 s, 9 versions."""
