@@ -34,7 +34,7 @@ class Aggregates:
     """The state behind every `[[features.aggregates]]` table; a push holds absolute values, so it may be repeated.
 
     State of one entity: [event time of its last example in ms, examples, then for each task the sum and the number of
-    the labels present].
+    the labels present]. States of disjoint examples add up: the latest time, and the sums of all that follows.
     """
 
     def __init__(self, configs: Sequence[AggregateConfig]) -> None:
@@ -89,10 +89,6 @@ class Aggregates:
         states = [self._states[entity].get(entity_id) or self._empty(entity) for entity_id in ids]
         expressions = self._expressions[push_source]
         return {column: [self._value(entity, e, state) for state in states] for column, e in expressions.items()}
-
-    def event_times_ms(self, entity: Entity, ids: Iterable[EntityId]) -> list[int]:
-        """When each entity's last example was shown; 0 for one without."""
-        return [int(self.state_of(entity, entity_id)[0]) for entity_id in ids]
 
     def _empty(self, entity: Entity) -> list[float]:
         return [0.0] * (2 + 2 * len(self._tasks[entity]))

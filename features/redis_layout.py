@@ -25,18 +25,10 @@ EntityId = int | str
 
 
 def usable_id(value: EntityId, id_type: IdType) -> EntityId | None:
-    """The id as Feast's join key holds it; None where it cannot be one.
-
-    An integer and its decimal digits name the same entity, so that an id's type in JSON does not matter.
-    """
+    """The id if it can be a join key of that type, a signed 64-bit integer or a string; else None."""
     if id_type == "str":
-        return str(value)
-    try:
-        number = int(value)
-    except ValueError:
-        return None
-    in_range = _INT64_MIN <= number < _INT64_END
-    return number if in_range and (isinstance(value, int) or str(number) == value) else None
+        return value if isinstance(value, str) else None
+    return value if isinstance(value, int) and _INT64_MIN <= value < _INT64_END else None
 
 
 def field_name(view: str, feature: str) -> bytes:

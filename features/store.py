@@ -33,7 +33,8 @@ def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
     """Register the repository's definitions with Feast, and save and return their compiled spec.
 
     Views that the repository no longer defines are removed from the registry, and their values from Redis.
-    ConfigurationError with every fault, before anything is changed; ServiceUnavailableError without Redis.
+    ConfigurationError with every fault, before anything is changed. Redis is needed only to remove a view's values
+    (ServiceUnavailableError).
     """
     store = open_store(repo, redis_url)
     contents = _parse(repo)
