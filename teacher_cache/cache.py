@@ -120,7 +120,7 @@ def decode(values: Sequence[bytes | None], tasks: int, now_seconds: float, ttl_s
     age_seconds_B = np.full(len(values), np.nan)
     rows = [row for row, value in enumerate(values) if value is not None and len(value) == entry.itemsize]
     found = np.frombuffer(b"".join(values[row] or b"" for row in rows), entry)
-    age_seconds = np.maximum(0.0, now_seconds - found["scored_at"])
+    age_seconds = np.maximum(0.0, now_seconds - found["scored_at"].astype(np.float64))
     fresh = age_seconds <= ttl_seconds
     kept = np.asarray(rows, np.intp)[fresh]
     logit_BT[kept] = found["logit_T"][fresh]

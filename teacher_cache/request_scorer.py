@@ -18,7 +18,7 @@ from teacher_cache.domain_map import DomainMap
 from teacher_cache.teacher import Teacher, TeacherOutputError
 
 _LOG = logging.getLogger(__name__)
-_REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teacher's output was not finite.")
+_REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teacher has no finite output for them.")
 
 
 class ScoredRows(NamedTuple):
@@ -46,7 +46,7 @@ class RequestScorer:
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
         """The logits of `requests`, in their order; None when none is left.
 
-        A row with an output that is not finite is logged, counted and left out: the learner does without its logit.
+        A row that the teacher cannot score is logged, counted and left out: the learner does without its logits.
         ConfigurationError: a request was written with another feature spec.
         """
         if not requests:

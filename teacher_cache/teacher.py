@@ -33,7 +33,10 @@ class TensorSpec(NamedTuple):
 
 
 class TeacherOutputError(InvalidInputError):
-    """Outputs that are no logits: the text names the first task and row, `rows` all of them."""
+    """Rows without usable outputs: the text names the first one, `rows` has all of them, at least one.
+
+    The other rows can be scored without them.
+    """
 
     def __init__(self, message: str, rows: Sequence[int]) -> None:
         self.rows = tuple(rows)
@@ -55,7 +58,7 @@ class Teacher(Protocol):
         """Finite logits (binary) or values in the label's unit (regression), [B, T].
 
         `inputs` has every tensor of `self.inputs`, [B] where its width is 1 and else [B, n]; B >= 1.
-        TeacherOutputError names the first task and row whose output is not finite.
+        TeacherOutputError: rows whose output is not finite, or that the teacher cannot compute.
         """
 
 
@@ -82,7 +85,7 @@ class OnnxTeacher:
         """See `Teacher.score`."""
         feeds = {name: inputs[name].reshape(-1, *shape[1:]) for name, shape in self._shapes.items()}
         rows = len(next(iter(feeds.values())))
-        outputs = self._session.run([task.output for task in self._tasks], feeds)
+        outputs = self._run(feeds, rows)
         logit_BT = np.empty((rows, len(self._tasks)), np.float32)
         for i, (task, output) in enumerate(zip(self._tasks, outputs, strict=True)):
             if output.shape not in ((rows,), (rows, 1)):
@@ -94,6 +97,30 @@ class OnnxTeacher:
                 logit_BT[:, i] = output.reshape(rows)
         _check_finite(logit_BT, self._tasks)
         return logit_BT
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:
+        try:
+            return self._outputs(feeds)
+        except Exception as error:  # onnxruntime's errors share no class of their own
+            failing = self._failing_rows(feeds, range(rows)) or list(range(rows))
+            raise TeacherOutputError(
+                f"the teacher cannot compute row {failing[0]} ({len(failing)} of {rows} rows): {_first_line(error)}",
+                failing,
+            ) from error
+
+    def _failing_rows(self, feeds: Mapping[str, NDArray[Any]], rows: range) -> list[int]:
+        try:
+            self._outputs({name: tensor[rows.start : rows.stop] for name, tensor in feeds.items()})
+        except Exception:  # noqa: BLE001 - as above; the caller raises it
+            if len(rows) == 1:
+                return [rows.start]
+            middle = len(rows) // 2
+            return self._failing_rows(feeds, rows[:middle]) + self._failing_rows(feeds, rows[middle:])
+        return []
+
+    def _outputs(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = self._session.run([task.output for task in self._tasks], feeds)
+        return outputs
 
 
 def load_teacher(config: TeacherConfig, folder: Path) -> Teacher:
@@ -107,14 +134,16 @@ def _open_session(path: Path) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they are raised as well
+    options.log_severity_level = 4  # fatal ones only: errors are raised
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no class of their own
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigurationError(
-            [f"graft.toml: teacher.onnx: {path} is not an ONNX model that onnxruntime {ort.__version__} runs: {reason}"]
-        ) from error
+        fault = f"{path} is not an ONNX model that onnxruntime {ort.__version__} runs: {_first_line(error)}"
+        raise ConfigurationError([f"graft.toml: teacher.onnx: {fault}"]) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _tensor_spec(tensor: Any) -> TensorSpec:

@@ -2,7 +2,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -156,6 +156,7 @@ batches = st.integers(1, 5).flatmap(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(logit_BT=batches, scored_at_seconds=st.integers(0, 2**32 - 1), age_seconds=st.integers(0, 100))
 def test_the_codec_gives_back_every_bit_and_the_age(logit_BT, scored_at_seconds, age_seconds):
     values = encode(logit_BT, scored_at_seconds * 1000 + 999)
@@ -165,6 +166,7 @@ def test_the_codec_gives_back_every_bit_and_the_age(logit_BT, scored_at_seconds,
     assert found.age_seconds_B.tolist() == [age_seconds] * len(logit_BT)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(values=st.lists(st.none() | st.binary(max_size=16)))
 def test_no_bytes_break_the_decoder(values):
     found = decode(values, 2, 0.0, 10)

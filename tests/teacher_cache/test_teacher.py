@@ -62,6 +62,24 @@ def test_an_output_that_is_not_finite_names_task_and_row(teacher):
     assert error.value.rows == (1, 3)
 
 
+def test_rows_that_the_teacher_cannot_compute_are_named(save_onnx, tmp_path):
+    save_onnx(
+        {"code": (TensorProto.INT64, ["B"])},
+        {"y": (TensorProto.FLOAT, ["B"])},
+        [
+            helper.make_node("Constant", [], ["table"], value_floats=[0.5, 1.5, 2.5]),
+            helper.make_node("Gather", ["table", "code"], ["y"]),
+        ],
+    )
+    teacher = _load(tmp_path, _task("y"))
+    assert teacher.score({"code": np.array([2, 0])}).tolist() == [[2.5], [0.5]]
+    with pytest.raises(
+        TeacherOutputError, match=r"cannot compute row 1 \(2 of 5 rows\): .*out of data bounds"
+    ) as error:
+        teacher.score({"code": np.array([2, 7, 0, 1, 3])})
+    assert error.value.rows == (1, 4)
+
+
 def test_a_string_input_reaches_the_teacher(save_onnx, tmp_path):
     save_onnx(
         {"job": (TensorProto.STRING, ["B"])},
