@@ -63,7 +63,7 @@ class Source(NamedTuple):
     """Rows of the source domain: a row's user and item are row numbers of their tables.
 
     `tables` has ``rows.user`` and ``rows.item`` [N], for each input ``TABLE.NAME`` [N, U or I] (vectors: [., width]),
-    and for each head ``labels.NAME`` [N].
+    and for each head ``labels.NAME`` [N]; a regression's NaN is no label.
     """
 
     design: TeacherDesign

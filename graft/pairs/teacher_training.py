@@ -4,14 +4,15 @@ Shapes: N rows, B rows of a batch, T heads.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from graft.pairs.auc import auc
 from graft.pairs.source import Source, TeacherDesign, TeacherInput
 from graft.pairs.teacher_network import TeacherNetwork
 
@@ -33,6 +34,22 @@ class TeacherReport(NamedTuple):
 
 def train_teacher(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
     """A network trained on all but the latest 5 % of the rows, and its report on those."""
+    with _one_thread():
+        return _train(source, seed, progress)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread: the same sums on every machine, and on a busy one 8 times faster than threads that wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
     torch.manual_seed(seed)
     tables = {name: torch.from_numpy(np.asarray(table)) for name, table in source.tables.items()}
     network = TeacherNetwork(source.design, _scales(source))
@@ -77,8 +94,9 @@ def _loss(
     losses = []
     for t, head in enumerate(network.design.heads):
         label_B = tables[f"labels.{head.name}"][chosen]
+        known_B = ~label_B.isnan()
         measure = functional.binary_cross_entropy_with_logits if head.kind == "binary" else functional.mse_loss
-        losses.append(measure(output_BT[:, t], label_B))
+        losses.append(measure(output_BT[known_B, t], label_B[known_B]))
     return torch.stack(losses).sum()
 
 
@@ -118,14 +136,3 @@ def _auc_per_head(
         for t, head in enumerate(network.design.heads)
         if head.kind == "binary"
     }
-
-
-def auc(score_B: NDArray[np.float32], label_B: NDArray[np.float32]) -> float:
-    """Area under the ROC curve (Mann-Whitney, ties count a half); NaN when one class is absent."""
-    _, rank_of, counts = np.unique(score_B, return_inverse=True, return_counts=True)
-    middle_rank = np.cumsum(counts) - (counts - 1) / 2
-    positives = label_B > 0
-    n, m = int(positives.sum()), int((~positives).sum())
-    if not n or not m:
-        return float("nan")
-    return float((middle_rank[rank_of[positives]].sum() - n * (n + 1) / 2) / (n * m))

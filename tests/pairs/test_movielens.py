@@ -21,7 +21,7 @@ def _events(folder: Path) -> list[dict]:
 
 
 def _written(wheel: Path, folder: Path, events: int | None = None) -> Path:
-    write_movielens(folder, read_wheel(wheel), events, lambda _: None)
+    write_movielens(folder, read_wheel(wheel), events)
     return folder
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from graft.errors import InvalidInputError
+from graft.pairs.auc import auc
 from graft.pairs.onnx_export import save_onnx
 from graft.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput, load_source, save_source
 from graft.pairs.teacher_file import write_teacher
-from graft.pairs.teacher_training import auc, train_teacher
+from graft.pairs.teacher_training import train_teacher
 
 ROWS, USERS, ITEMS = 4_000, 40, 30
 

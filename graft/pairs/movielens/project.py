@@ -1,6 +1,6 @@
 """Writes the MovieLens project folder: all but the teacher, which `graft pair train-teacher` adds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,24 +27,18 @@ _RATING_AFTER_MS, _LIKE_AFTER_MS, _LOVE_AFTER_MS = 1_500, 2_000, 2_500  # all in
 _NO_HISTORY = {"user_rating_count": 0.0, "user_rating_mean": 3.58, "user_like_share": 0.575}  # the source's means
 _GENDER_CODES = {"F": 1, "M": 2}
 
-Step = Callable[[str], None]
-"""Called with what is being done next."""
 
-
-def write_movielens(folder: Path, movielens: MovieLens, events: int | None, step: Step) -> int:
+def write_movielens(folder: Path, movielens: MovieLens, events: int | None) -> int:
     """Write the pair to `folder`, with the first `events` ratings (all if None) as its stream; their number.
 
     Ratings come in the order of time, user, title. InvalidInputError when the folder is not empty.
     """
     new_folder(folder)
     copy_template("graft.pairs.movielens", folder)
-    step("features of the target")
     ratings = movielens.target.ratings.sort_values(["time_s", "user", "title"], kind="stable")[:events]
     as_of = datetime.fromtimestamp(int(movielens.target.ratings["time_s"].min()), UTC)
     _write_features(folder, movielens.target, as_of)
-    step("events of the target")
     write_events(folder, _lines(ratings))
-    step("rows of the source")
     write_json(folder, "movie_ids.json", {title: code for code, title in enumerate(_titles(movielens.source), 1)})
     save_source(_source(movielens.source), folder)
     return len(ratings)
