@@ -1,1 +1,7 @@
 """The program: command line, settings, project file, embedded services, demo."""
+
+import os
+
+# Set before numpy is imported. Our matrix products are small: a second BLAS thread only waits for a core, which on two
+# busy ones made a scoring request of 1.4 ms one of 8 ms (benchmarks/scorer.py).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

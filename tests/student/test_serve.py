@@ -1,6 +1,7 @@
 """The scoring endpoint over real HTTP and a real Redis."""
 
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -411,3 +412,11 @@ def test_sigterm_ends_the_process_after_the_request_in_flight(registry: Registry
         assert child.wait(10) == 0
         assert child.stdout
         assert child.stdout.read().strip() == b"", "the scorer imported a heavy library"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_numpy_starts_no_blas_threads_that_compete_for_the_cores() -> None:
+    program = "import graft, numpy, os; print(len(os.listdir('/proc/self/task')))"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_NUM")}
+    threads = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert threads.stdout.strip() == b"1"

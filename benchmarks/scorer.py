@@ -1,0 +1,347 @@
+"""Where a request of the scoring endpoint goes: 1 user x 100 items over loopback, one process, one connection.
+
+    python benchmarks/scorer.py [--seconds 3]
+
+Starts its own Redis (filled as Feast fills it), a scorer with random weights of the default shape, and an echo server:
+the same Starlette on the same uvicorn, which reads a body and replies one of the same sizes. All are measured in one
+run on one machine, client and servers on the same cores. The stages are timed one by one in this process; what is left
+between their sum and the request is the event loop and the two processes' switching.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import random
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import hiredis
+import numpy as np
+from pydantic_core import to_json
+
+from features.async_reader import AsyncOnlineReader
+from features.lookup import Lookup
+from features.redis_layout import EntityLayout, field_name
+from features.spec import Feature, FeatureSpec
+from graft.child import start_child, stop_child
+from graft.embedded import EmbeddedRedis, free_port
+from graft.redis import connect, parse_url
+from stream.tasks import TaskSpec
+from student.config import StudentConfig
+from student.manifest import Draft, Manifest
+from student.numpy_model import NumpyStudent, tensor_shapes
+from student.requests import RequestContract
+from student.versions import Registry
+
+USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
+WARM_UP = 200
+
+SCORER = """
+import sys
+from pathlib import Path
+from graft.telemetry import StopSignal
+from student.serve import run_server
+from student.versions import Registry
+run_server(Registry(Path(sys.argv[1])), sys.argv[2], "127.0.0.1", int(sys.argv[3]), StopSignal().install())
+"""
+ECHO = """
+import sys, uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+reply = b"x" * int(sys.argv[1])
+async def echo(request):
+    await request.body()
+    return Response(reply, media_type="application/json")
+app = Starlette(routes=[Route("/score", echo, methods=["POST"])])
+uvicorn.run(app, port=int(sys.argv[2]), http="httptools", ws="none", log_level="warning", access_log=False)
+"""
+
+
+class Times(NamedTuple):
+    """Milliseconds."""
+
+    p50: float
+    p99: float
+    count: int
+
+
+def stored(source: str, name: str, value_type: str) -> Feature:
+    dtype = {"FLOAT": "float", "STRING": "str", "FLOAT_LIST": "float_list"}[value_type]
+    role = {"FLOAT": "dense", "STRING": "categorical", "FLOAT_LIST": "embedding"}[value_type]
+    default = {"FLOAT": 0.0, "STRING": "", "FLOAT_LIST": [0.0] * EMBEDDING}[value_type]
+    return Feature(
+        name=f"{source}s:{name}", source=source, role=role, dtype=dtype, default=default,
+        view=f"{source}s", feature=name, value_type=value_type,
+    )  # fmt: skip
+
+
+SPEC = FeatureSpec(
+    feast_project="bench",
+    user_join_key="user_id",
+    item_join_key="item_id",
+    user_id_type="int",
+    item_id_type="int",
+    entity_key_serialization_version=3,
+    features=(
+        *(stored("user", f"number{i}", "FLOAT") for i in range(6)),
+        *(stored("user", f"word{i}", "STRING") for i in range(2)),
+        *(stored("item", f"number{i}", "FLOAT") for i in range(6)),
+        *(stored("item", f"word{i}", "STRING") for i in range(2)),
+        stored("item", "vector", "FLOAT_LIST"),
+        Feature(name="user_id", source="user_id", role="categorical", dtype="int", default=None),
+        Feature(name="item_id", source="item_id", role="categorical", dtype="int", default=None),
+        Feature(name="context:hour", source="context", role="categorical", dtype="int", default=0),
+    ),
+)
+DRAFT = Draft(
+    examples=0,
+    offsets={},
+    spec=SPEC,
+    tasks=[
+        TaskSpec(name="like", kind="binary", window_seconds=60),
+        TaskSpec(name="love", kind="binary", window_seconds=60),
+        TaskSpec(name="rating", kind="regression", window_seconds=60),
+    ],
+    student=StudentConfig(),
+    teacher_version=None,
+    metrics={},
+)
+
+
+def message(value_type: str, rng: random.Random) -> bytes:
+    """A feast.types.Value as Feast stores it."""
+    if value_type == "FLOAT":
+        return b"\x35" + struct.pack("<f", rng.gauss(0, 1))
+    if value_type == "STRING":
+        return b"\x12\x06" + b"word%02d" % rng.randrange(40)
+    inner = (
+        b"\x0a" + bytes([4 * EMBEDDING]) + struct.pack(f"<{EMBEDDING}f", *(rng.gauss(0, 1) for _ in range(EMBEDDING)))
+    )
+    return b"\x82\x01" + bytes([len(inner)]) + inner
+
+
+def fill(redis_url: str) -> None:
+    rng = random.Random(0)
+    with connect(redis_url) as client, client.pipeline(transaction=False) as pipeline:
+        for source, count in (("user", USERS), ("item", ITEMS)):
+            layout = EntityLayout("bench", f"{source}_id", "int", [])
+            features = [f for f in SPEC.features if f.source == source]
+            for entity_id in range(count):
+                fields = {field_name(f.view, f.feature): message(f.value_type, rng) for f in features}
+                pipeline.hset(layout.key(entity_id), mapping=fields)
+        pipeline.execute()
+
+
+def publish(registry: Registry) -> NumpyStudent:
+    manifest = Manifest(**dict(DRAFT), version="v000001", parent=None, created_at_ms=0, sha256={})
+    rng = np.random.default_rng(0)
+    shapes = tensor_shapes(manifest)
+    tensors = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors["normalizer.std"] = np.ones_like(tensors["normalizer.std"])
+    registry.publish(DRAFT, tensors, {}, {})
+    return NumpyStudent(manifest, tensors)
+
+
+def bodies(count: int) -> list[bytes]:
+    rng = random.Random(1)
+    return [
+        to_json(
+            {"user_id": rng.randrange(USERS), "item_ids": rng.sample(range(ITEMS), ROWS), "context": {"hour": i % 24}}
+        )
+        for i in range(count)
+    ]
+
+
+@contextmanager
+def process(program: str, *arguments: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    child = start_child([sys.executable, "-c", program, *arguments, str(port)])
+    try:
+        while not answers(port):
+            time.sleep(0.02)
+            assert child.poll() is None, "a server ended while starting"
+        yield child
+    finally:
+        stop_child(child)
+
+
+def answers(port: int) -> bool:
+    """Whether the server replies 200 to a real request."""
+    try:
+        with Client(port) as client:
+            return client.ask(bodies(1)[0]).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+class Client:
+    """One keep-alive connection; spends as little as it can, since it shares the cores with the server."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, body: bytes) -> bytes:
+        """The whole reply to POST /score, head included."""
+        self._socket.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        reply = self._socket.recv(65_536)
+        head = reply.index(b"\r\n\r\n") + 4
+        length = int(reply[:head].lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        while len(reply) < head + length:
+            reply += self._socket.recv(65_536)
+        return reply
+
+
+def summary(seconds: list[float]) -> Times:
+    p50, p99 = np.percentile(seconds[WARM_UP:], [50, 99]) * 1000
+    return Times(float(p50), float(p99), len(seconds) - WARM_UP)
+
+
+def timed(call: Callable[[bytes], Any], limit_seconds: float) -> Times:
+    """`call` in a closed loop over bodies until the time is up."""
+    inputs, seconds = bodies(500), []
+    end = time.perf_counter() + limit_seconds
+    while time.perf_counter() < end or len(seconds) <= 2 * WARM_UP:
+        body = inputs[len(seconds) % len(inputs)]
+        start = time.perf_counter()
+        call(body)
+        seconds.append(time.perf_counter() - start)
+    return summary(seconds)
+
+
+def closed_loop(port: int, limit_seconds: float) -> Times:
+    with Client(port) as client:
+        return timed(client.ask, limit_seconds)
+
+
+def throughput(port: int, clients: int, limit_seconds: float) -> tuple[float, Times]:
+    """Requests per second and times of so many connections, each a closed loop in a thread of this process."""
+    results: list[Times] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(closed_loop(port, limit_seconds))) for _ in range(clients)
+    ]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    count = sum(result.count + WARM_UP for result in results)
+    worst = Times(float(np.median([r.p50 for r in results])), max(r.p99 for r in results), count)
+    return count / (time.perf_counter() - start), worst
+
+
+def redis_round_trip(redis_url: str) -> Callable[[bytes], Any]:
+    """The request's HMGETs in one write, their replies parsed by hiredis, not decoded: what no reader can save."""
+    address, lookup, contract = parse_url(redis_url), Lookup(SPEC), RequestContract(SPEC)
+    connection, parser = socket.create_connection((address.host, address.port)), hiredis.Reader()
+    wire = {}
+    for body in bodies(500):
+        request = contract.parse(body)
+        commands = lookup.commands(lookup.query([request["user_id"]], request["item_ids"]))
+        wire[body] = b"".join(commands), len(commands)
+
+    def call(body: bytes) -> None:
+        data, due = wire[body]
+        connection.sendall(data)
+        while due:
+            parser.feed(connection.recv(65_536))
+            while due and parser.gets() is not False:
+                due -= 1
+
+    return call
+
+
+async def read_times(redis_url: str, limit_seconds: float) -> Times:
+    reader, contract = AsyncOnlineReader(SPEC, redis_url), RequestContract(SPEC)
+    seconds, inputs = [], [contract.parse(body) for body in bodies(500)]
+    end = time.perf_counter() + limit_seconds
+    while time.perf_counter() < end or len(seconds) <= 2 * WARM_UP:
+        request = inputs[len(seconds) % len(inputs)]
+        start = time.perf_counter()
+        _, degraded = await reader.read(request["user_id"], request["item_ids"], request["context"])
+        seconds.append(time.perf_counter() - start)
+        assert not degraded
+    await reader.close()
+    return summary(seconds)
+
+
+async def columns_of(redis_url: str, body: bytes) -> dict[str, Any]:
+    reader, request = AsyncOnlineReader(SPEC, redis_url, 5.0), RequestContract(SPEC).parse(body)
+    columns, _ = await reader.read(request["user_id"], request["item_ids"], request["context"])
+    await reader.close()
+    return columns
+
+
+def stages(redis_url: str, student: NumpyStudent, limit_seconds: float) -> dict[str, Times]:
+    columns = asyncio.run(columns_of(redis_url, bodies(1)[0]))
+    batch, contract = SPEC.encode(columns), RequestContract(SPEC)
+    scores = student.score(batch)
+
+    def reply(_: bytes) -> bytes:
+        lists = {task: score_B.tolist() for task, score_B in scores.items()}
+        return to_json({"model_version": "v000001", "degraded": False, "item_ids": list(range(ROWS)), "scores": lists})
+
+    return {
+        "parse and validate the body": timed(contract.parse, limit_seconds),
+        "read features: Redis and decoding": asyncio.run(read_times(redis_url, limit_seconds)),
+        "encode": timed(lambda _: SPEC.encode(columns), limit_seconds),
+        "forward (numpy)": timed(lambda _: student.score(batch), limit_seconds),
+        "write the reply as JSON": timed(reply, limit_seconds),
+    }
+
+
+def print_row(name: str, times: Times) -> None:
+    print(f"{name:<44} {times.p50:8.3f} {times.p99:8.3f} {times.count:9,}")
+
+
+def measure(seconds: float) -> None:
+    scorer_port, echo_port = free_port(), free_port()
+    with EmbeddedRedis() as redis, tempfile.TemporaryDirectory() as folder:
+        fill(redis.url)
+        student = publish(Registry(Path(folder)))
+        with process(SCORER, folder, redis.url, port=scorer_port):
+            with Client(scorer_port) as client:
+                size = len(client.ask(bodies(1)[0]).partition(b"\r\n\r\n")[2])
+            with process(ECHO, str(size), port=echo_port):
+                full, echo = closed_loop(scorer_port, seconds), closed_loop(echo_port, seconds)
+            rate, crowd = throughput(scorer_port, 8, seconds)
+        trip = timed(redis_round_trip(redis.url), seconds / 2)
+        parts = stages(redis.url, student, seconds / 4)
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}")
+    print(f"1 user x {ROWS} items, {len(SPEC.features)} features, body {len(bodies(1)[0])} B, reply {size} B\n")
+    print(f"{'milliseconds':<44} {'p50':>8} {'p99':>8} {'count':>9}")
+    print_row("POST /score, 1 connection", full)
+    print_row(f"POST /score, 8 connections ({rate:,.0f} req/s)", crowd)
+    print("\nthe floor")
+    print_row("echo endpoint, same body sizes", echo)
+    print_row("one Redis round trip, 101 HMGET, no decoding", trip)
+    print_row("forward (numpy)", parts["forward (numpy)"])
+    floor = echo.p50 + trip.p50 + parts["forward (numpy)"].p50
+    print(f"{'their sum':<44} {floor:8.3f}\n{'POST /score over the floor':<44} {full.p50 / floor:8.2f} x\n\nthe stages")
+    for name, times in parts.items():
+        print_row(name, times)
+    print(f"{'their sum':<44} {sum(times.p50 for times in parts.values()):8.3f}")
+
+
+if __name__ == "__main__":
+    if "OPENBLAS_NUM_THREADS" not in os.environ:  # as in the scorer (graft/__init__.py); numpy reads it when imported
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    parser = argparse.ArgumentParser(description="Measure the scoring endpoint against its floor.")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time of each closed loop")
+    measure(parser.parse_args().seconds)
