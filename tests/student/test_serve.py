@@ -366,37 +366,27 @@ def test_a_taken_port_is_a_plain_error(registry: Registry, redis_url: str) -> No
             run_server(registry, redis_url, "127.0.0.1", port, StopSignal())
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from graft.redis import connect
-from graft.telemetry import StopSignal
-from student.serve import run_server
-from student.versions import Registry
-folder, redis_url, port = sys.argv[1:]
-run_server(Registry(Path(folder)), redis_url, "127.0.0.1", int(port), StopSignal().install())
-print(*sorted({"torch", "feast", "pandas"} & set(sys.modules)), flush=True)
-"""
-
-
 @contextmanager
-def process(registry: Registry, redis_url: str) -> Iterator[tuple[Endpoint, subprocess.Popen[bytes]]]:
+def process(registry: Registry, redis_url: str, imports: Path) -> Iterator[tuple[Endpoint, subprocess.Popen[bytes]]]:
+    """``graft student serve``; what it imports is written to `imports`, one line a module."""
     endpoint = Endpoint(free_port(), registry, StopSignal())
-    argv = [sys.executable, "-c", PROGRAM, str(registry.folder), redis_url, str(endpoint.port)]
-    child = start_child(argv, stdout=subprocess.PIPE)
+    argv = [sys.executable, "-X", "importtime", "-m", "graft", "student", "serve", "--port", str(endpoint.port)]
+    environment = {**os.environ, "GRAFT_VERSIONS": str(registry.folder), "GRAFT_REDIS_URL": redis_url}
+    with imports.open("wb") as log:
+        child = start_child(argv, env=environment, stderr=log)
     try:
         until(lambda: _listens(endpoint.port), "the process' listener")
         yield endpoint, child
     finally:
         stop_child(child)
-        assert child.stdout
-        child.stdout.close()
 
 
-def test_sigterm_ends_the_process_after_the_request_in_flight(registry: Registry, redis_url: str) -> None:
+def test_the_command_ends_at_sigterm_after_the_request_in_flight(
+    registry: Registry, redis_url: str, tmp_path: Path
+) -> None:
     version = publish(registry)
     body = json.dumps(BODY).encode()
-    with process(registry, redis_url) as (endpoint, child):
+    with process(registry, redis_url, tmp_path / "imports") as (endpoint, child):
         endpoint.wait_for(version)
         connection = endpoint.connect()
         connection.putrequest("POST", "/score")
@@ -410,8 +400,19 @@ def test_sigterm_ends_the_process_after_the_request_in_flight(registry: Registry
         assert (response.status, json.loads(response.read())["model_version"]) == (200, version)
         connection.close()
         assert child.wait(10) == 0
-        assert child.stdout
-        assert child.stdout.read().strip() == b"", "the scorer imported a heavy library"
+
+
+def test_the_command_imports_neither_torch_nor_feast_nor_pandas(
+    registry: Registry, redis_url: str, tmp_path: Path
+) -> None:
+    publish(registry)
+    with process(registry, redis_url, tmp_path / "imports") as (endpoint, _):
+        endpoint.wait_for("v000001")
+        assert endpoint.post(BODY)[0] == 200
+    lines = (tmp_path / "imports").read_text().splitlines()
+    packages = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
+    assert "uvicorn" in packages
+    assert packages & {"torch", "feast", "pandas", "kafka"} == set()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
