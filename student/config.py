@@ -1,8 +1,8 @@
 """The student's shape, its distillation and its publishing: three tables of graft.toml."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Config(BaseModel):
@@ -16,9 +16,9 @@ class StudentConfig(_Config):
     tower: int = Field(default=16, ge=1)
     embedding_dim: int = Field(default=8, ge=1)
     table_rows: int = Field(default=65_536, ge=2, description="rows of the hashed embedding table; row 0: missing")
-    learning_rate: float = Field(default=0.02, gt=0)
-    embedding_learning_rate: float = Field(default=0.05, gt=0)
-    micro_batch: int = Field(default=64, ge=1, description="examples a step learns for the first time")
+    learning_rate: float = Field(default=0.01, gt=0, description="Adam's, of all weights but the embeddings")
+    embedding_learning_rate: float = Field(default=0.05, gt=0, description="row-wise Adagrad's")
+    micro_batch: int = Field(default=16, ge=1, description="examples a step learns for the first time")
     max_wait_seconds: float = Field(
         default=60.0, gt=0, description="event time: a micro-batch closes at an example this much later than its first"
     )
@@ -44,6 +44,12 @@ class DistillationConfig(_Config):
     max_wait_seconds: float = Field(
         default=3.0, ge=0, description="wall clock that a micro-batch waits for logits that the teacher still owes"
     )
+
+    @model_validator(mode="after")
+    def _decays_over_a_span(self) -> Self:
+        if self.schedule == "decay" and self.decay_examples < 1:
+            raise ValueError(f"decay_examples must be at least 1 for schedule 'decay', got {self.decay_examples}")
+        return self
 
 
 class PublishConfig(_Config):

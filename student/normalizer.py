@@ -1,0 +1,67 @@
+"""Running mean and deviation of columns, which normalise the dense inputs and centre the labels.
+
+Shapes: B rows, D columns.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CONSTANT = 1e-6
+"""A deviation below this share of the mean is rounding: the column has not varied yet."""
+
+
+class RunningMoments:
+    """Count, mean and squared deviations of D columns; a NaN is no value and counts in no column.
+
+    Merged batch by batch (Chan, Golub & LeVeque 1979), in float64: the result depends on the batches' order, which is
+    the log's.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._count_D = np.zeros(width, np.int64)
+        self._mean_D = np.zeros(width, np.float64)
+        self._squares_D = np.zeros(width, np.float64)
+
+    def update(self, value_BD: NDArray[np.float32]) -> None:
+        """Add B rows."""
+        present_BD = ~np.isnan(value_BD)
+        count_D = present_BD.sum(axis=0)
+        value_BD64 = np.where(present_BD, value_BD, 0).astype(np.float64)
+        mean_D = value_BD64.sum(axis=0) / np.maximum(count_D, 1)
+        squares_D = (((value_BD64 - mean_D) * present_BD) ** 2).sum(axis=0)
+        total_D = self._count_D + count_D
+        share_D = count_D / np.maximum(total_D, 1)
+        delta_D = mean_D - self._mean_D
+        self._squares_D += squares_D + delta_D**2 * self._count_D * share_D
+        self._mean_D += delta_D * share_D
+        self._count_D = total_D
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """Values seen per column."""
+        return self._count_D
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """Mean per column; 0 before the first value."""
+        return self._mean_D.astype(np.float32)
+
+    @property
+    def std(self) -> NDArray[np.float32]:
+        """Standard deviation per column; 1 for a column that has not varied yet, so that it divides safely."""
+        std_D = np.sqrt(self._squares_D / np.maximum(self._count_D, 1))
+        constant_D = std_D <= _CONSTANT * np.maximum(np.abs(self._mean_D), _CONSTANT)
+        return np.where(constant_D, 1.0, std_D).astype(np.float32)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The whole state."""
+        return {"count": self._count_D, "mean": self._mean_D, "squares": self._squares_D}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state that `tensors` gave."""
+        self._count_D = tensors["count"].copy()
+        self._mean_D = tensors["mean"].copy()
+        self._squares_D = tensors["squares"].copy()

@@ -1,0 +1,93 @@
+"""Encoded examples, and the reservoir of past ones that steps replay against forgetting.
+
+Shapes: B examples, D dense columns, C categorical columns, K tasks, T teacher tasks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Batch(NamedTuple):
+    """Encoded examples with their labels and teacher logits; NaN: no label, no logit."""
+
+    dense_BD: NDArray[np.float32]
+    row_BC: NDArray[np.int64]
+    label_BK: NDArray[np.float32]
+    logit_BT: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.dense_BD)
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """The rows of all `batches`, in order."""
+    return Batch(*(np.concatenate(columns) for columns in _columns(*batches)))
+
+
+def _columns(*batches: Batch) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The same column of each batch, column by column."""
+    return zip(*batches, strict=True)
+
+
+class Reservoir:
+    """A uniform sample of all examples added, at most `capacity` of them (algorithm R, Vitter 1985).
+
+    Its draws depend on `seed` and on the order of the examples alone.
+    """
+
+    def __init__(self, capacity: int, seed: int) -> None:
+        self._capacity = capacity
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._rows: Batch | None = None
+        self._seen = 0
+
+    def __len__(self) -> int:
+        return min(self._seen, self._capacity)
+
+    def add(self, batch: Batch) -> None:
+        """Offer the examples of `batch` in order; each takes a free place or that of a random earlier one."""
+        if self._capacity == 0:
+            return
+        if self._rows is None:
+            self._rows = Batch(*(np.zeros((self._capacity, c.shape[1]), c.dtype) for c in batch))
+        number_B = np.arange(self._seen, self._seen + len(batch))
+        place_B = np.where(number_B < self._capacity, number_B, self._random.integers(0, number_B + 1))
+        kept_B = np.flatnonzero(place_B < self._capacity)
+        for stored, new in _columns(self._rows, batch):
+            # Row by row: of two examples for one place the later one holds.
+            for i in kept_B:
+                stored[place_B[i]] = new[i]
+        self._seen += len(batch)
+
+    def draw(self, count: int) -> Batch | None:
+        """`count` examples drawn with replacement; None while the reservoir is empty."""
+        if self._rows is None or count == 0:
+            return None
+        place_B = self._random.integers(0, len(self), count)
+        return Batch(*(column[place_B] for (column,) in _columns(self._rows)))
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The examples held."""
+        rows = self._rows
+        return {} if rows is None else {name: getattr(rows, name)[: len(self)] for name in Batch._fields}
+
+    def state(self) -> dict[str, Any]:
+        """What is not a tensor: the count of examples seen and the random state."""
+        return {"seen": self._seen, "random": self._random.bit_generator.state}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
+        """Take over what `tensors` and `state` gave."""
+        self._seen = state["seen"]
+        self._random.bit_generator.state = state["random"]
+        self._rows = None
+        if tensors:
+            self._rows = Batch(*(self._grown(tensors[name]) for name in Batch._fields))
+
+    def _grown(self, column: NDArray[Any]) -> NDArray[Any]:
+        grown = np.zeros((self._capacity, column.shape[1]), column.dtype)
+        grown[: len(column)] = column
+        return grown

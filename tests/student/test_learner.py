@@ -1,0 +1,223 @@
+"""The learner: what it must not see, must not lose, and must repeat bit for bit."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graft.errors import InvalidInputError
+from student.config import DistillationConfig
+from student.learner import Learner
+from student.manifest import Draft
+from student.numpy_model import NumpyStudent
+from student.versions import Registry
+
+Equal = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+def snapshot(learner: Learner) -> dict[str, Any]:
+    return {name: tensor.copy() for name, tensor in learner.tensors().items()}
+
+
+def shared(learner: Learner, arm: str) -> dict[str, Any]:
+    """The weights and optimizer rows that both arms have, of one arm."""
+    served = ("weights/embedding", "weights/trunk", "weights/tower", "weights/head", "adagrad")
+    return {
+        n.removeprefix(f"{arm}/"): t
+        for n, t in snapshot(learner).items()
+        if n.startswith(tuple(f"{arm}/{s}" for s in served))
+    }
+
+
+def test_both_arms_start_with_the_same_shared_weights(toy: Any, equal: Equal) -> None:
+    learner = Learner(toy.setup())
+    equal(shared(learner, "student"), shared(learner, "control"))
+
+
+def test_two_runs_over_one_log_give_the_same_bits(toy: Any, equal: Equal) -> None:
+    first, second = (toy.learnt(Learner(toy.setup()), toy.batches(12)) for _ in range(2))
+    equal(first.tensors(), second.tensors())
+    assert first.state() == second.state()
+
+
+def test_save_load_and_continue_equals_never_having_stopped(toy: Any, equal: Equal, tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    whole = toy.learnt(Learner(toy.setup()), toy.batches(20))
+    half = toy.learnt(Learner(toy.setup()), toy.batches(11))
+    version = registry.publish(draft(half), half.served_tensors(), half.tensors(), half.state()).version
+    _, tensors, state = registry.load_learner(version)
+    resumed = Learner(toy.setup())
+    resumed.restore(tensors, state)
+    equal(resumed.tensors(), half.tensors())
+    toy.learnt(resumed, toy.batches(9, first=88))
+    equal(resumed.tensors(), whole.tensors())
+    assert resumed.state() == whole.state()
+    assert resumed.evaluation.whole() == whole.evaluation.whole()
+    assert resumed.evaluation.recent() == whole.evaluation.recent()
+
+
+def test_an_untouched_learner_is_saved_and_restored(toy: Any, equal: Equal, tmp_path: Path) -> None:
+    new = Learner(toy.setup())
+    registry = Registry(tmp_path)
+    registry.publish(draft(new), new.served_tensors(), new.tensors(), new.state())
+    _, tensors, state = registry.load_learner("v000001")
+    restored = Learner(toy.setup())
+    restored.restore(tensors, state)
+    equal(toy.learnt(restored, toy.batches(3)).tensors(), toy.learnt(new, toy.batches(3)).tensors())
+
+
+def test_learning_leaves_its_inputs_as_they_were(toy: Any) -> None:
+    (batch,) = toy.batches(1)
+    logit_BT = toy.logits(batch)
+    before = copy.deepcopy(batch), logit_BT.copy()
+    Learner(toy.setup()).learn(batch, logit_BT)
+    assert batch == before[0]
+    assert logit_BT.tobytes() == before[1].tobytes()
+
+
+def test_a_cache_miss_trains_on_the_labels_alone(toy: Any, equal: Equal) -> None:
+    learner = Learner(toy.setup())
+    for batch in toy.batches(10):
+        learner.learn(batch, np.full((8, 3), np.nan, np.float32))
+    equal(shared(learner, "student"), shared(learner, "control"))
+    assert all(np.isfinite(tensor).all() for name, tensor in learner.tensors().items() if name.startswith("student/"))
+
+
+def test_logits_move_the_student_and_never_the_control(toy: Any, equal: Equal) -> None:
+    with_logits = toy.learnt(Learner(toy.setup()), toy.batches(10))
+    without = Learner(toy.setup())
+    for batch in toy.batches(10):
+        without.learn(batch, np.full((8, 3), np.nan, np.float32))
+    equal(shared(with_logits, "control"), shared(without, "control"))
+    moved = shared(with_logits, "student")["weights/trunk.0.weight"]
+    assert not np.array_equal(moved, shared(without, "student")["weights/trunk.0.weight"])
+
+
+def test_the_teacher_moves_no_served_head_in_the_first_step(toy: Any) -> None:
+    """The gradient of a served head comes from labels alone: from equal trunks both arms' heads take one equal step."""
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(1))
+    tensors = learner.tensors()
+    for name in ("head.like.weight", "head.like.bias", "head.rating.weight"):
+        assert tensors[f"student/weights/{name}"].tobytes() == tensors[f"control/weights/{name}"].tobytes()
+        assert np.any(tensors[f"student/weights/{name}"])
+
+
+def test_a_schedule_that_is_off_leaves_the_control(toy: Any, equal: Equal) -> None:
+    off = tuple(d.model_copy(update={"schedule": "off"}) for d in toy.distillation)
+    learner = toy.learnt(Learner(toy.setup(distillation=off)), toy.batches(10))
+    equal(shared(learner, "student"), shared(learner, "control"))
+
+
+def test_missing_labels_are_masked(toy: Any) -> None:
+    unlabelled = [e.model_copy(update={"labels": dict.fromkeys(e.labels)}) for e in toy.batches(1)[0]]
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(2))
+    before = snapshot(learner)
+    learner.learn(unlabelled, np.full((8, 3), np.nan, np.float32))
+    assert learner.evaluation.whole()["like"]["student"].count == 16
+    assert learner.tensors()["labels/count"].tolist() == before["labels/count"].tolist()
+    assert all(np.isfinite(t).all() for n, t in learner.tensors().items() if n.startswith(("student/", "control/")))
+
+
+def test_predictions_are_made_before_learning(toy: Any) -> None:
+    """Whatever the labels are, the first batch is predicted by the untrained model: AUC one half, log loss ln 2."""
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(1))
+    for arm in ("student", "control", "item_mean"):
+        metrics = learner.evaluation.whole()["like"][arm]
+        assert metrics.auc == 0.5
+        assert metrics.log_loss == pytest.approx(np.log(2))
+
+
+def test_the_teacher_is_counted_only_where_it_has_a_logit(toy: Any) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(4))
+    batches = toy.batches(4)
+    hits = sum(int(np.isfinite(toy.logits(batch)[:, 1]).sum()) for batch in batches)
+    whole = learner.evaluation.whole()
+    assert whole["like"]["teacher"].count == hits < whole["like"]["student"].count == 32
+    assert "teacher" not in whole["hidden"]
+
+
+def test_the_served_tensors_score_as_the_learner_predicts(toy: Any, tmp_path: Path) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(15))
+    registry = Registry(tmp_path)
+    registry.publish(draft(learner), learner.served_tensors(), learner.tensors(), learner.state())
+    manifest, tensors = registry.load_model("v000001")
+    features = toy.spec.encode(toy.spec.columns_of([e.features for e in toy.batches(1, first=500)[0]]))
+    scores = NumpyStudent(manifest, tensors).score(features)
+    assert list(scores) == ["like", "rating"]
+    expected_BK = learner.score(features)
+    assert scores["like"] == pytest.approx(1 / (1 + np.exp(-expected_BK[:, 0])), abs=1e-6)
+    assert scores["rating"] == pytest.approx(expected_BK[:, 2], abs=1e-5)
+
+
+def test_an_untrained_student_is_neutral(toy: Any) -> None:
+    features = toy.spec.encode(toy.spec.columns_of([e.features for e in toy.batches(1)[0]]))
+    assert not Learner(toy.setup()).score(features).any()
+
+
+def test_unseen_and_missing_ids_have_a_row_and_a_finite_score(toy: Any) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(5))
+    rows = [[99, 10**15, None, "never seen", 0.5], [None, None, None, None, None]]
+    score_BK = learner.score(toy.spec.encode(toy.spec.columns_of(rows)))
+    assert np.isfinite(score_BK).all()
+    assert score_BK[0, 0] != score_BK[1, 0]
+
+
+def test_memory_is_bounded(toy: Any) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(20))
+    sizes = {name: tensor.nbytes for name, tensor in learner.tensors().items()}
+    toy.learnt(learner, toy.batches(30, first=160))
+    after = {name: tensor.nbytes for name, tensor in learner.tensors().items()}
+    items = {name for name in after if name.startswith("item_mean/")}
+    assert {name: after[name] for name in after if name not in items} == {n: sizes[n] for n in sizes if n not in items}
+    assert len(learner.tensors()["reservoir/label_BK"]) == 50
+
+
+def test_an_example_of_another_feature_spec_is_refused(toy: Any) -> None:
+    (batch,) = toy.batches(1)
+    foreign = [*batch[:-1], batch[-1].model_copy(update={"spec_id": "0123456789abcdef"})]
+    learner = Learner(toy.setup())
+    with pytest.raises(
+        InvalidInputError, match=rf"example m7: spec_id must be {toy.spec.spec_id}, got 0123456789abcdef"
+    ):
+        learner.learn(foreign, toy.logits(foreign))
+    assert learner.examples == 0
+
+
+def test_an_example_without_a_tasks_label_is_refused(toy: Any) -> None:
+    example = toy.example(1).model_copy(update={"labels": {"like": 1.0}})
+    with pytest.raises(InvalidInputError, match="labels must have hidden, rating, got"):
+        Learner(toy.setup()).learn([example], toy.logits([example]))
+
+
+def test_the_state_is_json(toy: Any) -> None:
+    state = toy.learnt(Learner(toy.setup()), toy.batches(2)).state()
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_a_student_learns_a_teacher_that_knows_the_labels(toy: Any) -> None:
+    """A teacher task of its own tower moves the trunk: with the labels' own logits the arms part, both stay finite."""
+    own = (DistillationConfig(teacher_task="finish", weight=2.0),)
+    learner = Learner(toy.setup(distillation=own))
+    for batch in toy.batches(10):
+        logit_BT = np.array([[4.0 if e.labels["like"] else -4.0, 0, 0] for e in batch], np.float32)
+        learner.learn(batch, logit_BT)
+    assert np.isfinite(learner.tensors()["student/weights/teacher_tower.finish.weight"]).all()
+    assert not np.array_equal(
+        shared(learner, "student")["weights/trunk.1.bias"], shared(learner, "control")["weights/trunk.1.bias"]
+    )
+
+
+def draft(learner: Learner) -> Draft:
+    return Draft(
+        examples=learner.examples,
+        offsets={"0": learner.examples},
+        spec=learner.setup.spec,
+        tasks=list(learner.setup.tasks),
+        student=learner.setup.student,
+        teacher_version="t1",
+        metrics=learner.evaluation.whole(),
+    )
