@@ -27,7 +27,6 @@ _RULES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "string_too_short": lambda c: f"must have at least {c['min_length']} characters",
     "string_too_long": lambda c: f"must have at most {c['max_length']} characters",
     "too_short": lambda c: f"must have at least {c['min_length']} entries",
-    "value_error": lambda c: str(c["error"]),
 }
 
 
@@ -65,6 +64,8 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
         name = fault["ctx"]["discriminator"].strip("'")
         value = repr(fault["ctx"]["tag"]) if "tag" in fault["ctx"] else "nothing"
         return f"{place.key}.{name}: must be one of {', '.join(_tags(place.annotation, name))}, got {value}"
+    if kind == "value_error":  # raised by a validator of ours, whose text names the value
+        return f"{place.key}: {fault['ctx']['error']}"
     return f"{place.key}: {_rule(fault, place.annotation)}, got {fault['input']!r}"
 
 

@@ -103,7 +103,7 @@ def _reference_faults(project: Project) -> Iterator[str]:
 def _distillation_faults(project: Project) -> Iterator[str]:
     teacher_tasks = {task.name: task for task in project.teacher.tasks}
     student_kinds = {task.name: task.kind for task in project.tasks}
-    yield from _duplicates("distillation", [f"{d.teacher_task} -> {d.student_task}" for d in project.distillation])
+    yield from _duplicates("distillation.teacher_task", [row.teacher_task for row in project.distillation])
     for i, row in enumerate(project.distillation):
         key = f"distillation.{i}"
         if row.teacher_task not in teacher_tasks:
@@ -113,8 +113,6 @@ def _distillation_faults(project: Project) -> Iterator[str]:
             yield from _twin_faults(
                 f"{key}.student_task", row.student_task, student_kinds, "student task", teacher_task
             )
-        if row.schedule == "decay" and row.decay_examples == 0:
-            yield f"{key}.decay_examples: must be > 0 for schedule = 'decay', got 0"
 
 
 def _twin_faults(key: str, name: str, kinds: dict[str, Any], noun: str, twin: Any) -> Iterator[str]:

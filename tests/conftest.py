@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import prometheus_client  # noqa: F401 - before Feast's import, which else turns every metric into a file
 import pytest
 
 from graft.embedded import EmbeddedKafka, EmbeddedRedis

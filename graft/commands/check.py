@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from graft.commands.output import echo_json, json_option
 from graft.errors import ConfigurationError
-from graft.process import begin
+from graft.process import Process, begin
+
+if TYPE_CHECKING:
+    from graft.check import Summary
 
 
 @click.command
@@ -20,11 +24,8 @@ def check(project: Path | None, *, as_json: bool) -> None:
 
     Example: graft --project my-pair check
     """
-    from graft.check import check_project
-
-    process = begin(project)
     try:
-        summary = check_project(process.project, process.redis_url)
+        summary = _check(begin(project))
     except ConfigurationError as error:
         if as_json:
             echo_json({"faults": error.faults})
@@ -34,3 +35,10 @@ def check(project: Path | None, *, as_json: bool) -> None:
         echo_json(json.loads(summary.model_dump_json()))
     else:
         click.echo("\n".join(summary.lines()))
+
+
+def _check(process: Process) -> "Summary":
+    pair = process.project  # its faults come at once, before the seconds of Feast's import
+    from graft.check import check_project
+
+    return check_project(pair, process.redis_url)

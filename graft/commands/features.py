@@ -1,4 +1,4 @@
-"""``graft features apply`` and ``graft features materialize``."""
+"""``graft features apply`` and ``graft features materialize``. Faults come before the seconds of Feast's import."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,18 +34,19 @@ def apply(project: Path | None, *, as_json: bool) -> None:
 
     Example: graft features apply
     """
+    process = begin(project)
+    pair = process.project
     from features import store
 
-    process = begin(project)
-    spec = store.apply(process.project.repo, process.redis_url, process.project.features)
+    spec = store.apply(pair.repo, process.redis_url, pair.features)
     result = {
         "spec_id": spec.spec_id,
         "features": len(spec.features),
         "dense_columns": len(spec.dense_names),
         "categorical_columns": len(spec.categorical),
     }
-    line = "applied {features} features: {dense_columns} dense columns, {categorical_columns} categorical"
-    echo_result([f"{line} (spec {{spec_id}})".format(**result)], result, as_json=as_json)
+    columns = f"{len(spec.dense_names)} dense columns, {len(spec.categorical)} categorical"
+    echo_result([f"applied {len(spec.features)} features ({columns}) as spec {spec.spec_id}"], result, as_json=as_json)
 
 
 @features.command
@@ -59,8 +60,9 @@ def materialize(project: Path | None, until: datetime | None, *, as_json: bool) 
 
     Example: graft features materialize --until 2026-01-31T12:00:00Z
     """
+    process = begin(project)
+    pair = process.project
     from features import store
 
-    process = begin(project)
-    rows = store.materialize(process.project.repo, process.redis_url, process.project.features, until)
+    rows = store.materialize(pair.repo, process.redis_url, pair.features, until)
     echo_result([f"{view}: {count:,} rows" for view, count in rows.items()], rows, as_json=as_json)

@@ -56,18 +56,18 @@ def run(project: Path | None) -> None:
 
     Example: GRAFT_METRICS_PORT=9100 graft stream run
     """
+    process = begin(project)
+    pair, settings = process.project, process.settings
+    stop = process.run_until_stopped()
+    from features.spec_file import load_spec
+    from stream.run import run_stream
+
+    spec = load_spec(pair.repo)
+    # Last: Feast takes seconds, and from then on every library's deprecation warnings are shown.
     from features.aggregates import Aggregates
     from features.push import AggregatePusher
     from features.reader import OnlineReader
-    from features.spec_file import load_spec
-    from stream.run import run_stream
-    from stream.topics import ensure_topics
 
-    process = begin(project)
-    stop = process.run_until_stopped()
-    pair, settings = process.project, process.settings
-    ensure_topics(settings.kafka, pair.stream, pair.topics)
-    spec = load_spec(pair.repo)
     run_stream(
         settings.kafka,
         pair.stream,

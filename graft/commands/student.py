@@ -19,6 +19,39 @@ def student() -> None:
 
 
 @student.command
+@click.pass_obj
+def train(project: Path | None) -> None:
+    """Learn from the stream of examples until stopped (SIGTERM or Ctrl-C), and publish versions on the way.
+
+    Goes on from the newest version in GRAFT_VERSIONS. One learner per folder.
+
+    Example: GRAFT_METRICS_PORT=9102 graft student train
+    """
+    process = begin(project)
+    pair, settings = process.project, process.settings
+    stop = process.run_until_stopped()
+    from features.spec_file import load_spec
+    from graft.commands.teacher import open_cache
+    from stream.examples import ExampleReader
+    from stream.topics import ensure_topics
+    from student.setup import LearnerSetup
+    from student.train import run_training
+    from student.versions import Registry
+
+    ensure_topics(settings.kafka, pair.stream, pair.topics)
+    tasks, teacher_tasks = tuple(pair.tasks), tuple(pair.teacher.tasks)
+    run_training(
+        setup=LearnerSetup(load_spec(pair.repo), tasks, tuple(pair.distillation), teacher_tasks, pair.student),
+        publish=pair.publish,
+        teacher_version=pair.teacher.version,
+        registry=Registry(settings.versions),
+        cache=open_cache(process),
+        open_source=lambda offsets: ExampleReader(settings.kafka, pair.topics, offsets),
+        stop=stop,
+    )
+
+
+@student.command
 @click.option("--host", help="Where to listen; overrides GRAFT_HTTP_HOST.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Overrides GRAFT_HTTP_PORT.")
 @click.pass_obj

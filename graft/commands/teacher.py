@@ -43,9 +43,8 @@ def run(project: Path | None) -> None:
 
     Example: GRAFT_METRICS_PORT=9101 graft teacher run
     """
-    from stream.requests import TeacherRequestReader
-
     from features.spec_file import load_spec
+    from stream.requests import TeacherRequestReader
     from stream.topics import ensure_topics
     from teacher_cache.batch_scorer import run_batch_scorer
     from teacher_cache.domain_map import DomainMap
@@ -59,7 +58,7 @@ def run(project: Path | None) -> None:
     model = load_teacher(pair.teacher, pair.folder)
     domain_map = DomainMap(pair.teacher, pair.folder, model, spec)
     with closing(TeacherRequestReader(settings.kafka, pair.topics, settings.instance)) as reader:
-        run_batch_scorer(reader, model, domain_map, _cache(process), spec, pair.teacher, stop)
+        run_batch_scorer(reader, model, domain_map, open_cache(process), spec, pair.teacher, stop)
 
 
 @teacher.command
@@ -94,7 +93,7 @@ def backfill(project: Path | None, since: int | None, events: Path | None, *, dr
     scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
     requests = _requests_of_file(process, spec, events) if events else _requests_since(process, since or 0)
     with progress("backfill") as advance:
-        report = fill(requests, scorer, _cache(process), pair.teacher.batch_rows, progress=advance, dry_run=dry_run)
+        report = fill(requests, scorer, open_cache(process), pair.teacher.batch_rows, progress=advance, dry_run=dry_run)
     verb = "would put" if dry_run else "put"
     line = (
         f"{verb} the logits of {report.pairs:,} pairs in {report.seconds:.1f} s; {report.defaulted_share:.0%} of the "
@@ -103,7 +102,8 @@ def backfill(project: Path | None, since: int | None, events: Path | None, *, dr
     echo_result([line], report._asdict(), as_json=as_json)
 
 
-def _cache(process: Process) -> "LogitCache":
+def open_cache(process: Process) -> "LogitCache":
+    """The cache of the project's teacher: batch scorer, backfill and learner share it."""
     from teacher_cache.cache import LogitCache
 
     config = process.project.teacher
@@ -118,9 +118,8 @@ def _requests_since(process: Process, seconds: int) -> "Iterator[TeacherRequest]
 
 
 def _requests_of_file(process: Process, spec: "FeatureSpec", events: Path) -> "Iterator[TeacherRequest]":
-    from stream.replay import impressions_of
-
     from features.reader import OnlineReader
+    from stream.replay import impressions_of
     from teacher_cache.backfill import requests_of_impressions
 
     reader = OnlineReader(spec, process.redis_url)

@@ -126,7 +126,7 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
         (
             'student_task = "like"',
             'schedule = "decay"',
-            "distillation.0.decay_examples: must be > 0 for schedule = 'decay', got 0",
+            "distillation.0: decay_examples must be at least 1 for schedule 'decay', got 0",
         ),
         (
             "mean(like)",

@@ -1,0 +1,76 @@
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from graft.errors import ConfigurationError
+from graft.project import load_project
+
+_REDIS = "redis://localhost:6379/0"
+
+
+def _break(folder: Path, *replacements: tuple[str, str]) -> None:
+    path = folder / "graft.toml"
+    text = path.read_text()
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def _check(folder: Path) -> Sequence[str]:
+    from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
+
+    with pytest.raises(ConfigurationError) as caught:
+        check_project(load_project(folder), _REDIS)
+    return caught.value.faults
+
+
+def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
+    from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
+
+    summary = check_project(load_project(sound_project), _REDIS)
+    assert (summary.dense_columns, summary.categorical_columns) == (1, 2)
+    assert (summary.teacher_inputs, summary.teacher_inputs_defaulted, summary.defaulted_share) == (2, 1, 0.5)
+    scales = "gradient scale 2, label scale 1"
+    assert summary.lines() == [
+        "project tiny is sound",
+        "  task like: binary, window 60 s",
+        "  student: 1 dense columns, 2 categorical (0 features pass through to the teacher alone)",
+        "  teacher t1: 2 inputs, 1 mapped, 1 defaulted (50%)",
+        f"  distillation: teacher task like through an auxiliary head of like, weight 1, {scales}, constant",
+    ]
+
+
+def test_faults_of_features_and_teacher_come_at_once(sound_project: Path) -> None:
+    _break(sound_project, ('"users:age"]', '"users:aeg", "cars:speed"]'), ('output = "logit"', 'output = "lgoit"'))
+    faults = _check(sound_project)
+    assert any("'aeg'" in fault for fault in faults)
+    assert any("'cars'" in fault for fault in faults)
+    assert any("lgoit" in fault for fault in faults)
+
+
+def test_faults_of_the_domain_map_come_at_once(sound_project: Path) -> None:
+    _break(
+        sound_project,
+        ("[teacher.inputs.history]", "[teacher.inputs.histroy]"),
+        ('feature = "users:age"', 'feature = "users:height"'),
+    )
+    faults = _check(sound_project)
+    assert any("histroy" in fault for fault in faults)
+    assert any("history" in fault for fault in faults)
+    assert any("users:height" in fault for fault in faults)
+
+
+def test_the_command_lists_the_faults_of_a_broken_project_as_json(sound_project: Path) -> None:
+    _break(sound_project, ('"users:age"]', '"users:aeg"]'), ("teacher.onnx", "taecher.onnx"))
+    command = [sys.executable, "-m", "graft", "--project", str(sound_project), "check", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    faults = json.loads(done.stdout)["faults"]
+    assert done.returncode == 2
+    assert any("'aeg'" in fault for fault in faults)
+    assert any("taecher.onnx" in fault for fault in faults)
+    assert "Traceback" not in done.stderr
