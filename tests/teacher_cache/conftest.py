@@ -59,11 +59,28 @@ CONFIG: dict[str, Any] = {
     "every_seconds": 0.05,
     "batch_rows": 4,
 }
+
+
+def _stored(source: Any, name: str, role: Any, dtype: Any, default: Any, value_type: str) -> Feature:
+    """A feature `view:feature` that Feast stores."""
+    view, feature = name.split(":")
+    return Feature(
+        name=name,
+        source=source,
+        role=role,
+        dtype=dtype,
+        default=default,
+        view=view,
+        feature=feature,
+        value_type=value_type,
+    )
+
+
 FEATURES = (
-    Feature(name="users:age", source="user", role="dense", dtype="int", default=0),
-    Feature(name="users:job", source="user", role="categorical", dtype="str", default=""),
-    Feature(name="items:vector", source="item", role="embedding", dtype="float_list", default=[0.0, 0.0, 0.0]),
-    Feature(name="items:year", source="item", role="dense", dtype="float", default=0.0),
+    _stored("user", "users:age", "dense", "int", 0, "INT64"),
+    _stored("user", "users:job", "categorical", "str", "", "STRING"),
+    _stored("item", "items:vector", "embedding", "float_list", [0.0, 0.0, 0.0], "FLOAT_LIST"),
+    _stored("item", "items:year", "dense", "float", 0.0, "FLOAT"),
     Feature(name="item_id", source="item_id", role="categorical", dtype="int", default=None),
 )
 

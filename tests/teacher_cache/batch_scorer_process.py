@@ -1,0 +1,38 @@
+"""A batch scorer that dies by kill -9 at its first commit.
+
+`python batch_scorer_process.py FOLDER BOOTSTRAP PREFIX REDIS_URL`; FOLDER has teacher.onnx, config.json and spec.json.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from features.spec import FeatureSpec
+from graft.telemetry import StopSignal
+from stream.config import Topics
+from stream.requests import TeacherRequestReader
+from teacher_cache.batch_scorer import run_batch_scorer
+from teacher_cache.cache import LogitCache
+from teacher_cache.config import TeacherConfig
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.teacher import load_teacher
+
+
+class _DiesAtCommit(TeacherRequestReader):
+    def commit(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(folder: Path, bootstrap: str, prefix: str, redis_url: str) -> None:
+    config = TeacherConfig.model_validate_json((folder / "config.json").read_text())
+    spec = FeatureSpec.model_validate_json((folder / "spec.json").read_text())
+    teacher = load_teacher(config, folder)
+    domain_map = DomainMap(config, folder, teacher, spec)
+    cache = LogitCache(redis_url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
+    reader = _DiesAtCommit(bootstrap, Topics(prefix=prefix), "scorer-0")
+    run_batch_scorer(reader, teacher, domain_map, cache, spec, config, StopSignal())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

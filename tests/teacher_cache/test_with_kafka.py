@@ -1,0 +1,146 @@
+"""The batch scorer and the backfill on a real broker and a real Redis."""
+
+import json
+import signal
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.reader import OnlineReader
+from graft.child import start_child
+from graft.telemetry import StopSignal
+from stream import connection
+from stream.config import StreamConfig, Topics
+from stream.event_file import impressions_of
+from stream.groups import TEACHER_GROUP, lag
+from stream.requests import TeacherRequestReader, requests_since
+from stream.topics import ensure_topics
+from teacher_cache.backfill import backfill, requests_of_impressions
+from teacher_cache.batch_scorer import run_batch_scorer
+from teacher_cache.cache import LogitCache
+
+SCORER_THAT_DIES = Path(__file__).with_name("batch_scorer_process.py")
+
+
+@pytest.fixture
+def topics(kafka, topic_prefix):
+    """This test's topics, with two partitions."""
+    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix, partitions=2), Topics(prefix=topic_prefix))
+    return Topics(prefix=topic_prefix)
+
+
+@pytest.fixture
+def send(kafka, topics):
+    """Writes teacher requests to the topic."""
+
+    def send_all(requests):
+        with closing(connection.producer(kafka)) as producer:
+            for request in requests:
+                key = request.impression_id.encode()
+                producer.send(topics.teacher_requests, request.model_dump_json().encode(), key)
+            producer.flush()
+
+    return send_all
+
+
+@pytest.fixture
+def cache(redis_url):
+    cache = LogitCache(redis_url, "t1", ("finish", "rating"), 100)
+    yield cache
+    cache.close()
+
+
+@pytest.fixture
+def run_until_committed(kafka, topics, teacher, domain_map, cache, spec, config):
+    """Runs the batch scorer with a real reader until everything in the topic is committed."""
+
+    def run():
+        stop = StopSignal()
+        watcher = threading.Thread(target=_stop_when_committed, args=(kafka, topics, stop))
+        watcher.start()
+        with closing(TeacherRequestReader(kafka, topics, "scorer-0")) as reader:
+            run_batch_scorer(reader, teacher, domain_map, cache, spec, config, stop)
+        watcher.join()
+
+    return run
+
+
+@pytest.fixture
+def run_scorer_that_dies(kafka, topics, redis_url, teacher, config, spec, tmp_path):
+    """Runs a batch scorer process up to its first commit; its exit code."""
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+
+    def run():
+        argv = [sys.executable, str(SCORER_THAT_DIES), str(tmp_path), kafka, topics.prefix, redis_url]
+        return start_child(argv).wait(60)
+
+    return run
+
+
+def _stop_when_committed(bootstrap, topics, stop):
+    with closing(connection.admin(bootstrap)) as admin:
+        deadline = time.monotonic() + 30
+        while lag(admin, topics, TEACHER_GROUP).records and time.monotonic() < deadline:
+            stop.wait(0.1)
+    stop.set()
+
+
+def _committed_lag(bootstrap, topics):
+    with closing(connection.admin(bootstrap)) as admin:
+        return lag(admin, topics, TEACHER_GROUP).records
+
+
+def test_what_waits_in_kafka_gets_its_logits_and_is_committed(
+    kafka, topics, send, run_until_committed, cache, request_of
+):
+    send(request_of(n, user_id=n % 3) for n in range(50))
+    run_until_committed()
+    assert cache.get([n % 3 for n in range(50)], list(range(50))).logit_BT.tolist() == [
+        [18.0 + n, 4.5] for n in range(50)
+    ]
+    assert _committed_lag(kafka, topics) == 0
+
+
+def test_a_scorer_killed_before_its_commit_has_put_its_logits_and_its_successor_starts_again(
+    kafka, topics, send, run_scorer_that_dies, run_until_committed, cache, request_of
+):
+    send(request_of(n) for n in range(10))
+    assert run_scorer_that_dies() == -signal.SIGKILL
+    scored = np.isfinite(cache.get([1] * 10, list(range(10))).logit_BT[:, 0]).sum()
+    assert 1 <= scored <= 4  # one batch
+    assert _committed_lag(kafka, topics) == 10
+    run_until_committed()
+    assert cache.get([1] * 10, list(range(10))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
+    assert _committed_lag(kafka, topics) == 0
+
+
+def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(kafka, topics, send, cache, scorer, request_of):
+    send(request_of(n) for n in range(4))
+    time.sleep(0.02)  # the boundary between two milliseconds of the broker's clock
+    since_ms = time.time_ns() // 1_000_000
+    send(request_of(n) for n in range(4, 10))
+    report = backfill(requests_since(kafka, topics, since_ms), scorer, cache, 4, progress=lambda _done, _total: None)
+    assert report.pairs == 6
+    assert np.isfinite(cache.get([1] * 10, list(range(10))).logit_BT[:, 0]).tolist() == [False] * 4 + [True] * 6
+    assert _committed_lag(kafka, topics) == 10
+
+
+def test_a_backfill_of_an_event_file_reads_features_now_and_skips_what_is_no_impression(
+    redis_url, cache, scorer, spec, tmp_path
+):
+    events = tmp_path / "events.jsonl"
+    impression = {"type": "impression", "user_id": 1, "event_time_ms": 1, "context": {}}
+    feedback = {"type": "feedback", "impression_id": "i1", "task": "like", "value": 1, "event_time_ms": 2}
+    lines = [impression | {"impression_id": f"i{n}", "item_id": n} for n in range(3)] + [feedback]
+    events.write_text("\n".join(json.dumps(line) for line in lines))
+    with closing(OnlineReader(spec, redis_url)) as reader:
+        requests = requests_of_impressions(impressions_of(events), reader, spec, 2)
+        report = backfill(requests, scorer, cache, 2, progress=lambda _done, _total: None)
+    assert (report.pairs, report.fallback_share) == (3, 1.0)
+    assert cache.get([1], [2]).logit_BT.tolist() == [[7.0, 4.0]]
