@@ -3,6 +3,7 @@
 Idempotent: run it again after a failure. It may run beside the batch scorer; the last one to put a pair holds.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -11,12 +12,13 @@ from typing import NamedTuple, Protocol, TypeVar
 from features.spec import FeatureSpec, Value
 from stream.events import ContextValue, EntityId, Impression, TeacherRequest
 from teacher_cache.cache import LogitCache
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.request_scorer import RequestScorer, ScoredRows
 
 Progress = Callable[[int, int | None], None]
 """Called with the rows done and their total, None when it is not known."""
 
 _Row = TypeVar("_Row")
+_LOG = logging.getLogger(__name__)
 
 
 class FeatureReader(Protocol):
@@ -35,12 +37,14 @@ class BackfillReport(NamedTuple):
     """What a backfill put (with `dry_run`: would put) into the cache.
 
     `pairs` are distinct ones; `defaulted_share` is of the teacher's inputs, `fallback_share` of the mapped values.
+    `left_out` rows were written with another feature spec, or the teacher cannot score them.
     """
 
     pairs: int
     seconds: float
     defaulted_share: float
     fallback_share: float
+    left_out: int
 
 
 def backfill(
@@ -57,22 +61,45 @@ def backfill(
 
     Memory holds one batch and a 64-bit hash of each pair, for their count. ServiceUnavailableError: Redis is away.
     """
-    started = time.monotonic()
-    pairs: set[int] = set()
-    rows = done = 0
-    fallen_back = 0.0
+    count = _Count()
+    done = 0
     for batch in _batches(requests, batch_rows):
-        scored = scorer.score(_last_of_each_pair(batch))
-        if scored is not None:
-            if not dry_run:
-                cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, time.time_ns() // 1_000_000)
-            pairs.update(hash((str(u), str(i))) for u, i in zip(scored.user_ids, scored.item_ids, strict=True))
-            rows += len(scored.user_ids)
-            fallen_back += scored.fallback_share * len(scored.user_ids)
+        usable = [request for request in batch if scorer.describes(request)]
+        rows = _last_of_each_pair(usable)
+        scored = scorer.score(rows)
+        if scored is not None and not dry_run:
+            cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, time.time_ns() // 1_000_000)
+        count.add(scored, left_out=len(batch) - len(usable) + len(rows) - (len(scored.user_ids) if scored else 0))
         done += len(batch)
         progress(done, total)
-    seconds = time.monotonic() - started
-    return BackfillReport(len(pairs), seconds, scorer.defaulted_share, fallen_back / max(1, rows))
+    if count.left_out:
+        _LOG.warning("left out rows=%d of another feature spec, or that the teacher cannot score", count.left_out)
+    return count.report(scorer.defaulted_share)
+
+
+class _Count:
+    """What was done so far."""
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._started = time.monotonic()
+        self._pairs: set[int] = set()
+        self._rows = 0
+        self._fallen_back = 0.0
+
+    def add(self, scored: ScoredRows | None, left_out: int) -> None:
+        self.left_out += left_out
+        if scored is None:
+            return
+        ids = zip(scored.user_ids, scored.item_ids, strict=True)
+        self._pairs.update(hash((str(user_id), str(item_id))) for user_id, item_id in ids)
+        self._rows += len(scored.user_ids)
+        self._fallen_back += scored.fallback_share * len(scored.user_ids)
+
+    def report(self, defaulted_share: float) -> BackfillReport:
+        fallback_share = self._fallen_back / max(1, self._rows)
+        seconds = time.monotonic() - self._started
+        return BackfillReport(len(self._pairs), seconds, defaulted_share, fallback_share, self.left_out)
 
 
 def requests_of_impressions(

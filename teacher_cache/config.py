@@ -1,4 +1,8 @@
-"""Where the teacher is and how target features feed it: the `[teacher]` table of graft.toml."""
+"""Where the teacher is and how target features feed it: the `[teacher]` table of graft.toml.
+
+Every input has a `default` in the teacher's own values: for a row whose feature is missing, unknown to the lookup table
+or beyond the tensor's type. A scalar fills an input that takes n elements.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,7 +32,10 @@ class FeatureInput(_Input):
 
 
 class LookupInput(_Input):
-    """A target feature's value looked up in a table: inline, or a JSON object in a file of the project folder."""
+    """A target feature's value looked up in a table: inline, or a JSON object in a file of the project folder.
+
+    The feature is a text or an integer; an integer's key is its decimal digits.
+    """
 
     kind: Literal["lookup"] = "lookup"
     feature: str
@@ -48,7 +55,7 @@ class BucketInput(_Input):
 
 
 class LinearInput(_Input):
-    """`multiply * x + add` of a number."""
+    """`multiply * x + add` of a number. An integer input takes an integer feature and whole factors only."""
 
     kind: Literal["linear"] = "linear"
     feature: str

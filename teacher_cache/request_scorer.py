@@ -67,9 +67,13 @@ class RequestScorer:
             float(mapped.fallback_share_B.mean()),
         )
 
+    def describes(self, request: TeacherRequest) -> bool:
+        """Whether the request was written with this scorer's feature spec."""
+        return request.spec_id == self._spec.spec_id
+
     def _check_spec(self, requests: Sequence[TeacherRequest]) -> None:
         for request in requests:
-            if request.spec_id != self._spec.spec_id:
+            if not self.describes(request):
                 fault = (
                     f"teacher request of impression {request.impression_id} was written with feature spec "
                     f"{request.spec_id}, this process reads spec {self._spec.spec_id}; run 'graft features apply' and "

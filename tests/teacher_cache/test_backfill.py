@@ -53,6 +53,19 @@ def test_a_dry_run_reports_the_same_and_puts_nothing(scorer, cache, request_of):
     assert backfill(rows, scorer, cache, 4, progress=_nothing)[2:] == dry[2:]
 
 
+def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_out_and_counted(
+    scorer, cache, request_of, caplog
+):
+    broken = request_of(3, features=[20, "", [3e38, 3e38, 0.0], 5.0, 3])
+    rows = [request_of(1), request_of(2, spec_id="0123456789abcdef"), broken, request_of(4)]
+    report = backfill(rows, scorer, cache, 2, progress=_nothing)
+    assert (report.pairs, report.left_out) == (2, 2)
+    assert np.isfinite(cache.get([1] * 4, [1, 2, 3, 4]).logit_BT[:, 0]).tolist() == [True, False, False, True]
+    assert (
+        caplog.records[-1].getMessage() == "left out rows=2 of another feature spec, or that the teacher cannot score"
+    )
+
+
 def test_no_history_is_no_pair(scorer, cache):
     report = backfill([], scorer, cache, 4, progress=_nothing)
     assert (report.pairs, report.defaulted_share, report.fallback_share) == (0, 0.25, 0.0)
