@@ -4,14 +4,15 @@ from typing import NamedTuple
 
 from stream.topics import TopicLimits
 
-LIMITS = TopicLimits(retention_bytes=4 * 2**20, segment_bytes=2**20)
+LIMITS = TopicLimits(retention_bytes=6 * 2**20, segment_bytes=2**20)
 """What the embedded broker keeps of each topic. It rewrites all it keeps once a second: 20 MB cost a quarter of a core.
 
-A record has at most 1 kB. What is kept, 3 MiB at least (whole segments go), must hold all that anyone still reads:
-the replay waits while a group is MAX_LAG = 2,000 records behind, 2 MB; and a killed learner begins again at its last
-version, 3 s x 600 examples/s x 0.6 kB = 1.1 MB before what it had committed.
+What is kept, 5 MiB at least (whole segments go), must hold all that anyone still reads. The replay waits while a group
+is MAX_LAG = 4,000 records behind what it has committed, which for the learner is where its last version ends; what is
+on its way through the join by then adds 1,500 examples. 5,500 examples of 0.7 kB are 3.9 MB.
 """
-MAX_LAG = 2_000
+MAX_LAG = 4_000
+"""Above what a learner is behind when it publishes: 3 s x 730 examples/s."""
 
 
 class Plan(NamedTuple):

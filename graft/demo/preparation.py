@@ -3,10 +3,12 @@
 import os
 import shlex
 import subprocess
+import sys
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rich.console import Console
 
@@ -17,6 +19,8 @@ from graft.demo.processes import graft_argv, log_tail
 from graft.demo.toml_table import with_values
 from graft.errors import GraftError
 from graft.project import FILE_NAME
+
+T = TypeVar("T")
 
 
 class Command(NamedTuple):
@@ -54,25 +58,43 @@ PREPARE_FEATURES = [
 
 
 def run_command(command: Command, console: Console, folder: Path, environment: Mapping[str, str], log: Path) -> None:
-    """Run it in `folder` to its end; GraftError with the end of its log when it fails."""
+    """Run it in `folder` to its end, and show what it says; GraftError, with the end of its log, when it fails."""
     console.print(f"$ {command}", highlight=False, markup=False)
     began = time.monotonic()
     env = {**os.environ, **environment}
     if command.shows_progress:
-        code = _wait(start_child(graft_argv(command.arguments), env=env, cwd=folder))
-        if code:
-            raise GraftError(f"{command} ended with code {code}; see above")
-        return
-    with log.open("ab") as file, console.status(f"{command} ..."):
-        code = _wait(start_child(graft_argv(command.arguments), env=env, stdout=file, stderr=file, cwd=folder))
-    if code:
-        raise GraftError(f"{command} ended with code {code}; the end of {log}:\n{log_tail(log)}")
-    console.print(f"  done in {time.monotonic() - began:.0f} s", highlight=False)
+        _run_openly(command, folder, env)
+    else:
+        with console.status(f"{command} ..."):
+            said = _run_quietly(command, folder, env, log)
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  {time.monotonic() - began:.0f} s", highlight=False)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
+def _run_openly(command: Command, folder: Path, environment: Mapping[str, str]) -> None:
+    """Let it write to the terminal, all of it to our standard error."""
+    process = start_child(graft_argv(command.arguments), env=environment, stdout=sys.stderr.fileno(), cwd=folder)
+    if _finished(process, process.wait):
+        raise GraftError(f"{command} ended with code {process.returncode}; see above")
+
+
+def _run_quietly(command: Command, folder: Path, environment: Mapping[str, str], log: Path) -> str:
+    """What it wrote to its standard output, each line indented; the rest goes to the log."""
+    with log.open("ab") as file:
+        process = start_child(
+            graft_argv(command.arguments), env=environment, stdout=subprocess.PIPE, stderr=file, cwd=folder
+        )
+        with process:
+            said, _ = _finished(process, process.communicate)
+    if process.returncode:
+        raise GraftError(f"{command} ended with code {process.returncode}; the end of {log}:\n{log_tail(log)}")
+    return textwrap.indent(said.decode().rstrip(), "  ")
+
+
+def _finished(process: subprocess.Popen[bytes], wait: Callable[[], T]) -> T:
+    """What `wait` gives; whatever ends the waiting early, such as Ctrl-C, ends the process too."""
     try:
-        return process.wait()
+        return wait()
     except BaseException:
         stop_child(process)
         raise

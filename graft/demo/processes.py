@@ -87,7 +87,7 @@ class Supervisor:
     """Keeps the stages running; a context manager that ends all of them, the first started first."""
 
     def __init__(self, log_folder: Path) -> None:
-        self._log_folder = log_folder
+        self.log_folder = log_folder
         self._stages: dict[str, RunningStage] = {}
         self._ended_restarts: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ class Supervisor:
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
-        self._log_folder.mkdir(parents=True, exist_ok=True)
+        self.log_folder.mkdir(parents=True, exist_ok=True)
         self._watcher.start()
         return self
 
@@ -109,7 +109,7 @@ class Supervisor:
 
     def start(self, stage: Stage, argv: Sequence[str] | None = None) -> RunningStage:
         """Start a stage and watch it from now on; `argv` defaults to ``graft ARGUMENTS``."""
-        running = RunningStage(stage, argv or graft_argv(stage.arguments), self._log_folder / f"{stage.name}.log")
+        running = RunningStage(stage, argv or graft_argv(stage.arguments), self.log_folder / f"{stage.name}.log")
         with self._lock:
             self._stages[stage.name] = running
         return running

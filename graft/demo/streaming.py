@@ -18,10 +18,12 @@ from graft.demo.stages import LEARNER, REPLAY, STREAM, TEACHER, choose_ports, pa
 from graft.demo.summary import Joined
 from graft.demo.watch import Watch
 from graft.demo.witness import Witness
+from graft.errors import GraftError
 from graft.project import Project
 from student.versions import Registry
 
 _LOOK_SECONDS = 0.5
+_START_SECONDS = 60.0  # Feast's import takes 5 s alone, and 15 s where all stages start at once on one core
 _STALLED_SECONDS = 90.0  # longer than a stage takes to restart and to take up its work, on a busy machine
 _READ_TO_END_SECONDS = 5.0
 _LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a second
@@ -62,19 +64,21 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         started_at=started_at,
     )
     witness = Witness(setting.environment["GRAFT_KAFKA"], setting.project.topics)
-    with Supervisor(setting.logs) as supervisor, witness, client, Screen(console) as screen:
+    with Supervisor(setting.logs) as supervisor, witness, client:
         for stage in path_stages(setting.environment, ports):
             supervisor.start(stage)
-        supervisor.start(replay_stage(setting.environment, setting.project.folder, plan))
         tasks = binary_tasks(setting.project.tasks)
         watch = Watch(ports, events, witness.count, client, supervisor, tasks, started_at)
-        _watch_until_through(watch, supervisor, witness, screen, setting.project.student.micro_batch)
-        for name in (STREAM, TEACHER, LEARNER):
-            supervisor.stop(name)
-        witness.read_to_end(_READ_TO_END_SECONDS)
-        _await_last_swap(client, Registry(setting.versions))
-        client.stop()
-        screen.show(watch.look())
+        _await_start(watch, supervisor, console)
+        supervisor.start(replay_stage(setting.environment, setting.project.folder, plan))
+        with Screen(console) as screen:
+            _watch_until_through(watch, supervisor, witness, screen, setting.project.student.micro_batch)
+            for name in (STREAM, TEACHER, LEARNER):
+                supervisor.stop(name)
+            witness.read_to_end(_READ_TO_END_SECONDS)
+            _await_last_swap(client, Registry(setting.versions))
+            client.stop()
+            screen.show(watch.look())
     return Outcome(
         joined=witness.count.joined(events.impression_ids),
         answers=client.answers,
@@ -83,6 +87,19 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         dead_letters=watch.dead_letters,
         restarts=supervisor.restarts(),
     )
+
+
+def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None:
+    """Return when all are at work: what comes before they read could outgrow the embedded broker's topics."""
+    deadline = time.monotonic() + _START_SECONDS
+    with console.status("the stages start ..."):
+        while not watch.is_up():
+            supervisor.check()
+            if time.monotonic() > deadline:
+                raise GraftError(
+                    f"not every stage answered within {_START_SECONDS:.0f} s; see what they say in {supervisor.log_folder}"
+                )
+            time.sleep(_LOOK_SECONDS)
 
 
 def _watch_until_through(

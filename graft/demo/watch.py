@@ -62,6 +62,13 @@ class Watch:
         """Grows while anything moves."""
         return self._count.examples, self.learned
 
+    def is_up(self) -> bool:
+        """Whether the processes read their topics, but for the stream, for which the replay waits by itself."""
+        self._refresh()
+        teacher_reads = self._metrics[TEACHER].gauge("graft_teacher_lag_records") is not None
+        has_version = self._metrics[LEARNER].gauge("graft_student_version") or 0
+        return teacher_reads and has_version > 0 and len(self._client.answers) > 0
+
     def is_through(self, micro_batch: int) -> bool:
         """Whether all impressions became examples and no whole micro-batch waits for the learner."""
         sent = len(self._events.impression_ids)
@@ -69,8 +76,7 @@ class Watch:
 
     def look(self) -> View:
         """Read every stage's metrics again."""
-        for metrics in self._metrics.values():
-            metrics.refresh()
+        self._refresh()
         seconds = time.monotonic() - self._started_at
         self.hits.append(self._hit_rate(seconds))
         events_per_second, requests_per_second = self._rates(seconds)
@@ -94,6 +100,10 @@ class Watch:
             p99_ms=percentile_ms(latest, 0.99),
             restarts=sum(self._supervisor.restarts().values()),
         )
+
+    def _refresh(self) -> None:
+        for metrics in self._metrics.values():
+            metrics.refresh()
 
     def _hit_rate(self, seconds: float) -> HitRate:
         logits = "graft_student_logits_total"
