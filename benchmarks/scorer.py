@@ -290,7 +290,7 @@ async def columns_of(redis_url: str, body: bytes) -> dict[str, Any]:
 
 def stages(redis_url: str, student: NumpyStudent, limit_seconds: float) -> dict[str, Times]:
     columns = asyncio.run(columns_of(redis_url, bodies(1)[0]))
-    batch, contract = SPEC.encode(columns), RequestContract(SPEC)
+    batch, contract = SPEC.encode(columns, ROWS), RequestContract(SPEC)
     scores = student.score(batch)
 
     def reply(_: bytes) -> bytes:
@@ -300,7 +300,7 @@ def stages(redis_url: str, student: NumpyStudent, limit_seconds: float) -> dict[
     return {
         "parse and validate the body": timed(contract.parse, limit_seconds),
         "read features: Redis and decoding": asyncio.run(read_times(redis_url, limit_seconds)),
-        "encode": timed(lambda _: SPEC.encode(columns), limit_seconds),
+        "encode": timed(lambda _: SPEC.encode(columns, ROWS), limit_seconds),
         "forward (numpy)": timed(lambda _: student.score(batch), limit_seconds),
         "write the reply as JSON": timed(reply, limit_seconds),
     }

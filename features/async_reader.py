@@ -40,6 +40,7 @@ class AsyncOnlineReader:
     ) -> tuple[Columns, bool]:
         """Columns of one row per item, and whether they are degraded: Redis did not answer, all stored values None.
 
+        The user's and the context's columns have the one value that all rows share, which `FeatureSpec.encode` spreads.
         Never raises for Redis' sake. The first read waits for the connection, within the same time limit.
         """
         query = self._lookup.query([user_id], item_ids)

@@ -18,11 +18,11 @@ Reply = Sequence[bytes | None]
 
 
 class Query(NamedTuple):
-    """The distinct entities of B rows, and where each row finds its own."""
+    """The distinct entities of B rows, and where each row finds its own; one row where all rows share it."""
 
     users: list[EntityId | None]
-    items: list[EntityId | None]
     user_rows_B: list[int]
+    items: list[EntityId | None]
     item_rows_B: list[int]
 
 
@@ -38,11 +38,7 @@ class Lookup:
 
     def query(self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId]) -> Query:
         """The distinct entities of B rows; a single user id stands for all rows."""
-        users, user_rows = _distinct(user_ids, self._spec.user_id_type)
-        items, item_rows = _distinct(item_ids, self._spec.item_id_type)
-        if len(user_rows) == 1:
-            user_rows *= len(item_rows)
-        return Query(users, items, user_rows, item_rows)
+        return Query(*_distinct(user_ids, self._spec.user_id_type), *_distinct(item_ids, self._spec.item_id_type))
 
     def commands(self, query: Query) -> list[bytes]:
         """One HMGET per distinct entity that can be stored: users, then items."""
@@ -55,20 +51,23 @@ class Lookup:
     def columns(
         self, query: Query, replies: Sequence[Reply], contexts: Sequence[Mapping[str, ContextValue]]
     ) -> Columns:
-        """Columns of B rows. `replies` answer `commands(query)`, in order; without any, all stored values miss."""
+        """Columns of B rows; those of a single user or context have the one value that all rows share.
+
+        `replies` answer `commands(query)`, in order; without any, all stored values miss.
+        """
         following = iter(replies)
         user_columns = _stored(self._user_features, self._user, query.users, following)
         item_columns = _stored(self._item_features, self._item, query.items, following)
         columns: Columns = {}
         for feature in self._spec.features:
             if feature.source == "context":
-                columns[feature.name] = _context_column(feature, contexts, len(query.item_rows_B))
+                columns[feature.name] = _context_column(feature, contexts)
             elif feature.source in ("user", "user_id"):
                 values = query.users if feature.source == "user_id" else user_columns[feature.name]
-                columns[feature.name] = [values[row] for row in query.user_rows_B]
+                columns[feature.name] = _rows_of(values, query.user_rows_B)
             else:
                 values = query.items if feature.source == "item_id" else item_columns[feature.name]
-                columns[feature.name] = [values[row] for row in query.item_rows_B]
+                columns[feature.name] = _rows_of(values, query.item_rows_B)
         return columns
 
 
@@ -106,7 +105,11 @@ def _stored(
     return {f.name: decode_column(f, raws) for f, raws in zip(features, zip(*rows, strict=True), strict=True)}
 
 
-def _context_column(feature: Feature, contexts: Sequence[Mapping[str, ContextValue]], size: int) -> list[Value]:
+def _rows_of(values: Sequence[Value], rows_B: Sequence[int]) -> list[Value]:
+    """The entities' values row by row. As many of each: the rows are the entities, in order."""
+    return list(values) if len(values) == len(rows_B) else [values[row] for row in rows_B]
+
+
+def _context_column(feature: Feature, contexts: Sequence[Mapping[str, ContextValue]]) -> list[Value]:
     name = feature.name.removeprefix("context:")
-    values = [context_value(feature, context.get(name)) for context in contexts]
-    return values if len(values) == size else values * size
+    return [context_value(feature, context.get(name)) for context in contexts]

@@ -9,7 +9,8 @@ Shapes: B rows, D dense columns (the embedding features' elements included), C c
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Literal, NamedTuple
+from itertools import repeat
+from typing import Any, Literal, NamedTuple
 
 import mmh3
 import numpy as np
@@ -106,31 +107,35 @@ class FeatureSpec(BaseModel):
         """Raw values per feature name as rows in the order of `features`: what an example logs."""
         return [list(row) for row in zip(*(columns[f.name] for f in self.features), strict=True)]
 
-    def encode(self, columns: Mapping[str, Sequence[Value]]) -> FeatureBatch:
-        """Raw values per feature name as a FeatureBatch. A None becomes the feature's default.
+    def encode(self, columns: Mapping[str, Sequence[Value]], size: int | None = None) -> FeatureBatch:
+        """Raw values per feature name as a FeatureBatch of `size` rows. A None becomes the feature's default.
 
-        The only encoder: learner and scorer both call it, which makes their vectors bit-equal.
+        A column has a value per row, or one that all rows share; without `size` the first column has all rows. The only
+        encoder: learner and scorer both call it, which makes their vectors bit-equal.
         """
-        size = len(columns[self.features[0].name])
+        if size is None:
+            size = len(columns[self.features[0].name])
         return FeatureBatch(self._encode_dense(columns, size), self._encode_categorical(columns, size))
 
     def _encode_dense(self, columns: Mapping[str, Sequence[Value]], size: int) -> NDArray[np.float32]:
         dense_bd = np.empty((size, sum(f.width for f in self.dense)), np.float32)
         at = 0
-        for f in self.dense:
-            values = [f.default if v is None else v for v in columns[f.name]]
-            with np.errstate(over="ignore"):  # a double beyond float32 is infinite here, and clipped below
-                dense_bd[:, at : at + f.width] = np.asarray(values, np.float32).reshape(size, f.width)
-            at += f.width
+        with np.errstate(over="ignore"):  # a double beyond float32 is infinite here, and clipped below
+            for f in self.dense:
+                values = _filled(f, columns[f.name])
+                dense_bd[:, at : at + f.width] = np.asarray(values, np.float32).reshape(len(values), f.width)
+                at += f.width
         return np.clip(dense_bd, -_LARGEST, _LARGEST, out=dense_bd)
 
     def _encode_categorical(self, columns: Mapping[str, Sequence[Value]], size: int) -> NDArray[np.uint64]:
         categorical_bc = np.empty((size, len(self.categorical)), np.uint64)
         for i, f in enumerate(self.categorical):
-            categorical_bc[:, i] = [
-                hash_category(f.name, _scalar(f.default if v is None else v)) for v in columns[f.name]
-            ]
+            categorical_bc[:, i] = list(map(hash_category, repeat(f.name), _filled(f, columns[f.name])))
         return categorical_bc
+
+
+def _filled(feature: Feature, values: Sequence[Value]) -> list[Any]:
+    return [feature.default if value is None else value for value in values]
 
 
 @lru_cache(maxsize=1 << 18, typed=True)  # typed: 1 and 1.0 are equal as keys, and of different digits
@@ -144,8 +149,3 @@ def hash_category(name: str, value: float | str | None) -> int:
     if value == 0.0:
         value = abs(value)  # -0.0 and 0.0 are equal as keys of the cache
     return mmh3.hash64(f"{name}={value}".encode("utf-8", "surrogatepass"), signed=False)[0] or 1
-
-
-def _scalar(value: Value) -> float | str | None:
-    assert not isinstance(value, list), "an embedding is not a category; graft check refuses such a spec"
-    return value

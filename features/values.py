@@ -27,6 +27,9 @@ _NUMBERS: dict[str, np.dtype[Any]] = {
 }
 _NUMBER_TAGS = {"FLOAT": _FLOAT << 3 | 5, "DOUBLE": _DOUBLE << 3 | 1}
 _LISTS: dict[str, np.dtype[Any]] = {"FLOAT_LIST": np.dtype("<f4"), "DOUBLE_LIST": np.dtype("<f8")}
+_STRING_TAG = _STRING << 3 | 2
+_SHORT_MESSAGE = 130  # tag, a length of one byte, up to 127 bytes of text
+_FEW = 4  # values that are decoded sooner one by one than as an array
 _SMALL_INT = {"INT32": _INT32 << 3, "INT64": _INT64 << 3}
 
 DTYPES = {
@@ -54,13 +57,23 @@ def decode_column(feature: Feature, raws: Sequence[bytes | None]) -> list[Value]
 
 def _decode_present(feature: Feature, raws: list[bytes]) -> list[Value]:
     fast: list[Any] | None = None
-    if feature.value_type in _NUMBERS:
+    if len(raws) < _FEW:
+        pass
+    elif feature.value_type == "STRING":
+        fast = _short_strings(raws)
+    elif feature.value_type in _NUMBERS:
         fast = _numbers(feature.value_type, raws)
     elif feature.value_type in _LISTS:
         fast = _lists(feature, raws)
     elif feature.value_type in _SMALL_INT:
         fast = _small_ints(feature.value_type, raws)
     return fast if fast is not None else [_decode_one(feature, raw) for raw in raws]
+
+
+def _short_strings(raws: list[bytes]) -> list[str] | None:
+    """All strings when each is of less than 128 bytes, else None."""
+    usable = all(raw[0] == _STRING_TAG and len(raw) == raw[1] + 2 < _SHORT_MESSAGE for raw in raws)
+    return [raw[2:].decode() for raw in raws] if usable else None
 
 
 def _numbers(value_type: str, raws: list[bytes]) -> list[float] | None:

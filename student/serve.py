@@ -93,7 +93,7 @@ class Scorer:
 async def _scores(serving: Serving, request: ScoreRequest) -> dict[str, Any]:
     item_ids = request["item_ids"]
     columns, degraded = await serving.reader.read(request["user_id"], item_ids, request.get("context", {}))
-    scores = serving.student.score(serving.spec.encode(columns))
+    scores = serving.student.score(serving.spec.encode(columns, len(item_ids)))
     if degraded:
         DEGRADED.inc()
     return {

@@ -83,7 +83,7 @@ async def served(redis_url: str, context: Mapping[str, float]) -> FeatureBatch:
     columns, degraded = await reader.read(request["user_id"], request["item_ids"], request["context"])
     await reader.close()
     assert not degraded
-    return SPEC.encode(columns)
+    return SPEC.encode(columns, len(ITEMS))
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
