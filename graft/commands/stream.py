@@ -24,9 +24,8 @@ def replay(
 
     Example: graft replay events.jsonl --rate 500
     """
-    from stream.replay import replay as send
-
     from graft.progress import progress
+    from stream.replay import replay as send
     from stream.topics import ensure_topics
 
     process = begin(project)
@@ -39,6 +38,8 @@ def replay(
         )
     verb = "would send" if dry_run else "sent"
     line = f"{verb} {count.impressions:,} impressions and {count.feedback:,} feedback events"
+    if count.unreadable:
+        line += f", and {count.unreadable:,} rows that are neither: dead letters"
     echo_result([line], count._asdict(), as_json=as_json)
 
 

@@ -1,0 +1,106 @@
+"""The commands of the path, each its own process as in production, from events to a score."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from graft.child import start_child, stop_child
+from graft.embedded import free_port
+
+_GRAFT = [sys.executable, "-m", "graft"]
+_STAGES = (["stream", "run"], ["teacher", "run"], ["student", "train"], ["student", "serve"])
+_FAST = """
+[stream]
+topic_prefix = "PREFIX"
+idle_seconds = 0.3
+[student]
+micro_batch = 1
+[publish]
+every_seconds = 0.1
+"""
+_EVENTS = [
+    *(
+        {"type": "impression", "impression_id": f"i{n}", "user_id": n, "item_id": "a", "event_time_ms": n}
+        for n in range(4)
+    ),
+    {"type": "feedback", "impression_id": "i2", "task": "like", "value": 1, "event_time_ms": 5},
+    {"type": "noise"},
+]
+
+
+def _graft(environment: dict[str, str], *arguments: str) -> Any:
+    done = subprocess.run(
+        [*_GRAFT, *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def _running(environment: dict[str, str], logs: Path) -> Iterator[None]:
+    children = []
+    for stage in _STAGES:
+        with (logs / f"{stage[0]}-{stage[1]}.log").open("wb") as log:
+            children.append(start_child([*_GRAFT, *stage], env=environment, stdout=log, stderr=log))
+    try:
+        yield
+    finally:
+        codes = [stop_child(child, 20) for child in children]
+    assert codes == [0, 0, 0, 0], [path.read_text()[-1000:] for path in logs.glob("*.log")]
+
+
+def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, topic_prefix: str) -> None:
+    toml = (sound_project / "graft.toml").read_text().replace("window_seconds = 60", "window_seconds = 1")
+    (sound_project / "graft.toml").write_text(toml + _FAST.replace("PREFIX", topic_prefix))
+    (sound_project / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _EVENTS))
+    port = free_port()
+    environment = {
+        **os.environ,
+        "GRAFT_PROJECT": str(sound_project),
+        "GRAFT_KAFKA": kafka,
+        "GRAFT_REDIS_URL": redis_url,
+        "GRAFT_VERSIONS": str(sound_project / "versions"),
+        "GRAFT_HTTP_PORT": str(port),
+    }
+    assert _graft(environment, "features", "apply")["dense_columns"] == 1
+    with _running(environment, sound_project):
+        sent = _graft(environment, "replay", str(sound_project / "events.jsonl"))
+        assert sent == {"impressions": 4, "feedback": 1, "unreadable": 1}
+        newest = _wait_for_examples(environment, 4)
+        assert _score_by(newest["version"], port)["degraded"] is False
+        report = _graft(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
+        assert (report["pairs"], report["defaulted_share"]) == (4, 0.5)
+
+
+def _wait_for_examples(environment: dict[str, str], examples: int) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        versions = _graft(environment, "student", "versions")
+        if versions and versions[-1]["examples"] >= examples:
+            assert versions[-1]["examples"] == examples
+            assert [v["champion"] for v in versions] == [False] * (len(versions) - 1) + [True]
+            return dict(versions[-1])
+    raise AssertionError(f"no version with {examples} examples, only {versions}")
+
+
+def _score_by(version: str, port: int) -> dict[str, Any]:
+    """The scorer's reply, once `version` gives it."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/score",
+        data=json.dumps({"user_id": 1, "item_ids": ["a", "new"]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            scores = json.load(reply)
+        if scores["model_version"] == version:
+            return dict(scores)
+    raise AssertionError(f"{version} does not serve, but {scores}")
