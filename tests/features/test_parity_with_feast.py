@@ -78,6 +78,22 @@ def test_a_request_reads_every_type_as_feast_does(applied):
     assert (columns["users:age"], columns["context:device"], columns["context:hour"]) == ([1], ["tv"], [23])
 
 
+def test_a_request_and_a_batch_encode_to_the_same_bits(applied):
+    contexts: list[Any] = [{"device": "tv"}] * len(applied.items)
+    batch = OnlineReader(applied.spec, applied.redis_url).read([3] * len(applied.items), applied.items, contexts)
+
+    async def read() -> Any:
+        reader = AsyncOnlineReader(applied.spec, applied.redis_url, timeout_seconds=5.0)
+        columns, _ = await reader.read(3, applied.items, {"device": "tv"})
+        await reader.close()
+        return columns
+
+    learner, scorer = applied.spec.encode(batch), applied.spec.encode(asyncio.run(read()), len(applied.items))
+    assert scorer.dense_BD.tobytes() == learner.dense_BD.tobytes()
+    assert scorer.categorical_BC.tobytes() == learner.categorical_BC.tobytes()
+    assert scorer.dense_BD.shape == (len(applied.items), 52)
+
+
 def test_unknown_entities_are_misses_as_with_feast(applied):
     users, items = [999, 1, 999], ["unheard of", "i1", "i1"]
     columns = OnlineReader(applied.spec, applied.redis_url).read(users, items, [{}] * 3)

@@ -1,0 +1,115 @@
+"""Running counts, sums and means."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.aggregates import Aggregates, Expression, parse_expression
+from features.config import AggregateConfig
+from graft.errors import ConfigurationError, InvalidInputError
+
+USERS = AggregateConfig(
+    entity="user",
+    push_source="users",
+    columns={"shown": "count", "likes": "sum(like)", "rate": "mean(like)", "stars": "mean(rating)"},
+)
+ITEMS = AggregateConfig(entity="item", push_source="items", columns={"rate": "mean(like)"})
+MORE_USERS = AggregateConfig(entity="user", push_source="more", columns={"loves": "sum(love)"})
+CONFIGS = [USERS, ITEMS, MORE_USERS]
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        ("count", Expression("count", "")),
+        ("sum(like)", Expression("sum", "like")),
+        (" mean(rating_2) ", Expression("mean", "rating_2")),
+    ],
+)
+def test_the_three_expressions_are_read(text, expression):
+    assert parse_expression(text) == expression
+
+
+@pytest.mark.parametrize(
+    "text", ["", "counts", "count()", "max(like)", "mean()", "mean(like", "sum(a b)", "mean(like);"]
+)
+def test_any_other_expression_is_refused(text):
+    with pytest.raises(ConfigurationError, match=r"must be count, sum\(TASK\) or mean\(TASK\), got "):
+        parse_expression(text)
+
+
+def test_labels_are_counted_summed_and_averaged_per_user_and_per_item():
+    aggregates = Aggregates(CONFIGS)
+    aggregates.update("a", 1, {"like": 1.0, "rating": 5.0, "love": 1.0}, 1_000)
+    aggregates.update("a", 2, {"like": 0.0, "rating": None, "love": 0.0}, 3_000)
+    aggregates.update("b", 1, {"like": 0.0, "rating": 2.0}, 2_000)
+
+    assert aggregates.rows("users", "user", ["a", "b", "nobody"]) == {
+        "shown": [2.0, 1.0, 0.0],
+        "likes": [1.0, 0.0, 0.0],
+        "rate": [0.5, 0.0, 0.0],
+        "stars": [5.0, 2.0, 0.0],
+    }
+    assert aggregates.rows("items", "item", [1, 2]) == {"rate": [0.5, 0.0]}
+    assert aggregates.rows("more", "user", ["a"]) == {"loves": [1.0]}
+    assert aggregates.state_of("user", "a")[:2] == [3_000, 2]
+    assert aggregates.tasks == {"like", "love", "rating"}
+
+
+def test_changed_names_each_entity_once_until_it_is_cleared():
+    aggregates = Aggregates(CONFIGS)
+    for item in (3, 1, 3):
+        aggregates.update(7, item, {"like": 1.0}, 0)
+
+    assert aggregates.changed() == {"user": [7], "item": [1, 3]}
+    aggregates.clear_changed()
+    assert aggregates.changed() == {"user": [], "item": []}
+
+
+def test_an_entity_without_aggregates_is_not_kept():
+    aggregates = Aggregates([ITEMS])
+    aggregates.update(1, 2, {"like": 1.0}, 0)
+
+    assert aggregates.changed() == {"item": [2]}
+
+
+_EXAMPLES = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 3), st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0, 3.0]))),
+    max_size=20,
+)
+
+
+@given(_EXAMPLES, st.integers(0, 20))
+def test_a_state_that_went_through_json_continues_as_if_never_stopped(examples, stop):
+    whole, first, second = Aggregates(CONFIGS), Aggregates(CONFIGS), Aggregates(CONFIGS)
+    for at, (user, item, like) in enumerate(examples):
+        whole.update(user, item, {"like": like}, at)
+        if at < stop:
+            first.update(user, item, {"like": like}, at)
+    for entity, ids in first.changed().items():
+        for entity_id in ids:
+            second.restore(entity, entity_id, json.loads(json.dumps(first.state_of(entity, entity_id))))
+    for at, (user, item, like) in list(enumerate(examples))[stop:]:
+        second.update(user, item, {"like": like}, at)
+
+    everyone = range(4)
+    assert second.rows("users", "user", everyone) == whole.rows("users", "user", everyone)
+    assert second.rows("items", "item", everyone) == whole.rows("items", "item", everyone)
+
+
+def test_a_state_of_other_aggregates_is_refused():
+    with pytest.raises(InvalidInputError, match="the logged state has 2 numbers, the project's aggregates need 4"):
+        Aggregates([ITEMS]).restore("item", 1, [0.0, 1.0])
+
+
+def test_bad_expressions_are_all_named():
+    bad = USERS.model_copy(update={"columns": {"a": "max(x)", "b": "count", "c": "min(x)"}})
+
+    with pytest.raises(ConfigurationError) as error:
+        Aggregates([bad])
+    assert [fault.split(" must")[0] for fault in error.value.faults] == [
+        "graft.toml: features.aggregates.users.columns.a",
+        "graft.toml: features.aggregates.users.columns.c",
+    ]

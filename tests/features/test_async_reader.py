@@ -1,0 +1,202 @@
+"""The scorer's reader: never late, never mixed up, and back by itself."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from features.async_reader import AsyncOnlineReader
+from features.redis_layout import EntityLayout
+from graft.redis import connect
+
+SIZE = 100
+MISSES = {"users:number": [None], "items:number": [None, None]}
+
+
+def run(redis_url: str, spec: Any, use: Callable[[AsyncOnlineReader], Awaitable[None]], timeout: float = 2.0) -> None:
+    """`use` a reader on a loop of its own, and close it."""
+
+    async def session() -> None:
+        reader = AsyncOnlineReader(spec, redis_url, timeout)
+        try:
+            await use(reader)
+        finally:
+            await reader.close()
+        assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+    asyncio.run(session())
+
+
+async def until_whole(reader: AsyncOnlineReader, seconds: float = 10.0) -> Any:
+    """The first columns that are not degraded."""
+    async with asyncio.timeout(seconds):
+        while True:
+            columns, degraded = await reader.read(7, [1, 2], {})
+            if not degraded:
+                return columns
+            await asyncio.sleep(0.01)
+
+
+def test_concurrent_reads_on_one_connection_get_their_own_answers(own_redis, small_spec, store_small):
+    store_small(own_redis.url, SIZE)
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        async def one(user: int) -> None:
+            items = [(user + n) % SIZE for n in range(1 + user % 7)]
+            columns, degraded = await reader.read(user, items, {})
+            assert not degraded
+            assert columns == {"users:number": [user], "items:number": items}
+
+        await asyncio.gather(*(one(user) for user in range(SIZE)))
+        with connect(own_redis.url) as client:
+            assert int(client.info("clients")["connected_clients"]) == 2
+
+    run(own_redis.url, small_spec, use)
+
+
+def test_a_killed_redis_degrades_at_once_and_its_return_is_noticed(own_redis, small_spec, store_small):
+    store_small(own_redis.url, SIZE)
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        await until_whole(reader)
+        own_redis.process.kill()
+        own_redis.process.wait()
+        loop = asyncio.get_running_loop()
+        for _ in range(20):
+            before = loop.time()
+            columns, degraded = await reader.read(7, [1, 2], {})
+            assert degraded
+            assert columns == MISSES
+            assert loop.time() - before < 0.5, "a degraded read does not wait for its time limit (2 s)"
+
+        await asyncio.to_thread(own_redis.restart)
+        await asyncio.to_thread(store_small, own_redis.url, SIZE)
+        assert await until_whole(reader) == {"users:number": [7], "items:number": [1, 2]}
+
+    run(own_redis.url, small_spec, use)
+
+
+def test_a_redis_that_hangs_costs_a_read_its_time_limit_and_mixes_no_replies(own_redis, small_spec, store_small):
+    store_small(own_redis.url, SIZE)
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        await until_whole(reader)
+        os.kill(own_redis.process.pid, signal.SIGSTOP)
+        try:
+            before = asyncio.get_running_loop().time()
+            late = await asyncio.gather(*(reader.read(user, [user, 0], {}) for user in range(20)))
+            assert asyncio.get_running_loop().time() - before < 0.5
+            assert all(degraded and columns == MISSES for columns, degraded in late)
+        finally:
+            os.kill(own_redis.process.pid, signal.SIGCONT)
+        await until_whole(reader)
+        for user in range(20, 40):
+            columns, degraded = await reader.read(user, [user, 1], {})
+            assert degraded or columns == {"users:number": [user], "items:number": [user, 1]}
+
+    run(own_redis.url, small_spec, use, timeout=0.2)
+
+
+def test_a_connection_that_stays_silent_is_given_up(own_redis, small_spec, store_small):
+    store_small(own_redis.url, SIZE)
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        await until_whole(reader)
+        loop = asyncio.get_running_loop()
+        os.kill(own_redis.process.pid, signal.SIGSTOP)
+        try:
+            start = loop.time()
+            waited = 1.0
+            while loop.time() - start < 5 and waited > 0.04:
+                before = loop.time()
+                assert (await reader.read(1, [1, 2], {}))[1]
+                waited = loop.time() - before
+                await asyncio.sleep(0.02)
+            assert waited < 0.04, "with the connection given up, a read is degraded at once"
+        finally:
+            os.kill(own_redis.process.pid, signal.SIGCONT)
+        assert await until_whole(reader) == {"users:number": [7], "items:number": [1, 2]}
+
+    run(own_redis.url, small_spec, use, timeout=0.05)
+
+
+def test_a_cancelled_read_leaves_the_next_ones_right(own_redis, small_spec, store_small):
+    store_small(own_redis.url, SIZE)
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        await until_whole(reader)
+        for user in range(30):
+            abandoned = asyncio.create_task(reader.read(user, [user], {}))
+            await asyncio.sleep(0)
+            abandoned.cancel()
+            columns, _ = await reader.read(user + 1, [user + 2], {})
+            assert columns == {"users:number": [user + 1], "items:number": [user + 2]}
+
+    run(own_redis.url, small_spec, use)
+
+
+def test_an_error_reply_degrades_only_its_own_read(own_redis, small_spec, store_small):
+    store_small(own_redis.url, SIZE)
+    with connect(own_redis.url) as client:
+        client.set(EntityLayout("small", "user_id", "int", []).key(1_000), "no hash")
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        await until_whole(reader)
+        wrong, right = await asyncio.gather(reader.read(1_000, [1, 2], {}), reader.read(7, [1, 2], {}))
+        assert wrong == (MISSES, True)
+        assert right == ({"users:number": [7], "items:number": [1, 2]}, False)
+
+    run(own_redis.url, small_spec, use)
+
+
+def test_it_logs_in_and_chooses_the_database(own_redis, small_spec, store_small):
+    with connect(own_redis.url) as client:
+        client.config_set("requirepass", "s3cret")
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">other", "~*", "+@all")
+    host = own_redis.url.removeprefix("redis://").removesuffix("/0")
+    store_small(f"redis://:s3cret@{host}/3", SIZE)
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        assert await until_whole(reader) == {"users:number": [7], "items:number": [1, 2]}
+
+    run(f"redis://:s3cret@{host}/3", small_spec, use)
+    run(f"redis://reader:other@{host}/3", small_spec, use)
+
+
+def test_a_wrong_password_degrades_and_shows_no_secret(own_redis, small_spec, caplog):
+    with connect(own_redis.url) as client:
+        client.config_set("requirepass", "s3cret")
+    host = own_redis.url.removeprefix("redis://")
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        for _ in range(3):
+            assert (await reader.read(7, [1, 2], {})) == (MISSES, True)
+
+    run(f"redis://:wr0ng@{host}", small_spec, use)
+    assert f"Redis at redis://{host} does not let us in" in caplog.text
+    assert "wr0ng" not in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_without_any_redis_a_read_is_degraded_and_a_closed_reader_stays_closed(small_spec):
+    async def use(reader: AsyncOnlineReader) -> None:
+        assert (await reader.read(7, [1, 2], {})) == (MISSES, True)
+        await reader.close()
+        assert (await reader.read(7, [1, 2], {})) == (MISSES, True)
+
+    run("redis://127.0.0.1:1/0", small_spec, use)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_request_of_any_size_is_answered(own_redis, small_spec, store_small, size):
+    store_small(own_redis.url, SIZE)
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        columns, degraded = await reader.read(7, [n % 128 for n in range(size)], {})
+        assert not degraded
+        assert columns["items:number"] == [n % 128 if n % 128 < SIZE else None for n in range(size)]
+
+    run(own_redis.url, small_spec, use)

@@ -1,0 +1,29 @@
+"""The learner and the scorer do not pay for Feast."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "spec",
+        "spec_file",
+        "reader",
+        "async_reader",
+        "redis_layout",
+        "values",
+        "lookup",
+        "aggregates",
+        "config",
+        "compiler",
+    ],
+)
+def test_a_module_of_the_request_path_imports_neither_feast_nor_pandas_nor_torch(module):
+    program = f"import sys, features.{module}; print(*sorted({{'feast', 'pandas', 'torch'}} & set(sys.modules)))"
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert ran.stdout.strip() == ""

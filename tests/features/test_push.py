@@ -1,0 +1,92 @@
+"""Streaming aggregates, through Feast's push into Redis and back through the reader."""
+
+import pytest
+from feast.feature_store import FeatureStore
+
+from features.aggregates import Aggregates
+from features.push import AggregatePusher
+from features.reader import OnlineReader
+from graft.errors import ServiceUnavailableError
+
+NOON_MS = 1_767_268_800_000
+LIKED, PASSED = {"like": 1.0, "rating": 5.0}, {"like": 0.0, "rating": None}
+
+
+@pytest.fixture
+def aggregates(config):
+    return Aggregates(config.aggregates)
+
+
+@pytest.fixture
+def pusher(applied, config):
+    return AggregatePusher(applied.repo, applied.redis_url, config.aggregates)
+
+
+def history(applied, user_id, item_id):
+    columns = OnlineReader(applied.spec, applied.redis_url).read([user_id], [item_id], [{}])
+    return [
+        columns[name][0]
+        for name in (
+            "user_history:shown",
+            "user_history:like_rate",
+            "user_history:rating_sum",
+            "item_history:like_rate",
+        )
+    ]
+
+
+def test_pushed_aggregates_are_read_back(applied, aggregates, pusher):
+    assert history(applied, 500, "pushed") == [None, None, None, None]
+
+    aggregates.update(500, "pushed", LIKED, NOON_MS)
+    aggregates.update(500, "other", PASSED, NOON_MS)
+    assert pusher.push(aggregates, aggregates.changed(), NOON_MS) == 3
+
+    assert history(applied, 500, "pushed") == [2, 0.5, 5.0, 1.0]
+
+
+def test_a_push_at_the_same_event_time_is_not_lost(applied, aggregates, pusher):
+    for count in (1, 2, 3):
+        aggregates.update(501, "same", LIKED, NOON_MS)
+        pusher.push(aggregates, aggregates.changed(), NOON_MS)
+        assert history(applied, 501, "same")[0] == count
+
+
+def test_a_repeated_push_changes_nothing(applied, aggregates, pusher):
+    aggregates.update(502, "again", LIKED, NOON_MS)
+    changed = aggregates.changed()
+    pusher.push(aggregates, changed, NOON_MS)
+    once = history(applied, 502, "again")
+
+    assert pusher.push(aggregates, changed, NOON_MS - 10_000) == 2
+    assert history(applied, 502, "again") == once
+
+
+def test_a_push_leaves_the_batch_views_of_the_same_hash_alone(applied, aggregates, pusher):
+    aggregates.update(1, "i1", LIKED, NOON_MS)
+    pusher.push(aggregates, aggregates.changed(), NOON_MS)
+
+    columns = OnlineReader(applied.spec, applied.redis_url).read([1], ["i1"], [{}])
+    assert columns["users:city"] == [""]
+    assert columns["user_history:shown"] == [1]
+
+
+def test_ids_that_cannot_be_join_keys_are_not_pushed(aggregates, pusher):
+    aggregates.update("a string", 7, LIKED, NOON_MS)
+
+    assert pusher.push(aggregates, aggregates.changed(), NOON_MS) == 0
+
+
+def test_a_push_without_redis_says_so(applied, config, aggregates):
+    pusher = AggregatePusher(applied.repo, "redis://127.0.0.1:1/0", config.aggregates)
+    aggregates.update(1, "i1", LIKED, NOON_MS)
+
+    with pytest.raises(ServiceUnavailableError, match=r"Redis at redis://127.0.0.1:1/0 does not answer"):
+        pusher.push(aggregates, aggregates.changed(), NOON_MS)
+
+
+def test_feast_is_opened_once(applied, config, aggregates, pusher, monkeypatch):
+    monkeypatch.setattr(FeatureStore, "__init__", lambda *_, **__: pytest.fail("a second FeatureStore"))
+    aggregates.update(503, "once", LIKED, NOON_MS)
+
+    assert pusher.push(aggregates, aggregates.changed(), NOON_MS) == 2
