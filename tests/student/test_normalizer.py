@@ -1,0 +1,54 @@
+"""Running moments: the batches' exact ones, safe before and without variation."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from student.normalizer import RunningMoments
+
+
+@given(
+    st.lists(st.lists(st.one_of(st.just(np.nan), st.floats(-1e3, 1e3, width=32)), min_size=1, max_size=9), min_size=1)
+)
+def test_batches_give_the_moments_of_all_values(batches: list[list[float]]) -> None:
+    moments = RunningMoments(1)
+    for batch in batches:
+        moments.update(np.array(batch, np.float32)[:, None])
+    values = np.array([value for batch in batches for value in batch], np.float32).astype(np.float64)
+    values = values[~np.isnan(values)]
+    assert moments.count.tolist() == [len(values)]
+    if len(values):
+        np.testing.assert_allclose(moments.mean[0], values.mean(), rtol=1e-5, atol=1e-4)
+        if values.std() > 1e-2:
+            np.testing.assert_allclose(moments.std[0], values.std(), rtol=1e-4)
+
+
+def test_before_the_first_value_mean_is_0_and_deviation_1() -> None:
+    moments = RunningMoments(2)
+    assert (moments.mean.tolist(), moments.std.tolist()) == ([0, 0], [1, 1])
+
+
+def test_a_column_that_never_varied_divides_by_1() -> None:
+    moments = RunningMoments(2)
+    for _ in range(3):
+        moments.update(np.array([[0.1, 0.0]] * 7, np.float32))
+    assert moments.std.tolist() == [1, 1]
+    assert moments.mean.tolist() == np.array([0.1, 0], np.float32).tolist()
+
+
+def test_a_nan_counts_in_no_column() -> None:
+    moments = RunningMoments(2)
+    moments.update(np.array([[1, np.nan], [3, 5]], np.float32))
+    assert moments.count.tolist() == [2, 1]
+    assert moments.mean.tolist() == [2, 5]
+    assert moments.std.tolist() == [1, 1]
+
+
+def test_the_state_continues() -> None:
+    first, second = RunningMoments(1), RunningMoments(1)
+    first.update(np.array([[1], [4]], np.float32))
+    second.restore(first.tensors())
+    for moments in (first, second):
+        moments.update(np.array([[9]], np.float32))
+    assert first.mean.tobytes() == second.mean.tobytes()
+    assert first.std.tobytes() == second.std.tobytes()
