@@ -97,7 +97,8 @@ def backfill(project: Path | None, since: int | None, events: Path | None, *, dr
     verb = "would put" if dry_run else "put"
     line = (
         f"{verb} the logits of {report.pairs:,} pairs in {report.seconds:.1f} s; {report.defaulted_share:.0%} of the "
-        f"teacher's inputs are defaulted, {report.fallback_share:.1%} of the mapped values fell back"
+        f"teacher's inputs are defaulted, {report.fallback_share:.1%} of the mapped values fell back; "
+        f"{report.left_out:,} rows were left out"
     )
     echo_result([line], report._asdict(), as_json=as_json)
 

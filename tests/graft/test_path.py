@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from graft.child import start_child, stop_child
 from graft.embedded import free_port
+from student.versions import Registry
 
 _GRAFT = [sys.executable, "-m", "graft"]
 _STAGES = (["stream", "run"], ["teacher", "run"], ["student", "train"], ["student", "serve"])
@@ -56,6 +59,7 @@ def _running(environment: dict[str, str], logs: Path) -> Iterator[None]:
     assert codes == [0, 0, 0, 0], [path.read_text()[-1000:] for path in logs.glob("*.log")]
 
 
+@pytest.mark.timeout(240)  # six imports of Feast or torch on a busy machine
 def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, topic_prefix: str) -> None:
     toml = (sound_project / "graft.toml").read_text().replace("window_seconds = 60", "window_seconds = 1")
     (sound_project / "graft.toml").write_text(toml + _FAST.replace("PREFIX", topic_prefix))
@@ -73,21 +77,24 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
     with _running(environment, sound_project):
         sent = _graft(environment, "replay", str(sound_project / "events.jsonl"))
         assert sent == {"impressions": 4, "feedback": 1, "unreadable": 1}
-        newest = _wait_for_examples(environment, 4)
-        assert _score_by(newest["version"], port)["degraded"] is False
+        newest = _wait_for_examples(Registry(sound_project / "versions"), 4)
+        assert _score_by(newest, port)["degraded"] is False
+        assert _graft(environment, "student", "versions")[-1]["version"] == newest
         report = _graft(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
         assert (report["pairs"], report["defaulted_share"]) == (4, 0.5)
 
 
-def _wait_for_examples(environment: dict[str, str], examples: int) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
+def _wait_for_examples(registry: Registry, examples: int) -> str:
+    deadline = time.monotonic() + 100
+    found = 0
     while time.monotonic() < deadline:
-        versions = _graft(environment, "student", "versions")
-        if versions and versions[-1]["examples"] >= examples:
-            assert versions[-1]["examples"] == examples
-            assert [v["champion"] for v in versions] == [False] * (len(versions) - 1) + [True]
-            return dict(versions[-1])
-    raise AssertionError(f"no version with {examples} examples, only {versions}")
+        newest = registry.latest()
+        found = registry.load_manifest(newest).examples if newest else 0
+        if newest and found >= examples:
+            assert found == examples
+            return newest
+        time.sleep(0.1)  # another process writes the folder
+    raise AssertionError(f"no version with {examples} examples, but {found}")
 
 
 def _score_by(version: str, port: int) -> dict[str, Any]:
