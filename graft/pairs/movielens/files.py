@@ -62,8 +62,16 @@ def read_wheel(path: Path) -> MovieLens:
 
 
 def read_grouplens(folder: Path) -> MovieLens:
-    """Both data sets in GroupLens' own layout: ml-1m/{ratings,users,movies}.dat and ml-100k/u.{data,user,item}."""
-    return MovieLens(_read_1m(folder / "ml-1m"), _read_100k(folder / "ml-100k"))
+    """Both data sets in GroupLens' own layout: ml-1m/{ratings,users,movies}.dat and ml-100k/u.{data,user,item}.
+
+    InvalidInputError names what is missing or does not fit.
+    """
+    try:
+        return MovieLens(_read_1m(folder / "ml-1m"), _read_100k(folder / "ml-100k"))
+    except InvalidInputError:
+        raise
+    except ValueError as error:  # pandas' word for a line with too many columns or a number that is none
+        raise InvalidInputError(f"{folder}: not in GroupLens' layout: {error}") from error
 
 
 def _read_1m(folder: Path) -> Catalogue:
@@ -97,7 +105,12 @@ def _catalogue(ratings: Table, users: Table, movies: Table) -> Catalogue:
 
 
 def _titled(ratings: Table, movies: Table) -> Table:
-    return ratings.assign(title=ratings["movie"].map(movies.set_index("movie")["title"]))
+    titles = ratings["movie"].map(movies.set_index("movie")["title"])
+    if titles.isna().any():
+        raise InvalidInputError(
+            f"movie {ratings['movie'][titles.isna()].iloc[0]} is rated, but not in the list of movies"
+        )
+    return ratings.assign(title=titles)
 
 
 def _numbered(ids: Table, prefix: str) -> Table:
@@ -122,5 +135,4 @@ def _opened(path: Path) -> BinaryIO:
 def _columns(
     file: Any, separator: str, names: list[str], *, encoding: str = "latin-1", header: int | None = None
 ) -> Table:
-    """The table; pandas' own error when a line does not fit it."""
     return pd.read_csv(file, sep=separator, names=names, header=header, encoding=encoding, quoting=3, na_filter=False)

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from graft.pairs.movielens.download import TERMS
 from graft.pairs.movielens.files import GENRES, Catalogue, MovieLens, Table
 from graft.pairs.project_folder import (
     EventLine,
@@ -33,14 +34,15 @@ def write_movielens(folder: Path, movielens: MovieLens, events: int | None) -> i
 
     Ratings come in the order of time, user, title. InvalidInputError when the folder is not empty.
     """
-    new_folder(folder)
-    copy_template("graft.pairs.movielens", folder)
     ratings = movielens.target.ratings.sort_values(["time_s", "user", "title"], kind="stable")[:events]
-    as_of = datetime.fromtimestamp(int(movielens.target.ratings["time_s"].min()), UTC)
-    _write_features(folder, movielens.target, as_of)
-    write_events(folder, _lines(ratings))
-    write_json(folder, "movie_ids.json", {title: code for code, title in enumerate(_titles(movielens.source), 1)})
-    save_source(_source(movielens.source), folder)
+    with new_folder(folder) as arriving:
+        copy_template("graft.pairs.movielens", arriving)
+        (arriving / "TERMS.txt").write_text(TERMS + "\n", encoding="utf-8")
+        as_of = datetime.fromtimestamp(int(ratings["time_s"].min()), UTC)
+        _write_features(arriving, movielens.target, as_of)
+        write_events(arriving, _lines(ratings))
+        write_json(arriving, "movie_ids.json", {title: code for code, title in enumerate(_titles(movielens.source), 1)})
+        save_source(_source(movielens.source), arriving)
     return len(ratings)
 
 

@@ -42,8 +42,13 @@ def write_simulated(folder: Path, sizes: Sizes, seed: int) -> int:
     truth.json holds the AUC of the true probabilities: no student can do better but by chance. InvalidInputError
     when the folder is not empty.
     """
-    new_folder(folder)
-    copy_template("graft.pairs.simulated", folder)
+    with new_folder(folder) as arriving:
+        copy_template("graft.pairs.simulated", arriving)
+        _simulate(arriving, sizes, seed)
+    return sizes.events
+
+
+def _simulate(folder: Path, sizes: Sizes, seed: int) -> None:
     world = World(seed)
     shared = min(2 * sizes.items // 3, sizes.source_items)
     works = world.works(sizes.items + sizes.source_items - shared)
@@ -55,7 +60,6 @@ def write_simulated(folder: Path, sizes: Sizes, seed: int) -> int:
     write_events(folder, event_lines(impressions))
     write_json(folder, "truth.json", {"best_auc": {"click": round(_best_auc(impressions), 4)}})
     save_source(simulate_source(world, works, clips, sizes.source_rows, sizes.source_users), folder)
-    return sizes.events
 
 
 def _write_features(folder: Path, listeners: People, works: Works, tracks: Ints, shared: int) -> None:
