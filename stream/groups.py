@@ -1,6 +1,7 @@
 """The consumer groups of a pair: who reads what, and how far each has come."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
@@ -27,17 +28,26 @@ def inputs_of(topics: Topics, group: str) -> tuple[str, ...]:
     }[group]
 
 
-def lag(admin: KafkaAdminClient, topics: Topics, group: str) -> int:
-    """Offsets between the end of the group's topics and what it has committed.
+class Lag(NamedTuple):
+    """How far a group is behind, in offsets; whether it has committed anything yet.
 
     Transaction markers count as offsets, so a reader that has read all of a transactional topic may show a few.
     """
+
+    records: int
+    has_begun: bool
+
+
+def lag(admin: KafkaAdminClient, topics: Topics, group: str) -> Lag:
+    """How far `group` is behind the end of its topics."""
     ends = end_offsets(admin, inputs_of(topics, group))
+    name = group_id(topics, group)
     try:
-        committed = admin.list_group_offsets(group_id(topics, group))[group_id(topics, group)]
+        committed = admin.list_group_offsets(name).get(name, {})
     except GroupIdNotFoundError:
         committed = {}
-    return sum(max(0, end - _offset(committed.get(partition))) for partition, end in ends.items())
+    done = {at: max(0, found.offset) for at, found in committed.items() if at in ends}
+    return Lag(sum(max(0, end - done.get(at, 0)) for at, end in ends.items()), bool(done))
 
 
 def end_offsets(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[TopicPartition, int]:
@@ -49,7 +59,3 @@ def end_offsets(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[TopicPar
     ]
     found = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
     return {partition: offset.offset for partition, offset in found.items()}
-
-
-def _offset(committed: object) -> int:
-    return max(0, getattr(committed, "offset", 0))

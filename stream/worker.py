@@ -150,7 +150,8 @@ class StreamWorker:
         partials = [p.aggregates for p in self._partitions.values()]
         self._total = TotalAggregates(self._job.aggregates_factory, partials)
         self._push()  # the kill may have come between a commit and its push
-        _log.info("partitions %s restored", sorted(self._partitions))
+        if self._partitions:
+            _log.info("partitions %s restored", sorted(self._partitions))
 
     def _restored(self, number: int) -> Partition:
         job = self._job

@@ -41,12 +41,12 @@ def topics(prefix: str) -> Topics:
     return Topics(prefix=prefix)
 
 
-def impression(number: int, event_time_ms: int, **changes: object) -> dict[str, object]:
+def impression(number: int, at_ms: int, **changes: object) -> dict[str, object]:
     return {
         "impression_id": f"i{number}",
         "user_id": number % 7,
         "item_id": f"item{number % 5}",
-        "event_time_ms": event_time_ms,
+        "event_time_ms": at_ms,
         "context": {"hour": number % 24},
         **changes,
     }
@@ -62,33 +62,33 @@ class Scenario:
     Every tenth impression comes twice; every seventh has feedback after its window, every eleventh bad bytes.
     """
 
-    def __init__(self, count: int, seed: int = 0) -> None:
+    def __init__(self, count: int, seed: int = 0, *, first: int = 0, start_ms: int = 1_000_000) -> None:
         chance = random.Random(seed)
         self.labels: dict[str, dict[str, float | None]] = {}
         self.bad: list[bytes] = []
         self.late: list[bytes] = []
         events: list[tuple[int, bool, bytes, str]] = []
 
-        def add(record: dict[str, object], *, first: bool) -> bytes:
+        def add(record: dict[str, object], *, is_impression: bool) -> bytes:
             raw = json.dumps(record).encode()
-            events.append((int(str(record["event_time_ms"])), first, raw, str(record["impression_id"])))
+            events.append((int(str(record["event_time_ms"])), is_impression, raw, str(record["impression_id"])))
             return raw
 
-        for number in range(count):
-            at = 1_000_000 + number * 500
-            add(impression(number, at), first=True)
+        for number in range(first, first + count):
+            at = start_ms + (number - first) * 500
+            add(impression(number, at), is_impression=True)
             if number % 10 == 0:
-                add(impression(number, at), first=True)
+                add(impression(number, at), is_impression=True)
             like, rating = float(chance.random() < 0.4), None
             if like or chance.random() < 0.5:
-                add(feedback(number, "like", like, at + chance.randint(0, 20_000)), first=False)
+                add(feedback(number, "like", like, at + chance.randint(0, 20_000)), is_impression=False)
             if chance.random() < 0.6:
                 rating = float(chance.randint(1, 5))
                 when = at + chance.randint(1, 30_000)
-                add(feedback(number, "rating", 9.0, when - 1), first=False)
-                add(feedback(number, "rating", rating, when), first=False)
+                add(feedback(number, "rating", 9.0, when - 1), is_impression=False)
+                add(feedback(number, "rating", rating, when), is_impression=False)
             if number % 7 == 0:
-                self.late.append(add(feedback(number, "like", 1, at + 20_001), first=False))
+                self.late.append(add(feedback(number, "like", 1, at + 20_001), is_impression=False))
             if number % 11 == 0:
                 raw = f"not json {number}".encode()
                 self.bad.append(raw)

@@ -18,13 +18,15 @@ class HashPusher:
         self._url, self._prefix = redis_url, prefix
         self._client = connect(redis_url)
 
-    def push(self, aggregates, changed, event_time_ms):
+    def push(self, aggregates, changed, event_time_ms):  # noqa: ARG002 - the protocol
         written = 0
         with reaching(self._url):
             for entity, ids in changed.items():
                 rows = aggregates.rows(f"{entity}_push", entity, ids)
                 for name, values in rows.items():
-                    self._client.hset(f"{self._prefix}{entity}:{name}", mapping=dict(zip(map(str, ids), values)))
+                    self._client.hset(
+                        f"{self._prefix}{entity}:{name}", mapping=dict(zip(map(str, ids), values, strict=True))
+                    )
                     written += len(values)
         return written
 
@@ -47,8 +49,7 @@ def main() -> None:
             snapshot_floor_bytes=int(floor),
         )
     except GraftError as error:
-        print(f"{type(error).__name__}: {error}", flush=True)
-        raise SystemExit(1) from None
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Event files: JSON lines or Parquet, one impression or feedback per row, told apart by ``type``."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from stream.events import Impression
+
+_log = logging.getLogger(__name__)
+_KINDS = ("impression", "feedback")
+
+
+class FileEvent(NamedTuple):
+    """One row: the message's key and bytes. An `unreadable` one keeps its line's bytes."""
+
+    kind: Literal["impression", "feedback", "unreadable"]
+    key: bytes | None
+    value: bytes
+
+
+def read_events(path: Path) -> Iterator[FileEvent]:
+    """The rows of a file in their order; empty lines are skipped. Which format it is, its suffix says."""
+    return _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
+
+
+def count_events(path: Path) -> int:
+    """How many rows `read_events` gives."""
+    if path.suffix == ".parquet":
+        return int(pq.ParquetFile(path).metadata.num_rows)
+    with path.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
+def impressions_of(path: Path) -> Iterator[Impression]:
+    """The valid impressions of a file; the others are counted in one warning at the end."""
+    skipped = 0
+    for event in read_events(path):
+        if event.kind == "feedback":
+            continue
+        try:
+            yield Impression.model_validate_json(event.value)
+        except ValidationError:
+            skipped += 1
+    if skipped:
+        _log.warning("%s: %d rows are no valid impressions or feedback; they were left out", path, skipped)
+
+
+def _json_lines(path: Path) -> Iterator[FileEvent]:
+    with path.open("rb") as lines:
+        for line in lines:
+            if raw := line.strip():
+                yield _event(_parsed(raw), raw)
+
+
+def _parquet(path: Path) -> Iterator[FileEvent]:
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1_000):
+        for row in batch.to_pylist(maps_as_pydicts="strict"):
+            present = {name: value for name, value in row.items() if value is not None}
+            if isinstance(present.get("context"), dict):
+                present["context"] = {k: v for k, v in present["context"].items() if v is not None}
+            yield _event(present, json.dumps(present, default=str).encode())
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _event(row: Any, raw: bytes) -> FileEvent:
+    """A row as its message; `type` says the topic and is not part of it."""
+    if not isinstance(row, dict) or row.get("type") not in _KINDS:
+        return FileEvent("unreadable", None, raw)
+    event = {name: value for name, value in row.items() if name != "type"}
+    impression_id = event.get("impression_id")
+    key = impression_id.encode("utf-8", "replace") if isinstance(impression_id, str) else None
+    return FileEvent(row["type"], key, json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,119 @@
+"""The learner's input: every committed example from given offsets on, in one order for all partitions."""
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from graft.errors import DataLossError, GraftError
+from kafka import TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
+from kafka.structs import OffsetAndMetadata
+
+from stream import connection
+from stream.config import Topics
+from stream.events import Example
+from stream.groups import LEARNER_GROUP, group_id
+from stream.merge import Merge
+
+_log = logging.getLogger(__name__)
+
+
+class ExampleRecord(NamedTuple):
+    """An example and where it stands; a reader that starts at `offset` + 1 does not get it again."""
+
+    partition: int
+    offset: int
+    example: Example
+
+
+class ExampleReader:
+    """Reads all partitions of `examples` from `offsets` on (per partition the next to read; 0 where absent).
+
+    It is no member of a group: the offsets are the caller's, who keeps them with what it learnt. Partitions are merged
+    by event time, which gives one order for one log; while the log still grows, the order of several partitions may
+    depend on what has arrived. DataLossError when an offset is not on the broker any more.
+    """
+
+    def __init__(self, bootstrap: str, topics: Topics, offsets: Mapping[int, int]) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topics.examples
+        self._consumer = connection.consumer(bootstrap, group_id=group_id(topics, LEARNER_GROUP))
+        try:
+            with connection.reaching(bootstrap):
+                self._partitions = self._start(offsets)
+        except BaseException:
+            self.close()
+            raise
+        self._merge: Merge[TopicPartition, ExampleRecord] = Merge(self._partitions)
+        self._lag = 0
+
+    def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
+        """The next examples in their order; none when nothing came within `timeout_seconds`, or Kafka is away."""
+        try:
+            batches = self._consumer.poll(timeout_ms=timeout_seconds * 1000)
+        except OffsetOutOfRangeError as error:
+            raise self._gone(error.args[0]) from error
+        for at, records in batches.items():
+            for record in records:
+                example = Example.model_validate_json(record.value)
+                self._merge.add(at, example.event_time_ms, ExampleRecord(at.partition, record.offset, example))
+        return list(self._merge.take(self._caught_up()))
+
+    def lag(self) -> int:
+        """Offsets between what was returned and the end of the topic; the last known number while Kafka is away."""
+        try:
+            ends = self._consumer.end_offsets(self._partitions)
+        except RetriableError:
+            return self._lag
+        ahead = sum(max(0, end - self._consumer.position(at)) for at, end in ends.items())
+        self._lag = ahead + sum(self._merge.buffered(at) for at in self._partitions)
+        return self._lag
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Show the outside how far the learner has come; nothing is read from it, so a failure is only logged."""
+        if not offsets:
+            return
+        progress = {TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
+        try:
+            self._consumer.commit(progress, timeout_ms=2_000)
+        except KafkaError as error:
+            _log.warning("the learner's progress is not published now: %s", error)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def _start(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        numbers = sorted(self._consumer.partitions_for_topic(self._topic))
+        partitions = [TopicPartition(self._topic, p) for p in numbers]
+        if not partitions or not set(offsets) <= set(numbers):
+            raise GraftError(
+                f"topic {self._topic} at {self._bootstrap} has partitions {numbers}, but partitions "
+                f"{sorted(offsets) or 'of it'} are to be read; 'graft stream run' makes it"
+            )
+        oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
+        self._consumer.assign(partitions)
+        for at in partitions:
+            offset = offsets.get(at.partition, 0)
+            if not oldest[at] <= offset <= max(ends[at], 0):
+                raise self._gone({at: offset})
+            self._consumer.seek(at, offset)
+        return partitions
+
+    def _caught_up(self) -> set[TopicPartition]:
+        """The partitions with nothing more on the broker; asked only when some have to wait for others."""
+        waiting = [at for at in self._partitions if not self._merge.buffered(at)]
+        if not waiting or len(waiting) == len(self._partitions):
+            return set()
+        try:
+            ends = self._consumer.end_offsets(waiting)
+        except RetriableError:
+            return set()
+        return {at for at, end in ends.items() if self._consumer.position(at) >= end}
+
+    def _gone(self, offsets: Mapping[TopicPartition, int]) -> DataLossError:
+        places = ", ".join(f"{at.topic}-{at.partition} offset {offset}" for at, offset in offsets.items())
+        return DataLossError(
+            f"examples that were not learnt yet are not on the broker: {places}; give the topic a longer retention, "
+            "and start the student again from an empty versions folder"
+        )

@@ -1,0 +1,125 @@
+"""Sends an event file to Kafka, as fast as asked for and no faster than the readers follow."""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from graft.errors import GraftError
+from kafka.errors import KafkaError
+
+from stream import connection
+from stream.config import Topics
+from stream.event_file import FileEvent, count_events, impressions_of, read_events
+from stream.groups import LEARNER_GROUP, STREAM_GROUP, TEACHER_GROUP, lag
+
+if TYPE_CHECKING:
+    from kafka import KafkaAdminClient, KafkaProducer
+
+__all__ = ["ReplayCount", "impressions_of", "replay"]
+
+_BATCH = 500
+_LAG_POLL_SECONDS = 0.1
+
+
+class ReplayCount(NamedTuple):
+    """What was sent. Unreadable rows go to the impressions topic, whose dead letters show them."""
+
+    impressions: int = 0
+    feedback: int = 0
+    unreadable: int = 0
+
+
+def replay(
+    path: Path,
+    bootstrap: str,
+    topics: Topics,
+    *,
+    rate: float | None,
+    max_lag: int | None,
+    progress: Callable[[int, int | None], None],
+    dry_run: bool = False,
+) -> ReplayCount:
+    """Send the events of `path` in their order; all are acknowledged on return.
+
+    `rate`: events per second, None: unbounded. `max_lag`: wait while the stream process, or another reader that has
+    begun, is further behind than that many records. `progress` is called with the events sent and their total.
+    """
+    total = count_events(path)
+    if dry_run:
+        return _count(read_events(path))
+    count = ReplayCount()
+    with _Sender(bootstrap, topics) as sender:
+        sent, started = 0, time.monotonic()
+        for batch in _batches(read_events(path), _batch_size(rate, max_lag)):
+            if rate:
+                time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+            if max_lag is not None:
+                sender.wait_for_readers(max_lag)
+            sender.send(batch)
+            sent += len(batch)
+            count = _added(count, _count(iter(batch)))
+            progress(sent, total)
+    return count
+
+
+class _Sender:
+    """A producer whose every batch is acknowledged, and an eye on the readers."""
+
+    def __init__(self, bootstrap: str, topics: Topics) -> None:
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._admin: KafkaAdminClient = connection.admin(bootstrap)
+        self._producer: KafkaProducer = connection.producer(bootstrap)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._producer.close(timeout=5)
+        self._admin.close()
+
+    def send(self, batch: list[FileEvent]) -> None:
+        """Send a batch; GraftError names the first message that Kafka did not take."""
+        topics = self._topics
+        by_kind = {"impression": topics.impressions, "feedback": topics.feedback, "unreadable": topics.impressions}
+        with connection.reaching(self._bootstrap):
+            futures = [self._producer.send(by_kind[event.kind], event.value, event.key) for event in batch]
+            self._producer.flush()
+            for event, future in zip(batch, futures, strict=True):
+                try:
+                    future.get(timeout=0)
+                except KafkaError as error:
+                    raise GraftError(f"Kafka did not take {event.value[:200]!r}: {error}") from error
+
+    def wait_for_readers(self, max_lag: int) -> None:
+        """Return when the stream process and the others that have begun are at most `max_lag` records behind."""
+        while not all(self._is_near(group, max_lag) for group in (STREAM_GROUP, TEACHER_GROUP, LEARNER_GROUP)):
+            time.sleep(_LAG_POLL_SECONDS)
+
+    def _is_near(self, group: str, max_lag: int) -> bool:
+        with connection.reaching(self._bootstrap):
+            behind = lag(self._admin, self._topics, group)
+        return behind.records <= max_lag or not (behind.has_begun or group == STREAM_GROUP)
+
+
+def _batches(events: Iterator[FileEvent], size: int) -> Iterator[list[FileEvent]]:
+    while batch := list(islice(events, size)):
+        yield batch
+
+
+def _batch_size(rate: float | None, max_lag: int | None) -> int:
+    """Small enough that the rate is even over tenths of seconds, and that the lag stays near its bound."""
+    by_rate = max(1, int(rate / 10)) if rate else _BATCH
+    by_lag = max(1, max_lag // 4) if max_lag is not None else _BATCH
+    return min(_BATCH, by_rate, by_lag)
+
+
+def _count(events: Iterator[FileEvent]) -> ReplayCount:
+    kinds = [event.kind for event in events]
+    return ReplayCount(kinds.count("impression"), kinds.count("feedback"), kinds.count("unreadable"))
+
+
+def _added(a: ReplayCount, b: ReplayCount) -> ReplayCount:
+    return ReplayCount(*(x + y for x, y in zip(a, b, strict=True)))

@@ -1,0 +1,95 @@
+"""The teacher's input: the requests that the stream writes, as they come or since a time."""
+
+import logging
+from collections.abc import Collection, Iterator
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+
+from stream import connection
+from stream.config import Topics
+from stream.events import TeacherRequest
+from stream.groups import TEACHER_GROUP, group_id
+
+_log = logging.getLogger(__name__)
+_POLL_MS = 500
+
+
+class TeacherRequestReader:
+    """A member of the teacher group: every request at least once. `instance` lets it back in at once after a kill.
+
+    A request that retention deleted before it was read costs a teacher's signal only, so the reader warns and goes on
+    from the oldest one that is left.
+    """
+
+    def __init__(self, bootstrap: str, topics: Topics, instance: str) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topics.teacher_requests
+        self._consumer = connection.group_member(bootstrap, group_id(topics, TEACHER_GROUP), instance)
+        self._consumer.subscribe([self._topic])
+
+    def poll(self, timeout_seconds: float, max_records: int) -> list[TeacherRequest]:
+        """The next requests, at most `max_records`; none after `timeout_seconds`, or while Kafka is away."""
+        try:
+            batches = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
+        except NoOffsetForPartitionError as error:
+            self._from_oldest(error.args[0])
+            return []
+        except OffsetOutOfRangeError as error:
+            _log.warning("teacher requests were deleted before they were scored, after %s", error.args[0])
+            self._from_oldest(error.args[0])
+            return []
+        return [TeacherRequest.model_validate_json(record.value) for records in batches.values() for record in records]
+
+    def commit(self) -> None:
+        """All that was polled is scored: a restart goes on after it. ServiceUnavailableError while Kafka is away."""
+        try:
+            with connection.reaching(self._bootstrap):
+                self._consumer.commit()
+        except (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError) as error:
+            _log.warning("partitions moved before their requests were committed; they are scored again: %s", error)
+
+    def lag(self) -> int:
+        """Offsets between what was polled and the end, in this member's partitions."""
+        with connection.reaching(self._bootstrap):
+            ends = self._consumer.end_offsets(list(self._consumer.assignment()))
+            return sum(max(0, end - (self._consumer.position(at, timeout_ms=0) or 0)) for at, end in ends.items())
+
+    def close(self) -> None:
+        """Leave; what was polled since the last commit is read again."""
+        self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def _from_oldest(self, partitions: Collection[TopicPartition]) -> None:
+        self._consumer.seek_to_beginning(*(set(partitions) & self._consumer.assignment()))
+
+
+def requests_since(bootstrap: str, topics: Topics, since_ms: int) -> Iterator[TeacherRequest]:
+    """The requests that were written since `since_ms` (wall clock), up to the end as of now, by partition."""
+    consumer = connection.consumer(bootstrap)
+    try:
+        with connection.reaching(bootstrap):
+            numbers = sorted(consumer.partitions_for_topic(topics.teacher_requests))
+            partitions = [TopicPartition(topics.teacher_requests, p) for p in numbers]
+            ends = consumer.end_offsets(partitions)
+            starts = consumer.offsets_for_times(dict.fromkeys(partitions, max(0, since_ms)))
+        for at in partitions:
+            if starts.get(at) is not None:
+                yield from _requests(consumer, at, starts[at].offset, ends[at])
+    finally:
+        consumer.close()
+
+
+def _requests(consumer: KafkaConsumer, at: TopicPartition, start: int, end: int) -> Iterator[TeacherRequest]:
+    consumer.assign([at])
+    consumer.seek(at, start)
+    while consumer.position(at) < end:
+        for record in consumer.poll(timeout_ms=_POLL_MS).get(at, []):
+            if record.offset < end:
+                yield TeacherRequest.model_validate_json(record.value)

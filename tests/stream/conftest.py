@@ -1,0 +1,119 @@
+"""The stream process as a child, and the topics around it."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from graft.child import start_child, stop_child
+from stream import connection
+from stream.topics import ensure_topics
+from tests.stream.pair import Scenario, feedback, impression, stream_config, topics
+
+
+class StreamHarness:
+    """One pair on a broker: its topics, its stream processes, what it sent and what came out."""
+
+    def __init__(self, bootstrap: str, redis_url: str, prefix: str, log: Path, *, partitions: int = 1) -> None:
+        self.bootstrap, self.redis_url, self.prefix, self.partitions = bootstrap, redis_url, prefix, partitions
+        self.topics = topics(prefix)
+        self.log = log
+        self._processes: list[subprocess.Popen[bytes]] = []
+        ensure_topics(bootstrap, stream_config(prefix, partitions), self.topics)
+        self.producer = connection.producer(bootstrap)
+        self._consumers: dict[str, tuple[KafkaConsumer, list[Any]]] = {}
+
+    def start(self, instance: str = "a", *, floor: int = 1_000_000) -> subprocess.Popen[bytes]:
+        argv = [self.bootstrap, self.prefix, str(self.partitions), instance, self.redis_url, str(floor)]
+        root = Path(__file__).parents[2]
+        with self.log.open("ab") as log:
+            process = start_child([sys.executable, "-m", "tests.stream.process", *argv], cwd=root, stderr=log)
+        self._processes.append(process)
+        return process
+
+    def send(self, lines: list[tuple[str, str, bytes]]) -> None:
+        for kind, key, raw in lines:
+            topic = self.topics.impressions if kind == "impression" else self.topics.feedback
+            self.producer.send(topic, raw, key.encode())
+        self.producer.flush()
+
+    def send_end(self, event_time_ms: int = 2_000_000_000) -> None:
+        """Move event time of every partition past all windows."""
+        for p in range(self.partitions):
+            event = impression(0, event_time_ms, impression_id=f"end{p}")
+            self.producer.send(self.topics.impressions, json.dumps(event).encode(), b"end", partition=p)
+            event = feedback(0, "like", 1, event_time_ms) | {"impression_id": f"end{p}"}
+            self.producer.send(self.topics.feedback, json.dumps(event).encode(), b"end", partition=p)
+        self.producer.flush()
+
+    def read(self, topic: str) -> list[Any]:
+        """Every committed record of a topic now, by partition and offset."""
+        consumer, records = self._consumer_of(topic)
+        ends = consumer.end_offsets(list(consumer.assignment()))
+        while any(consumer.position(at) < end for at, end in ends.items()):
+            for batch in consumer.poll(timeout_ms=100).values():
+                records += batch
+        return sorted(records, key=lambda r: (r.partition, r.offset))
+
+    def _consumer_of(self, topic: str) -> tuple[KafkaConsumer, list[Any]]:
+        """One consumer per topic for the whole test, and what it has read: kafka-python's close is slow and racy."""
+        if topic not in self._consumers:
+            consumer = connection.consumer(self.bootstrap)
+            partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
+            consumer.assign(partitions)
+            for at, offset in consumer.beginning_offsets(partitions).items():
+                consumer.seek(at, offset)
+            self._consumers[topic] = consumer, []
+        return self._consumers[topic]
+
+    def dead_letters(self) -> list[Any]:
+        return [r for t in (self.topics.impressions, self.topics.feedback) for r in self.read(t + ".dlq")]
+
+    def await_examples(self, count: int, seconds: float = 80.0) -> list[dict[str, Any]]:
+        """The examples, once there are `count` of them; fails with the process's log otherwise."""
+        found: list[Any] = []
+
+        def enough() -> bool:
+            found[:] = self.read(self.topics.examples)
+            return len(found) >= count
+
+        await_that(enough, seconds, lambda: f"{len(found)} of {count} examples; log:\n{self.log.read_text()[-3000:]}")
+        return [json.loads(r.value) for r in found]
+
+    def end(self, topic: str) -> int:
+        """How many offsets a topic has, up to the first open transaction."""
+        consumer, _ = self._consumer_of(topic)
+        return sum(consumer.end_offsets(list(consumer.assignment())).values())
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                stop_child(process)
+        self.producer.close()
+        for consumer, _ in self._consumers.values():
+            consumer.close()
+
+
+def await_that(condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def harness(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[StreamHarness]:
+    made = StreamHarness(kafka, redis_url, topic_prefix, tmp_path / "stream.log")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def scenario() -> Scenario:
+    return Scenario(300)

@@ -1,0 +1,155 @@
+"""The stream process on a real broker and a real Redis: killed, restarted, and never a loss or a double."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+from kafka import TopicPartition
+
+from graft.redis import connect
+from stream import connection
+from stream.groups import STREAM_GROUP, group_id
+from tests.stream.conftest import StreamHarness, await_that
+from tests.stream.pair import Scenario
+
+
+def labels_of(examples):
+    return {e["impression_id"]: e["labels"] for e in examples}
+
+
+def assert_whole(harness: StreamHarness, scenario: Scenario, examples) -> None:
+    """Each impression once, with its labels; each unusable message once, byte for byte, with its origin."""
+    assert Counter(e["impression_id"] for e in examples) == Counter(list(scenario.labels))
+    assert labels_of(examples) == scenario.labels
+    requests = [json.loads(r.value)["impression_id"] for r in harness.read(harness.topics.teacher_requests)]
+    ends = [f"end{p}" for p in range(harness.partitions)]
+    assert Counter(requests) == Counter([*scenario.labels, *ends])
+    assert_dead_letters(harness, scenario)
+
+
+def assert_dead_letters(harness: StreamHarness, scenario: Scenario) -> None:
+    letters = harness.dead_letters()
+    assert Counter(r.value for r in letters) == Counter(scenario.bad + scenario.late)
+    for topic in (harness.topics.impressions, harness.topics.feedback):
+        inputs = {(r.partition, r.offset): r for r in harness.read(topic)}
+        for letter in (r for r in letters if r.topic == f"{topic}.dlq"):
+            headers = {name: value.decode() for name, value in letter.headers}
+            original = inputs[int(headers["partition"]), int(headers["offset"])]
+            assert (headers["topic"], letter.key, letter.value) == (topic, original.key, original.value)
+            assert headers["reason"]
+
+
+def assert_offsets_at_the_end(harness: StreamHarness) -> None:
+    admin = connection.admin(harness.bootstrap)
+    try:
+        group = group_id(harness.topics, STREAM_GROUP)
+        committed = {at: o.offset for at, o in admin.list_group_offsets(group)[group].items()}
+    finally:
+        admin.close()
+    for topic in (harness.topics.impressions, harness.topics.feedback):
+        offsets = [committed[TopicPartition(topic, p)] for p in range(harness.partitions)]
+        assert sum(offsets) == harness.end(topic)
+
+
+def test_kill_9_at_random_moments_loses_and_doubles_nothing(harness):
+    scenario, chance = Scenario(600, seed=3), random.Random(5)
+    process, sent = harness.start(), 0
+    for kill in range(4):
+        upto = len(scenario.lines) * (kill + 1) // 4
+        before = harness.end(harness.topics.join_state)
+        harness.send(scenario.lines[sent:upto])
+        sent = upto
+        await_that(lambda start=before: harness.end(harness.topics.join_state) > start, 60, harness.log.read_text)
+        time.sleep(chance.random() * 0.15)  # the random moment
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = harness.start()
+    harness.send_end()
+    examples = harness.await_examples(len(scenario.labels))
+    assert_whole(harness, scenario, examples)
+    process.terminate()
+    assert process.wait(10) == 0
+    assert_offsets_at_the_end(harness)
+    assert_aggregates(harness, examples)
+
+
+def assert_aggregates(harness: StreamHarness, examples) -> None:
+    """What was pushed last equals the aggregates of all examples."""
+    with connect(harness.redis_url) as client:
+        shown = client.hgetall(f"{harness.prefix}item:shown")
+        liked = client.hgetall(f"{harness.prefix}user:liked")
+    assert {k.decode(): float(v) for k, v in shown.items()} == Counter(e["item_id"] for e in examples)
+    likes = Counter()
+    for e in examples:
+        likes[str(e["user_id"])] += e["labels"]["like"]
+    assert {k.decode(): float(v) for k, v in liked.items()} == likes
+
+
+def test_a_kill_between_commit_and_push_is_made_good_by_the_restart(harness, scenario):
+    harness.send(scenario.lines)
+    harness.send_end()
+    first = harness.start()
+    examples = harness.await_examples(len(scenario.labels))
+    first.kill()
+    first.wait()
+    with connect(harness.redis_url) as client:
+        client.flushall()  # as if no push had come through
+    second = harness.start()
+    await_that(lambda: harness.log.read_text().count("partitions [0] restored") == 2, 60, harness.log.read_text)
+    second.terminate()
+    assert second.wait(10) == 0
+    assert_aggregates(harness, examples)
+    assert len(harness.read(harness.topics.examples)) == len(scenario.labels)
+
+
+def test_a_log_read_in_one_go_gives_the_same_examples_as_in_many(harness, scenario):
+    harness.send(scenario.lines)
+    harness.send_end()
+    harness.start()
+    assert_whole(harness, scenario, harness.await_examples(len(scenario.labels)))
+
+
+def test_snapshots_replace_and_trim_the_state_log(harness):
+    scenario = Scenario(800, seed=1)
+    process, log = harness.start(floor=20_000), harness.topics.join_state
+    for start in range(0, len(scenario.lines), 200):
+        harness.send(scenario.lines[start : start + 200])
+        time.sleep(0.1)
+    harness.send_end()
+    harness.await_examples(len(scenario.labels))
+    process.kill()
+    process.wait()
+    records = harness.read(log)
+    assert records[0].offset > records[-1].offset / 4
+    assert records[0].key == b"snapshot"
+    harness.start(floor=20_000)  # restores from the snapshot: nothing is joined again
+    more = Scenario(20, seed=2, first=10_000, start_ms=3_000_000_000)
+    harness.send(more.lines)
+    harness.send_end(4_000_000_000)
+    examples = harness.await_examples(len(scenario.labels) + 1 + len(more.labels))
+    assert Counter(e["impression_id"] for e in examples).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("loss", ["inputs", "state"])
+def test_what_is_gone_from_the_broker_ends_the_process_and_is_never_skipped(harness, scenario, loss):
+    harness.send(scenario.lines[:200])
+    process = harness.start()
+    await_that(lambda: harness.end(harness.topics.join_state) > 0, 60, harness.log.read_text)
+    process.terminate()
+    process.wait()
+    harness.send(scenario.lines[200:])
+    admin = connection.admin(harness.bootstrap)
+    gone = harness.topics.impressions if loss == "inputs" else harness.topics.join_state
+    admin.delete_records({TopicPartition(gone, 0): harness.end(gone) - (1 if loss == "inputs" else 0)})
+    admin.close()
+    process = harness.start()
+    try:
+        assert process.wait(60) == 1
+    except subprocess.TimeoutExpired:
+        pytest.fail(harness.log.read_text())
+    assert "DataLossError" in harness.log.read_text()
+    assert harness.topics.prefix in harness.log.read_text().splitlines()[-1]
