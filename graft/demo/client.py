@@ -117,7 +117,7 @@ class ScoringClient:
     ) -> None:
         self._connection = ScorerConnection(port)
         self._users, self._items = list(contexts.items()), items
-        self._started_at = started_at
+        self.started_at = started_at
         self._interval_seconds = 1.0 / per_second
         self._items_each = min(items_each, len(items))
         self._stop = threading.Event()
@@ -145,7 +145,7 @@ class ScoringClient:
                 return
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            self.answers.append(self._connection.score(self._question(), self._started_at))
+            self.answers.append(self._connection.score(self._question(), self.started_at))
             due = max(due + self._interval_seconds, time.monotonic())
 
     def _question(self) -> Question:

@@ -60,10 +60,18 @@ def curve(points: Sequence[ProgressPoint], task: str, arm: str, window: Window =
     return Curve([examples for examples, _ in defined], [auc for _, auc in defined])
 
 
-def version_examples(versions: Path) -> dict[str, int]:
-    """Published version -> examples it had learnt. Versions that were pruned are missing."""
-    manifests = (_manifest(path) for path in sorted(versions.glob("v*/manifest.json")))
-    return {m.version: m.examples for m in manifests if m is not None}
+class VersionExamples:
+    """Published version -> examples it had learnt; remembers versions that the registry has pruned since."""
+
+    def __init__(self, versions: Path) -> None:
+        self._versions = versions
+        self.of: dict[str, int] = {}
+
+    def refresh(self) -> None:
+        """Read the manifests that are new."""
+        for path in self._versions.glob("v*/manifest.json"):
+            if path.parent.name not in self.of and (manifest := _manifest(path)) is not None:
+                self.of[manifest.version] = manifest.examples
 
 
 def latest_metrics(versions: Path) -> Metrics:

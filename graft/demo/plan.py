@@ -4,15 +4,15 @@ from typing import NamedTuple
 
 from stream.topics import TopicLimits
 
-LIMITS = TopicLimits(retention_bytes=6 * 2**20, segment_bytes=2**20)
+LIMITS = TopicLimits(retention_bytes=4 * 2**20, segment_bytes=2**20)
 """What the embedded broker keeps of each topic. It rewrites all it keeps once a second: 20 MB cost a quarter of a core.
 
-What is kept, 5 MiB at least (whole segments go), must hold all that anyone still reads. The replay waits while a group
-is MAX_LAG = 4,000 records behind what it has committed, which for the learner is where its last version ends; what is
-on its way through the join by then adds 1,500 examples. 5,500 examples of 0.7 kB are 3.9 MB.
+What is kept, 3 MiB at least (whole segments go), must hold all that anyone still reads. The replay waits while a group
+is MAX_LAG = 2,000 records behind what it has committed, which for the learner is where its last version ends; what is
+on its way through the join by then adds 800 examples. 2,800 examples of 0.7 kB are 2.0 MB.
 """
-MAX_LAG = 4_000
-"""Above what a learner is behind when it publishes: 3 s x 730 examples/s."""
+MAX_LAG = 2_000
+"""Above what a learner is behind when it publishes: 2 s x 730 examples/s."""
 
 
 class Plan(NamedTuple):
@@ -28,8 +28,8 @@ class Plan(NamedTuple):
     """Items that each request asks for."""
 
 
-FULL = Plan(None, publish_seconds=3.0, idle_seconds=5.0, events_per_second=2_000.0)
-"""All events: MovieLens' 100,000 impressions with 175,000 feedbacks take 138 s, 46 versions."""
+FULL = Plan(None, publish_seconds=2.0, idle_seconds=5.0, events_per_second=2_000.0)
+"""All events: MovieLens' 100,000 impressions with 175,000 feedbacks take 138 s, 69 versions."""
 
 QUICK = Plan(10_000, publish_seconds=2.0, idle_seconds=2.0, events_per_second=1_500.0)
 """The first 10,000 impressions with their feedback, 27,000 events, take 18 s, 9 versions."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from graft.demo.client import percentile_ms, swaps_seen
-from graft.demo.curves import latest_metrics, read_progress, version_examples
+from graft.demo.curves import latest_metrics, read_progress
 from graft.demo.data import Data
 from graft.demo.events import read_events
 from graft.demo.plan import Plan
@@ -132,7 +132,7 @@ def _findings(
         answers=outcome.answers,
         swaps=swaps,
         scorer_swaps=outcome.scorer_swaps,
-        examples_of_version=version_examples(versions),
+        examples_of_version=outcome.examples_of_version,
         hits=outcome.hits,
         restarts=outcome.restarts,
         timings=timings.phases,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from graft.demo.client import Answer, ScoringClient
+from graft.demo.curves import VersionExamples
 from graft.demo.events import EventFile
 from graft.demo.live import Screen
 from graft.demo.plan import Plan
@@ -48,6 +49,7 @@ class Outcome(NamedTuple):
     hits: Sequence[HitRate]
     scorer_swaps: int
     dead_letters: int
+    examples_of_version: Mapping[str, int]
     restarts: Mapping[str, int]
 
 
@@ -68,7 +70,8 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         for stage in path_stages(setting.environment, ports):
             supervisor.start(stage)
         tasks = binary_tasks(setting.project.tasks)
-        watch = Watch(ports, events, witness.count, client, supervisor, tasks, started_at)
+        versions = VersionExamples(setting.versions)
+        watch = Watch(ports, events, witness.count, client, supervisor, tasks, versions)
         _await_start(watch, supervisor, console)
         supervisor.start(replay_stage(setting.environment, setting.project.folder, plan))
         with Screen(console) as screen:
@@ -85,6 +88,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         hits=watch.hits,
         scorer_swaps=watch.scorer_swaps,
         dead_letters=watch.dead_letters,
+        examples_of_version=versions.of,
         restarts=supervisor.restarts(),
     )
 
@@ -96,9 +100,7 @@ def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None
         while not watch.is_up():
             supervisor.check()
             if time.monotonic() > deadline:
-                raise GraftError(
-                    f"not every stage answered within {_START_SECONDS:.0f} s; see what they say in {supervisor.log_folder}"
-                )
+                raise GraftError(f"the stages did not start within {_START_SECONDS:.0f} s; see {supervisor.log_folder}")
             time.sleep(_LOOK_SECONDS)
 
 

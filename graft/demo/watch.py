@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from graft.demo.client import ScoringClient, percentile_ms, swaps_seen
-from graft.demo.curves import ARMS
+from graft.demo.curves import ARMS, VersionExamples
 from graft.demo.events import EventFile
 from graft.demo.live import View
 from graft.demo.plots import HitRate
@@ -19,7 +19,7 @@ _LATEST_ANSWERS = 1_000
 
 
 class Watch:
-    """What is seen of a running demo; times count from `started_at` (of time.monotonic)."""
+    """What is seen of a running demo; times count as the client's do."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Watch:
         client: ScoringClient,
         supervisor: Supervisor,
         binary_tasks: Sequence[str],
-        started_at: float,
+        versions: VersionExamples,
     ) -> None:
         self._metrics = {
             STREAM: StageMetrics(ports.stream),
@@ -38,7 +38,8 @@ class Watch:
             SCORER: StageMetrics(ports.scorer),
         }
         self._events, self._count, self._client = events, count, client
-        self._supervisor, self._binary_tasks, self._started_at = supervisor, binary_tasks, started_at
+        self._versions = versions
+        self._supervisor, self._binary_tasks, self._started_at = supervisor, binary_tasks, client.started_at
         self._paces: deque[tuple[float, float, int]] = deque([(0.0, 0.0, 0)], maxlen=_RATE_LOOKS)
         self.hits: list[HitRate] = []
 
@@ -102,6 +103,7 @@ class Watch:
         )
 
     def _refresh(self) -> None:
+        self._versions.refresh()
         for metrics in self._metrics.values():
             metrics.refresh()
 
