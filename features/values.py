@@ -72,8 +72,11 @@ def _decode_present(feature: Feature, raws: list[bytes]) -> list[Value]:
 
 def _short_strings(raws: list[bytes]) -> list[str] | None:
     """All strings when each is of less than 128 bytes, else None."""
-    usable = all(raw[0] == _STRING_TAG and len(raw) == raw[1] + 2 < _SHORT_MESSAGE for raw in raws)
-    return [raw[2:].decode() for raw in raws] if usable else None
+    usable = all(raw[0] == _STRING_TAG and 1 < len(raw) == raw[1] + 2 < _SHORT_MESSAGE for raw in raws)
+    try:
+        return [raw[2:].decode() for raw in raws] if usable else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _numbers(value_type: str, raws: list[bytes]) -> list[float] | None:
@@ -139,7 +142,14 @@ def _fitting(feature: Feature, value: Value) -> Value:
 
 
 def _read_message(raw: bytes) -> Value:
-    """The value of one message whatever its type; None for types that no feature may have."""
+    """The value of one message whatever its type; None for types that no feature may have, and for no message."""
+    try:
+        return _read_value(raw)
+    except (IndexError, ValueError, struct.error):  # bytes that Feast did not write
+        return None
+
+
+def _read_value(raw: bytes) -> Value:
     tag, at = _read_varint(raw, 0)
     number = tag >> 3
     if number == _FLOAT:
@@ -172,6 +182,8 @@ def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > 63:
+            raise ValueError("a varint has at most 64 bits")
 
 
 def _varint(value: int) -> bytes:
