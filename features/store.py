@@ -42,6 +42,7 @@ def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
     spec = compile_features(config, _definitions(store.config, contents))
     # All objects, not only the changed ones: Feast types a view's join key by the entities of the same call.
     _, to_delete, _, _ = extract_objects_for_apply_delete(store.project, store.registry, contents)  # type: ignore[no-untyped-call]
+    (repo / "data").mkdir(exist_ok=True)
     with reaching(redis_url), _quietly():
         store.apply(_objects(contents), objects_to_delete=to_delete, partial=False)
     save_spec(spec, repo)
@@ -85,7 +86,8 @@ def _repo_config(repo: Path, redis_url: str) -> RepoConfig:
     online = given.online_config if isinstance(given.online_config, dict) else {"type": given.online_config}
     if online.get("type") != "redis":
         raise ConfigurationError([f"{path}: online_store.type must be redis, got {online.get('type')!r}"])
-    (repo / "data").mkdir(exist_ok=True)
+    if online.get("redis_type", "redis") != "redis":
+        raise ConfigurationError([f"{path}: online_store.redis_type must be redis, got {online['redis_type']!r}"])
     settings = given.model_dump(exclude_unset=True, by_alias=True)
     settings["registry"] = {"registry_type": "file", "path": str(repo.resolve() / "data" / "registry.db")}
     # skip_dedup: else Feast drops a write whose event time equals the stored one.
@@ -177,8 +179,8 @@ def _service_views(store: FeatureStore, service: str) -> list[FeatureView]:
         raise GraftError(
             f"{store.config.registry.path}: no feature service {service!r} in the registry; run 'graft features apply'"
         )
-    names = [projection.name for projection in known[service].feature_view_projections]
-    return [store.get_feature_view(name) for name in names]
+    names = {projection.name for projection in known[service].feature_view_projections}
+    return [view for view in store.list_feature_views() if view.name in names]
 
 
 def _require_files(repo: Path, views: Sequence[FeatureView]) -> None:

@@ -27,7 +27,7 @@ def test_apply_saves_the_spec_beside_the_registry_wherever_it_is_called_from(app
 
 def test_compiling_needs_neither_a_registry_nor_redis_and_gives_the_applied_spec(applied, repo, config):
     assert compile_spec(repo, NO_REDIS, config) == applied.spec
-    assert not (repo / "data" / "registry.db").exists()
+    assert {path.name for path in (repo / "data").iterdir()} == {"users.parquet", "items.parquet"}
 
 
 def test_a_repository_file_may_be_called_like_a_package_of_ours(repo, config):
@@ -98,6 +98,7 @@ def test_faults_change_nothing(repo, changed_config, redis_url):
     ("old", "new", "fault"),
     [
         ('redis\n  connection_string: "nowhere.invalid:1"', "sqlite", "online_store.type must be redis, got 'sqlite'"),
+        ("type: redis", "type: redis\n  redis_type: redis_cluster", "redis_type must be redis, got 'redis_cluster'"),
         ("project: readers", "projekt: readers", "feature_store.yaml: "),
     ],
 )
