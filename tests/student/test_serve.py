@@ -1,5 +1,6 @@
 """The scoring endpoint over real HTTP and a real Redis."""
 
+import asyncio
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -31,7 +33,8 @@ from student.config import StudentConfig
 from student.manifest import Draft, Manifest
 from student.numpy_model import tensor_shapes
 from student.requests import MAX_BODY_BYTES
-from student.serve import run_server
+from student.serve import build_app, run_server
+from student.swap import ChampionSwap
 from student.versions import Registry
 
 
@@ -364,6 +367,37 @@ def test_a_taken_port_is_a_plain_error(registry: Registry, redis_url: str) -> No
         port = taken.getsockname()[1]
         with pytest.raises(GraftError, match=rf"cannot listen on 127.0.0.1:{port}: .*--port"):
             run_server(registry, redis_url, "127.0.0.1", port, StopSignal())
+
+
+def test_a_client_that_goes_away_is_counted_and_hurts_nobody(endpoint: Endpoint) -> None:
+    gone = endpoint.metric('graft_scorer_requests_total{status="499"}')
+    connection = endpoint.connect()
+    connection.putrequest("POST", "/score")
+    connection.putheader("content-length", "1000")
+    connection.endheaders(b"half a body")
+    connection.close()
+    until(lambda: endpoint.metric('graft_scorer_requests_total{status="499"}') == gone + 1, "the count")
+    assert endpoint.post(BODY)[0] == 200
+
+
+def test_it_is_not_ready_once_it_is_asked_to_stop(registry: Registry, redis_url: str) -> None:
+    publish(registry)
+
+    async def replies() -> list[tuple[int, Any]]:
+        swap, stop = ChampionSwap(registry, redis_url), StopSignal()
+        transport = httpx.ASGITransport(build_app(swap, stop))
+        async with httpx.AsyncClient(transport=transport, base_url="http://scorer") as client:
+            await swap.refresh()
+            ready = await client.get("/readyz")
+            stop.set()
+            stopping, last = await client.get("/readyz"), await client.post("/score", json=BODY)
+        await swap.close()
+        return [(reply.status_code, reply.json()) for reply in (ready, stopping, last)]
+
+    ready, stopping, last = asyncio.run(replies())
+    assert ready == (200, {"status": "ready", "model_version": "v000001"})
+    assert stopping == (503, {"status": "not ready", "reason": "the process is stopping"})
+    assert last[0] == 200
 
 
 @contextmanager
