@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from graft.commands.output import echo_result, json_option
+from graft.errors import GraftError
 from graft.pairs.movielens import download
 from graft.pairs.movielens.files import read_grouplens, read_wheel
 from graft.pairs.movielens.project import write_movielens
@@ -68,8 +69,10 @@ def train_teacher(folders: tuple[Path, ...], seed: int, *, as_json: bool) -> Non
 
     Example: graft pair train-teacher my-pair
     """
-    from graft.pairs.teacher_file import write_teacher  # noqa: PLC0415 torch takes a second to import
-
+    try:
+        from graft.pairs.teacher_file import write_teacher  # noqa: PLC0415 torch takes a second to import
+    except ModuleNotFoundError as error:
+        raise GraftError(f"a teacher is written with {error.name}: pip install 'graft[demo]'") from error
     for folder in folders:
         with progress(f"teacher of {folder.name}") as advance:
             report = write_teacher(folder, seed, advance)

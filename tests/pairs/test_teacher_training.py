@@ -1,3 +1,5 @@
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 
-from graft.errors import InvalidInputError
+from graft.errors import GraftError, InvalidInputError
 from graft.pairs.auc import auc
+from graft.pairs.command import pair
 from graft.pairs.onnx_export import save_onnx
 from graft.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput, load_source, save_source
 from graft.pairs.teacher_file import write_teacher
@@ -136,3 +140,25 @@ def test_auc_counts_ties_half_and_is_undefined_without_both_classes():
     score, label = np.array([0.1, 0.4, 0.4, 0.8], np.float32), np.array([0, 0, 1, 1], np.float32)
     assert auc(score, label) == pytest.approx(3.5 / 4)
     assert np.isnan(auc(score, np.ones(4, np.float32)))
+
+
+def test_the_command_writes_teacher_and_report_for_each_folder(source, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        save_source(source, folder)
+    done = CliRunner().invoke(pair, ["train-teacher", *map(str, folders)])
+    assert done.exit_code == 0, done.output
+    assert [line.split(": AUC on 200 later source rows")[0] for line in done.stdout.splitlines()] == [
+        *map(str, folders)
+    ]
+    assert (folders[0] / "teacher.onnx").read_bytes() == (folders[1] / "teacher.onnx").read_bytes()
+    assert json.loads((folders[0] / "teacher_report.json").read_text())["held_out_rows"] == 200
+
+
+def test_without_onnx_the_command_says_what_to_install(source, tmp_path, monkeypatch):
+    save_source(source, tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for name in ("teacher_file", "onnx_export"):
+        monkeypatch.delitem(sys.modules, f"graft.pairs.{name}")
+    with pytest.raises(GraftError, match=r"written with onnx: pip install 'graft\[demo\]'"):
+        CliRunner().invoke(pair, ["train-teacher", str(tmp_path)], catch_exceptions=False)
