@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from graft.child import start_child, stop_child
@@ -25,7 +26,7 @@ from stream.topics import ensure_topics
 from student.config import PublishConfig
 from student.setup import LearnerSetup
 from student.train import run_training
-from student.versions import Registry
+from student.versions import Registry, VersionError
 from teacher_cache.cache import LogitCache
 
 TEACHER = "t1"
@@ -176,6 +177,19 @@ def test_an_example_of_another_spec_ends_the_process_and_is_named(toy: Any, proc
     process.write([toy.example(n).model_copy(update={"spec_id": "ffff"}) for n in range(8)])
     with pytest.raises(InvalidInputError, match=r"partition 0 from offset 0 on: example m0: spec_id must be"):
         process.run(patient(toy, 0), StopSignal())
+
+
+def test_a_student_that_diverged_never_serves(toy: Any, process: Process) -> None:
+    process.write([toy.example(n) for n in range(80)])
+    wild = toy.setup(
+        student=toy.student.model_copy(update={"learning_rate": 1e30}),
+        distillation=patient(toy, 0).distillation,
+    )
+    with np.errstate(all="ignore"), pytest.raises(VersionError, match=r"version v0+\d: .* must be finite, found"):
+        process.run(wild, StopSignal(), every_seconds=0.001)
+    champion = process.registry.champion()
+    assert champion == process.registry.latest()
+    assert all(np.isfinite(tensor).all() for tensor in process.registry.load_model(str(champion))[1].values())
 
 
 _CHILD = """
