@@ -13,6 +13,7 @@ import pytest
 
 from features.reader import OnlineReader
 from graft.child import start_child
+from graft.redis import connect
 from graft.telemetry import StopSignal
 from stream import connection
 from stream.config import StreamConfig, Topics
@@ -49,6 +50,17 @@ def send(kafka, topics):
 
 
 @pytest.fixture
+def committed_lag(kafka, topics):
+    """How many requests the teacher group has not committed."""
+
+    def read():
+        with closing(connection.admin(kafka)) as admin:
+            return lag(admin, topics, TEACHER_GROUP).records
+
+    return read
+
+
+@pytest.fixture
 def cache(redis_url):
     cache = LogitCache(redis_url, "t1", ("finish", "rating"), 100)
     yield cache
@@ -56,12 +68,12 @@ def cache(redis_url):
 
 
 @pytest.fixture
-def run_until_committed(kafka, topics, teacher, domain_map, cache, spec, config):
-    """Runs the batch scorer with a real reader until everything in the topic is committed."""
+def run_until_cached(kafka, topics, teacher, domain_map, cache, spec, config):
+    """Runs the batch scorer with a real reader until the pairs are in the cache; its last batch is committed then."""
 
-    def run():
+    def run(user_ids, item_ids):
         stop = StopSignal()
-        watcher = threading.Thread(target=_stop_when_committed, args=(kafka, topics, stop))
+        watcher = threading.Thread(target=_stop_when_cached, args=(cache, user_ids, item_ids, stop))
         watcher.start()
         with closing(TeacherRequestReader(kafka, topics, "scorer-0")) as reader:
             run_batch_scorer(reader, teacher, domain_map, cache, spec, config, stop)
@@ -83,44 +95,39 @@ def run_scorer_that_dies(kafka, topics, redis_url, teacher, config, spec, tmp_pa
     return run
 
 
-def _stop_when_committed(bootstrap, topics, stop):
-    with closing(connection.admin(bootstrap)) as admin:
-        deadline = time.monotonic() + 30
-        while lag(admin, topics, TEACHER_GROUP).records and time.monotonic() < deadline:
-            stop.wait(0.1)
+def _stop_when_cached(cache, user_ids, item_ids, stop):
+    deadline = time.monotonic() + 30
+    while np.isnan(cache.get(user_ids, item_ids).logit_BT).any() and time.monotonic() < deadline:
+        stop.wait(0.05)
     stop.set()
 
 
-def _committed_lag(bootstrap, topics):
-    with closing(connection.admin(bootstrap)) as admin:
-        return lag(admin, topics, TEACHER_GROUP).records
-
-
-def test_what_waits_in_kafka_gets_its_logits_and_is_committed(
-    kafka, topics, send, run_until_committed, cache, request_of
-):
+def test_what_waits_in_kafka_gets_its_logits_and_is_committed(send, run_until_cached, committed_lag, cache, request_of):
+    user_ids, item_ids = [n % 3 for n in range(50)], list(range(50))
     send(request_of(n, user_id=n % 3) for n in range(50))
-    run_until_committed()
-    assert cache.get([n % 3 for n in range(50)], list(range(50))).logit_BT.tolist() == [
-        [18.0 + n, 4.5] for n in range(50)
-    ]
-    assert _committed_lag(kafka, topics) == 0
+    run_until_cached(user_ids, item_ids)
+    assert cache.get(user_ids, item_ids).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(50)]
+    assert committed_lag() == 0
 
 
 def test_a_scorer_killed_before_its_commit_has_put_its_logits_and_its_successor_starts_again(
-    kafka, topics, send, run_scorer_that_dies, run_until_committed, cache, request_of
+    send, run_scorer_that_dies, committed_lag, run_until_cached, cache, request_of, redis_url
 ):
     send(request_of(n) for n in range(10))
     assert run_scorer_that_dies() == -signal.SIGKILL
     scored = np.isfinite(cache.get([1] * 10, list(range(10))).logit_BT[:, 0]).sum()
     assert 1 <= scored <= 4  # one batch
-    assert _committed_lag(kafka, topics) == 10
-    run_until_committed()
+    assert committed_lag() == 10
+    with connect(redis_url) as client:
+        client.flushall()  # so that what is there at the end, the successor has scored
+    run_until_cached([1] * 10, list(range(10)))
     assert cache.get([1] * 10, list(range(10))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
-    assert _committed_lag(kafka, topics) == 0
+    assert committed_lag() == 0
 
 
-def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(kafka, topics, send, cache, scorer, request_of):
+def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(
+    kafka, topics, send, committed_lag, cache, scorer, request_of
+):
     send(request_of(n) for n in range(4))
     time.sleep(0.02)  # the boundary between two milliseconds of the broker's clock
     since_ms = time.time_ns() // 1_000_000
@@ -128,7 +135,7 @@ def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(kafka, t
     report = backfill(requests_since(kafka, topics, since_ms), scorer, cache, 4, progress=lambda _done, _total: None)
     assert report.pairs == 6
     assert np.isfinite(cache.get([1] * 10, list(range(10))).logit_BT[:, 0]).tolist() == [False] * 4 + [True] * 6
-    assert _committed_lag(kafka, topics) == 10
+    assert committed_lag() == 10
 
 
 def test_a_backfill_of_an_event_file_reads_features_now_and_skips_what_is_no_impression(
