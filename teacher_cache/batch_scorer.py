@@ -67,7 +67,7 @@ def run_batch_scorer(
         try:
             drained = batches.score_pending(report)
             report.log_sometimes(reader.lag())
-        except ServiceUnavailableError as error:  # of Kafka; what was put but not committed is read again
+        except ServiceUnavailableError as error:  # of Kafka; the next commit covers what was put
             outage.wait(error, stop)
         else:
             outage.end()
