@@ -1,12 +1,16 @@
 """What one batch writes, as one transaction: all of it and the input offsets, or nothing."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from kafka import TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.errors import GroupIdNotFoundError, NoError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from stream import connection
+from stream.config import Topics
+from stream.groups import STREAM_GROUP, group_id
 
 
 class Outgoing(NamedTuple):
@@ -20,16 +24,23 @@ class Outgoing(NamedTuple):
 
 
 class Transactions:
-    """The transactional producer of one instance: it ends and fences the transactions of the processes before it."""
+    """The transactional producer of one start of one instance; its predecessor is fenced, its open transaction ended.
 
-    def __init__(self, bootstrap: str, transactional_id: str) -> None:
-        self._producer = connection.producer(bootstrap, transactional_id)
-        try:
-            with connection.reaching(bootstrap):
-                self._producer.init_transactions()
-        except BaseException:
-            self._producer.close(timeout=0)
-            raise
+    Each start has a transactional id, and so a producer id, of its own, and the last one's is kept as the metadata of
+    a group offset. Taking over the predecessor's id would do on Apache Kafka, but the embedded broker tells a reader
+    of aborted transactions that lie before its position, which makes it skip all that a producer id writes after one.
+    """
+
+    def __init__(self, bootstrap: str, admin: KafkaAdminClient, topics: Topics, instance: str) -> None:
+        group, place = group_id(topics, f"{STREAM_GROUP}-writer-{instance}"), TopicPartition(topics.join_state, 0)
+        own = f"{group}-{uuid.uuid4().hex}"
+        with connection.reaching(bootstrap):
+            if predecessor := _registered(admin, group, place):
+                _initialized(bootstrap, predecessor).close(timeout=0)
+            (outcome,) = admin.alter_group_offsets(group, {place: OffsetAndMetadata(0, own, -1)}).values()
+            if outcome is not NoError:
+                raise outcome(f"cannot register the writer of instance {instance}")
+            self._producer = _initialized(bootstrap, own)
 
     def commit(
         self,
@@ -55,3 +66,22 @@ class Transactions:
     def close(self) -> None:
         """Stop at once; an open transaction is ended by the next process, or by the broker's time-out."""
         self._producer.close(timeout=0)
+
+
+def _registered(admin: KafkaAdminClient, group: str, place: TopicPartition) -> str | None:
+    try:
+        found = admin.list_group_offsets(group).get(group, {}).get(place)
+    except GroupIdNotFoundError:
+        return None
+    return found.metadata if found and found.offset >= 0 else None
+
+
+def _initialized(bootstrap: str, transactional_id: str) -> KafkaProducer:
+    """A producer of this id; every earlier one is fenced and its open transaction aborted."""
+    producer = connection.producer(bootstrap, transactional_id)
+    try:
+        producer.init_transactions()
+    except BaseException:
+        producer.close(timeout=0)
+        raise
+    return producer

@@ -85,7 +85,7 @@ class StreamWorker:
         self._committed_at = time.monotonic()
         self._admin = connection.admin(job.bootstrap)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
-        self._transactions = Transactions(job.bootstrap, f"{job.topics.prefix}stream-{job.instance}")
+        self._transactions = Transactions(job.bootstrap, self._admin, job.topics, job.instance)
         self._inputs = Inputs(job.bootstrap, job.topics, job.instance)
 
     def step(self) -> None:

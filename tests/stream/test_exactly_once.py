@@ -117,8 +117,9 @@ def test_snapshots_replace_and_trim_the_state_log(harness):
     scenario = Scenario(800, seed=1)
     process, log = harness.start(floor=20_000), harness.topics.join_state
     for start in range(0, len(scenario.lines), 200):
+        before = harness.end(log)
         harness.send(scenario.lines[start : start + 200])
-        time.sleep(0.1)
+        await_that(lambda was=before: harness.end(log) > was, 60, harness.log.read_text)
     harness.send_end()
     harness.await_examples(len(scenario.labels))
     process.kill()

@@ -1,0 +1,95 @@
+"""What only a true broker shows: takeover in a group, a broker's restart, a zombie; needs KAFKA_HOME."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from graft.embedded import ApacheKafka
+from tests.stream.conftest import StreamHarness, await_that
+from tests.stream.pair import Scenario
+from tests.stream.test_exactly_once import assert_offsets_at_the_end, assert_whole
+
+pytestmark = pytest.mark.kafka_home
+
+
+@pytest.fixture(scope="module")
+def apache(kafka_home: Path):
+    with ApacheKafka(kafka_home) as broker:
+        yield broker
+
+
+@pytest.fixture
+def pair(apache, redis_url, topic_prefix, tmp_path):
+    made = StreamHarness(apache.bootstrap, redis_url, topic_prefix, tmp_path / "stream.log", partitions=4)
+    yield made
+    made.close()
+
+
+def joined_some(harness, more_than=0):
+    await_that(lambda: harness.end(harness.topics.join_state) > more_than, 60, harness.log.read_text)
+    return harness.end(harness.topics.join_state)
+
+
+def test_a_second_instance_takes_over_what_a_killed_one_leaves(pair):
+    scenario = Scenario(400, seed=4)
+    first, second = pair.start("a"), pair.start("b")
+    pair.send(scenario.lines[:600])
+    await_that(lambda: pair.log.read_text().count("partitions [") >= 2, 60, pair.log.read_text)
+    before = joined_some(pair)
+    pair.send(scenario.lines[600:900])
+    joined_some(pair, before)
+    first.kill()
+    first.wait()
+    pair.send(scenario.lines[900:])
+    pair.send_end()
+    examples = pair.await_examples(len(scenario.labels))
+    assert_whole(pair, scenario, examples)
+    second.terminate()
+    assert second.wait(20) == 0
+    assert_offsets_at_the_end(pair)
+
+
+def test_a_zombie_that_wakes_after_its_partitions_moved_writes_nothing_twice(pair):
+    scenario = Scenario(400, seed=6)
+    zombie = pair.start("a")
+    pair.send(scenario.lines[:600])
+    before = joined_some(pair)
+    pair.send(scenario.lines[600:])
+    zombie.send_signal(signal.SIGSTOP)
+    pair.start("b")  # takes over when the zombie's session and transaction have ended
+    pair.send_end()
+    await_that(lambda: pair.end(pair.topics.join_state) > before + 100, 60, pair.log.read_text)
+    zombie.send_signal(signal.SIGCONT)
+    examples = pair.await_examples(len(scenario.labels))
+    time.sleep(1)  # were it to write again, it would now
+    assert_whole(pair, scenario, examples)
+
+
+def test_of_two_processes_with_one_name_one_ends_and_says_why(pair):
+    scenario = Scenario(200, seed=7)
+    first = pair.start("a")
+    pair.send(scenario.lines[:300])
+    joined_some(pair)
+    second = pair.start("a")
+    pair.send(scenario.lines[300:])
+    await_that(lambda: first.poll() is not None or second.poll() is not None, 60, pair.log.read_text)
+    assert "named 'a' has joined and taken over" in pair.log.read_text()
+    pair.send_end()
+    assert_whole(pair, scenario, pair.await_examples(len(scenario.labels)))
+
+
+def test_the_stream_outlives_a_restart_of_the_broker(apache, pair):
+    scenario = Scenario(300, seed=8)
+    process = pair.start()
+    pair.send(scenario.lines[:400])
+    joined_some(pair)
+    apache.process.kill()
+    apache.process.wait()
+    time.sleep(1)
+    apache.restart()
+    pair.send(scenario.lines[400:])
+    pair.send_end()
+    assert_whole(pair, scenario, pair.await_examples(len(scenario.labels)))
+    assert process.poll() is None

@@ -1,0 +1,112 @@
+"""The learner's reader: exactly from its offsets, in one order."""
+
+import pytest
+from kafka import TopicPartition
+from kafka.structs import ConsumerGroupMetadata
+
+from graft.errors import DataLossError, GraftError
+from stream import connection
+from stream.events import Example
+from stream.examples import ExampleReader
+from stream.groups import LEARNER_GROUP, lag
+from stream.topics import ensure_topics
+from stream.transactions import Outgoing, Transactions
+from tests.stream.conftest import await_that
+from tests.stream.pair import stream_config, topics
+
+
+def example(number):
+    return Example(
+        impression_id=f"i{number}",
+        user_id=1,
+        item_id="a",
+        event_time_ms=number * 10,
+        context={},
+        spec_id="s",
+        features=[1.5, None, "a", [0.25, 1.0]],
+        labels={"like": 1.0, "rating": None},
+    )
+
+
+def outgoing(made, number):
+    return Outgoing(made.examples, number % 3, b"k", example(number).model_dump_json().encode())
+
+
+def begin(writer, records):
+    """A transaction that is never ended."""
+    writer._producer.begin_transaction()
+    for r in records:
+        writer._producer.send(r.topic, r.value, r.key, r.headers, r.partition)
+    writer._producer.flush()
+
+
+@pytest.fixture
+def three(kafka, topic_prefix):
+    """Sixty examples in three partitions, in transactions of ten; the third one's writer was killed in it."""
+    made = topics(topic_prefix)
+    ensure_topics(kafka, stream_config(topic_prefix, 3), made)
+    admin = connection.admin(kafka)
+    for numbers in (range(30), range(30, 60)):
+        writer = Transactions(kafka, admin, made, "w")
+        for start in numbers[::10]:
+            records = [outgoing(made, number) for number in range(start, start + 10)]
+            writer.commit(records, {}, ConsumerGroupMetadata("none")) if start != 20 else begin(writer, records)
+        writer.close()
+    admin.close()
+    return kafka, made
+
+
+def read(reader, count):
+    records = []
+    await_that(lambda: records.extend(reader.poll(0.1)) or len(records) >= count, 30, lambda: str(len(records)))
+    return records
+
+
+NUMBERS = [*range(20), *range(30, 60)]
+
+
+def test_partitions_are_merged_by_event_time_and_aborted_transactions_are_not_seen(three):
+    reader = ExampleReader(*three, {})
+    records = read(reader, 50)
+    assert [r.example for r in records] == [example(n) for n in NUMBERS]
+    assert reader.lag() == 0
+    reader.close()
+
+
+def test_a_reader_that_starts_from_recorded_offsets_goes_on_exactly_there(three):
+    first = ExampleReader(*three, {})
+    records = read(first, 50)
+    first.close()
+    for cut in (0, 1, 17, 49):
+        offsets = {record.partition: record.offset + 1 for record in records[:cut]}
+        second = ExampleReader(*three, offsets)
+        assert read(second, 50 - cut) == records[cut:]
+        second.close()
+
+
+def test_the_learner_s_progress_is_visible_as_a_lag(three):
+    bootstrap, made = three
+    reader, admin = ExampleReader(bootstrap, made, {}), connection.admin(bootstrap)
+    assert not lag(admin, made, LEARNER_GROUP).has_begun
+    offsets = {r.partition: r.offset + 1 for r in read(reader, 50)}
+    reader.commit(offsets)
+    behind = lag(admin, made, LEARNER_GROUP)
+    assert behind.has_begun
+    assert behind.records <= 3  # the last transaction's markers
+    reader.close()
+    admin.close()
+
+
+@pytest.mark.parametrize("offsets", [{}, {0: 2}, {1: 10_000}])
+def test_examples_that_are_gone_are_an_error_and_never_skipped(three, offsets):
+    bootstrap, made = three
+    admin = connection.admin(bootstrap)
+    admin.delete_records({TopicPartition(made.examples, 0): 5})
+    admin.close()
+    with pytest.raises(DataLossError, match=f"{made.examples}-[01] offset"):
+        ExampleReader(bootstrap, made, offsets)
+
+
+def test_a_partition_that_does_not_exist_is_an_error(three):
+    with pytest.raises(GraftError, match=r"partitions \[0, 1, 2\]"):
+        ExampleReader(*three, {7: 0})

@@ -1,0 +1,78 @@
+"""The teacher's reader: at least once, and again from where it was committed."""
+
+import time
+
+import pytest
+
+from stream import connection
+from stream.events import TeacherRequest
+from stream.requests import TeacherRequestReader, requests_since
+from stream.topics import ensure_topics
+from tests.stream.conftest import await_that
+from tests.stream.pair import stream_config, topics
+
+
+def request(number):
+    return TeacherRequest(
+        impression_id=f"i{number}", user_id=1, item_id="a", event_time_ms=5, context={}, spec_id="s", features=[1.0]
+    )
+
+
+def send(kafka, made, numbers):
+    producer = connection.producer(kafka)
+    for number in numbers:
+        producer.send(made.teacher_requests, request(number).model_dump_json().encode(), b"k")
+    producer.flush()
+    producer.close()
+
+
+def read(reader, count):
+    found = []
+    await_that(lambda: found.extend(reader.poll(0.1, 7)) or len(found) >= count, 30, lambda: str(found))
+    return found
+
+
+@pytest.fixture
+def made(kafka, topic_prefix):
+    made = topics(topic_prefix)
+    ensure_topics(kafka, stream_config(topic_prefix), made)
+    return made
+
+
+def test_what_was_not_committed_comes_again_and_what_was_does_not(kafka, made):
+    send(kafka, made, range(20))
+    reader = TeacherRequestReader(kafka, made, "t")
+    assert read(reader, 20) == [request(n) for n in range(20)]
+    reader.close()
+    again = TeacherRequestReader(kafka, made, "t")
+    assert read(again, 20) == [request(n) for n in range(20)]
+    again.commit()
+    assert again.lag() == 0
+    again.close()
+    send(kafka, made, [20])
+    last = TeacherRequestReader(kafka, made, "t")
+    assert read(last, 1) == [request(20)]
+    last.close()
+
+
+def test_a_poll_gives_no_more_than_it_was_asked_for(kafka, made):
+    send(kafka, made, range(20))
+    reader = TeacherRequestReader(kafka, made, "t")
+    batches = []
+    await_that(lambda: batches.append(reader.poll(0.1, 7)) or sum(map(len, batches)) == 20, 30, lambda: str(batches))
+    assert max(map(len, batches)) <= 7
+    reader.close()
+
+
+def test_the_requests_since_a_time_end_where_the_topic_ended(kafka, made):
+    send(kafka, made, range(3))
+    time.sleep(0.02)
+    since_ms = time.time_ns() // 1_000_000
+    time.sleep(0.02)
+    send(kafka, made, range(3, 8))
+    found = requests_since(kafka, made, since_ms)
+    assert next(found) == request(3)
+    send(kafka, made, range(8, 10))
+    assert [*found] == [request(n) for n in range(4, 8)]
+    assert len([*requests_since(kafka, made, 0)]) == 10
+    assert [*requests_since(kafka, made, since_ms + 3_600_000)] == []
