@@ -57,9 +57,13 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turn redis-py's connection errors inside the block into ServiceUnavailableError."""
+    """Turn a Redis that does not answer, or takes no writes, inside the block into ServiceUnavailableError."""
     try:
         yield
+    except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
+        raise ServiceUnavailableError(
+            f"Redis at {parse_url(url)} takes no writes ({error}); give it more memory, or name the primary"
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ServiceUnavailableError(
             f"Redis at {parse_url(url)} does not answer ({type(error).__name__}); "

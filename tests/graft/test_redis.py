@@ -1,6 +1,6 @@
 import pytest
 
-from graft.embedded import free_port
+from graft.embedded import EmbeddedRedis, free_port
 from graft.errors import ConfigurationError, ServiceUnavailableError
 from graft.redis import connect, parse_url, reaching
 
@@ -28,3 +28,11 @@ def test_an_absent_redis_is_named_without_its_password() -> None:
     with pytest.raises(ServiceUnavailableError, match="docker compose up -d redis") as caught, reaching(url):
         connect(url, timeout_seconds=1).ping()
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_redis_that_is_full_is_to_be_waited_for() -> None:
+    with EmbeddedRedis() as server:
+        client = connect(server.url)
+        client.config_set("maxmemory", "1")
+        with pytest.raises(ServiceUnavailableError, match="takes no writes"), reaching(server.url):
+            client.set("key", "value")
