@@ -39,8 +39,10 @@ class Findings(NamedTuple):
 
 
 def write_report(folder: Path, found: Findings) -> Path:
-    """Write summary.json, the pictures and index.html into `folder`; the path of index.html."""
+    """Write summary.json, pictures and index.html into `folder`, in place of an earlier report; index.html's path."""
     folder.mkdir(parents=True, exist_ok=True)
+    for picture in folder.glob("auc_*.png"):  # of another pair's tasks
+        picture.unlink()
     (folder / "summary.json").write_text(found.summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
     swaps_at_examples = [n for s in found.swaps if (n := found.examples_of_version.get(s.version)) is not None]
     for task in binary_tasks(found.tasks):

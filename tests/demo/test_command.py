@@ -2,8 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -42,3 +46,19 @@ def test_a_signal_ends_what_was_started_and_tells_its_exit_code(number: signal.S
             finally:
                 ended.append("all")
     assert (exit_.value.code, ended) == (code, ["all"])
+
+
+def test_ctrl_c_ends_servers_and_commands_alike(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "graft", "demo", "--data", "simulated", "--quick"]
+    with subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as running:
+        children: list[psutil.Process] = []
+        deadline = time.monotonic() + 60
+        while len(children) < 3 and time.monotonic() < deadline:  # Kafka, Redis and the first command
+            children = psutil.Process(running.pid).children(recursive=True)
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    assert len(children) == 3
+    assert running.returncode == 130
+    assert said.decode().endswith("stopped\n")
+    assert not any(child.is_running() for child in children)
