@@ -27,6 +27,7 @@ class StreamHarness:
         self._processes: list[subprocess.Popen[bytes]] = []
         ensure_topics(bootstrap, stream_config(prefix, partitions), self.topics)
         self.producer = connection.producer(bootstrap)
+        self._looker = connection.consumer(bootstrap)
         self._consumers: dict[str, tuple[KafkaConsumer, list[Any]]] = {}
 
     def start(self, instance: str = "a", *, floor: int = 1_000_000) -> subprocess.Popen[bytes]:
@@ -88,15 +89,15 @@ class StreamHarness:
 
     def end(self, topic: str) -> int:
         """How many offsets a topic has, up to the first open transaction."""
-        consumer, _ = self._consumer_of(topic)
-        return sum(consumer.end_offsets(list(consumer.assignment())).values())
+        partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
+        return sum(self._looker.end_offsets(partitions).values())
 
     def close(self) -> None:
         for process in self._processes:
             if process.poll() is None:
                 stop_child(process)
         self.producer.close()
-        for consumer, _ in self._consumers.values():
+        for consumer in (self._looker, *(consumer for consumer, _ in self._consumers.values())):
             consumer.close()
 
 
