@@ -268,7 +268,7 @@ def redis_round_trip(redis_url: str) -> Callable[[bytes], Any]:
 
 
 async def read_times(redis_url: str, limit_seconds: float) -> Times:
-    reader, contract = AsyncOnlineReader(SPEC, redis_url), RequestContract(SPEC)
+    reader, contract = AsyncOnlineReader(SPEC, redis_url, timeout_seconds=5.0), RequestContract(SPEC)
     seconds, inputs = [], [contract.parse(body) for body in bodies(500)]
     end = time.perf_counter() + limit_seconds
     while time.perf_counter() < end or len(seconds) <= 2 * WARM_UP:

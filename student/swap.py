@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from prometheus_client import Counter, Gauge
@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2  # a small file read in a thread: about 0.1 ms of work
 _RETRY_SECONDS = 5.0  # a refused version may still be copied into place
-_CLOSE_READER_SECONDS = 1.0  # above the reader's time limit, so that no read in flight loses its connection
+_READ_SECONDS = 0.05  # what a ranking may wait for its features before it does without
+_CLOSE_READER_SECONDS = 1.0  # above _READ_SECONDS, so that no read in flight loses its connection
 _WARM_UP_ROWS = 100
 
 
@@ -69,14 +70,15 @@ class ChampionSwap:
             if version is None or (self.current and self.current.version == version) or self._waits(version):
                 return
             spec, student = await asyncio.to_thread(self._load, version)
-            self._replace(self._serving(spec, student))
+            self._replace(await self._serving(spec, student))
         except Exception as error:  # noqa: BLE001 a version may be broken in any way, and none may end the scorer
             self._refuse(version, f"{error}" if isinstance(error, VersionError) else f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
-        """Close the reader; no request may be in flight."""
+        """Close all readers; no request may be in flight."""
         for task in self._closing:
             task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         if self.current:
             await self.current.reader.close()
 
@@ -90,11 +92,17 @@ class ChampionSwap:
         _warm_up(manifest, student)
         return manifest.spec, student
 
-    def _serving(self, spec: FeatureSpec, student: NumpyStudent) -> Serving:
+    async def _serving(self, spec: FeatureSpec, student: NumpyStudent) -> Serving:
+        """`student` with the current contract and reader, or with new ones, connected, where its spec is another."""
         if self.current and self.current.spec.spec_id == spec.spec_id:
-            return Serving(student.version, self.current.spec, student, self.current.contract, self.current.reader)
-        reader = AsyncOnlineReader(spec, self._redis_url)
-        return Serving(student.version, spec, student, RequestContract(spec), reader)
+            return replace(self.current, version=student.version, student=student)
+        reader = AsyncOnlineReader(spec, self._redis_url, timeout_seconds=_READ_SECONDS)
+        try:
+            await reader.read(0, [0], {})  # connects; without Redis it answers from defaults, and connects later
+            return Serving(student.version, spec, student, RequestContract(spec), reader)
+        except BaseException:  # cancelled, or a spec that no contract can be made of
+            await reader.close()
+            raise
 
     def _replace(self, new: Serving) -> None:
         old, self.current, self._refused = self.current, new, None
@@ -126,8 +134,11 @@ class ChampionSwap:
 
 
 async def _close_after(reader: AsyncOnlineReader, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    await reader.close()
+    """Close `reader` in so many seconds, or at once when cancelled."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await reader.close()
 
 
 def _warm_up(manifest: Manifest, student: NumpyStudent) -> None:

@@ -163,6 +163,12 @@ def _listens(port: int) -> bool:
     return True
 
 
+@pytest.fixture(autouse=True)
+def _patient_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy test machine alone degrades no reply."""
+    monkeypatch.setattr("student.swap._READ_SECONDS", 5.0)
+
+
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "versions")
