@@ -127,6 +127,8 @@ class _Run:
         self._learner.restore(tensors, state)
         self.offsets = {int(partition): offset for partition, offset in manifest.offsets.items()}
         self._published_examples = manifest.examples
+        if self._registry.champion() is None:  # killed within the first publish
+            self._registry.promote(version)
         _set_gauges(self._learner, version)
         _log.info("continuing from version %s examples=%d offsets=%s", version, manifest.examples, self.offsets)
 

@@ -109,6 +109,15 @@ def test_a_first_version_serves_before_the_first_example(toy: Any, process: Proc
     assert process.registry.load_model("v000001")[0].examples == 0
 
 
+def test_a_kill_between_the_first_version_and_its_promotion_is_made_good(toy: Any, process: Process) -> None:
+    with process.running(patient(toy, 0)):
+        process.wait_for(0)
+    (process.registry.folder / "champion").unlink()
+    with process.running(patient(toy, 0)):
+        process.wait_for(0)
+    assert process.registry.versions() == ["v000001"]
+
+
 def test_a_stop_publishes_what_is_learnt_and_where_to_go_on(toy: Any, process: Process, kafka: str) -> None:
     process.write([toy.example(n) for n in range(83)])
     with process.running(patient(toy, 0)):
