@@ -17,10 +17,11 @@ import pytest
 from graft.child import start_child, stop_child
 from graft.embedded import free_port
 from stream.events import Feedback, Impression
+from student.config import StudentConfig
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "your-own-pair.md"
 IMPRESSIONS = 800
-MICRO_BATCH = 64
+MICRO_BATCH = StudentConfig().micro_batch
 _LEARNT_SECONDS = 150  # four processes start on busy cores
 
 
