@@ -84,7 +84,7 @@ class RunningStage:
 
 
 class Supervisor:
-    """Keeps the stages running; a context manager that ends all of them, the first started first."""
+    """Keeps the stages running; a context manager that ends all of them."""
 
     def __init__(self, log_folder: Path) -> None:
         self.log_folder = log_folder
@@ -101,8 +101,13 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in list(self._stages):
-            self.stop(name)
+        with self._lock:
+            ending, self._stages = self._stages, {}
+        self._ended_restarts |= {name: running.restarts for name, running in ending.items()}
+        for running in ending.values():
+            running.process.terminate()  # all at once: what is left here is not waited for one by one
+        for running in ending.values():
+            running.stop()
         # Only now: the kernel kills the children that a thread started as soon as that thread ends.
         self._stopping.set()
         self._watcher.join()
