@@ -5,7 +5,8 @@
 Starts its own Redis (filled as Feast fills it), a scorer with random weights of the default shape, and an echo server:
 the same Starlette on the same uvicorn, which reads a body and replies one of the same sizes. All are measured in one
 run on one machine, client and servers on the same cores. The stages are timed one by one in this process; what is left
-between their sum and the request is the event loop and the two processes' switching.
+between their sum and the request is the event loop and the two processes' switching. All take turns in short slices, so
+that other work on the machine disturbs them alike; p10 is what is left when it does not.
 """
 
 import argparse
@@ -18,10 +19,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -44,7 +46,10 @@ from student.requests import RequestContract
 from student.versions import Registry
 
 USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
-WARM_UP = 200
+WARM_UP = 50  # of each slice
+ROUNDS = 8
+FULL, ECHOED = "POST /score, 1 connection", "echo endpoint, same body sizes"
+TRIP, FORWARD = "one Redis round trip, 101 HMGET, no decoding", "forward (numpy)"
 
 SCORER = """
 import sys
@@ -68,9 +73,14 @@ uvicorn.run(app, port=int(sys.argv[2]), http="httptools", ws="none", log_level="
 """
 
 
+Slice = Callable[[float], list[float]]
+"""Repeats one measurement for so many seconds; the seconds that each took."""
+
+
 class Times(NamedTuple):
     """Milliseconds."""
 
+    p10: float
     p50: float
     p99: float
     count: int
@@ -209,11 +219,11 @@ class Client:
 
 
 def summary(seconds: list[float]) -> Times:
-    p50, p99 = np.percentile(seconds[WARM_UP:], [50, 99]) * 1000
-    return Times(float(p50), float(p99), len(seconds) - WARM_UP)
+    p10, p50, p99 = (float(p) for p in np.percentile(seconds, [10, 50, 99]) * 1000)
+    return Times(p10, p50, p99, len(seconds))
 
 
-def timed(call: Callable[[bytes], Any], limit_seconds: float) -> Times:
+def timed(call: Callable[[bytes], Any], limit_seconds: float) -> list[float]:
     """`call` in a closed loop over bodies until the time is up."""
     inputs, seconds = bodies(500), []
     end = time.perf_counter() + limit_seconds
@@ -222,28 +232,29 @@ def timed(call: Callable[[bytes], Any], limit_seconds: float) -> Times:
         start = time.perf_counter()
         call(body)
         seconds.append(time.perf_counter() - start)
-    return summary(seconds)
+    return seconds[WARM_UP:]
 
 
-def closed_loop(port: int, limit_seconds: float) -> Times:
+def taking_turns(slices: dict[str, Slice], limit_seconds: float) -> dict[str, Times]:
+    samples: dict[str, list[float]] = {name: [] for name in slices}
+    for _ in range(ROUNDS):
+        for name, measure_slice in slices.items():
+            samples[name] += measure_slice(limit_seconds / ROUNDS)
+    return {name: summary(seconds) for name, seconds in samples.items()}
+
+
+def closed_loop(port: int, limit_seconds: float) -> list[float]:
     with Client(port) as client:
         return timed(client.ask, limit_seconds)
 
 
 def throughput(port: int, clients: int, limit_seconds: float) -> tuple[float, Times]:
     """Requests per second and times of so many connections, each a closed loop in a thread of this process."""
-    results: list[Times] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(closed_loop(port, limit_seconds))) for _ in range(clients)
-    ]
     start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    count = sum(result.count + WARM_UP for result in results)
-    worst = Times(float(np.median([r.p50 for r in results])), max(r.p99 for r in results), count)
-    return count / (time.perf_counter() - start), worst
+    with ThreadPoolExecutor(clients) as pool:
+        runs = [pool.submit(closed_loop, port, limit_seconds) for _ in range(clients)]
+        seconds = [second for run in runs for second in run.result()]
+    return (len(seconds) + clients * WARM_UP) / (time.perf_counter() - start), summary(seconds)
 
 
 def redis_round_trip(redis_url: str) -> Callable[[bytes], Any]:
@@ -267,9 +278,8 @@ def redis_round_trip(redis_url: str) -> Callable[[bytes], Any]:
     return call
 
 
-async def read_times(redis_url: str, limit_seconds: float) -> Times:
-    reader, contract = AsyncOnlineReader(SPEC, redis_url, timeout_seconds=5.0), RequestContract(SPEC)
-    seconds, inputs = [], [contract.parse(body) for body in bodies(500)]
+async def read_slice(reader: AsyncOnlineReader, limit_seconds: float) -> list[float]:
+    seconds, inputs = [], [RequestContract(SPEC).parse(body) for body in bodies(500)]
     end = time.perf_counter() + limit_seconds
     while time.perf_counter() < end or len(seconds) <= 2 * WARM_UP:
         request = inputs[len(seconds) % len(inputs)]
@@ -277,66 +287,67 @@ async def read_times(redis_url: str, limit_seconds: float) -> Times:
         _, degraded = await reader.read(request["user_id"], request["item_ids"], request["context"])
         seconds.append(time.perf_counter() - start)
         assert not degraded
-    await reader.close()
-    return summary(seconds)
+    return seconds[WARM_UP:]
 
 
-async def columns_of(redis_url: str, body: bytes) -> dict[str, Any]:
-    reader, request = AsyncOnlineReader(SPEC, redis_url, 5.0), RequestContract(SPEC).parse(body)
-    columns, _ = await reader.read(request["user_id"], request["item_ids"], request["context"])
-    await reader.close()
-    return columns
+def stages(student: NumpyStudent, reader: AsyncOnlineReader, runner: asyncio.Runner) -> dict[str, Slice]:
+    """The scorer's stages, each on the inputs of 500 different requests."""
+    contract = RequestContract(SPEC)
+    requests = {body: contract.parse(body) for body in bodies(500)}
+    columns, batches, scores = {}, {}, {}
+    for body, request in requests.items():
+        columns[body], _ = runner.run(reader.read(request["user_id"], request["item_ids"], request["context"]))
+        batches[body] = SPEC.encode(columns[body], ROWS)
+        scores[body] = student.score(batches[body])
 
-
-def stages(redis_url: str, student: NumpyStudent, limit_seconds: float) -> dict[str, Times]:
-    columns = asyncio.run(columns_of(redis_url, bodies(1)[0]))
-    batch, contract = SPEC.encode(columns, ROWS), RequestContract(SPEC)
-    scores = student.score(batch)
-
-    def reply(_: bytes) -> bytes:
-        lists = {task: score_B.tolist() for task, score_B in scores.items()}
-        return to_json({"model_version": "v000001", "degraded": False, "item_ids": list(range(ROWS)), "scores": lists})
+    def reply(body: bytes) -> bytes:
+        lists = {task: score_B.tolist() for task, score_B in scores[body].items()}
+        item_ids = requests[body]["item_ids"]
+        return to_json({"model_version": "v000001", "degraded": False, "item_ids": item_ids, "scores": lists})
 
     return {
-        "parse and validate the body": timed(contract.parse, limit_seconds),
-        "read features: Redis and decoding": asyncio.run(read_times(redis_url, limit_seconds)),
-        "encode": timed(lambda _: SPEC.encode(columns, ROWS), limit_seconds),
-        "forward (numpy)": timed(lambda _: student.score(batch), limit_seconds),
-        "write the reply as JSON": timed(reply, limit_seconds),
+        "parse and validate the body": partial(timed, contract.parse),
+        "read features: Redis and decoding": lambda seconds: runner.run(read_slice(reader, seconds)),
+        "encode": partial(timed, lambda body: SPEC.encode(columns[body], ROWS)),
+        FORWARD: partial(timed, lambda body: student.score(batches[body])),
+        "write the reply as JSON": partial(timed, reply),
     }
 
 
-def print_row(name: str, times: Times) -> None:
-    print(f"{name:<44} {times.p50:8.3f} {times.p99:8.3f} {times.count:9,}")
+def print_rows(title: str, times: dict[str, Times]) -> None:
+    print(f"\n{title:<44} {'p10':>8} {'p50':>8} {'p99':>8} {'count':>9}")
+    for name, row in times.items():
+        print(f"{name:<44} {row.p10:8.3f} {row.p50:8.3f} {row.p99:8.3f} {row.count:9,}")
+
+
+def print_sum(times: dict[str, Times], full: Times) -> None:
+    p10, p50 = sum(row.p10 for row in times.values()), sum(row.p50 for row in times.values())
+    print(f"{'their sum':<44} {p10:8.3f} {p50:8.3f}")
+    print(f"{'POST /score over their sum':<44} {full.p10 / p10:7.2f}x {full.p50 / p50:7.2f}x")
 
 
 def measure(seconds: float) -> None:
     scorer_port, echo_port = free_port(), free_port()
-    with EmbeddedRedis() as redis, tempfile.TemporaryDirectory() as folder:
+    with EmbeddedRedis() as redis, tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         fill(redis.url)
         student = publish(Registry(Path(folder)))
+        reader = AsyncOnlineReader(SPEC, redis.url, timeout_seconds=5.0)
         with process(SCORER, folder, redis.url, port=scorer_port):
             with Client(scorer_port) as client:
                 size = len(client.ask(bodies(1)[0]).partition(b"\r\n\r\n")[2])
+            parts = stages(student, reader, runner)
             with process(ECHO, str(size), port=echo_port):
-                full, echo = closed_loop(scorer_port, seconds), closed_loop(echo_port, seconds)
+                floor = {ECHOED: partial(closed_loop, echo_port), TRIP: partial(timed, redis_round_trip(redis.url))}
+                times = taking_turns({FULL: partial(closed_loop, scorer_port), **floor, **parts}, seconds)
             rate, crowd = throughput(scorer_port, 8, seconds)
-        trip = timed(redis_round_trip(redis.url), seconds / 2)
-        parts = stages(redis.url, student, seconds / 4)
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}")
-    print(f"1 user x {ROWS} items, {len(SPEC.features)} features, body {len(bodies(1)[0])} B, reply {size} B\n")
-    print(f"{'milliseconds':<44} {'p50':>8} {'p99':>8} {'count':>9}")
-    print_row("POST /score, 1 connection", full)
-    print_row(f"POST /score, 8 connections ({rate:,.0f} req/s)", crowd)
-    print("\nthe floor")
-    print_row("echo endpoint, same body sizes", echo)
-    print_row("one Redis round trip, 101 HMGET, no decoding", trip)
-    print_row("forward (numpy)", parts["forward (numpy)"])
-    floor = echo.p50 + trip.p50 + parts["forward (numpy)"].p50
-    print(f"{'their sum':<44} {floor:8.3f}\n{'POST /score over the floor':<44} {full.p50 / floor:8.2f} x\n\nthe stages")
-    for name, times in parts.items():
-        print_row(name, times)
-    print(f"{'their sum':<44} {sum(times.p50 for times in parts.values()):8.3f}")
+        runner.run(reader.close())
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}")
+    print(f"1 user x {ROWS} items, {len(SPEC.features)} features, body {len(bodies(1)[0])} B, reply {size} B")
+    print_rows("milliseconds", {FULL: times[FULL], f"POST /score, 8 connections ({rate:,.0f} req/s)": crowd})
+    for title, names in (("the floor", (ECHOED, TRIP, FORWARD)), ("the stages in the scorer", tuple(parts))):
+        rows = {name: times[name] for name in names}
+        print_rows(title, rows)
+        print_sum(rows, times[FULL])
 
 
 if __name__ == "__main__":
