@@ -41,7 +41,7 @@ def consumer(bootstrap: str, **settings: Any) -> KafkaConsumer:
         return KafkaConsumer(**{**_common(bootstrap), **defaults, **settings})
 
 
-def group_member(bootstrap: str, group_id: str, instance: str) -> KafkaConsumer:
+def group_member(bootstrap: str, group_id: str, instance: str, **settings: Any) -> KafkaConsumer:
     """A static member of a group, back at once after a kill; equal partition numbers of all topics go to one member."""
     return consumer(
         bootstrap,
@@ -50,6 +50,7 @@ def group_member(bootstrap: str, group_id: str, instance: str) -> KafkaConsumer:
         session_timeout_ms=_SESSION_TIMEOUT_MS,
         heartbeat_interval_ms=_SESSION_TIMEOUT_MS // 3,
         partition_assignment_strategy=[RangePartitionAssignor],
+        **settings,
     )
 
 

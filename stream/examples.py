@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from graft.errors import DataLossError, GraftError
 from kafka import TopicPartition
@@ -26,15 +26,47 @@ class ExampleRecord(NamedTuple):
     example: Example
 
 
+class History(Protocol):
+    """One partition's records that the topic need not have any more, in their order, a few at a time."""
+
+    @property
+    def left(self) -> int:
+        """Offsets not yet given."""
+        ...
+
+    def __next__(self) -> list[ExampleRecord]:
+        """The next records; StopIteration after the last."""
+        ...
+
+
+def oldest_offsets(bootstrap: str, topics: Topics) -> dict[int, int]:
+    """Per partition the offset at which `examples` begins on the broker now."""
+    consumer = connection.consumer(bootstrap)
+    try:
+        with connection.reaching(bootstrap):
+            partitions = [TopicPartition(topics.examples, p) for p in consumer.partitions_for_topic(topics.examples)]
+            return {at.partition: offset for at, offset in sorted(consumer.beginning_offsets(partitions).items())}
+    finally:
+        consumer.close(autocommit=False, timeout_ms=2_000)
+
+
 class ExampleReader:
     """Reads all partitions of `examples` from `offsets` on (per partition the next to read; 0 where absent).
+
+    A partition with a `history` gives that first; it must end right before the partition's offset.
 
     It is no member of a group: the offsets are the caller's, who keeps them with what it learnt. Partitions are merged
     by event time, which gives one order for one log; while the log still grows, the order of several partitions may
     depend on what has arrived. DataLossError when an offset is not on the broker any more.
     """
 
-    def __init__(self, bootstrap: str, topics: Topics, offsets: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Topics,
+        offsets: Mapping[int, int],
+        history: Mapping[int, History] | None = None,
+    ) -> None:
         self._bootstrap = bootstrap
         self._topic = topics.examples
         self._consumer = connection.consumer(bootstrap, group_id=group_id(topics, LEARNER_GROUP))
@@ -45,18 +77,20 @@ class ExampleReader:
             self.close()
             raise
         self._merge: Merge[TopicPartition, ExampleRecord] = Merge(self._partitions)
+        self._history = {TopicPartition(self._topic, p): records for p, records in (history or {}).items()}
+        self._consumer.pause(*self._history)
         self._lag = 0
 
     def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
         """The next examples in their order; none when nothing came within `timeout_seconds`, or Kafka is away."""
+        self._recall()
         try:
-            batches = self._consumer.poll(timeout_ms=timeout_seconds * 1000)
+            batches = self._consumer.poll(timeout_ms=0 if self._history else timeout_seconds * 1000)
         except OffsetOutOfRangeError as error:
             raise self._gone(error.args[0]) from error
         for at, records in batches.items():
             for record in records:
-                example = Example.model_validate_json(record.value)
-                self._merge.add(at, example.event_time_ms, ExampleRecord(at.partition, record.offset, example))
+                self._add(at, ExampleRecord(at.partition, record.offset, Example.model_validate_json(record.value)))
         return list(self._merge.take(self._caught_up()))
 
     def lag(self) -> int:
@@ -66,6 +100,7 @@ class ExampleReader:
         except RetriableError:
             return self._lag
         ahead = sum(max(0, end - self._consumer.position(at)) for at, end in ends.items())
+        ahead += sum(records.left for records in self._history.values())
         self._lag = ahead + sum(self._merge.buffered(at) for at in self._partitions)
         return self._lag
 
@@ -82,6 +117,20 @@ class ExampleReader:
     def close(self) -> None:
         """Let go of the connections."""
         self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def _add(self, at: TopicPartition, record: ExampleRecord) -> None:
+        self._merge.add(at, record.example.event_time_ms, record)
+
+    def _recall(self) -> None:
+        """Give the merge more of each history that it has used up; one that ends makes place for the topic."""
+        for at, records in list(self._history.items()):
+            if self._merge.buffered(at):
+                continue
+            if not (recalled := next(records, [])):
+                del self._history[at]
+                self._consumer.resume(at)
+            for record in recalled:
+                self._add(at, record)
 
     def _start(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
         numbers = sorted(self._consumer.partitions_for_topic(self._topic))

@@ -13,6 +13,11 @@ from stream.config import Topics
 from stream.groups import STREAM_GROUP, group_id
 from stream.messages import Message
 
+# A poll gives all that was fetched, so fetches are small. kafka-python 3.0.12 never again delivers a partition that was
+# paused when a poll had left a part of its fetch (its Fetcher looks for such parts only when `_next_partition_records`
+# is None, but leaves the drained one there).
+_FETCH = {"max_poll_records": 1_000_000, "max_partition_fetch_bytes": 256 * 1024, "fetch_max_bytes": 4 * 1024 * 1024}
+
 
 class Inputs:
     """A consumer of both input topics that starts each partition where its owner says, and never by itself.
@@ -28,7 +33,7 @@ class Inputs:
         self._instance = instance
         self._group = group_id(topics, STREAM_GROUP)
         self._moved = False
-        self._consumer = connection.group_member(bootstrap, self._group, instance)
+        self._consumer = connection.group_member(bootstrap, self._group, instance, **_FETCH)
         self._consumer.subscribe(self.topics, listener=_Listener(self))
 
     def poll(self, timeout_ms: float) -> list[Message]:

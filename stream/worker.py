@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from features.aggregates import Aggregates
@@ -30,6 +31,7 @@ from stream.validation import Validator
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
+_STEP_MESSAGES = 1_000  # joined in one round, of all partitions together
 _MAX_UNCOMMITTED = 5_000  # input messages: bounds the memory and what a kill repeats
 _MAX_BUFFERED = 2_000  # messages of an input that wait for the other one, before it is held
 _RETRY_SECONDS = 1.0
@@ -82,6 +84,7 @@ class StreamWorker:
         self._work = Work()
         self._report = Report()
         self._ends: dict[TopicPartition, int] = {}
+        self._has_more = False
         self._committed_at = time.monotonic()
         self._admin = connection.admin(job.bootstrap)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
@@ -91,7 +94,7 @@ class StreamWorker:
     def step(self) -> None:
         """One round: read what there is, join it, and commit when it is time."""
         # 1. Poll; when partitions came or went, restore ours and start them where their state says.
-        messages = self._inputs.poll(_POLL_MS)
+        messages = self._inputs.poll(0 if self._has_more else _POLL_MS)
         if self._inputs.have_moved():
             self._restore()
             return
@@ -168,11 +171,15 @@ class StreamWorker:
     def _take(self, now_ms: float) -> list[tuple[Partition, Taken]]:
         self._ends = self._inputs.ends(self._partitions)
         caught_up = self._inputs.caught_up(self._ends)
+        share = max(1, _STEP_MESSAGES // max(1, len(self._partitions)))
         taken: list[tuple[Partition, Taken]] = []
+        self._has_more = False
         for number, partition in self._partitions.items():
             topics = [at.topic for at in caught_up if at.partition == number]
             partition.tick(topics, now_ms)
-            taken += [(partition, one) for one in partition.take(topics)]
+            ready = [(partition, one) for one in islice(partition.take(topics), share)]
+            self._has_more |= len(ready) == share
+            taken += ready
         self._inputs.hold(
             {at for at in self._ends if self._partitions[at.partition].buffered(at.topic) > _MAX_BUFFERED}
         )

@@ -14,7 +14,7 @@ from graft.redis import connect
 from stream import connection
 from stream.groups import STREAM_GROUP, group_id
 from tests.stream.conftest import StreamHarness, await_that
-from tests.stream.pair import Scenario
+from tests.stream.pair import Scenario, feedback, impression
 
 
 def labels_of(examples):
@@ -154,3 +154,16 @@ def test_what_is_gone_from_the_broker_ends_the_process_and_is_never_skipped(harn
         pytest.fail(harness.log.read_text())
     assert "DataLossError" in harness.log.read_text()
     assert harness.topics.prefix in harness.log.read_text().splitlines()[-1]
+
+
+def test_an_input_that_is_far_ahead_in_event_time_is_held_and_goes_on(harness):
+    """Feedback older than all impressions: these wait, more than are buffered, until the feedback is read."""
+    old = [json.dumps(feedback(n, "like", 1, 5)).encode() for n in range(10_000, 14_000)]
+    shown = {f"i{n}": json.dumps(impression(n, 1_000_000 + n)).encode() for n in range(4_000)}
+    harness.send([("impression", key, raw) for key, raw in shown.items()])
+    harness.send([("feedback", "late", raw) for raw in old])
+    harness.send_end()
+    harness.start()
+    examples = harness.await_examples(len(shown))
+    assert Counter(e["impression_id"] for e in examples) == Counter(list(shown))
+    assert [r.value for r in harness.dead_letters()] == old

@@ -1,0 +1,125 @@
+"""The archive process: writes the examples topic into an example log, from exactly where the log ends.
+
+The log is the only state. Per partition files appear in the order of their offsets, each whole and at once, so a kill
+at any moment leaves a log that ends somewhere, and the next process goes on there: nothing is lost or doubled.
+"""
+
+import fcntl
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from graft.errors import DataLossError, GraftError
+from graft.telemetry import StopSignal
+from prometheus_client import Counter, Gauge
+
+from stream.config import Topics
+from stream.example_file import remove_partial_files, runs, write
+from stream.example_log import ExampleLog
+from stream.examples import ExampleReader, ExampleRecord, oldest_offsets
+
+EXAMPLES = Counter("graft_archive_examples", "Examples written to the example log")
+LAG = Gauge("graft_archive_lag_records", "Records of the examples topic that are not in the example log yet")
+
+_log = logging.getLogger(__name__)
+
+_LOCK_FILE = ".lock"
+_POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a flush that is due
+
+
+def run_archive(
+    folder: Path,
+    bootstrap: str,
+    topics: Topics,
+    stop: StopSignal,
+    *,
+    every_examples: int = 20_000,
+    every_seconds: float = 30.0,
+) -> None:
+    """Write files to `folder` until `stop`, every so many examples or seconds; what was read is then written.
+
+    An empty log begins with the oldest example that the topic still has. DataLossError when the topic has lost what
+    comes after the log's end; GraftError when another process writes this log.
+    """
+    with _claim(folder):
+        offsets = _offsets(folder, bootstrap, topics)
+        reader = _open(folder, bootstrap, topics, offsets)
+        archive = Archive(folder, offsets)
+        flushed_at = time.monotonic()
+        try:
+            while not stop.is_set():
+                archive.add(reader.poll(_POLL_SECONDS))
+                if len(archive) >= every_examples or time.monotonic() - flushed_at >= every_seconds:
+                    archive.flush()
+                    LAG.set(reader.lag())
+                    flushed_at = time.monotonic()
+            archive.flush()
+        finally:
+            reader.close()
+
+
+class Archive:
+    """Collects records and writes them as files; `offsets` has each partition's next offset to be written."""
+
+    def __init__(self, folder: Path, offsets: Mapping[int, int]) -> None:
+        self.offsets = dict(offsets)
+        self._folder = folder
+        self._records: dict[int, list[ExampleRecord]] = defaultdict(list)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._records.values()))
+
+    def add(self, records: Sequence[ExampleRecord]) -> None:
+        """Take records; each partition's in their order."""
+        for record in records:
+            self._records[record.partition].append(record)
+
+    def flush(self) -> None:
+        """Write a file per partition and run; the offsets follow file by file."""
+        count = len(self)
+        for partition, records in self._records.items():
+            for run in runs(records):
+                file = write(self._folder, self.offsets.get(partition, 0), run)
+                self.offsets[partition] = file.last + 1
+                EXAMPLES.inc(len(run))
+        self._records.clear()
+        if count:
+            _log.info("archived examples=%d offsets=%s", count, self.offsets)
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[None]:
+    """Be the log's one writer; the lock ends with the process, also when it is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GraftError(
+                f"{folder}: another process writes this example log; stop it, or name another folder"
+            ) from None
+        remove_partial_files(folder)
+        yield
+
+
+def _offsets(folder: Path, bootstrap: str, topics: Topics) -> dict[int, int]:
+    offsets = ExampleLog(folder).offsets_end()
+    if offsets:
+        return offsets
+    oldest = oldest_offsets(bootstrap, topics)
+    if any(oldest.values()):
+        _log.warning("%s begins after the topic did: offsets=%s", folder, oldest)
+    return oldest
+
+
+def _open(folder: Path, bootstrap: str, topics: Topics, offsets: Mapping[int, int]) -> ExampleReader:
+    try:
+        return ExampleReader(bootstrap, topics, offsets)
+    except DataLossError as error:
+        raise DataLossError(
+            f"{folder} ends at offsets {dict(offsets)}, but the topic does not go on there: {error.args[0]}; to go on "
+            "past the gap, archive into an empty folder"
+        ) from error
