@@ -12,11 +12,7 @@ is MAX_LAG = 2,000 records behind what it has committed, which for the learner i
 on its way through the join by then adds 800 examples. 2,800 examples of 0.7 kB are 2.0 MB.
 """
 MAX_LAG = 2_000
-"""Above what a learner is behind when it publishes: 2 s x 730 examples/s.
-
-Not above what the stream buffers of one input before it holds it, 2,000 too: kafka-python 3.0.12 can lose a resumed
-partition's parked records until a restart.
-"""
+"""Above what a learner is behind when it publishes: 2 s x 730 examples/s."""
 
 
 class Plan(NamedTuple):
