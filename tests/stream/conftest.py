@@ -76,16 +76,24 @@ class StreamHarness:
     def dead_letters(self) -> list[Any]:
         return [r for t in (self.topics.impressions, self.topics.feedback) for r in self.read(t + ".dlq")]
 
-    def await_examples(self, count: int, seconds: float = 80.0) -> list[dict[str, Any]]:
-        """The examples, once there are `count` of them; fails with the process's log otherwise."""
+    def await_examples(self, count: int) -> list[dict[str, Any]]:
+        """The examples, once there are `count` of them."""
+        return [json.loads(r.value) for r in self.await_records(lambda: self.read(self.topics.examples), count)]
+
+    def await_dead_letters(self, count: int) -> list[Any]:
+        """The dead letters, once there are `count` of them: a broker ends a transaction topic by topic."""
+        return self.await_records(self.dead_letters, count)
+
+    def await_records(self, read: Callable[[], list[Any]], count: int) -> list[Any]:
+        """What is read, once it is `count` records; fails with the process's log otherwise."""
         found: list[Any] = []
 
         def enough() -> bool:
-            found[:] = self.read(self.topics.examples)
+            found[:] = read()
             return len(found) >= count
 
-        await_that(enough, seconds, lambda: f"{len(found)} of {count} examples; log:\n{self.log.read_text()[-3000:]}")
-        return [json.loads(r.value) for r in found]
+        await_that(enough, 80.0, lambda: f"{len(found)} of {count} records; log:\n{self.log.read_text()[-3000:]}")
+        return found
 
     def end(self, topic: str) -> int:
         """How many offsets a topic has, up to the first open transaction."""

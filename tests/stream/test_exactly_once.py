@@ -25,14 +25,18 @@ def assert_whole(harness: StreamHarness, scenario: Scenario, examples) -> None:
     """Each impression once, with its labels; each unusable message once, byte for byte, with its origin."""
     assert Counter(e["impression_id"] for e in examples) == Counter(list(scenario.labels))
     assert labels_of(examples) == scenario.labels
-    requests = [json.loads(r.value)["impression_id"] for r in harness.read(harness.topics.teacher_requests)]
+    count = len(scenario.labels) + harness.partitions
+    requests = [
+        json.loads(r.value)["impression_id"]
+        for r in harness.await_records(lambda: harness.read(harness.topics.teacher_requests), count)
+    ]
     ends = [f"end{p}" for p in range(harness.partitions)]
     assert Counter(requests) == Counter([*scenario.labels, *ends])
     assert_dead_letters(harness, scenario)
 
 
 def assert_dead_letters(harness: StreamHarness, scenario: Scenario) -> None:
-    letters = harness.dead_letters()
+    letters = harness.await_dead_letters(len(scenario.bad + scenario.late))
     assert Counter(r.value for r in letters) == Counter(scenario.bad + scenario.late)
     for topic in (harness.topics.impressions, harness.topics.feedback):
         inputs = {(r.partition, r.offset): r for r in harness.read(topic)}
@@ -166,4 +170,4 @@ def test_an_input_that_is_far_ahead_in_event_time_is_held_and_goes_on(harness):
     harness.start()
     examples = harness.await_examples(len(shown))
     assert Counter(e["impression_id"] for e in examples) == Counter(list(shown))
-    assert [r.value for r in harness.dead_letters()] == old
+    assert [r.value for r in harness.await_dead_letters(len(old))] == old
