@@ -1,4 +1,4 @@
-"""``graft replay`` and ``graft stream run``."""
+"""``graft replay``, ``graft stream run`` and ``archive``."""
 
 from pathlib import Path
 
@@ -81,3 +81,24 @@ def run(project: Path | None) -> None:
         settings.instance,
         stop,
     )
+
+
+@stream.command
+@click.argument("log", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--every-seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Between files.")
+@click.pass_obj
+def archive(project: Path | None, log: Path, every_seconds: float) -> None:
+    """Write the examples to LOG as Parquet files by day, until stopped (SIGTERM or Ctrl-C).
+
+    Goes on exactly where LOG ends. One process per LOG.
+
+    Example: GRAFT_METRICS_PORT=9104 graft stream archive example-log
+    """
+    process = begin(project)
+    pair, settings = process.project, process.settings
+    stop = process.run_until_stopped()
+    from stream.archive import run_archive
+    from stream.topics import ensure_topics
+
+    ensure_topics(settings.kafka, pair.stream, pair.topics)
+    run_archive(log, settings.kafka, pair.topics, stop, every_seconds=every_seconds)

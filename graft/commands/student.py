@@ -1,6 +1,7 @@
 """``graft student train``, ``serve`` and ``versions``. The scorer imports neither torch nor Feast."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,34 +20,46 @@ def student() -> None:
 
 
 @student.command
+@click.option(
+    "--from",
+    "log",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="LOG",
+    help="Learn what this example log has first, then the stream from where it ends.",
+)
 @click.pass_obj
-def train(project: Path | None) -> None:
+def train(project: Path | None, log: Path | None) -> None:
     """Learn from the stream of examples until stopped (SIGTERM or Ctrl-C), and publish versions on the way.
 
     Goes on from the newest version in GRAFT_VERSIONS. One learner per folder.
 
-    Example: GRAFT_METRICS_PORT=9102 graft student train
+    Example: GRAFT_METRICS_PORT=9102 graft student train --from example-log
     """
     process = begin(project)
     pair, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
     from graft.commands.teacher import open_cache
+    from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
     from stream.topics import ensure_topics
     from student.setup import LearnerSetup
     from student.train import run_training
     from student.versions import Registry
 
+    spec = load_spec(pair.repo)
+    open_source = partial(ExampleReader, settings.kafka, pair.topics)
+    if log is not None:
+        open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, pair.topics)
     ensure_topics(settings.kafka, pair.stream, pair.topics)
     tasks, teacher_tasks = tuple(pair.tasks), tuple(pair.teacher.tasks)
     run_training(
-        setup=LearnerSetup(load_spec(pair.repo), tasks, tuple(pair.distillation), teacher_tasks, pair.student),
+        setup=LearnerSetup(spec, tasks, tuple(pair.distillation), teacher_tasks, pair.student),
         publish=pair.publish,
         teacher_version=pair.teacher.version,
         registry=Registry(settings.versions),
         cache=open_cache(process),
-        open_source=lambda offsets: ExampleReader(settings.kafka, pair.topics, offsets),
+        open_source=open_source,
         stop=stop,
     )
 

@@ -57,6 +57,7 @@ def test_help_lists_the_commands_in_the_order_of_the_path_and_imports_none() -> 
         ["features", "materialize"],
         ["replay"],
         ["stream", "run"],
+        ["stream", "archive"],
         ["teacher", "run"],
         ["teacher", "backfill"],
         ["student", "train"],

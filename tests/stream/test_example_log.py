@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.dataset as ds
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,8 +106,6 @@ def test_an_event_time_after_the_year_9999_does_not_stop_the_log(tmp_path):
 
 
 def test_other_tools_read_the_log_as_a_table_with_a_column_per_label(tmp_path):
-    import pyarrow.dataset as ds
-
     archived(tmp_path, [record(0, n) for n in range(4)])
     archived(tmp_path, [record(0, 4, event_time_ms=MIDNIGHT_MS - 1)], {0: 4})
     table = ds.dataset(tmp_path, partitioning="hive").to_table().sort_by("offset")
@@ -157,7 +156,7 @@ class KilledError(BaseException):
 
 
 DAYS = (0, -1, 0, 0, -1, 1, 1)
-SCATTERED = [record(o % 2, o // 2, event_time_ms=MIDNIGHT_MS + DAYS[o % 7] * 86_400_000 + o) for o in range(28)]
+SCATTERED = [record(o % 2, o // 2, event_time_ms=MIDNIGHT_MS + DAYS[o % 7] * 86_400_000 + o) for o in range(14)]
 
 
 def steps_of(monkeypatch, folder, kill_at):
@@ -177,7 +176,7 @@ def steps_of(monkeypatch, folder, kill_at):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", step(Path.rename))
         patch.setattr(Path, "mkdir", step(Path.mkdir))
-        patch.setattr(os, "fsync", step(os.fsync))
+        patch.setattr(os, "fsync", step(lambda _handle: None))  # the disk is not what dies here
         patch.setattr(example_file.pq, "write_table", step(example_file.pq.write_table))
         ends = ExampleLog(folder).offsets_end()
         archive = Archive(folder, ends)
@@ -208,7 +207,7 @@ def test_a_kill_at_any_step_of_a_flush_over_several_days_loses_and_doubles_nothi
         assert all(name.endswith(".parquet") for name in names(folder))
         assert steps_of(monkeypatch, folder, -1) is not None
         assert read(ExampleLog(folder)) == whole
-    assert len(ends) > 10, "the kills did not come between the files: the test proves nothing"
+    assert len(ends) > 8, "the kills did not come between the files: the test proves nothing"
 
 
 def test_a_reader_beside_the_writer_never_sees_a_gap(tmp_path):

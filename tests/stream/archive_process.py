@@ -1,0 +1,14 @@
+"""The archive process of the tests: `python -m tests.stream.archive_process FOLDER BOOTSTRAP PREFIX`."""
+
+import sys
+from pathlib import Path
+
+from graft.telemetry import StopSignal, configure_logging
+from stream.archive import run_archive
+from tests.stream.pair import topics
+
+if __name__ == "__main__":
+    folder, bootstrap, prefix = sys.argv[1:]
+    configure_logging()
+    stop = StopSignal().install()
+    run_archive(Path(folder), bootstrap, topics(prefix), stop, every_examples=15, every_seconds=0.01)
