@@ -4,33 +4,22 @@ Shapes: B rows, K tasks, A auxiliary heads, N distinct table rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stream.tasks import TaskKind
-from student.losses import distillation_weight, head_loss, soft_label
+from student.config import DistillationConfig
+from student.distillation import distillation_loss
+from student.losses import distillation_weight
 from student.model import Inputs, Shape, Student
 from student.optimizers import Adam, RowAdagrad
-
-
-class Unit(NamedTuple):
-    """Where a head's own value 0 lies, and its unit: target = value * scale + offset."""
-
-    kind: TaskKind
-    offset: float
-    scale: float
-
-    def loss(self, value_B: Tensor, target_B: Tensor) -> Tensor:
-        """The head's mean loss: in nats (binary), or squared in units of `scale` (regression)."""
-        if self.kind == "binary":
-            return head_loss(self.kind, value_B + self.offset, target_B)
-        return head_loss(self.kind, value_B, (target_B - self.offset) / self.scale)
+from student.units import Unit
 
 
 class Targets(NamedTuple):
-    """Labels [K][B] and teacher logits [A][B] of the rows with the units of their heads; NaN: none."""
+    """Labels [K][B] and teacher logits [A][B] of the rows, with the units of labels and soft labels; NaN: none."""
 
     label_KB: Sequence[Tensor]
     label_units: Sequence[Unit]
@@ -64,9 +53,22 @@ class Arm:
         for i, config in enumerate(self.student.shape.distillation):
             weight = distillation_weight(config, examples)
             if weight > 0:
-                unit = targets.logit_units[i]
-                soft_B = soft_label(unit.kind, config, targets.logit_AB[i])
-                yield weight * unit.loss(outputs.auxiliary_AB[i], soft_B)
+                yield from self._distillation(config, weight, outputs.auxiliary_AB[i], targets, i)
+
+    def _distillation(
+        self, config: DistillationConfig, weight: float, value_B: Tensor, targets: Targets, head: int
+    ) -> Iterator[Tensor]:
+        """The loss of one head that learns from the teacher, and that of its adapter."""
+        unit, teacher_B = targets.logit_units[head], targets.logit_AB[head]
+        if config.reads_labels:
+            task = [task.name for task in self.student.shape.tasks].index(config.student_task or "")
+            label_unit = targets.label_units[task]
+            if config.adapter:
+                adapted_B = self.student.adapt(config, unit.own(teacher_B))
+                yield label_unit.loss(adapted_B, targets.label_KB[task].where(~teacher_B.isnan(), nan))
+                teacher_B = label_unit.natural(adapted_B.detach())
+            unit = label_unit
+        yield weight * distillation_loss(config, unit, value_B, teacher_B)
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, not copied."""

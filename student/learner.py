@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.spec import FeatureBatch
 from graft.errors import InvalidInputError
 from stream.events import Example
-from student.arm import Arm, Targets, Unit
+from student.arm import Arm, Targets
 from student.evaluation import ProgressiveEvaluation
 from student.hashing import embedding_rows
 from student.item_mean import ItemMean
@@ -23,6 +23,7 @@ from student.model import EMBEDDING, Inputs, Shape
 from student.normalizer import RunningMoments
 from student.replay_buffer import Batch, Reservoir, concatenate
 from student.setup import LearnerSetup
+from student.units import Unit, units
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -30,7 +31,8 @@ Tensors = dict[str, NDArray[Any]]
 class Learner:
     """Student and control, which learn from the same examples in the same order, steps and replay draws.
 
-    Both start with the same shared weights; the control has no auxiliary heads. Served heads learn hard labels only.
+    Both start with the same shared weights; the control has no auxiliary heads. Served heads learn hard labels only,
+    unless the loss of a distilled task is "direct".
     """
 
     def __init__(self, setup: LearnerSetup) -> None:
@@ -60,7 +62,7 @@ class Learner:
         # 3. Take the examples into the running statistics.
         self._normalizer.update(batch.dense_BD)
         self._labels.update(batch.label_BK)
-        self._soft_labels.update(self._soften(batch.logit_BT).numpy())
+        self._soft_labels.update(self._soft_targets(batch.logit_BT))
         self._item_mean.update(item_ids, batch.label_BK)
         # 4. One step per arm on the new examples and replayed ones.
         self._step(batch)
@@ -150,8 +152,8 @@ class Learner:
         rows = batch if replayed is None else concatenate([batch, replayed])
         inputs = self._inputs(rows.dense_BD, rows.row_BC)
         label_KB = list(torch.from_numpy(rows.label_BK).unbind(1))
-        soft_AB = list(self._soften(rows.logit_BT).unbind(1))
-        targets = Targets(label_KB, self._label_units(), soft_AB, self._soft_label_units())
+        logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in self.setup.teacher_columns]
+        targets = Targets(label_KB, self._label_units(), logit_AB, self._soft_label_units())
         self._student.step(inputs, targets, self.examples)
         self._control.step(inputs, targets, self.examples)
 
@@ -161,16 +163,19 @@ class Learner:
         index_BC = torch.from_numpy(index.reshape(row_BC.shape))
         return Inputs(torch.from_numpy(normalised_BD), torch.from_numpy(row_N), index_BC)
 
-    def _soften(self, logit_BT: NDArray[np.float32]) -> torch.Tensor:
-        heads = zip(self.setup.distillation, self.setup.teacher_columns, self.setup.teacher_kinds, strict=True)
-        soft_AB = [soft_label(kind, config, torch.from_numpy(logit_BT[:, column])) for config, column, kind in heads]
-        return torch.stack(soft_AB, dim=1) if soft_AB else torch.empty((len(logit_BT), 0))
+    def _soft_targets(self, logit_BT: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What auxiliary heads predict, [B, A]: soft labels at temperature 1, and values of regressions."""
+        target_BA = logit_BT[:, list(self.setup.teacher_columns)]
+        for i, (config, kind) in enumerate(zip(self.setup.distillation, self.setup.teacher_kinds, strict=True)):
+            if kind == "binary":
+                target_BA[:, i] = soft_label(config, torch.from_numpy(target_BA[:, i])).numpy()
+        return target_BA
 
     def _label_units(self) -> list[Unit]:
-        return _units([task.kind for task in self.setup.tasks], self._labels)
+        return units([task.kind for task in self.setup.tasks], self._labels)
 
     def _soft_label_units(self) -> list[Unit]:
-        return _units(self.setup.teacher_kinds, self._soft_labels)
+        return units(self.setup.teacher_kinds, self._soft_labels)
 
     def _parts(self) -> tuple[tuple[str, Any], ...]:
         return (
@@ -183,21 +188,6 @@ class Learner:
             ("reservoir", self._reservoir),
             ("evaluation", self.evaluation),
         )
-
-
-def _units(kinds: Sequence[str], moments: RunningMoments) -> list[Unit]:
-    """Heads learn what their mean does not say already: 0 is the mean label, so that an untrained one is calibrated.
-
-    Binary: the logit of the mean, with one label of each class added (Laplace). Regression: mean and deviation.
-    """
-    units: list[Unit] = []
-    for kind, count, mean, std in zip(kinds, moments.count, moments.mean, moments.std, strict=True):
-        if kind == "binary":
-            positive = float(mean) * int(count) + 1
-            units.append(Unit("binary", float(np.log(positive / (int(count) + 2 - positive))), 1.0))
-        else:
-            units.append(Unit("regression", float(mean), float(std)))
-    return units
 
 
 def _array(tensor: Any) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from student.losses import scale_gradient
 
 EMBEDDING = "embedding.weight"
 _EMBEDDING_DEVIATION = 0.05
+_ADAPTER_WIDTH = 8
 
 
 class Shape(NamedTuple):
@@ -40,7 +41,10 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of every served head in the order of the tasks, and of every auxiliary head in that of the distillation."""
+    """Of every served head in the order of the tasks; and of the head that learns each distilled teacher task.
+
+    The latter is an auxiliary head, or, with loss "direct", the served head itself.
+    """
 
     served_KB: list[Tensor]
     auxiliary_AB: list[Tensor]
@@ -74,10 +78,25 @@ class Student:
         for i in range(len(self.shape.config.trunk)):
             hidden_BH = self._layer(f"trunk.{i}", hidden_BH).relu()
         towers = {t.name: self._layer(f"tower.{t.name}", hidden_BH).relu() for t in self.shape.tasks}
-        return Outputs(
-            [self._layer(f"head.{t.name}", towers[t.name]).squeeze(1) for t in self.shape.tasks],
-            [self._auxiliary(d, hidden_BH, towers) for d in self.shape.distillation],
-        )
+        served = {t.name: self._layer(f"head.{t.name}", towers[t.name]).squeeze(1) for t in self.shape.tasks}
+        auxiliary_AB = [
+            served[d.student_task or ""] if d.loss == "direct" else self._auxiliary(d, hidden_BH, towers)
+            for d in self.shape.distillation
+        ]
+        return Outputs(list(served.values()), auxiliary_AB)
+
+    def adapt(self, config: DistillationConfig, teacher_B: Tensor) -> Tensor:
+        """The student adapter of ExFM (Liang et al. 2025): the teacher's value as the target's labels would have it.
+
+        A small network in front of the teacher's output, value + MLP(value), in the heads' own units; at first the
+        value itself. It learns from hard labels alone, and the student from its detached output, so that a teacher of
+        another calibration, or of no use, does no harm. A missing value stays missing.
+        """
+        present_B = ~torch.isnan(teacher_B)
+        value_B1 = torch.where(present_B, teacher_B, 0.0).unsqueeze(1)
+        hidden_BH = self._layer(f"adapter.{config.teacher_task}", value_B1).relu()
+        adapted_B = (value_B1 + self._layer(f"adapter_head.{config.teacher_task}", hidden_BH)).squeeze(1)
+        return torch.where(present_B, adapted_B, torch.nan)
 
     def score(self, inputs: Inputs) -> Tensor:
         """The served heads' values [B, K], without a gradient."""
@@ -118,9 +137,7 @@ def _sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
         layers[f"tower.{task.name}"] = (config.tower, width)
         layers[f"head.{task.name}"] = (1, config.tower)
     for head in shape.distillation:
-        if head.student_task is None:
-            layers[f"teacher_tower.{head.teacher_task}"] = (config.tower, width)
-        layers[f"teacher_head.{head.teacher_task}"] = (1, config.tower)
+        layers |= _distillation_layers(head, config.tower, width)
     return {
         f"{layer}.{part}": size
         for layer, (out, into) in layers.items()
@@ -128,9 +145,21 @@ def _sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
     }
 
 
+def _distillation_layers(head: DistillationConfig, tower: int, width: int) -> dict[str, tuple[int, int]]:
+    layers: dict[str, tuple[int, int]] = {}
+    if head.student_task is None:
+        layers[f"teacher_tower.{head.teacher_task}"] = (tower, width)
+    if head.loss != "direct":
+        layers[f"teacher_head.{head.teacher_task}"] = (1, tower)
+    if head.adapter:
+        layers[f"adapter.{head.teacher_task}"] = (_ADAPTER_WIDTH, 1)
+        layers[f"adapter_head.{head.teacher_task}"] = (1, _ADAPTER_WIDTH)
+    return layers
+
+
 def _initial(name: str, size: tuple[int, ...], seed: int) -> Tensor:
     """By its name: He et al. (2015) before a ReLU, small for embeddings, 0 for heads and biases."""
-    if name.endswith(".bias") or name.startswith(("head.", "teacher_head.")):
+    if name.endswith(".bias") or name.startswith(("head.", "teacher_head.", "adapter_head.")):
         return torch.zeros(size)
     deviation = _EMBEDDING_DEVIATION if name == EMBEDDING else (2 / size[-1]) ** 0.5
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])

@@ -51,7 +51,7 @@ class LearnerSetup:
         return {
             "spec": self.spec.model_dump(mode="json"),
             "tasks": [[task.name, task.kind] for task in self.tasks],
-            "distillation": [[config.teacher_task, config.student_task] for config in self.distillation],
+            "distillation": [_described(config) for config in self.distillation],
             "teacher tasks": [[task.name, task.kind] for task in self.teacher_tasks],
             "student": self.student.model_dump(mode="json", include=set(_SHAPING)),
         }
@@ -82,6 +82,7 @@ class LearnerSetup:
             if config.student_task is not None and config.student_task not in tasks:
                 known = ", ".join(sorted(tasks))
                 yield f"distillation.{i}.student_task: must be one of {known}, got {config.student_task!r}"
+            yield from _kind_faults(f"distillation.{i}", config, kinds, {task.name: task.kind for task in self.tasks})
         twice = _repeated([config.teacher_task for config in self.distillation])
         if twice:
             yield f"distillation: each teacher task may be distilled once, got {', '.join(twice)} more often"
@@ -90,6 +91,23 @@ class LearnerSetup:
             if name is not None and kinds.get(name) != task.kind:
                 same = ", ".join(other for other, kind in kinds.items() if kind == task.kind)
                 yield f"tasks.{i}.teacher_reference: must be a {task.kind} teacher task ({same}), got {name!r}"
+
+
+def _kind_faults(
+    key: str, config: DistillationConfig, teacher_kinds: Mapping[str, TaskKind], kinds: Mapping[str, TaskKind]
+) -> Iterator[str]:
+    kind = teacher_kinds.get(config.teacher_task)
+    if config.loss == "listwise" and kind == "regression":
+        yield f"{key}.loss: must not be 'listwise' for a regression ({config.teacher_task}): it compares probabilities"
+    twin = kinds.get(config.student_task or "")
+    if config.reads_labels and kind is not None and twin is not None and kind != twin:
+        yield f"{key}.student_task: {config.student_task!r} must be {kind} with this loss or adapter, it is {twin}"
+
+
+def _described(config: DistillationConfig) -> list[str | None]:
+    """What of a distilled task fixes tensor shapes."""
+    options = [name for name, there in (("direct", config.loss == "direct"), ("adapter", config.adapter)) if there]
+    return [config.teacher_task, config.student_task, *options]
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

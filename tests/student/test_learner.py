@@ -211,6 +211,68 @@ def test_a_student_learns_a_teacher_that_knows_the_labels(toy: Any) -> None:
     )
 
 
+def only_like(**changes: Any) -> tuple[DistillationConfig, ...]:
+    return (DistillationConfig(teacher_task="like", student_task="like", **changes),)
+
+
+def learnt_from(learner: Learner, toy: Any, batches: int, logit: Callable[[Any], float]) -> Learner:
+    """Learns with a teacher of `like` that says `logit(example)`."""
+    for batch in toy.batches(batches):
+        learner.learn(batch, np.array([[np.nan, logit(e), np.nan] for e in batch], np.float32))
+    return learner
+
+
+def test_an_auxiliary_head_is_at_rest_when_the_teacher_is_constant(toy: Any) -> None:
+    """Its target, in its own unit, is 0: the soft label is taken once, from the logit."""
+    learner = learnt_from(Learner(toy.setup(distillation=only_like())), toy, 20, lambda _: 2.0)
+    assert abs(learner.tensors()["student/weights/teacher_head.like.bias"][0]) < 0.1
+
+
+@pytest.mark.parametrize("loss", ["soft_label", "logit_mse", "listwise", "pairwise"])
+@pytest.mark.parametrize("adapter", [False, True])
+def test_no_distillation_loss_touches_a_served_head(toy: Any, loss: Any, adapter: bool) -> None:  # noqa: FBT001 a test's parameter
+    heads = only_like(loss=loss, adapter=adapter)
+    learner = learnt_from(Learner(toy.setup(distillation=heads)), toy, 1, lambda e: 3.0 * e.labels["like"])
+    tensors = learner.tensors()
+    for name in ("weight", "bias"):
+        student, control = (tensors[f"{arm}/weights/head.like.{name}"] for arm in ("student", "control"))
+        assert student.tobytes() == control.tobytes()
+    assert tensors["student/weights/teacher_head.like.weight"].any()
+
+
+def test_direct_mixing_moves_the_served_head_itself(toy: Any) -> None:
+    """The variant that breaks the rule on purpose: no row has a label, and the served head still learns."""
+    unlabelled = [e.model_copy(update={"labels": dict.fromkeys(e.labels)}) for e in toy.batches(1)[0]]
+    learner = Learner(toy.setup(distillation=only_like(loss="direct")))
+    learner.learn(unlabelled, np.array([[np.nan, 3.0, np.nan]] * 8, np.float32))
+    tensors = learner.tensors()
+    assert tensors["student/weights/head.like.bias"][0] > 0
+    assert not tensors["control/weights/head.like.bias"].any()
+    assert "student/weights/teacher_head.like.weight" not in tensors
+
+
+def test_an_adapter_takes_a_biased_teachers_level_from_the_labels(toy: Any) -> None:
+    """The teacher says 6 too much; what the auxiliary head learns is near the labels' own level."""
+    random = np.random.default_rng(0)
+    setup = toy.setup(distillation=only_like(adapter=True))
+    learner = learnt_from(Learner(setup), toy, 60, lambda e: 6.0 + 2 * e.labels["like"] + random.normal())
+    assert abs(learner.tensors()["student/weights/teacher_head.like.bias"][0]) < 1.0
+    assert learner.tensors()["student/weights/adapter_head.like.weight"].any()
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_permuted_teacher_stays_bounded(toy: Any, adapter: bool) -> None:  # noqa: FBT001 a test's parameter
+    """Logits that say nothing, at ten times the usual weight: served weights and log loss stay near the control's."""
+    random = np.random.default_rng(1)
+    setup = toy.setup(distillation=only_like(weight=10.0, adapter=adapter))
+    learner = learnt_from(Learner(setup), toy, 100, lambda _: float(random.normal(scale=4)))
+    tensors = learner.tensors()
+    student, control = (np.linalg.norm(tensors[f"{arm}/weights/head.like.weight"]) for arm in ("student", "control"))
+    assert student < 3 * control + 1
+    losses = {arm: metrics.log_loss for arm, metrics in learner.evaluation.recent()["like"].items()}
+    assert losses["student"] < losses["control"] + 0.1
+
+
 def draft(learner: Learner) -> Draft:
     return Draft(
         examples=learner.examples,

@@ -8,9 +8,19 @@ import torch
 from pydantic import ValidationError
 from torch import tensor
 
-from student.arm import Unit
 from student.config import DistillationConfig
-from student.losses import distillation_weight, head_loss, scale_gradient, soft_label
+from student.distillation import distillation_loss
+from student.losses import (
+    distillation_weight,
+    head_loss,
+    listwise,
+    logit_mse,
+    pairwise,
+    scale_gradient,
+    soft_label,
+    soft_label_loss,
+)
+from student.units import Unit
 
 NAN = float("nan")
 
@@ -51,27 +61,105 @@ def test_a_batch_without_targets_costs_nothing() -> None:
 
 def test_a_soft_label_is_the_scaled_and_softened_probability() -> None:
     # sigmoid(2 ln 3 / 2) = 3/4, half of it: 3/8
-    soft_B = soft_label("binary", config(label_scale=0.5, temperature=2.0), tensor([2 * log(3), NAN]))
+    soft_B = soft_label(config(label_scale=0.5), tensor([2 * log(3), NAN]), temperature=2.0)
     assert float(soft_B[0]) == pytest.approx(3 / 8)
     assert torch.isnan(soft_B[1])
 
 
 def test_a_scaled_soft_label_stays_a_probability() -> None:
-    assert float(soft_label("binary", config(label_scale=10.0), tensor([0.0]))) == 1
+    assert float(soft_label(config(label_scale=10.0), tensor([0.0]))) == 1
 
 
-def test_a_regression_teachers_value_is_the_target_itself() -> None:
-    assert soft_label("regression", config(label_scale=3.0, temperature=2.0), tensor([3.5])).tolist() == [3.5]
-
-
-def test_an_auxiliary_heads_loss_is_the_cross_entropy_against_the_soft_label() -> None:
+def test_the_soft_label_loss_is_the_cross_entropy_against_the_soft_label() -> None:
     # q = 3/4, p = sigmoid(ln 1) = 1/2: -(3/4 ln 1/2 + 1/4 ln 1/2) = ln 2; its gradient in the logit is p - q = -1/4
     logit_B = tensor([0.0], requires_grad=True)
-    loss = head_loss("binary", logit_B, soft_label("binary", config(), tensor([log(3)])))
+    loss = soft_label_loss(config(), logit_B, tensor([log(3)]))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(log(2))
     assert logit_B.grad is not None
     assert float(logit_B.grad) == pytest.approx(-1 / 4)
+
+
+def test_a_temperature_softens_head_and_teacher_and_keeps_the_gradients_size() -> None:
+    # T = 2: q = sigmoid(2 ln 3 / 2) = 3/4, p = 1/2: 4 ln 2; the gradient is T (p - q) = 2 * (1/2 - 3/4)
+    logit_B = tensor([0.0], requires_grad=True)
+    loss = soft_label_loss(config(temperature=2.0), logit_B, tensor([2 * log(3)]))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(4 * log(2))
+    assert logit_B.grad is not None
+    assert float(logit_B.grad) == pytest.approx(-1 / 2)
+
+
+def test_the_logit_mse_is_the_mean_squared_difference() -> None:
+    assert float(logit_mse(tensor([1.0, 0.0, 9.0]), tensor([3.0, -1.0, NAN]))) == pytest.approx((4 + 1) / 2)
+
+
+def test_the_listwise_loss_compares_shares_of_the_lists_probability() -> None:
+    # Teacher: q = 3/4, 1/4, shares 3/4, 1/4. Head: p = 1/2, 1/2, shares 1/2: ln 2. The third row has no teacher.
+    loss = listwise(tensor([0.0, 0.0, 5.0]), tensor([log(3), -log(3), NAN]))
+    assert float(loss) == pytest.approx(log(2))
+
+
+def test_the_listwise_loss_is_least_at_the_teachers_own_probabilities() -> None:
+    """The calibration-compatible property: no gradient at p = q, whatever the level of the list."""
+    teacher_B = tensor([2.0, -1.0, -3.0])
+    logit_B = teacher_B.clone().requires_grad_()
+    listwise(logit_B, teacher_B).backward()
+    assert logit_B.grad is not None
+    assert logit_B.grad.abs().max() < 1e-6
+
+
+def test_the_pairwise_loss_is_ranknets_over_pairs_of_rows_with_a_teacher() -> None:
+    # One pair: the teacher prefers the first with sigmoid(ln 3) = 3/4; the head is undecided: ln 2
+    assert float(pairwise(tensor([1.0, 1.0, 7.0]), tensor([log(3), 0.0, NAN]))) == pytest.approx(log(2))
+    # Three pairs, head = teacher = (ln 3, 0, 0): two of entropy H(3/4), one of ln 2
+    both_B = tensor([log(3), 0.0, 0.0])
+    entropy = -(3 / 4 * log(3 / 4) + 1 / 4 * log(1 / 4))
+    assert float(pairwise(both_B, both_B)) == pytest.approx((2 * entropy + log(2)) / 3)
+
+
+LOSSES = ("soft_label", "logit_mse", "listwise", "pairwise")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("present", [0, 1, 2])
+def test_a_missing_logit_gives_no_gradient_and_no_nan(loss: Any, present: int) -> None:
+    teacher_B = tensor([1.0, -0.5, 0.3][:present] + [NAN] * (3 - present))
+    value_B = tensor([0.5, 7.0, -1.0], requires_grad=True)
+    distillation_loss(config(loss=loss), Unit("binary", 0.2, 1.0), value_B, teacher_B).backward()
+    assert value_B.grad is not None
+    assert torch.isfinite(value_B.grad).all()
+    assert not value_B.grad[present:].any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_finite_for_extreme_logits(loss: Any) -> None:
+    value_B = tensor([500.0, -500.0], requires_grad=True)
+    loss_of_step = distillation_loss(config(loss=loss), Unit("binary", 0.0, 1.0), value_B, tensor([-500.0, 500.0]))
+    loss_of_step.backward()
+    assert torch.isfinite(loss_of_step.detach())
+    assert value_B.grad is not None
+    assert torch.isfinite(value_B.grad).all()
+
+
+def test_a_regression_learns_the_teachers_value_in_deviations() -> None:
+    # ((3 - 4) / 2 - 1)^2 = 2.25
+    loss = distillation_loss(config(loss="logit_mse"), Unit("regression", 4.0, 2.0), tensor([1.0]), tensor([3.0]))
+    assert float(loss) == pytest.approx(2.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "direct"}, "student_task must be set with loss 'direct'"),
+        ({"adapter": True}, "student_task must be set with adapter"),
+        ({"loss": "listwise", "temperature": 2.0}, "label_scale and temperature must be 1 with loss 'listwise'"),
+        ({"loss": "direct", "student_task": "like", "gradient_scale": 2.0}, "gradient_scale must be 1 with loss"),
+    ],
+)
+def test_an_option_without_an_effect_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)
 
 
 def test_a_scaled_gradient_leaves_the_value() -> None:

@@ -50,3 +50,25 @@ def test_a_changed_feature_is_named(toy: Any) -> None:
     changed = toy.setup(spec=toy.spec.model_copy(update={"features": tuple(features)}))
     with pytest.raises(ConfigurationError, match=r"spec.features.0.default: was 30, is now 31"):
         changed.check_continues("v000001", toy.setup().described())
+
+
+def test_a_loss_must_fit_the_kind_of_its_task(toy: Any) -> None:
+    heads = (
+        DistillationConfig(teacher_task="rating", student_task="rating", loss="listwise"),
+        DistillationConfig(teacher_task="like", student_task="rating", loss="direct"),
+    )
+    with pytest.raises(ConfigurationError) as error:
+        toy.setup(distillation=heads)
+    assert error.value.faults == (
+        "distillation.0.loss: must not be 'listwise' for a regression (rating): it compares probabilities",
+        "distillation.1.student_task: 'rating' must be binary with this loss or adapter, it is regression",
+    )
+
+
+def test_a_loss_that_shapes_the_student_is_part_of_the_setup(toy: Any) -> None:
+    before = toy.setup().described()
+    soft = tuple(d.model_copy(update={"loss": "logit_mse"}) for d in toy.distillation)
+    toy.setup(distillation=soft).check_continues("v000001", before)
+    direct = tuple(d.model_copy(update={"loss": "direct"}) for d in toy.distillation[1:])
+    with pytest.raises(ConfigurationError, match=r"distillation.1: was .* is now \['like', 'like', 'direct'\]"):
+        toy.setup(distillation=(toy.distillation[0], *direct)).check_continues("v000001", before)
