@@ -12,6 +12,9 @@ from graft.demo.plots import HitRate
 from graft.demo.report import Findings, write_report
 from graft.demo.summary import Joined, Summary, auc_of
 from stream.tasks import TaskSpec
+from student.history import MetricsHistory
+from student.manifest import ArmMetrics, Metrics
+from student.versions import Registry
 
 _ARM_AUC = {"student": 0.70, "control": 0.68, "teacher": 0.66, "item_mean": 0.62}
 _TASKS = [
@@ -20,20 +23,22 @@ _TASKS = [
 ]
 
 
-def _line(examples: int, shift: float = 0.0) -> str:
-    like = {arm: {"count": examples, "auc": auc + shift, "log_loss": 0.6} for arm, auc in _ARM_AUC.items()}
-    rating = {arm: {"count": examples, "rmse": 1.0 - auc / 10} for arm, auc in _ARM_AUC.items()}
-    return json.dumps({"examples": examples, "metrics": {"like": like, "rating": rating}, "recent": {"like": like}})
+def _slices(examples: int, shift: float = 0.0) -> dict[str, Metrics]:
+    like = {arm: ArmMetrics(count=examples, auc=auc + shift, log_loss=0.6) for arm, auc in _ARM_AUC.items()}
+    rating = {arm: ArmMetrics(count=examples, rmse=1.0 - auc / 10) for arm, auc in _ARM_AUC.items()}
+    return {"whole": {"like": like, "rating": rating}, "recent": {"like": like}}
 
 
 @pytest.fixture
 def versions(tmp_path: Path) -> Path:
-    lines = [_line(500), _line(1000, shift=0.1), _line(1000, shift=0.01), _line(1500, shift=0.02)]
-    (tmp_path / "progress.jsonl").write_text("\n".join(lines) + "\n" + lines[0][:40], encoding="utf-8")
+    history = MetricsHistory(Registry(tmp_path).metrics_folder, 0)
+    for examples, shift in ((500, 0.0), (1000, 0.01), (1500, 0.02)):
+        history.add(examples, _slices(examples, shift))
+    history.flush()
     return tmp_path
 
 
-def test_a_curve_leaves_out_the_half_written_end_and_takes_the_later_of_two_lines(versions: Path) -> None:
+def test_a_curve_is_the_auc_against_examples(versions: Path) -> None:
     examples, auc = curve(read_progress(versions), "like", "student")
     assert examples == [500, 1000, 1500]
     assert auc == pytest.approx([0.70, 0.71, 0.72])
