@@ -58,7 +58,8 @@ class Learner:
         batch = self._batch(examples, logit_BT)
         item_ids = [example.item_id for example in examples]
         # 2. Predict with all that was known before these examples, and judge the predictions.
-        self.evaluation.update(batch.label_BK, self._predictions(batch, item_ids))
+        user_ids = [example.user_id for example in examples]
+        self.evaluation.update(batch.label_BK, self._predictions(batch, item_ids), user_ids, item_ids)
         # 3. Take the examples into the running statistics.
         self._normalizer.update(batch.dense_BD)
         self._labels.update(batch.label_BK)

@@ -6,18 +6,33 @@ from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.config import StudentConfig
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ArmMetrics(BaseModel):
-    """Progressive metrics of one arm on one task, over `count` labelled examples; None where undefined."""
+    """Progressive metrics of one arm on one task, over `count` examples with a label and a prediction.
+
+    None where undefined or of the other kind of task; the formulas are in student/metrics.py and docs/metrics.md.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: int
+    positives: int | None = None
+    label_mean: float | None = None
+    prediction_mean: float | None = Field(default=None, description="of probabilities (binary) or values (regression)")
     auc: float | None = None
-    log_loss: float | None = None
+    gauc: float | None = Field(default=None, description="within blocks of 2,000 examples")
+    log_loss: float | None = Field(default=None, description="nats")
+    normalized_entropy: float | None = None
+    calibration: float | None = Field(default=None, description="predicted / observed positives")
+    ece: float | None = None
     rmse: float | None = None
+    r2: float | None = None
+
+
+Metrics = dict[str, dict[str, ArmMetrics]]
+"""Task name -> arm (student, control, teacher, item_mean) -> metrics; an arm without any example is left out."""
 
 
 class Draft(BaseModel):
@@ -31,7 +46,8 @@ class Draft(BaseModel):
     tasks: list[TaskSpec]
     student: StudentConfig
     teacher_version: str | None
-    metrics: dict[str, dict[str, ArmMetrics]] = Field(description="task -> arm (student, control, teacher, item_mean)")
+    metrics: Metrics = Field(description="over all examples")
+    slices: dict[str, Metrics] = Field(default={}, description="over the slices recent, new_items, new_users")
 
 
 class Manifest(Draft):

@@ -1,52 +1,112 @@
-"""progress.jsonl: the progressive metrics against the examples learnt, a line every `EVERY_EXAMPLES`."""
+"""How the learner tells of its progressive metrics: points of the history, progress lines, gauges."""
 
-import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
-from student.evaluation import Metrics, ProgressiveEvaluation
+from prometheus_client import Gauge
+
+from student.evaluation import ProgressiveEvaluation
+from student.history import MetricsHistory
+from student.manifest import ArmMetrics, Metrics
+
+AUC = Gauge("graft_student_progressive_auc", "AUC of predictions made before learning", ["task", "arm"])
+METRIC = Gauge(
+    "graft_student_progressive_metric",
+    "Metrics of predictions made before learning, of student and control, over all examples and over new items",
+    ["metric", "slice", "task", "arm"],
+)
 
 EVERY_EXAMPLES = 500
+"""A point of the history stands at the first step that reaches a multiple of this."""
+
+_GAUGE_SLICES = ("whole", "new_items")
+_GAUGE_ARMS = ("student", "control")
+
+_log = logging.getLogger(__name__)
 
 
-class ProgressLog:
-    """``{"examples": n, "metrics": {task: {arm: {...}}}, "recent": the same over the last 2,000}`` a line.
+class Progress:
+    """Tells of an evaluation as it goes on."""
 
-    A line is written at the first step that reaches a multiple of `EVERY_EXAMPLES`.
+    def __init__(self, folder: Path, examples: int, evaluation: ProgressiveEvaluation) -> None:
+        """Go on after `examples`; `folder` holds the history."""
+        self._history = MetricsHistory(folder, examples)
+        self._evaluation = evaluation
+        self._examples = examples
+        self._told = evaluation.whole()
+        _log.info("progress lines have arm=loss since the line before/loss of all/mean prediction/AUC")
+
+    def update(self, examples: int) -> None:
+        """After a step: add a point if it reached a multiple of `EVERY_EXAMPLES`, log lines if a power of two."""
+        before, self._examples = self._examples, examples
+        if examples // EVERY_EXAMPLES > before // EVERY_EXAMPLES:
+            self._history.add(examples, self._evaluation.slices())
+        if examples.bit_length() > before.bit_length():
+            self._log(examples)
+
+    def publish(self) -> dict[str, Metrics]:
+        """Write the history and set the gauges, just before a version is published; the metrics of every slice."""
+        self._history.flush()
+        slices = self._evaluation.slices()
+        set_gauges(slices)
+        return slices
+
+    def _log(self, examples: int) -> None:
+        whole = self._evaluation.whole()
+        for line in progress_lines(examples, self._told, whole):
+            _log.info("%s", line)
+        self._told = whole
+
+
+def progress_lines(examples: int, before: Metrics, now: Metrics) -> Iterator[str]:
+    """A line per task, in the manner of Vowpal Wabbit's: losses since `before` and of all, predictions, AUC.
+
+    Losses are log loss (nats) or squared error.
     """
-
-    def __init__(self, path: Path, examples: int) -> None:
-        """Go on after `examples`: lines beyond them, which a killed learner wrote, are dropped."""
-        self._path = path
-        self._last = examples // EVERY_EXAMPLES
-        kept = [line for line in _lines(path) if _examples(line) <= examples]
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text("".join(kept), "utf-8")
-        temporary.replace(path)
-
-    def update(self, examples: int, evaluation: ProgressiveEvaluation) -> None:
-        """Write a line when one is due."""
-        if examples // EVERY_EXAMPLES == self._last:
-            return
-        self._last = examples // EVERY_EXAMPLES
-        line = {
-            "examples": examples,
-            "metrics": _plain(evaluation.whole()),
-            "recent": _plain(evaluation.recent()),
-        }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    for task, arms in now.items():
+        known = before.get(task, {})
+        parts = [f"{arm}={_line_part(known.get(arm), metrics)}" for arm, metrics in arms.items()]
+        if parts:
+            label = next(iter(arms.values())).label_mean
+            yield " ".join([f"progress examples={examples} task={task} label={_short(label)}", *parts])
 
 
-def _plain(metrics: Metrics) -> dict[str, dict[str, dict[str, float | None]]]:
-    return {task: {arm: m.model_dump() for arm, m in arms.items()} for task, arms in metrics.items()}
+def set_gauges(slices: dict[str, Metrics]) -> None:
+    """The AUC of every arm over all examples, and the main arms' metrics over the main slices."""
+    for task, arms in slices["whole"].items():
+        for arm, metrics in arms.items():
+            if metrics.auc is not None:
+                AUC.labels(task, arm).set(metrics.auc)
+    for name in _GAUGE_SLICES:
+        for task, arms in slices[name].items():
+            for arm in arms.keys() & set(_GAUGE_ARMS):
+                for metric, value in arms[arm]:
+                    if value is not None:
+                        METRIC.labels(metric, name, task, arm).set(value)
 
 
-def _lines(path: Path) -> list[str]:
-    """Whole lines; one cut short by a kill has no end."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+def _line_part(before: ArmMetrics | None, now: ArmMetrics) -> str:
+    values = [_loss_since(before, now), _loss(now), now.prediction_mean]
+    if now.positives is not None:
+        values.append(now.auc)
+    return "/".join(map(_short, values))
 
 
-def _examples(line: str) -> int:
-    return int(json.loads(line)["examples"])
+def _loss_since(before: ArmMetrics | None, now: ArmMetrics) -> float | None:
+    """The mean loss of the examples counted since `before`."""
+    if before is None:
+        return _loss(now)
+    count = now.count - before.count
+    return (_loss(now) * now.count - _loss(before) * before.count) / count if count else None
+
+
+def _loss(metrics: ArmMetrics) -> float:
+    if metrics.log_loss is not None:
+        return metrics.log_loss
+    assert metrics.rmse is not None
+    return metrics.rmse**2
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -15,14 +15,13 @@ from student.learner import Learner
 from student.logits import LogitSource
 from student.manifest import Draft
 from student.micro_batch import MicroBatches, Record, offsets_after
-from student.progress import ProgressLog
+from student.progress import Progress
 from student.setup import LearnerSetup
 from student.versions import Registry
 from teacher_cache.cache import LogitCache
 
 EXAMPLES = Gauge("graft_student_learned_examples", "Examples learnt since the first version")
 LAG = Gauge("graft_student_lag_records", "Records of the examples topic that are not learnt yet")
-AUC = Gauge("graft_student_progressive_auc", "AUC of predictions made before learning", ["task", "arm"])
 VERSION = Gauge("graft_student_version", "Number of the last published version")
 STEP = Histogram(
     "graft_student_step_seconds",
@@ -100,7 +99,7 @@ class _Run:
         self._learner = Learner(setup)
         self._published_examples = -1
         self._restore(registry.latest())
-        self._progress = ProgressLog(registry.progress_path, self._learner.examples)
+        self._progress = Progress(registry.metrics_folder, self._learner.examples, self._learner.evaluation)
         if registry.latest() is None:
             self._publish()  # the scorer is ready before the first example
         self._published_at = self._logged_at = time.monotonic()
@@ -146,7 +145,7 @@ class _Run:
             raise InvalidInputError(f"examples topic, {places}: {error}") from error
         self.offsets = offsets_after(self.offsets, batch)
         EXAMPLES.set(self._learner.examples)
-        self._progress.update(self._learner.examples, self._learner.evaluation)
+        self._progress.update(self._learner.examples)
         return True
 
     def _tick(self, source: ExampleSource) -> None:
@@ -165,6 +164,7 @@ class _Run:
 
     def _publish(self) -> None:
         learner = self._learner
+        slices = self._progress.publish()
         draft = Draft(
             examples=learner.examples,
             offsets={str(partition): offset for partition, offset in self.offsets.items()},
@@ -172,7 +172,8 @@ class _Run:
             tasks=list(learner.setup.tasks),
             student=learner.setup.student,
             teacher_version=self._teacher_version,
-            metrics=learner.evaluation.whole(),
+            metrics=slices.pop("whole"),
+            slices=slices,
         )
         manifest = self._registry.publish(draft, learner.served_tensors(), learner.tensors(), learner.state())
         self._published_examples = manifest.examples
@@ -192,7 +193,3 @@ class _Run:
 def _set_gauges(learner: Learner, version: str) -> None:
     EXAMPLES.set(learner.examples)
     VERSION.set(int(version.removeprefix("v")))
-    for task, arms in learner.evaluation.whole().items():
-        for arm, metrics in arms.items():
-            if metrics.auc is not None:
-                AUC.labels(task, arm).set(metrics.auc)

@@ -4,7 +4,7 @@
 
     FOLDER/v000042/{manifest.json, model.safetensors, learner.safetensors}
     FOLDER/champion          the version that serves: its name, replaced atomically
-    FOLDER/progress.jsonl    the learner's progressive metrics
+    FOLDER/metrics/          the history of the learner's progressive metrics (student.history)
 
 A publish writes a hidden folder, syncs it to disk, renames it, then moves `champion`. A kill at any moment leaves
 either no version or a whole one; the next `claim` removes hidden folders left behind. One learner writes, any number
@@ -54,9 +54,9 @@ class Registry:
         self.folder = folder
 
     @property
-    def progress_path(self) -> Path:
-        """The learner's progressive metrics, one JSON object a line."""
-        return self.folder / "progress.jsonl"
+    def metrics_folder(self) -> Path:
+        """The history of the learner's progressive metrics."""
+        return self.folder / "metrics"
 
     def versions(self) -> list[str]:
         """All versions, oldest first."""

@@ -1,32 +1,27 @@
-"""The learner's progressive metrics as curves: reads progress.jsonl and the manifests of a version registry."""
+"""The learner's progressive metrics as curves: reads the history and the manifests of a version registry."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from student.manifest import ArmMetrics, Manifest
+from student.history import read_history
+from student.manifest import Manifest, Metrics
+from student.versions import Registry
 
 ARMS = ("student", "control", "teacher", "item_mean")
 """The order in which arms stand in plots and tables."""
-
-Metrics = dict[str, dict[str, ArmMetrics]]
-"""Task -> arm -> metrics."""
 
 Window = Literal["metrics", "recent"]
 """Over all examples so far, or over the most recent ones."""
 
 
-class ProgressPoint(BaseModel):
-    """One line of progress.jsonl: metrics over all `examples` learnt so far, and over the most recent of them."""
+class ProgressPoint(NamedTuple):
+    """Metrics over all `examples` learnt so far, and over the most recent of them."""
 
-    model_config = ConfigDict(frozen=True)
-
-    examples: int = Field(ge=0)
+    examples: int
     metrics: Metrics
-    recent: Metrics = {}
+    recent: Metrics
 
 
 class Curve(NamedTuple):
@@ -37,20 +32,9 @@ class Curve(NamedTuple):
 
 
 def read_progress(versions: Path) -> list[ProgressPoint]:
-    """The points of `versions`/progress.jsonl by examples; none where there is no file; a half-written end is left out.
-
-    Of two lines with the same number of examples the later one holds: a restarted learner learnt them again.
-    """
-    path = versions / "progress.jsonl"
-    if not path.exists():
-        return []
-    points = {point.examples: point for point in _points(path.read_text(encoding="utf-8"))}
-    return [points[examples] for examples in sorted(points)]
-
-
-def _points(text: str) -> Iterator[ProgressPoint]:
-    for line in text.split("\n")[:-1]:
-        yield ProgressPoint.model_validate_json(line)
+    """The points of the history in `versions` by examples; none where there is none."""
+    points = read_history(Registry(versions).metrics_folder)
+    return [ProgressPoint(p.examples, p.slices.get("whole", {}), p.slices.get("recent", {})) for p in points]
 
 
 def curve(points: Sequence[ProgressPoint], task: str, arm: str, window: Window = "metrics") -> Curve:
@@ -75,12 +59,9 @@ class VersionExamples:
 
 
 def latest_metrics(versions: Path) -> Metrics:
-    """The metrics of the newest version, or of the last point of progress.jsonl where that has learnt more."""
+    """The metrics of the newest version; none where there is no version."""
     manifests = [m for p in versions.glob("v*/manifest.json") if (m := _manifest(p)) is not None]
     newest = max(manifests, key=lambda m: m.version, default=None)
-    points = read_progress(versions)
-    if points and (newest is None or points[-1].examples > newest.examples):
-        return points[-1].metrics
     return newest.metrics if newest is not None else {}
 
 

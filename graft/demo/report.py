@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graft.demo.client import Answer, Swap
-from graft.demo.curves import ARMS, Metrics, ProgressPoint
+from graft.demo.curves import ARMS, ProgressPoint
 from graft.demo.page import PAGE
 from graft.demo.plots import HitRate, plot_auc, plot_hit_rate, plot_latency
 from graft.demo.summary import Joined, Summary
 from stream.tasks import TaskSpec
+from student.manifest import Metrics
 
 _ARM_NAMES = {"student": "student", "control": "control", "teacher": "teacher as it is", "item_mean": "item mean"}
 

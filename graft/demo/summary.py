@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from graft.demo.curves import ARMS, Metrics
+from graft.demo.curves import ARMS
+from student.manifest import Metrics
 
 
 class TaskAuc(BaseModel):

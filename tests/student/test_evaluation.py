@@ -1,14 +1,20 @@
 """The progressive metrics against exact ones."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream.tasks import TaskSpec
-from student.evaluation import RECENT_EXAMPLES, ProgressiveEvaluation, exact_auc, histogram_auc
+from student.evaluation import RECENT_EXAMPLES, SLICES, ProgressiveEvaluation
 from student.item_mean import ItemMean
+from student.manifest import Metrics
+from student.metrics import GroupedAuc, grouped_auc
+from student.newness import NEW_EXAMPLES
 
 TASKS = (
     TaskSpec(name="like", kind="binary", window_seconds=1),
@@ -30,10 +36,18 @@ def pairwise_auc(label_B: NDArray[Any], score_B: NDArray[Any]) -> float:
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
-def filled(label_BK: NDArray[Any], value_BKA: NDArray[Any]) -> ProgressiveEvaluation:
+def filled(
+    label_BK: NDArray[Any],
+    value_BKA: NDArray[Any],
+    users: Sequence[int] | None = None,
+    items: Sequence[int] | None = None,
+    size: int = 64,
+) -> ProgressiveEvaluation:
     evaluation = ProgressiveEvaluation(TASKS)
-    for start in range(0, len(label_BK), 64):
-        evaluation.update(label_BK[start : start + 64], value_BKA[start : start + 64])
+    users, items = users or [1] * len(label_BK), items or [1] * len(label_BK)
+    for start in range(0, len(label_BK), size):
+        rows = slice(start, start + size)
+        evaluation.update(label_BK[rows], value_BKA[rows], users[rows], items[rows])
     return evaluation
 
 
@@ -78,10 +92,133 @@ def test_missing_labels_and_values_are_not_counted() -> None:
         assert "item_mean" not in metrics["like"]
 
 
-def test_ties_count_half_and_one_class_has_no_auc() -> None:
-    assert exact_auc(np.array([1, 0, 1, 0], np.float32), np.array([1, 1, 2, 0], np.float32)) == 3.5 / 4
-    assert exact_auc(np.ones(3, np.float32), np.arange(3, dtype=np.float32)) is None
-    assert histogram_auc(np.array([[0, 0], [1, 2]])) is None
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
+def test_no_slice_counts_what_has_no_label_or_prediction(nothing: float) -> None:
+    label_BK, value_BKA = predictions(30, 1.0, 0.0)
+    clean = filled(label_BK[:20], value_BKA[:20], [*range(20)], [*range(20)]).slices()
+    label_BK[20:25], value_BKA[25:] = nothing, nothing
+    evaluation = filled(label_BK, value_BKA, [*range(20), *range(10)], [*range(20), *range(10)])
+    assert plain(evaluation.slices()) == approx(plain(clean))
+
+
+def test_all_metrics_of_four_examples_by_hand() -> None:
+    # like: predicted .75 .75 .25 .25, labels 1 0 0 1; rating: predicted 2 4, labels 1 5 (mean 3, deviation 8)
+    logit = np.log(3)
+    label_BK = np.array([[1, 1], [0, 5], [0, np.nan], [1, np.nan]], np.float32)
+    value_BKA = np.full((4, 2, 4), np.nan, np.float32)
+    value_BKA[:, 0, 1] = [logit, logit, -logit, -logit]
+    value_BKA[:, 1, 1] = [2, 4, 4, 4]
+    metrics = filled(label_BK, value_BKA, [1, 1, 1, 2], [1, 2, 3, 4]).slices()
+    log_loss = -(2 * np.log(0.75) + 2 * np.log(0.25)) / 4
+    for name in SLICES:
+        like = metrics[name]["like"]
+        assert list(like) == ["control"]
+        assert like["control"].model_dump(exclude_none=True) == approx({
+            "count": 4, "positives": 2, "label_mean": 0.5, "prediction_mean": 0.5,
+            "auc": 0.5,  # pairs: + .75 with - .75 (tie), - .25; + .25 with - .75, - .25 (tie): (.5 + 1 + 0 + .5) / 4
+            "gauc": 0.75,  # user 1 has three rows and the pairs (.75, .75), (.75, .25); user 2 has one class
+            "log_loss": log_loss, "normalized_entropy": log_loss / np.log(2),
+            "calibration": 1.0, "ece": 0.25,
+        })  # fmt: skip
+        rating = metrics[name]["rating"]["control"].model_dump(exclude_none=True)
+        assert rating == approx({"count": 2, "label_mean": 3, "prediction_mean": 3, "rmse": 1, "r2": 1 - 2 / 8})
+
+
+def test_an_item_and_a_user_are_new_for_their_first_ten_examples() -> None:
+    label_BK, value_BKA = predictions(60, 1.0, 0.0)
+    users, items = [n % 3 for n in range(60)], [7] * 30 + [8] * 30
+    slices = filled(label_BK, value_BKA, users, items).slices()
+    first = [*range(10), *range(30, 40)]
+    assert slices["new_items"]["like"]["student"].count == 2 * NEW_EXAMPLES
+    assert slices["new_users"]["like"]["student"].count == 3 * NEW_EXAMPLES
+    expected = filled(label_BK[first], value_BKA[first]).whole()["like"]["student"]
+    found = slices["new_items"]["like"]["student"]
+    assert (found.auc, found.log_loss, found.ece) == approx((expected.auc, expected.log_loss, expected.ece))
+
+
+def test_whole_stream_gauc_compares_within_blocks_the_open_one_included() -> None:
+    count = 2 * RECENT_EXAMPLES + 500
+    label_BK, value_BKA = predictions(count, 1.0, 0.0)
+    users = np.random.default_rng(1).integers(0, 100, count)
+    evaluation = filled(label_BK, value_BKA, users.tolist(), size=300)
+
+    def gauc(first: int, last: int) -> GroupedAuc:
+        rows = slice(first, last)
+        return grouped_auc(users[rows].astype(np.uint64), label_BK[rows, 0], value_BKA[rows, 0, 0])
+
+    blocks = [gauc(0, 2000), gauc(2000, 4000), gauc(4000, 4500)]
+    expected = sum(b.weighted for b in blocks) / sum(b.weight for b in blocks)
+    assert evaluation.whole()["like"]["student"].gauc == pytest.approx(expected)
+    assert evaluation.recent()["like"]["student"].gauc == pytest.approx(gauc(count - 2000, count).mean())
+
+
+VALUES = st.floats(-30, 30, width=32) | st.just(float("nan"))
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 1.0, float("nan")]),
+        st.integers(-5, 5) | st.just(float("nan")),
+        VALUES,
+        VALUES,
+        st.integers(0, 4),
+    ),
+    min_size=1,
+    max_size=50,
+)
+
+
+def columns(rows: list[Any]) -> tuple[NDArray[Any], NDArray[Any], list[int]]:
+    label_BK = np.array([[like, rating] for like, rating, *_ in rows], np.float32)
+    value_BKA = np.full((len(rows), 2, 4), np.nan, np.float32)
+    value_BKA[:, :, 0] = np.array([[like, rating] for _, _, like, rating, _ in rows], np.float32)
+    return label_BK, value_BKA, [user for *_, user in rows]
+
+
+@given(ROWS, st.randoms(use_true_random=False))
+def test_whole_and_recent_do_not_depend_on_the_order_of_rows(rows: list[Any], random: Any) -> None:
+    before = filled(*columns(rows))
+    random.shuffle(rows)
+    after = filled(*columns(rows))
+    assert plain({"whole": before.whole(), "recent": before.recent()}) == approx(
+        plain({"whole": after.whole(), "recent": after.recent()})
+    )
+
+
+@given(ROWS, st.integers(1, 9))
+def test_where_batches_are_cut_does_not_matter(rows: list[Any], size: int) -> None:
+    assert plain(filled(*columns(rows), size=size).slices()) == approx(plain(filled(*columns(rows)).slices()))
+
+
+@given(ROWS, ROWS)
+def test_a_restored_state_goes_on_bit_for_bit_and_does_not_grow(before: list[Any], after: list[Any]) -> None:
+    label_BK, value_BKA, users = columns(before)
+    one, other = filled(label_BK, value_BKA, users), ProgressiveEvaluation(TASKS)
+    other.restore({name: tensor.copy() for name, tensor in one.tensors().items()})
+    label_BK, value_BKA, users = columns(after)
+    for evaluation in (one, other):
+        evaluation.update(label_BK, value_BKA, users, users)
+    assert {n: t.tobytes() for n, t in one.tensors().items()} == {n: t.tobytes() for n, t in other.tensors().items()}
+    assert one.slices() == other.slices()
+    assert sizes(one) == sizes(ProgressiveEvaluation(TASKS))
+
+
+def plain(slices: Mapping[str, Metrics]) -> dict[tuple[str, ...], Any]:
+    """Every metric that is defined, by slice, task, arm and name."""
+    return {
+        (name, task, arm, metric): value
+        for name, tasks in slices.items()
+        for task, arms in tasks.items()
+        for arm, metrics in arms.items()
+        for metric, value in metrics
+        if value is not None
+    }
+
+
+def approx(expected: Any) -> Any:
+    return pytest.approx(expected, rel=1e-6, abs=1e-7)
+
+
+def sizes(evaluation: ProgressiveEvaluation) -> dict[str, int]:
+    return {name: tensor.nbytes for name, tensor in evaluation.tensors().items()}
 
 
 def test_an_items_mean_is_shrunk_to_the_overall_mean() -> None:

@@ -1,39 +1,93 @@
-"""progress.jsonl goes on where the version stands."""
+"""What the learner tells of itself: points, lines at powers of two, gauges."""
 
-import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import prometheus_client
+import pytest
+
+from student.evaluation import ProgressiveEvaluation
+from student.history import read_history
 from student.learner import Learner
-from student.progress import ProgressLog
+from student.manifest import ArmMetrics
+from student.progress import Progress, progress_lines, set_gauges
 
 
-def examples(path: Path) -> list[int]:
-    return [json.loads(line)["examples"] for line in path.read_text().splitlines()]
+@pytest.fixture
+def evaluation(toy: Any) -> ProgressiveEvaluation:
+    learned: ProgressiveEvaluation = toy.learnt(Learner(toy.setup()), toy.batches(63)).evaluation
+    return learned
 
 
-def test_a_line_stands_at_each_first_step_past_500(toy: Any, tmp_path: Path) -> None:
-    path = tmp_path / "progress.jsonl"
-    log, evaluation = ProgressLog(path, 0), Learner(toy.setup()).evaluation
+def test_a_point_stands_at_each_first_step_past_500(evaluation: ProgressiveEvaluation, tmp_path: Path) -> None:
+    progress = Progress(tmp_path, 0, evaluation)
     for count in (499, 500, 501, 999, 1004, 1010, 2600):
-        log.update(count, evaluation)
-    assert examples(path) == [500, 1004, 2600]
+        progress.update(count)
+    progress.publish()
+    assert [point.examples for point in read_history(tmp_path)] == [500, 1004, 2600]
 
 
-def test_a_line_has_the_metrics_of_every_arm(toy: Any, tmp_path: Path) -> None:
-    learner = toy.learnt(Learner(toy.setup()), toy.batches(63))
-    path = tmp_path / "progress.jsonl"
-    ProgressLog(path, 0).update(504, learner.evaluation)
-    line = json.loads(path.read_text())
-    assert set(line["metrics"]["like"]) == {"student", "control", "teacher", "item_mean"}
-    assert line["metrics"]["like"]["student"]["count"] == 504
-    assert set(line["recent"]["rating"]["control"]) == {"count", "auc", "log_loss", "rmse"}
+def test_a_restart_tells_of_nothing_twice(
+    evaluation: ProgressiveEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    progress = Progress(tmp_path, 1024, evaluation)
+    with caplog.at_level(logging.INFO, "student.progress"):
+        progress.update(1040)
+    progress.publish()
+    assert read_history(tmp_path) == []
+    assert not caplog.messages
 
 
-def test_lines_beyond_the_version_and_half_lines_are_dropped(toy: Any, tmp_path: Path) -> None:
-    path = tmp_path / "progress.jsonl"
-    path.write_text("".join(json.dumps({"examples": n}) + "\n" for n in (500, 1000, 1500)) + '{"examples": 20')
-    log = ProgressLog(path, 1008)
-    assert examples(path) == [500, 1000]
-    log.update(1500, Learner(toy.setup()).evaluation)
-    assert examples(path) == [500, 1000, 1500]
+def test_a_point_has_every_slice_and_arm(evaluation: ProgressiveEvaluation, tmp_path: Path) -> None:
+    progress = Progress(tmp_path, 0, evaluation)
+    progress.update(504)
+    published = progress.publish()
+    (point,) = read_history(tmp_path)
+    assert set(point.slices) == {"whole", "recent", "new_items", "new_users"}
+    assert set(point.slices["whole"]["like"]) == {"student", "control", "teacher", "item_mean"}
+    assert point.slices["whole"]["like"]["student"].count == 504
+    assert point.slices == published
+
+
+def test_lines_stand_at_each_first_step_past_a_power_of_two(
+    evaluation: ProgressiveEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    progress = Progress(tmp_path, 0, evaluation)
+    with caplog.at_level(logging.INFO, "student.progress"):
+        for count in range(16, 160, 16):
+            progress.update(count)
+    told = [line.split()[1] for line in caplog.messages if "task=like" in line]
+    assert told == ["examples=16", "examples=32", "examples=64", "examples=128"]
+
+
+def test_a_line_has_the_loss_since_the_line_before() -> None:
+    before = {
+        "like": {"student": ArmMetrics(count=100, positives=40, label_mean=0.4, prediction_mean=0.5, log_loss=0.7)}
+    }
+    student = ArmMetrics(count=200, positives=90, label_mean=0.45, prediction_mean=0.5, log_loss=0.6, auc=0.71234)
+    control = ArmMetrics(count=200, positives=90, label_mean=0.45, prediction_mean=0.44, log_loss=0.65)
+    rating = ArmMetrics(count=5, label_mean=3.25, prediction_mean=3.5, rmse=1.5, r2=0.1)
+    now = {"like": {"student": student, "control": control}, "rating": {"student": rating}, "love": {}}
+    assert list(progress_lines(256, before, now)) == [
+        "progress examples=256 task=like label=0.45 student=0.5/0.6/0.5/0.7123 control=0.65/0.65/0.44/-",
+        "progress examples=256 task=rating label=3.25 student=2.25/2.25/3.5",
+    ]
+    assert "student=-/0.6/0.5/0.7123" in next(progress_lines(512, now, now))
+
+
+def test_gauges_have_the_main_metrics(evaluation: ProgressiveEvaluation) -> None:
+    slices = evaluation.slices()
+    set_gauges(slices)
+
+    def gauge(name: str, **labels: str) -> float | None:
+        return prometheus_client.REGISTRY.get_sample_value(f"graft_student_progressive_{name}", labels)
+
+    for arm in ("student", "control", "teacher", "item_mean"):
+        assert gauge("auc", task="like", arm=arm) == slices["whole"]["like"][arm].auc
+    new_items = slices["new_items"]["like"]["control"]
+    place = {"slice": "new_items", "task": "like", "arm": "control"}
+    assert gauge("metric", metric="log_loss", **place) == new_items.log_loss
+    assert gauge("metric", metric="count", **place) == new_items.count
+    assert gauge("metric", metric="r2", **place) is None
+    assert gauge("metric", metric="auc", slice="whole", task="like", arm="teacher") is None

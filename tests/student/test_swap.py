@@ -16,7 +16,7 @@ import safetensors.numpy
 from features.spec import Feature, FeatureSpec
 from stream.tasks import TaskSpec
 from student.config import StudentConfig
-from student.manifest import Draft, Manifest
+from student.manifest import FORMAT, Draft, Manifest
 from student.numpy_model import tensor_shapes
 from student.swap import REFUSED, SWAPS, VERSION, ChampionSwap
 from student.versions import MANIFEST_FILE, MODEL_FILE, Registry
@@ -117,8 +117,8 @@ def no_safetensors(registry: Registry, version: str) -> str:
 
 def other_format(registry: Registry, version: str) -> str:
     path = registry.folder / version / MANIFEST_FILE
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    return "format must be 1, found 2"
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
+    return f"format must be {FORMAT}, found 99"
 
 
 def nonsense_champion(registry: Registry, version: str) -> str:

@@ -1,7 +1,6 @@
 """The learner process on a real broker and a real Redis."""
 
 import contextlib
-import json
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from stream.examples import ExampleReader
 from stream.groups import LEARNER_GROUP, lag
 from stream.topics import ensure_topics
 from student.config import PublishConfig
+from student.history import read_history
 from student.setup import LearnerSetup
 from student.train import run_training
 from student.versions import Registry, VersionError
@@ -256,6 +256,6 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     equal(ends[0][1], ends[1][1])
     assert ends[0][2] == ends[1][2]
     assert ends[0][0].offsets == ends[1][0].offsets
-    lines = [p.registry.progress_path.read_text().splitlines() for p in (process, uninterrupted)]
-    assert lines[0] == lines[1]
-    assert [json.loads(line)["examples"] for line in lines[0]] == [504, 1000, 1504]
+    histories = [read_history(p.registry.metrics_folder) for p in (process, uninterrupted)]
+    assert histories[0] == histories[1]
+    assert [point.examples for point in histories[0]] == [504, 1000, 1504]

@@ -12,7 +12,7 @@ from features.spec import FeatureSpec
 from graft.errors import GraftError
 from stream.tasks import TaskSpec
 from student.config import StudentConfig
-from student.manifest import Draft
+from student.manifest import FORMAT, Draft
 from student.versions import LEARNER_FILE, MODEL_FILE, Registry, VersionError
 
 SPEC = FeatureSpec(
@@ -90,8 +90,8 @@ def test_an_absent_version_and_another_format_are_named(registry: Registry) -> N
     with pytest.raises(VersionError, match=r"v000009 is not in .*; there are v000001 to v000001"):
         registry.load_model("v000009")
     path = registry.folder / version / "manifest.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(VersionError, match="format must be 1, found 99"):
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
+    with pytest.raises(VersionError, match=f"format must be {FORMAT}, found 99"):
         registry.load_model(version)
 
 

@@ -1,0 +1,55 @@
+"""Which ids are new: how often each was seen, in bounded memory. Shapes: B rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEW_EXAMPLES = 10
+"""An item or user is new in an example that fewer than this many others of it came before."""
+
+_ROWS = 4
+_LANE_BITS = 16
+
+
+class SeenCounts:
+    """Counts of ids up to `NEW_EXAMPLES` in a count-min sketch (Cormode & Muthukrishnan 2005) of 256 KiB.
+
+    An id's 64-bit hash gives its place in each of the four rows, 16 bits each; its count is the smallest of the four.
+    So a familiar id is never taken for new. A new one may be taken for familiar where others share all its places: at
+    most 1 in 2,500 when there are 10,000 ids, 2 in 5 at 100,000. Only the smallest places are raised (conservative
+    update, Estan & Varghese 2002), which makes it rarer.
+    """
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_ROWS << _LANE_BITS, np.uint8)
+
+    def update(self, hashes: Sequence[int]) -> NDArray[np.bool_]:
+        """Count B ids by their 64-bit hashes, in order; whether each was new [B], by those before it."""
+        counts = self._counts.data  # a memoryview: a tenth of the time of array elements
+        return np.fromiter((_count(counts, one) < NEW_EXAMPLES for one in hashes), np.bool_, len(hashes))
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The whole state, not copied."""
+        return {"counts": self._counts}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state that `tensors` gave."""
+        self._counts[...] = tensors["counts"]
+
+
+def _count(counts: memoryview, one: int) -> int:
+    """Count an id once more, up to `NEW_EXAMPLES`; its count before."""
+    places = list(_places(one))
+    before = min([counts[place] for place in places])
+    if before < NEW_EXAMPLES:
+        for place in places:
+            if counts[place] == before:
+                counts[place] = before + 1
+    return before
+
+
+def _places(one: int) -> Iterator[int]:
+    for row in range(_ROWS):
+        yield (row << _LANE_BITS) | ((one >> (row * _LANE_BITS)) & 0xFFFF)
