@@ -1,0 +1,414 @@
+"""How fast the whole learner learns: against the torch steps in it, River and Vowpal Wabbit, on the same rows.
+
+    python benchmarks/learner.py [--project fixtures/simulated] [--events N] [--rounds 3]
+
+The whole learner is `student.train.run_training`: examples from an embedded Kafka, decoded; logits from an embedded
+Redis; progressive metrics, replay, both arms, every task, versions published. The bare torch steps are as many for both
+arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and torch.optim. River and
+Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file (VW). Each
+takes its turn in every round; the median round counts. One core each.
+"""
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.store import compile_spec
+from graft.embedded import EmbeddedKafka, EmbeddedRedis
+from graft.progress import progress
+from graft.project import Project, load_project
+from graft.study.log_in_memory import records_of
+from graft.study.study_log import StudyLog
+from graft.study.teachers import score
+from graft.telemetry import StopSignal
+from stream import connection
+from stream.examples import ExampleReader, ExampleRecord
+from stream.topics import ensure_topics
+from student.arm import Arm
+from student.evaluation import ARMS
+from student.learner import Learner
+from student.metrics import exact_auc
+from student.micro_batch import MicroBatches
+from student.model import Shape
+from student.replay_buffer import Batch
+from student.setup import LearnerSetup
+from student.train import run_training
+from student.versions import Registry
+from teacher_cache.cache import LogitCache
+
+DEFAULT_PROJECT = Path(__file__).parent.parent / "fixtures" / "simulated"
+PARTITION = 0
+
+
+class Bench(NamedTuple):
+    """One pair's rows: the learner's setup, N examples in their order, and the teacher's logits of them."""
+
+    project: Project
+    setup: LearnerSetup
+    records: Sequence[ExampleRecord]
+    logit_NT: Any
+
+    @property
+    def task(self) -> str:
+        """The binary task whose AUC is told."""
+        return next(task.name for task in self.setup.tasks if task.kind == "binary")
+
+    def micro_batches(self) -> Iterator[tuple[list[Any], Any]]:
+        """Those that the learner cuts, with their logits."""
+        batches, first = MicroBatches(self.setup.student.micro_batch, self.setup.student.max_wait_seconds), 0
+        for batch in batches.add(self.records):
+            yield [record.example for record in batch], self.logit_NT[first : first + len(batch)]
+            first += len(batch)
+
+
+class Measured(NamedTuple):
+    """One turn: wall-clock seconds, the examples learnt in them, and AUCs of the task by what predicted it."""
+
+    seconds: float
+    examples: int
+    auc: Mapping[str, float | None] = {}
+
+
+Turn = Callable[[], Measured]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", type=Path, default=DEFAULT_PROJECT)
+    parser.add_argument("--events", type=int, help="only the first N examples")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.sparse.check_sparse_tensor_invariants.disable()  # said, so that torch does not warn
+    bench = load(load_project(options.project), options.events)
+    with ExitStack() as stack:
+        turns, absent = turns_of(bench, stack)
+        measured: dict[str, list[Measured]] = {name: [] for name in turns}
+        for _ in range(options.rounds):
+            for name, turn in turns.items():
+                measured[name].append(turn())
+    report(bench, measured, absent)
+
+
+def load(project: Project, events: int | None) -> Bench:
+    """The project's own events, joined as the stream joins them, and scored by its teacher."""
+    spec = compile_spec(project.repo, "redis://127.0.0.1:6379/0", project.features)  # nothing connects to it
+    with progress("joining") as advance:
+        joined = list(records_of(project, spec, project.folder / "events.jsonl", advance))
+    log = StudyLog(spec, joined[:events])
+    tasks, teacher_tasks = tuple(project.tasks), tuple(project.teacher.tasks)
+    setup = LearnerSetup(spec, tasks, tuple(project.distillation), teacher_tasks, project.student)
+    return Bench(project, setup, log.records, score(project.teacher, project.folder, log))
+
+
+def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]]:
+    """What is measured, by its name in the table; and a line for each that is not installed."""
+    steps = recorded_steps(bench)
+    kafka, redis = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedRedis())
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    send(bench, kafka.bootstrap)
+    fill(bench, redis.url)
+    turns: dict[str, Turn] = {
+        "whole learner": lambda: whole_learner(bench, kafka.bootstrap, redis.url),
+        "learner, examples and logits in memory": lambda: learner_in_memory(bench),
+        "its steps alone": lambda: own_steps(bench),
+        "bare torch.nn and torch.optim steps": lambda: plain_steps(bench, steps),
+    }
+    rows, absent = Rows(bench), []
+    for package, name, turn in (
+        ("river", "River logistic regression", river_regression),
+        ("vowpalwabbit", "Vowpal Wabbit, logistic", lambda rows: vowpal_wabbit(rows, folder)),
+    ):
+        try:
+            turns[f"{name} ({version(package)})"] = lambda turn=turn: turn(rows)
+        except ModuleNotFoundError:
+            absent.append(f"{name}: not measured, {package} is not installed: pip install 'graft[bench]'")
+    return turns, absent
+
+
+# The whole learner.
+
+
+def send(bench: Bench, bootstrap: str) -> None:
+    """Every example as the stream writes it."""
+    ensure_topics(bootstrap, bench.project.stream.model_copy(update={"partitions": 1}), bench.project.topics)
+    producer = connection.producer(bootstrap)
+    for record in bench.records:
+        value = record.example.model_dump_json().encode()
+        producer.send(bench.project.topics.examples, value, partition=PARTITION)
+    producer.flush()
+    producer.close()
+
+
+def cache_of(bench: Bench, redis_url: str) -> LogitCache:
+    names = [task.name for task in bench.setup.teacher_tasks]
+    return LogitCache(redis_url, "bench", names, bench.project.teacher.ttl_seconds)
+
+
+def fill(bench: Bench, redis_url: str) -> None:
+    """The teacher's logits of every pair."""
+    users, items = zip(*((r.example.user_id, r.example.item_id) for r in bench.records), strict=True)
+    cache_of(bench, redis_url).put(users, items, bench.logit_NT, time.time_ns() // 1_000_000)
+
+
+class WholeTopic(ExampleReader):
+    """Ends the learning when the topic is learnt; measures from the first poll to then."""
+
+    def __init__(self, bench: Bench, bootstrap: str, offsets: Mapping[int, int], stop: StopSignal) -> None:
+        super().__init__(bootstrap, bench.project.topics, offsets)
+        self._left, self._stop = len(bench.records), stop
+        self.began, self.seconds = 0.0, 0.0
+
+    def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
+        """As the reader; once all is given, which is when all is learnt, the stop."""
+        self.began = self.began or time.perf_counter()
+        if not self._left:
+            self.seconds = time.perf_counter() - self.began
+            self._stop.set()
+            return []
+        records = super().poll(timeout_seconds)
+        self._left -= len(records)
+        return records
+
+
+def whole_learner(bench: Bench, bootstrap: str, redis_url: str) -> Measured:
+    stop, sources = StopSignal(), []
+
+    def open_source(offsets: Mapping[int, int]) -> WholeTopic:
+        sources.append(WholeTopic(bench, bootstrap, offsets, stop))
+        return sources[-1]
+
+    with tempfile.TemporaryDirectory() as folder:
+        registry = Registry(Path(folder))
+        run_training(
+            setup=bench.setup,
+            publish=bench.project.publish,
+            teacher_version=None,
+            registry=registry,
+            cache=cache_of(bench, redis_url),
+            open_source=open_source,
+            stop=stop,
+        )
+        manifest = registry.load_manifest(registry.latest() or "")
+    aucs = {arm: metrics.auc for arm, metrics in manifest.metrics[bench.task].items() if arm in ARMS}
+    return Measured(sources[0].seconds, manifest.examples, aucs)
+
+
+def learner_in_memory(bench: Bench) -> Measured:
+    """Without Kafka, Redis, JSON and versions."""
+    learner, batches = Learner(bench.setup), list(bench.micro_batches())
+    began = time.perf_counter()
+    for examples, logit_BT in batches:
+        learner.learn(examples, logit_BT)
+    return Measured(time.perf_counter() - began, learner.examples)
+
+
+# The torch steps alone.
+
+
+class Step(NamedTuple):
+    """A step that an arm took: its rows as tensors in memory."""
+
+    shape: Shape
+    dense_BD: Tensor
+    row_BC: Tensor
+    label_KB: Sequence[Tensor]
+    logit_AB: Sequence[Tensor]
+
+
+def recorded_steps(bench: Bench) -> list[Step]:
+    """Every step of both arms over the whole log, in order."""
+    steps, take = [], Arm.step
+
+    def recorded(arm: Arm, rows: Batch, examples: int) -> None:
+        columns = bench.setup.teacher_columns[: len(arm.student.shape.distillation)]
+        logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
+        dense_BD, row_BC = torch.from_numpy(rows.dense_BD), torch.from_numpy(rows.row_BC)
+        steps.append(Step(arm.student.shape, dense_BD, row_BC, torch.from_numpy(rows.label_BK).unbind(1), logit_AB))
+        take(arm, rows, examples)
+
+    with mock.patch.object(Arm, "step", recorded):
+        learner_in_memory(bench)
+    return steps
+
+
+def own_steps(bench: Bench) -> Measured:
+    """The time within the steps of the learner's own arms."""
+    seconds, take = [], Arm.step
+
+    def timed(arm: Arm, rows: Batch, examples: int) -> None:
+        began = time.perf_counter()
+        take(arm, rows, examples)
+        seconds.append(time.perf_counter() - began)
+
+    with mock.patch.object(Arm, "step", timed):
+        return learner_in_memory(bench)._replace(seconds=sum(seconds))
+
+
+class PlainStudent(nn.Module):
+    """The same layers as anyone would write them."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        config, layers = shape.config, []
+        self.embedding = nn.Embedding(config.table_rows, config.embedding_dim, sparse=True)
+        width = shape.dense_width + shape.categorical_width * config.embedding_dim
+        for out in config.trunk:
+            layers += [nn.Linear(width, out), nn.ReLU()]
+            width = out
+        self.trunk = nn.Sequential(*layers)
+        self.towers = nn.ModuleList(nn.Sequential(nn.Linear(width, config.tower), nn.ReLU()) for _ in shape.tasks)
+        self.heads = nn.ModuleList(nn.Linear(config.tower, 1) for _ in shape.tasks)
+        names = [task.name for task in shape.tasks]
+        self.twins = [names.index(d.student_task) if d.student_task else 0 for d in shape.distillation]
+        self.teacher_heads = nn.ModuleList(nn.Linear(config.tower, 1) for _ in shape.distillation)
+
+    def forward(self, dense_BD: Tensor, row_BC: Tensor) -> list[Tensor]:
+        """Every head's value per row, the served ones first."""
+        hidden_BH = self.trunk(torch.cat([dense_BD, self.embedding(row_BC).flatten(1)], 1))
+        towers = [tower(hidden_BH) for tower in self.towers]
+        served = [head(tower).squeeze(1) for head, tower in zip(self.heads, towers, strict=True)]
+        heads = zip(self.teacher_heads, self.twins, strict=True)
+        return served + [head(towers[twin]).squeeze(1) for head, twin in heads]
+
+
+class PlainArm:
+    """The same step with torch's own optimizers."""
+
+    def __init__(self, shape: Shape, kinds: Sequence[str]) -> None:
+        self._student, self._kinds = PlainStudent(shape), kinds
+        dense = [weight for name, weight in self._student.named_parameters() if name != "embedding.weight"]
+        self._optimizers = (
+            torch.optim.Adam(dense, shape.config.learning_rate),
+            torch.optim.Adagrad(self._student.embedding.parameters(), shape.config.embedding_learning_rate),
+        )
+
+    def step(self, step: Step) -> None:
+        """Forward, backward, and both optimizers."""
+        values = self._student(step.dense_BD, step.row_BC)
+        targets = [*step.label_KB, *step.logit_AB]
+        losses = [self._loss(*head) for head in zip(self._kinds[: len(values)], values, targets, strict=True)]
+        loss = torch.stack(losses).sum()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in self._optimizers:
+            optimizer.step()
+
+    @staticmethod
+    def _loss(kind: str, value_B: Tensor, target_B: Tensor) -> Tensor:
+        present_B = ~target_B.isnan()
+        measure = functional.binary_cross_entropy_with_logits if kind == "binary" else functional.mse_loss
+        loss_B = measure(value_B, target_B.nan_to_num(), reduction="none")
+        return (loss_B * present_B).sum() / present_B.sum().clamp(min=1)
+
+
+def plain_steps(bench: Bench, steps: Sequence[Step]) -> Measured:
+    """Every step again, its rows already tensors in memory."""
+    kinds = [*(task.kind for task in bench.setup.tasks), *("regression" for _ in bench.setup.distillation)]
+    arms = {bool(step.shape.distillation): PlainArm(step.shape, kinds) for step in steps[:2]}
+    for step in steps[:2]:
+        arms[bool(step.shape.distillation)].step(step)  # the first step of torch.optim imports its compiler
+    began = time.perf_counter()
+    for step in steps:
+        arms[bool(step.shape.distillation)].step(step)
+    return Measured(time.perf_counter() - began, sum(len(batch) for batch, _ in bench.micro_batches()))
+
+
+# One row at a time.
+
+
+class Rows:
+    """The encoded features of every example that has a label of the task, one row each."""
+
+    def __init__(self, bench: Bench) -> None:
+        spec = bench.setup.spec
+        labelled = [r.example for r in bench.records if r.example.labels[bench.task] is not None]
+        encoded = spec.encode(spec.columns_of([example.features for example in labelled]))
+        self.labels = [bool(example.labels[bench.task]) for example in labelled]
+        self.dense = [dict(zip(spec.dense_names, row, strict=True)) for row in encoded.dense_BD.tolist()]
+        self.categories = [[f"{c}={h}" for c, h in enumerate(row)] for row in encoded.categorical_BC.tolist()]
+
+    def measured(self, seconds: float, scores: Iterable[float]) -> Measured:
+        """With the AUC of the scores, one a row."""
+        label_N, score_N = np.array(self.labels, np.float32), np.fromiter(scores, np.float32)
+        return Measured(seconds, len(self.labels), {"": exact_auc(label_N, score_N)})
+
+
+def river_regression(rows: Rows) -> Measured:
+    """Dense features scaled by their running moments, categories one-hot; Adagrad, which does better than its SGD."""
+    from river import linear_model, optim, preprocessing  # noqa: PLC0415 of the group `bench`
+
+    scaler = preprocessing.StandardScaler()
+    model = linear_model.LogisticRegression(optim.AdaGrad(0.05))
+    scores = []
+    began = time.perf_counter()
+    for dense, categories, label in zip(rows.dense, rows.categories, rows.labels, strict=True):
+        scaler.learn_one(dense)
+        features = {**scaler.transform_one(dense), **dict.fromkeys(categories, 1.0)}
+        scores.append(model.predict_proba_one(features).get(True, 0.5))
+        model.learn_one(features, label)
+    return rows.measured(time.perf_counter() - began, scores)
+
+
+def vowpal_wabbit(rows: Rows, folder: Path) -> Measured:
+    """VW's own reader and learner: every row is predicted, then learnt; its defaults but for the loss."""
+    from vowpalwabbit import Workspace  # noqa: PLC0415 of the group `bench`
+
+    data, predictions = folder / "rows.vw", folder / "predictions"
+    if not data.exists():
+        data.write_text("".join(vw_lines(rows)))
+    began = time.perf_counter()
+    Workspace(f"--quiet --loss_function logistic -b 20 -d {data} -p {predictions}").finish()
+    return rows.measured(time.perf_counter() - began, map(float, predictions.read_text().split()))
+
+
+def vw_lines(rows: Rows) -> Iterator[str]:
+    for dense, categories, label in zip(rows.dense, rows.categories, rows.labels, strict=True):
+        numbers = " ".join(f"{i}:{value:.7g}" for i, value in enumerate(dense.values()))
+        yield f"{1 if label else -1} |d {numbers} |c {' '.join(categories)}\n"
+
+
+# The table.
+
+
+def report(bench: Bench, measured: Mapping[str, Sequence[Measured]], absent: Iterable[str]) -> None:
+    config = bench.setup.student
+    speeds = {name: statistics.median(m.examples / m.seconds for m in turns) for name, turns in measured.items()}
+    whole = next(iter(speeds.values()))
+    print(f"{bench.project.name}: {len(bench.records):,} examples, {len(bench.setup.tasks)} tasks, ", end="")
+    print(f"{len(bench.setup.distillation)} distilled, {config.micro_batch} new and ", end="")
+    print(
+        f"{config.replay_batches * config.micro_batch} replayed rows a step; {cpu_name()}, torch {torch.__version__}\n"
+    )
+    print(f"| learns | examples/s | the whole learner is | progressive AUC of `{bench.task}` |\n|---|---|---|---|")
+    for name, turns in measured.items():
+        aucs = ", ".join(f"{arm} {auc:.3f}".strip() for arm, auc in turns[0].auc.items() if auc is not None)
+        print(f"| {name} | {speeds[name]:,.0f} | {whole / speeds[name]:.2f} x | {aucs} |")
+    for line in absent:
+        print(f"\n{line}")
+
+
+def cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
