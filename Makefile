@@ -23,6 +23,7 @@ lint: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## what is measured, each with its numbers on standard output
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 test-compose: $(INSTALLED) ## docker compose up, fixtures replayed, a version published, scores answered; needs Docker
