@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from feast import FeatureStore, FeatureView, FileSource, PushSource
 from feast.repo_config import RepoConfig, load_repo_config
@@ -25,6 +25,22 @@ from features.config import FeaturesConfig
 from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
 from features.spec import FeatureSpec
 from features.spec_file import save_spec
+
+
+class BatchFile(NamedTuple):
+    """A batch view's table: Parquet rows of one entity each, the newest of which holds."""
+
+    path: Path
+    join_key: str
+    timestamp_field: str
+
+
+class ViewSources(NamedTuple):
+    """Where views get their values: from a file each (by view), or by pushes (push source -> view)."""
+
+    tables: dict[str, BatchFile]
+    pushed: dict[str, str]
+
 
 _TIMEOUT_SECONDS = 10.0  # of one of Feast's pipelines; 10,000 rows take 0.6 s
 _FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,6 +84,21 @@ def materialize(repo: Path, redis_url: str, config: FeaturesConfig, end: datetim
         with reaching(redis_url), _quietly(), _counting(store, rows):
             store.materialize(_FIRST_DAY, end or datetime.now(UTC), feature_views=list(rows))
     return rows
+
+
+def view_sources(repo: Path, redis_url: str) -> ViewSources:
+    """What stands behind the repository's views, which need not be applied; changes nothing."""
+    contents = _parse(repo)
+    keys = {entity.name: entity.join_key for entity in contents.entities}
+    root = _repo_config(repo, redis_url).repo_path or repo
+    sources = ViewSources({}, {})
+    for view in contents.feature_views:
+        if isinstance(view.stream_source, PushSource):
+            sources.pushed[view.stream_source.name] = view.name
+        elif isinstance(view.batch_source, FileSource):
+            path = Path(FileSource.get_uri_for_file_path(root, view.batch_source.path))
+            sources.tables[view.name] = BatchFile(path, keys[view.entities[0]], view.batch_source.timestamp_field)
+    return sources
 
 
 def open_store(repo: Path, redis_url: str) -> FeatureStore:

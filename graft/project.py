@@ -14,7 +14,7 @@ from graft.errors import ConfigurationError
 from graft.faults import did_you_mean, faults_of
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
-from student.config import DistillationConfig, PublishConfig, StudentConfig
+from student.config import BootstrapConfig, DistillationConfig, PublishConfig, StudentConfig
 from teacher_cache.config import TeacherConfig
 
 FILE_NAME = "graft.toml"
@@ -33,6 +33,7 @@ class Project(BaseModel):
     teacher: TeacherConfig
     distillation: list[DistillationConfig] = []
     student: StudentConfig = StudentConfig()
+    bootstrap: BootstrapConfig = BootstrapConfig()
     publish: PublishConfig = PublishConfig()
 
     @property

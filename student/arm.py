@@ -1,13 +1,16 @@
-"""One side of the experiment: a student and its optimizers. Student and control differ in their distillation alone.
+"""One side of the experiment: a student, its optimizers, and what it knows of its columns.
 
-Shapes: B rows, K tasks, A auxiliary heads, N distinct table rows.
+Student and control differ in their distillation alone. Shapes: B rows, K tasks, A distilled teacher tasks, N distinct
+table rows, D dense columns, C categorical columns, P pairs, T teacher tasks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import nan
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from student.config import DistillationConfig
@@ -15,53 +18,103 @@ from student.distillation import distillation_loss
 from student.losses import distillation_weight
 from student.model import Inputs, Shape, Student
 from student.optimizers import Adam, RowAdagrad
+from student.replay_buffer import Batch
+from student.running import RunningStatistics
+from student.setup import LearnerSetup
 from student.units import Unit
 
+_BOOTSTRAP_WEIGHT = 200
+"""Examples that the statistics of a bootstrap count as, beside the stream's."""
 
-class Targets(NamedTuple):
+
+class _Targets(NamedTuple):
     """Labels [K][B] and teacher logits [A][B] of the rows, with the units of labels and soft labels; NaN: none."""
 
-    label_KB: Sequence[Tensor]
-    label_units: Sequence[Unit]
-    logit_AB: Sequence[Tensor]
-    logit_units: Sequence[Unit]
+    label_KB: tuple[Tensor, ...]
+    label_units: list[Unit]
+    logit_AB: list[Tensor]
+    logit_units: list[Unit]
 
 
 class Arm:
-    """Learns step by step."""
+    """Learns step by step from what `distillation` says beside the labels; empty for a control."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.student = Student(shape)
-        self._adam = Adam(self.student.flat, shape.config.learning_rate)
-        self._adagrad = RowAdagrad(self.student.embedding_RE, shape.config.embedding_learning_rate)
+    def __init__(self, setup: LearnerSetup, distillation: tuple[DistillationConfig, ...]) -> None:
+        self.running = RunningStatistics(setup, distillation)
+        dense, categorical = len(setup.spec.dense_names), len(setup.spec.categorical)
+        self.student = Student(Shape(setup.student, setup.tasks, distillation, dense, categorical))
+        self._setup = setup
+        self._distillation = distillation
+        self._adam = Adam(self.student.flat, setup.student.learning_rate)
+        self._adagrad = RowAdagrad(self.student.embedding_RE, setup.student.embedding_learning_rate)
 
-    def step(self, inputs: Inputs, targets: Targets, examples: int) -> float:
-        """One optimizer step on all rows; `examples` learnt so far place the schedules. Returns the loss."""
+    def score(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (binary) or values (regression) [B, K] of the served heads."""
+        units = self.running.label_units()
+        scale_K = np.array([unit.scale for unit in units], np.float32)
+        offset_K = np.array([unit.offset for unit in units], np.float32)
+        value_BK: NDArray[np.float32] = self.student.score(self.running.inputs(dense_BD, row_BC)).numpy()
+        return value_BK * scale_K + offset_K
+
+    def step(self, rows: Batch, examples: int) -> None:
+        """One optimizer step on all rows; `examples` learnt so far place the schedules."""
+        self._step(rows, [(config, distillation_weight(config, examples)) for config in self._distillation])
+
+    def bootstrap(
+        self,
+        dense_PD: NDArray[np.float32],
+        row_PC: NDArray[np.int64],
+        logit_PT: NDArray[np.float32],
+        index_SB: NDArray[np.int64],
+    ) -> None:
+        """Learn the teacher alone on P pairs, in a step for each row of `index_SB`, whatever the schedules say.
+
+        Then served heads start as their auxiliary heads, and Adam anew: its moments are those of another objective. A
+        ranking loss leaves the level of a list open, so here the soft label takes its place.
+        """
+        self.running.start(dense_PD, logit_PT)
+        heads = [(config.pointwise(), config.weight) for config in self._distillation]
+        label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
+        for index_B in index_SB:
+            self._step(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads)
+        for config in self._distillation:
+            self.student.start_served_head(config)
+        self.running.discount(_BOOTSTRAP_WEIGHT)
+        self._adam = Adam(self.student.flat, self._setup.student.learning_rate)
+
+    def _step(self, rows: Batch, heads: list[tuple[DistillationConfig, float]]) -> None:
+        inputs = self.running.inputs(rows.dense_BD, rows.row_BC)
         touched_NE = self.student.embedding_RE[inputs.row_N].requires_grad_()
-        loss = torch.stack(list(self._losses(inputs, touched_NE, targets, examples))).sum()
+        loss = torch.stack(list(self._losses(inputs, touched_NE, self._targets(rows), heads))).sum()
         leaves = [touched_NE, *self.student.dense.values()]
         table_NE, *dense = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             self._adam.step(torch.cat([gradient.flatten() for gradient in dense]))
             self._adagrad.step(inputs.row_N, table_NE)
-        return float(loss.detach())
 
-    def _losses(self, inputs: Inputs, touched_NE: Tensor, targets: Targets, examples: int) -> Iterator[Tensor]:
+    def _targets(self, rows: Batch) -> _Targets:
+        columns = self._setup.teacher_columns[: len(self._distillation)]
+        logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
+        label_KB = torch.from_numpy(rows.label_BK).unbind(1)
+        return _Targets(label_KB, self.running.label_units(), logit_AB, self.running.soft_label_units())
+
+    def _losses(
+        self, inputs: Inputs, touched_NE: Tensor, targets: _Targets, heads: list[tuple[DistillationConfig, float]]
+    ) -> Iterator[Tensor]:
         outputs = self.student.forward(inputs, touched_NE)
         for value_B, label_B, unit in zip(outputs.served_KB, targets.label_KB, targets.label_units, strict=True):
             yield unit.loss(value_B, label_B)
-        for i, config in enumerate(self.student.shape.distillation):
-            weight = distillation_weight(config, examples)
+        for i, (config, weight) in enumerate(heads):
             if weight > 0:
-                yield from self._distillation(config, weight, outputs.auxiliary_AB[i], targets, i)
+                yield from self._distillation_losses(config, weight, outputs.auxiliary_AB[i], targets, i)
 
-    def _distillation(
-        self, config: DistillationConfig, weight: float, value_B: Tensor, targets: Targets, head: int
+    def _distillation_losses(
+        self, config: DistillationConfig, weight: float, value_B: Tensor, targets: _Targets, head: int
     ) -> Iterator[Tensor]:
         """The loss of one head that learns from the teacher, and that of its adapter."""
         unit, teacher_B = targets.logit_units[head], targets.logit_AB[head]
-        if config.reads_labels:
-            task = [task.name for task in self.student.shape.tasks].index(config.student_task or "")
+        if config.student_task is not None and config.reads_labels:
+            task = self._setup.task_column(config.student_task)
             label_unit = targets.label_units[task]
             if config.adapter:
                 adapted_B = self.student.adapt(config, unit.own(teacher_B))
@@ -72,13 +125,19 @@ class Arm:
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, not copied."""
-        return {f"{part}/{name}": tensor for part, owner in self._parts() for name, tensor in owner.tensors().items()}
+        own = {f"{part}/{name}": tensor for part, owner in self._parts() for name, tensor in owner.tensors().items()}
+        return own | {f"running/{name}": torch.from_numpy(tensor) for name, tensor in self.running.tensors().items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a state that `tensors` gave."""
         for part, owner in self._parts():
-            prefix = f"{part}/"
-            owner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+            owner.restore(_of(part, tensors))
+        self.running.restore({name: tensor.numpy() for name, tensor in _of("running", tensors).items()})
 
     def _parts(self) -> tuple[tuple[str, Student | Adam | RowAdagrad], ...]:
         return ("weights", self.student), ("adam", self._adam), ("adagrad", self._adagrad)
+
+
+def _of(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{part}/"
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -56,6 +56,11 @@ class DistillationConfig(_Config):
         """Whether what it learns is measured in the unit of its student task's labels."""
         return self.adapter or self.loss == "direct"
 
+    def pointwise(self) -> "DistillationConfig":
+        """The same with a loss that fixes the level too: a soft label in place of a ranking."""
+        ranking = self.loss in ("listwise", "pairwise")
+        return self.model_copy(update={"loss": "soft_label"}) if ranking else self
+
     @model_validator(mode="after")
     def _has_a_student_task(self) -> Self:
         if self.student_task is None and self.reads_labels:
@@ -76,6 +81,13 @@ class DistillationConfig(_Config):
         if self.schedule == "decay" and self.decay_examples < 1:
             raise ValueError(f"decay_examples must be at least 1 for schedule 'decay', got {self.decay_examples}")
         return self
+
+
+class BootstrapConfig(_Config):
+    """Day zero: what ``graft student bootstrap`` distils before the first example."""
+
+    pairs: int = Field(default=50_000, ge=1, description="distinct (user, item) pairs that the teacher scores")
+    steps: int = Field(default=2_000, ge=1, description="optimizer steps of as many rows as a step of the stream has")
 
 
 class PublishConfig(_Config):

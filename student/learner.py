@@ -14,16 +14,13 @@ from numpy.typing import NDArray
 from features.spec import FeatureBatch
 from graft.errors import InvalidInputError
 from stream.events import Example
-from student.arm import Arm, Targets
+from student.arm import Arm
 from student.evaluation import ProgressiveEvaluation
 from student.hashing import embedding_rows
 from student.item_mean import ItemMean
-from student.losses import soft_label
-from student.model import EMBEDDING, Inputs, Shape
-from student.normalizer import RunningMoments
+from student.model import EMBEDDING
 from student.replay_buffer import Batch, Reservoir, concatenate
 from student.setup import LearnerSetup
-from student.units import Unit, units
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -39,12 +36,9 @@ class Learner:
         self.setup = setup
         self.examples = 0
         self.evaluation = ProgressiveEvaluation(setup.tasks)
-        dense, categorical = len(setup.spec.dense_names), len(setup.spec.categorical)
-        self._student = Arm(Shape(setup.student, setup.tasks, setup.distillation, dense, categorical))
-        self._control = Arm(Shape(setup.student, setup.tasks, (), dense, categorical))
-        self._normalizer = RunningMoments(dense)
-        self._labels = RunningMoments(len(setup.tasks))
-        self._soft_labels = RunningMoments(len(setup.distillation))
+        self.bootstrapped_pairs = 0
+        self._student = Arm(setup, setup.distillation)
+        self._control = Arm(setup, ())
         self._item_mean = ItemMean(setup.tasks)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
@@ -61,9 +55,8 @@ class Learner:
         user_ids = [example.user_id for example in examples]
         self.evaluation.update(batch.label_BK, self._predictions(batch, item_ids), user_ids, item_ids)
         # 3. Take the examples into the running statistics.
-        self._normalizer.update(batch.dense_BD)
-        self._labels.update(batch.label_BK)
-        self._soft_labels.update(self._soft_targets(batch.logit_BT))
+        for arm in (self._student, self._control):
+            arm.running.update(batch)
         self._item_mean.update(item_ids, batch.label_BK)
         # 4. One step per arm on the new examples and replayed ones.
         self._step(batch)
@@ -71,17 +64,38 @@ class Learner:
         self._reservoir.add(batch)
         self.examples += len(batch)
 
+    def bootstrap(self, features: FeatureBatch, logit_PT: NDArray[np.float32], steps: int) -> None:
+        """Distil the student from the teacher's logits of P pairs, before the first example; the control is left alone.
+
+        `steps` steps of as many rows as a step of the stream has, pass after pass in a random order of the setup's
+        seed. Served heads then start as the auxiliary heads on their towers; tasks without one stay neutral.
+        InvalidInputError when there are no logits, no distillation, or examples were learnt already.
+        """
+        if self.examples or not self.setup.distillation or not np.isfinite(logit_PT).any():
+            raise InvalidInputError(
+                "a bootstrap needs a distillation, teacher logits and a student without examples, got "
+                f"{len(self.setup.distillation)} distilled tasks, {np.isfinite(logit_PT).any(axis=1).sum()} pairs with "
+                f"logits, {self.examples} examples"
+            )
+        student = self.setup.student
+        rows = student.micro_batch * (1 + student.replay_batches)
+        index_SB = _passes(len(logit_PT), steps, rows, student.seed)
+        row_PC = embedding_rows(features.categorical_BC, student.table_rows)
+        self._student.bootstrap(features.dense_BD, row_PC, logit_PT.astype(np.float32), index_SB)
+        self.bootstrapped_pairs = len(logit_PT)
+
     def score(self, features: FeatureBatch) -> NDArray[np.float32]:
         """The student's logits (binary) or values (regression) [B, K]: what a version published now would serve."""
         row_BC = embedding_rows(features.categorical_BC, self.setup.student.table_rows)
-        return self._score(self._student, self._inputs(features.dense_BD, row_BC))
+        return self._student.score(features.dense_BD, row_BC)
 
     def served_tensors(self) -> Tensors:
         """model.safetensors: the student's served part. A head's unit is folded into its weight and bias."""
         tensors = {name: tensor.numpy() for name, tensor in self._student.student.tensors().items()}
-        served: Tensors = {"normalizer.mean": self._normalizer.mean, "normalizer.std": self._normalizer.std}
+        normalizer = self._student.running.normalizer
+        served: Tensors = {"normalizer.mean": normalizer.mean, "normalizer.std": normalizer.std}
         served |= {name: tensors[name] for name in tensors if name == EMBEDDING or name.startswith("trunk.")}
-        for task, unit in zip(self.setup.tasks, self._label_units(), strict=True):
+        for task, unit in zip(self.setup.tasks, self._student.running.label_units(), strict=True):
             if not task.served:
                 continue
             served |= {name: tensors[name] for name in (f"tower.{task.name}.weight", f"tower.{task.name}.bias")}
@@ -96,11 +110,17 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What is not a tensor, as JSON values."""
-        return {"examples": self.examples, "setup": self.setup.described(), "reservoir": self._reservoir.state()}
+        return {
+            "examples": self.examples,
+            "bootstrapped_pairs": self.bootstrapped_pairs,
+            "setup": self.setup.described(),
+            "reservoir": self._reservoir.state(),
+        }
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
         """Take over what `tensors` and `state` gave, so that what follows is bit-equal to never having stopped."""
         self.examples = state["examples"]
+        self.bootstrapped_pairs = state["bootstrapped_pairs"]
         for part, owner in self._parts():
             own = {n.removeprefix(f"{part}/"): t for n, t in tensors.items() if n.startswith(f"{part}/")}
             if isinstance(owner, Reservoir):
@@ -133,62 +153,35 @@ class Learner:
 
     def _predictions(self, batch: Batch, item_ids: Sequence[int | str]) -> NDArray[np.float32]:
         """Of every arm [B, K, A] in the order of evaluation.ARMS; NaN where an arm has none."""
-        inputs = self._inputs(batch.dense_BD, batch.row_BC)
         teacher_BK = np.full_like(batch.label_BK, np.nan)
         for k, column in enumerate(self.setup.reference_columns):
             if column is not None:
                 teacher_BK[:, k] = batch.logit_BT[:, column]
-        arms = [self._score(self._student, inputs), self._score(self._control, inputs), teacher_BK]
-        return np.stack([*arms, self._item_mean.score(item_ids)], axis=2)
-
-    def _score(self, arm: Arm, inputs: Inputs) -> NDArray[np.float32]:
-        units = self._label_units()
-        scale_K = np.array([unit.scale for unit in units], np.float32)
-        offset_K = np.array([unit.offset for unit in units], np.float32)
-        value_BK: NDArray[np.float32] = arm.student.score(inputs).numpy() * scale_K + offset_K
-        return value_BK
+        arms = [arm.score(batch.dense_BD, batch.row_BC) for arm in (self._student, self._control)]
+        return np.stack([*arms, teacher_BK, self._item_mean.score(item_ids)], axis=2)
 
     def _step(self, batch: Batch) -> None:
         replayed = self._reservoir.draw(self.setup.student.replay_batches * len(batch))
         rows = batch if replayed is None else concatenate([batch, replayed])
-        inputs = self._inputs(rows.dense_BD, rows.row_BC)
-        label_KB = list(torch.from_numpy(rows.label_BK).unbind(1))
-        logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in self.setup.teacher_columns]
-        targets = Targets(label_KB, self._label_units(), logit_AB, self._soft_label_units())
-        self._student.step(inputs, targets, self.examples)
-        self._control.step(inputs, targets, self.examples)
-
-    def _inputs(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> Inputs:
-        row_N, index = np.unique(row_BC, return_inverse=True)
-        normalised_BD = (dense_BD - self._normalizer.mean) / self._normalizer.std
-        index_BC = torch.from_numpy(index.reshape(row_BC.shape))
-        return Inputs(torch.from_numpy(normalised_BD), torch.from_numpy(row_N), index_BC)
-
-    def _soft_targets(self, logit_BT: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What auxiliary heads predict, [B, A]: soft labels at temperature 1, and values of regressions."""
-        target_BA = logit_BT[:, list(self.setup.teacher_columns)]
-        for i, (config, kind) in enumerate(zip(self.setup.distillation, self.setup.teacher_kinds, strict=True)):
-            if kind == "binary":
-                target_BA[:, i] = soft_label(config, torch.from_numpy(target_BA[:, i])).numpy()
-        return target_BA
-
-    def _label_units(self) -> list[Unit]:
-        return units([task.kind for task in self.setup.tasks], self._labels)
-
-    def _soft_label_units(self) -> list[Unit]:
-        return units(self.setup.teacher_kinds, self._soft_labels)
+        for arm in (self._student, self._control):
+            arm.step(rows, self.examples)
 
     def _parts(self) -> tuple[tuple[str, Any], ...]:
         return (
             ("student", self._student),
             ("control", self._control),
-            ("normalizer", self._normalizer),
-            ("labels", self._labels),
-            ("soft_labels", self._soft_labels),
             ("item_mean", self._item_mean),
             ("reservoir", self._reservoir),
             ("evaluation", self.evaluation),
         )
+
+
+def _passes(count: int, steps: int, rows: int, seed: int) -> NDArray[np.int64]:
+    """The rows of `steps` steps [S, B]: all `count` of them in a random order, again and again."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    passes = -(-steps * rows // count)
+    index_SB: NDArray[np.int64] = np.concatenate([random.permutation(count) for _ in range(passes)])
+    return index_SB[: steps * rows].reshape(steps, rows)
 
 
 def _array(tensor: Any) -> NDArray[Any]:

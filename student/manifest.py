@@ -41,6 +41,9 @@ class Draft(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     examples: int = Field(ge=0, description="examples learnt since the first version")
+    bootstrapped_pairs: int = Field(
+        default=0, ge=0, description="pairs distilled into the student before the first example; the control had none"
+    )
     offsets: dict[str, int] = Field(description="'partition' -> offset in the examples topic up to which is learnt")
     spec: FeatureSpec
     tasks: list[TaskSpec]

@@ -85,6 +85,14 @@ class Student:
         ]
         return Outputs(list(served.values()), auxiliary_AB)
 
+    def start_served_head(self, config: DistillationConfig) -> None:
+        """Give the head of `config.student_task` the weights of its auxiliary head, if it has one."""
+        if config.student_task is not None and config.loss != "direct":
+            with torch.no_grad():
+                for part in ("weight", "bias"):
+                    auxiliary = self.dense[f"teacher_head.{config.teacher_task}.{part}"]
+                    self.dense[f"head.{config.student_task}.{part}"].copy_(auxiliary)
+
     def adapt(self, config: DistillationConfig, teacher_B: Tensor) -> Tensor:
         """The student adapter of ExFM (Liang et al. 2025): the teacher's value as the target's labels would have it.
 

@@ -39,6 +39,16 @@ class RunningMoments:
         self._mean_D += delta_D * share_D
         self._count_D = total_D
 
+    def discount(self, count: int) -> None:
+        """Let what was added weigh as `count` values at most: mean and deviation stay, later values move them sooner.
+
+        A column that has not varied has said nothing but its mean, and weighs as one value.
+        """
+        most_D = np.where(self._squares_D > 0, count, 1)
+        kept_D = np.minimum(self._count_D, most_D)
+        self._squares_D *= kept_D / np.maximum(self._count_D, 1)
+        self._count_D = kept_D
+
     @property
     def count(self) -> NDArray[np.int64]:
         """Values seen per column."""

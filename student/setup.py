@@ -46,6 +46,10 @@ class LearnerSetup:
         names = [task.teacher_reference or self._twin(task) for task in self.tasks]
         return tuple(None if name is None else self._column(name) for name in names)
 
+    def task_column(self, name: str) -> int:
+        """The place of a task of the student among its tasks."""
+        return [task.name for task in self.tasks].index(name)
+
     def described(self) -> dict[str, Any]:
         """What fixes the meaning of a learner's state, as JSON values."""
         return {

@@ -167,6 +167,7 @@ class _Run:
         slices = self._progress.publish()
         draft = Draft(
             examples=learner.examples,
+            bootstrapped_pairs=learner.bootstrapped_pairs,
             offsets={str(partition): offset for partition, offset in self.offsets.items()},
             spec=learner.setup.spec,
             tasks=list(learner.setup.tasks),

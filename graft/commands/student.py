@@ -1,4 +1,4 @@
-"""``graft student train``, ``serve`` and ``versions``. The scorer imports neither torch nor Feast."""
+"""``graft student bootstrap``, ``train``, ``serve`` and ``versions``. The scorer imports neither torch nor Feast."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graft.commands.bootstrap import bootstrap
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 @click.group
 def student() -> None:
     """Learn, publish and serve the student."""
+
+
+student.add_command(bootstrap)
 
 
 @student.command

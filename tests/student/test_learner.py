@@ -118,7 +118,7 @@ def test_missing_labels_are_masked(toy: Any) -> None:
     before = snapshot(learner)
     learner.learn(unlabelled, np.full((8, 3), np.nan, np.float32))
     assert learner.evaluation.whole()["like"]["student"].count == 16
-    assert learner.tensors()["labels/count"].tolist() == before["labels/count"].tolist()
+    assert learner.tensors()["student/running/labels.count"].tolist() == before["student/running/labels.count"].tolist()
     assert all(np.isfinite(t).all() for n, t in learner.tensors().items() if n.startswith(("student/", "control/")))
 
 

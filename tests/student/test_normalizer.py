@@ -1,6 +1,7 @@
 """Running moments: the batches' exact ones, safe before and without variation."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +53,12 @@ def test_the_state_continues() -> None:
         moments.update(np.array([[9]], np.float32))
     assert first.mean.tobytes() == second.mean.tobytes()
     assert first.std.tobytes() == second.std.tobytes()
+
+
+def test_discounted_values_keep_their_mean_and_yield_to_later_ones() -> None:
+    moments = RunningMoments(2)
+    moments.update(np.array([[1, 5], [3, 5]] * 50, np.float32))
+    moments.discount(4)
+    assert (moments.count.tolist(), moments.mean.tolist(), moments.std.tolist()) == ([4, 1], [2, 5], [1, 1])
+    moments.update(np.array([[6, 9]] * 4, np.float32))
+    assert moments.mean.tolist() == pytest.approx([4, (5 + 4 * 9) / 5])

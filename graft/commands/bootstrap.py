@@ -1,0 +1,75 @@
+"""``graft student bootstrap``: a version that serves before the first label."""
+
+from pathlib import Path
+
+import click
+
+from graft.commands.output import echo_result, json_option
+from graft.errors import InvalidInputError
+from graft.process import Process, begin
+
+
+@click.command
+@click.option(
+    "--events",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Pair the users and items of an event file's impressions, in place of those of the feature repository.",
+)
+@json_option
+@click.pass_obj
+def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> None:
+    """Distil a first version from the teacher alone, before the first label.
+
+    Users and items of the feature repository's batch tables are paired at random, scored by the teacher with their
+    features of now, and learnt by the student; the control stays untrained. 'graft student train' goes on from it.
+    Needs 'graft features materialize' and an empty GRAFT_VERSIONS; [bootstrap] in graft.toml has its size.
+
+    Example: graft student bootstrap && graft student train
+    """
+    from features.reader import OnlineReader
+    from features.spec_file import load_spec
+    from student.bootstrap import run_bootstrap, sample_pairs
+    from student.setup import LearnerSetup
+    from student.versions import Registry
+    from teacher_cache.domain_map import DomainMap
+    from teacher_cache.request_scorer import RequestScorer
+    from teacher_cache.teacher import load_teacher
+
+    process = begin(project)
+    pair = process.project
+    spec = load_spec(pair.repo)
+    users, items = _ids(process, events)
+    model = load_teacher(pair.teacher, pair.folder)
+    report = run_bootstrap(
+        setup=LearnerSetup(spec, tuple(pair.tasks), tuple(pair.distillation), tuple(pair.teacher.tasks), pair.student),
+        config=pair.bootstrap,
+        teacher=pair.teacher,
+        registry=Registry(process.settings.versions),
+        pairs=sample_pairs(users, items, pair.bootstrap.pairs, pair.student.seed),
+        reader=OnlineReader(spec, process.redis_url),
+        scorer=RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec),
+    )
+    line = (
+        f"published {report.version}: {report.pairs:,} pairs of {len(users):,} users and {len(items):,} items, "
+        f"{report.steps:,} steps, {report.seconds:.1f} s"
+    )
+    echo_result([line], {**report._asdict(), "users": len(users), "items": len(items)}, as_json=as_json)
+
+
+def _ids(process: Process, events: Path | None) -> tuple[list[int | str], list[int | str]]:
+    """The users and items to pair; InvalidInputError when there are none."""
+    from features.entities import known_ids
+    from features.spec_file import load_spec
+    from stream.replay import impressions_of
+
+    if events is None:
+        repo = process.project.repo
+        users, items = known_ids(repo, process.redis_url, load_spec(repo))
+    else:
+        ids = [(impression.user_id, impression.item_id) for impression in impressions_of(events)]
+        users, items = (list(dict.fromkeys(column)) for column in zip(*ids, strict=True)) if ids else ([], [])
+    if not users or not items:
+        place = events or f"the batch tables of {process.project.repo}"
+        raise InvalidInputError(f"{place}: needs users and items to pair, got {len(users)} users, {len(items)} items")
+    return users, items

@@ -1,0 +1,183 @@
+"""Day zero: what a student knows before its first label, and what its control does not."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.spec import FeatureBatch, Value
+from graft.errors import InvalidInputError
+from student.bootstrap import run_bootstrap, sample_pairs
+from student.config import BootstrapConfig, DistillationConfig
+from student.learner import Learner
+from student.numpy_model import NumpyStudent
+from student.versions import Registry
+from teacher_cache.config import TeacherConfig
+from teacher_cache.request_scorer import ScoredRows
+
+PAIRS = 200
+
+
+def features(toy: Any, first: int = 0, count: int = PAIRS) -> FeatureBatch:
+    batch: FeatureBatch = toy.spec.encode(toy.spec.columns_of([toy.example(first + n).features for n in range(count)]))
+    return batch
+
+
+def teacher_logits(batch: FeatureBatch) -> NDArray[np.float32]:
+    """A teacher whose like follows the feature `mean`, rarely, and whose rating is around 4."""
+    like_P = 3 * (batch.dense_BD[:, -1] - 0.5) - 2
+    return np.stack([np.zeros_like(like_P), like_P, 4 + like_P / 4], axis=1).astype(np.float32)
+
+
+def bootstrapped(toy: Any, steps: int = 300, **changes: Any) -> Learner:
+    learner = Learner(toy.setup(**changes))
+    batch = features(toy)
+    learner.bootstrap(batch, teacher_logits(batch), steps)
+    return learner
+
+
+def test_served_heads_start_as_the_teacher_sees_rows_it_never_scored(toy: Any) -> None:
+    learner = bootstrapped(toy)
+    batch = features(toy, first=5000)
+    score_BK, teacher_BT = learner.score(batch), teacher_logits(batch)
+    assert np.corrcoef(score_BK[:, 0], teacher_BT[:, 1])[0, 1] > 0.9
+    assert score_BK[:, 0].mean() == pytest.approx(teacher_BT[:, 1].mean(), abs=0.3)
+    assert score_BK[:, 2].mean() == pytest.approx(teacher_BT[:, 2].mean(), abs=0.2)
+
+
+def test_a_task_without_a_twin_starts_neutral(toy: Any) -> None:
+    assert not bootstrapped(toy).score(features(toy))[:, 1].any()
+
+
+@pytest.mark.parametrize("changes", [{"loss": "direct"}, {"adapter": True}, {"loss": "pairwise"}, {"loss": "listwise"}])
+def test_every_form_of_distillation_gives_a_calibrated_start(toy: Any, changes: dict[str, Any]) -> None:
+    heads = (DistillationConfig(teacher_task="like", student_task="like", **changes),)
+    learner = bootstrapped(toy, distillation=heads)
+    batch = features(toy, first=5000)
+    assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), abs=0.3)
+
+
+def test_a_schedule_that_is_off_still_bootstraps(toy: Any) -> None:
+    off = tuple(d.model_copy(update={"schedule": "off"}) for d in toy.distillation)
+    assert bootstrapped(toy, distillation=off).score(features(toy))[:, 0].any()
+
+
+def test_the_control_learns_as_if_there_had_been_no_bootstrap(toy: Any) -> None:
+    with_bootstrap = toy.learnt(bootstrapped(toy), toy.batches(6))
+    without = toy.learnt(Learner(toy.setup()), toy.batches(6))
+    controls = ({n: t for n, t in x.tensors().items() if n.startswith("control/")} for x in (with_bootstrap, without))
+    left, right = controls
+    assert left.keys() == right.keys()
+    assert [name for name, tensor in left.items() if tensor.tobytes() != right[name].tobytes()] == []
+
+
+def test_the_stream_goes_on_from_the_bootstrap_and_its_labels_soon_set_the_level(toy: Any) -> None:
+    """The teacher thinks likes are rare, the labels say otherwise: 3,200 of them settle it."""
+    learner = toy.learnt(bootstrapped(toy), toy.batches(400))
+    share = float(np.mean([toy.example(n).labels["like"] for n in range(3200)]))
+    predicted = 1 / (1 + np.exp(-learner.score(features(toy, first=9000))[:, 0]))
+    assert predicted.mean() == pytest.approx(share, abs=0.1)
+
+
+def test_a_bootstrap_is_repeated_bit_for_bit_and_survives_a_restart(toy: Any, equal: Any) -> None:
+    first, second = bootstrapped(toy), bootstrapped(toy)
+    equal(first.tensors(), second.tensors())
+    restored = Learner(toy.setup())
+    restored.restore({n: t.copy() for n, t in first.tensors().items()}, first.state())
+    assert restored.bootstrapped_pairs == PAIRS
+    equal(toy.learnt(restored, toy.batches(3)).tensors(), toy.learnt(second, toy.batches(3)).tensors())
+
+
+def test_a_missing_logit_costs_its_pair_alone(toy: Any) -> None:
+    batch = features(toy)
+    logit_PT = teacher_logits(batch)
+    logit_PT[::3] = np.nan
+    learner = Learner(toy.setup())
+    learner.bootstrap(batch, logit_PT, 20)
+    assert all(np.isfinite(t).all() for n, t in learner.tensors().items() if n.startswith("student/"))
+
+
+def test_a_bootstrap_after_the_first_example_is_refused(toy: Any) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(1))
+    with pytest.raises(InvalidInputError, match=r"a student without examples, got .* 8 examples"):
+        learner.bootstrap(features(toy), teacher_logits(features(toy)), 1)
+
+
+def test_pairs_are_distinct_and_repeatable() -> None:
+    pairs = sample_pairs([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
+    assert len(set(pairs)) == 8
+    assert pairs == sample_pairs([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
+    assert pairs != sample_pairs([1, 2, 3], ["a", "b", "c", "d"], 8, 8)
+    assert sorted(sample_pairs([1, 2], [3], 100, 7)) == [(1, 3), (2, 3)]
+
+
+class Store:
+    """A feature store of the toy's users and items."""
+
+    def read(
+        self, user_ids: Sequence[int | str], item_ids: Sequence[int | str], contexts: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, Sequence[Value]]:
+        assert not any(contexts)
+        return {
+            "age": [20 + int(user) for user in user_ids],
+            "user_id": list(user_ids),
+            "taste": [[0.5, -0.5] for _ in user_ids],
+            "item_id": list(item_ids),
+            "mean": [int(str(item)[1:]) / 30 for item in item_ids],
+        }
+
+
+class Scorer:
+    """Stands for the teacher: likes follow the item's mean; it cannot score item i3."""
+
+    def score(self, requests: Sequence[Any]) -> ScoredRows:
+        kept = [request for request in requests if request.item_id != "i3"]
+        logits = [[0.0, 4 * float(request.features[4]) - 2, 3.5] for request in kept]
+        users, items = [request.user_id for request in kept], [request.item_id for request in kept]
+        return ScoredRows(users, items, np.array(logits, np.float32), 0.0)
+
+
+@pytest.fixture
+def teacher() -> TeacherConfig:
+    tasks = [{"name": name, "kind": "binary", "output": name} for name in ("finish", "like")]
+    tasks.append({"name": "rating", "kind": "regression", "output": "rating"})
+    return TeacherConfig.model_validate(
+        {"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}, "batch_rows": 64}
+    )
+
+
+def publish(toy: Any, registry: Registry, teacher: TeacherConfig, steps: int = 200) -> Any:
+    pairs = sample_pairs(list(range(20)), [f"i{n}" for n in range(30)], 300, 7)
+    return run_bootstrap(
+        setup=toy.setup(),
+        config=BootstrapConfig(pairs=300, steps=steps),
+        teacher=teacher,
+        registry=registry,
+        pairs=pairs,
+        reader=Store(),
+        scorer=Scorer(),  # type: ignore[arg-type]
+    )
+
+
+def test_the_first_version_serves_the_teachers_order_and_says_where_it_is_from(
+    toy: Any, teacher: TeacherConfig, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path)
+    report = publish(toy, registry, teacher)
+    manifest, tensors = registry.load_model("v000001")
+    assert report.version == registry.champion() == "v000001"
+    assert (manifest.examples, manifest.offsets, manifest.teacher_version) == (0, {}, "t1")
+    assert 280 < manifest.bootstrapped_pairs == report.pairs < 300
+    columns = Store().read([1] * 30, [f"i{n}" for n in range(30)], [{}] * 30)
+    scores = NumpyStudent(manifest, tensors).score(toy.spec.encode(columns))
+    assert np.corrcoef(scores["like"], np.arange(30))[0, 1] > 0.9
+    assert scores["rating"].mean() == pytest.approx(3.5, abs=0.2)
+
+
+def test_day_zero_comes_once(toy: Any, teacher: TeacherConfig, tmp_path: Path) -> None:
+    publish(toy, Registry(tmp_path), teacher, steps=1)
+    with pytest.raises(InvalidInputError, match="has versions up to v000001: a bootstrap is for an empty registry"):
+        publish(toy, Registry(tmp_path), teacher, steps=1)
