@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from graft.errors import ConfigurationError, InvalidInputError
-
 from features.config import AggregateConfig
+from graft.errors import ConfigurationError, InvalidInputError
 
 Entity = Literal["user", "item"]
 EntityId = int | str

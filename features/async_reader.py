@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import Any, cast
 
 import hiredis
-from graft.redis import Address, parse_url
 
 from features.lookup import Columns, ContextValue, Lookup, Reply
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
+from graft.redis import Address, parse_url
 
 _LOG = logging.getLogger(__name__)
 _FIRST_BACKOFF_SECONDS = 0.05

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 from feast import FeatureView
 from feast.data_source import PushMode, PushSource
-from graft.redis import reaching
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
 from features.redis_layout import usable_id
 from features.spec_file import load_spec
 from features.store import open_store
+from graft.redis import reaching
 
 _FRAME_TYPES = {"INT32": "int32", "INT64": "int64", "FLOAT": "float32", "DOUBLE": "float64"}
 

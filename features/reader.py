@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graft.redis import connect, reaching
-
 from features.lookup import Columns, ContextValue, Lookup, Reply
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
+from graft.redis import connect, reaching
 
 _TIMEOUT_SECONDS = 5.0
 

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from graft.errors import GraftError
 from pydantic import ValidationError
 
 from features.spec import FeatureSpec
+from graft.errors import GraftError
 
 
 def spec_path(repo: Path) -> Path:

@@ -17,14 +17,14 @@ from feast import FeatureStore, FeatureView, FileSource, PushSource
 from feast.repo_config import RepoConfig, load_repo_config
 from feast.repo_contents import RepoContents
 from feast.repo_operations import extract_objects_for_apply_delete, get_repo_files, parse_repo
-from graft.errors import ConfigurationError, GraftError
-from graft.redis import parse_url, reaching
 
 from features.compiler import compile_features
 from features.config import FeaturesConfig
 from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
 from features.spec import FeatureSpec
 from features.spec_file import save_spec
+from graft.errors import ConfigurationError, GraftError
+from graft.redis import parse_url, reaching
 
 
 class BatchFile(NamedTuple):

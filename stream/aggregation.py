@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
-
 from stream.events import Example
 from stream.join import Entry
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from graft.errors import DataLossError, GraftError
-from graft.telemetry import StopSignal
 from prometheus_client import Counter, Gauge
 
+from graft.errors import DataLossError, GraftError
+from graft.telemetry import StopSignal
 from stream.config import Topics
 from stream.example_file import remove_partial_files, runs, write
 from stream.example_log import ExampleLog

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from graft.errors import GraftError, ServiceUnavailableError
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
@@ -15,6 +14,8 @@ from kafka.errors import (
     RetriableError,
     SaslAuthenticationFailedError,
 )
+
+from graft.errors import GraftError, ServiceUnavailableError
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers
 REQUEST_TIMEOUT_MS = 10_000

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from graft.errors import GraftError, InvalidInputError
 
+from graft.errors import GraftError, InvalidInputError
 from stream.events import Example
 from stream.examples import ExampleRecord
 

@@ -11,7 +11,6 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from graft.errors import DataLossError, InvalidInputError
-
 from stream.config import Topics
 from stream.example_file import ExampleFile, list_files, read
 from stream.examples import ExampleReader, ExampleRecord

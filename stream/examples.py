@@ -4,11 +4,11 @@ import logging
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from graft.errors import DataLossError, GraftError
 from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
+from graft.errors import DataLossError, GraftError
 from stream import connection
 from stream.config import Topics
 from stream.events import Example

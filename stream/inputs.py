@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from graft.errors import DataLossError, GraftError
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
 
+from graft.errors import DataLossError, GraftError
 from stream import connection
 from stream.config import Topics
 from stream.groups import STREAM_GROUP, group_id

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from features.aggregates import Aggregates
 from graft.errors import InvalidInputError
-
 from stream.aggregation import PartialAggregates
 from stream.config import StreamConfig, Topics
 from stream.events import Feedback, Impression

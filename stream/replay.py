@@ -6,9 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from graft.errors import GraftError
 from kafka.errors import KafkaError
 
+from graft.errors import GraftError
 from stream import connection
 from stream.config import Topics
 from stream.event_file import FileEvent, count_events, impressions_of, read_events

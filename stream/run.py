@@ -3,10 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from features.aggregates import Aggregates
-from features.spec import FeatureSpec
-from graft.errors import GraftError, ServiceUnavailableError
-from graft.telemetry import StopSignal
 from kafka.errors import (
     AuthorizationError,
     FencedInstanceIdError,
@@ -17,6 +13,10 @@ from kafka.errors import (
     UnsupportedVersionError,
 )
 
+from features.aggregates import Aggregates
+from features.spec import FeatureSpec
+from graft.errors import GraftError, ServiceUnavailableError
+from graft.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
 from stream.state_log import SNAPSHOT_FLOOR_BYTES

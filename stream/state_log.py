@@ -8,10 +8,10 @@ whole or not at all, so a snapshot that is seen is complete, and state and input
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from graft.errors import DataLossError, ServiceUnavailableError
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
 
+from graft.errors import DataLossError, ServiceUnavailableError
 from stream import connection
 from stream.join import Entry
 

@@ -1,10 +1,10 @@
 """The topics of a pair on a broker: made once, checked at every start."""
 
-from graft.errors import ConfigurationError
 from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 from pydantic import BaseModel, ConfigDict, Field
 
+from graft.errors import ConfigurationError
 from stream import connection
 from stream.config import StreamConfig, Topics
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from features.spec import FeatureSpec
-from graft.errors import InvalidInputError
 from pydantic import BaseModel, ValidationError
 
+from features.spec import FeatureSpec
+from graft.errors import InvalidInputError
 from stream.events import ContextValue, EntityId, Feedback, Impression
 from stream.tasks import TaskSpec
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from kafka import TopicPartition
+
 from features.aggregates import Aggregates
 from features.spec import FeatureSpec, Value
 from graft.errors import GraftError, ServiceUnavailableError
 from graft.telemetry import StopSignal
-from kafka import TopicPartition
-
 from stream import connection, state_log
 from stream.aggregation import AggregatePusher, TotalAggregates
 from stream.config import StreamConfig, Topics
