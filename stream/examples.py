@@ -72,10 +72,11 @@ class ExampleReader:
         self._consumer = connection.consumer(bootstrap, group_id=group_id(topics, LEARNER_GROUP))
         try:
             with connection.reaching(bootstrap):
-                self._partitions = self._start(offsets)
+                self._started = self._start(offsets)
         except BaseException:
             self.close()
             raise
+        self._partitions = list(self._started)
         self._merge: Merge[TopicPartition, ExampleRecord] = Merge(self._partitions)
         self._history = {TopicPartition(self._topic, p): records for p, records in (history or {}).items()}
         self._consumer.pause(*self._history)
@@ -105,10 +106,12 @@ class ExampleReader:
         return self._lag
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Show the outside how far the learner has come; nothing is read from it, so a failure is only logged."""
-        if not offsets:
-            return
-        progress = {TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
+        """Show the outside how far the learner has come: `offsets`, and where it started in the other partitions.
+
+        Nothing is read from it, so a failure is only logged.
+        """
+        reached = self._started | {TopicPartition(self._topic, p): offset for p, offset in offsets.items()}
+        progress = {at: OffsetAndMetadata(offset, "", -1) for at, offset in reached.items()}
         try:
             self._consumer.commit(progress, timeout_ms=2_000)
         except KafkaError as error:
@@ -132,7 +135,7 @@ class ExampleReader:
             for record in recalled:
                 self._add(at, record)
 
-    def _start(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+    def _start(self, offsets: Mapping[int, int]) -> dict[TopicPartition, int]:
         numbers = sorted(self._consumer.partitions_for_topic(self._topic))
         partitions = [TopicPartition(self._topic, p) for p in numbers]
         if not partitions or not set(offsets) <= set(numbers):
@@ -142,12 +145,12 @@ class ExampleReader:
             )
         oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
         self._consumer.assign(partitions)
-        for at in partitions:
-            offset = offsets.get(at.partition, 0)
+        started = {at: offsets.get(at.partition, 0) for at in partitions}
+        for at, offset in started.items():
             if not oldest[at] <= offset <= max(ends[at], 0):
                 raise self._gone({at: offset})
             self._consumer.seek(at, offset)
-        return partitions
+        return started
 
     def _caught_up(self) -> set[TopicPartition]:
         """The partitions with nothing more on the broker; asked only when some have to wait for others."""

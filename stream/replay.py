@@ -6,7 +6,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from kafka.errors import KafkaError
+from kafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorError,
+)
 
 from graft.errors import GraftError
 from stream import connection
@@ -21,6 +26,12 @@ __all__ = ["ReplayCount", "impressions_of", "replay"]
 
 _BATCH = 500
 _LAG_POLL_SECONDS = 0.1
+
+_COORDINATOR_IS_SOUGHT = (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    NotCoordinatorError,
+)  # as on a fresh broker
 
 
 class ReplayCount(NamedTuple):
@@ -100,7 +111,10 @@ class _Sender:
 
     def _is_near(self, group: str, max_lag: int) -> bool:
         with connection.reaching(self._bootstrap):
-            behind = lag(self._admin, self._topics, group)
+            try:
+                behind = lag(self._admin, self._topics, group)
+            except _COORDINATOR_IS_SOUGHT:
+                return False
         return behind.records <= max_lag or not (behind.has_begun or group == STREAM_GROUP)
 
 

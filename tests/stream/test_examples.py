@@ -8,7 +8,7 @@ from graft.errors import DataLossError, GraftError
 from stream import connection
 from stream.events import Example
 from stream.examples import ExampleReader
-from stream.groups import LEARNER_GROUP, lag
+from stream.groups import LEARNER_GROUP, group_id, lag
 from stream.topics import ensure_topics
 from stream.transactions import Outgoing, Transactions
 from tests.stream.conftest import await_that
@@ -110,3 +110,17 @@ def test_examples_that_are_gone_are_an_error_and_never_skipped(three, offsets):
 def test_a_partition_that_does_not_exist_is_an_error(three):
     with pytest.raises(GraftError, match=r"partitions \[0, 1, 2\]"):
         ExampleReader(*three, {7: 0})
+
+
+def test_a_learner_that_has_learnt_nothing_yet_shows_where_it_starts(three):
+    kafka, made = three
+    reader = ExampleReader(kafka, made, {1: 5})
+    reader.commit({})
+    reader.commit({2: 4})
+    admin = connection.admin(kafka)
+    group = group_id(made, LEARNER_GROUP)
+    committed = admin.list_group_offsets(group)[group]
+    assert {at.partition: found.offset for at, found in committed.items()} == {0: 0, 1: 5, 2: 4}
+    assert lag(admin, made, LEARNER_GROUP).has_begun
+    admin.close()
+    reader.close()
