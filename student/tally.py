@@ -76,12 +76,14 @@ class Tally:
         prediction_BKA: NDArray[np.float64],
     ) -> None:
         s, b, k, a = np.nonzero(member_SBKA)
+        arm = np.ravel_multi_index((s, k, a), self._histogram_SKA2H.shape[:3])
         label, value, prediction = label_BKA[b, k, a], value_BKA[b, k, a], prediction_BKA[b, k, a]
         share = (np.clip(value, -_LIMIT, _LIMIT) + _LIMIT) / (2 * _LIMIT)
-        np.add.at(self._histogram_SKA2H, (s, k, a, (label > 0.5).astype(np.intp), _bin(share, _BINS)), 1)
-        terms: tuple[Any, ...] = 1, label, prediction
-        for sums_SKAN, term in zip(self._bin_3SKAN, terms, strict=True):
-            np.add.at(sums_SKAN, (s, k, a, _bin(prediction, CALIBRATION_BINS)), term)
+        place = (arm * 2 + (label > 0.5)) * _BINS + _bin(share, _BINS)
+        np.add.at(self._histogram_SKA2H.reshape(-1), place, 1)  # flat: a tenth of the time of five indices
+        place = arm * CALIBRATION_BINS + _bin(prediction, CALIBRATION_BINS)
+        for sums_SKAN, term in zip(self._bin_3SKAN, (1, label, prediction), strict=True):
+            np.add.at(sums_SKAN.reshape(-1), place, np.asarray(term, np.float64))
 
 
 def _bin(share: NDArray[np.floating], bins: int) -> NDArray[np.intp]:
