@@ -58,6 +58,7 @@ _COMMANDS = {
     "stream": _Lazy("graft.commands.stream:stream", "Validate and join events into examples."),
     "teacher": _Lazy("graft.commands.teacher:teacher", "Score the target's rows with the teacher into the cache."),
     "student": _Lazy("graft.commands.student:student", "Learn, publish and serve the student."),
+    "study": _Lazy("graft.commands.study:study", "A grid of learners over an example log, with tables and plots."),
     "demo": _Lazy("graft.demo.command:demo", "The whole path in one terminal, with a report."),
     "pair": _Lazy("graft.pairs.command:pair", "Make a domain pair to try graft on."),
 }

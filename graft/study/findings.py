@@ -1,0 +1,131 @@
+"""What a grid's results say: every score over the seeds, and the paired differences between arms and variants."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from graft.errors import InvalidInputError
+from graft.study.cell import Result
+from graft.study.grid import Grid, Variant
+from graft.study.intervals import Interval, interval, paired
+from stream.tasks import TaskSpec
+
+
+class Findings:
+    """All results of one grid. A slice is a name of `graft.study.slices`, or ``held out after N``."""
+
+    def __init__(self, grid: Grid, tasks: Sequence[TaskSpec], results: Sequence[Result]) -> None:
+        self.grid = grid
+        self.tasks = tuple(tasks)
+        self.results = tuple(results)
+        self._of: dict[str, list[Result]] = {variant.name: [] for variant in grid.variants}
+        for result in results:
+            self._of[result.variant].append(result)
+
+    @property
+    def binary(self) -> list[str]:
+        """The tasks whose score is an AUC; the others' is an RMSE."""
+        return [task.name for task in self.tasks if task.kind == "binary"]
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name."""
+        return next(variant for variant in self.grid.variants if variant.name == name)
+
+    def permuted(self) -> Variant | None:
+        """The refutation: what is left when the logits belong to other rows."""
+        return next((v for v in self.grid.variants if v.teacher.permuted), None)
+
+    def teacher_as_input(self) -> Variant | None:
+        """The control with the teacher's logits as inputs, and nothing distilled."""
+        return next((v for v in self.grid.variants if v.teacher_as_input and "*" in v.without), None)
+
+    def values(self, variant: str, part: str, task: str, arm: str) -> list[float]:
+        """One score per seed; none where it is undefined."""
+        found = [_scores(result, part).get(task, {}).get(arm) for result in self._of[variant]]
+        return [value for value in found if value is not None]
+
+    def mean(self, variant: str, part: str, task: str, arm: str) -> Interval | None:
+        """The score over the seeds."""
+        values = self.values(variant, part, task, arm)
+        return interval(values) if values else None
+
+    def gain(self, variant: str, part: str, task: str, over: tuple[str, str] | None = None) -> Interval | None:
+        """Student minus control of the same run, or minus another (variant, arm) of the same seed.
+
+        Above 0 is better: of an RMSE the difference is turned round.
+        """
+        other = over or (variant, "control")
+        ours, theirs = self.values(variant, part, task, "student"), self.values(other[0], part, task, other[1])
+        seeds = min(len(ours), len(theirs))
+        if not seeds:
+            return None
+        ours, theirs = ours[:seeds], theirs[:seeds]
+        return paired(ours, theirs) if task in self.binary else paired(theirs, ours)
+
+    def transferability(self, part: str, task: str) -> float | None:
+        """(student - control) / (teacher as input - control), of means; None where the latter's interval reaches 0."""
+        as_input = self.teacher_as_input()
+        if as_input is None:
+            return None
+        base = self.grid.baseline
+        ours, theirs = self.gain(base, part, task), self.gain(as_input.name, part, task, (base, "control"))
+        if ours is None or theirs is None or theirs.low <= 0:
+            return None
+        return ours.mean / theirs.mean
+
+    def steps_equal(self) -> bool:
+        """Whether the headline's variants took the same number of steps on every seed; both arms of one always do."""
+        names = [self.grid.baseline, *(v.name for v in (self.permuted(), self.teacher_as_input()) if v)]
+        return len({(result.seed, result.steps) for name in names for result in self._of[name]}) == len(
+            {result.seed for name in names for result in self._of[name]}
+        )
+
+    def parts(self) -> list[str]:
+        """The slices that every cell has."""
+        return [f"{low}-{high}" for low, high in pairwise(self.grid.windows)]
+
+
+def headline(findings: Findings, pair: str) -> dict[str, Any]:
+    """study/headline.json: the baseline variant against its control, the teacher, and the two that try to refute it."""
+    base = findings.grid.baseline
+    results = [result for result in findings.results if result.variant == base]
+    if not results:
+        raise InvalidInputError(f"the grid has no result of its baseline {base}")
+    return {
+        "pair": pair,
+        "events": results[0].examples,
+        "seeds": len(results),
+        "steps_equal": findings.steps_equal(),
+        **_part(findings, "all"),
+        "windows": [
+            {"from": low, "to": high, **_part(findings, f"{low}-{high}")}
+            for low, high in pairwise(findings.grid.windows)
+            if low < results[0].examples
+        ],
+    }
+
+
+def _part(findings: Findings, part: str) -> dict[str, Any]:
+    gains = {task: findings.gain(findings.grid.baseline, part, task) for task in findings.binary}
+    return {
+        "auc": {task: dict(_arms(findings, part, task)) for task in findings.binary},
+        "gain": {t: {"mean": g.mean, "low": g.low, "high": g.high} for t, g in gains.items() if g},
+        "transferability": {task: findings.transferability(part, task) for task in findings.binary},
+    }
+
+
+def _arms(findings: Findings, part: str, task: str) -> Iterator[tuple[str, float | None]]:
+    base, permuted, as_input = findings.grid.baseline, findings.permuted(), findings.teacher_as_input()
+    named = [("student", base, "student"), ("control", base, "control"), ("teacher", base, "teacher")]
+    named += [("teacher_as_input", as_input.name, "student")] if as_input else []
+    named += [("permuted", permuted.name, "student")] if permuted else []
+    for name, variant, arm in named:
+        found = findings.mean(variant, part, task, arm)
+        yield name, found.mean if found else None
+
+
+def _scores(result: Result, part: str) -> dict[str, dict[str, float]]:
+    prefix = "held out after "
+    if part.startswith(prefix):
+        return result.held_out.get(int(part.removeprefix(prefix)), {})
+    return result.scores.get(part, {})

@@ -1,0 +1,159 @@
+"""A grid as data: variants of one project, each with its seeds. Read from a TOML file."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from graft.errors import ConfigurationError
+from graft.faults import faults_of
+from graft.project import Project
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TeacherChange(_Config):
+    """What is done to the teacher before anyone sees its logits; nothing by default."""
+
+    onnx: Path | None = Field(default=None, description="another file of the project folder with the same outputs")
+    defaulted: list[str] = Field(default=[], description="teacher inputs that get their default in every row")
+    noise: float = Field(default=0.0, ge=0, description="Gaussian, in deviations of each task's logits")
+    permuted: bool = Field(default=False, description="each row gets the logits of another row, drawn at random")
+    scale: float = Field(default=1.0, description="times every logit: a wrong calibration that keeps the order")
+    shift: float = Field(default=0.0, description="added to every logit")
+
+    @property
+    def key(self) -> str:
+        """Names the logits that it gives."""
+        return _digest(self.model_dump(mode="json"))
+
+
+class Variant(_Config):
+    """One row of a table: the project's graft.toml with some values changed."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    says: str = Field(default="", description="what it is, in the tables")
+    question: str = Field(default="", description="the table in which it stands")
+    learner: bool = Field(default=True, description="false: no student at all, online logistic regression")
+    teacher: TeacherChange = TeacherChange()
+    teacher_as_input: bool = Field(default=False, description="its logits are dense inputs of both arms")
+    without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
+    heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
+    head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
+    tables: dict[str, dict[str, Any]] = Field(default={}, description="values of other tables: student, ...")
+    events: int | None = Field(default=None, ge=1, description="overrides the grid's")
+    seeds: int | None = Field(default=None, ge=1, description="overrides the grid's")
+    traffic: list[int] | None = Field(default=None, description="overrides the grid's; needs the whole log")
+
+    def project(self, base: Project, seed: int) -> Project:
+        """`base` with this variant's values; ConfigurationError where they do not fit."""
+        table = base.model_dump(exclude_unset=True)
+        for name, values in {**self.tables, "student": {**self.tables.get("student", {}), "seed": seed}}.items():
+            table[name] = {**table.get(name, {}), **values}
+        table["distillation"] = [
+            {**row, **self.heads, **self.head.get(row["teacher_task"], {})}
+            for row in table.get("distillation", [])
+            if row["teacher_task"] not in self.without and "*" not in self.without
+        ]
+        try:
+            return Project.model_validate({**table, "folder": base.folder})
+        except ValidationError as error:
+            raise ConfigurationError([f"variant {self.name}: {fault}" for fault in faults_of(error, Project)]) from None
+
+
+class Grid(_Config):
+    """Every variant with every seed; seeds are 1, 2, 3, ..."""
+
+    events: int | None = Field(default=None, ge=1, description="the first examples of the log; all if None")
+    seeds: int = Field(default=10, ge=1)
+    baseline: str = Field(description="the variant whose student minus control is the headline")
+    windows: list[int] = [0, 2_000, 5_000, 10_000, 20_000]
+    traffic: list[int] = Field(default=[], description="examples after which the last 20 % of the log are scored")
+    variants: list[Variant] = Field(min_length=1)
+
+    def limited(self, seeds: int | None, events: int | None) -> "Grid":
+        """With so many seeds of every variant and so many examples; None leaves the grid's."""
+        update: dict[str, int] = {}
+        if seeds:
+            update["seeds"] = seeds
+        if events:
+            update["events"] = events
+        variants = [variant.model_copy(update=dict.fromkeys(update)) for variant in self.variants]
+        return self.model_copy(update={**update, "variants": variants} if update else {})
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of variants must differ, got {', '.join(names)}")
+        if self.baseline not in names:
+            raise ValueError(f"baseline must be one of {', '.join(names)}, got {self.baseline!r}")
+        if any(high <= low for low, high in pairwise(self.windows)):
+            raise ValueError(f"windows must grow, got {self.windows}")
+        return self
+
+
+class Cell(NamedTuple):
+    """One learner: what it learns, and how. Cells of equal keys have equal results."""
+
+    variant: Variant
+    seed: int
+    events: int | None
+    windows: tuple[int, ...]
+    traffic: tuple[int, ...]
+    log: str
+    project: Project
+
+    @property
+    def key(self) -> str:
+        """Names its result: a hash of all that the result depends on but the code."""
+        variant, project = self.variant, self.project
+        return _digest(
+            {
+                "log": self.log,
+                "part": [self.events, self.windows, self.traffic],
+                "learner": [self.seed, variant.learner, variant.teacher_as_input, variant.teacher.key],
+                "project": project.model_dump(mode="json", exclude={"publish", "stream", "features"}),
+            }
+        )
+
+
+def cells_of(grid: Grid, base: Project, log: str) -> list[Cell]:
+    """Every cell, seed by seed; ConfigurationError names each variant that does not fit the project."""
+    cells = []
+    for seed in range(1, max(v.seeds or grid.seeds for v in grid.variants) + 1):
+        for variant in grid.variants:
+            if seed <= (variant.seeds or grid.seeds):
+                events, traffic = variant.events or grid.events, variant.traffic
+                traffic = grid.traffic if traffic is None else traffic
+                cells.append(
+                    Cell(variant, seed, events, tuple(grid.windows), tuple(traffic), log, variant.project(base, seed))
+                )
+    return cells
+
+
+def load_grid(name: str) -> Grid:
+    """The grid of that file, or of that name among graft's own; ConfigurationError with every fault."""
+    path = Path(name)
+    shipped = files("graft.study") / "grids" / f"{name}.toml"
+    try:
+        text = path.read_text("utf-8") if path.suffix == ".toml" else shipped.read_text("utf-8")
+        return Grid.model_validate(tomllib.loads(text))
+    except FileNotFoundError:
+        raise ConfigurationError([f"--grid: no such file or grid, got {name!r}; graft has headline and full"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError([f"{name}: not valid TOML: {error}"]) from None
+    except ValidationError as error:
+        raise ConfigurationError([f"{name}: {fault}" for fault in faults_of(error, Grid)]) from None
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

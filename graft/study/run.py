@@ -1,0 +1,78 @@
+"""Runs the cells of a grid on several processes; each leaves a file, and those that are there already are not run."""
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+from features.spec import FeatureSpec
+from graft.progress import Advance
+from graft.study.cell import Result, run_cell
+from graft.study.grid import Cell
+from graft.study.study_log import StudyLog, read_log
+from graft.study.teachers import Logits
+
+
+class Workplace(NamedTuple):
+    """Where a study reads its log and keeps what it has computed."""
+
+    log_folder: Path
+    spec: FeatureSpec
+    out: Path
+
+    def logits(self, log_key: str) -> Logits:
+        """The logits of that log."""
+        return Logits(self.out / "logits", log_key)
+
+    def result_path(self, cell: Cell) -> Path:
+        """The file of a finished cell."""
+        return self.out / "results" / f"{cell.key}.json"
+
+
+def run_cells(cells: Sequence[Cell], log: StudyLog, place: Workplace, jobs: int, advance: Advance) -> list[Result]:
+    """The result of every cell, in their order; only those without a file are run, `jobs` at a time."""
+    (place.out / "results").mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        place.logits(cell.log).compute(cell.variant.teacher, cell.project, log)
+    missing = list({cell.key: cell for cell in cells if not place.result_path(cell).exists()}.values())
+    done = len(cells) - len(missing)
+    advance(done, len(cells))
+    if missing:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(missing)), context, _Worker.start, (place,)) as pool:
+            try:
+                for finished in as_completed([pool.submit(_Worker.run, cell) for cell in missing]):
+                    finished.result()
+                    done += 1
+                    advance(done, len(cells))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [_result(cell, place) for cell in cells]
+
+
+def _result(cell: Cell, place: Workplace) -> Result:
+    result = Result.model_validate_json(place.result_path(cell).read_text("utf-8"))
+    return result.model_copy(update={"variant": cell.variant.name})
+
+
+class _Worker:
+    """One process: it reads the log once, for all of its cells."""
+
+    place: Workplace
+    log: StudyLog
+
+    @classmethod
+    def start(cls, place: Workplace) -> None:
+        cls.place, cls.log = place, read_log(place.log_folder, place.spec)
+
+    @classmethod
+    def run(cls, cell: Cell) -> None:
+        logit_NT = cls.place.logits(cell.log).load(cell.variant.teacher)
+        result = run_cell(cell, cls.log, logit_NT)
+        path = cls.place.result_path(cell)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(result.model_dump_json(), "utf-8")
+        partial.replace(path)

@@ -1,0 +1,113 @@
+"""The findings as Markdown tables."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from graft.study.findings import Findings
+from graft.study.intervals import Interval
+
+_NONE = "-"
+
+
+def tables(findings: Findings) -> str:
+    """All of them: the headline, traffic, and one for each question of the grid."""
+    sections = [*_headline(findings), *_traffic(findings), *_questions(findings)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _headline(findings: Findings) -> Iterator[str]:
+    for task in findings.binary:
+        yield f"### Headline: progressive AUC of `{task}`, {findings.grid.baseline}"
+        header = ["examples", "student", "control", "student - control", "teacher", "teacher as input"]
+        header += ["student - teacher as input", "transferability", "permuted - control"]
+        yield _table(header, (_headline_row(findings, task, part) for part in ("all", *findings.parts())))
+
+
+def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
+    base, as_input, permuted = findings.grid.baseline, findings.teacher_as_input(), findings.permuted()
+    arms = [_mean(findings.mean(base, part, task, arm)) for arm in ("student", "control", "teacher")]
+    row = [part, arms[0], arms[1], gain_text(findings.gain(base, part, task)), arms[2]]
+    if as_input:
+        row.append(_mean(findings.mean(as_input.name, part, task, "student")))
+        row.append(gain_text(findings.gain(base, part, task, (as_input.name, "student"))))
+        share = findings.transferability(part, task)
+        row.append(_NONE if share is None else f"{share:.1f}")
+    else:
+        row += [_NONE] * 3
+    row.append(gain_text(findings.gain(permuted.name, part, task)) if permuted else _NONE)
+    return row
+
+
+def _traffic(findings: Findings) -> Iterator[str]:
+    learning = [v for v in findings.grid.variants if v.traffic]
+    names = {variant.name: variant for variant in learning}
+    if findings.grid.traffic:
+        names |= {v.name: v for v in findings.grid.variants}
+    sizes = sorted({size for variant in names.values() for size in (variant.traffic or findings.grid.traffic)})
+    for task in [task.name for task in findings.tasks]:
+        for title, part in (
+            ("the last 20 % of the log, after N examples", "held out after {}"),
+            ("progressive, the first N examples", "first {}"),
+            ("progressive, new items of the first N examples", "first {}, new items"),
+        ):
+            rows = [_traffic_row(findings, list(names), part.format(size), task, size) for size in sizes]
+            if any(cell != _NONE for row in rows for cell in row[1:]):
+                yield f"### Traffic: `{task}`, {title}"
+                yield _table(["N", *(f"{name}: student / control, gain" for name in names)], rows)
+
+
+def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: str, size: int) -> list[str]:
+    return [f"{size:,}", *(_pair(findings, variant, part, task) for variant in variants)]
+
+
+def _pair(findings: Findings, variant: str, part: str, task: str) -> str:
+    alone = findings.mean(variant, part, task, "regression")
+    if alone:
+        return _mean(alone)
+    student, control = (findings.mean(variant, part, task, arm) for arm in ("student", "control"))
+    if student is None:
+        return _NONE
+    return f"{_mean(student)} / {_mean(control)}, {gain_text(findings.gain(variant, part, task))}"
+
+
+def _questions(findings: Findings) -> Iterator[str]:
+    questions = dict.fromkeys(v.question for v in findings.grid.variants if v.question)
+    for question in questions:
+        variants = [v for v in findings.grid.variants if question == v.question]
+        names = dict.fromkeys([findings.grid.baseline, *(v.name for v in variants)])
+        yield f"### {question}"
+        header = ["variant", "seeds", "examples/s"]
+        for task in findings.tasks:
+            score = "AUC" if task.kind == "binary" else "RMSE"
+            header += [f"{task.name}: {score}, gain", "new items"]
+        yield _table(header, (_question_row(findings, name) for name in names))
+
+
+def _question_row(findings: Findings, name: str) -> list[str]:
+    variant = findings.variant(name)
+    results = [r for r in findings.results if r.variant == name]
+    rate = sorted(r.examples / r.seconds for r in results)[len(results) // 2] if results else 0
+    row = [f"**{name}** {variant.says}".strip(), str(len(results)), f"{rate:,.0f}"]
+    for task in findings.tasks:
+        student = findings.mean(name, "all", task.name, "student")
+        gain = findings.gain(name, "all", task.name)
+        row += [f"{_mean(student)}, {gain_text(gain)}", gain_text(findings.gain(name, "all, new items", task.name))]
+    return row
+
+
+def gain_text(gain: Interval | None) -> str:
+    """``+.012 [.008, .016]``; in bold where the interval holds no 0."""
+    if gain is None:
+        return _NONE
+    if gain.seeds == 1:
+        return f"{gain.mean:+.4f}"
+    text = f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+    return f"**{text}**" if gain.excludes_zero else text
+
+
+def _mean(value: Interval | None) -> str:
+    return _NONE if value is None else f"{value.mean:.4f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
