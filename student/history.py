@@ -32,8 +32,6 @@ _SCHEMA = pa.schema(
     ]
 )
 
-_PARTIAL_SUFFIX = ".partial"
-
 Row = tuple[int, datetime, str, str, str, str, float]
 
 
@@ -55,7 +53,7 @@ class MetricsHistory:
         for path in _files(folder):
             if int(path.stem) > examples:
                 path.unlink()
-        for path in folder.glob(f"*{_PARTIAL_SUFFIX}"):
+        for path in folder.glob(".*.parquet"):
             path.unlink()
 
     def add(self, examples: int, slices: Mapping[str, Metrics]) -> None:
@@ -68,7 +66,7 @@ class MetricsHistory:
         if not self._rows:
             return
         path = self._folder / f"{self._rows[-1][0]:012d}.parquet"
-        partial = path.with_suffix(_PARTIAL_SUFFIX)
+        partial = path.with_name(f".{path.name}")  # hidden: readers of the folder pass over it
         columns = zip(*self._rows, strict=True)
         arrays = [pa.array(column, kind) for column, kind in zip(columns, _SCHEMA.types, strict=True)]
         with partial.open("wb") as file:

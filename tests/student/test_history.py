@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -48,13 +49,14 @@ def test_a_restart_drops_what_lies_beyond_its_version(slices: dict[str, Metrics]
     for examples in (504, 1000, 1504):
         history.add(examples, slices)
         history.flush()
-    (tmp_path / "000000002000.partial").write_bytes(b"cut")
+    (tmp_path / ".000000002000.parquet").write_bytes(b"cut")
+    assert len(pd.read_parquet(tmp_path)) > 0
     restarted = MetricsHistory(tmp_path, 1008)
     assert [point.examples for point in read_history(tmp_path)] == [504, 1000]
     restarted.add(1512, slices)
     restarted.flush()
     assert [point.examples for point in read_history(tmp_path)] == [504, 1000, 1512]
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_no_history_has_no_points(tmp_path: Path) -> None:
