@@ -133,7 +133,7 @@ class GroupedAuc(NamedTuple):
 
 
 def grouped_auc(user_B: NDArray[np.uint64], label_B: NDArray[np.float32], score_B: NDArray[np.float32]) -> GroupedAuc:
-    """Per-user AUCs weighted by the user's rows (GAUC: Zhu et al. 2017; Zhou et al. 2018, eq. 6).
+    """Per-user AUCs weighted by the user's rows (GAUC: Zhu et al. 2017; Zhou et al. 2018).
 
     A user without both classes has no AUC and no weight.
     """
