@@ -9,6 +9,9 @@ between their sum and the request is the event loop and the two processes' switc
 that other work on the machine disturbs them alike; p10 is what is left when it does not.
 """
 
+import graft  # noqa: F401 - gives numpy one BLAS thread, as the scorer's process has
+
+# isort: split
 import argparse
 import asyncio
 import os
