@@ -13,6 +13,7 @@ class StudentConfig(_Config):
     """Shape and learning of both arms; their shared weights start equal."""
 
     trunk: list[int] = Field(default=[64, 32], min_length=1)
+    cross_layers: int = Field(default=0, ge=0, le=8, description="DCN-v2 cross layers between the inputs and the trunk")
     tower: int = Field(default=16, ge=1)
     embedding_dim: int = Field(default=8, ge=1)
     table_rows: int = Field(default=65_536, ge=2, description="rows of the hashed embedding table; row 0: missing")

@@ -18,7 +18,7 @@ from student.config import DistillationConfig, StudentConfig
 from student.losses import scale_gradient
 
 EMBEDDING = "embedding.weight"
-_EMBEDDING_DEVIATION = 0.05
+_SMALL_DEVIATION = 0.05
 _ADAPTER_WIDTH = 8
 
 
@@ -74,7 +74,7 @@ class Student:
 
         `touched_NE` are the embeddings of `inputs.row_N`: a leaf of the gradient instead of the whole table.
         """
-        hidden_BH = torch.cat([inputs.dense_BD, touched_NE[inputs.index_BC].flatten(start_dim=1)], dim=1)
+        hidden_BH = self._crossed(torch.cat([inputs.dense_BD, touched_NE[inputs.index_BC].flatten(start_dim=1)], dim=1))
         for i in range(len(self.shape.config.trunk)):
             hidden_BH = self._layer(f"trunk.{i}", hidden_BH).relu()
         towers = {t.name: self._layer(f"tower.{t.name}", hidden_BH).relu() for t in self.shape.tasks}
@@ -120,6 +120,13 @@ class Student:
         for name, own in self.tensors().items():
             own.copy_(tensors[name])
 
+    def _crossed(self, input_BI: Tensor) -> Tensor:
+        """The inputs after the cross layers of DCN-v2 (Wang et al. 2021, eq. 1): x_l+1 = x_0 * (W x_l + b) + x_l."""
+        crossed_BI = input_BI
+        for i in range(self.shape.config.cross_layers):
+            crossed_BI = input_BI * self._layer(f"trunk.cross.{i}", crossed_BI) + crossed_BI
+        return crossed_BI
+
     def _auxiliary(self, config: DistillationConfig, hidden_BH: Tensor, towers: Mapping[str, Tensor]) -> Tensor:
         """On the twin's tower, or on a tower of its own; everything below it sees the scaled gradient."""
         if config.student_task is not None:
@@ -138,6 +145,8 @@ def _sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
     config = shape.config
     layers: dict[str, tuple[int, int]] = {}
     width = shape.dense_width + shape.categorical_width * config.embedding_dim
+    for i in range(config.cross_layers):
+        layers[f"trunk.cross.{i}"] = (width, width)
     for i, out in enumerate(config.trunk):
         layers[f"trunk.{i}"] = (out, width)
         width = out
@@ -166,9 +175,10 @@ def _distillation_layers(head: DistillationConfig, tower: int, width: int) -> di
 
 
 def _initial(name: str, size: tuple[int, ...], seed: int) -> Tensor:
-    """By its name: He et al. (2015) before a ReLU, small for embeddings, 0 for heads and biases."""
+    """By its name: He et al. (2015) before a ReLU, small for embeddings and cross layers, 0 for heads and biases."""
     if name.endswith(".bias") or name.startswith(("head.", "teacher_head.", "adapter_head.")):
         return torch.zeros(size)
-    deviation = _EMBEDDING_DEVIATION if name == EMBEDDING else (2 / size[-1]) ** 0.5
+    small = name == EMBEDDING or name.startswith("trunk.cross.")
+    deviation = _SMALL_DEVIATION if small else (2 / size[-1]) ** 0.5
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
     return torch.from_numpy(random.standard_normal(size, np.float32) * np.float32(deviation))

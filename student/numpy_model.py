@@ -36,6 +36,8 @@ def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
         "embedding.weight": (student.table_rows, student.embedding_dim),
     }
     width = dense + len(spec.categorical) * student.embedding_dim
+    for i in range(student.cross_layers):
+        shapes |= {f"trunk.cross.{i}.weight": (width, width), f"trunk.cross.{i}.bias": (width,)}
     for i, units in enumerate(student.trunk):
         shapes |= {f"trunk.{i}.weight": (units, width), f"trunk.{i}.bias": (units,)}
         width = units
@@ -62,9 +64,8 @@ class NumpyStudent:
         self._mean_D = tensors["normalizer.mean"]
         self._std_D = tensors["normalizer.std"]
         self._table_RE = tensors["embedding.weight"]
-        self._trunk = [
-            (tensors[f"trunk.{i}.weight"].T, tensors[f"trunk.{i}.bias"]) for i in range(len(manifest.student.trunk))
-        ]
+        self._cross = _layers("trunk.cross", manifest.student.cross_layers, tensors)
+        self._trunk = _layers("trunk", len(manifest.student.trunk), tensors)
         # All towers are one matrix product: T * H columns, task by task.
         self._tower_weight = np.concatenate([tensors[f"tower.{task}.weight"] for task in self.tasks]).T
         self._tower_bias = np.concatenate([tensors[f"tower.{task}.bias"] for task in self.tasks])
@@ -84,7 +85,10 @@ class NumpyStudent:
 
     def _outputs(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """The heads' T x B outputs: logits and values."""
-        hidden = np.concatenate([(batch.dense_BD - self._mean_D) / self._std_D, self._embedded(batch)], axis=1)
+        inputs = np.concatenate([(batch.dense_BD - self._mean_D) / self._std_D, self._embedded(batch)], axis=1)
+        hidden = inputs
+        for weight, bias in self._cross:  # DCN-v2 (Wang et al. 2021), eq. 1
+            hidden = inputs * (hidden @ weight + bias) + hidden
         for weight, bias in self._trunk:
             hidden = _relu(hidden @ weight + bias)
         towers = _relu(hidden @ self._tower_weight + self._tower_bias)
@@ -96,6 +100,11 @@ class NumpyStudent:
         """The embeddings of the C categorical values side by side: B x (C * E)."""
         row_BC = embedding_rows(batch.categorical_BC, len(self._table_RE))
         return self._table_RE[row_BC].reshape(len(row_BC), -1)
+
+
+def _layers(name: str, count: int, tensors: Mapping[str, NDArray[Any]]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Weight [in, out] and bias [out] of each."""
+    return [(tensors[f"{name}.{i}.weight"].T, tensors[f"{name}.{i}.bias"]) for i in range(count)]
 
 
 def _faults(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> list[str]:

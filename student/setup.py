@@ -11,7 +11,7 @@ from stream.tasks import TaskKind, TaskSpec
 from student.config import DistillationConfig, StudentConfig
 from teacher_cache.config import TeacherTask
 
-_SHAPING = ("trunk", "tower", "embedding_dim", "table_rows", "replay_capacity")
+_SHAPING = ("trunk", "cross_layers", "tower", "embedding_dim", "table_rows", "replay_capacity")
 """The student's settings that fix tensor shapes; the others may change between two starts."""
 
 

@@ -63,7 +63,14 @@ class Toy:
         DistillationConfig(teacher_task="rating", student_task="rating"),
     )
     student = StudentConfig(
-        trunk=[8, 4], tower=4, embedding_dim=3, table_rows=64, micro_batch=8, replay_batches=2, replay_capacity=50
+        trunk=[8, 4],
+        cross_layers=1,
+        tower=4,
+        embedding_dim=3,
+        table_rows=64,
+        micro_batch=8,
+        replay_batches=2,
+        replay_capacity=50,
     )
 
     def setup(self, **changes: Any) -> LearnerSetup:

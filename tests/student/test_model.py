@@ -44,6 +44,23 @@ def test_a_weight_starts_the_same_whatever_else_there_is(toy: Any) -> None:
     assert all(torch.equal(tensor, full[name]) for name, tensor in bare.items())
 
 
+def test_a_cross_layer_multiplies_the_inputs_with_what_it_makes_of_them(toy: Any) -> None:
+    """DCN-v2, eq. 1, by hand: x0 = (1, 2), two layers of W = [[0, 1], [1, 1]], b = (1, 0)."""
+    config = toy.student.model_copy(update={"cross_layers": 2, "trunk": [2], "tower": 1, "embedding_dim": 1})
+    student = Student(Shape(config, toy.tasks[:1], (), 1, 1))
+    with torch.no_grad():
+        for i in range(2):
+            student.dense[f"trunk.cross.{i}.weight"].copy_(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+            student.dense[f"trunk.cross.{i}.bias"].copy_(torch.tensor([1.0, 0.0]))
+        student.dense["trunk.0.weight"].copy_(torch.eye(2))
+        student.dense["tower.like.weight"].copy_(torch.tensor([[1.0, 100.0]]))
+        student.dense["head.like.weight"].fill_(1)
+    inputs = Inputs(torch.tensor([[1.0]]), torch.tensor([5]), torch.tensor([[0]]))
+    outputs = student.forward(inputs, torch.tensor([[2.0]]))
+    # x1 = (1, 2) * (2 + 1, 1 + 2) + (1, 2) = (4, 8); x2 = (1, 2) * (8 + 1, 4 + 8) + (4, 8) = (13, 32)
+    assert outputs.served_KB[0].tolist() == [13 + 100 * 32]
+
+
 def test_another_seed_gives_other_weights(toy: Any) -> None:
     other = shape(toy, config=toy.student.model_copy(update={"seed": 8}))
     name = "trunk.0.weight"

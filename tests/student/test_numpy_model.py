@@ -72,7 +72,9 @@ def torch_scores(of: Manifest, weights: dict[str, np.ndarray], rows: FeatureBatc
     last = of.student.table_rows - 1
     row = torch.tensor([[0 if h == 0 else 1 + h % last for h in line] for line in rows.categorical_BC.tolist()])
     dense = (torch.from_numpy(rows.dense_BD) - w["normalizer.mean"]) / w["normalizer.std"]
-    hidden = torch.cat([dense, functional.embedding(row, w["embedding.weight"]).flatten(1)], 1)
+    inputs = hidden = torch.cat([dense, functional.embedding(row, w["embedding.weight"]).flatten(1)], 1)
+    for i in range(of.student.cross_layers):
+        hidden = inputs * functional.linear(hidden, w[f"trunk.cross.{i}.weight"], w[f"trunk.cross.{i}.bias"]) + hidden
     for i in range(len(of.student.trunk)):
         hidden = functional.relu(functional.linear(hidden, w[f"trunk.{i}.weight"], w[f"trunk.{i}.bias"]))
     scores = {}
@@ -86,11 +88,14 @@ def torch_scores(of: Manifest, weights: dict[str, np.ndarray], rows: FeatureBatc
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 40), trunk=st.lists(st.integers(1, 12), min_size=1, max_size=3)
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 40),
+    trunk=st.lists(st.integers(1, 12), min_size=1, max_size=3),
+    cross_layers=st.integers(0, 3),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_scores_are_those_of_torch(seed: int, rows: int, trunk: list[int]) -> None:
-    of = manifest(STUDENT.model_copy(update={"trunk": trunk}))
+def test_the_scores_are_those_of_torch(seed: int, rows: int, trunk: list[int], cross_layers: int) -> None:
+    of = manifest(STUDENT.model_copy(update={"trunk": trunk, "cross_layers": cross_layers}))
     weights = tensors(of, seed)
     scores = NumpyStudent(of, weights).score(batch(rows, seed))
     expected = torch_scores(of, weights, batch(rows, seed))
