@@ -17,24 +17,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.store import compile_spec
+from features.spec import FeatureSpec
+from features.store import compile_spec, view_sources
 from graft.embedded import EmbeddedKafka, EmbeddedRedis
 from graft.progress import progress
 from graft.project import Project, load_project
 from graft.study.log_in_memory import records_of
-from graft.study.study_log import StudyLog
-from graft.study.teachers import score
+from graft.study.memory_store import Sources
 from graft.telemetry import StopSignal
 from stream import connection
+from stream.events import TeacherRequest
 from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
 from student.arm import Arm
@@ -48,8 +51,12 @@ from student.setup import LearnerSetup
 from student.train import run_training
 from student.versions import Registry
 from teacher_cache.cache import LogitCache
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.teacher import load_teacher
 
 DEFAULT_PROJECT = Path(__file__).parent.parent / "fixtures" / "simulated"
+NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 PARTITION = 0
 
 
@@ -59,7 +66,7 @@ class Bench(NamedTuple):
     project: Project
     setup: LearnerSetup
     records: Sequence[ExampleRecord]
-    logit_NT: Any
+    logit_NT: NDArray[np.float32]
 
     @property
     def task(self) -> str:
@@ -105,13 +112,25 @@ def main() -> None:
 
 def load(project: Project, events: int | None) -> Bench:
     """The project's own events, joined as the stream joins them, and scored by its teacher."""
-    spec = compile_spec(project.repo, "redis://127.0.0.1:6379/0", project.features)  # nothing connects to it
+    spec, views = compile_spec(project.repo, NO_REDIS, project.features), view_sources(project.repo, NO_REDIS)
+    sources = Sources({v: (t.path, t.join_key, t.timestamp_field) for v, t in views.tables.items()}, views.pushed)
     with progress("joining") as advance:
-        joined = list(records_of(project, spec, project.folder / "events.jsonl", advance))
-    log = StudyLog(spec, joined[:events])
+        joined = records_of(project, spec, sources, project.folder / "events.jsonl", advance)
+        records = list(islice(joined, events))
     tasks, teacher_tasks = tuple(project.tasks), tuple(project.teacher.tasks)
     setup = LearnerSetup(spec, tasks, tuple(project.distillation), teacher_tasks, project.student)
-    return Bench(project, setup, log.records, score(project.teacher, project.folder, log))
+    return Bench(project, setup, records, teacher_logits(project, spec, records))
+
+
+def teacher_logits(project: Project, spec: FeatureSpec, records: Iterable[ExampleRecord]) -> NDArray[np.float32]:
+    """What the batch scorer would put into the cache."""
+    teacher = load_teacher(project.teacher, project.folder)
+    scorer = RequestScorer(teacher, DomainMap(project.teacher, project.folder, teacher, spec), spec)
+    requests = [TeacherRequest.model_construct(**record.example.__dict__) for record in records]
+    scored = scorer.score(requests)
+    assert scored is not None
+    assert len(scored.logit_BT) == len(requests)
+    return scored.logit_BT
 
 
 def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]]:
@@ -233,12 +252,12 @@ def recorded_steps(bench: Bench) -> list[Step]:
     """Every step of both arms over the whole log, in order."""
     steps, take = [], Arm.step
 
-    def recorded(arm: Arm, rows: Batch, examples: int) -> None:
+    def recorded(arm: Arm, rows: Batch, *rest: Any) -> None:
         columns = bench.setup.teacher_columns[: len(arm.student.shape.distillation)]
         logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
         dense_BD, row_BC = torch.from_numpy(rows.dense_BD), torch.from_numpy(rows.row_BC)
         steps.append(Step(arm.student.shape, dense_BD, row_BC, torch.from_numpy(rows.label_BK).unbind(1), logit_AB))
-        take(arm, rows, examples)
+        take(arm, rows, *rest)
 
     with mock.patch.object(Arm, "step", recorded):
         learner_in_memory(bench)
@@ -249,9 +268,9 @@ def own_steps(bench: Bench) -> Measured:
     """The time within the steps of the learner's own arms."""
     seconds, take = [], Arm.step
 
-    def timed(arm: Arm, rows: Batch, examples: int) -> None:
+    def timed(arm: Arm, *step: Any) -> None:
         began = time.perf_counter()
-        take(arm, rows, examples)
+        take(arm, *step)
         seconds.append(time.perf_counter() - began)
 
     with mock.patch.object(Arm, "step", timed):
