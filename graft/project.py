@@ -15,7 +15,7 @@ from graft.faults import did_you_mean, faults_of
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
 from student.config import BootstrapConfig, DistillationConfig, PublishConfig, StudentConfig
-from teacher_cache.config import TeacherConfig
+from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"
 
@@ -32,6 +32,7 @@ class Project(BaseModel):
     features: FeaturesConfig
     teacher: TeacherConfig
     distillation: list[DistillationConfig] = []
+    unshown: UnshownConfig = UnshownConfig()
     student: StudentConfig = StudentConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     publish: PublishConfig = PublishConfig()

@@ -18,7 +18,7 @@ from student.distillation import distillation_loss
 from student.losses import distillation_weight
 from student.model import Inputs, Shape, Student
 from student.optimizers import Adam, RowAdagrad
-from student.replay_buffer import Batch
+from student.replay_buffer import Batch, concatenate
 from student.running import RunningStatistics
 from student.setup import LearnerSetup
 from student.units import Unit
@@ -56,9 +56,16 @@ class Arm:
         value_BK: NDArray[np.float32] = self.student.score(self.running.inputs(dense_BD, row_BC)).numpy()
         return value_BK * scale_K + offset_K
 
-    def step(self, rows: Batch, examples: int) -> None:
-        """One optimizer step on all rows; `examples` learnt so far place the schedules."""
-        self._step(rows, [(config, distillation_weight(config, examples)) for config in self._distillation])
+    def step(self, rows: Batch, unshown: Batch | None, examples: int) -> None:
+        """One optimizer step on all rows; `examples` learnt so far place the schedules.
+
+        `unshown` rows have no labels: they teach auxiliary heads alone, so a control leaves them out.
+        """
+        heads = [(config, distillation_weight(config, examples)) for config in self._distillation]
+        labelled = len(rows)
+        if unshown is not None and any(weight > 0 for _, weight in heads):
+            rows = concatenate([rows, unshown])
+        self._step(rows, heads, labelled)
 
     def bootstrap(
         self,
@@ -76,25 +83,29 @@ class Arm:
         heads = [(config.pointwise(), config.weight) for config in self._distillation]
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         for index_B in index_SB:
-            self._step(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads)
+            self._step(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads, len(index_B))
         for config in self._distillation:
             self.student.start_served_head(config)
         self.running.discount(_BOOTSTRAP_WEIGHT)
         self._adam = Adam(self.student.flat, self._setup.student.learning_rate)
 
-    def _step(self, rows: Batch, heads: list[tuple[DistillationConfig, float]]) -> None:
+    def _step(self, rows: Batch, heads: list[tuple[DistillationConfig, float]], labelled: int) -> None:
+        """A step on all rows; served heads see the first `labelled` of them at most."""
         inputs = self.running.inputs(rows.dense_BD, rows.row_BC)
         touched_NE = self.student.embedding_RE[inputs.row_N].requires_grad_()
-        loss = torch.stack(list(self._losses(inputs, touched_NE, self._targets(rows), heads))).sum()
+        loss = torch.stack(list(self._losses(inputs, touched_NE, self._targets(rows, labelled), heads))).sum()
         leaves = [touched_NE, *self.student.dense.values()]
         table_NE, *dense = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             self._adam.step(torch.cat([gradient.flatten() for gradient in dense]))
             self._adagrad.step(inputs.row_N, table_NE)
 
-    def _targets(self, rows: Batch) -> _Targets:
-        columns = self._setup.teacher_columns[: len(self._distillation)]
-        logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
+    def _targets(self, rows: Batch, labelled: int) -> _Targets:
+        logit_AB = []
+        for config, column in zip(self._distillation, self._setup.teacher_columns, strict=False):
+            logit_B = torch.from_numpy(rows.logit_BT[:, column])
+            served = config.loss == "direct"
+            logit_AB.append(torch.cat([logit_B[:labelled], logit_B[labelled:] * nan]) if served else logit_B)
         label_KB = torch.from_numpy(rows.label_BK).unbind(1)
         return _Targets(label_KB, self.running.label_units(), logit_AB, self.running.soft_label_units())
 

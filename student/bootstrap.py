@@ -63,8 +63,7 @@ def score_pairs(
     while batch := list(islice(requests, batch_rows)):
         scored = scorer.score(batch)
         if scored is not None:
-            finite = set(zip(scored.user_ids, scored.item_ids, strict=True))
-            rows += [request.features for request in batch if (request.user_id, request.item_id) in finite]
+            rows += [request.features for request in scored.requests]
             logits.append(scored.logit_BT)
     if not rows:
         raise InvalidInputError(f"the teacher scored none of {len(pairs)} pairs; there is nothing to distil")

@@ -21,6 +21,7 @@ from student.item_mean import ItemMean
 from student.model import EMBEDDING
 from student.replay_buffer import Batch, Reservoir, concatenate
 from student.setup import LearnerSetup
+from teacher_cache.unshown import UnshownPairs
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -42,10 +43,13 @@ class Learner:
         self._item_mean = ItemMean(setup.tasks)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
-    def learn(self, examples: Sequence[Example], logit_BT: NDArray[np.float32]) -> None:
+    def learn(
+        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownPairs | None = None
+    ) -> None:
         """Predict B examples, then learn them in one step per arm, together with replayed ones.
 
         `logit_BT`: the teacher's, in the order of the setup's teacher tasks; a NaN costs that signal, never the step.
+        `unshown`: pairs without labels that the student's auxiliary heads learn in the same step.
         InvalidInputError for an example of another feature spec or without the label of a task.
         """
         # 1. Encode.
@@ -59,7 +63,7 @@ class Learner:
             arm.running.update(batch)
         self._item_mean.update(item_ids, batch.label_BK)
         # 4. One step per arm on the new examples and replayed ones.
-        self._step(batch)
+        self._step(batch, self._unlabelled(unshown))
         # 5. The examples may be replayed from now on.
         self._reservoir.add(batch)
         self.examples += len(batch)
@@ -160,11 +164,19 @@ class Learner:
         arms = [arm.score(batch.dense_BD, batch.row_BC) for arm in (self._student, self._control)]
         return np.stack([*arms, teacher_BK, self._item_mean.score(item_ids)], axis=2)
 
-    def _step(self, batch: Batch) -> None:
+    def _unlabelled(self, pairs: UnshownPairs | None) -> Batch | None:
+        if pairs is None or not pairs.features:
+            return None
+        features = self.setup.spec.encode(self.setup.spec.columns_of(pairs.features))
+        label_UK = np.full((len(pairs.features), len(self.setup.tasks)), np.nan, np.float32)
+        row_UC = embedding_rows(features.categorical_BC, self.setup.student.table_rows)
+        return Batch(features.dense_BD, row_UC, label_UK, pairs.logit_UT.astype(np.float32))
+
+    def _step(self, batch: Batch, unshown: Batch | None) -> None:
         replayed = self._reservoir.draw(self.setup.student.replay_batches * len(batch))
         rows = batch if replayed is None else concatenate([batch, replayed])
         for arm in (self._student, self._control):
-            arm.step(rows, self.examples)
+            arm.step(rows, unshown, self.examples)
 
     def _parts(self) -> tuple[tuple[str, Any], ...]:
         return (

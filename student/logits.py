@@ -15,8 +15,10 @@ from graft.errors import ServiceUnavailableError
 from graft.telemetry import StopSignal
 from stream.events import Example
 from teacher_cache.cache import CachedLogits, LogitCache
+from teacher_cache.unshown import UnshownCache, UnshownPairs
 
 LOGITS = Counter("graft_student_logits_total", "Examples learnt with and without a teacher logit", ["outcome"])
+UNSHOWN = Counter("graft_student_unshown_pairs_total", "Unshown pairs learnt")
 AGE = Histogram(
     "graft_student_logit_age_seconds",
     "Age of the teacher logits used",
@@ -101,6 +103,24 @@ class LogitSource:
             )
         self._reachable = True
         return found
+
+
+class UnshownSource:
+    """Looks up the unshown pairs of examples; there are none without a `cache`, or while Redis is away."""
+
+    def __init__(self, cache: UnshownCache | None) -> None:
+        self._cache = cache
+
+    def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
+        """The pairs that wait for these examples: all that there will be, as they come before the examples' logits."""
+        if self._cache is None:
+            return None
+        try:
+            pairs = self._cache.get([example.impression_id for example in examples])
+        except ServiceUnavailableError:
+            return None  # LogitSource, which asks the same Redis first, says so
+        UNSHOWN.inc(len(pairs.features))
+        return pairs
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:

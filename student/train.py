@@ -12,13 +12,14 @@ from graft.errors import InvalidInputError
 from graft.telemetry import StopSignal
 from student.config import PublishConfig
 from student.learner import Learner
-from student.logits import LogitSource
+from student.logits import LogitSource, UnshownSource
 from student.manifest import Draft
 from student.micro_batch import MicroBatches, Record, offsets_after
 from student.progress import Progress
 from student.setup import LearnerSetup
 from student.versions import Registry
 from teacher_cache.cache import LogitCache
+from teacher_cache.unshown import UnshownCache
 
 EXAMPLES = Gauge("graft_student_learned_examples", "Examples learnt since the first version")
 LAG = Gauge("graft_student_lag_records", "Records of the examples topic that are not learnt yet")
@@ -55,13 +56,14 @@ class ExampleSource(Protocol):
         ...
 
 
-def run_training(
+def run_training(  # noqa: PLR0913 - by keyword: one for each part that a process brings
     *,
     setup: LearnerSetup,
     publish: PublishConfig,
     teacher_version: str | None,
     registry: Registry,
     cache: LogitCache,
+    unshown: UnshownCache | None = None,
     open_source: Callable[[Mapping[int, int]], ExampleSource],
     stop: StopSignal,
 ) -> None:
@@ -73,7 +75,7 @@ def run_training(
     """
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
     with registry.claim():
-        run = _Run(setup, publish, teacher_version, registry)
+        run = _Run(setup, publish, teacher_version, registry, UnshownSource(unshown))
         source = open_source(run.offsets)
         try:
             run.learn_until(stop, source, LogitSource(cache, len(setup.teacher_tasks), _max_wait_seconds(setup)))
@@ -90,12 +92,18 @@ class _Run:
     """A learner, and what of it is published."""
 
     def __init__(
-        self, setup: LearnerSetup, publish: PublishConfig, teacher_version: str | None, registry: Registry
+        self,
+        setup: LearnerSetup,
+        publish: PublishConfig,
+        teacher_version: str | None,
+        registry: Registry,
+        unshown: UnshownSource,
     ) -> None:
         self.offsets: dict[int, int] = {}
         self._publish_config = publish
         self._teacher_version = teacher_version
         self._registry = registry
+        self._unshown = unshown
         self._learner = Learner(setup)
         self._published_examples = -1
         self._restore(registry.latest())
@@ -139,7 +147,7 @@ class _Run:
             return False
         try:
             with STEP.time():
-                self._learner.learn(examples, logit_BT)
+                self._learner.learn(examples, logit_BT, self._unshown.fetch(examples))
         except InvalidInputError as error:
             places = f"partition {batch[0].partition} from offset {batch[0].offset} on"
             raise InvalidInputError(f"examples topic, {places}: {error}") from error

@@ -5,20 +5,19 @@ At least once: offsets are committed only when the logits are in Redis, and putt
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from features.spec import FeatureSpec
 from graft.errors import ServiceUnavailableError
 from graft.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
-from teacher_cache.teacher import Teacher
+from teacher_cache.unshown import UnshownScorer
 
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
@@ -27,6 +26,7 @@ _LOG_SECONDS = 5.0
 
 _LOG = logging.getLogger(__name__)
 _SCORED = Counter("graft_teacher_scored_pairs", "Pairs whose logits were put into the cache.")
+_UNSHOWN = Counter("graft_teacher_unshown_pairs", "Pairs scored although nobody was shown them.")
 _LAG = Gauge("graft_teacher_lag_records", "Teacher requests that wait.")
 _DEFAULTED = Gauge("graft_teacher_defaulted_input_share", "Share of teacher inputs without a target counterpart.")
 _PASS_SECONDS = Histogram("graft_teacher_pass_seconds", "One pass of the batch scorer that scored something.")
@@ -47,20 +47,19 @@ class TeacherRequestSource(Protocol):
 
 def run_batch_scorer(
     reader: TeacherRequestSource,
-    teacher: Teacher,
-    domain_map: DomainMap,
+    scorer: RequestScorer,
     cache: LogitCache,
-    spec: FeatureSpec,
     config: TeacherConfig,
     stop: StopSignal,
+    unshown: UnshownScorer | None = None,
 ) -> None:
-    """Every `config.every_seconds` score all that waits, until `stop`.
+    """Every `config.every_seconds` score all that waits, until `stop`; with `unshown`, other items for its users too.
 
     Waits while Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
     """
-    _DEFAULTED.set(domain_map.defaulted_share)
-    batches = _Pass(reader, RequestScorer(teacher, domain_map, spec), cache, config.batch_rows, stop)
-    report = _Report(domain_map.defaulted_share)
+    _DEFAULTED.set(scorer.defaulted_share)
+    batches = _Pass(reader, scorer, cache, unshown, config.batch_rows, stop)
+    report = _Report(scorer.defaulted_share)
     outage = _Outage()
     while not stop.is_set():
         started = time.monotonic()
@@ -83,12 +82,14 @@ class _Pass:
         reader: TeacherRequestSource,
         scorer: RequestScorer,
         cache: LogitCache,
+        unshown: UnshownScorer | None,
         batch_rows: int,
         stop: StopSignal,
     ) -> None:
         self._reader = reader
         self._scorer = scorer
         self._cache = cache
+        self._unshown = unshown
         self._batch_rows = batch_rows
         self._stop = stop
 
@@ -101,22 +102,35 @@ class _Pass:
                 if batches:
                     _PASS_SECONDS.observe(time.monotonic() - started)
                 return True
-            scored = self._scorer.score(requests)
-            if scored is not None:
-                if not self._put(scored):
-                    return True
-                report.add(scored)
+            if not self._score(requests, report):
+                return True
             self._reader.commit()
         _PASS_SECONDS.observe(time.monotonic() - started)
         return False
 
-    def _put(self, scored: ScoredRows) -> bool:
-        """Whether the logits are in Redis; False only when a stop was asked for while Redis was away."""
+    def _score(self, requests: Sequence[TeacherRequest], report: "_Report") -> bool:
+        """Whether all logits are in Redis. Unshown pairs first: who sees an impression's logits finds its pairs too."""
+        if self._unshown is not None:
+            pairs = self._unshown.score(requests)
+            if pairs is not None:
+                if not self._put(partial(self._unshown.put, pairs)):
+                    return False
+                _UNSHOWN.inc(len(pairs.requests))
+        scored = self._scorer.score(requests)
+        if scored is None:
+            return True
         scored_at_ms = time.time_ns() // 1_000_000
+        if not self._put(partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)):
+            return False
+        report.add(scored)
+        return True
+
+    def _put(self, put: Callable[[], None]) -> bool:
+        """Whether it is in Redis; False only when a stop was asked for while Redis was away."""
         outage = _Outage()
         while True:
             try:
-                self._cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)
+                put()
             except ServiceUnavailableError as error:
                 if outage.wait(error, self._stop):
                     return False

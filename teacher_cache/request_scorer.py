@@ -22,12 +22,21 @@ _REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teac
 
 
 class ScoredRows(NamedTuple):
-    """Logits of the rows that have finite ones; and the mean share of mapped inputs that fell back, in [0, 1]."""
+    """Logits of the requests that have finite ones; and the mean share of mapped inputs that fell back, in [0, 1]."""
 
-    user_ids: list[EntityId]
-    item_ids: list[EntityId]
+    requests: Sequence[TeacherRequest]
     logit_BT: NDArray[np.float32]
     fallback_share: float
+
+    @property
+    def user_ids(self) -> list[EntityId]:
+        """The requests' users, [B]."""
+        return [request.user_id for request in self.requests]
+
+    @property
+    def item_ids(self) -> list[EntityId]:
+        """The requests' items, [B]."""
+        return [request.item_id for request in self.requests]
 
 
 class RequestScorer:
@@ -60,12 +69,7 @@ class RequestScorer:
             _LOG.error("%s; left out, first impression_id=%s", error, requests[error.rows[0]].impression_id)
             refused = set(error.rows)
             return self.score([request for row, request in enumerate(requests) if row not in refused])
-        return ScoredRows(
-            [request.user_id for request in requests],
-            [request.item_id for request in requests],
-            logit_BT,
-            float(mapped.fallback_share_B.mean()),
-        )
+        return ScoredRows(requests, logit_BT, float(mapped.fallback_share_B.mean()))
 
     def describes(self, request: TeacherRequest) -> bool:
         """Whether the request was written with this scorer's feature spec."""

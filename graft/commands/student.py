@@ -9,10 +9,12 @@ import click
 
 from graft.commands.bootstrap import bootstrap
 from graft.commands.output import echo_result, json_option
-from graft.process import begin
+from graft.process import Process, begin
 
 if TYPE_CHECKING:
+    from features.spec import FeatureSpec
     from student.versions import Registry
+    from teacher_cache.unshown import UnshownCache
 
 
 @click.group
@@ -63,9 +65,19 @@ def train(project: Path | None, log: Path | None) -> None:
         teacher_version=pair.teacher.version,
         registry=Registry(settings.versions),
         cache=open_cache(process),
+        unshown=_unshown(process, spec),
         open_source=open_source,
         stop=stop,
     )
+
+
+def _unshown(process: Process, spec: "FeatureSpec") -> "UnshownCache | None":
+    from teacher_cache.unshown import UnshownCache
+
+    pair = process.project
+    if pair.unshown.ratio == 0:
+        return None
+    return UnshownCache(process.redis_url, pair.teacher, spec, pair.unshown.ttl_seconds)
 
 
 @student.command

@@ -48,7 +48,9 @@ def run(project: Path | None) -> None:
     from stream.topics import ensure_topics
     from teacher_cache.batch_scorer import run_batch_scorer
     from teacher_cache.domain_map import DomainMap
+    from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher
+    from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
     process = begin(project)
     stop = process.run_until_stopped()
@@ -56,9 +58,13 @@ def run(project: Path | None) -> None:
     ensure_topics(settings.kafka, pair.stream, pair.topics)
     spec = load_spec(pair.repo)
     model = load_teacher(pair.teacher, pair.folder)
-    domain_map = DomainMap(pair.teacher, pair.folder, model, spec)
+    scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
+    unshown = None
+    if pair.unshown.ratio > 0:
+        pairs = UnshownCache(process.redis_url, pair.teacher, spec, pair.unshown.ttl_seconds)
+        unshown = UnshownScorer(UnshownSampler(spec, pair.unshown), scorer, pairs)
     with closing(TeacherRequestReader(settings.kafka, pair.topics, settings.instance)) as reader:
-        run_batch_scorer(reader, model, domain_map, open_cache(process), spec, pair.teacher, stop)
+        run_batch_scorer(reader, scorer, open_cache(process), pair.teacher, stop, unshown)
 
 
 @teacher.command

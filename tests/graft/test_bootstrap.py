@@ -47,6 +47,7 @@ def test_day_zero_publishes_what_the_teacher_knows(environment: dict[str, str], 
     ]
     events.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = CliRunner().invoke(cli, ["student", "bootstrap", "--events", str(events), "--json"], env=environment)
+    assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert {key: report[key] for key in ("version", "pairs", "users", "items", "steps")} == {
         "version": "v000001",

@@ -136,8 +136,7 @@ class Scorer:
     def score(self, requests: Sequence[Any]) -> ScoredRows:
         kept = [request for request in requests if request.item_id != "i3"]
         logits = [[0.0, 4 * float(request.features[4]) - 2, 3.5] for request in kept]
-        users, items = [request.user_id for request in kept], [request.item_id for request in kept]
-        return ScoredRows(users, items, np.array(logits, np.float32), 0.0)
+        return ScoredRows(kept, np.array(logits, np.float32), 0.0)
 
 
 @pytest.fixture

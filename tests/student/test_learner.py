@@ -15,6 +15,7 @@ from student.learner import Learner
 from student.manifest import Draft
 from student.numpy_model import NumpyStudent
 from student.versions import Registry
+from teacher_cache.unshown import UnshownPairs
 
 Equal = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -271,6 +272,50 @@ def test_a_permuted_teacher_stays_bounded(toy: Any, adapter: bool) -> None:  # n
     assert student < 3 * control + 1
     losses = {arm: metrics.log_loss for arm, metrics in learner.evaluation.recent()["like"].items()}
     assert losses["student"] < losses["control"] + 0.1
+
+
+def unshown(toy: Any, first: int, count: int) -> UnshownPairs:
+    rows = [toy.example(first + n).features for n in range(count)]
+    return UnshownPairs(rows, np.random.default_rng(first).standard_normal((count, 3)).astype(np.float32))
+
+
+def test_unshown_pairs_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
+    with_pairs, without = Learner(toy.setup()), Learner(toy.setup())
+    (batch,) = toy.batches(1)
+    with_pairs.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
+    without.learn(batch, toy.logits(batch))
+    left, right = snapshot(with_pairs), snapshot(without)
+    assert not np.array_equal(
+        left["student/weights/teacher_head.like.bias"], right["student/weights/teacher_head.like.bias"]
+    )
+    served = [n for n in left if n.startswith(("student/weights/head.", "student/running/labels"))]
+    for name in served:
+        assert left[name] == pytest.approx(right[name], abs=1e-6), name
+    assert with_pairs.examples == without.examples == 8
+    assert left["reservoir/label_BK"].tobytes() == right["reservoir/label_BK"].tobytes()
+    for learner in (with_pairs, without):  # heads start at 0: the trunk feels them from the second step on
+        toy.learnt(learner, toy.batches(1, first=8))
+    equal(shared(with_pairs, "control"), shared(without, "control"))
+    for name in ("weights/trunk.0.weight", "weights/embedding.weight"):
+        assert not np.array_equal(shared(with_pairs, "student")[name], shared(without, "student")[name]), name
+
+
+def test_direct_mixing_leaves_unshown_pairs_out(toy: Any) -> None:
+    learner, other = (Learner(toy.setup(distillation=only_like(loss="direct"))) for _ in range(2))
+    (batch,) = toy.batches(1)
+    learner.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
+    other.learn(batch, toy.logits(batch))
+    left, right = snapshot(learner), snapshot(other)
+    assert left["student/weights/head.like.bias"] == pytest.approx(right["student/weights/head.like.bias"], abs=1e-6)
+    assert left["student/weights/trunk.1.weight"] == pytest.approx(right["student/weights/trunk.1.weight"], abs=1e-6)
+
+
+def test_learning_unshown_pairs_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:
+    learners = [Learner(toy.setup()) for _ in range(2)]
+    for learner in learners:
+        for n, batch in enumerate(toy.batches(8)):
+            learner.learn(batch, toy.logits(batch), unshown(toy, 1000 * n, n % 3))
+    equal(learners[0].tensors(), learners[1].tensors())
 
 
 def draft(learner: Learner) -> Draft:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 
 from graft.embedded import free_port
 from graft.telemetry import StopSignal
-from student.logits import LogitSource
+from stream.events import TeacherRequest
+from student.logits import LogitSource, UnshownSource
 from teacher_cache.cache import LogitCache
+from teacher_cache.config import TeacherConfig
+from teacher_cache.unshown import UnshownCache
 
 WAIT_SECONDS = 0.15
 
@@ -91,3 +95,18 @@ def test_an_unreachable_redis_is_a_miss_that_is_logged_once(toy: Any, caplog: py
     for batch in toy.batches(3):
         assert np.isnan(fetched(source, batch)[0]).all()
     assert len([r for r in caplog.records if "does not answer" in r.getMessage()]) == 1
+
+
+def test_unshown_pairs_come_with_their_examples_and_an_unreachable_redis_has_none(toy: Any, redis_url: str) -> None:
+    (batch,) = toy.batches(1)
+    tasks = [{"name": name, "kind": "binary", "output": name} for name in ("a", "b", "c")]
+    teacher = TeacherConfig.model_validate({"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}})
+    with closing(UnshownCache(redis_url, teacher, toy.spec, 60)) as cache:
+        requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in batch[2:4]]
+        cache.put(requests, np.ones((2, 3), np.float32))
+        found = UnshownSource(cache).fetch(batch)
+    assert found is not None
+    assert found.features == [e.features for e in batch[2:4]]
+    away = UnshownCache(f"redis://127.0.0.1:{free_port()}/0", teacher, toy.spec, 60)
+    assert UnshownSource(away).fetch(batch) is None
+    assert UnshownSource(None).fetch(batch) is None

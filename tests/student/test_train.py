@@ -18,19 +18,30 @@ from graft.errors import ConfigurationError, InvalidInputError
 from graft.telemetry import StopSignal
 from stream import connection
 from stream.config import StreamConfig, Topics
-from stream.events import Example
+from stream.events import Example, TeacherRequest
 from stream.examples import ExampleReader
 from stream.groups import LEARNER_GROUP, lag
 from stream.topics import ensure_topics
 from student.config import PublishConfig
 from student.history import read_history
+from student.learner import Learner
 from student.setup import LearnerSetup
 from student.train import run_training
 from student.versions import Registry, VersionError
 from teacher_cache.cache import LogitCache
+from teacher_cache.config import TeacherConfig
+from teacher_cache.unshown import UnshownCache, UnshownPairs
 
 TEACHER = "t1"
 TASKS = ("finish", "like", "rating")
+UNSHOWN_TEACHER = TeacherConfig.model_validate(
+    {
+        "version": TEACHER,
+        "onnx": "teacher.onnx",
+        "tasks": [{"name": name, "kind": "binary", "output": name} for name in TASKS],
+        "inputs": {},
+    }
+)
 
 
 class Process:
@@ -56,6 +67,7 @@ class Process:
             teacher_version=TEACHER,
             registry=self.registry,
             cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600),
+            unshown=UnshownCache(self.redis_url, UNSHOWN_TEACHER, setup.spec, 3600),
             open_source=lambda offsets: ExampleReader(self.bootstrap, self.topics, offsets),
             stop=stop,
         )
@@ -234,6 +246,9 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     logit_BT = toy.logits(examples, misses=False)
     cache = LogitCache(process.redis_url, TEACHER, TASKS, 3600)
     cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
+    requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in reversed(examples)]
+    pairs = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(requests, examples, strict=True)]
+    UnshownCache(process.redis_url, UNSHOWN_TEACHER, toy.spec, 3600).put(pairs[::2], logit_BT[::-2])
     process.write(examples)
 
     whole = spawn(tmp_path / "whole")
@@ -259,3 +274,10 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     histories = [read_history(p.registry.metrics_folder) for p in (process, uninterrupted)]
     assert histories[0] == histories[1]
     assert [point.examples for point in histories[0]] == [504, 1000, 1504]
+    offline = Learner(patient(toy, 0))
+    for start in range(0, total, 8):
+        rows = range(start, start + 8)
+        features = [pairs[n].features for n in rows if n % 2 == 0]
+        unshown = UnshownPairs(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
+        offline.learn(examples[start : start + 8], logit_BT[start : start + 8], unshown)
+    equal(offline.tensors(), ends[0][1])

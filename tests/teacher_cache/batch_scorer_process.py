@@ -16,6 +16,7 @@ from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import load_teacher
 
 
@@ -31,7 +32,7 @@ def main(folder: Path, bootstrap: str, prefix: str, redis_url: str) -> None:
     domain_map = DomainMap(config, folder, teacher, spec)
     cache = LogitCache(redis_url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
     reader = _DiesAtCommit(bootstrap, Topics(prefix=prefix), "scorer-0")
-    run_batch_scorer(reader, teacher, domain_map, cache, spec, config, StopSignal())
+    run_batch_scorer(reader, RequestScorer(teacher, domain_map, spec), cache, config, StopSignal())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from graft.errors import ConfigurationError, ServiceUnavailableError
 from graft.telemetry import StopSignal
 from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
+from teacher_cache.config import UnshownConfig
+from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
 TASKS = ("finish", "rating")
 
@@ -47,11 +49,11 @@ def cache(redis_url):
 
 
 @pytest.fixture
-def run(teacher, domain_map, spec, config):
+def run(scorer, config):
     """Runs the batch scorer until its stop signal is set."""
 
-    def run_until_stopped(reader, cache, stop):
-        run_batch_scorer(reader, teacher, domain_map, cache, spec, config, stop)
+    def run_until_stopped(reader, cache, stop, unshown=None):
+        run_batch_scorer(reader, scorer, cache, config, stop, unshown)
 
     return run_until_stopped
 
@@ -176,3 +178,26 @@ def _wait_until(condition):
             return
         done.wait(0.02)
     raise AssertionError("not within 10 s")
+
+
+def test_whoever_sees_an_impressions_logits_finds_its_unshown_pairs_too(
+    run, redis_url, cache, scorer, spec, config, request_of
+):
+    pairs = UnshownCache(redis_url, config, spec, 100)
+    unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, pairs)
+    seen = []
+
+    class Watched(LogitCache):
+        def put(self, user_ids, item_ids, logit_BT, scored_at_ms):
+            seen.append(len(pairs.get([f"imp-{item}" for item in item_ids]).features))
+            super().put(user_ids, item_ids, logit_BT, scored_at_ms)
+
+    stop = StopSignal()
+    requests = _Requests([request_of(n) for n in range(8)], cache, stop)
+    run(requests, Watched(redis_url, "t1", TASKS, 100), stop, unshown)
+    assert seen == [3, 4]  # batches of 4; the very first impression has no other item
+    found = pairs.get(["imp-7"])
+    (row,), (logit_T,) = found.features, found.logit_UT.tolist()
+    assert logit_T == [18 + row[2][0], 4.5]
+    assert np.isnan(cache.get([1], [100]).logit_BT).all()
+    pairs.close()

@@ -68,7 +68,7 @@ def cache(redis_url):
 
 
 @pytest.fixture
-def run_until_cached(kafka, topics, teacher, domain_map, cache, spec, config):
+def run_until_cached(kafka, topics, scorer, cache, config):
     """Runs the batch scorer with a real reader until the pairs are in the cache; its last batch is committed then."""
 
     def run(user_ids, item_ids):
@@ -76,7 +76,7 @@ def run_until_cached(kafka, topics, teacher, domain_map, cache, spec, config):
         watcher = threading.Thread(target=_stop_when_cached, args=(cache, user_ids, item_ids, stop))
         watcher.start()
         with closing(TeacherRequestReader(kafka, topics, "scorer-0")) as reader:
-            run_batch_scorer(reader, teacher, domain_map, cache, spec, config, stop)
+            run_batch_scorer(reader, scorer, cache, config, stop)
         watcher.join()
 
     return run

@@ -1,0 +1,153 @@
+"""Unshown pairs: what the teacher thinks of items that a user was not shown, for the learner to distil.
+
+The batch scorer makes them, since it has users' and items' features in its hands: the user of an impression with an
+item of another one. They wait in Redis by impression, so the learner finds them together with its example and needs
+neither a store of items nor a random state: same log and same cache, same weights.
+
+    key    graft:unshown:{teacher version}:{hash of the task names}:{feature spec}:{impression id}
+    value  JSON: [[features, in the spec's order], [T logits]] of each pair
+
+Shapes: B rows, U pairs, T teacher tasks.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import mmh3
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import FeatureSpec, Value
+from graft.redis import connect, reaching
+from stream.events import EntityId, TeacherRequest
+from teacher_cache.cache import task_list_id
+from teacher_cache.config import TeacherConfig, UnshownConfig
+from teacher_cache.request_scorer import RequestScorer, ScoredRows
+
+
+class UnshownPairs(NamedTuple):
+    """U pairs: their features in the spec's order, and the teacher's finite logits."""
+
+    features: list[list[Value]]
+    logit_UT: NDArray[np.float32]
+
+
+class UnshownSampler:
+    """Makes pairs of teacher requests, in their order. Remembers the last `capacity` items with their features."""
+
+    def __init__(self, spec: FeatureSpec, config: UnshownConfig) -> None:
+        self._of_item = [feature.source in ("item", "item_id") for feature in spec.features]
+        self._config = config
+        self._requests: list[TeacherRequest] = []
+        self._place: dict[EntityId, int] = {}
+        self._next = 0
+
+    def sample(self, requests: Sequence[TeacherRequest]) -> list[TeacherRequest]:
+        """The pairs of each request with items of earlier ones; they keep its impression id, user and context.
+
+        Which ones: a hash of the impression id decides, evenly over the items. While there are few items there are
+        fewer pairs: none comes twice, and none has the item of the request itself.
+        """
+        pairs: list[TeacherRequest] = []
+        for request in requests:
+            pairs += self._pairs(request)
+            self._remember(request)
+        return pairs
+
+    def _pairs(self, request: TeacherRequest) -> list[TeacherRequest]:
+        if not self._requests:
+            return []
+        draws = [mmh3.hash64(f"{request.impression_id}/{n}", signed=False)[0] for n in range(self._count(request))]
+        drawn = {number % len(self._requests) for number in draws}
+        others = [self._requests[place] for place in sorted(drawn)]
+        return [self._pair(request, other) for other in others if other.item_id != request.item_id]
+
+    def _count(self, request: TeacherRequest) -> int:
+        """The ratio, or a whole number beside it, so that the mean over impressions is the ratio."""
+        share = mmh3.hash(request.impression_id, signed=False) / 2**32
+        return int(self._config.ratio + share)
+
+    def _pair(self, request: TeacherRequest, other: TeacherRequest) -> TeacherRequest:
+        columns = zip(self._of_item, request.features, other.features, strict=True)
+        features = [theirs if of_item else own for of_item, own, theirs in columns]
+        return request.model_copy(update={"item_id": other.item_id, "features": features})
+
+    def _remember(self, request: TeacherRequest) -> None:
+        """The newest features of each item hold; a new item beyond the capacity takes the place of the oldest one."""
+        place = self._place.get(request.item_id)
+        if place is not None:
+            self._requests[place] = request
+        elif len(self._requests) < self._config.capacity:
+            self._place[request.item_id] = len(self._requests)
+            self._requests.append(request)
+        else:
+            del self._place[self._requests[self._next].item_id]
+            self._place[request.item_id] = self._next
+            self._requests[self._next] = request
+            self._next = (self._next + 1) % self._config.capacity
+
+
+class UnshownCache:
+    """Pairs by impression. Every method raises ServiceUnavailableError when Redis does not answer."""
+
+    def __init__(self, redis_url: str, teacher: TeacherConfig, spec: FeatureSpec, ttl_seconds: int) -> None:
+        self._url = redis_url
+        self._client = connect(redis_url)
+        tasks = task_list_id([task.name for task in teacher.tasks])
+        self._prefix = f"graft:unshown:{teacher.version}:{tasks}:{spec.spec_id}:"
+        self._widths = (len(spec.features), len(teacher.tasks))
+        self._ttl_seconds = ttl_seconds
+
+    def put(self, pairs: Sequence[TeacherRequest], logit_UT: NDArray[np.float32]) -> None:
+        """Keep the pairs of each impression in place of those that it had, for `ttl_seconds`."""
+        by_impression: dict[str, list[list[list[Value]]]] = {}
+        for pair, logit_T in zip(pairs, logit_UT.tolist(), strict=True):
+            by_impression.setdefault(pair.impression_id, []).append([pair.features, logit_T])
+        pipeline = self._client.pipeline(transaction=False)
+        for impression_id, value in by_impression.items():
+            pipeline.set(self._prefix + impression_id, json.dumps(value, separators=(",", ":")), ex=self._ttl_seconds)
+        with reaching(self._url):
+            pipeline.execute()
+
+    def get(self, impression_ids: Sequence[str]) -> UnshownPairs:
+        """The pairs of these impressions, in their order; none of those that have none, or a damaged value."""
+        pipeline = self._client.pipeline(transaction=False)
+        for impression_id in impression_ids:
+            pipeline.get(self._prefix + impression_id)
+        with reaching(self._url):
+            values = pipeline.execute()
+        rows = [row for value in values if value is not None for row in _decode(value, *self._widths)]
+        logits = np.array([logit_T for _, logit_T in rows], np.float32).reshape(len(rows), self._widths[1])
+        return UnshownPairs([features for features, _ in rows], logits)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+class UnshownScorer:
+    """Samples and scores the unshown pairs of teacher requests, and keeps them."""
+
+    def __init__(self, sampler: UnshownSampler, scorer: RequestScorer, cache: UnshownCache) -> None:
+        self._sampler = sampler
+        self._scorer = scorer
+        self._cache = cache
+
+    def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
+        """Pairs for these requests with their logits; None when there are none."""
+        return self._scorer.score(self._sampler.sample(requests))
+
+    def put(self, scored: ScoredRows) -> None:
+        """Keep what `score` gave. ServiceUnavailableError: Redis is away; nothing changes when it is put again."""
+        self._cache.put(scored.requests, scored.logit_BT)
+
+
+def _decode(value: bytes, features: int, tasks: int) -> list[tuple[list[Value], list[float]]]:
+    """The pairs of one impression; none when the value is not what `put` wrote."""
+    try:
+        rows = [(list(row), [float(logit) for logit in logit_T]) for row, logit_T in json.loads(value)]
+    except (ValueError, TypeError):
+        return []
+    whole = all(len(row) == features and len(logit_T) == tasks for row, logit_T in rows)
+    return rows if whole else []
