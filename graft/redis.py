@@ -15,6 +15,10 @@ from redis.connection import parse_url as _redis_parse_url
 from graft.errors import ConfigurationError, ServiceUnavailableError
 
 Client = redis.Redis
+_ALLOWED_URL = (
+    "GRAFT_REDIS_URL: must be redis[s]://[user:password@]host[:port][/db] with a numeric port; "
+    "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
+)
 
 
 class Address(NamedTuple):
@@ -32,13 +36,14 @@ class Address(NamedTuple):
 
 
 def parse_url(url: str) -> Address:
-    """The parts of ``redis[s]://[user:password@]host[:port][/db]``; ConfigurationError for anything else."""
-    if urlsplit(url).scheme not in ("redis", "rediss"):
-        raise ConfigurationError(["GRAFT_REDIS_URL: must start with redis:// or rediss://"])
+    """The parts of ``redis[s]://[user:password@]host[:port][/db]``; ConfigurationError for anything else.
+
+    The error shows no part of `url`: what stands where a port should may be a piece of the password.
+    """
     try:
-        parts: dict[str, Any] = _redis_parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise ConfigurationError([f"GRAFT_REDIS_URL: {error}"]) from None
+        parts = _parts(url)
+    except ValueError:
+        raise ConfigurationError([_ALLOWED_URL]) from None
     return Address(
         parts.get("host", "localhost"),
         int(parts.get("port", 6379)),
@@ -47,6 +52,14 @@ def parse_url(url: str) -> Address:
         parts.get("password"),
         url.startswith("rediss://"),
     )
+
+
+def _parts(url: str) -> dict[str, Any]:
+    split = urlsplit(url)
+    if split.scheme not in ("redis", "rediss") or "@" in split.path + split.query + split.fragment:
+        raise ValueError
+    parts: dict[str, Any] = _redis_parse_url(url)  # type: ignore[no-untyped-call]
+    return parts
 
 
 def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:

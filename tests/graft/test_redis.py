@@ -16,7 +16,18 @@ def test_an_address_has_the_usual_port_and_database() -> None:
     assert str(parse_url("redis://cache")) == "redis://cache:6379/0"
 
 
-@pytest.mark.parametrize("url", ["http://:hunter2@cache", "cache:6379", "redis://:hunter2@cache:port/0"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:hunter2@cache",
+        "cache:6379",
+        "redis://:hunter2@cache:port/0",
+        "redis://:hunter2/3@cache:6379",  # the text before an unescaped / or # passes for a port or a host
+        "redis://:hunter2#3@cache:6379",
+        "redis://hunter2/3@cache:6379",
+        "redis://:hunter2\u2100@cache:6379",  # urllib shows the login in its error
+    ],
+)
 def test_what_is_no_address_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigurationError, match="GRAFT_REDIS_URL") as caught:
         parse_url(url)
