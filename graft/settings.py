@@ -41,6 +41,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     An empty variable counts as not set. A message never holds the value of a secret or of a file.
     """
     values: dict[str, str] = {}
+    from_files: set[str] = set()
     faults: list[str] = []
     for variable in sorted(name for name in environment if name.startswith(PREFIX) and environment[name]):
         name = variable.removeprefix(PREFIX).lower()
@@ -53,23 +54,28 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         elif setting == name:
             values[setting] = environment[variable]
         else:
+            from_files.add(setting)
             try:
                 values[setting] = Path(environment[variable]).read_text("utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 faults.append(f"{variable}: cannot read the file that it names: {error}")
-    return _validated(values, faults)
+    return _validated(values, from_files, faults)
 
 
-def _validated(values: Mapping[str, str], faults: list[str]) -> Settings:
+def _validated(values: Mapping[str, str], from_files: set[str], faults: list[str]) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        faults += [_in_variable(fault) for fault in faults_of(error, Settings)]
+        faults += [_in_variable(fault, from_files) for fault in faults_of(error, Settings)]
     if faults:
         raise ConfigurationError(faults)
     return settings
 
 
-def _in_variable(fault: str) -> str:
+def _in_variable(fault: str, from_files: set[str]) -> str:
+    """The fault of a setting with its variable's name, and without the value that stands in a file."""
     setting, _, rest = fault.partition(":")
+    if setting in from_files:
+        rule, _, _ = rest.partition(", got ")
+        return f"{PREFIX}{(setting + _FILE_SUFFIX).upper()}:{rule}, and what the file holds is not"
     return f"{PREFIX}{setting.upper()}:{rest}"

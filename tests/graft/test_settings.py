@@ -46,6 +46,16 @@ def test_a_secret_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
     assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
+def test_what_a_file_holds_is_not_shown_where_it_does_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("hunter2, got by mistake")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"GRAFT_KAFKA_FILE": str(tmp_path / "wrong")})
+    (fault,) = caught.value.faults
+    assert fault.startswith("GRAFT_KAFKA_FILE: must match")
+    assert "hunter2" not in fault
+    assert "mistake" not in fault
+
+
 def test_a_secret_stays_out_of_the_faults_of_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "url").write_text(_URL)
     environment = {"GRAFT_REDIS_URL_FILE": str(tmp_path / "url"), "GRAFT_REDIS_URL": _URL, "GRAFT_LOG_LEVEL": "LOUD"}
