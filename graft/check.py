@@ -71,7 +71,7 @@ def check_project(project: Project, redis_url: str) -> Summary:
     faults: list[str] = []
     spec = _collect(faults, lambda: compile_spec(project.repo, redis_url, project.features))
     teacher = _collect(faults, lambda: load_teacher(project.teacher, project.folder))
-    if spec is not None and teacher is not None:
+    if teacher is not None:
         faults += domain_map_faults(project.teacher, project.folder, teacher, spec)
     if faults or spec is None:
         raise ConfigurationError(faults)

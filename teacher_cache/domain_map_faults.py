@@ -40,9 +40,12 @@ _USABLE: _FeatureTypes = {
 """The feature types that a kind of input can turn into a tensor's type."""
 
 
-def faults(config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureSpec) -> list[str]:
-    """Every fault of the domain map, in the order of graft.toml; each with its key, the value and what is allowed."""
-    features = {feature.name: feature for feature in spec.features}
+def faults(config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureSpec | None) -> list[str]:
+    """Every fault of the domain map, in the order of graft.toml; each with its key, the value and what is allowed.
+
+    Without a `spec` (it has faults of its own) the target's features count as sound; all else is looked at.
+    """
+    features = {feature.name: feature for feature in spec.features} if spec else None
     found: list[str] = []
     for name, mapped in config.inputs.items():
         key = f"graft.toml: teacher.inputs.{name}"
@@ -61,7 +64,7 @@ def faults(config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureS
 
 
 def _input_faults(
-    mapped: TeacherInput, tensor: TensorSpec, features: dict[str, Feature], folder: Path
+    mapped: TeacherInput, tensor: TensorSpec, features: dict[str, Feature] | None, folder: Path
 ) -> Iterator[str]:
     values = _Values.of(tensor)
     if not isinstance(mapped, DefaultInput):
@@ -76,7 +79,9 @@ def _input_faults(
 
 
 def _feature_faults(
-    mapped: FeatureInput | LookupInput | BucketInput | LinearInput, tensor: TensorSpec, features: dict[str, Feature]
+    mapped: FeatureInput | LookupInput | BucketInput | LinearInput,
+    tensor: TensorSpec,
+    features: dict[str, Feature] | None,
 ) -> Iterator[str]:
     form = tensor.dtype.kind + ("[n]" if tensor.width > 1 else "")
     allowed = _USABLE.get((mapped.kind, form))
@@ -86,6 +91,8 @@ def _feature_faults(
             f".kind: {mapped.kind!r} cannot feed an input of type {_type_name(tensor)}, "
             f"allowed are {', '.join(['default', *kinds])}"
         )
+    if features is None:
+        return
     feature = features.get(mapped.feature)
     if feature is None:
         yield f".feature: the feature spec has no {mapped.feature!r}, {_what_there_is(mapped.feature, features)}"

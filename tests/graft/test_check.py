@@ -53,6 +53,14 @@ def test_faults_of_features_and_teacher_come_at_once(sound_project: Path) -> Non
     assert any("lgoit" in fault for fault in faults)
 
 
+def test_faults_of_features_and_domain_map_come_at_once(sound_project: Path) -> None:
+    _break(sound_project, ('"users:age"]', '"users:aeg"]'), ("[teacher.inputs.history]", "[teacher.inputs.histroy]"))
+    faults = _check(sound_project)
+    assert any("'aeg'" in fault for fault in faults)
+    assert any("teacher.inputs.histroy" in fault for fault in faults)
+    assert not any("no 'users:age'" in fault for fault in faults)  # it is sound as far as can be known
+
+
 def test_faults_of_the_domain_map_come_at_once(sound_project: Path) -> None:
     _break(
         sound_project,
