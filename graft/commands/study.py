@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graft.commands.output import echo_result, json_option
+from graft.pairs.project_folder import EVENTS
 from graft.process import begin
 from graft.progress import progress
+from graft.project import FILE_NAME
 
 if TYPE_CHECKING:
     from features.spec import FeatureSpec
     from graft.project import Project
+    from graft.study.day_zero import DayZero
     from graft.study.findings import Findings
+    from graft.study.memory_store import Sources
+
+_NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 
 
 @click.command
@@ -53,11 +59,12 @@ def study(  # noqa: PLR0913 - one for each option
     from graft.study.tables import tables
 
     grid = load_grid(grid_name).limited(seeds, events)
-    pair, spec, folder = _opened(project, log, out)
+    pair, spec, day_zero = _opened(project, log)
+    folder = log if log.resolve() != pair.folder else _made_log(pair, spec, day_zero.sources, out)
     examples = read_log(folder, spec)
     cells = cells_of(grid, pair, examples.key)
     with progress("study") as advance:
-        results = run_cells(cells, examples, Workplace(folder, spec, out), jobs, advance)
+        results = run_cells(cells, examples, Workplace(folder, spec, day_zero, out), jobs, advance)
     findings = Findings(grid, pair.tasks, results)
     summary = headline(findings, pair.name)
     (out / "headline.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
@@ -67,24 +74,30 @@ def study(  # noqa: PLR0913 - one for each option
     echo_result([f"{out}/headline.json, {out}/study.md", *_lines(findings)], summary, as_json=as_json)
 
 
-def _opened(project: Path | None, log: Path, out: Path) -> "tuple[Project, FeatureSpec, Path]":
-    """The pair, its spec, and the folder of the example log: LOG itself, or one made of the project LOG."""
-    if not (log / "graft.toml").exists():
-        from features.spec_file import load_spec
+def _opened(project: Path | None, log: Path) -> "tuple[Project, FeatureSpec, DayZero]":
+    """The pair, which LOG itself or --project names, its spec, and what it knows before the first event."""
+    from features.entities import known_ids
+    from features.store import compile_spec, view_sources
+    from graft.study.day_zero import DayZero
+    from graft.study.memory_store import Sources
 
-        pair = begin(project).project
-        return pair, load_spec(pair.repo), log
-    from features.store import compile_spec
-    from graft.study.log_in_memory import NO_REDIS, records_of
+    pair = begin(log if (log / FILE_NAME).exists() else project).project
+    spec = compile_spec(pair.repo, _NO_REDIS, pair.features)
+    views = view_sources(pair.repo, _NO_REDIS)
+    sources = Sources({view: (t.path, t.join_key, t.timestamp_field) for view, t in views.tables.items()}, views.pushed)
+    return pair, spec, DayZero(sources, *known_ids(pair.repo, _NO_REDIS, spec))
+
+
+def _made_log(pair: "Project", spec: "FeatureSpec", sources: "Sources", out: Path) -> Path:
+    """The example log of the project's own events; made once."""
+    from graft.study.log_in_memory import records_of
     from graft.study.study_log import write_log
 
-    pair = begin(log).project
-    spec = compile_spec(pair.repo, NO_REDIS, pair.features)
     folder = out / "log" / f"{pair.name}-{spec.spec_id}"
     if not folder.exists():
         with progress("joining events") as advance:
-            write_log(folder, records_of(pair, spec, pair.folder / "events.jsonl", advance))
-    return pair, spec, folder
+            write_log(folder, records_of(pair, spec, sources, pair.folder / EVENTS, advance))
+    return folder
 
 
 def _lines(findings: "Findings") -> list[str]:

@@ -5,7 +5,7 @@ Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,16 @@ from graft.study.grid import Cell
 from graft.study.regression import Regression
 from graft.study.slices import Scores, of_slices, scores_of, slices_of
 from graft.study.study_log import StudyLog
+from graft.study.teachers import Unshown
 from stream.examples import ExampleRecord
+from student.bootstrap import ScoredPairs
 from student.evaluation import ARMS, ProgressiveEvaluation
 from student.learner import Learner
 from student.micro_batch import MicroBatches
 from student.setup import LearnerSetup
 
 HELD_OUT_SHARE = 0.2
-"""The last part of the log, by time, which is scored and not learnt where traffic sizes are asked for."""
+"""The last part of the log, by time, which is scored after each traffic size; never after it was learnt from."""
 
 
 class Result(BaseModel):
@@ -42,21 +44,31 @@ class Result(BaseModel):
     held_out: dict[int, Scores] = {}
 
 
-def run_cell(cell: Cell, log: StudyLog, logit_NT: NDArray[np.float32]) -> Result:
+class Teaching(NamedTuple):
+    """All that a student learns from its teacher; `logit_NT` also of examples that are only scored."""
+
+    logit_NT: NDArray[np.float32]
+    unshown: Unshown | None = None
+    day_zero: ScoredPairs | None = None
+
+
+def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
     """Learn the log, or what the cell has of it, in the order and the micro-batches of `graft student train`."""
     torch.set_num_threads(1)
     if cell.variant.teacher_as_input:
-        log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], logit_NT)
-    log, logit_NT = log.first(cell.events), logit_NT[: cell.events]
+        log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], teaching.logit_NT)
     began = time.perf_counter()
-    learnt = len(log.records) - (round(HELD_OUT_SHARE * len(log.records)) if cell.traffic else 0)
+    learnt = min(cell.events or len(log.records), len(log.records))
+    first_held_out = len(log.records) - round(HELD_OUT_SHARE * len(log.records))
     setup = _setup(cell, log)
-    learner = (ObservedLearner if cell.variant.learner else Regression)(setup, log.first(learnt), logit_NT)
+    learner = (ObservedLearner if cell.variant.learner else Regression)(setup, log.first(learnt), teaching)
+    if isinstance(learner, ObservedLearner) and teaching.day_zero:
+        learner.bootstrap(*teaching.day_zero, cell.project.bootstrap.steps)
     held_out = {}
-    for size in [*sorted(size for size in cell.traffic if size < learnt), learnt]:
+    for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
         learner.learn_until(size)
-        if cell.traffic:
-            held_out[size] = learner.scores_of(log.records[learnt:], logit_NT[learnt:])
+        held_out[size] = learner.scores_of(log.records[first_held_out:], teaching.logit_NT[first_held_out:])
+    learner.learn_until(learnt)
     member = slices_of(log.new_items()[: learner.examples], cell.windows, cell.traffic)
     return Result(
         key=cell.key,
@@ -75,12 +87,12 @@ class ObservedLearner(Learner):
 
     arms = ARMS
 
-    def __init__(self, setup: LearnerSetup, log: StudyLog, logit_NT: NDArray[np.float32]) -> None:
+    def __init__(self, setup: LearnerSetup, log: StudyLog, teaching: Teaching) -> None:
         super().__init__(setup)
         self.steps = 0
         self._kept = _Kept(setup.tasks)
         self.evaluation = self._kept
-        self._logit_NT = logit_NT
+        self._teaching = teaching
         self._batches = _micro_batches(setup, log)
 
     def learn_until(self, examples: int) -> None:
@@ -89,8 +101,9 @@ class ObservedLearner(Learner):
             batch = next(self._batches, None)
             if batch is None:
                 return
-            logit_BT = self._logit_NT[self.examples : self.examples + len(batch)]
-            self.learn([record.example for record in batch], logit_BT)
+            rows = self.examples, self.examples + len(batch)
+            unshown = self._teaching.unshown.of(*rows) if self._teaching.unshown else None
+            self.learn([record.example for record in batch], self._teaching.logit_NT[slice(*rows)], unshown)
             self.steps += 1
 
     def scores_of(self, records: Sequence[ExampleRecord], logit_BT: NDArray[np.float32]) -> Scores:

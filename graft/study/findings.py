@@ -81,8 +81,9 @@ class Findings:
         )
 
     def parts(self) -> list[str]:
-        """The slices that every cell has."""
-        return [f"{low}-{high}" for low, high in pairwise(self.grid.windows)]
+        """The windows that the results reach into."""
+        learnt = max((result.examples for result in self.results), default=0)
+        return [f"{low}-{high}" for low, high in pairwise(self.grid.windows) if low < learnt]
 
 
 def headline(findings: Findings, pair: str) -> dict[str, Any]:

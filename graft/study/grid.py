@@ -45,13 +45,22 @@ class Variant(_Config):
     learner: bool = Field(default=True, description="false: no student at all, online logistic regression")
     teacher: TeacherChange = TeacherChange()
     teacher_as_input: bool = Field(default=False, description="its logits are dense inputs of both arms")
+    bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
     heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
     head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
     tables: dict[str, dict[str, Any]] = Field(default={}, description="values of other tables: student, ...")
     events: int | None = Field(default=None, ge=1, description="overrides the grid's")
     seeds: int | None = Field(default=None, ge=1, description="overrides the grid's")
-    traffic: list[int] | None = Field(default=None, description="overrides the grid's; needs the whole log")
+    traffic: list[int] | None = Field(default=None, description="overrides the grid's")
+
+    @model_validator(mode="after")
+    def _sees_pairs_as_the_log_does(self) -> Self:
+        if self.teacher_as_input and "*" not in self.without:
+            raise ValueError(
+                f"without must be ['*'] with teacher_as_input, got {self.without}: its pairs lack the inputs"
+            )
+        return self
 
     def project(self, base: Project, seed: int) -> Project:
         """`base` with this variant's values; ConfigurationError where they do not fit."""
@@ -120,7 +129,7 @@ class Cell(NamedTuple):
             {
                 "log": self.log,
                 "part": [self.events, self.windows, self.traffic],
-                "learner": [self.seed, variant.learner, variant.teacher_as_input, variant.teacher.key],
+                "learner": [variant.learner, variant.bootstrap, variant.teacher_as_input, variant.teacher.key],
                 "project": project.model_dump(mode="json", exclude={"publish", "stream", "features"}),
             }
         )

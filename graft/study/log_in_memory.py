@@ -11,10 +11,9 @@ from pathlib import Path
 
 from features.aggregates import Aggregates
 from features.spec import FeatureSpec
-from features.store import view_sources
 from graft.progress import Advance
 from graft.project import Project
-from graft.study.memory_store import MemoryStore
+from graft.study.memory_store import MemoryStore, Sources
 from stream.aggregation import TotalAggregates
 from stream.event_file import FileEvent, count_events, read_events
 from stream.events import Example, Feedback, Impression, TeacherRequest
@@ -23,16 +22,15 @@ from stream.messages import Message
 from stream.partition import Partition, Taken
 from stream.validation import Validator
 
-NO_REDIS = "redis://127.0.0.1:6379/0"
-"""Part of Feast's configuration; nothing connects to it."""
 
-
-def records_of(project: Project, spec: FeatureSpec, events: Path, advance: Advance) -> Iterator[ExampleRecord]:
+def records_of(
+    project: Project, spec: FeatureSpec, sources: Sources, events: Path, advance: Advance
+) -> Iterator[ExampleRecord]:
     """The examples of the event file in the stream's order; offsets count them from 0 in one partition.
 
     Events that the stream would put aside are left out.
     """
-    stream = _Stream(project, spec)
+    stream = _Stream(project, spec, sources)
     total = count_events(events)
     sent = enumerate(_messages(read_events(events), stream.partition.inputs))
     offset = 0
@@ -46,14 +44,13 @@ def records_of(project: Project, spec: FeatureSpec, events: Path, advance: Advan
 class _Stream:
     """One partition, one event at a time."""
 
-    def __init__(self, project: Project, spec: FeatureSpec) -> None:
+    def __init__(self, project: Project, spec: FeatureSpec, sources: Sources) -> None:
         def aggregates() -> Aggregates:
             return Aggregates(project.features.aggregates)
 
         self.partition = Partition(0, project.topics, project.stream, project.tasks, aggregates)
         self._spec = spec
         self._validator = Validator(spec, project.tasks)
-        sources = view_sources(project.repo, NO_REDIS)
         self._store = MemoryStore(spec, sources, project.features.aggregates)
         self._total = TotalAggregates(aggregates, [])
 

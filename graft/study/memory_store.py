@@ -1,7 +1,8 @@
 """The online store in memory: the values that Feast keeps in Redis, from the same tables and aggregates."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,16 +12,22 @@ from features.config import AggregateConfig
 from features.lookup import Columns, ContextValue, context_value
 from features.redis_layout import EntityId, usable_id
 from features.spec import Feature, FeatureSpec, Value
-from features.store import ViewSources
 
 _FLOATS = {"FLOAT": np.float32, "FLOAT_LIST": np.float32, "DOUBLE": np.float64, "DOUBLE_LIST": np.float64}
 _Row = dict[str, Value]
 
 
+class Sources(NamedTuple):
+    """`features.store.ViewSources` without Feast, for processes that do without it: a table is path, join key, time."""
+
+    tables: Mapping[str, tuple[Path, str, str]]
+    pushed: Mapping[str, str]
+
+
 class MemoryStore:
     """Reads as `features.reader.OnlineReader` does; a push is visible to the next read, without any delay."""
 
-    def __init__(self, spec: FeatureSpec, sources: ViewSources, aggregates: Sequence[AggregateConfig]) -> None:
+    def __init__(self, spec: FeatureSpec, sources: Sources, aggregates: Sequence[AggregateConfig]) -> None:
         self._spec = spec
         self._configs = aggregates
         self._view_of = sources.pushed
@@ -30,8 +37,9 @@ class MemoryStore:
             self._features[feature.view].append(feature)
         for view, table in sources.tables.items():
             if view in self._stored:
-                for row in pq.read_table(table.path).sort_by(table.timestamp_field).to_pylist():
-                    self._store(view, row[table.join_key], row)
+                path, join_key, timestamp_field = table
+                for row in pq.read_table(path).sort_by(timestamp_field).to_pylist():
+                    self._store(view, row[join_key], row)
 
     def read(
         self,

@@ -5,14 +5,15 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from features.spec import FeatureSpec
 from graft.progress import Advance
-from graft.study.cell import Result, run_cell
+from graft.study.cell import Result, Teaching, run_cell
+from graft.study.day_zero import DayZero
 from graft.study.grid import Cell
 from graft.study.study_log import StudyLog, read_log
-from graft.study.teachers import Logits
+from graft.study.teachers import Logits, StudyTeacher, Unshown
 
 
 class Workplace(NamedTuple):
@@ -20,6 +21,7 @@ class Workplace(NamedTuple):
 
     log_folder: Path
     spec: FeatureSpec
+    day_zero: DayZero
     out: Path
 
     def logits(self, log_key: str) -> Logits:
@@ -63,6 +65,8 @@ class _Worker:
 
     place: Workplace
     log: StudyLog
+    unshown: ClassVar[dict[str, Unshown]] = {}
+    """By what they depend on; they do not on the seed."""
 
     @classmethod
     def start(cls, place: Workplace) -> None:
@@ -70,9 +74,29 @@ class _Worker:
 
     @classmethod
     def run(cls, cell: Cell) -> None:
-        logit_NT = cls.place.logits(cell.log).load(cell.variant.teacher)
-        result = run_cell(cell, cls.log, logit_NT)
+        result = run_cell(cell, cls.log, cls._teaching(cell))
         path = cls.place.result_path(cell)
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(result.model_dump_json(), "utf-8")
         partial.replace(path)
+
+    @classmethod
+    def _teaching(cls, cell: Cell) -> Teaching:
+        project, change = cell.project, cell.variant.teacher
+        logit_NT = cls.place.logits(cell.log).load(change)
+        if not project.distillation or not cell.variant.learner:
+            return Teaching(logit_NT)
+        log = cls.log.first(cell.events)
+        unshown = cls._unshown(cell, log) if project.unshown.ratio > 0 else None
+        pairs = None
+        if cell.variant.bootstrap:
+            pairs = cls.place.day_zero.pairs(project, StudyTeacher(change, project, log.spec), log.spec)
+        return Teaching(logit_NT, unshown, pairs)
+
+    @classmethod
+    def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:
+        config, change = cell.project.unshown, cell.variant.teacher
+        key = f"{change.key} {config.model_dump_json()} {cell.events}"
+        if key not in cls.unshown:
+            cls.unshown[key] = Unshown(StudyTeacher(change, cell.project, log.spec), config, log)
+        return cls.unshown[key]

@@ -38,18 +38,16 @@ def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
 
 
 def _traffic(findings: Findings) -> Iterator[str]:
-    learning = [v for v in findings.grid.variants if v.traffic]
-    names = {variant.name: variant for variant in learning}
-    if findings.grid.traffic:
-        names |= {v.name: v for v in findings.grid.variants}
-    sizes = sorted({size for variant in names.values() for size in (variant.traffic or findings.grid.traffic)})
+    traffic = {v.name: findings.grid.traffic if v.traffic is None else v.traffic for v in findings.grid.variants}
+    names = [name for name, sizes in traffic.items() if sizes]
+    sizes = sorted({size for sizes in traffic.values() for size in sizes})
     for task in [task.name for task in findings.tasks]:
         for title, part in (
             ("the last 20 % of the log, after N examples", "held out after {}"),
             ("progressive, the first N examples", "first {}"),
             ("progressive, new items of the first N examples", "first {}, new items"),
         ):
-            rows = [_traffic_row(findings, list(names), part.format(size), task, size) for size in sizes]
+            rows = [_traffic_row(findings, names, part.format(size), task, size) for size in sizes]
             if any(cell != _NONE for row in rows for cell in row[1:]):
                 yield f"### Traffic: `{task}`, {title}"
                 yield _table(["N", *(f"{name}: student / control, gain" for name in names)], rows)

@@ -1,5 +1,7 @@
 """The teacher of a study: the pair's own, or a worse one on purpose. Shapes: B rows, N examples, T teacher tasks."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from graft.project import Project
 from graft.study.grid import TeacherChange
 from graft.study.study_log import StudyLog
 from stream.events import TeacherRequest
-from teacher_cache.config import DefaultInput, TeacherConfig
+from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
 from teacher_cache.domain_map import DomainMap
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.teacher import load_teacher
+from teacher_cache.unshown import UnshownPairs, UnshownSampler
 
 _CHUNK = 4_096
 _SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner
@@ -37,7 +40,11 @@ class Logits:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        logit_NT = changed(change, score(changed_config(change, project.teacher), project.folder, log))
+        requests = requests_of(log)
+        scored = StudyTeacher(change, project, log.spec).score_all(requests)
+        logit_NT = np.full((len(requests), len(project.teacher.tasks)), np.nan, np.float32)
+        place = {request.impression_id: n for n, request in enumerate(requests)}
+        logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
         with path.with_suffix(".partial").open("wb") as file:
             np.savez_compressed(file, logit_NT=logit_NT)
         path.with_suffix(".partial").replace(path)
@@ -47,6 +54,56 @@ class Logits:
         with np.load(self.path(change), allow_pickle=False) as arrays:
             logit_NT: NDArray[np.float32] = arrays["logit_NT"]
         return logit_NT
+
+
+class StudyTeacher(RequestScorer):
+    """The changed teacher behind the pair's domain map; scores as the batch scorer does."""
+
+    def __init__(self, change: TeacherChange, project: Project, spec: FeatureSpec) -> None:
+        self._change = change
+        config = changed_config(change, project.teacher)
+        teacher = load_teacher(config, project.folder)
+        domain_map = DomainMap(config, project.folder, teacher, spec)
+        super().__init__(teacher, domain_map, spec)
+        self._unchanged = RequestScorer(teacher, domain_map, spec)
+        self._tasks = len(config.tasks)
+
+    def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
+        """One batch; noise and permutation are drawn anew for each, so score all that belong together at once."""
+        scored = self._unchanged.score(requests)
+        return scored and scored._replace(logit_BT=changed(self._change, scored.logit_BT))
+
+    def score_all(self, requests: Sequence[TeacherRequest]) -> ScoredRows:
+        """All of them, in batches; without those that the teacher cannot score."""
+        batches = [self._unchanged.score(requests[at : at + _CHUNK]) for at in range(0, len(requests), _CHUNK)]
+        rows = [request for scored in batches if scored for request in scored.requests]
+        logits = [np.empty((0, self._tasks), np.float32), *(scored.logit_BT for scored in batches if scored)]
+        return ScoredRows(rows, changed(self._change, np.concatenate(logits)), 0.0)
+
+
+class Unshown:
+    """The unshown pairs of every example of a log, made and scored as the batch scorer makes them."""
+
+    def __init__(self, teacher: StudyTeacher, config: UnshownConfig, log: StudyLog) -> None:
+        requests = requests_of(log)
+        scored = teacher.score_all(UnshownSampler(log.spec, config).sample(requests))
+        self._features = [request.features for request in scored.requests]
+        self._logit_UT = scored.logit_BT
+        count = Counter(request.impression_id for request in scored.requests)
+        self._end_N = np.cumsum([0, *(count[request.impression_id] for request in requests)])
+
+    def of(self, first: int, last: int) -> UnshownPairs:
+        """Those of the examples from `first` to before `last`."""
+        rows = slice(self._end_N[first], self._end_N[last])
+        return UnshownPairs(self._features[rows], self._logit_UT[rows])
+
+
+def requests_of(log: StudyLog) -> list[TeacherRequest]:
+    """What the stream asked the teacher for each example."""
+    return [
+        TeacherRequest.model_construct(**{name: value for name, value in e.__dict__.items() if name != "labels"})
+        for e in log.examples
+    ]
 
 
 def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfig:
@@ -61,27 +118,6 @@ def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfi
     return config.model_copy(update={**update, "onnx": change.onnx} if change.onnx else update)
 
 
-def score(config: TeacherConfig, folder: Path, log: StudyLog) -> NDArray[np.float32]:
-    """The logits of a log's examples [N, T], by the batch scorer's own code."""
-    scorer = _scorer(config, folder, log.spec)
-    logit_NT = np.full((len(log.records), len(config.tasks)), np.nan, np.float32)
-    examples = log.examples
-    for start in range(0, len(examples), _CHUNK):
-        requests = [
-            TeacherRequest.model_construct(**{k: v for k, v in e.__dict__.items() if k != "labels"})
-            for e in examples[start : start + _CHUNK]
-        ]
-        scored = scorer.score(requests)
-        if scored is None or len(scored.logit_BT) < len(requests):
-            scored_each = [scorer.score([request]) for request in requests]  # some rows were refused
-            for n, one in enumerate(scored_each, start):
-                if one is not None:
-                    logit_NT[n] = one.logit_BT[0]
-        else:
-            logit_NT[start : start + len(requests)] = scored.logit_BT
-    return logit_NT
-
-
 def changed(change: TeacherChange, logit_NT: NDArray[np.float32]) -> NDArray[np.float32]:
     """The logits after noise, permutation, scale and shift; pure."""
     random = np.random.default_rng(_SEED)
@@ -90,8 +126,3 @@ def changed(change: TeacherChange, logit_NT: NDArray[np.float32]) -> NDArray[np.
     if change.permuted:
         changed_NT = changed_NT[random.permutation(len(changed_NT))]
     return np.asarray(changed_NT, np.float32)
-
-
-def _scorer(config: TeacherConfig, folder: Path, spec: FeatureSpec) -> RequestScorer:
-    teacher = load_teacher(config, folder)
-    return RequestScorer(teacher, DomainMap(config, folder, teacher, spec), spec)
