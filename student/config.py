@@ -88,7 +88,7 @@ class BootstrapConfig(_Config):
     """Day zero: what ``graft student bootstrap`` distils before the first example."""
 
     pairs: int = Field(default=50_000, ge=1, description="distinct (user, item) pairs that the teacher scores")
-    steps: int = Field(default=2_000, ge=1, description="optimizer steps of as many rows as a step of the stream has")
+    steps: int = Field(default=1_000, ge=1, description="optimizer steps of as many rows as a step of the stream has")
 
 
 class PublishConfig(_Config):
