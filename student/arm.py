@@ -84,8 +84,8 @@ class Arm:
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         for index_B in index_SB:
             self._step(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads, len(index_B))
-        for config in self._distillation:
-            self.student.start_served_head(config)
+        for task, twin in self._setup.twins.items():
+            self.student.start_served_head(task, twin)
         self.running.discount(_BOOTSTRAP_WEIGHT)
         self._adam = Adam(self.student.flat, self._setup.student.learning_rate)
 

@@ -85,13 +85,13 @@ class Student:
         ]
         return Outputs(list(served.values()), auxiliary_AB)
 
-    def start_served_head(self, config: DistillationConfig) -> None:
-        """Give the head of `config.student_task` the weights of its auxiliary head, if it has one."""
-        if config.student_task is not None and config.loss != "direct":
+    def start_served_head(self, task: str, twin: DistillationConfig) -> None:
+        """Give the served head of `task` the weights of its twin's auxiliary head, if that has one."""
+        if twin.loss != "direct":
             with torch.no_grad():
                 for part in ("weight", "bias"):
-                    auxiliary = self.dense[f"teacher_head.{config.teacher_task}.{part}"]
-                    self.dense[f"head.{config.student_task}.{part}"].copy_(auxiliary)
+                    auxiliary = self.dense[f"teacher_head.{twin.teacher_task}.{part}"]
+                    self.dense[f"head.{task}.{part}"].copy_(auxiliary)
 
     def adapt(self, config: DistillationConfig, teacher_B: Tensor) -> Tensor:
         """The student adapter of ExFM (Liang et al. 2025): the teacher's value as the target's labels would have it.

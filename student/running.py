@@ -39,16 +39,14 @@ class RunningStatistics:
 
     def start(self, dense_BD: NDArray[np.float32], logit_BT: NDArray[np.float32]) -> None:
         """Take the teacher's word for what labels will be like, before there is one; once, first of all."""
-        nothing_BK = np.full((len(dense_BD), len(self._setup.tasks)), np.nan, np.float32)
+        expected_BK = np.full((len(dense_BD), len(self._setup.tasks)), np.nan, np.float32)
         for config, column, kind in self._heads():
-            if config.student_task is None:
-                continue
-            task = self._setup.tasks[self._setup.task_column(config.student_task)]
-            if task.kind == kind:
+            if config in self._setup.twins.values():
                 target_B = logit_BT[:, column]
-                expected_B = soft_label(_UNSCALED, torch.from_numpy(target_B)).numpy() if kind == "binary" else target_B
-                nothing_BK[:, self._setup.task_column(task.name)] = expected_B
-        self.update(Batch(dense_BD, np.empty((len(dense_BD), 0), np.int64), nothing_BK, logit_BT))
+                if kind == "binary":
+                    target_B = soft_label(_UNSCALED, torch.from_numpy(target_B)).numpy()
+                expected_BK[:, self._setup.task_column(config.student_task or "")] = target_B
+        self.update(Batch(dense_BD, np.empty((len(dense_BD), 0), np.int64), expected_BK, logit_BT))
 
     def discount(self, examples: int) -> None:
         """What is known so far counts as `examples` at most from now on, so that the stream soon outweighs it."""

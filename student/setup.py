@@ -43,8 +43,19 @@ class LearnerSetup:
     @cached_property
     def reference_columns(self) -> tuple[int | None, ...]:
         """Per task the column of the teacher task that stands for the teacher in the evaluation; None: none does."""
-        names = [task.teacher_reference or self._twin(task) for task in self.tasks]
+        twins = {name: twin.teacher_task for name, twin in self.twins.items()}
+        names = [task.teacher_reference or twins.get(task.name) for task in self.tasks]
         return tuple(None if name is None else self._column(name) for name in names)
+
+    @cached_property
+    def twins(self) -> dict[str, DistillationConfig]:
+        """Task -> the first teacher task of its kind that is distilled through its tower; none for other tasks."""
+        kinds = {task.name: task.kind for task in self.tasks}
+        found: dict[str, DistillationConfig] = {}
+        for config, kind in zip(self.distillation, self.teacher_kinds, strict=True):
+            if config.student_task is not None and kinds[config.student_task] == kind:
+                found.setdefault(config.student_task, config)
+        return found
 
     def task_column(self, name: str) -> int:
         """The place of a task of the student among its tasks."""
@@ -67,11 +78,6 @@ class LearnerSetup:
         if faults:
             advice = "change it back, or set GRAFT_VERSIONS to another folder to learn anew from the first example"
             raise ConfigurationError([f"version {version} was learnt with another setup; {advice}", *faults])
-
-    def _twin(self, task: TaskSpec) -> str | None:
-        """The first teacher task of the task's kind that is distilled through the task's tower."""
-        twins = zip(self.distillation, self.teacher_kinds, strict=True)
-        return next((d.teacher_task for d, kind in twins if (d.student_task, kind) == (task.name, task.kind)), None)
 
     def _column(self, name: str) -> int:
         return [task.name for task in self.teacher_tasks].index(name)

@@ -52,6 +52,15 @@ def test_a_task_without_a_twin_starts_neutral(toy: Any) -> None:
     assert not bootstrapped(toy).score(features(toy))[:, 1].any()
 
 
+def test_a_teacher_task_of_another_kind_or_a_second_one_is_no_start(toy: Any) -> None:
+    first = DistillationConfig(teacher_task="like", student_task="like")
+    finish, rating = (DistillationConfig(teacher_task=name, student_task="like") for name in ("finish", "rating"))
+    batch = features(toy, first=5000)
+    learner = bootstrapped(toy, distillation=(rating, first, finish))
+    assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), abs=0.3)
+    assert not bootstrapped(toy, distillation=(rating,)).score(batch).any()
+
+
 @pytest.mark.parametrize("changes", [{"loss": "direct"}, {"adapter": True}, {"loss": "pairwise"}, {"loss": "listwise"}])
 def test_every_form_of_distillation_gives_a_calibrated_start(toy: Any, changes: dict[str, Any]) -> None:
     heads = (DistillationConfig(teacher_task="like", student_task="like", **changes),)
