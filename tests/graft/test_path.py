@@ -15,6 +15,7 @@ import pytest
 
 from graft.child import start_child, stop_child
 from graft.embedded import free_port
+from graft.redis import connect
 from student.versions import Registry
 
 _GRAFT = [sys.executable, "-m", "graft"]
@@ -27,10 +28,12 @@ idle_seconds = 0.3
 micro_batch = 1
 [publish]
 every_seconds = 0.1
+[unshown]
+ratio = 4
 """
 _EVENTS = [
     *(
-        {"type": "impression", "impression_id": f"i{n}", "user_id": n, "item_id": "a", "event_time_ms": n}
+        {"type": "impression", "impression_id": f"i{n}", "user_id": n, "item_id": "ab"[n % 2], "event_time_ms": n}
         for n in range(4)
     ),
     {"type": "feedback", "impression_id": "i2", "task": "like", "value": 1, "event_time_ms": 5},
@@ -82,6 +85,8 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
         assert _graft(environment, "student", "versions")[-1]["version"] == newest
         report = _graft(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
         assert (report["pairs"], report["defaulted_share"]) == (4, 0.5)
+    with connect(redis_url) as client:
+        assert client.keys("graft:unshown:*"), "no user was paired with the other item"
 
 
 def _wait_for_examples(registry: Registry, examples: int) -> str:
