@@ -27,8 +27,8 @@ class Services(NamedTuple):
 def running_services(environment: Mapping[str, str] = os.environ) -> Iterator[Services]:
     """Start what the settings do not name; it ends with the block."""
     settings = load_settings(environment)
-    own_kafka = any(name in environment for name in ("GRAFT_KAFKA", "GRAFT_KAFKA_FILE"))
-    own_redis = any(name in environment for name in ("GRAFT_REDIS_URL", "GRAFT_REDIS_URL_FILE"))
+    own_kafka = any(environment.get(name) for name in ("GRAFT_KAFKA", "GRAFT_KAFKA_FILE"))
+    own_redis = any(environment.get(name) for name in ("GRAFT_REDIS_URL", "GRAFT_REDIS_URL_FILE"))
     with ExitStack() as stack:
         kafka = settings.kafka if own_kafka else stack.enter_context(EmbeddedKafka()).bootstrap
         redis_url = settings.redis_url.get_secret_value() if own_redis else stack.enter_context(EmbeddedRedis()).url

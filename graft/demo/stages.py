@@ -32,11 +32,15 @@ def choose_ports() -> Ports:
 
 def environment_of(services: Services, project: Path, versions: Path) -> dict[str, str]:
     """The settings that all processes share. One thread each: there are more processes than cores."""
-    return {
+    settings = {
         "GRAFT_PROJECT": str(project),
         "GRAFT_KAFKA": services.kafka,
         "GRAFT_REDIS_URL": services.redis_url,
         "GRAFT_VERSIONS": str(versions),
+    }
+    return {
+        **settings,
+        **{f"{name}_FILE": "" for name in settings},  # the user's own would contradict them
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
