@@ -15,10 +15,10 @@ COPY student student
 RUN /venv/bin/pip install --quiet --no-deps --force-reinstall .
 
 FROM python:3.11-slim
-RUN useradd --create-home --uid 10001 graft && install -d -o graft -g graft /project /versions
+RUN useradd --create-home --uid 10001 graft && install -d -o graft -g graft /project /versions /examples
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 GRAFT_PROJECT=/project GRAFT_VERSIONS=/versions
 USER graft
 WORKDIR /project
-VOLUME ["/project", "/versions"]
+VOLUME ["/project", "/versions", "/examples"]
 ENTRYPOINT ["graft"]

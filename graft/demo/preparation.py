@@ -1,4 +1,4 @@
-"""What comes before the stream, by graft's own commands: the project folder, its teacher, Feast's tables."""
+"""What comes before the stream, by graft's own commands: the pair, its teacher, Feast's tables, the first version."""
 
 import os
 import shlex
@@ -50,10 +50,11 @@ def set_pace(folder: Path, plan: Plan) -> None:
     path.write_text(with_values(text, "stream", {"idle_seconds": plan.idle_seconds}), encoding="utf-8")
 
 
-PREPARE_FEATURES = [
+PREPARE_DAY_ZERO = [
     Command(("check",)),
     Command(("features", "apply")),
     Command(("features", "materialize")),
+    Command(("student", "bootstrap")),
 ]
 
 

@@ -13,7 +13,7 @@ from graft.demo.curves import latest_metrics, read_progress
 from graft.demo.data import Data
 from graft.demo.events import read_events
 from graft.demo.plan import Plan
-from graft.demo.preparation import PREPARE_FEATURES, make_pair, run_command, set_pace
+from graft.demo.preparation import PREPARE_DAY_ZERO, make_pair, run_command, set_pace
 from graft.demo.report import Findings, binary_tasks, write_report
 from graft.demo.services import make_topics, running_services
 from graft.demo.stages import environment_of
@@ -97,7 +97,7 @@ def _prepare(
     with timings.phase("teacher"):
         run_command(train_teacher, console, folders.run, {}, log)
     with timings.phase("features"):
-        for command in PREPARE_FEATURES:
+        for command in PREPARE_DAY_ZERO:
             run_command(command, console, folders.run, environment, log)
     return load_project(folders.project)
 
