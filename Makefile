@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test lint bench test-compose clean
+.PHONY: help demo study test lint bench test-compose clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -13,6 +13,11 @@ help: ## this list
 
 demo: $(INSTALLED) ## the whole path in one terminal; ends with report/index.html
 	$(BIN)/graft demo
+
+study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: MovieLens, or the simulated pair without a network
+	test -e study/pair/graft.toml || $(BIN)/graft pair make movielens study/pair || $(BIN)/graft pair make simulated study/pair
+	test -e study/pair/teacher.onnx || $(BIN)/graft pair train-teacher study/pair
+	$(BIN)/graft study study/pair --grid headline --seeds 5 --out study
 
 test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
 	$(BIN)/python -m pytest

@@ -63,8 +63,16 @@ def make_simulated(folder: Path, events: int, users: int, items: int, seed: int,
 @pair.command("train-teacher")
 @click.argument("folders", metavar="DIR...", type=_ExistingFolder, nargs=-1, required=True)
 @click.option("--seed", type=int, default=7, show_default=True)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Only the oldest rows of the source: this share of them. A stale teacher, to study.",
+)
+@click.option("--to", "name", default="teacher.onnx", show_default=True, help="The file's name.")
 @json_option
-def train_teacher(folders: tuple[Path, ...], seed: int, *, as_json: bool) -> None:
+def train_teacher(folders: tuple[Path, ...], seed: int, share: float, name: str, *, as_json: bool) -> None:
     """Train each project's teacher on its source rows alone, and write its teacher.onnx.
 
     Example: graft pair train-teacher my-pair
@@ -75,7 +83,7 @@ def train_teacher(folders: tuple[Path, ...], seed: int, *, as_json: bool) -> Non
         raise GraftError(f"a teacher is written with {error.name}: pip install 'graft[demo]'") from error
     for folder in folders:
         with progress(f"teacher of {folder.name}") as advance:
-            report = write_teacher(folder, seed, advance)
+            report = write_teacher(folder, seed, advance, share=share, name=name)
         aucs = ", ".join(f"{name} {auc:.3f}" for name, auc in report.auc_of_unknown_users.items())
         text = f"{folder}: AUC on {report.held_out_rows:,} later source rows, users unknown: {aucs}"
         echo_result([text], {"folder": str(folder), **report._asdict()}, as_json=as_json)

@@ -74,6 +74,12 @@ class Source(NamedTuple):
         """N."""
         return len(self.tables["rows.user"])
 
+    def oldest(self, share: float) -> "Source":
+        """Its first rows by time: this share of them, in (0, 1]."""
+        count = round(share * self.rows)
+        by_row = {name for name in self.tables if name.startswith(("rows.", "labels."))}
+        return self._replace(tables={n: t[:count] if n in by_row else t for n, t in self.tables.items()})
+
 
 def save_source(source: Source, project: Path) -> None:
     """Write `project`/source."""

@@ -125,12 +125,13 @@ class Cell(NamedTuple):
     def key(self) -> str:
         """Names its result: a hash of all that the result depends on but the code."""
         variant, project = self.variant, self.project
+        unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
         return _digest(
             {
                 "log": self.log,
                 "part": [self.events, self.windows, self.traffic],
                 "learner": [variant.learner, variant.bootstrap, variant.teacher_as_input, variant.teacher.key],
-                "project": project.model_dump(mode="json", exclude={"publish", "stream", "features"}),
+                "project": project.model_dump(mode="json", exclude=unused),
             }
         )
 

@@ -90,7 +90,9 @@ class _Worker:
         unshown = cls._unshown(cell, log) if project.unshown.ratio > 0 else None
         pairs = None
         if cell.variant.bootstrap:
-            pairs = cls.place.day_zero.pairs(project, StudyTeacher(change, project, log.spec), log.spec)
+            name = f"{cell.log}-{change.key}-{project.bootstrap.pairs}-{cell.seed}.npz"
+            teacher = StudyTeacher(change, project, log.spec)
+            pairs = cls.place.day_zero.kept_pairs(cls.place.out / "day_zero" / name, project, teacher, log.spec)
         return Teaching(logit_NT, unshown, pairs)
 
     @classmethod

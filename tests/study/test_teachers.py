@@ -1,10 +1,15 @@
 """What a study does to a teacher."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from graft.errors import ConfigurationError
+from graft.pairs.teacher_file import write_teacher
+from graft.project import load_project
 from graft.study.grid import TeacherChange
 from graft.study.teachers import StudyTeacher, Unshown, changed, requests_of
 from teacher_cache.config import UnshownConfig
@@ -39,6 +44,19 @@ def test_a_defaulted_input_says_the_same_for_every_row(pair: Pair) -> None:
 def test_an_unknown_input_is_refused_with_those_there_are(pair: Pair) -> None:
     with pytest.raises(ConfigurationError, match=r"no input 'colour'; it has viewer_id"):
         StudyTeacher(TeacherChange(defaulted=["colour"]), pair.project, pair.spec)
+
+
+def test_a_stale_teacher_is_a_file_beside_the_pairs_own(pair: Pair, tmp_path: Path) -> None:
+    folder = tmp_path / "pair"
+    shutil.copytree(pair.project.folder, folder)
+    own = (folder / "teacher.onnx").read_bytes()
+    report = write_teacher(folder, 7, lambda *_: None, share=0.2, name="teacher-stale.onnx")
+    assert report.learnt_rows + report.held_out_rows == 40_000
+    assert (folder / "teacher.onnx").read_bytes() == own
+    stale = StudyTeacher(TeacherChange(onnx=Path("teacher-stale.onnx")), load_project(folder), pair.spec)
+    fresh = StudyTeacher(TeacherChange(), pair.project, pair.spec)
+    logits = [teacher.score_all(requests_of(pair.log)).logit_BT[:, 0] for teacher in (stale, fresh)]
+    assert 0 < np.corrcoef(*logits)[0, 1] < 0.99
 
 
 def test_unshown_pairs_come_with_their_example(pair: Pair) -> None:
