@@ -1,0 +1,48 @@
+"""What the documents name exists: files, commands, decision records."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from graft.cli import cli
+
+_ROOT = Path(__file__).parents[1]
+_DOCUMENTS = [_ROOT / "README.md", _ROOT / "CHANGELOG.md", *sorted((_ROOT / "docs").rglob("*.md"))]
+_RECORDS = sorted((_ROOT / "docs/decisions").glob("[0-9]*.md"))
+_OURS = re.compile(r"`((?:graft|stream|features|teacher_cache|student|tests|benchmarks|fixtures|docs)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: str(path.relative_to(_ROOT)))
+def test_every_file_that_a_document_names_is_there(document: Path) -> None:
+    text = document.read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert [name for name in _OURS.findall(text) if not (_ROOT / name).exists()] == []
+
+
+def test_decision_records_have_a_number_each_and_stand_in_the_index() -> None:
+    index = (_ROOT / "docs/decisions/README.md").read_text("utf-8")
+    assert [int(record.name[:3]) for record in _RECORDS] == list(range(1, len(_RECORDS) + 1))
+    for record in _RECORDS:
+        assert record.read_text("utf-8").startswith(f"# {record.name[:3]}: ")
+        assert f"[{record.name[:3]}]({record.name})" in index
+
+
+def test_the_readme_lists_every_command() -> None:
+    rows = re.findall(r"^\| (`graft .*?) \|", (_ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"([\w-]+)(?: [A-Z]+)?`", row)}
+    assert set(_commands(cli)) == listed
+
+
+def _commands(group: click.Group) -> Iterator[str]:
+    """The last word of every command that does something; `make` for its pairs."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group) and name != "make":
+            yield from _commands(command)
+        else:
+            yield name
