@@ -16,13 +16,12 @@ from kafka.errors import (
 from graft.errors import GraftError
 from stream import connection
 from stream.config import Topics
-from stream.event_file import FileEvent, count_events, impressions_of, read_events
+from stream.event_file import FileEvent, count_events, read_events
 from stream.groups import LEARNER_GROUP, STREAM_GROUP, TEACHER_GROUP, lag
 
 if TYPE_CHECKING:
     from kafka import KafkaAdminClient, KafkaProducer
 
-__all__ = ["ReplayCount", "impressions_of", "replay"]
 
 _BATCH = 500
 _LAG_POLL_SECONDS = 0.1

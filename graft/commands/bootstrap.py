@@ -59,11 +59,12 @@ def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> No
 
 def _ids(process: Process, events: Path | None) -> tuple[list[int | str], list[int | str]]:
     """The users and items to pair; InvalidInputError when there are none."""
-    from features.entities import known_ids
     from features.spec_file import load_spec
-    from stream.replay import impressions_of
+    from stream.event_file import impressions_of
 
     if events is None:
+        from features.entities import known_ids  # Feast's import takes seconds, which an event file spares
+
         repo = process.project.repo
         users, items = known_ids(repo, process.redis_url, load_spec(repo))
     else:

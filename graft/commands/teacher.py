@@ -126,7 +126,7 @@ def _requests_since(process: Process, seconds: int) -> "Iterator[TeacherRequest]
 
 def _requests_of_file(process: Process, spec: "FeatureSpec", events: Path) -> "Iterator[TeacherRequest]":
     from features.reader import OnlineReader
-    from stream.replay import impressions_of
+    from stream.event_file import impressions_of
     from teacher_cache.backfill import requests_of_impressions
 
     reader = OnlineReader(spec, process.redis_url)
