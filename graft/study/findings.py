@@ -73,6 +73,11 @@ class Findings:
             return None
         return ours.mean / theirs.mean
 
+    def baseline_part(self, events: int | None) -> str:
+        """The slice of the baseline that is to be compared with all of a variant that learns so many examples."""
+        base = self.variant(self.grid.baseline).events or self.grid.events
+        return "all" if events in {base, None} else f"first {events}"
+
     def steps_equal(self) -> bool:
         """Whether the headline's variants took the same number of steps on every seed; both arms of one always do."""
         names = [self.grid.baseline, *(v.name for v in (self.permuted(), self.teacher_as_input()) if v)]

@@ -79,7 +79,9 @@ def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
 def _variants(figure: Figure, findings: Findings, task: str) -> bool:
     """The gain of each variant with its interval."""
     axes = figure.subplots()
-    named = [(v.name, findings.gain(v.name, "all", task)) for v in findings.grid.variants if v.learner]
+    varied = [v for v in findings.grid.variants if v.question]
+    base, part = findings.grid.baseline, findings.baseline_part(varied[0].events if varied else None)
+    named = [(base, findings.gain(base, part, task)), *((v.name, findings.gain(v.name, "all", task)) for v in varied)]
     gains = [(name, gain) for name, gain in named if gain]
     figure.set_size_inches(9, 1.2 + 0.24 * len(gains))
     for y, (name, gain) in enumerate(reversed(gains)):

@@ -71,24 +71,26 @@ def _questions(findings: Findings) -> Iterator[str]:
     questions = dict.fromkeys(v.question for v in findings.grid.variants if v.question)
     for question in questions:
         variants = [v for v in findings.grid.variants if question == v.question]
-        names = dict.fromkeys([findings.grid.baseline, *(v.name for v in variants)])
-        yield f"### {question}"
+        events = variants[0].events
+        yield f"### {question} ({events or findings.grid.events or findings.results[0].examples:,} examples)"
         header = ["variant", "seeds", "examples/s"]
         for task in findings.tasks:
             score = "AUC" if task.kind == "binary" else "RMSE"
             header += [f"{task.name}: {score}, gain", "new items"]
-        yield _table(header, (_question_row(findings, name) for name in names))
+        rows = [_question_row(findings, v.name, "all") for v in variants if v.name != findings.grid.baseline]
+        first = _question_row(findings, findings.grid.baseline, findings.baseline_part(events))
+        yield _table(header, [first, *rows])
 
 
-def _question_row(findings: Findings, name: str) -> list[str]:
+def _question_row(findings: Findings, name: str, part: str) -> list[str]:
     variant = findings.variant(name)
     results = [r for r in findings.results if r.variant == name]
     rate = sorted(r.examples / r.seconds for r in results)[len(results) // 2] if results else 0
     row = [f"**{name}** {variant.says}".strip(), str(len(results)), f"{rate:,.0f}"]
     for task in findings.tasks:
-        student = findings.mean(name, "all", task.name, "student")
-        gain = findings.gain(name, "all", task.name)
-        row += [f"{_mean(student)}, {gain_text(gain)}", gain_text(findings.gain(name, "all, new items", task.name))]
+        student = findings.mean(name, part, task.name, "student")
+        gain = findings.gain(name, part, task.name)
+        row += [f"{_mean(student)}, {gain_text(gain)}", gain_text(findings.gain(name, f"{part}, new items", task.name))]
     return row
 
 

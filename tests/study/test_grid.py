@@ -97,7 +97,7 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     assert isinstance(auc, dict)
     assert set(auc["click"]) == {"student", "control", "teacher", "teacher_as_input", "permuted"}
     tables = (tmp_path / "out" / "study.md").read_text()
-    assert "What more helps?" in tables
+    assert "What more helps? (600 examples)" in tables
     assert "Traffic: `click`" in tables
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         "windows-click.png",
