@@ -41,6 +41,9 @@ class Findings:
 
     def values(self, variant: str, part: str, task: str, arm: str) -> list[float]:
         """One score per seed; none where it is undefined."""
+        learnt, comma, rest = part.partition(",")
+        if learnt == f"first {self.variant(variant).events or self.grid.events}":
+            part = f"all{comma}{rest}"  # a run ends with a whole micro-batch, some rows early
         found = [_scores(result, part).get(task, {}).get(arm) for result in self._of[variant]]
         return [value for value in found if value is not None]
 

@@ -50,7 +50,7 @@ def _traffic(findings: Findings) -> Iterator[str]:
             rows = [_traffic_row(findings, names, part.format(size), task, size) for size in sizes]
             if any(cell != _NONE for row in rows for cell in row[1:]):
                 yield f"### Traffic: `{task}`, {title}"
-                yield _table(["N", *(f"{name}: student / control, gain" for name in names)], rows)
+                yield _table(["N", *names], rows)
 
 
 def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: str, size: int) -> list[str]:
@@ -59,6 +59,8 @@ def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: s
 
 def _pair(findings: Findings, variant: str, part: str, task: str) -> str:
     alone = findings.mean(variant, part, task, "regression")
+    if alone is None and findings.variant(variant).teacher_as_input:
+        alone = findings.mean(variant, part, task, "student")
     if alone:
         return _mean(alone)
     student, control = (findings.mean(variant, part, task, arm) for arm in ("student", "control"))
