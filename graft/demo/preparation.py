@@ -16,7 +16,7 @@ from graft.child import start_child, stop_child
 from graft.demo.data import Data
 from graft.demo.plan import Plan
 from graft.demo.processes import graft_argv, log_tail
-from graft.demo.toml_table import with_values
+from graft.demo.toml_table import Scalar, with_values
 from graft.errors import GraftError
 from graft.project import FILE_NAME
 
@@ -44,10 +44,17 @@ def make_pair(data: Data, plan: Plan) -> list[Command]:
 
 
 def set_pace(folder: Path, plan: Plan) -> None:
-    """Write the demo's own cadence into the project file: a short run needs its versions sooner."""
+    """Write the demo's own cadence into the project file: a short run needs its versions sooner, and fewer steps."""
     path = folder / FILE_NAME
-    text = with_values(path.read_text(encoding="utf-8"), "publish", {"every_seconds": plan.publish_seconds})
-    path.write_text(with_values(text, "stream", {"idle_seconds": plan.idle_seconds}), encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    pace: dict[str, Mapping[str, Scalar]] = {
+        "publish": {"every_seconds": plan.publish_seconds},
+        "stream": {"idle_seconds": plan.idle_seconds},
+        "student": {"micro_batch": plan.micro_batch},
+    }
+    for table, values in pace.items():
+        text = with_values(text, table, values)
+    path.write_text(text, encoding="utf-8")
 
 
 PREPARE_DAY_ZERO = [
