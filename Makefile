@@ -17,7 +17,7 @@ demo: $(INSTALLED) ## the whole path in one terminal; ends with report/index.htm
 study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: MovieLens, or the simulated pair without a network
 	test -e study/pair/graft.toml || $(BIN)/graft pair make movielens study/pair || $(BIN)/graft pair make simulated study/pair
 	test -e study/pair/teacher.onnx || $(BIN)/graft pair train-teacher study/pair
-	$(BIN)/graft study study/pair --grid headline --seeds 5 --out study
+	$(BIN)/graft study study/pair --grid headline --out study
 
 test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
 	$(BIN)/python -m pytest
