@@ -76,7 +76,7 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing(harness):
     examples = harness.await_examples(len(scenario.labels))
     assert_whole(harness, scenario, examples)
     process.terminate()
-    assert process.wait(60) == 0
+    assert process.wait(10) == 0
     assert_offsets_at_the_end(harness)
     assert_aggregates(harness, examples)
 
