@@ -32,7 +32,8 @@ class Inputs:
         self._bootstrap = bootstrap
         self._instance = instance
         self._group = group_id(topics, STREAM_GROUP)
-        self._moved = False
+        self._moves = 0  # odd while partitions come or go on kafka-python's thread
+        self._claimed = 0
         self._consumer = connection.group_member(bootstrap, self._group, instance, **_FETCH)
         self._consumer.subscribe(self.topics, listener=_Listener(self))
 
@@ -49,11 +50,11 @@ class Inputs:
 
     def have_moved(self) -> bool:
         """Whether partitions came or went: all of them must then be claimed anew."""
-        return self._moved
+        return self._moves != self._claimed
 
     def claim(self) -> list[int]:
         """The partition numbers that are this member's now; none of them delivers before `start`."""
-        self._moved = False
+        self._claimed = self._moves - self._moves % 2  # a move that goes on now is not claimed: it may yet stop them
         self.identity = self._consumer.group_metadata()
         owned = {
             topic: {tp.partition for tp in self._consumer.assignment() if tp.topic == topic} for topic in self.topics
@@ -132,17 +133,18 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
 
-    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002 - kafka-python's
-        """Partitions may go: claim anew."""
-        self._inputs._moved = True  # noqa: SLF001 - its own listener
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002 - kafka-python's signature
+        self._inputs._moves += 2  # noqa: SLF001 - its own listener
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Partitions came: claim anew."""
-        self._inputs._moved = True  # noqa: SLF001 - its own listener
+        self._inputs._moves += 1  # noqa: SLF001 - its own listener
         consumer = self._inputs._consumer  # noqa: SLF001 - its own listener
-        for at in assigned:
-            consumer.seek(at, 0)  # any position, so that kafka-python looks for none; `start` sets the true one
-        consumer.pause(*assigned)
+        try:
+            for at in assigned:
+                consumer.seek(at, 0)  # any position, so that kafka-python looks for none; `start` sets the true one
+            consumer.pause(*assigned)
+        finally:
+            self._inputs._moves += 1  # noqa: SLF001 - its own listener
 
 
 def _message(record: Any) -> Message:
