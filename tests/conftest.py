@@ -1,5 +1,6 @@
 """Real servers for the tests: one Redis and one Kafka for the session, and names that no other test uses."""
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,16 @@ import pytest
 
 from graft.embedded import EmbeddedKafka, EmbeddedRedis
 from graft.redis import connect
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command run inside the test's process configures logging; the tests after it must not inherit that."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
