@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from graft.errors import ConfigurationError
+from graft.pairs.simulated.project import Sizes, write_simulated
 from graft.pairs.teacher_file import write_teacher
 from graft.project import load_project
 from graft.study.grid import TeacherChange
@@ -48,7 +49,8 @@ def test_an_unknown_input_is_refused_with_those_there_are(pair: Pair) -> None:
 
 def test_a_stale_teacher_is_a_file_beside_the_pairs_own(pair: Pair, tmp_path: Path) -> None:
     folder = tmp_path / "pair"
-    shutil.copytree(pair.project.folder, folder)
+    write_simulated(folder, Sizes(events=3_000, users=150, items=120), seed=7)  # the committed fixtures have no source
+    shutil.copy(pair.project.folder / "teacher.onnx", folder)
     own = (folder / "teacher.onnx").read_bytes()
     report = write_teacher(folder, 7, lambda *_: None, share=0.2, name="teacher-stale.onnx")
     assert report.learnt_rows + report.held_out_rows == 40_000
