@@ -1,5 +1,6 @@
 """The input topics, read as a member of the stream group: which partitions are ours, and from where."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
 
-from graft.errors import DataLossError, GraftError
+from graft.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream import connection
 from stream.config import Topics
 from stream.groups import STREAM_GROUP, group_id
@@ -17,6 +18,8 @@ from stream.messages import Message
 # paused when a poll had left a part of its fetch (its Fetcher looks for such parts only when `_next_partition_records`
 # is None, but leaves the drained one there).
 _FETCH = {"max_poll_records": 1_000_000, "max_partition_fetch_bytes": 256 * 1024, "fetch_max_bytes": 4 * 1024 * 1024}
+
+_MOVING_SECONDS = 20.0  # above the group's session time-out (6 s), after which a killed member is out of the way
 
 
 class Inputs:
@@ -32,8 +35,8 @@ class Inputs:
         self._bootstrap = bootstrap
         self._instance = instance
         self._group = group_id(topics, STREAM_GROUP)
-        self._moves = 0  # odd while partitions come or go on kafka-python's thread
-        self._claimed = 0
+        self._moves = self._claimed = 0
+        self._moving_since: float | None = time.monotonic()
         self._consumer = connection.group_member(bootstrap, self._group, instance, **_FETCH)
         self._consumer.subscribe(self.topics, listener=_Listener(self))
 
@@ -48,13 +51,26 @@ class Inputs:
             ) from error
         return [_message(record) for batch in records.values() for record in batch]
 
+    def are_moving(self) -> bool:
+        """Whether partitions are on their way: what was polled may not be ours, and nothing can be claimed.
+
+        ServiceUnavailableError when they do not arrive: only joining the group anew helps then. Seen on the embedded
+        broker on a busy machine: it lets a member that was killed before go through its second rebalance for ever.
+        """
+        since = self._moving_since
+        if since is not None and time.monotonic() - since > _MOVING_SECONDS:
+            raise ServiceUnavailableError(
+                f"group {self._group}: no partitions were assigned within {_MOVING_SECONDS:.0f} s of a rebalance"
+            )
+        return since is not None
+
     def have_moved(self) -> bool:
-        """Whether partitions came or went: all of them must then be claimed anew."""
+        """Whether partitions have come or gone: all of them must then be claimed anew."""
         return self._moves != self._claimed
 
     def claim(self) -> list[int]:
         """The partition numbers that are this member's now; none of them delivers before `start`."""
-        self._claimed = self._moves - self._moves % 2  # a move that goes on now is not claimed: it may yet stop them
+        self._claimed = self._moves
         self.identity = self._consumer.group_metadata()
         owned = {
             topic: {tp.partition for tp in self._consumer.assignment() if tp.topic == topic} for topic in self.topics
@@ -134,17 +150,16 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python
         self._inputs = inputs
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002 - kafka-python's signature
-        self._inputs._moves += 2  # noqa: SLF001 - its own listener
+        self._inputs._moving_since = time.monotonic()  # noqa: SLF001 - its own listener
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self._inputs._moves += 1  # noqa: SLF001 - its own listener
         consumer = self._inputs._consumer  # noqa: SLF001 - its own listener
-        try:
-            for at in assigned:
-                consumer.seek(at, 0)  # any position, so that kafka-python looks for none; `start` sets the true one
-            consumer.pause(*assigned)
-        finally:
-            self._inputs._moves += 1  # noqa: SLF001 - its own listener
+        for at in assigned:
+            consumer.seek(at, 0)  # any position, so that kafka-python looks for none; `start` sets the true one
+        consumer.pause(*assigned)
+        # Last, so that no claim lies between these and the pause, and is undone by it.
+        self._inputs._moves += 1  # noqa: SLF001 - its own listener
+        self._inputs._moving_since = None  # noqa: SLF001 - its own listener
 
 
 def _message(record: Any) -> Message:

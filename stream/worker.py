@@ -95,6 +95,8 @@ class StreamWorker:
         """One round: read what there is, join it, and commit when it is time."""
         # 1. Poll; when partitions came or went, restore ours and start them where their state says.
         messages = self._inputs.poll(0 if self._has_more else _POLL_MS)
+        if self._inputs.are_moving():
+            return
         if self._inputs.have_moved():
             self._restore()
             return
