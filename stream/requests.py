@@ -1,7 +1,7 @@
 """The teacher's input: the requests that the stream writes, as they come or since a time."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
@@ -17,6 +17,7 @@ from stream import connection
 from stream.config import Topics
 from stream.events import TeacherRequest
 from stream.groups import TEACHER_GROUP, group_id
+from stream.merge import Merge
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 500
@@ -71,7 +72,10 @@ class TeacherRequestReader:
 
 
 def requests_since(bootstrap: str, topics: Topics, since_ms: int) -> Iterator[TeacherRequest]:
-    """The requests that were written since `since_ms` (wall clock), up to the end as of now, by partition."""
+    """The requests that were written since `since_ms` (wall clock), up to the end as of now.
+
+    Partitions are merged by event time, so that one log has one order and what comes first was first.
+    """
     consumer = connection.consumer(bootstrap)
     try:
         with connection.reaching(bootstrap):
@@ -79,17 +83,25 @@ def requests_since(bootstrap: str, topics: Topics, since_ms: int) -> Iterator[Te
             partitions = [TopicPartition(topics.teacher_requests, p) for p in numbers]
             ends = consumer.end_offsets(partitions)
             starts = consumer.offsets_for_times(dict.fromkeys(partitions, max(0, since_ms)))
-        for at in partitions:
-            if starts.get(at) is not None:
-                yield from _requests(consumer, at, starts[at].offset, ends[at])
+        wanted = {at: start.offset for at, start in starts.items() if start is not None}
+        yield from _merged(consumer, wanted, ends)
     finally:
         consumer.close()
 
 
-def _requests(consumer: KafkaConsumer, at: TopicPartition, start: int, end: int) -> Iterator[TeacherRequest]:
-    consumer.assign([at])
-    consumer.seek(at, start)
-    while consumer.position(at) < end:
-        for record in consumer.poll(timeout_ms=_POLL_MS).get(at, []):
-            if record.offset < end:
-                yield TeacherRequest.model_validate_json(record.value)
+def _merged(
+    consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> Iterator[TeacherRequest]:
+    consumer.assign(list(starts))
+    for at, start in starts.items():
+        consumer.seek(at, start)
+    merge: Merge[TopicPartition, TeacherRequest] = Merge(sorted(starts))
+    caught_up: set[TopicPartition] = set()
+    while len(caught_up) < len(starts):
+        for at, records in consumer.poll(timeout_ms=_POLL_MS).items():
+            for record in records:
+                if record.offset < ends[at]:
+                    request = TeacherRequest.model_validate_json(record.value)
+                    merge.add(at, request.event_time_ms, request)
+        caught_up = {at for at in starts if consumer.position(at) >= ends[at]}
+        yield from merge.take(caught_up)

@@ -14,14 +14,20 @@ from tests.stream.pair import stream_config, topics
 
 def request(number):
     return TeacherRequest(
-        impression_id=f"i{number}", user_id=1, item_id="a", event_time_ms=5, context={}, spec_id="s", features=[1.0]
+        impression_id=f"i{number}",
+        user_id=1,
+        item_id="a",
+        event_time_ms=number,
+        context={},
+        spec_id="s",
+        features=[1.0],
     )
 
 
-def send(kafka, made, numbers):
+def send(kafka, made, numbers, partition=None):
     producer = connection.producer(kafka)
     for number in numbers:
-        producer.send(made.teacher_requests, request(number).model_dump_json().encode(), b"k")
+        producer.send(made.teacher_requests, request(number).model_dump_json().encode(), b"k", partition=partition)
     producer.flush()
     producer.close()
 
@@ -76,3 +82,11 @@ def test_the_requests_since_a_time_end_where_the_topic_ended(kafka, made):
     assert [*found] == [request(n) for n in range(4, 8)]
     assert len([*requests_since(kafka, made, 0)]) == 10
     assert [*requests_since(kafka, made, since_ms + 3_600_000)] == []
+
+
+def test_the_requests_of_several_partitions_come_by_their_event_time(kafka, topic_prefix):
+    made = topics(topic_prefix)
+    ensure_topics(kafka, stream_config(topic_prefix, partitions=3), made)
+    send(kafka, made, range(0, 900, 2), partition=2)  # more than one poll gives; partition 1 stays empty
+    send(kafka, made, range(1, 900, 2), partition=0)
+    assert [*requests_since(kafka, made, 0)] == [request(n) for n in range(900)]
