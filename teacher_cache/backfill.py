@@ -1,6 +1,7 @@
 """Fills the teacher cache from history: earlier teacher requests, or impressions with the features of now.
 
 Idempotent: run it again after a failure. It may run beside the batch scorer; the last one to put a pair holds.
+Unshown pairs are a function of the requests in their order: the same ones give the same pairs, however often it is run.
 """
 
 import logging
@@ -13,6 +14,7 @@ from features.spec import FeatureSpec, Value
 from stream.events import ContextValue, EntityId, Impression, TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.unshown import UnshownScorer
 
 Progress = Callable[[int, int | None], None]
 """Called with the rows done and their total, None when it is not known."""
@@ -37,7 +39,8 @@ class BackfillReport(NamedTuple):
     """What a backfill put (with `dry_run`: would put) into the cache.
 
     `pairs` are distinct ones; `defaulted_share` is of the teacher's inputs, `fallback_share` of the mapped values.
-    `left_out` rows were written with another feature spec, or the teacher cannot score them.
+    `left_out` rows were written with another feature spec, or the teacher cannot score them. `unshown_pairs` are those
+    with items of other impressions, put beside the `pairs`.
     """
 
     pairs: int
@@ -45,6 +48,7 @@ class BackfillReport(NamedTuple):
     defaulted_share: float
     fallback_share: float
     left_out: int
+    unshown_pairs: int
 
 
 def backfill(
@@ -52,26 +56,29 @@ def backfill(
     scorer: RequestScorer,
     cache: LogitCache,
     batch_rows: int,
+    unshown: UnshownScorer | None = None,
     *,
     progress: Progress,
-    total: int | None = None,
     dry_run: bool = False,
 ) -> BackfillReport:
     """Score `requests` in batches and put their logits; of a pair that comes again the last row holds.
 
+    With `unshown`, other items for the user of each request are scored and put before its own logits.
     Memory holds one batch and a 64-bit hash of each pair, for their count. ServiceUnavailableError: Redis is away.
     """
     count = _Count()
     done = 0
     for batch in _batches(requests, batch_rows):
         usable = [request for request in batch if scorer.describes(request)]
+        if unshown is not None:
+            count.unshown_pairs += _put_unshown(unshown, usable, dry_run=dry_run)
         rows = _last_of_each_pair(usable)
         scored = scorer.score(rows)
         if scored is not None and not dry_run:
             cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, time.time_ns() // 1_000_000)
         count.add(scored, left_out=len(batch) - len(usable) + len(rows) - (len(scored.user_ids) if scored else 0))
         done += len(batch)
-        progress(done, total)
+        progress(done, None)
     if count.left_out:
         _LOG.warning("left out rows=%d of another feature spec, or that the teacher cannot score", count.left_out)
     return count.report(scorer.defaulted_share)
@@ -82,6 +89,7 @@ class _Count:
 
     def __init__(self) -> None:
         self.left_out = 0
+        self.unshown_pairs = 0
         self._started = time.monotonic()
         self._pairs: set[int] = set()
         self._rows = 0
@@ -99,7 +107,19 @@ class _Count:
     def report(self, defaulted_share: float) -> BackfillReport:
         fallback_share = self._fallen_back / max(1, self._rows)
         seconds = time.monotonic() - self._started
-        return BackfillReport(len(self._pairs), seconds, defaulted_share, fallback_share, self.left_out)
+        return BackfillReport(
+            len(self._pairs), seconds, defaulted_share, fallback_share, self.left_out, self.unshown_pairs
+        )
+
+
+def _put_unshown(unshown: UnshownScorer, requests: Sequence[TeacherRequest], *, dry_run: bool) -> int:
+    """How many pairs there are for these requests."""
+    pairs = unshown.score(requests)
+    if pairs is None:
+        return 0
+    if not dry_run:
+        unshown.put(pairs)
+    return len(pairs.requests)
 
 
 def requests_of_impressions(

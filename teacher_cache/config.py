@@ -100,4 +100,4 @@ class UnshownConfig(BaseModel):
 
     ratio: float = Field(default=0.0, ge=0, le=64, description="pairs per impression; 0: none")
     capacity: int = Field(default=4_096, ge=1, description="items, the last seen, that are paired")
-    ttl_seconds: int = Field(default=3_600, ge=1, description="how long pairs wait in Redis for the learner")
+    ttl_seconds: int = Field(default=3_600, ge=1, description="how long the batch scorer's pairs wait in Redis")

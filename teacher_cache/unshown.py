@@ -1,8 +1,8 @@
 """Unshown pairs: what the teacher thinks of items that a user was not shown, for the learner to distil.
 
-The batch scorer makes them, since it has users' and items' features in its hands: the user of an impression with an
-item of another one. They wait in Redis by impression, so the learner finds them together with its example and needs
-neither a store of items nor a random state: same log and same cache, same weights.
+The batch scorer and the backfill make them, since they have users' and items' features in their hands: the user of an
+impression with an item of another one. They wait in Redis by impression, so the learner finds them together with its
+example and needs neither a store of items nor a random state: same log and same cache, same weights.
 
     key    graft:unshown:{teacher version}:{hash of the task names}:{feature spec}:{impression id}
     value  JSON: [[features, in the spec's order], [T logits]] of each pair

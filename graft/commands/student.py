@@ -9,12 +9,10 @@ import click
 
 from graft.commands.bootstrap import bootstrap
 from graft.commands.output import echo_result, json_option
-from graft.process import Process, begin
+from graft.process import begin
 
 if TYPE_CHECKING:
-    from features.spec import FeatureSpec
     from student.versions import Registry
-    from teacher_cache.unshown import UnshownCache
 
 
 @click.group
@@ -45,7 +43,7 @@ def train(project: Path | None, log: Path | None) -> None:
     pair, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
-    from graft.commands.teacher import open_cache
+    from graft.commands.teacher import open_cache, open_unshown_cache
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
     from stream.topics import ensure_topics
@@ -65,19 +63,10 @@ def train(project: Path | None, log: Path | None) -> None:
         teacher_version=pair.teacher.version,
         registry=Registry(settings.versions),
         cache=open_cache(process),
-        unshown=_unshown(process, spec),
+        unshown=open_unshown_cache(process, spec, pair.unshown.ttl_seconds),
         open_source=open_source,
         stop=stop,
     )
-
-
-def _unshown(process: Process, spec: "FeatureSpec") -> "UnshownCache | None":
-    from teacher_cache.unshown import UnshownCache
-
-    pair = process.project
-    if pair.unshown.ratio == 0:
-        return None
-    return UnshownCache(process.redis_url, pair.teacher, spec, pair.unshown.ttl_seconds)
 
 
 @student.command

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from features.spec import FeatureSpec
     from stream.events import TeacherRequest
     from teacher_cache.cache import LogitCache
+    from teacher_cache.request_scorer import RequestScorer
+    from teacher_cache.unshown import UnshownCache, UnshownScorer
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -50,7 +52,6 @@ def run(project: Path | None) -> None:
     from teacher_cache.domain_map import DomainMap
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher
-    from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
     process = begin(project)
     stop = process.run_until_stopped()
@@ -59,10 +60,7 @@ def run(project: Path | None) -> None:
     spec = load_spec(pair.repo)
     model = load_teacher(pair.teacher, pair.folder)
     scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
-    unshown = None
-    if pair.unshown.ratio > 0:
-        pairs = UnshownCache(process.redis_url, pair.teacher, spec, pair.unshown.ttl_seconds)
-        unshown = UnshownScorer(UnshownSampler(spec, pair.unshown), scorer, pairs)
+    unshown = _open_unshown(process, spec, scorer, pair.unshown.ttl_seconds)
     with closing(TeacherRequestReader(settings.kafka, pair.topics, settings.instance)) as reader:
         run_batch_scorer(reader, scorer, open_cache(process), pair.teacher, stop, unshown)
 
@@ -81,6 +79,8 @@ def run(project: Path | None) -> None:
 def backfill(project: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Fill the teacher cache for a history. Idempotent; it may run beside 'graft teacher run'.
 
+    With [unshown] it makes unshown pairs too; they wait as long as the logits, teacher.ttl_seconds.
+
     Example: graft teacher backfill --since 30d
     """
     if (since is None) == (events is None):
@@ -98,13 +98,15 @@ def backfill(project: Path | None, since: int | None, events: Path | None, *, dr
     model = load_teacher(pair.teacher, pair.folder)
     scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
     requests = _requests_of_file(process, spec, events) if events else _requests_since(process, since or 0)
+    cache, unshown = open_cache(process), _open_unshown(process, spec, scorer, pair.teacher.ttl_seconds)
     with progress("backfill") as advance:
-        report = fill(requests, scorer, open_cache(process), pair.teacher.batch_rows, progress=advance, dry_run=dry_run)
+        report = fill(requests, scorer, cache, pair.teacher.batch_rows, unshown, progress=advance, dry_run=dry_run)
     verb = "would put" if dry_run else "put"
+    beside = f" and of {report.unshown_pairs:,} unshown ones" if unshown else ""
     line = (
-        f"{verb} the logits of {report.pairs:,} pairs in {report.seconds:.1f} s; {report.defaulted_share:.0%} of the "
-        f"teacher's inputs are defaulted, {report.fallback_share:.1%} of the mapped values fell back; "
-        f"{report.left_out:,} rows were left out"
+        f"{verb} the logits of {report.pairs:,} pairs{beside} in {report.seconds:.1f} s; "
+        f"{report.defaulted_share:.0%} of the teacher's inputs are defaulted, "
+        f"{report.fallback_share:.1%} of the mapped values fell back; {report.left_out:,} rows were left out"
     )
     echo_result([line], report._asdict(), as_json=as_json)
 
@@ -115,6 +117,28 @@ def open_cache(process: Process) -> "LogitCache":
 
     config = process.project.teacher
     return LogitCache(process.redis_url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
+
+
+def open_unshown_cache(process: Process, spec: "FeatureSpec", ttl_seconds: int) -> "UnshownCache | None":
+    """The unshown pairs of the project's teacher: batch scorer, backfill and learner share them; None: there are none.
+
+    `ttl_seconds`: how long those wait that are put through it.
+    """
+    from teacher_cache.unshown import UnshownCache
+
+    pair = process.project
+    if pair.unshown.ratio == 0:
+        return None
+    return UnshownCache(process.redis_url, pair.teacher, spec, ttl_seconds)
+
+
+def _open_unshown(
+    process: Process, spec: "FeatureSpec", scorer: "RequestScorer", ttl_seconds: int
+) -> "UnshownScorer | None":
+    from teacher_cache.unshown import UnshownSampler, UnshownScorer
+
+    cache = open_unshown_cache(process, spec, ttl_seconds)
+    return None if cache is None else UnshownScorer(UnshownSampler(spec, process.project.unshown), scorer, cache)
 
 
 def _requests_since(process: Process, seconds: int) -> "Iterator[TeacherRequest]":

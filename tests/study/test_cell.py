@@ -21,6 +21,7 @@ from student.evaluation import ProgressiveEvaluation
 from student.setup import LearnerSetup
 from student.train import run_training
 from student.versions import Registry
+from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
@@ -65,15 +66,12 @@ def test_study_and_learner_process_predict_the_same_on_the_same_log(
 ) -> None:
     project, teacher = pair.project, StudyTeacher(TeacherChange(), pair.project, pair.spec)
     write_log(tmp_path / "log", pair.log.records)
-    # 1. The process: bootstrap, then the log with logits and pairs from Redis.
+    # 1. The process: bootstrap, then the log with logits and pairs that a backfill has put into Redis.
     cache = LogitCache(redis_url, project.teacher.version, [task.name for task in project.teacher.tasks], 3600)
-    scored = teacher.score_all(requests_of(pair.log))
-    cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms=2**40)
     unshown = UnshownCache(redis_url, project.teacher, pair.spec, 3600)
     pairs = UnshownScorer(UnshownSampler(pair.spec, _UNSHOWN), teacher, unshown)
-    made = pairs.score(requests_of(pair.log))
-    assert made is not None
-    pairs.put(made)
+    requests = requests_of(pair.log)
+    backfill(requests, teacher, cache, len(requests), pairs, progress=lambda _done, _total: None)
     registry, stop = Registry(tmp_path / "versions"), StopSignal()
     run_bootstrap(
         setup=setup,

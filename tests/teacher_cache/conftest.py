@@ -1,6 +1,6 @@
 """A small real teacher and the target features that feed it, by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import Teacher, load_teacher
+from teacher_cache.unshown import UnshownCache
 
 Tensors = dict[str, tuple[int, list[Any]]]
 
@@ -139,6 +140,14 @@ def domain_map(config: TeacherConfig, tmp_path: Path, teacher: Teacher, spec: Fe
 def scorer(teacher: Teacher, domain_map: DomainMap, spec: FeatureSpec) -> RequestScorer:
     """The teacher behind its map."""
     return RequestScorer(teacher, domain_map, spec)
+
+
+@pytest.fixture
+def unshown(redis_url: str, config: TeacherConfig, spec: FeatureSpec) -> Iterator[UnshownCache]:
+    """Pairs by impression that wait for 100 s."""
+    cache = UnshownCache(redis_url, config, spec, 100)
+    yield cache
+    cache.close()
 
 
 @pytest.fixture

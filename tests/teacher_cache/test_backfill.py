@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 
+from graft.embedded import free_port
+from graft.errors import ServiceUnavailableError
 from stream.events import Impression
 from teacher_cache.backfill import backfill, requests_of_impressions
 from teacher_cache.cache import LogitCache
+from teacher_cache.config import UnshownConfig
+from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
 
 @pytest.fixture
@@ -11,6 +15,16 @@ def cache(redis_url):
     cache = LogitCache(redis_url, "t1", ("finish", "rating"), 100)
     yield cache
     cache.close()
+
+
+@pytest.fixture
+def pairing(spec, scorer, unshown):
+    """Makes scorers of unshown pairs that have not seen an item yet."""
+
+    def make(ratio=2.0, cache=unshown):
+        return UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=ratio)), scorer, cache)
+
+    return make
 
 
 def _nothing(_done, _total):
@@ -32,17 +46,11 @@ def test_of_a_pair_that_comes_again_the_last_row_holds_and_counts_once(scorer, c
     assert cache.get([1, 1], [5, 6]).logit_BT[:, 0].tolist() == [21.0, 20.0]
 
 
-def test_progress_counts_rows_up_to_the_total(scorer, cache, request_of):
+def test_progress_counts_rows_whose_total_is_not_known(scorer, cache, request_of):
     calls = []
-    backfill(
-        [request_of(n) for n in range(5)],
-        scorer,
-        cache,
-        2,
-        progress=lambda done, total: calls.append((done, total)),
-        total=5,
-    )
-    assert calls == [(2, 5), (4, 5), (5, 5)]
+    rows = [request_of(n) for n in range(5)]
+    backfill(rows, scorer, cache, 2, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(2, None), (4, None), (5, None)]
 
 
 def test_a_dry_run_reports_the_same_and_puts_nothing(scorer, cache, request_of):
@@ -102,3 +110,71 @@ def test_impressions_become_requests_with_the_features_of_now(scorer, cache, spe
     report = backfill(requests, scorer, cache, 2, progress=_nothing)
     assert report.fallback_share == pytest.approx(1 / 3)
     assert cache.get([1], [3]).logit_BT.tolist() == [[21.0, 4.0]]
+
+
+def test_every_impression_of_a_history_gets_the_pairs_that_the_sampler_chooses(
+    scorer, cache, unshown, pairing, spec, request_of
+):
+    history = [request_of(n, item_id=n % 7) for n in range(60)]  # each of 7 items is shown again and again
+    report = backfill(history, scorer, cache, 8, pairing(), progress=_nothing)
+    chosen = UnshownSampler(spec, UnshownConfig(ratio=2.0)).sample(history)
+    found = unshown.get([request.impression_id for request in history])
+    assert found.features == [pair.features for pair in chosen]
+    assert found.logit_UT.tolist() == [[18 + pair.features[2][0], 4.5] for pair in chosen]
+    assert (report.pairs, report.unshown_pairs) == (7, len(chosen))
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 100])
+def test_a_history_that_is_filled_again_gets_the_same_pairs_however_it_is_cut(
+    scorer, cache, unshown, pairing, request_of, batch_rows
+):
+    history = [request_of(n) for n in range(30)]
+    impressions = [request.impression_id for request in history]
+    backfill(history, scorer, cache, 8, pairing(), progress=_nothing)
+    first = unshown.get(impressions)
+    backfill(history, scorer, cache, batch_rows, pairing(), progress=_nothing)
+    again = unshown.get(impressions)
+    assert again.features == first.features
+    assert again.logit_UT.tobytes() == first.logit_UT.tobytes()
+
+
+def test_whoever_sees_a_backfilled_logit_finds_its_impressions_pairs_too(
+    scorer, redis_url, unshown, pairing, request_of
+):
+    seen = []
+
+    class Watched(LogitCache):
+        def put(self, user_ids, item_ids, logit_BT, scored_at_ms):
+            seen.append(len(unshown.get([f"imp-{item}" for item in item_ids]).features))
+            super().put(user_ids, item_ids, logit_BT, scored_at_ms)
+
+    cache = Watched(redis_url, "t1", ("finish", "rating"), 100)
+    backfill([request_of(n) for n in range(8)], scorer, cache, 4, pairing(ratio=1), progress=_nothing)
+    cache.close()
+    assert seen == [3, 4]  # the very first impression has no other item
+
+
+def test_a_dry_run_counts_the_unshown_pairs_and_puts_none(scorer, cache, unshown, pairing, request_of):
+    history = [request_of(n) for n in range(10)]
+    dry = backfill(history, scorer, cache, 4, pairing(), progress=_nothing, dry_run=True)
+    assert unshown.get([request.impression_id for request in history]).features == []
+    assert dry.unshown_pairs == backfill(history, scorer, cache, 4, pairing(), progress=_nothing).unshown_pairs > 10
+
+
+def test_a_history_without_unshown_pairs_has_none_and_says_so(scorer, cache, unshown, request_of):
+    report = backfill([request_of(n) for n in range(10)], scorer, cache, 4, progress=_nothing)
+    assert report.unshown_pairs == 0
+    assert unshown.get([f"imp-{n}" for n in range(10)]).features == []
+
+
+def test_no_pair_is_made_of_a_row_of_another_feature_spec(scorer, cache, unshown, pairing, request_of):
+    rows = [request_of(1, spec_id="0123456789abcdef"), request_of(2), request_of(3, spec_id="0123456789abcdef")]
+    report = backfill(rows, scorer, cache, 4, pairing(), progress=_nothing)
+    assert (report.pairs, report.left_out, report.unshown_pairs) == (1, 2, 0)
+
+
+def test_without_redis_there_is_no_logit_without_its_pairs(scorer, cache, pairing, config, spec, request_of):
+    away = UnshownCache(f"redis://127.0.0.1:{free_port()}", config, spec, 100)
+    with pytest.raises(ServiceUnavailableError):
+        backfill([request_of(1), request_of(2)], scorer, cache, 4, pairing(cache=away), progress=_nothing)
+    assert np.isnan(cache.get([1, 1], [1, 2]).logit_BT).all()

@@ -13,13 +13,6 @@ from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
 
-@pytest.fixture
-def unshown(redis_url, config, spec):
-    cache = UnshownCache(redis_url, config, spec, 100)
-    yield cache
-    cache.close()
-
-
 def sampler(spec, ratio=2.0, capacity=100):
     return UnshownSampler(spec, UnshownConfig(ratio=ratio, capacity=capacity))
 
