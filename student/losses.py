@@ -45,14 +45,15 @@ def soft_label_loss(config: DistillationConfig, logit_B: Tensor, teacher_logit_B
     """T^2 times the cross-entropy of sigmoid(logit / T) against the soft label at the same temperature T, in nats.
 
     Hinton et al. (2015), section 2: T^2 makes up for gradients that shrink with 1 / T^2. The head's own logit stays at
-    temperature 1; with a high T the loss approaches half the mean squared error of logits, divided by 2 (section 2.1).
+    temperature 1; with a high T and label_scale 1 the gradient is that of an eighth of the squared difference of the
+    logits (section 2.1, for two classes with logits z / 2 and -z / 2).
     """
     soft_B = soft_label(config, teacher_logit_B, config.temperature)
     return config.temperature**2 * head_loss("binary", logit_B / config.temperature, soft_B)
 
 
 def logit_mse(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
-    """Mean squared difference of the logits (Ba & Caruana 2014, equation 1, with the mean for the sum)."""
+    """Mean squared difference of the logits: twice Ba & Caruana 2014, equation 1, which halves it."""
     return head_loss("regression", logit_B, teacher_logit_B)
 
 
@@ -60,9 +61,9 @@ def listwise(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
     """Cross-entropy, in nats, between the teacher's and the head's probabilities, each normalised over the list.
 
     -sum_i q_i / Q * log(p_i / P) with q, p = sigmoid of the logits and Q, P their sums. Calibration-compatible (CLID,
-    Gui et al. 2023; the same form for labels: Bai et al. 2023): p = q is a minimum, unlike with a softmax of logits,
-    whose minimum leaves the odds free. The list is the rows of the step that have a logit: on a low-traffic
-    stream hardly any user comes twice among them.
+    Gui et al. 2023, eq. 15; the same form for labels: Bai et al. 2023, eq. 12): p = q is a minimum. With a softmax of
+    the head's logits for p_i / P it is not: there exp(logit), the odds, become proportional to q. The list is the rows
+    of the step that have a logit: on a low-traffic stream hardly any user comes twice among them.
     """
     present_B = ~torch.isnan(teacher_logit_B)
     teacher_B = torch.where(present_B, torch.sigmoid(teacher_logit_B.nan_to_num()), 0.0)

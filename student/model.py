@@ -97,8 +97,8 @@ class Student:
         """The student adapter of ExFM (Liang et al. 2025): the teacher's value as the target's labels would have it.
 
         A small network in front of the teacher's output, value + MLP(value), in the heads' own units; at first the
-        value itself. It learns from hard labels alone, and the student from its detached output, so that a teacher of
-        another calibration, or of no use, does no harm. A missing value stays missing.
+        value itself (ExFM has MLP(value) alone). It learns from hard labels alone, and the student from its detached
+        output, so that a teacher of another calibration, or of no use, does no harm. A missing value stays missing.
         """
         present_B = ~torch.isnan(teacher_B)
         value_B1 = torch.where(present_B, teacher_B, 0.0).unsqueeze(1)

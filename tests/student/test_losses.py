@@ -90,6 +90,13 @@ def test_a_temperature_softens_head_and_teacher_and_keeps_the_gradients_size() -
     assert float(logit_B.grad) == pytest.approx(-1 / 2)
 
 
+def test_with_a_high_temperature_the_gradient_is_that_of_an_eighth_of_the_squared_difference() -> None:
+    logit_B = tensor([2.0], requires_grad=True)
+    soft_label_loss(config(temperature=100.0), logit_B, tensor([-1.0])).backward()
+    assert logit_B.grad is not None
+    assert float(logit_B.grad) == pytest.approx((2 - -1) / 4, rel=1e-3)
+
+
 def test_the_logit_mse_is_the_mean_squared_difference() -> None:
     assert float(logit_mse(tensor([1.0, 0.0, 9.0]), tensor([3.0, -1.0, NAN]))) == pytest.approx((4 + 1) / 2)
 
