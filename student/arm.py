@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from student.config import DistillationConfig
-from student.distillation import distillation_loss
+from student.distillation import distillation_loss, explained
 from student.losses import distillation_weight
 from student.model import Inputs, Shape, Student
 from student.optimizers import Adam, RowAdagrad
@@ -73,21 +73,39 @@ class Arm:
         row_PC: NDArray[np.int64],
         logit_PT: NDArray[np.float32],
         index_SB: NDArray[np.int64],
-    ) -> None:
+        held_out: int,
+    ) -> dict[str, float]:
         """Learn the teacher alone on P pairs, in a step for each row of `index_SB`, whatever the schedules say.
 
         Then served heads start as their auxiliary heads, and Adam anew: its moments are those of another objective. A
-        ranking loss leaves the level of a list open, so here the soft label takes its place.
+        ranking loss leaves the level of a list open, so here the soft label takes its place. Per teacher task the
+        share of its variance that its head explains in the last `held_out` pairs.
         """
         self.running.start(dense_PD, logit_PT)
         heads = [(config.pointwise(), config.weight) for config in self._distillation]
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         for index_B in index_SB:
             self._step(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads, len(index_B))
+        share = self._explained(dense_PD[-held_out:], row_PC[-held_out:], logit_PT[-held_out:])
         for task, twin in self._setup.twins.items():
             self.student.start_served_head(task, twin)
         self.running.discount(_BOOTSTRAP_WEIGHT)
         self._adam = Adam(self.student.flat, self._setup.student.learning_rate)
+        return share
+
+    def _explained(
+        self, dense_PD: NDArray[np.float32], row_PC: NDArray[np.int64], logit_PT: NDArray[np.float32]
+    ) -> dict[str, float]:
+        inputs = self.running.inputs(dense_PD, row_PC)
+        with torch.no_grad():
+            value_AP = self.student.forward(inputs, self.student.embedding_RE[inputs.row_N]).auxiliary_AB
+        label_units, units = self.running.label_units(), self.running.soft_label_units()
+        share = {}
+        for i, (config, column) in enumerate(zip(self._distillation, self._setup.teacher_columns, strict=True)):
+            task = config.student_task if config.reads_labels else None
+            unit = units[i] if task is None else label_units[self._setup.task_column(task)]
+            share[config.teacher_task] = explained(config, unit, value_AP[i], torch.from_numpy(logit_PT[:, column]))
+        return share
 
     def _step(self, rows: Batch, heads: list[tuple[DistillationConfig, float]], labelled: int) -> None:
         """A step on all rows; served heads see the first `labelled` of them at most."""

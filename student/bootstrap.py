@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from features.spec import FeatureBatch, FeatureSpec
 from graft.errors import InvalidInputError
 from stream.events import EntityId, Impression
 from student.config import BootstrapConfig
-from student.learner import Learner
+from student.learner import LEAST_EXPLAINED, Learner
 from student.manifest import Draft
 from student.setup import LearnerSetup
 from student.versions import Registry
@@ -35,10 +35,11 @@ class ScoredPairs(NamedTuple):
 
 
 class BootstrapReport(NamedTuple):
-    """What was distilled into `version`."""
+    """What was distilled into `version`, and per teacher task the share of its variance that held-out pairs show."""
 
     version: str
     pairs: int
+    explained: dict[str, float]
     steps: int
     seconds: float
 
@@ -82,7 +83,8 @@ def run_bootstrap(
 ) -> BootstrapReport:
     """Publish a first version that has learnt the teacher's logits of `pairs` and no example.
 
-    Its control is untouched. InvalidInputError when the registry has a version: day zero is over.
+    Its control is untouched. InvalidInputError when the registry has a version (day zero is over), and when the student
+    cannot learn this teacher from what it sees.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine
     started = time.monotonic()
@@ -94,7 +96,14 @@ def run_bootstrap(
             )
         learner = Learner(setup)
         scored = score_pairs(pairs, reader, scorer, setup.spec, teacher.batch_rows)
-        learner.bootstrap(*scored, config.steps)
+        explained = learner.bootstrap(*scored, config.steps)
+        if not learner.bootstrapped_pairs:
+            raise InvalidInputError(
+                "the student cannot learn this teacher: of its variance on held-out pairs the student explains "
+                f"{explained_text(explained)}, at least {LEAST_EXPLAINED:.0%} of one task is needed; nothing is "
+                "published. Is teacher.inputs in graft.toml right ('graft check' lists what is defaulted)? Or set more "
+                "bootstrap.steps"
+            )
         draft = Draft(
             examples=0,
             bootstrapped_pairs=learner.bootstrapped_pairs,
@@ -107,7 +116,12 @@ def run_bootstrap(
         )
         version = registry.publish(draft, learner.served_tensors(), learner.tensors(), learner.state()).version
     _log.info("published version %s bootstrapped_pairs=%d steps=%d", version, learner.bootstrapped_pairs, config.steps)
-    return BootstrapReport(version, learner.bootstrapped_pairs, config.steps, time.monotonic() - started)
+    return BootstrapReport(version, learner.bootstrapped_pairs, explained, config.steps, time.monotonic() - started)
+
+
+def explained_text(explained: Mapping[str, float]) -> str:
+    """As ``like 97.1 %, rating 98.2 %``."""
+    return ", ".join(f"{task} {100 * share:.1f} %" for task, share in explained.items())
 
 
 def _impressions(pairs: Iterable[tuple[EntityId, EntityId]]) -> Iterator[Impression]:

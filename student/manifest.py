@@ -6,7 +6,7 @@ from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.config import StudentConfig
 
-FORMAT = 2
+FORMAT = 3
 
 
 class ArmMetrics(BaseModel):

@@ -9,8 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_CLIP = np.float32(2)
+"""Deviations from the mean at which an input is cut off: counts grow on after a version's weights stand still, and a
+student that saw none so large makes wild scores of them (decision 4 has the numbers)."""
+
 _CONSTANT = 1e-6
 """A deviation below this share of the mean is rounding: the column has not varied yet."""
+
+
+def normalised(
+    value_BD: NDArray[np.float32], mean_D: NDArray[np.float32], std_D: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Values in deviations from the mean, in [-2, 2], as learner and scorer give them to the student."""
+    own_BD: NDArray[np.float32] = ((value_BD - mean_D) / std_D).clip(-_CLIP, _CLIP)
+    return own_BD
 
 
 class RunningMoments:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from features.spec import FeatureBatch
 from student.hashing import embedding_rows
 from student.manifest import Manifest
+from student.normalizer import normalised
 from student.versions import MODEL_FILE, VersionError
 
 Scores = dict[str, NDArray[np.float32]]
@@ -85,7 +86,7 @@ class NumpyStudent:
 
     def _outputs(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """The heads' T x B outputs: logits and values."""
-        inputs = np.concatenate([(batch.dense_BD - self._mean_D) / self._std_D, self._embedded(batch)], axis=1)
+        inputs = np.concatenate([normalised(batch.dense_BD, self._mean_D, self._std_D), self._embedded(batch)], axis=1)
         hidden = inputs
         for weight, bias in self._cross:  # DCN-v2 (Wang et al. 2021), eq. 1
             hidden = inputs * (hidden @ weight + bias) + hidden

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from student.config import DistillationConfig
 from student.losses import soft_label
 from student.model import Inputs
-from student.normalizer import RunningMoments
+from student.normalizer import RunningMoments, normalised
 from student.replay_buffer import Batch
 from student.setup import LearnerSetup
 from student.units import Unit, units
@@ -56,7 +56,7 @@ class RunningStatistics:
     def inputs(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> Inputs:
         """B rows for the arm's student."""
         row_N, index = np.unique(row_BC, return_inverse=True)
-        normalised_BD = (dense_BD - self.normalizer.mean) / self.normalizer.std
+        normalised_BD = normalised(dense_BD, self.normalizer.mean, self.normalizer.std)
         index_BC = torch.from_numpy(index.reshape(row_BC.shape))
         return Inputs(torch.from_numpy(normalised_BD), torch.from_numpy(row_N), index_BC)
 

@@ -29,7 +29,7 @@ def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> No
     """
     from features.reader import OnlineReader
     from features.spec_file import load_spec
-    from student.bootstrap import run_bootstrap, sample_pairs
+    from student.bootstrap import explained_text, run_bootstrap, sample_pairs
     from student.setup import LearnerSetup
     from student.versions import Registry
     from teacher_cache.domain_map import DomainMap
@@ -50,11 +50,12 @@ def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> No
         reader=OnlineReader(spec, process.redis_url),
         scorer=RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec),
     )
-    line = (
+    published = (
         f"published {report.version}: {report.pairs:,} pairs of {len(users):,} users and {len(items):,} items, "
         f"{report.steps:,} steps, {report.seconds:.1f} s"
     )
-    echo_result([line], {**report._asdict(), "users": len(users), "items": len(items)}, as_json=as_json)
+    learnt = f"the student explains of the teacher's variance on held-out pairs: {explained_text(report.explained)}"
+    echo_result([published, learnt], {**report._asdict(), "users": len(users), "items": len(items)}, as_json=as_json)
 
 
 def _ids(process: Process, events: Path | None) -> tuple[list[int | str], list[int | str]]:

@@ -48,6 +48,25 @@ def test_served_heads_start_as_the_teacher_sees_rows_it_never_scored(toy: Any) -
     assert score_BK[:, 2].mean() == pytest.approx(teacher_BT[:, 2].mean(), abs=0.2)
 
 
+def test_held_out_pairs_show_how_much_of_the_teacher_the_student_has_learnt(toy: Any) -> None:
+    learner, batch = Learner(toy.setup()), features(toy)
+    logit_PT = teacher_logits(batch)
+    unseen = slice(-PAIRS // 10, None)
+    shown = logit_PT.copy()
+    shown[unseen, 1] = logit_PT[unseen, 1][::-1]  # what it reports is of rows that it does not learn
+    assert learner.bootstrap(batch, logit_PT, 300)["like"] > 0.9
+    assert Learner(toy.setup()).bootstrap(batch, shown, 300)["like"] < 0.5
+
+
+def test_a_teacher_whose_logits_belong_to_other_pairs_teaches_nothing(toy: Any, equal: Any) -> None:
+    learner, batch = Learner(toy.setup()), features(toy, count=2_000)
+    logit_PT = np.random.default_rng(7).permutation(teacher_logits(batch))
+    explained = learner.bootstrap(batch, logit_PT, 300)
+    assert max(explained.values()) < 0.01
+    assert learner.bootstrapped_pairs == 0
+    equal(learner.tensors(), Learner(toy.setup()).tensors())
+
+
 def test_a_task_without_a_twin_starts_neutral(toy: Any) -> None:
     assert not bootstrapped(toy).score(features(toy))[:, 1].any()
 
@@ -115,6 +134,12 @@ def test_a_bootstrap_after_the_first_example_is_refused(toy: Any) -> None:
         learner.bootstrap(features(toy), teacher_logits(features(toy)), 1)
 
 
+def test_a_bootstrap_on_too_few_pairs_to_hold_some_out_is_refused(toy: Any) -> None:
+    batch = features(toy, count=19)
+    with pytest.raises(InvalidInputError, match=r"20 pairs with teacher logits .* 19 pairs with logits"):
+        Learner(toy.setup()).bootstrap(batch, teacher_logits(batch), 1)
+
+
 def test_pairs_are_distinct_and_repeatable() -> None:
     pairs = sample_pairs([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
     assert len(set(pairs)) == 8
@@ -144,8 +169,18 @@ class Scorer:
 
     def score(self, requests: Sequence[Any]) -> ScoredRows:
         kept = [request for request in requests if request.item_id != "i3"]
-        logits = [[0.0, 4 * float(request.features[4]) - 2, 3.5] for request in kept]
+        logits = [[0.0, self.like(float(request.features[4])), 3.5] for request in kept]
         return ScoredRows(kept, np.array(logits, np.float32), 0.0)
+
+    def like(self, mean: float) -> float:
+        return 4 * mean - 2
+
+
+class ConstantScorer(Scorer):
+    """A teacher all of whose inputs fall back to their defaults."""
+
+    def like(self, _mean: float) -> float:
+        return -1.0
 
 
 @pytest.fixture
@@ -157,7 +192,9 @@ def teacher() -> TeacherConfig:
     )
 
 
-def publish(toy: Any, registry: Registry, teacher: TeacherConfig, steps: int = 200) -> Any:
+def publish(
+    toy: Any, registry: Registry, teacher: TeacherConfig, steps: int = 200, scorer: Scorer | None = None
+) -> Any:
     pairs = sample_pairs(list(range(20)), [f"i{n}" for n in range(30)], 300, 7)
     return run_bootstrap(
         setup=toy.setup(),
@@ -166,7 +203,7 @@ def publish(toy: Any, registry: Registry, teacher: TeacherConfig, steps: int = 2
         registry=registry,
         pairs=pairs,
         reader=Store(),
-        scorer=Scorer(),  # type: ignore[arg-type]
+        scorer=scorer or Scorer(),  # type: ignore[arg-type]
     )
 
 
@@ -177,6 +214,7 @@ def test_the_first_version_serves_the_teachers_order_and_says_where_it_is_from(
     report = publish(toy, registry, teacher)
     manifest, tensors = registry.load_model("v000001")
     assert report.version == registry.champion() == "v000001"
+    assert report.explained["like"] > 0.9
     assert (manifest.examples, manifest.offsets, manifest.teacher_version) == (0, {}, "t1")
     assert 280 < manifest.bootstrapped_pairs == report.pairs < 300
     columns = Store().read([1] * 30, [f"i{n}" for n in range(30)], [{}] * 30)
@@ -185,7 +223,13 @@ def test_the_first_version_serves_the_teachers_order_and_says_where_it_is_from(
     assert scores["rating"].mean() == pytest.approx(3.5, abs=0.2)
 
 
+def test_a_teacher_that_cannot_be_learnt_publishes_nothing(toy: Any, teacher: TeacherConfig, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"explains finish 0\.0 %, .* at least 1% of one .*'graft check'"):
+        publish(toy, Registry(tmp_path), teacher, scorer=ConstantScorer())
+    assert Registry(tmp_path).latest() is None
+
+
 def test_day_zero_comes_once(toy: Any, teacher: TeacherConfig, tmp_path: Path) -> None:
-    publish(toy, Registry(tmp_path), teacher, steps=1)
+    publish(toy, Registry(tmp_path), teacher)
     with pytest.raises(InvalidInputError, match="has versions up to v000001: a bootstrap is for an empty registry"):
         publish(toy, Registry(tmp_path), teacher, steps=1)

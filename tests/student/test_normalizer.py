@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student.normalizer import RunningMoments
+from student.normalizer import RunningMoments, normalised
 
 
 @given(
@@ -53,6 +53,12 @@ def test_the_state_continues() -> None:
         moments.update(np.array([[9]], np.float32))
     assert first.mean.tobytes() == second.mean.tobytes()
     assert first.std.tobytes() == second.std.tobytes()
+
+
+def test_inputs_are_deviations_from_the_mean_of_which_no_more_than_two_count() -> None:
+    mean, std = np.array([10, 0], np.float32), np.array([4, 1], np.float32)
+    rows = np.array([[10, -1.5], [16, 7], [1e38, -1e38]], np.float32)
+    assert normalised(rows, mean, std).tolist() == [[0, -1.5], [1.5, 2], [2, -2]]
 
 
 def test_discounted_values_keep_their_mean_and_yield_to_later_ones() -> None:

@@ -71,7 +71,7 @@ def torch_scores(of: Manifest, weights: dict[str, np.ndarray], rows: FeatureBatc
     w = {name: torch.from_numpy(tensor) for name, tensor in weights.items()}
     last = of.student.table_rows - 1
     row = torch.tensor([[0 if h == 0 else 1 + h % last for h in line] for line in rows.categorical_BC.tolist()])
-    dense = (torch.from_numpy(rows.dense_BD) - w["normalizer.mean"]) / w["normalizer.std"]
+    dense = ((torch.from_numpy(rows.dense_BD) - w["normalizer.mean"]) / w["normalizer.std"]).clamp(-2, 2)
     inputs = hidden = torch.cat([dense, functional.embedding(row, w["embedding.weight"]).flatten(1)], 1)
     for i in range(of.student.cross_layers):
         hidden = inputs * functional.linear(hidden, w[f"trunk.cross.{i}.weight"], w[f"trunk.cross.{i}.bias"]) + hidden

@@ -196,9 +196,10 @@ def test_a_reply_has_every_served_task_parallel_to_the_items(endpoint: Endpoint)
 
 def test_features_of_user_and_context_reach_the_scores(registry: Registry, redis_url: str) -> None:
     age_plus_hour = {
+        "normalizer.std": [32, 32],
         "trunk.0.weight": [[1, 1, 0, 0], *[[0] * 4] * 3],
         "tower.rating.weight": [[1, 0, 0, 0], [0] * 4],
-        "head.rating.weight": [[1, 0]],
+        "head.rating.weight": [[32, 0]],
         "head.rating.bias": [0],
     }
     publish(registry, weights=age_plus_hour)
@@ -214,7 +215,7 @@ def test_features_of_user_and_context_reach_the_scores(registry: Registry, redis
 
 
 def test_a_score_that_is_no_number_is_null(registry: Registry, redis_url: str) -> None:
-    publish(registry, weights={"normalizer.mean": [7, 0], "normalizer.std": [1e-30, 1]})
+    publish(registry, weights={"normalizer.mean": [7, 0], "trunk.0.weight": [[3e38, 0, 0, 0], *[[0] * 4] * 3]})
     store_age(redis_url, 1, 1e30)
     with serving(registry, redis_url) as endpoint:
         endpoint.wait_for("v000001")
