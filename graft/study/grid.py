@@ -158,7 +158,7 @@ def load_grid(name: str) -> Grid:
         text = path.read_text("utf-8") if path.suffix == ".toml" else shipped.read_text("utf-8")
         return Grid.model_validate(tomllib.loads(text))
     except FileNotFoundError:
-        raise ConfigurationError([f"--grid: no such file or grid, got {name!r}; graft has headline and full"]) from None
+        raise ConfigurationError([f"--grid: no such file or grid, got {name!r}; graft has headline, full, whole and simulated"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"{name}: not valid TOML: {error}"]) from None
     except ValidationError as error:

@@ -38,7 +38,7 @@ seeds = 1
 """
 
 
-@pytest.mark.parametrize("name", ["headline", "full", "simulated"])
+@pytest.mark.parametrize("name", ["headline", "full", "whole", "simulated"])
 def test_the_shipped_grids_are_valid(name: str) -> None:
     assert load_grid(name).variants
 
