@@ -26,7 +26,13 @@ _NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing
 
 @click.command
 @click.argument("log", metavar="LOG", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--grid", "grid_name", default="headline", show_default=True, help="A TOML file, or: headline, full, whole, simulated.")
+@click.option(
+    "--grid",
+    "grid_name",
+    default="headline",
+    show_default=True,
+    help="A TOML file, or headline, full, whole, simulated.",
+)
 @click.option("--seeds", type=click.IntRange(1), help="Seeds of every variant; overrides the grid's.")
 @click.option("--events", type=click.IntRange(100), help="Only the first N examples; overrides the grid's.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("study"), show_default=True)

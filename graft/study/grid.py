@@ -15,6 +15,9 @@ from graft.errors import ConfigurationError
 from graft.faults import faults_of
 from graft.project import Project
 
+SHIPPED = ("headline", "full", "whole", "simulated")
+"""The grids that come with graft."""
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -158,7 +161,9 @@ def load_grid(name: str) -> Grid:
         text = path.read_text("utf-8") if path.suffix == ".toml" else shipped.read_text("utf-8")
         return Grid.model_validate(tomllib.loads(text))
     except FileNotFoundError:
-        raise ConfigurationError([f"--grid: no such file or grid, got {name!r}; graft has headline, full, whole and simulated"]) from None
+        raise ConfigurationError(
+            [f"--grid: no such file or grid, got {name!r}; graft has {', '.join(SHIPPED)}"]
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"{name}: not valid TOML: {error}"]) from None
     except ValidationError as error:

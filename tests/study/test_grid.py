@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from graft.cli import cli
 from graft.errors import ConfigurationError
-from graft.study.grid import Grid, TeacherChange, Variant, cells_of, load_grid
+from graft.study.grid import SHIPPED, Grid, TeacherChange, Variant, cells_of, load_grid
 from tests.study.conftest import Pair
 
 _GRID = """
@@ -38,7 +38,7 @@ seeds = 1
 """
 
 
-@pytest.mark.parametrize("name", ["headline", "full", "whole", "simulated"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_grids_are_valid(name: str) -> None:
     assert load_grid(name).variants
 
@@ -72,7 +72,7 @@ def test_a_value_that_does_not_fit_is_named_with_its_variant(pair: Pair) -> None
 
 
 def test_a_grid_that_is_nowhere_says_which_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="headline and full"):
+    with pytest.raises(ConfigurationError, match="headline, full, whole, simulated"):
         load_grid("nothing")
 
 
