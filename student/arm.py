@@ -15,8 +15,9 @@ from torch import Tensor
 
 from student.config import DistillationConfig
 from student.distillation import distillation_loss, explained
+from student.exchange import ALONE, Exchange
 from student.losses import distillation_weight
-from student.model import Inputs, Shape, Student
+from student.model import CPU, Inputs, Outputs, Shape, Student
 from student.optimizers import Adam, RowAdagrad
 from student.replay_buffer import Batch, concatenate
 from student.running import RunningStatistics
@@ -37,14 +38,26 @@ class _Targets(NamedTuple):
 
 
 class Arm:
-    """Learns step by step from what `distillation` says beside the labels; empty for a control."""
+    """Learns step by step from what `distillation` says beside the labels; empty for a control.
 
-    def __init__(self, setup: LearnerSetup, distillation: tuple[DistillationConfig, ...]) -> None:
+    Weights and optimizers are on `device`. With an `exchange` of several ranks every step is taken by all of them
+    together, on the same rows: each computes its own part, and all take the step of the whole.
+    """
+
+    def __init__(
+        self,
+        setup: LearnerSetup,
+        distillation: tuple[DistillationConfig, ...],
+        exchange: Exchange = ALONE,
+        device: torch.device = CPU,
+    ) -> None:
         self.running = RunningStatistics(setup, distillation)
         dense, categorical = len(setup.spec.dense_names), len(setup.spec.categorical)
-        self.student = Student(Shape(setup.student, setup.tasks, distillation, dense, categorical))
+        self.student = Student(Shape(setup.student, setup.tasks, distillation, dense, categorical), device)
         self._setup = setup
         self._distillation = distillation
+        self._exchange = exchange
+        self._device = device
         self._adam = Adam(self.student.flat, setup.student.learning_rate)
         self._adagrad = RowAdagrad(self.student.embedding_RE, setup.student.embedding_learning_rate)
 
@@ -53,7 +66,7 @@ class Arm:
         units = self.running.label_units()
         scale_K = np.array([unit.scale for unit in units], np.float32)
         offset_K = np.array([unit.offset for unit in units], np.float32)
-        value_BK: NDArray[np.float32] = self.student.score(self.running.inputs(dense_BD, row_BC)).numpy()
+        value_BK: NDArray[np.float32] = self.student.score(self._inputs(dense_BD, row_BC)).cpu().numpy()
         return value_BK * scale_K + offset_K
 
     def step(self, rows: Batch, unshown: Batch | None, examples: int) -> None:
@@ -96,41 +109,54 @@ class Arm:
     def _explained(
         self, dense_PD: NDArray[np.float32], row_PC: NDArray[np.int64], logit_PT: NDArray[np.float32]
     ) -> dict[str, float]:
-        inputs = self.running.inputs(dense_PD, row_PC)
+        inputs = self._inputs(dense_PD, row_PC)
         with torch.no_grad():
-            value_AP = self.student.forward(inputs, self.student.embedding_RE[inputs.row_N]).auxiliary_AB
+            outputs = self.student.forward(inputs, self.student.embedding_RE[inputs.row_N])
         label_units, units = self.running.label_units(), self.running.soft_label_units()
         share = {}
         for i, (config, column) in enumerate(zip(self._distillation, self._setup.teacher_columns, strict=True)):
             task = config.student_task if config.reads_labels else None
             unit = units[i] if task is None else label_units[self._setup.task_column(task)]
-            share[config.teacher_task] = explained(config, unit, value_AP[i], torch.from_numpy(logit_PT[:, column]))
+            value_P, logit_P = outputs.auxiliary_AB[i].cpu(), torch.from_numpy(logit_PT[:, column])
+            share[config.teacher_task] = explained(config, unit, value_P, logit_P)
         return share
 
     def _step(self, rows: Batch, heads: list[tuple[DistillationConfig, float]], labelled: int) -> None:
         """A step on all rows; served heads see the first `labelled` of them at most."""
-        inputs = self.running.inputs(rows.dense_BD, rows.row_BC)
+        inputs = self._inputs(rows.dense_BD, rows.row_BC)
         touched_NE = self.student.embedding_RE[inputs.row_N].requires_grad_()
         loss = torch.stack(list(self._losses(inputs, touched_NE, self._targets(rows, labelled), heads))).sum()
         leaves = [touched_NE, *self.student.dense.values()]
         table_NE, *dense = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
-            self._adam.step(torch.cat([gradient.flatten() for gradient in dense]))
+            gradient_N = torch.cat([gradient.flatten() for gradient in dense])
+            gradient_N, table_NE = self._exchange.sum(gradient_N, table_NE)
+            self._adam.step(gradient_N)
             self._adagrad.step(inputs.row_N, table_NE)
+
+    def _inputs(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> Inputs:
+        return self.running.inputs(dense_BD, row_BC).to(self._device)
+
+    def _outputs(self, inputs: Inputs, touched_NE: Tensor) -> Outputs:
+        """Of all rows; the gradient flows into this rank's own. Every rank has all touched embeddings."""
+        own = Inputs(self._exchange.own(inputs.dense_BD), inputs.row_N, self._exchange.own(inputs.index_BC))
+        served_Kb, auxiliary_Ab = self.student.forward(own, touched_NE)
+        value_B = self._exchange.whole([*served_Kb, *auxiliary_Ab], len(inputs.dense_BD))
+        return Outputs(value_B[: len(served_Kb)], value_B[len(served_Kb) :])
 
     def _targets(self, rows: Batch, labelled: int) -> _Targets:
         logit_AB = []
         for config, column in zip(self._distillation, self._setup.teacher_columns, strict=False):
-            logit_B = torch.from_numpy(rows.logit_BT[:, column])
+            logit_B = torch.from_numpy(rows.logit_BT[:, column]).to(self._device)
             served = config.loss == "direct"
             logit_AB.append(torch.cat([logit_B[:labelled], logit_B[labelled:] * nan]) if served else logit_B)
-        label_KB = torch.from_numpy(rows.label_BK).unbind(1)
+        label_KB = torch.from_numpy(rows.label_BK).to(self._device).unbind(1)
         return _Targets(label_KB, self.running.label_units(), logit_AB, self.running.soft_label_units())
 
     def _losses(
         self, inputs: Inputs, touched_NE: Tensor, targets: _Targets, heads: list[tuple[DistillationConfig, float]]
     ) -> Iterator[Tensor]:
-        outputs = self.student.forward(inputs, touched_NE)
+        outputs = self._outputs(inputs, touched_NE)
         for value_B, label_B, unit in zip(outputs.served_KB, targets.label_KB, targets.label_units, strict=True):
             yield unit.loss(value_B, label_B)
         for i, (config, weight) in enumerate(heads):
@@ -146,7 +172,8 @@ class Arm:
             task = self._setup.task_column(config.student_task)
             label_unit = targets.label_units[task]
             if config.adapter:
-                adapted_B = self.student.adapt(config, unit.own(teacher_B))
+                adapted_b = self.student.adapt(config, self._exchange.own(unit.own(teacher_B)))
+                (adapted_B,) = self._exchange.whole([adapted_b], len(teacher_B))
                 yield label_unit.loss(adapted_B, targets.label_KB[task].where(~teacher_B.isnan(), nan))
                 teacher_B = label_unit.natural(adapted_B.detach())
             unit = label_unit

@@ -16,9 +16,10 @@ from graft.errors import InvalidInputError
 from stream.events import Example
 from student.arm import Arm
 from student.evaluation import ProgressiveEvaluation
+from student.exchange import ALONE, Exchange
 from student.hashing import embedding_rows
 from student.item_mean import ItemMean
-from student.model import EMBEDDING
+from student.model import CPU, EMBEDDING
 from student.replay_buffer import Batch, Reservoir, concatenate
 from student.setup import LearnerSetup
 from teacher_cache.unshown import UnshownPairs
@@ -39,15 +40,20 @@ class Learner:
 
     Both start with the same shared weights; the control has no auxiliary heads. Served heads learn hard labels only,
     unless the loss of a distilled task is "direct".
+
+    With an `exchange` of several ranks each holds the whole state and learns the same examples; a rank computes the
+    predictions and gradients of its own part of the rows. Weights and steps are on `device`.
     """
 
-    def __init__(self, setup: LearnerSetup) -> None:
+    def __init__(self, setup: LearnerSetup, exchange: Exchange = ALONE, device: torch.device = CPU) -> None:
         self.setup = setup
+        self._exchange = exchange
+        self._device = device
         self.examples = 0
         self.evaluation = ProgressiveEvaluation(setup.tasks)
         self.bootstrapped_pairs = 0
-        self._student = Arm(setup, setup.distillation)
-        self._control = Arm(setup, ())
+        self._student = Arm(setup, setup.distillation, exchange, device)
+        self._control = Arm(setup, (), exchange, device)
         self._item_mean = ItemMean(setup.tasks)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
@@ -97,7 +103,7 @@ class Learner:
         rows = student.micro_batch * (1 + student.replay_batches)
         index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
         row_PC = embedding_rows(features.categorical_BC, student.table_rows)
-        arm = Arm(self.setup, self.setup.distillation)
+        arm = Arm(self.setup, self.setup.distillation, self._exchange, self._device)
         explained = arm.bootstrap(features.dense_BD, row_PC, logit_PT.astype(np.float32), index_SB, held_out)
         if max(explained.values()) >= LEAST_EXPLAINED:
             self._student = arm
@@ -111,7 +117,7 @@ class Learner:
 
     def served_tensors(self) -> Tensors:
         """model.safetensors: the student's served part. A head's unit is folded into its weight and bias."""
-        tensors = {name: tensor.numpy() for name, tensor in self._student.student.tensors().items()}
+        tensors = {name: _array(tensor) for name, tensor in self._student.student.tensors().items()}
         normalizer = self._student.running.normalizer
         served: Tensors = {"normalizer.mean": normalizer.mean, "normalizer.std": normalizer.std}
         served |= {name: tensors[name] for name in tensors if name == EMBEDDING or name.startswith("trunk.")}
@@ -125,7 +131,7 @@ class Learner:
         return served
 
     def tensors(self) -> Tensors:
-        """Every tensor that the learner continues from, not copied."""
+        """Every tensor that the learner continues from; not copied, unless it is on a GPU."""
         return {f"{part}/{name}": _array(t) for part, owner in self._parts() for name, t in owner.tensors().items()}
 
     def state(self) -> dict[str, Any]:
@@ -177,8 +183,10 @@ class Learner:
         for k, column in enumerate(self.setup.reference_columns):
             if column is not None:
                 teacher_BK[:, k] = batch.logit_BT[:, column]
-        arms = [arm.score(batch.dense_BD, batch.row_BC) for arm in (self._student, self._control)]
-        return np.stack([*arms, teacher_BK, self._item_mean.score(item_ids)], axis=2)
+        own = self._exchange.own(batch.dense_BD), self._exchange.own(batch.row_BC)
+        arms = [torch.from_numpy(arm.score(*own)) for arm in (self._student, self._control)]
+        value_ABK = [value_BK.numpy() for value_BK in self._exchange.whole(arms, len(batch))]
+        return np.stack([*value_ABK, teacher_BK, self._item_mean.score(item_ids)], axis=2)
 
     def _unlabelled(self, pairs: UnshownPairs | None) -> Batch | None:
         if pairs is None or not pairs.features:
@@ -213,5 +221,5 @@ def _passes(count: int, steps: int, rows: int, seed: int) -> NDArray[np.int64]:
 
 
 def _array(tensor: Any) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.numpy() if isinstance(tensor, torch.Tensor) else tensor
+    array: NDArray[Any] = tensor.cpu().numpy() if isinstance(tensor, torch.Tensor) else tensor
     return array

@@ -17,6 +17,7 @@ from stream.tasks import TaskSpec
 from student.config import DistillationConfig, StudentConfig
 from student.losses import scale_gradient
 
+CPU = torch.device("cpu")
 EMBEDDING = "embedding.weight"
 _SMALL_DEVIATION = 0.05
 _ADAPTER_WIDTH = 8
@@ -39,6 +40,10 @@ class Inputs(NamedTuple):
     row_N: Tensor
     index_BC: Tensor
 
+    def to(self, device: torch.device) -> "Inputs":
+        """The same on `device`."""
+        return Inputs(*(tensor.to(device) for tensor in self))
+
 
 class Outputs(NamedTuple):
     """Of every served head in the order of the tasks; and of the head that learns each distilled teacher task.
@@ -53,16 +58,15 @@ class Outputs(NamedTuple):
 class Student:
     """Weights by name, and the function they make. The dense ones are views of one flat vector, `flat`.
 
-    Weights that two students of one seed both have start equal, whatever else either has.
+    Weights that two students of one seed both have start equal, whatever else either has. They stay on `device`.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, device: torch.device = CPU) -> None:
         self.shape = shape
         values = {name: _initial(name, size, shape.config.seed) for name, size in _sizes(shape).items()}
-        self.embedding_RE = _initial(
-            EMBEDDING, (shape.config.table_rows, shape.config.embedding_dim), shape.config.seed
-        )
-        self.flat = torch.cat([value.flatten() for value in values.values()])
+        table = shape.config.table_rows, shape.config.embedding_dim
+        self.embedding_RE = _initial(EMBEDDING, table, shape.config.seed).to(device)
+        self.flat = torch.cat([value.flatten() for value in values.values()]).to(device)
         parts = torch.split(self.flat, [value.numel() for value in values.values()])
         self.dense = {
             name: part.view(value.shape).requires_grad_()

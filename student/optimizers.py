@@ -20,7 +20,7 @@ class Adam:
         self._learning_rate = learning_rate
         self._first_N = torch.zeros_like(weight_N)
         self._second_N = torch.zeros_like(weight_N)
-        self._steps = torch.zeros(1, dtype=torch.int64)
+        self._steps = torch.zeros(1, dtype=torch.int64)  # on the CPU, which reads it
 
     def step(self, gradient_N: Tensor) -> None:
         """Move the weights one step down `gradient_N`."""
@@ -48,7 +48,7 @@ class RowAdagrad:
     def __init__(self, weight_RE: Tensor, learning_rate: float) -> None:
         self._weight_RE = weight_RE
         self._learning_rate = learning_rate
-        self._squares_R = torch.zeros(len(weight_RE))
+        self._squares_R = torch.zeros(len(weight_RE), device=weight_RE.device)
 
     def step(self, row_N: Tensor, gradient_NE: Tensor) -> None:
         """Move the rows `row_N` (distinct); no other row changes."""
