@@ -15,6 +15,7 @@ from stream.config import Topics
 from stream.example_file import ExampleFile, list_files, read
 from stream.examples import ExampleReader, ExampleRecord
 from stream.merge import Merge
+from stream.ranks import ONE_RANK, Ranks
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +107,9 @@ class LoggedPartition(Iterator[list[ExampleRecord]]):
         return records
 
 
-def log_then_topic(log: ExampleLog, bootstrap: str, topics: Topics, offsets: Mapping[int, int]) -> ExampleReader:
+def log_then_topic(
+    log: ExampleLog, bootstrap: str, topics: Topics, offsets: Mapping[int, int], ranks: Ranks = ONE_RANK
+) -> ExampleReader:
     """The examples from `offsets` on: from the log as far as it goes now, then from the topic; each exactly once.
 
     Their order is that of an ExampleReader that reads them all from the topic. DataLossError when the topic does not
@@ -115,7 +118,7 @@ def log_then_topic(log: ExampleLog, bootstrap: str, topics: Topics, offsets: Map
     history = log.partitions(offsets)
     ends = {number: partition.end for number, partition in history.items()}
     try:
-        return ExampleReader(bootstrap, topics, {**offsets, **ends}, history)
+        return ExampleReader(bootstrap, topics, {**offsets, **ends}, history, ranks)
     except DataLossError as error:
         raise DataLossError(
             f"{log.folder} is learnt up to its end, offset {ends}, but the topic does not go on there: {error}; "

@@ -1,7 +1,8 @@
 """The learner's input: every committed example from given offsets on, in one order for all partitions."""
 
 import logging
-from collections.abc import Mapping
+import struct
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from kafka import TopicPartition
@@ -14,6 +15,7 @@ from stream.config import Topics
 from stream.events import Example
 from stream.groups import LEARNER_GROUP, group_id
 from stream.merge import Merge
+from stream.ranks import ONE_RANK, Ranks
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ class ExampleReader:
     It is no member of a group: the offsets are the caller's, who keeps them with what it learnt. Partitions are merged
     by event time, which gives one order for one log; while the log still grows, the order of several partitions may
     depend on what has arrived. DataLossError when an offset is not on the broker any more.
+
+    With several `ranks` each fetches and decodes the partitions whose number modulo `ranks` is its own, then all merge
+    the records of all: every rank gets every example, in the order of one process. They poll together.
     """
 
     def __init__(
@@ -66,8 +71,10 @@ class ExampleReader:
         topics: Topics,
         offsets: Mapping[int, int],
         history: Mapping[int, History] | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         self._bootstrap = bootstrap
+        self._ranks = ranks
         self._topic = topics.examples
         self._consumer = connection.consumer(bootstrap, group_id=group_id(topics, LEARNER_GROUP))
         try:
@@ -76,33 +83,30 @@ class ExampleReader:
         except BaseException:
             self.close()
             raise
-        self._partitions = list(self._started)
-        self._merge: Merge[TopicPartition, ExampleRecord] = Merge(self._partitions)
-        self._history = {TopicPartition(self._topic, p): records for p, records in (history or {}).items()}
+        self._partitions = [at.partition for at in self._started]
+        self._merge: Merge[int, ExampleRecord] = Merge(self._partitions)
+        places = {TopicPartition(self._topic, p): records for p, records in (history or {}).items()}
+        self._history = {at: records for at, records in places.items() if self._is_own(at)}
         self._consumer.pause(*self._history)
+        self._next = {at: offset for at, offset in self._started.items() if not self._is_own(at)}
+        self._busy = False
         self._lag = 0
 
     def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
         """The next examples in their order; none when nothing came within `timeout_seconds`, or Kafka is away."""
-        self._recall()
-        try:
-            batches = self._consumer.poll(timeout_ms=0 if self._history else timeout_seconds * 1000)
-        except OffsetOutOfRangeError as error:
-            raise self._gone(error.args[0]) from error
-        for at, records in batches.items():
-            for record in records:
-                self._add(at, ExampleRecord(at.partition, record.offset, Example.model_validate_json(record.value)))
+        for record in self._gathered(self._read(timeout_seconds)):
+            self._merge.add(record.partition, record.example.event_time_ms, record)
         return list(self._merge.take(self._caught_up()))
 
     def lag(self) -> int:
         """Offsets between what was returned and the end of the topic; the last known number while Kafka is away."""
         try:
-            ends = self._consumer.end_offsets(self._partitions)
+            ends = self._consumer.end_offsets(list(self._started))
         except RetriableError:
             return self._lag
-        ahead = sum(max(0, end - self._consumer.position(at)) for at, end in ends.items())
+        ahead = sum(max(0, end - self._position(at)) for at, end in ends.items())
         ahead += sum(records.left for records in self._history.values())
-        self._lag = ahead + sum(self._merge.buffered(at) for at in self._partitions)
+        self._lag = ahead + sum(map(self._merge.buffered, self._partitions))
         return self._lag
 
     def commit(self, offsets: Mapping[int, int]) -> None:
@@ -121,19 +125,45 @@ class ExampleReader:
         """Let go of the connections."""
         self._consumer.close(autocommit=False, timeout_ms=2_000)
 
-    def _add(self, at: TopicPartition, record: ExampleRecord) -> None:
-        self._merge.add(at, record.example.event_time_ms, record)
+    def _read(self, timeout_seconds: float) -> list[ExampleRecord]:
+        """What comes next in this rank's partitions."""
+        own = list(self._recalled())
+        if not self._consumer.assignment():
+            return own
+        try:
+            batches = self._consumer.poll(timeout_ms=0 if self._history or self._busy else timeout_seconds * 1000)
+        except OffsetOutOfRangeError as error:
+            raise self._gone(error.args[0]) from error
+        for at, records in batches.items():
+            own += [ExampleRecord(at.partition, r.offset, Example.model_validate_json(r.value)) for r in records]
+        return own
 
-    def _recall(self) -> None:
-        """Give the merge more of each history that it has used up; one that ends makes place for the topic."""
+    def _recalled(self) -> Iterator[ExampleRecord]:
+        """More of each history that the merge has used up; one that ends makes place for the topic."""
         for at, records in list(self._history.items()):
-            if self._merge.buffered(at):
+            if self._merge.buffered(at.partition):
                 continue
             if not (recalled := next(records, [])):
                 del self._history[at]
                 self._consumer.resume(at)
-            for record in recalled:
-                self._add(at, record)
+            yield from recalled
+
+    def _gathered(self, own: list[ExampleRecord]) -> Iterable[ExampleRecord]:
+        """The records of all ranks; those of one partition in their order."""
+        if self._ranks.ranks == 1:
+            return own
+        gathered = self._ranks.gather([_packed(record) for record in own])
+        others = [_unpacked(m) for rank, messages in enumerate(gathered) if rank != self._ranks.rank for m in messages]
+        self._next |= {TopicPartition(self._topic, r.partition): r.offset + 1 for r in others}
+        self._busy = any(gathered)  # the others must not wait for a partition of this rank that has nothing more
+        return [*own, *others]
+
+    def _is_own(self, at: TopicPartition) -> bool:
+        return bool(at.partition % self._ranks.ranks == self._ranks.rank)
+
+    def _position(self, at: TopicPartition) -> int:
+        """The offset up to which the merge has the records of a partition."""
+        return int(self._consumer.position(at) if self._is_own(at) else self._next[at])
 
     def _start(self, offsets: Mapping[int, int]) -> dict[TopicPartition, int]:
         numbers = sorted(self._consumer.partitions_for_topic(self._topic))
@@ -144,24 +174,29 @@ class ExampleReader:
                 f"{sorted(offsets) or 'of it'} are to be read; 'graft stream run' makes it"
             )
         oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
-        self._consumer.assign(partitions)
+        self._consumer.assign([at for at in partitions if self._is_own(at)])
         started = {at: offsets.get(at.partition, 0) for at in partitions}
         for at, offset in started.items():
             if not oldest[at] <= offset <= max(ends[at], 0):
                 raise self._gone({at: offset})
-            self._consumer.seek(at, offset)
+            if self._is_own(at):
+                self._consumer.seek(at, offset)
         return started
 
-    def _caught_up(self) -> set[TopicPartition]:
+    def _caught_up(self) -> set[int]:
         """The partitions with nothing more on the broker; asked only when some have to wait for others."""
-        waiting = [at for at in self._partitions if not self._merge.buffered(at)]
+        waiting = [p for p in self._partitions if not self._merge.buffered(p)]
         if not waiting or len(waiting) == len(self._partitions):
             return set()
+        own = self._at_end([at for at in self._consumer.assignment() if at.partition in waiting])
+        return {int(partition) for found in self._ranks.gather([b"%d" % p for p in own]) for partition in found}
+
+    def _at_end(self, own: Collection[TopicPartition]) -> list[int]:
         try:
-            ends = self._consumer.end_offsets(waiting)
+            ends = self._consumer.end_offsets(own) if own else {}
         except RetriableError:
-            return set()
-        return {at for at, end in ends.items() if self._consumer.position(at) >= end}
+            return []
+        return [at.partition for at, end in ends.items() if self._consumer.position(at) >= end]
 
     def _gone(self, offsets: Mapping[TopicPartition, int]) -> DataLossError:
         places = ", ".join(f"{at.topic}-{at.partition} offset {offset}" for at, offset in offsets.items())
@@ -169,3 +204,15 @@ class ExampleReader:
             f"examples that were not learnt yet are not on the broker: {places}; give the topic a longer retention, "
             "and start the student again from an empty versions folder"
         )
+
+
+_PLACE = struct.Struct("<iq")
+
+
+def _packed(record: ExampleRecord) -> bytes:
+    return _PLACE.pack(record.partition, record.offset) + record.example.model_dump_json().encode()
+
+
+def _unpacked(message: bytes) -> ExampleRecord:
+    partition, offset = _PLACE.unpack_from(message)
+    return ExampleRecord(partition, offset, Example.model_validate_json(message[_PLACE.size :]))
