@@ -1,5 +1,7 @@
 """One process of graft: its settings and project, and what every long-running one does first."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +28,15 @@ class Process:
         """Redis' address with its password: not for messages."""
         return self.settings.redis_url.get_secret_value()
 
-    def run_until_stopped(self) -> StopSignal:
-        """Take over SIGTERM and SIGINT, and serve this process's metrics where GRAFT_METRICS_PORT is set."""
+    def run_until_stopped(self, environment: Mapping[str, str] = os.environ) -> StopSignal:
+        """Take over SIGTERM and SIGINT, and serve this process's metrics where GRAFT_METRICS_PORT is set.
+
+        torchrun's processes, which share their environment, take one port each: that and the following ones.
+        """
         stop = StopSignal().install()
         host, port = self.settings.metrics_host, self.settings.metrics_port
         if port is not None:
+            port += int(environment.get("LOCAL_RANK", "0"))
             try:
                 serve_metrics(port, host)
             except OSError as error:

@@ -1,19 +1,23 @@
 """Teacher logits for a micro-batch: waits a little for those that the batch scorer still owes, never for long.
 
-Shapes: B examples, T teacher tasks.
+Shapes: B examples, b examples of one rank, T teacher tasks.
 """
 
+import json
 import logging
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
 from graft.errors import ServiceUnavailableError
 from graft.telemetry import StopSignal
 from stream.events import Example
+from student.exchange import Exchange
 from teacher_cache.cache import CachedLogits, LogitCache
 from teacher_cache.unshown import UnshownCache, UnshownPairs
 
@@ -106,21 +110,58 @@ class LogitSource:
 
 
 class UnshownSource:
-    """Looks up the unshown pairs of examples; there are none without a `cache`, or while Redis is away."""
+    """Looks up the unshown pairs of examples; there are none while Redis is away."""
 
-    def __init__(self, cache: UnshownCache | None) -> None:
+    def __init__(self, cache: UnshownCache) -> None:
         self._cache = cache
 
     def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
         """The pairs that wait for these examples: all that there will be, as they come before the examples' logits."""
-        if self._cache is None:
-            return None
         try:
             pairs = self._cache.get([example.impression_id for example in examples])
         except ServiceUnavailableError:
             return None  # LogitSource, which asks the same Redis first, says so
         UNSHOWN.inc(len(pairs.features))
         return pairs
+
+
+class TeacherSays(NamedTuple):
+    """What the teacher says of a micro-batch, and of pairs that its users were not shown."""
+
+    logit_BT: NDArray[np.float32]
+    unshown: UnshownPairs | None
+
+
+class TeacherSource:
+    """Asks for logits and, with an `unshown` source, for unshown pairs.
+
+    Each rank asks for its own examples, and all get what every rank found.
+    """
+
+    def __init__(self, logits: LogitSource, unshown: UnshownSource | None, exchange: Exchange) -> None:
+        self._logits = logits
+        self._unshown = unshown
+        self._exchange = exchange
+
+    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSays | None:
+        """Of B examples; None when `stop` was set on any rank."""
+        own = self._exchange.own(examples)
+        logit_bT = self._logits.fetch(own, stop)
+        if self._exchange.any(logit_bT is None or stop.is_set()) or logit_bT is None:
+            return None
+        (logit_BT,) = self._exchange.whole([torch.from_numpy(logit_bT)], len(examples))
+        unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
+        return TeacherSays(logit_BT.numpy(), unshown)
+
+    def _gathered(self, pairs: UnshownPairs | None) -> UnshownPairs | None:
+        if self._exchange.ranks == 1:
+            return pairs
+        own = [] if pairs is None else zip(pairs.features, pairs.logit_UT.tolist(), strict=True)
+        found = self._exchange.gather([json.dumps(pair).encode() for pair in own])
+        rows = [json.loads(message) for messages in found for message in messages]
+        if not rows:
+            return None
+        return UnshownPairs([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:

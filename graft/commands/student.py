@@ -35,9 +35,13 @@ student.add_command(bootstrap)
 def train(project: Path | None, log: Path | None) -> None:
     """Learn from the stream of examples until stopped (SIGTERM or Ctrl-C), and publish versions on the way.
 
-    Goes on from the newest version in GRAFT_VERSIONS. One learner per folder.
+    Goes on from the newest version in GRAFT_VERSIONS. One learner per folder. It computes on a GPU where CUDA sees one.
+    Under torchrun it is several processes that learn as one; each reads its share of the partitions, and serves its
+    metrics at GRAFT_METRICS_PORT + LOCAL_RANK.
 
     Example: GRAFT_METRICS_PORT=9102 graft student train --from example-log
+
+    Example: torchrun --nproc-per-node 2 -m graft student train
     """
     process = begin(project)
     pair, settings = process.project, process.settings
@@ -47,6 +51,7 @@ def train(project: Path | None, log: Path | None) -> None:
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
     from stream.topics import ensure_topics
+    from student.exchange import nearest_device, open_exchange
     from student.setup import LearnerSetup
     from student.train import run_training
     from student.versions import Registry
@@ -57,16 +62,19 @@ def train(project: Path | None, log: Path | None) -> None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, pair.topics)
     ensure_topics(settings.kafka, pair.stream, pair.topics)
     tasks, teacher_tasks = tuple(pair.tasks), tuple(pair.teacher.tasks)
-    run_training(
-        setup=LearnerSetup(spec, tasks, tuple(pair.distillation), teacher_tasks, pair.student),
-        publish=pair.publish,
-        teacher_version=pair.teacher.version,
-        registry=Registry(settings.versions),
-        cache=open_cache(process),
-        unshown=open_unshown_cache(process, spec, pair.unshown.ttl_seconds),
-        open_source=open_source,
-        stop=stop,
-    )
+    with open_exchange() as exchange:
+        run_training(
+            setup=LearnerSetup(spec, tasks, tuple(pair.distillation), teacher_tasks, pair.student),
+            publish=pair.publish,
+            teacher_version=pair.teacher.version,
+            registry=Registry(settings.versions),
+            cache=open_cache(process),
+            unshown=open_unshown_cache(process, spec, pair.unshown.ttl_seconds),
+            open_source=partial(open_source, ranks=exchange),
+            stop=stop,
+            exchange=exchange,
+            device=nearest_device(),
+        )
 
 
 @student.command

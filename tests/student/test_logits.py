@@ -109,4 +109,3 @@ def test_unshown_pairs_come_with_their_examples_and_an_unreachable_redis_has_non
     assert found.features == [e.features for e in batch[2:4]]
     away = UnshownCache(f"redis://127.0.0.1:{free_port()}/0", teacher, toy.spec, 60)
     assert UnshownSource(away).fetch(batch) is None
-    assert UnshownSource(None).fetch(batch) is None
