@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined] # both are documented there
 
 from graft.errors import GraftError
 from stream.ranks import OneRank, Ranks
@@ -150,7 +151,10 @@ def open_exchange(environment: Mapping[str, str] = os.environ) -> Iterator[Excha
         yield ALONE
         return
     try:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
+        store, rank, ranks = next(rendezvous("env://", timeout=_TIMEOUT))
+        # torchrun keeps its store when it restarts the ranks: under one name they may find the addresses of dead ones.
+        of_attempt = PrefixStore(f"graft-{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group("gloo", timeout=_TIMEOUT, store=of_attempt, rank=rank, world_size=ranks)
     except (RuntimeError, ValueError) as error:
         raise GraftError(
             f"rank {environment['RANK']} of {environment['WORLD_SIZE']}: the ranks did not meet; "

@@ -1,5 +1,8 @@
 """The learner's reader: exactly from its offsets, in one order."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata
@@ -124,3 +127,44 @@ def test_a_learner_that_has_learnt_nothing_yet_shows_where_it_starts(three):
     assert lag(admin, made, LEARNER_GROUP).has_begun
     admin.close()
     reader.close()
+
+
+class Thread:
+    """A rank that is a thread of this process; those of one `meeting` share its list and its barrier."""
+
+    def __init__(self, rank, meeting):
+        self.rank, self._barrier, self._messages = rank, *meeting
+        self.ranks = len(self._messages)
+
+    def gather(self, messages):
+        self._messages[self.rank] = list(messages)
+        self._barrier.wait(30)
+        gathered = list(self._messages)
+        self._barrier.wait(30)
+        return gathered
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("skipped", [0, 15])
+def test_every_rank_gets_all_examples_in_the_order_of_one_reader(three, ranks, skipped):
+    """Three partitions: of two ranks one reads two, of four ranks one reads none; one partition may end early."""
+    alone = ExampleReader(*three, {})
+    records = read(alone, 50)
+    alone.close()
+    begin_of_one = [r.offset for r in records if r.partition == 1][skipped]
+    expected = [r for r in records if r.partition != 1 or r.offset >= begin_of_one]
+    meeting = threading.Barrier(ranks), [None] * ranks
+
+    def read_on(rank):
+        reader = ExampleReader(*three, {1: begin_of_one}, ranks=Thread(rank, meeting))
+        found = []
+        while len(found) < len(expected):
+            found += reader.poll(0.1)
+        behind = reader.lag()
+        reader.close()
+        return found, behind
+
+    with ThreadPoolExecutor(ranks) as pool:
+        for found, behind in pool.map(read_on, range(ranks)):
+            assert found == expected
+            assert behind <= 3 * 2  # markers of the last transactions, where others read

@@ -1,6 +1,7 @@
-"""A learner that goes on from a given state; as a program, on each rank: `python -m tests.student.rank_learning FOLDER`.
+"""A learner that goes on from a given state.
 
-It reads FOLDER/NAME.safetensors for each of `SETUPS` and writes FOLDER/NAME-RANK.safetensors, the state with its JSON.
+As a program, on each rank: `python -m tests.student.rank_learning FOLDER` reads FOLDER/NAME.safetensors for each of
+`SETUPS` and writes FOLDER/NAME-RANK.safetensors, the state with its JSON.
 """
 
 import json
