@@ -58,6 +58,10 @@ class Exchange(Ranks, Protocol):
         """Whether any rank says so."""
         ...
 
+    def is_abandoned(self) -> bool:
+        """Whether what started the ranks has ended, so that nobody can stop them any more."""
+        ...
+
 
 class Alone(OneRank):
     """The only rank: all rows are its own."""
@@ -78,6 +82,10 @@ class Alone(OneRank):
         """Its own word."""
         return flag
 
+    def is_abandoned(self) -> bool:
+        """Never: it stands for itself."""
+        return False
+
 
 ALONE = Alone()
 
@@ -91,6 +99,7 @@ class Gloo:
 
     def __init__(self) -> None:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self._parent = os.getppid()
 
     def own(self, rows: Rows) -> Rows:
         """See Exchange."""
@@ -116,6 +125,10 @@ class Gloo:
     def any(self, flag: bool) -> bool:  # noqa: FBT001 - Exchange's signature
         """See Exchange."""
         return bool(self._all_reduce(torch.tensor([flag], dtype=torch.int64)))
+
+    def is_abandoned(self) -> bool:
+        """See Exchange."""
+        return os.getppid() != self._parent
 
     def gather(self, messages: Sequence[bytes]) -> list[list[bytes]]:
         """See Ranks."""

@@ -67,8 +67,8 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     the newest version was learnt with another setup. A kill loses only what was learnt since the last version; the
     restart learns the same again from that version's offsets.
 
-    With an `exchange` of several ranks their sources give all of them the same records. A stop of one stops all. The
-    first one alone writes to the registry, which all of them can read.
+    With an `exchange` of several ranks their sources give all of them the same records. A stop of one stops all, as
+    does the end of what started them. The first one alone writes to the registry, which all of them can read.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
     with registry.claim() if exchange.rank == 0 else nullcontext():
@@ -128,7 +128,7 @@ class _Run:
         batches = MicroBatches(config.micro_batch, config.max_wait_seconds)
         if self._publisher:
             source.commit(self._offsets)
-        while not self._exchange.any(stop.is_set()):
+        while not self._exchange.any(stop.is_set() or self._exchange.is_abandoned()):
             for batch in batches.add(source.poll(_POLL_SECONDS)):
                 if not self._learn(batch, stop):
                     break

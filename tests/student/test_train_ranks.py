@@ -15,6 +15,7 @@ import pytest
 
 from graft.child import start_child, stop_child
 from graft.embedded import EmbeddedRedis
+from graft.errors import GraftError
 from stream import connection
 from stream.archive import Archive
 from stream.config import StreamConfig, Topics
@@ -41,6 +42,7 @@ class Log:
     def __init__(self, toy: Any, kafka: str, redis_url: str) -> None:
         prefix = f"r{uuid.uuid4().hex[:12]}-"
         self.kafka, self.redis_url, self.topics = kafka, redis_url, Topics(prefix=prefix)
+        self.children: list[subprocess.Popen[bytes]] = []
         ensure_topics(kafka, StreamConfig(topic_prefix=prefix, partitions=PARTITIONS), self.topics)
         examples = [toy.example(n) for n in range(TOTAL)]
         producer = connection.producer(kafka)
@@ -59,7 +61,9 @@ class Log:
     def start(self, folder: Path, how: list[str], stderr: int | None = None, log: Path | None = None) -> Any:
         """One learner: `how` is what runs Python's -m."""
         arguments = [self.kafka, self.topics.prefix, self.redis_url, str(folder), *([str(log)] if log else [])]
-        return start_child([*how, *PROCESS, *arguments], env=rank_environment(), cwd=ROOT, stderr=stderr)
+        child = start_child([*how, *PROCESS, *arguments], env=rank_environment(), cwd=ROOT, stderr=stderr)
+        self.children.append(child)
+        return child
 
     def learn(self, folder: Path, how: list[str], log: Path | None = None) -> Registry:
         """All of it, until the last rank is asked to stop."""
@@ -129,7 +133,11 @@ def same_but_for_rounding(left: Registry, right: Registry, equal: Callable[..., 
 @pytest.fixture(scope="module")
 def log(kafka: str) -> Iterator[Log]:
     with EmbeddedRedis() as server:
-        yield Log(Toy(), kafka, server.url)
+        log = Log(Toy(), kafka, server.url)
+        yield log
+        for child in log.children:
+            child.kill()
+            child.wait(10)
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +208,29 @@ def test_two_ranks_learn_a_history_first_then_kafka(
     history = log.archived(tmp_path / "log", (300, 0, 533))
     end, other = (end_of(r) for r in (log.learn(tmp_path / "versions", TWO_RANKS, history), ranks))
     equal(end[1], other[1])
+
+
+def test_ranks_whose_torchrun_is_killed_end_and_let_the_next_ones_go_on(
+    log: Log, ranks: Registry, tmp_path: Path, equal: Callable[..., None]
+) -> None:
+    folder = tmp_path / "versions"
+    child, registry = log.start(folder, TWO_RANKS), Registry(folder)
+    assert wait_for(registry, 8, child) < TOTAL
+    child.kill()
+    deadline = time.monotonic() + 30
+    while not is_free(registry):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # the ranks are no children of this process
+    assert examples_of(registry) < TOTAL
+    equal(end_of(log.learn(folder, TWO_RANKS))[1], end_of(ranks)[1])
+
+
+def is_free(registry: Registry) -> bool:
+    try:
+        with registry.claim():
+            return True
+    except GraftError:
+        return False
 
 
 def test_a_stop_of_torchrun_publishes_what_is_learnt(log: Log, tmp_path: Path) -> None:
