@@ -42,7 +42,7 @@ class Inputs(NamedTuple):
 
     def to(self, device: torch.device) -> "Inputs":
         """The same on `device`."""
-        return Inputs(*(tensor.to(device) for tensor in self))
+        return self if self.dense_BD.device == device else Inputs(*(tensor.to(device) for tensor in self))
 
 
 class Outputs(NamedTuple):
