@@ -16,6 +16,8 @@ from student.logits import LogitSource, UnshownSource
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.unshown import UnshownCache
+from tests.student.ranks import all_end_well, start_ranks
+from tests.student.train_process import logit_cache, unshown_cache
 
 WAIT_SECONDS = 0.15
 
@@ -109,3 +111,17 @@ def test_unshown_pairs_come_with_their_examples_and_an_unreachable_redis_has_non
     assert found.features == [e.features for e in batch[2:4]]
     away = UnshownCache(f"redis://127.0.0.1:{free_port()}/0", teacher, toy.spec, 60)
     assert UnshownSource(away).fetch(batch) is None
+
+
+def test_every_rank_hears_what_all_ranks_found_and_all_stop_together(toy: Any, redis_url: str) -> None:
+    examples = [toy.example(n) for n in range(9)]
+    logit_BT = toy.logits(examples)
+    known = [n for n in range(9) if np.isfinite(logit_BT[n]).all()]
+    assert 0 < len(known) < len(examples)
+    users, items = [examples[n].user_id for n in known], [examples[n].item_id for n in known]
+    with closing(logit_cache(redis_url)) as cache:
+        cache.put(users, items, logit_BT[known], time.time_ns() // 1_000_000)
+    with closing(unshown_cache(redis_url)) as unshown:
+        requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in examples[::2]]
+        unshown.put(requests, toy.logits(examples[::2], misses=False))
+    all_end_well(start_ranks(2, ["tests.student.rank_teacher", redis_url]), 60)
