@@ -3,10 +3,11 @@
     python benchmarks/learner.py [--project fixtures/simulated] [--events N] [--rounds 3]
 
 The whole learner is `student.train.run_training`: examples from an embedded Kafka, decoded; logits from an embedded
-Redis; progressive metrics, replay, both arms, every task, versions published. The bare torch steps are as many for both
-arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and torch.optim. River and
-Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file (VW). Each
-takes its turn in every round; the median round counts. One core each.
+Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the rows without
+distillation, and with unshown pairs: what the teacher's signal costs, once it is there. The bare torch steps are as
+many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and torch.optim.
+River and Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file
+(VW). Each takes its turn in every round; the median round counts. One core each.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -37,12 +39,12 @@ from graft.study.log_in_memory import records_of
 from graft.study.memory_store import Sources
 from graft.telemetry import StopSignal
 from stream import connection
-from stream.events import TeacherRequest
+from stream.events import Example, TeacherRequest
 from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
 from student.arm import Arm
-from student.evaluation import ARMS
 from student.learner import Learner
+from student.manifest import Metrics
 from student.metrics import exact_auc
 from student.micro_batch import MicroBatches
 from student.model import Shape
@@ -51,13 +53,16 @@ from student.setup import LearnerSetup
 from student.train import run_training
 from student.versions import Registry
 from teacher_cache.cache import LogitCache
+from teacher_cache.config import UnshownConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import load_teacher
+from teacher_cache.unshown import UnshownPairs, UnshownSampler
 
 DEFAULT_PROJECT = Path(__file__).parent.parent / "fixtures" / "simulated"
 NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 PARTITION = 0
+UNSHOWN_RATIO = 3  # as in the study's grid
 
 
 class Bench(NamedTuple):
@@ -67,6 +72,7 @@ class Bench(NamedTuple):
     setup: LearnerSetup
     records: Sequence[ExampleRecord]
     logit_NT: NDArray[np.float32]
+    scorer: RequestScorer
 
     @property
     def task(self) -> str:
@@ -119,14 +125,23 @@ def load(project: Project, events: int | None) -> Bench:
         records = list(islice(joined, events))
     tasks, teacher_tasks = tuple(project.tasks), tuple(project.teacher.tasks)
     setup = LearnerSetup(spec, tasks, tuple(project.distillation), teacher_tasks, project.student)
-    return Bench(project, setup, records, teacher_logits(project, spec, records))
+    scorer = scorer_of(project, spec)
+    return Bench(project, setup, records, teacher_logits(scorer, [record.example for record in records]), scorer)
 
 
-def teacher_logits(project: Project, spec: FeatureSpec, records: Iterable[ExampleRecord]) -> NDArray[np.float32]:
-    """What the batch scorer would put into the cache."""
+def scorer_of(project: Project, spec: FeatureSpec) -> RequestScorer:
+    """What scores in the batch scorer."""
     teacher = load_teacher(project.teacher, project.folder)
-    scorer = RequestScorer(teacher, DomainMap(project.teacher, project.folder, teacher, spec), spec)
-    requests = [TeacherRequest.model_construct(**record.example.__dict__) for record in records]
+    return RequestScorer(teacher, DomainMap(project.teacher, project.folder, teacher, spec), spec)
+
+
+def requests_of(examples: Iterable[Example]) -> list[TeacherRequest]:
+    return [TeacherRequest.model_construct(**example.__dict__) for example in examples]
+
+
+def teacher_logits(scorer: RequestScorer, examples: Iterable[Example]) -> NDArray[np.float32]:
+    """What the batch scorer would put into the cache."""
+    requests = requests_of(examples)
     scored = scorer.score(requests)
     assert scored is not None
     assert len(scored.logit_BT) == len(requests)
@@ -135,7 +150,8 @@ def teacher_logits(project: Project, spec: FeatureSpec, records: Iterable[Exampl
 
 def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]]:
     """What is measured, by its name in the table; and a line for each that is not installed."""
-    steps = recorded_steps(bench)
+    steps, unshown = recorded_steps(bench), unshown_pairs(bench)
+    undistilled = bench._replace(setup=replace(bench.setup, distillation=()))
     kafka, redis = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedRedis())
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     send(bench, kafka.bootstrap)
@@ -145,6 +161,8 @@ def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]
         "learner, examples and logits in memory": lambda: learner_in_memory(bench),
         "its steps alone": lambda: own_steps(bench),
         "bare torch.nn and torch.optim steps": lambda: plain_steps(bench, steps),
+        "learner in memory, without distillation": lambda: learner_in_memory(undistilled),
+        f"learner in memory, {UNSHOWN_RATIO} unshown pairs an example": lambda: learner_in_memory(bench, unshown),
     }
     rows, absent = Rows(bench), []
     for package, name, turn in (
@@ -222,17 +240,37 @@ def whole_learner(bench: Bench, bootstrap: str, redis_url: str) -> Measured:
             stop=stop,
         )
         manifest = registry.load_manifest(registry.latest() or "")
-    aucs = {arm: metrics.auc for arm, metrics in manifest.metrics[bench.task].items() if arm in ARMS}
-    return Measured(sources[0].seconds, manifest.examples, aucs)
+    return Measured(sources[0].seconds, manifest.examples, auc_by_arm(bench, manifest.metrics))
 
 
-def learner_in_memory(bench: Bench) -> Measured:
+def auc_by_arm(bench: Bench, metrics: Metrics) -> dict[str, float | None]:
+    return {arm: of_arm.auc for arm, of_arm in metrics[bench.task].items()}
+
+
+# The learner in memory.
+
+
+def unshown_pairs(bench: Bench) -> list[UnshownPairs | None]:
+    """Those of every micro-batch, made and scored as in the batch scorer."""
+    sampler = UnshownSampler(bench.setup.spec, UnshownConfig(ratio=UNSHOWN_RATIO))
+    scored = [bench.scorer.score(sampler.sample(requests_of(examples))) for examples, _ in bench.micro_batches()]
+    return [rows and UnshownPairs([pair.features for pair in rows.requests], rows.logit_BT) for rows in scored]
+
+
+def learner_in_memory(bench: Bench, unshown: Sequence[UnshownPairs | None] | None = None) -> Measured:
     """Without Kafka, Redis, JSON and versions."""
-    learner, batches = Learner(bench.setup), list(bench.micro_batches())
+    return learn(Learner(bench.setup), bench, unshown)
+
+
+def learn(learner: Learner, bench: Bench, unshown: Sequence[UnshownPairs | None] | None = None) -> Measured:
+    """All examples, by a learner that has learnt none; `unshown` has pairs for each micro-batch."""
+    batches = list(bench.micro_batches())
+    unshown = unshown or [None] * len(batches)
     began = time.perf_counter()
-    for examples, logit_BT in batches:
-        learner.learn(examples, logit_BT)
-    return Measured(time.perf_counter() - began, learner.examples)
+    for (examples, logit_BT), pairs in zip(batches, unshown, strict=True):
+        learner.learn(examples, logit_BT, pairs)
+    seconds = time.perf_counter() - began
+    return Measured(seconds, learner.examples, auc_by_arm(bench, learner.evaluation.whole()))
 
 
 # The torch steps alone.
