@@ -1,6 +1,7 @@
 """What goes wrong for a user, said so that they can mend it. A leaf: every room may import it."""
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class GraftError(Exception):
@@ -21,6 +22,10 @@ class ConfigurationError(GraftError, ValueError):
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(self.faults))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[str, ...]]]:
+        """From its faults, not from its text: so it comes whole out of a process of our own."""
+        return type(self), (self.faults,)
 
 
 class InvalidInputError(GraftError, ValueError):
