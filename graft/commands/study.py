@@ -1,6 +1,7 @@
 """`graft study`: a grid of learners over an example log, and what it says."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -36,7 +37,13 @@ _NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing
 @click.option("--seeds", type=click.IntRange(1), help="Seeds of every variant; overrides the grid's.")
 @click.option("--events", type=click.IntRange(100), help="Only the first N examples; overrides the grid's.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("study"), show_default=True)
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes, one core each.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=os.cpu_count,
+    show_default="one for each core",
+    help="Processes, one core each.",
+)
 @json_option
 @click.pass_obj
 def study(  # noqa: PLR0913 - one for each option
@@ -53,12 +60,16 @@ def study(  # noqa: PLR0913 - one for each option
     """Learn LOG again and again, as a grid says: every variant with every seed, with the stream's own learner.
 
     LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Writes
-    to OUT: headline.json, study.md, plots, and one small file per finished learner, which another start skips.
+    to OUT: headline.json, study.md, plots, and one small file per finished learner, which another start skips: what it
+    depends on is part of the file's name, but not graft's own code. After a change of graft that changes what a learner
+    learns, name another OUT.
 
     Example: graft study my-pair --grid headline --out study
     """
     from graft.study.findings import Findings, headline
-    from graft.study.grid import cells_of, load_grid
+    from graft.study.grid import load_grid
+    from graft.study.keys import Keys
+    from graft.study.plan import cells_of
     from graft.study.plots import plot_all
     from graft.study.run import Workplace, run_cells
     from graft.study.study_log import read_log
@@ -66,11 +77,11 @@ def study(  # noqa: PLR0913 - one for each option
 
     grid = load_grid(grid_name).limited(seeds, events)
     pair, spec, day_zero = _opened(project, log)
+    cells = cells_of(grid, pair, spec)
     folder = log if log.resolve() != pair.folder else _made_log(pair, spec, day_zero.sources, out)
-    examples = read_log(folder, spec)
-    cells = cells_of(grid, pair, examples.key)
+    place = Workplace(folder, spec, day_zero, Keys(read_log(folder, spec), day_zero), out)
     with progress("study") as advance:
-        results = run_cells(cells, examples, Workplace(folder, spec, day_zero, out), jobs, advance)
+        results = run_cells(cells, place, jobs, advance)
     findings = Findings(grid, pair.tasks, results)
     summary = headline(findings, pair.name)
     (out / "headline.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
@@ -96,13 +107,14 @@ def _opened(project: Path | None, log: Path) -> "tuple[Project, FeatureSpec, Day
 
 def _made_log(pair: "Project", spec: "FeatureSpec", sources: "Sources", out: Path) -> Path:
     """The example log of the project's own events; made once."""
-    from graft.study.log_in_memory import records_of
+    from graft.study.log_in_memory import log_key, records_of
     from graft.study.study_log import write_log
 
-    folder = out / "log" / f"{pair.name}-{spec.spec_id}"
+    events = pair.folder / EVENTS
+    folder = out / "log" / log_key(pair, spec, sources, events)
     if not folder.exists():
         with progress("joining events") as advance:
-            write_log(folder, records_of(pair, spec, sources, pair.folder / EVENTS, advance))
+            write_log(folder, records_of(pair, spec, sources, events, advance))
     return folder
 
 

@@ -3,7 +3,6 @@
 Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from graft.study.grid import Cell
+from graft.study.plan import Cell
 from graft.study.regression import Regression
 from graft.study.slices import Scores, of_slices, scores_of, slices_of
 from graft.study.study_log import StudyLog
@@ -33,13 +32,13 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    key: str
     variant: str
     seed: int
     examples: int
     steps: int
-    """Of each arm: both take the same."""
-    seconds: float
+    """Of each arm over the log: both take the same."""
+    bootstrap_steps: int
+    """Of the student alone, on the teacher alone, before the first example."""
     scores: dict[str, Scores]
     held_out: dict[int, Scores] = {}
 
@@ -57,13 +56,15 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
     torch.set_num_threads(1)
     if cell.variant.teacher_as_input:
         log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], teaching.logit_NT)
-    began = time.perf_counter()
     learnt = min(cell.events or len(log.records), len(log.records))
     first_held_out = len(log.records) - round(HELD_OUT_SHARE * len(log.records))
-    setup = _setup(cell, log)
-    learner = (ObservedLearner if cell.variant.learner else Regression)(setup, log.first(learnt), teaching)
+    learner = (ObservedLearner if cell.variant.learner else Regression)(
+        cell.setup(log.spec), log.first(learnt), teaching
+    )
+    bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
-        learner.bootstrap(*teaching.day_zero, cell.project.bootstrap.steps)
+        bootstrap_steps = cell.project.bootstrap.steps
+        learner.bootstrap(*teaching.day_zero, bootstrap_steps)
     held_out = {}
     for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
         learner.learn_until(size)
@@ -71,12 +72,11 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
     learner.learn_until(learnt)
     member = slices_of(log.new_items()[: learner.examples], cell.windows, cell.traffic)
     return Result(
-        key=cell.key,
         variant=cell.variant.name,
         seed=cell.seed,
         examples=learner.examples,
         steps=learner.steps,
-        seconds=time.perf_counter() - began,
+        bootstrap_steps=bootstrap_steps,
         scores=of_slices(member, cell.project.tasks, learner.arms, *learner.seen()),
         held_out=held_out,
     )
@@ -136,9 +136,3 @@ class _Kept(ProgressiveEvaluation):
         """Keep B predictions."""
         self.labels.append(label_BK)
         self.values.append(value_BKA)
-
-
-def _setup(cell: Cell, log: StudyLog) -> LearnerSetup:
-    project = cell.project
-    tasks, teacher_tasks = tuple(project.tasks), tuple(project.teacher.tasks)
-    return LearnerSetup(log.spec, tasks, tuple(project.distillation), teacher_tasks, project.student)

@@ -1,6 +1,5 @@
 """Before the first event: what `graft student bootstrap` would distil, without Redis."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import numpy as np
 from features.redis_layout import EntityId
 from features.spec import FeatureBatch, FeatureSpec
 from graft.project import Project
+from graft.study.kept_file import arriving
 from graft.study.memory_store import MemoryStore, Sources
 from graft.study.teachers import StudyTeacher
 from student.bootstrap import ScoredPairs, sample_pairs, score_pairs
@@ -31,10 +31,7 @@ class DayZero(NamedTuple):
         """As `pairs`, which takes as long as half a cell, from a file where another cell has written it."""
         if not path.exists():
             (dense_PD, categorical_PC), logit_PT = self.pairs(project, teacher, spec)
-            path.parent.mkdir(exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}")
-            with partial.open("wb") as file:
+            with arriving(path) as partial, partial.open("wb") as file:
                 np.savez(file, dense_PD=dense_PD, categorical_PC=categorical_PC, logit_PT=logit_PT)
-            partial.replace(path)
         with np.load(path, allow_pickle=False) as kept:
             return ScoredPairs(FeatureBatch(kept["dense_PD"], kept["categorical_PC"]), kept["logit_PT"])

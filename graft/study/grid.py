@@ -1,13 +1,11 @@
 """A grid as data: variants of one project, each with its seeds. Read from a TOML file."""
 
-import hashlib
-import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +15,9 @@ from graft.project import Project
 
 SHIPPED = ("headline", "full", "whole", "simulated")
 """The grids that come with graft."""
+
+Tables = dict[str, dict[str, Any]]
+"""Values by table and key, as they stand in graft.toml."""
 
 
 class _Config(BaseModel):
@@ -33,11 +34,6 @@ class TeacherChange(_Config):
     scale: float = Field(default=1.0, description="times every logit: a wrong calibration that keeps the order")
     shift: float = Field(default=0.0, description="added to every logit")
 
-    @property
-    def key(self) -> str:
-        """Names the logits that it gives."""
-        return _digest(self.model_dump(mode="json"))
-
 
 class Variant(_Config):
     """One row of a table: the project's graft.toml with some values changed."""
@@ -52,7 +48,7 @@ class Variant(_Config):
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
     heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
     head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
-    tables: dict[str, dict[str, Any]] = Field(default={}, description="values of other tables: student, ...")
+    tables: Tables = Field(default={}, description="values of other tables: student, ...")
     events: int | None = Field(default=None, ge=1, description="overrides the grid's")
     seeds: int | None = Field(default=None, ge=1, description="overrides the grid's")
     traffic: list[int] | None = Field(default=None, description="overrides the grid's")
@@ -65,20 +61,33 @@ class Variant(_Config):
             )
         return self
 
-    def project(self, base: Project, seed: int) -> Project:
-        """`base` with this variant's values; ConfigurationError where they do not fit."""
+    def project(self, base: Project, seed: int, tables: Tables | None = None) -> Project:
+        """`base` with the values of `tables`, then this variant's; ConfigurationError with all that does not fit."""
+        faults = list(self._unknown_tasks(base))
         table = base.model_dump(exclude_unset=True)
-        for name, values in {**self.tables, "student": {**self.tables.get("student", {}), "seed": seed}}.items():
-            table[name] = {**table.get(name, {}), **values}
+        for changed in (tables or {}, self.tables, {"student": {"seed": seed}}):
+            for name, values in changed.items():
+                table[name] = {**table.get(name, {}), **values}
         table["distillation"] = [
             {**row, **self.heads, **self.head.get(row["teacher_task"], {})}
             for row in table.get("distillation", [])
             if row["teacher_task"] not in self.without and "*" not in self.without
         ]
         try:
-            return Project.model_validate({**table, "folder": base.folder})
+            project = Project.model_validate({**table, "folder": base.folder})
         except ValidationError as error:
-            raise ConfigurationError([f"variant {self.name}: {fault}" for fault in faults_of(error, Project)]) from None
+            faults += faults_of(error, Project)
+        if faults:
+            raise ConfigurationError(faults)
+        return project
+
+    def _unknown_tasks(self, base: Project) -> Iterator[str]:
+        """What names a teacher task that this project does not distil, and so would change nothing."""
+        distilled = [row.teacher_task for row in base.distillation]
+        for key, names in (("head", self.head), ("without", self.without)):
+            for name in names:
+                if name not in distilled and (key, name) != ("without", "*"):
+                    yield f"{key}: no distilled teacher task {name!r}; there are {', '.join(distilled) or 'none'}"
 
 
 class Grid(_Config):
@@ -88,6 +97,7 @@ class Grid(_Config):
     seeds: int = Field(default=10, ge=1)
     baseline: str = Field(description="the variant whose student minus control is the headline")
     windows: list[int] = [0, 2_000, 5_000, 10_000, 20_000]
+    tables: Tables = Field(default={}, description="values of the project's tables in every variant: student, ...")
     traffic: list[int] = Field(default=[], description="examples after which the last 20 % of the log are scored")
     variants: list[Variant] = Field(min_length=1)
 
@@ -113,46 +123,6 @@ class Grid(_Config):
         return self
 
 
-class Cell(NamedTuple):
-    """One learner: what it learns, and how. Cells of equal keys have equal results."""
-
-    variant: Variant
-    seed: int
-    events: int | None
-    windows: tuple[int, ...]
-    traffic: tuple[int, ...]
-    log: str
-    project: Project
-
-    @property
-    def key(self) -> str:
-        """Names its result: a hash of all that the result depends on but the code."""
-        variant, project = self.variant, self.project
-        unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
-        return _digest(
-            {
-                "log": self.log,
-                "part": [self.events, self.windows, self.traffic],
-                "learner": [variant.learner, variant.bootstrap, variant.teacher_as_input, variant.teacher.key],
-                "project": project.model_dump(mode="json", exclude=unused),
-            }
-        )
-
-
-def cells_of(grid: Grid, base: Project, log: str) -> list[Cell]:
-    """Every cell, seed by seed; ConfigurationError names each variant that does not fit the project."""
-    cells = []
-    for seed in range(1, max(v.seeds or grid.seeds for v in grid.variants) + 1):
-        for variant in grid.variants:
-            if seed <= (variant.seeds or grid.seeds):
-                events, traffic = variant.events or grid.events, variant.traffic
-                traffic = grid.traffic if traffic is None else traffic
-                cells.append(
-                    Cell(variant, seed, events, tuple(grid.windows), tuple(traffic), log, variant.project(base, seed))
-                )
-    return cells
-
-
 def load_grid(name: str) -> Grid:
     """The grid of that file, or of that name among graft's own; ConfigurationError with every fault."""
     path = Path(name)
@@ -168,7 +138,3 @@ def load_grid(name: str) -> Grid:
         raise ConfigurationError([f"{name}: not valid TOML: {error}"]) from None
     except ValidationError as error:
         raise ConfigurationError([f"{name}: {fault}" for fault in faults_of(error, Grid)]) from None
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ from features.aggregates import Aggregates
 from features.spec import FeatureSpec
 from graft.progress import Advance
 from graft.project import Project
+from graft.study.digest import digest_of
 from graft.study.memory_store import MemoryStore, Sources
 from stream.aggregation import TotalAggregates
 from stream.event_file import FileEvent, count_events, read_events
@@ -39,6 +40,12 @@ def records_of(
         for example in stream.take(message) if message else stream.end():
             yield ExampleRecord(0, offset, example)
             offset += 1
+
+
+def log_key(project: Project, spec: FeatureSpec, sources: Sources, events: Path) -> str:
+    """Names the log that `records_of` gives, by all that it depends on but the code."""
+    joined = project.model_dump_json(include={"tasks", "stream", "features"})
+    return digest_of([spec.spec_id, joined, sources.key, events])
 
 
 class _Stream:

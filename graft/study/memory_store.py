@@ -1,5 +1,6 @@
 """The online store in memory: the values that Feast keeps in Redis, from the same tables and aggregates."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from features.config import AggregateConfig
 from features.lookup import Columns, ContextValue, context_value
 from features.redis_layout import EntityId, usable_id
 from features.spec import Feature, FeatureSpec, Value
+from graft.study.digest import digest_of
 
 _FLOATS = {"FLOAT": np.float32, "FLOAT_LIST": np.float32, "DOUBLE": np.float64, "DOUBLE_LIST": np.float64}
 _Row = dict[str, Value]
@@ -22,6 +24,13 @@ class Sources(NamedTuple):
 
     tables: Mapping[str, tuple[Path, str, str]]
     pushed: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """Names their content."""
+        views = {view: (join_key, time) for view, (_, join_key, time) in sorted(self.tables.items())}
+        told = json.dumps([views, dict(sorted(self.pushed.items()))])
+        return digest_of([told, *(self.tables[view][0] for view in views)])
 
 
 class MemoryStore:

@@ -1,7 +1,6 @@
 """Runs the cells of a grid on several processes; each leaves a file, and those that are there already are not run."""
 
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -11,9 +10,11 @@ from features.spec import FeatureSpec
 from graft.progress import Advance
 from graft.study.cell import Result, Teaching, run_cell
 from graft.study.day_zero import DayZero
-from graft.study.grid import Cell
+from graft.study.kept_file import arriving
+from graft.study.keys import Keys
+from graft.study.plan import Cell
 from graft.study.study_log import StudyLog, read_log
-from graft.study.teachers import Logits, StudyTeacher, Unshown
+from graft.study.teachers import StudyTeacher, Unshown, kept_logits
 
 
 class Workplace(NamedTuple):
@@ -22,23 +23,18 @@ class Workplace(NamedTuple):
     log_folder: Path
     spec: FeatureSpec
     day_zero: DayZero
+    keys: Keys
     out: Path
-
-    def logits(self, log_key: str) -> Logits:
-        """The logits of that log."""
-        return Logits(self.out / "logits", log_key)
 
     def result_path(self, cell: Cell) -> Path:
         """The file of a finished cell."""
-        return self.out / "results" / f"{cell.key}.json"
+        return self.out / "results" / f"{self.keys.result(cell)}.json"
 
 
-def run_cells(cells: Sequence[Cell], log: StudyLog, place: Workplace, jobs: int, advance: Advance) -> list[Result]:
+def run_cells(cells: Sequence[Cell], place: Workplace, jobs: int, advance: Advance) -> list[Result]:
     """The result of every cell, in their order; only those without a file are run, `jobs` at a time."""
-    (place.out / "results").mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        place.logits(cell.log).compute(cell.variant.teacher, cell.project, log)
-    missing = list({cell.key: cell for cell in cells if not place.result_path(cell).exists()}.values())
+    paths = {place.result_path(cell): cell for cell in cells}
+    missing = [cell for path, cell in paths.items() if not path.exists()]
     done = len(cells) - len(missing)
     advance(done, len(cells))
     if missing:
@@ -75,30 +71,27 @@ class _Worker:
     @classmethod
     def run(cls, cell: Cell) -> None:
         result = run_cell(cell, cls.log, cls._teaching(cell))
-        path = cls.place.result_path(cell)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(result.model_dump_json(), "utf-8")
-        partial.replace(path)
+        with arriving(cls.place.result_path(cell)) as partial:
+            partial.write_text(result.model_dump_json(), "utf-8")
 
     @classmethod
     def _teaching(cls, cell: Cell) -> Teaching:
-        project, change = cell.project, cell.variant.teacher
-        logit_NT = cls.place.logits(cell.log).load(change)
+        project, change, place = cell.project, cell.variant.teacher, cls.place
+        logit_NT = kept_logits(place.out / "logits" / f"{place.keys.logits(cell)}.npz", change, project, cls.log)
         if not project.distillation or not cell.variant.learner:
             return Teaching(logit_NT)
         log = cls.log.first(cell.events)
         unshown = cls._unshown(cell, log) if project.unshown.ratio > 0 else None
         pairs = None
         if cell.variant.bootstrap:
-            name = f"{cell.log}-{change.key}-{project.bootstrap.pairs}-{cell.seed}.npz"
-            teacher = StudyTeacher(change, project, log.spec)
-            pairs = cls.place.day_zero.kept_pairs(cls.place.out / "day_zero" / name, project, teacher, log.spec)
+            path = place.out / "day_zero" / f"{place.keys.pairs(cell)}.npz"
+            pairs = place.day_zero.kept_pairs(path, project, StudyTeacher(change, project, log.spec), log.spec)
         return Teaching(logit_NT, unshown, pairs)
 
     @classmethod
     def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:
         config, change = cell.project.unshown, cell.variant.teacher
-        key = f"{change.key} {config.model_dump_json()} {cell.events}"
+        key = f"{cls.place.keys.teacher(cell)} {config.model_dump_json()} {cell.events}"
         if key not in cls.unshown:
             cls.unshown[key] = Unshown(StudyTeacher(change, cell.project, log.spec), config, log)
         return cls.unshown[key]

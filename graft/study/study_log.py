@@ -1,7 +1,8 @@
 """The example log that a study reads, whole in memory. Shapes: B rows, N examples, T teacher tasks."""
 
-import hashlib
+import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import Feature, FeatureSpec, Value
+from graft.errors import InvalidInputError
+from graft.study.digest import digest_of
 from stream.archive import Archive
 from stream.events import Example
 from stream.example_log import ExampleLog
@@ -31,11 +34,9 @@ class StudyLog(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Names its content: the spec and where each example stood."""
-        digest = hashlib.sha256(self.spec.spec_id.encode())
-        for partition, offset, example in self.records:
-            digest.update(f"{partition} {offset} {example.impression_id} {example.features}".encode())
-        return digest.hexdigest()[:16]
+        """Names its content: the spec, every example whole, and where each stood."""
+        records = (f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records)
+        return digest_of(chain([self.spec.spec_id], records))
 
     def new_items(self) -> NDArray[np.bool_]:
         """Which examples have a new item, [N]."""
@@ -72,13 +73,21 @@ class StudyLog(NamedTuple):
 
 
 def read_log(folder: Path, spec: FeatureSpec) -> StudyLog:
-    """The whole log of `graft stream archive`, in the learner's order."""
-    return StudyLog(spec, [record for records in ExampleLog(folder, spec.spec_id).read({}) for record in records])
+    """The whole log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example."""
+    records = [record for records in ExampleLog(folder, spec.spec_id).read({}) for record in records]
+    if not records:
+        raise InvalidInputError(f"{folder}: no examples; has 'graft stream archive' written to this folder?")
+    return StudyLog(spec, records)
 
 
 def write_log(folder: Path, records: Iterable[ExampleRecord]) -> None:
-    """Write a log of its own, as `graft stream archive` would; there must be none yet."""
-    folder.mkdir(parents=True)
-    archive = Archive(folder, {})
-    archive.add(list(records))
-    archive.flush()
+    """Write a log of its own, as `graft stream archive` would: as a whole or not at all; one that is there stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".arriving-") as arriving:
+        whole = Path(arriving) / folder.name
+        whole.mkdir()
+        archive = Archive(whole, {})
+        archive.add(list(records))
+        archive.flush()
+        if not folder.exists():
+            whole.rename(folder)

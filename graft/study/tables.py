@@ -75,7 +75,7 @@ def _questions(findings: Findings) -> Iterator[str]:
         variants = [v for v in findings.grid.variants if question == v.question]
         events = variants[0].events
         yield f"### {question} ({events or findings.grid.events or findings.results[0].examples:,} examples)"
-        header = ["variant", "seeds", "examples/s"]
+        header = ["variant", "seeds"]
         for task in findings.tasks:
             score = "AUC" if task.kind == "binary" else "RMSE"
             header += [f"{task.name}: {score}, gain", "new items"]
@@ -87,8 +87,7 @@ def _questions(findings: Findings) -> Iterator[str]:
 def _question_row(findings: Findings, name: str, part: str) -> list[str]:
     variant = findings.variant(name)
     results = [r for r in findings.results if r.variant == name]
-    rate = sorted(r.examples / r.seconds for r in results)[len(results) // 2] if results else 0
-    row = [f"**{name}** {variant.says}".strip(), str(len(results)), f"{rate:,.0f}"]
+    row = [f"**{name}** {variant.says}".strip(), str(len(results))]
     for task in findings.tasks:
         student = findings.mean(name, part, task.name, "student")
         gain = findings.gain(name, part, task.name)

@@ -11,6 +11,7 @@ from features.spec import FeatureSpec
 from graft.errors import ConfigurationError
 from graft.project import Project
 from graft.study.grid import TeacherChange
+from graft.study.kept_file import arriving
 from graft.study.study_log import StudyLog
 from stream.events import TeacherRequest
 from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
@@ -23,37 +24,22 @@ _CHUNK = 4_096
 _SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner
 
 
-class Logits:
-    """Every change's logits of a log, computed once and kept as .npz files in `folder`."""
+def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyLog) -> NDArray[np.float32]:
+    """The changed teacher's logits of a log [N, T], NaN where it gives none; kept in the file `path` from then on.
 
-    def __init__(self, folder: Path, log_key: str) -> None:
-        self._folder = folder
-        self._log_key = log_key
-
-    def path(self, change: TeacherChange) -> Path:
-        """Where those of a change are."""
-        return self._folder / f"{self._log_key}-{change.key}.npz"
-
-    def compute(self, change: TeacherChange, project: Project, log: StudyLog) -> None:
-        """Write them unless they are there."""
-        path = self.path(change)
-        if path.exists():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
+    Every impression has its own. The cache of the stream has one for each (user, item): that of its last impression.
+    """
+    if not path.exists():
         requests = requests_of(log)
         scored = StudyTeacher(change, project, log.spec).score_all(requests)
         logit_NT = np.full((len(requests), len(project.teacher.tasks)), np.nan, np.float32)
         place = {request.impression_id: n for n, request in enumerate(requests)}
         logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
-        with path.with_suffix(".partial").open("wb") as file:
+        with arriving(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, logit_NT=logit_NT)
-        path.with_suffix(".partial").replace(path)
-
-    def load(self, change: TeacherChange) -> NDArray[np.float32]:
-        """[N, T]; a NaN where the teacher gave none."""
-        with np.load(self.path(change), allow_pickle=False) as arrays:
-            logit_NT: NDArray[np.float32] = arrays["logit_NT"]
-        return logit_NT
+    with np.load(path, allow_pickle=False) as kept:
+        loaded_NT: NDArray[np.float32] = kept["logit_NT"]
+    return loaded_NT
 
 
 class StudyTeacher(RequestScorer):

@@ -7,28 +7,34 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from graft.study.cell import ObservedLearner, Teaching
-from graft.study.grid import TeacherChange
+from features.spec import FeatureSpec
+from graft.project import Project
+from graft.study.grid import Grid, Variant
+from graft.study.keys import Keys
 from graft.study.memory_store import MemoryStore
+from graft.study.plan import Cell, cells_of
+from graft.study.run import Workplace, run_cells
+from graft.study.slices import scores_of
 from graft.study.study_log import StudyLog, read_log, write_log
-from graft.study.teachers import StudyTeacher, Unshown, requests_of
+from graft.study.teachers import requests_of
 from graft.telemetry import StopSignal
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
 from student.bootstrap import run_bootstrap, sample_pairs
-from student.config import BootstrapConfig, PublishConfig
-from student.evaluation import ProgressiveEvaluation
+from student.config import PublishConfig
+from student.evaluation import ARMS, RECENT_EXAMPLES
 from student.setup import LearnerSetup
 from student.train import run_training
 from student.versions import Registry
 from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache
-from teacher_cache.config import UnshownConfig
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.teacher import Teacher, load_teacher
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
-from tests.study.conftest import Pair
+from tests.study.conftest import Pair, no_progress
 
-_BOOTSTRAP = BootstrapConfig(pairs=500, steps=20)
-_UNSHOWN = UnshownConfig(ratio=1.5)
+_BOOTSTRAP = {"pairs": 500, "steps": 20}
 
 
 class _Source:
@@ -55,30 +61,49 @@ class _Source:
 
 
 @pytest.fixture
-def setup(pair: Pair) -> LearnerSetup:
-    project = pair.project
-    teacher_tasks = tuple(project.teacher.tasks)
-    return LearnerSetup(pair.spec, tuple(project.tasks), tuple(project.distillation), teacher_tasks, project.student)
+def log(pair: Pair) -> StudyLog:
+    """The first impression of each (user, item): a pair has one logit in the cache, in a study each impression has."""
+    first = {(r.example.user_id, r.example.item_id): r for r in reversed(pair.log.records)}
+    return pair.log._replace(records=sorted(first.values(), key=lambda record: record.offset))
 
 
-def test_study_and_learner_process_predict_the_same_on_the_same_log(
-    pair: Pair, setup: LearnerSetup, redis_url: str, tmp_path: Path
+def test_a_cell_scores_what_the_learner_process_scores_on_the_same_log(
+    pair: Pair, log: StudyLog, redis_url: str, tmp_path: Path
 ) -> None:
-    project, teacher = pair.project, StudyTeacher(TeacherChange(), pair.project, pair.spec)
-    write_log(tmp_path / "log", pair.log.records)
+    variant = Variant(name="v", bootstrap=True, tables={"bootstrap": _BOOTSTRAP, "unshown": {"ratio": 1.5}})
+    (cell,) = cells_of(Grid(seeds=1, baseline="v", windows=[0, 500], variants=[variant]), pair.project, pair.spec)
+    write_log(tmp_path / "log", log.records)
     # 1. The process: bootstrap, then the log with logits and pairs that a backfill has put into Redis.
+    setup, label_NK, value_NKA = _process(cell, pair, log, redis_url, tmp_path)
+    # 2. The study, in a process of its own, from the files that it reads, and from nothing else.
+    keys = Keys(read_log(tmp_path / "log", pair.spec), pair.day_zero)
+    place = Workplace(tmp_path / "log", pair.spec, pair.day_zero, keys, tmp_path / "out")
+    (result,) = run_cells([cell], place, jobs=1, advance=no_progress)
+    # 3. The same score of every arm, to the last digit: as it is of each prediction.
+    assert result.examples == len(label_NK) > 500
+    assert result.scores["all"] == scores_of(setup.tasks, ARMS, label_NK, value_NKA)
+    assert result.scores["0-500"] == scores_of(setup.tasks, ARMS, label_NK[:500], value_NKA[:500])
+    assert result.scores["all"]["click"].keys() == set(ARMS)
+
+
+def _process(
+    cell: Cell, pair: Pair, log: StudyLog, redis_url: str, folder: Path
+) -> tuple[LearnerSetup, NDArray[np.float32], NDArray[np.float32]]:
+    """What a learner process predicted, [N, K, A], and the labels; N fit into the window that its version keeps."""
+    project, setup = cell.project, cell.setup(pair.spec)
+    teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
     cache = LogitCache(redis_url, project.teacher.version, [task.name for task in project.teacher.tasks], 3600)
     unshown = UnshownCache(redis_url, project.teacher, pair.spec, 3600)
-    pairs = UnshownScorer(UnshownSampler(pair.spec, _UNSHOWN), teacher, unshown)
-    requests = requests_of(pair.log)
-    backfill(requests, teacher, cache, len(requests), pairs, progress=lambda _done, _total: None)
-    registry, stop = Registry(tmp_path / "versions"), StopSignal()
+    pairs = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
+    requests = requests_of(log)
+    backfill(requests, teacher, cache, len(requests), pairs, progress=no_progress)
+    registry, stop = Registry(folder / "versions"), StopSignal()
     run_bootstrap(
         setup=setup,
-        config=_BOOTSTRAP,
+        config=project.bootstrap,
         teacher=project.teacher,
         registry=registry,
-        pairs=sample_pairs(pair.day_zero.users, pair.day_zero.items, _BOOTSTRAP.pairs, project.student.seed),
+        pairs=sample_pairs(pair.day_zero.users, pair.day_zero.items, project.bootstrap.pairs, project.student.seed),
         reader=MemoryStore(pair.spec, pair.day_zero.sources, project.features.aggregates),
         scorer=teacher,
     )
@@ -89,33 +114,18 @@ def test_study_and_learner_process_predict_the_same_on_the_same_log(
         registry=registry,
         cache=cache,
         unshown=unshown,
-        open_source=lambda _offsets: _Source(tmp_path / "log", stop),
+        open_source=lambda _offsets: _Source(folder / "log", stop),
         stop=stop,
     )
     newest = registry.latest()
     assert newest is not None
-    process = registry.load_manifest(newest)
-    # 2. The study, from the log that it reads, and from nothing else.
-    log = read_log(tmp_path / "log", pair.spec)
-    changed = project.model_copy(update={"bootstrap": _BOOTSTRAP})
-    day_zero = pair.day_zero.pairs(changed, teacher, pair.spec)
-    logit_NT = cache.get([e.user_id for e in log.examples], [e.item_id for e in log.examples]).logit_BT
-    learner = ObservedLearner(setup, log, Teaching(logit_NT, Unshown(teacher, _UNSHOWN, log)))
-    learner.bootstrap(*day_zero, _BOOTSTRAP.steps)
-    learner.learn_until(len(log.records))
-    # 3. The same metrics of every arm, to the last digit.
-    assert learner.examples == process.examples > 500
-    assert _judged(setup, log, *learner.seen()) == process.metrics
+    manifest, tensors, _ = registry.load_learner(newest)
+    assert manifest.bootstrapped_pairs == project.bootstrap.pairs
+    assert manifest.examples < RECENT_EXAMPLES
+    learnt = slice(manifest.examples)
+    return setup, tensors["evaluation/label"][learnt], tensors["evaluation/value"][learnt]
 
 
-def _judged(
-    setup: LearnerSetup, log: StudyLog, label_NK: NDArray[np.float32], value_NKA: NDArray[np.float32]
-) -> object:
-    """What the learner's own evaluation says of predictions, taken in the same micro-batches."""
-    evaluation, size = ProgressiveEvaluation(setup.tasks), setup.student.micro_batch
-    examples = log.examples[: len(label_NK)]
-    for at in range(0, len(label_NK), size):
-        rows = slice(at, at + size)
-        users, items = [e.user_id for e in examples[rows]], [e.item_id for e in examples[rows]]
-        evaluation.update(label_NK[rows], value_NKA[rows], users, items)
-    return evaluation.whole()
+def _teacher(project: Project, spec: FeatureSpec) -> tuple[Teacher, DomainMap]:
+    teacher = load_teacher(project.teacher, project.folder)
+    return teacher, DomainMap(project.teacher, project.folder, teacher, spec)
