@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graft.commands.output import echo_result, json_option
-from graft.pairs.project_folder import EVENTS
+from graft.pairs.project_folder import EVENTS, TRUTH
 from graft.process import begin
 from graft.progress import progress
 from graft.project import FILE_NAME
@@ -73,7 +73,7 @@ def study(  # noqa: PLR0913 - one for each option
     from graft.study.plots import plot_all
     from graft.study.run import Workplace, run_cells
     from graft.study.study_log import read_log
-    from graft.study.tables import tables
+    from graft.study.tables import origin, tables
 
     grid = load_grid(grid_name).limited(seeds, events)
     pair, spec, day_zero = _opened(project, log)
@@ -82,11 +82,11 @@ def study(  # noqa: PLR0913 - one for each option
     place = Workplace(folder, spec, day_zero, Keys(read_log(folder, spec), day_zero), out)
     with progress("study") as advance:
         results = run_cells(cells, place, jobs, advance)
-    findings = Findings(grid, pair.tasks, results)
+    findings = Findings(grid, pair.tasks, results, _best_auc(pair))
     summary = headline(findings, pair.name)
     (out / "headline.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
-    command = f"graft {shlex.join(sys.argv[1:])}"
-    (out / "study.md").write_text(f"`{command}`\n\n{tables(findings)}", "utf-8")
+    made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
+    (out / "study.md").write_text(f"{made_by}\n\n{tables(findings)}", "utf-8")
     plot_all(findings, out)
     echo_result([f"{out}/headline.json, {out}/study.md", *_lines(findings)], summary, as_json=as_json)
 
@@ -116,6 +116,15 @@ def _made_log(pair: "Project", spec: "FeatureSpec", sources: "Sources", out: Pat
         with progress("joining events") as advance:
             write_log(folder, records_of(pair, spec, sources, events, advance))
     return folder
+
+
+def _best_auc(pair: "Project") -> dict[str, float]:
+    """What no student can beat but by chance, where the pair knows it: a simulated one does."""
+    try:
+        best: dict[str, float] = json.loads((pair.folder / TRUTH).read_text("utf-8"))["best_auc"]
+    except FileNotFoundError:
+        return {}
+    return best
 
 
 def _lines(findings: "Findings") -> list[str]:

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from graft.errors import InvalidInputError
 
 EVENTS = "events.jsonl"
+TRUTH = "truth.json"
+"""Of a simulated pair: the AUC of the true probabilities, by task."""
 TABLES = Path("feature_repo") / "data"
 
 _TIME = pa.timestamp("us", tz="UTC")

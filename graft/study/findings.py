@@ -1,6 +1,6 @@
 """What a grid's results say: every score over the seeds, and the paired differences between arms and variants."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,12 +12,18 @@ from stream.tasks import TaskSpec
 
 
 class Findings:
-    """All results of one grid. A slice is a name of `graft.study.slices`, or ``held out after N``."""
+    """All results of one grid. A slice is a name of `graft.study.slices`, or ``held out after N``.
 
-    def __init__(self, grid: Grid, tasks: Sequence[TaskSpec], results: Sequence[Result]) -> None:
+    `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where nobody knows them.
+    """
+
+    def __init__(
+        self, grid: Grid, tasks: Sequence[TaskSpec], results: Sequence[Result], best_auc: Mapping[str, float]
+    ) -> None:
         self.grid = grid
         self.tasks = tuple(tasks)
         self.results = tuple(results)
+        self.best_auc = dict(best_auc)
         self._of: dict[str, list[Result]] = {variant.name: [] for variant in grid.variants}
         for result in results:
             self._of[result.variant].append(result)
@@ -39,31 +45,39 @@ class Findings:
         """The control with the teacher's logits as inputs, and nothing distilled."""
         return next((v for v in self.grid.variants if v.teacher_as_input and "*" in v.without), None)
 
-    def values(self, variant: str, part: str, task: str, arm: str) -> list[float]:
-        """One score per seed; none where it is undefined."""
+    def compared(self) -> list[str]:
+        """The headline's variants: the baseline and, where the grid has them, those that could refute it."""
+        return [self.grid.baseline, *(v.name for v in (self.permuted(), self.teacher_as_input()) if v)]
+
+    def seeds(self, variant: str) -> int:
+        """How many of its seeds have a result."""
+        return len(self._of[variant])
+
+    def values(self, variant: str, part: str, task: str, arm: str) -> dict[int, float]:
+        """The score of each seed; none where it is undefined."""
         learnt, comma, rest = part.partition(",")
         if learnt == f"first {self.variant(variant).events or self.grid.events}":
             part = f"all{comma}{rest}"  # a run ends with a whole micro-batch, some rows early
-        found = [_scores(result, part).get(task, {}).get(arm) for result in self._of[variant]]
-        return [value for value in found if value is not None]
+        found = {result.seed: _scores(result, part).get(task, {}).get(arm) for result in self._of[variant]}
+        return {seed: value for seed, value in found.items() if value is not None}
 
     def mean(self, variant: str, part: str, task: str, arm: str) -> Interval | None:
         """The score over the seeds."""
         values = self.values(variant, part, task, arm)
-        return interval(values) if values else None
+        return interval(list(values.values())) if values else None
 
     def gain(self, variant: str, part: str, task: str, over: tuple[str, str] | None = None) -> Interval | None:
         """Student minus control of the same run, or minus another (variant, arm) of the same seed.
 
-        Above 0 is better: of an RMSE the difference is turned round.
+        Above 0 is better: of an RMSE the difference is turned round. Seeds that only one of the two has are left out.
         """
         other = over or (variant, "control")
         ours, theirs = self.values(variant, part, task, "student"), self.values(other[0], part, task, other[1])
-        seeds = min(len(ours), len(theirs))
+        seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
             return None
-        ours, theirs = ours[:seeds], theirs[:seeds]
-        return paired(ours, theirs) if task in self.binary else paired(theirs, ours)
+        both = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+        return paired(*both) if task in self.binary else paired(*reversed(both))
 
     def transferability(self, part: str, task: str) -> float | None:
         """(student - control) / (teacher as input - control), of means; None where the latter's interval reaches 0."""
@@ -82,11 +96,12 @@ class Findings:
         return "all" if events in {base, None} else f"first {events}"
 
     def steps_equal(self) -> bool:
-        """Whether the headline's variants took the same number of steps on every seed; both arms of one always do."""
-        names = [self.grid.baseline, *(v.name for v in (self.permuted(), self.teacher_as_input()) if v)]
-        return len({(result.seed, result.steps) for name in names for result in self._of[name]}) == len(
-            {result.seed for name in names for result in self._of[name]}
-        )
+        """Whether the headline's variants took the same steps over the log on every seed; both arms of one always do.
+
+        The bootstrap's, which the student takes before it and on top, are `Result.bootstrap_steps`.
+        """
+        found = {(result.seed, result.steps) for name in self.compared() for result in self._of[name]}
+        return len(found) == len({seed for seed, _ in found})
 
     def parts(self) -> list[str]:
         """The windows that the results reach into."""
@@ -103,8 +118,9 @@ def headline(findings: Findings, pair: str) -> dict[str, Any]:
     return {
         "pair": pair,
         "events": results[0].examples,
-        "seeds": len(results),
+        "seeds": min(findings.seeds(name) for name in findings.compared()),
         "steps_equal": findings.steps_equal(),
+        "bootstrap_steps": results[0].bootstrap_steps,
         **_part(findings, "all"),
         "windows": [
             {"from": low, "to": high, **_part(findings, f"{low}-{high}")}

@@ -1,11 +1,25 @@
 """The findings as Markdown tables."""
 
+import os
+import platform
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 
 from graft.study.findings import Findings
 from graft.study.intervals import Interval
 
 _NONE = "-"
+_ARMS = ("student", "control", "teacher")
+
+
+def origin(findings: Findings, command: str) -> str:
+    """What made the tables: command, version of graft, machine, and the seeds of each variant."""
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    of: dict[int, list[str]] = {}
+    for variant in findings.grid.variants:
+        of.setdefault(findings.seeds(variant.name), []).append(variant.name)
+    seeds = "; ".join(f"{count} of {', '.join(names)}" for count, names in sorted(of.items(), reverse=True))
+    return f"`{command}`\n\ngraft {version('graft')}; {machine}. Seeds from 1 on: {seeds}."
 
 
 def tables(findings: Findings) -> str:
@@ -19,12 +33,13 @@ def _headline(findings: Findings) -> Iterator[str]:
         yield f"### Headline: progressive AUC of `{task}`, {findings.grid.baseline}"
         header = ["examples", "student", "control", "student - control", "teacher", "teacher as input"]
         header += ["student - teacher as input", "transferability", "permuted - control"]
+        header += ["best possible, whole stream"] if task in findings.best_auc else []
         yield _table(header, (_headline_row(findings, task, part) for part in ("all", *findings.parts())))
 
 
 def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
     base, as_input, permuted = findings.grid.baseline, findings.teacher_as_input(), findings.permuted()
-    arms = [_mean(findings.mean(base, part, task, arm)) for arm in ("student", "control", "teacher")]
+    arms = [_mean(findings.mean(base, part, task, arm)) for arm in _ARMS]
     row = [part, arms[0], arms[1], gain_text(findings.gain(base, part, task)), arms[2]]
     if as_input:
         row.append(_mean(findings.mean(as_input.name, part, task, "student")))
@@ -34,6 +49,8 @@ def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
     else:
         row += [_NONE] * 3
     row.append(gain_text(findings.gain(permuted.name, part, task)) if permuted else _NONE)
+    if task in findings.best_auc:
+        row.append(f"{findings.best_auc[task]:.4f}" if part == "all" else _NONE)
     return row
 
 
@@ -78,20 +95,17 @@ def _questions(findings: Findings) -> Iterator[str]:
         header = ["variant", "seeds"]
         for task in findings.tasks:
             score = "AUC" if task.kind == "binary" else "RMSE"
-            header += [f"{task.name}: {score}, gain", "new items"]
+            header += [f"{task.name}, {score}: student / control / teacher", "student - control", "new items"]
         rows = [_question_row(findings, v.name, "all") for v in variants if v.name != findings.grid.baseline]
         first = _question_row(findings, findings.grid.baseline, findings.baseline_part(events))
         yield _table(header, [first, *rows])
 
 
 def _question_row(findings: Findings, name: str, part: str) -> list[str]:
-    variant = findings.variant(name)
-    results = [r for r in findings.results if r.variant == name]
-    row = [f"**{name}** {variant.says}".strip(), str(len(results))]
+    row = [f"**{name}** {findings.variant(name).says}".strip(), str(findings.seeds(name))]
     for task in findings.tasks:
-        student = findings.mean(name, part, task.name, "student")
-        gain = findings.gain(name, part, task.name)
-        row += [f"{_mean(student)}, {gain_text(gain)}", gain_text(findings.gain(name, f"{part}, new items", task.name))]
+        row.append(" / ".join(_mean(findings.mean(name, part, task.name, arm)) for arm in _ARMS))
+        row += [gain_text(findings.gain(name, slice_, task.name)) for slice_ in (part, f"{part}, new items")]
     return row
 
 

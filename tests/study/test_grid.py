@@ -1,6 +1,7 @@
 """Grids, and the whole command on a small one."""
 
 import json
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -120,9 +121,16 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     project = pair.project.folder
     headline = _study(project, tmp_path)
     assert json.loads((tmp_path / "out" / "headline.json").read_text()) == headline
+    _assert_schema(headline)
     assert (headline["pair"], headline["seeds"], headline["steps_equal"]) == ("simulated", 2, True)
     tables = (tmp_path / "out" / "study.md").read_text()
     assert "What more helps? (600 examples)" in tables
+    assert f"graft {version('graft')}; " in tables
+    assert "Seeds from 1 on: 2 of plain, permuted, as_input, whole; 1 of regression." in tables
+    best = json.loads((project / "truth.json").read_text())["best_auc"]["click"]
+    (header,) = (line for line in tables.splitlines() if line.startswith("| examples |"))
+    (all_,) = (line for line in tables.splitlines() if line.startswith("| all |"))
+    assert (header.split(" | ")[-1], all_.split(" | ")[-1]) == ("best possible, whole stream |", f"{best:.4f} |")
     assert "Traffic: `click`" in tables
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         "windows-click.png",
@@ -133,3 +141,23 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     assert len(finished) == 9
     assert _study(project, tmp_path) == headline
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()} == finished
+
+
+def _assert_schema(headline: dict[str, object]) -> None:
+    """What a reader of headline.json may count on, key by key."""
+    part = {"auc", "gain", "transferability"}
+    assert headline.keys() == {"pair", "events", "seeds", "steps_equal", "bootstrap_steps", "windows"} | part
+    windows = headline["windows"]
+    assert isinstance(windows, list)
+    assert [(window["from"], window["to"]) for window in windows] == [(0, 300), (300, 600)]
+    for found in (headline, *windows):
+        assert found.keys() >= part
+        assert {task: set(arms) for task, arms in found["auc"].items()} == {
+            "click": {"student", "control", "teacher", "teacher_as_input", "permuted"}
+        }
+        gain, arms = found["gain"]["click"], found["auc"]["click"]
+        assert gain.keys() == {"mean", "low", "high"}
+        assert gain["low"] < gain["mean"] < gain["high"]
+        assert gain["mean"] == pytest.approx(arms["student"] - arms["control"])
+        assert found["transferability"].keys() == {"click"}
+    assert all(window.keys() == part | {"from", "to"} for window in windows)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from graft.pairs.auc import auc
 from graft.pairs.project_folder import (
+    TRUTH,
     copy_template,
     new_folder,
     write_empty_table,
@@ -58,7 +59,7 @@ def _simulate(folder: Path, sizes: Sizes, seed: int) -> None:
     impressions = simulate_target(world, works, listeners, tracks, sizes.events)
     _write_features(folder, listeners, works, tracks, shared)
     write_events(folder, event_lines(impressions))
-    write_json(folder, "truth.json", {"best_auc": {"click": round(_best_auc(impressions), 4)}})
+    write_json(folder, TRUTH, {"best_auc": {"click": round(_best_auc(impressions), 4)}})
     save_source(simulate_source(world, works, clips, sizes.source_rows, sizes.source_users), folder)
 
 
