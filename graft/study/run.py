@@ -1,8 +1,11 @@
 """Runs the cells of a grid on several processes; each leaves a file, and those that are there already are not run."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -66,6 +69,7 @@ class _Worker:
 
     @classmethod
     def start(cls, place: Workplace) -> None:
+        threading.Thread(target=_end_with_the_study, daemon=True).start()
         cls.place, cls.log = place, read_log(place.log_folder, place.spec)
 
     @classmethod
@@ -95,3 +99,11 @@ class _Worker:
         if key not in cls.unshown:
             cls.unshown[key] = Unshown(StudyTeacher(change, cell.project, log.spec), config, log)
         return cls.unshown[key]
+
+
+def _end_with_the_study() -> None:
+    """A worker whose study was killed would learn its cell to the end, and then wait for ever."""
+    study = multiprocessing.parent_process()
+    if study is not None:
+        wait([study.sentinel])
+        os._exit(1)
