@@ -4,17 +4,16 @@ The log is the only state. Per partition files appear in the order of their offs
 at any moment leaves a log that ends somewhere, and the next process goes on there: nothing is lost or doubled.
 """
 
-import fcntl
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge
 
-from graft.errors import DataLossError, GraftError
+from graft.errors import DataLossError
+from graft.folder import claim_folder
 from graft.telemetry import StopSignal
 from stream.config import Topics
 from stream.example_file import remove_partial_files, runs, write
@@ -26,7 +25,6 @@ LAG = Gauge("graft_archive_lag_records", "Records of the examples topic that are
 
 _log = logging.getLogger(__name__)
 
-_LOCK_FILE = ".lock"
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a flush that is due
 
 
@@ -44,7 +42,8 @@ def run_archive(
     An empty log begins with the oldest example that the topic still has. DataLossError when the topic has lost what
     comes after the log's end; GraftError when another process writes this log.
     """
-    with _claim(folder):
+    with claim_folder(folder, "another process writes this example log; stop it, or name another folder"):
+        remove_partial_files(folder)
         offsets = _offsets(folder, bootstrap, topics)
         reader = _open(folder, bootstrap, topics, offsets)
         archive = Archive(folder, offsets)
@@ -88,21 +87,6 @@ class Archive:
         self._records.clear()
         if count:
             _log.info("archived examples=%d offsets=%s", count, self.offsets)
-
-
-@contextmanager
-def _claim(folder: Path) -> Iterator[None]:
-    """Be the log's one writer; the lock ends with the process, also when it is killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GraftError(
-                f"{folder}: another process writes this example log; stop it, or name another folder"
-            ) from None
-        remove_partial_files(folder)
-        yield
 
 
 def _offsets(folder: Path, bootstrap: str, topics: Topics) -> dict[int, int]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from graft.errors import GraftError, InvalidInputError
+from graft.folder import sync_folder
 from stream.events import Example
 from stream.examples import ExampleRecord
 
@@ -84,13 +85,13 @@ def write(folder: Path, first: int, run: Sequence[ExampleRecord]) -> ExampleFile
     try:
         if not day.is_dir():
             day.mkdir()
-            _sync_folder(folder)
+            sync_folder(folder)
         with partial.open("wb") as file:
             pq.write_table(_table(run), file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
-        _sync_folder(day)
+        sync_folder(day)
     except OSError as error:
         raise GraftError(f"{path}: cannot be written: {error.strerror or error}") from error
     return ExampleFile(partition, first, last, path)
@@ -192,11 +193,3 @@ def _checked(file: ExampleFile, records: Sequence[ExampleRecord], reached: int, 
             )
         reached = offset
     return reached
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

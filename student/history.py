@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from graft.folder import sync_folder
 from student.manifest import ArmMetrics, Metrics
 
 _SCHEMA = pa.schema(
@@ -74,6 +75,7 @@ class MetricsHistory:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        sync_folder(self._folder)
         self._rows = []
 
 

@@ -11,7 +11,6 @@ either no version or a whole one; the next `claim` removes hidden folders left b
 of processes read.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -30,13 +29,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from graft.errors import GraftError
+from graft.folder import claim_folder, sync_folder
 from student.manifest import FORMAT, Draft, Manifest
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
 LEARNER_FILE = "learner.safetensors"
 _CHAMPION_FILE = "champion"
-_LOCK_FILE = ".lock"
 _STATE_KEY = "state"
 _NAME = re.compile(r"v\d{6,}")
 
@@ -84,14 +83,8 @@ class Registry:
 
         The lock ends with the process, also when it is killed. GraftError when another process holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK_FILE).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise GraftError(
-                    f"{self.folder}: another learner publishes here; stop it or set GRAFT_VERSIONS to another folder"
-                ) from None
+        refusal = "another learner publishes here; stop it or set GRAFT_VERSIONS to another folder"
+        with claim_folder(self.folder, refusal):
             for leftover in self.folder.glob(".*/"):
                 shutil.rmtree(leftover)
             yield
@@ -128,7 +121,7 @@ class Registry:
         temporary = self.folder / f".{_CHAMPION_FILE}"
         _write_synced(temporary, version.encode() + b"\n")
         temporary.replace(self.folder / _CHAMPION_FILE)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def load_manifest(self, version: str) -> Manifest:
         """The manifest of `version`; VersionError when it is absent or of another format."""
@@ -179,9 +172,9 @@ class Registry:
         temporary.mkdir(parents=True)
         for name, data in files.items():
             _write_synced(temporary / name, data)
-        _sync_folder(temporary)
+        sync_folder(temporary)
         temporary.rename(self.folder / version)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _verified(self, manifest: Manifest, name: str) -> bytes:
         """The file's bytes, of which the manifest's digest is known to hold."""
@@ -225,11 +218,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
