@@ -1,6 +1,7 @@
 """What goes wrong for a user, said so that they can mend it. A leaf: every room may import it."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 
@@ -38,3 +39,12 @@ class ServiceUnavailableError(GraftError, ConnectionError):
 
 class DataLossError(GraftError):
     """Records that had not been read yet are gone from a topic; nothing goes on silently past such a gap."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean NEAR?`` where a known name is near, else what is allowed."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; allowed are {', '.join(known)}" if known else ""

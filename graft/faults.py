@@ -1,11 +1,12 @@
 """pydantic's validation errors in our words: the key as it stands in the file, what is allowed, the value."""
 
-import difflib
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from graft.errors import did_you_mean
 
 _TYPES = {
     "bool": "true or false",
@@ -40,15 +41,6 @@ class _Place(NamedTuple):
 def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One text per fault of a `model`: ``distillation.0.weight: must be <= 100, got 1000``; none twice."""
     return list(dict.fromkeys(_fault(fault, model) for fault in error.errors(include_url=False)))
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean NEAR?`` where a known name is near, else what is allowed."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; allowed are {', '.join(known)}" if known else ""
 
 
 def _fault(fault: Any, model: type[BaseModel]) -> str:

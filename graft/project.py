@@ -2,7 +2,7 @@
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.aggregates import parse_expression
 from features.config import FeaturesConfig
-from graft.errors import ConfigurationError
-from graft.faults import did_you_mean, faults_of
+from graft.errors import ConfigurationError, did_you_mean
+from graft.faults import faults_of
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
 from student.config import BootstrapConfig, DistillationConfig, PublishConfig, StudentConfig
+from student.setup import task_faults
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"
@@ -83,8 +84,7 @@ def _cross_faults(project: Project) -> Iterator[str]:
     yield from _duplicates("teacher.tasks", [task.name for task in project.teacher.tasks])
     if not any(task.served for task in project.tasks):
         yield "tasks: none is served; set served = true for what the endpoint shall answer"
-    yield from _reference_faults(project)
-    yield from _distillation_faults(project)
+    yield from task_faults(project.tasks, project.distillation, project.teacher.tasks)
     yield from _aggregate_faults(project)
 
 
@@ -92,40 +92,6 @@ def _duplicates(key: str, names: list[str]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
             yield f"{key}: the name {name!r} stands {count} times, must be unique"
-
-
-def _reference_faults(project: Project) -> Iterator[str]:
-    teacher_kinds = {task.name: task.kind for task in project.teacher.tasks}
-    for i, task in enumerate(project.tasks):
-        if task.teacher_reference is not None:
-            key = f"tasks.{i}.teacher_reference"
-            yield from _twin_faults(key, task.teacher_reference, teacher_kinds, "teacher task", task)
-
-
-def _distillation_faults(project: Project) -> Iterator[str]:
-    teacher_tasks = {task.name: task for task in project.teacher.tasks}
-    student_kinds = {task.name: task.kind for task in project.tasks}
-    yield from _duplicates("distillation.teacher_task", [row.teacher_task for row in project.distillation])
-    for i, row in enumerate(project.distillation):
-        key = f"distillation.{i}"
-        if row.teacher_task not in teacher_tasks:
-            yield _no_such(f"{key}.teacher_task", "teacher task", row.teacher_task, teacher_tasks)
-        elif row.student_task is not None:
-            teacher_task = teacher_tasks[row.teacher_task]
-            yield from _twin_faults(
-                f"{key}.student_task", row.student_task, student_kinds, "student task", teacher_task
-            )
-
-
-def _twin_faults(key: str, name: str, kinds: dict[str, Any], noun: str, twin: Any) -> Iterator[str]:
-    if name not in kinds:
-        yield _no_such(key, noun, name, kinds)
-    elif kinds[name] != twin.kind:
-        yield f"{key}: {name!r} is {kinds[name]}, but {twin.name!r} is {twin.kind}; both must be of one kind"
-
-
-def _no_such(key: str, noun: str, name: str, known: Iterable[str]) -> str:
-    return f"{key}: no such {noun}, got {name!r}{did_you_mean(name, known)}"
 
 
 def _aggregate_faults(project: Project) -> Iterator[str]:
@@ -139,4 +105,4 @@ def _aggregate_faults(project: Project) -> Iterator[str]:
                 yield f"{key}: {error}"
             else:
                 if task and task not in tasks:
-                    yield _no_such(key, "task", task, tasks)
+                    yield f"{key}: no such task, got {task!r}{did_you_mean(task, tasks)}"

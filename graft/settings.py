@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from graft.errors import ConfigurationError
-from graft.faults import did_you_mean, faults_of
+from graft.errors import ConfigurationError, did_you_mean
+from graft.faults import faults_of
 
 PREFIX = "GRAFT_"
 _FILE_SUFFIX = "_file"

@@ -27,6 +27,12 @@ class StudentConfig(_Config):
     replay_capacity: int = Field(default=16_384, ge=0, description="examples in the reservoir")
     seed: int = 7
 
+    @model_validator(mode="after")
+    def _replays_what_it_keeps(self) -> Self:
+        if self.replay_batches and not self.replay_capacity:
+            raise ValueError(f"replay_batches must be 0 with replay_capacity 0, got {self.replay_batches}")
+        return self
+
 
 class DistillationConfig(_Config):
     """How one teacher task is distilled.
@@ -81,6 +87,8 @@ class DistillationConfig(_Config):
     def _decays_over_a_span(self) -> Self:
         if self.schedule == "decay" and self.decay_examples < 1:
             raise ValueError(f"decay_examples must be at least 1 for schedule 'decay', got {self.decay_examples}")
+        if self.schedule != "decay" and self.decay_examples > 0:
+            raise ValueError(f"decay_examples must be 0 for schedule {self.schedule!r}, got {self.decay_examples}")
         return self
 
 

@@ -1,12 +1,12 @@
 """What a learner is made of, checked as a whole; and whether it may continue from a version of another setup."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from features.spec import FeatureSpec
-from graft.errors import ConfigurationError
+from graft.errors import ConfigurationError, did_you_mean
 from stream.tasks import TaskKind, TaskSpec
 from student.config import DistillationConfig, StudentConfig
 from teacher_cache.config import TeacherTask
@@ -26,7 +26,7 @@ class LearnerSetup:
     student: StudentConfig
 
     def __post_init__(self) -> None:
-        faults = list(self._faults())
+        faults = list(task_faults(self.tasks, self.distillation, self.teacher_tasks))
         if faults:
             raise ConfigurationError(faults)
 
@@ -49,11 +49,10 @@ class LearnerSetup:
 
     @cached_property
     def twins(self) -> dict[str, DistillationConfig]:
-        """Task -> the first teacher task of its kind that is distilled through its tower; none for other tasks."""
-        kinds = {task.name: task.kind for task in self.tasks}
+        """Task -> the first teacher task that is distilled through its tower; none for other tasks."""
         found: dict[str, DistillationConfig] = {}
-        for config, kind in zip(self.distillation, self.teacher_kinds, strict=True):
-            if config.student_task is not None and kinds[config.student_task] == kind:
+        for config in self.distillation:
+            if config.student_task is not None:
                 found.setdefault(config.student_task, config)
         return found
 
@@ -82,36 +81,52 @@ class LearnerSetup:
     def _column(self, name: str) -> int:
         return [task.name for task in self.teacher_tasks].index(name)
 
-    def _faults(self) -> Iterator[str]:
-        kinds = {task.name: task.kind for task in self.teacher_tasks}
-        tasks = {task.name for task in self.tasks}
-        allowed = f"one of {', '.join(kinds)}"
-        for i, config in enumerate(self.distillation):
-            if config.teacher_task not in kinds:
-                yield f"distillation.{i}.teacher_task: must be {allowed}, got {config.teacher_task!r}"
-            if config.student_task is not None and config.student_task not in tasks:
-                known = ", ".join(sorted(tasks))
-                yield f"distillation.{i}.student_task: must be one of {known}, got {config.student_task!r}"
-            yield from _kind_faults(f"distillation.{i}", config, kinds, {task.name: task.kind for task in self.tasks})
-        twice = _repeated([config.teacher_task for config in self.distillation])
-        if twice:
-            yield f"distillation: each teacher task may be distilled once, got {', '.join(twice)} more often"
-        for i, task in enumerate(self.tasks):
-            name = task.teacher_reference
-            if name is not None and kinds.get(name) != task.kind:
-                same = ", ".join(other for other, kind in kinds.items() if kind == task.kind)
-                yield f"tasks.{i}.teacher_reference: must be a {task.kind} teacher task ({same}), got {name!r}"
 
-
-def _kind_faults(
-    key: str, config: DistillationConfig, teacher_kinds: Mapping[str, TaskKind], kinds: Mapping[str, TaskKind]
+def task_faults(
+    tasks: Sequence[TaskSpec], distillation: Sequence[DistillationConfig], teacher_tasks: Sequence[TeacherTask]
 ) -> Iterator[str]:
-    kind = teacher_kinds.get(config.teacher_task)
-    if config.loss == "listwise" and kind == "regression":
-        yield f"{key}.loss: must not be 'listwise' for a regression ({config.teacher_task}): it compares probabilities"
-    twin = kinds.get(config.student_task or "")
-    if config.reads_labels and kind is not None and twin is not None and kind != twin:
-        yield f"{key}.student_task: {config.student_task!r} must be {kind} with this loss or adapter, it is {twin}"
+    """What these say of each other and does not hold, under the keys of graft.toml."""
+    kinds = {task.name: task.kind for task in tasks}
+    teacher_kinds = {task.name: task.kind for task in teacher_tasks}
+    for i, task in enumerate(tasks):
+        if task.teacher_reference is not None:
+            key = f"tasks.{i}.teacher_reference"
+            yield from _twin_faults(key, "teacher task", task.teacher_reference, teacher_kinds, task.name, task.kind)
+    twice = _repeated([config.teacher_task for config in distillation])
+    if twice:
+        yield f"distillation: each teacher task may be distilled once, got {', '.join(twice)} more often"
+    for i, config in enumerate(distillation):
+        key, kind = f"distillation.{i}", teacher_kinds.get(config.teacher_task)
+        if kind is None:
+            yield _no_such(f"{key}.teacher_task", "teacher task", config.teacher_task, teacher_kinds)
+        elif kind == "regression":
+            yield from _regression_faults(key, config)
+        if config.student_task is not None:
+            key = f"{key}.student_task"
+            yield from _twin_faults(key, "student task", config.student_task, kinds, config.teacher_task, kind)
+
+
+def _twin_faults(
+    key: str, noun: str, name: str, kinds: Mapping[str, TaskKind], twin: str, twin_kind: TaskKind | None
+) -> Iterator[str]:
+    """When there is no task `name`, or it is of another kind than `twin`, whose kind is None where it is unknown."""
+    if name not in kinds:
+        yield _no_such(key, noun, name, kinds)
+    elif twin_kind not in (None, kinds[name]):
+        yield f"{key}: {name!r} is {kinds[name]}, but {twin!r} is {twin_kind}; both must be of one kind"
+
+
+def _regression_faults(key: str, config: DistillationConfig) -> Iterator[str]:
+    name = config.teacher_task
+    if config.loss == "listwise":
+        yield f"{key}.loss: must not be 'listwise' for a regression ({name}): it compares probabilities"
+    for option in ("label_scale", "temperature"):
+        if (value := getattr(config, option)) != 1.0:
+            yield f"{key}.{option}: must be 1 for a regression ({name}), which has no soft label, got {value:g}"
+
+
+def _no_such(key: str, noun: str, name: str, known: Iterable[str]) -> str:
+    return f"{key}: no such {noun}, got {name!r}{did_you_mean(name, known)}"
 
 
 def _described(config: DistillationConfig) -> list[str | None]:

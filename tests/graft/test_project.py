@@ -129,6 +129,26 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
             "distillation.0: decay_examples must be at least 1 for schedule 'decay', got 0",
         ),
         (
+            'student_task = "like"',
+            "decay_examples = 500",
+            "distillation.0: decay_examples must be 0 for schedule 'constant', got 500",
+        ),
+        (
+            'teacher_task = "stars"',
+            'teacher_task = "stars"\nloss = "listwise"',
+            "distillation.1.loss: must not be 'listwise' for a regression (stars): it compares probabilities",
+        ),
+        (
+            'teacher_task = "stars"',
+            'teacher_task = "like"',
+            "distillation: each teacher task may be distilled once, got like more often",
+        ),
+        (
+            'name = "tiny"',
+            'name = "tiny"\nstudent = {replay_capacity = 0}',
+            "student: replay_batches must be 0 with replay_capacity 0, got 3",
+        ),
+        (
             "mean(like)",
             "mean(love)",
             "features.aggregates.0.columns.mean: no such task, got 'love'; allowed are like, rating",

@@ -11,7 +11,7 @@ from student.config import DistillationConfig
 
 def test_every_fault_is_reported_at_once(toy: Any) -> None:
     heads = (
-        DistillationConfig(teacher_task="watch"),
+        DistillationConfig(teacher_task="watch", student_task="love"),
         DistillationConfig(teacher_task="like", student_task="likes"),
         DistillationConfig(teacher_task="like"),
     )
@@ -19,10 +19,11 @@ def test_every_fault_is_reported_at_once(toy: Any) -> None:
     with pytest.raises(ConfigurationError) as error:
         toy.setup(distillation=heads, tasks=tasks)
     assert error.value.faults == (
-        "distillation.0.teacher_task: must be one of finish, like, rating, got 'watch'",
-        "distillation.1.student_task: must be one of hidden, like, rating, x, got 'likes'",
+        "tasks.3.teacher_reference: 'rating' is regression, but 'x' is binary; both must be of one kind",
         "distillation: each teacher task may be distilled once, got like more often",
-        "tasks.3.teacher_reference: must be a binary teacher task (finish, like), got 'rating'",
+        "distillation.0.teacher_task: no such teacher task, got 'watch'; allowed are finish, like, rating",
+        "distillation.0.student_task: no such student task, got 'love'; allowed are like, hidden, rating, x",
+        "distillation.1.student_task: no such student task, got 'likes'; did you mean like?",
     )
 
 
@@ -30,11 +31,6 @@ def test_the_teachers_reference_is_the_twin_unless_named(toy: Any) -> None:
     hidden = toy.tasks[1].model_copy(update={"teacher_reference": "like"})
     assert toy.setup().reference_columns == (1, None, 2)
     assert toy.setup(tasks=(toy.tasks[0], hidden, toy.tasks[2])).reference_columns == (1, 1, 2)
-
-
-def test_a_twin_of_another_kind_is_no_reference(toy: Any) -> None:
-    heads = (DistillationConfig(teacher_task="rating", student_task="like"),)
-    assert toy.setup(distillation=heads).reference_columns == (None, None, None)
 
 
 def test_weights_and_rates_may_change_between_two_starts(toy: Any) -> None:
@@ -52,17 +48,26 @@ def test_a_changed_feature_is_named(toy: Any) -> None:
         changed.check_continues("v000001", toy.setup().described())
 
 
-def test_a_loss_must_fit_the_kind_of_its_task(toy: Any) -> None:
-    heads = (
-        DistillationConfig(teacher_task="rating", student_task="rating", loss="listwise"),
-        DistillationConfig(teacher_task="like", student_task="rating", loss="direct"),
-    )
+def test_an_auxiliary_head_stands_on_a_task_of_its_kind(toy: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^distillation.0.student_task: 'rating' is regression, but"):
+        toy.setup(distillation=(DistillationConfig(teacher_task="like", student_task="rating"),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"loss": "listwise"}, "loss: must not be 'listwise' for a regression (rating): it compares probabilities"),
+        ({"temperature": 3}, "temperature: must be 1 for a regression (rating), which has no soft label, got 3"),
+        (
+            {"label_scale": 0.5, "loss": "direct", "student_task": "rating"},
+            "label_scale: must be 1 for a regression (rating), which has no soft label, got 0.5",
+        ),
+    ],
+)
+def test_what_means_nothing_for_a_regression_is_refused(toy: Any, changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        toy.setup(distillation=heads)
-    assert error.value.faults == (
-        "distillation.0.loss: must not be 'listwise' for a regression (rating): it compares probabilities",
-        "distillation.1.student_task: 'rating' must be binary with this loss or adapter, it is regression",
-    )
+        toy.setup(distillation=(DistillationConfig(teacher_task="rating", **changes),))
+    assert error.value.faults == (f"distillation.0.{fault}",)
 
 
 def test_a_loss_that_shapes_the_student_is_part_of_the_setup(toy: Any) -> None:
