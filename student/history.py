@@ -60,7 +60,7 @@ class MetricsHistory:
     def add(self, examples: int, slices: Mapping[str, Metrics]) -> None:
         """Keep a point in memory; `examples` grows from point to point."""
         now = datetime.now(UTC)
-        self._rows += ((examples, now, *row) for row in _values(slices))
+        self._rows += ((examples, now, *row) for row in defined(slices))
 
     def flush(self) -> None:
         """Write the points added since the last time: on disk, whole and under their name, or not at all."""
@@ -90,18 +90,18 @@ def read_history(folder: Path) -> list[Point]:
     return [Point(examples, _parsed(points[examples])) for examples in sorted(points)]
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.parquet"))
-
-
-def _values(slices: Mapping[str, Metrics]) -> Iterator[tuple[str, str, str, str, float]]:
-    """Task, arm, slice, metric and value of what is defined."""
+def defined(slices: Mapping[str, Metrics]) -> Iterator[tuple[str, str, str, str, float]]:
+    """Task, arm, slice, metric and value of every metric that is defined."""
     for slice_name, tasks in slices.items():
         for task, arms in tasks.items():
             for arm, metrics in arms.items():
                 for metric, value in metrics:
                     if value is not None:
                         yield task, arm, slice_name, metric, float(value)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.parquet"))
 
 
 def _parsed(slices: Mapping[str, Any]) -> dict[str, Metrics]:

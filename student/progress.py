@@ -7,21 +7,17 @@ from pathlib import Path
 from prometheus_client import Gauge
 
 from student.evaluation import ProgressiveEvaluation
-from student.history import MetricsHistory
+from student.history import MetricsHistory, defined
 from student.manifest import ArmMetrics, Metrics
 
-AUC = Gauge("graft_student_progressive_auc", "AUC of predictions made before learning", ["task", "arm"])
 METRIC = Gauge(
     "graft_student_progressive_metric",
-    "Metrics of predictions made before learning, of student and control, over all examples and over new items",
+    "Metrics of predictions made before learning",
     ["metric", "slice", "task", "arm"],
 )
 
 EVERY_EXAMPLES = 500
 """A point of the history stands at the first step that reaches a multiple of this."""
-
-_GAUGE_SLICES = ("whole", "new_items")
-_GAUGE_ARMS = ("student", "control")
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +31,7 @@ class Progress:
         self._evaluation = evaluation
         self._examples = examples
         self._told = evaluation.whole()
-        _log.info("progress lines have arm=loss since the line before/loss of all/mean prediction/AUC")
+        _log.info("progress lines have arm=loss since the line before or this start/loss of all/mean prediction/AUC")
 
     def update(self, examples: int) -> None:
         """After a step: add a point if it reached a multiple of `EVERY_EXAMPLES`, log lines if a power of two."""
@@ -73,17 +69,9 @@ def progress_lines(examples: int, before: Metrics, now: Metrics) -> Iterator[str
 
 
 def set_gauges(slices: dict[str, Metrics]) -> None:
-    """The AUC of every arm over all examples, and the main arms' metrics over the main slices."""
-    for task, arms in slices["whole"].items():
-        for arm, metrics in arms.items():
-            if metrics.auc is not None:
-                AUC.labels(task, arm).set(metrics.auc)
-    for name in _GAUGE_SLICES:
-        for task, arms in slices[name].items():
-            for arm in arms.keys() & set(_GAUGE_ARMS):
-                for metric, value in arms[arm]:
-                    if value is not None:
-                        METRIC.labels(metric, name, task, arm).set(value)
+    """Every metric that is defined, of every slice, task and arm."""
+    for task, arm, name, metric, value in defined(slices):
+        METRIC.labels(metric, name, task, arm).set(value)
 
 
 def _line_part(before: ArmMetrics | None, now: ArmMetrics) -> str:

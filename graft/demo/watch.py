@@ -131,10 +131,11 @@ class Watch:
 
     def _auc(self) -> dict[str, tuple[float | None, float | None]]:
         learner = self._metrics[LEARNER]
+        name, whole = "graft_student_progressive_metric", {"metric": "auc", "slice": "whole"}
         return {
             task: (
-                learner.gauge("graft_student_progressive_auc", task=task, arm=ARMS[0]),
-                learner.gauge("graft_student_progressive_auc", task=task, arm=ARMS[1]),
+                learner.gauge(name, **whole, task=task, arm=ARMS[0]),
+                learner.gauge(name, **whole, task=task, arm=ARMS[1]),
             )
             for task in self._binary_tasks
         }

@@ -76,18 +76,31 @@ def test_a_line_has_the_loss_since_the_line_before() -> None:
     assert "student=-/0.6/0.5/0.7123" in next(progress_lines(512, now, now))
 
 
-def test_gauges_have_the_main_metrics(evaluation: ProgressiveEvaluation) -> None:
+def test_gauges_have_every_metric_of_every_slice_task_and_arm(evaluation: ProgressiveEvaluation) -> None:
     slices = evaluation.slices()
     set_gauges(slices)
 
-    def gauge(name: str, **labels: str) -> float | None:
-        return prometheus_client.REGISTRY.get_sample_value(f"graft_student_progressive_{name}", labels)
+    def gauge(metric: str, place: str, task: str, arm: str) -> float | None:
+        labels = {"metric": metric, "slice": place, "task": task, "arm": arm}
+        return prometheus_client.REGISTRY.get_sample_value("graft_student_progressive_metric", labels)
 
-    for arm in ("student", "control", "teacher", "item_mean"):
-        assert gauge("auc", task="like", arm=arm) == slices["whole"]["like"][arm].auc
-    new_items = slices["new_items"]["like"]["control"]
-    place = {"slice": "new_items", "task": "like", "arm": "control"}
-    assert gauge("metric", metric="log_loss", **place) == new_items.log_loss
-    assert gauge("metric", metric="count", **place) == new_items.count
-    assert gauge("metric", metric="r2", **place) is None
-    assert gauge("metric", metric="auc", slice="whole", task="like", arm="teacher") is None
+    for place in ("whole", "recent", "new_items", "new_users"):
+        for task in ("like", "hidden", "rating"):
+            for arm in ("student", "control", "teacher", "item_mean"):
+                metrics = slices[place][task].get(arm)
+                for metric, value in metrics or ():
+                    assert gauge(metric, place, task, arm) == value
+                assert (gauge("count", place, task, arm) is None) == (metrics is None)
+    assert gauge("auc", "recent", "like", "teacher") == slices["recent"]["like"]["teacher"].auc is not None
+    assert gauge("count", "whole", "hidden", "teacher") is None  # no teacher task stands for it
+    assert gauge("r2", "whole", "like", "student") is None
+
+
+def test_after_a_restart_the_first_line_has_the_loss_since_then(
+    evaluation: ProgressiveEvaluation, toy: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "student.progress"):
+        progress = Progress(tmp_path, 504, evaluation)
+        progress.update(512)
+    assert "loss since the line before or this start/" in caplog.messages[0]
+    assert "student=-/" in caplog.messages[1]  # no example since then
