@@ -4,7 +4,7 @@ Student and control differ in their distillation alone. Shapes: B rows, K tasks,
 table rows, D dense columns, C categorical columns, P pairs, T teacher tasks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import nan
 from typing import NamedTuple
 
@@ -90,8 +90,7 @@ class Arm:
     ) -> dict[str, float]:
         """Learn the teacher alone on P pairs, in a step for each row of `index_SB`, whatever the schedules say.
 
-        Then served heads start as their auxiliary heads, and Adam anew: its moments are those of another objective. A
-        ranking loss leaves the level of a list open, so here the soft label takes its place. Per teacher task the
+        A ranking loss leaves the level of a list open, so here the soft label takes its place. Per teacher task the
         share of its variance that its head explains in the last `held_out` pairs.
         """
         self.running.start(dense_PD, logit_PT)
@@ -99,12 +98,21 @@ class Arm:
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         for index_B in index_SB:
             self._step(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads, len(index_B))
-        share = self._explained(dense_PD[-held_out:], row_PC[-held_out:], logit_PT[-held_out:])
+        return self._explained(dense_PD[-held_out:], row_PC[-held_out:], logit_PT[-held_out:])
+
+    def start_served_heads(self, learnt: Collection[str]) -> None:
+        """End a bootstrap: a served head starts as its twin's auxiliary head if that teacher task is `learnt`.
+
+        Else it says the same of every row, the teacher's mean. Adam starts anew: its moments are those of another
+        objective.
+        """
         for task, twin in self._setup.twins.items():
-            self.student.start_served_head(task, twin)
+            if twin.teacher_task in learnt:
+                self.student.start_served_head(task, twin)
+            else:
+                self.student.start_neutral(task)
         self.running.discount(_BOOTSTRAP_WEIGHT)
         self._adam = Adam(self.student.flat, self._setup.student.learning_rate)
-        return share
 
     def _explained(
         self, dense_PD: NDArray[np.float32], row_PC: NDArray[np.int64], logit_PT: NDArray[np.float32]

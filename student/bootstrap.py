@@ -14,7 +14,7 @@ from features.spec import FeatureBatch, FeatureSpec
 from graft.errors import InvalidInputError
 from stream.events import EntityId, Impression
 from student.config import BootstrapConfig
-from student.learner import LEAST_EXPLAINED, Learner
+from student.learner import Learner, least_explained
 from student.manifest import Draft
 from student.setup import LearnerSetup
 from student.versions import Registry
@@ -35,11 +35,16 @@ class ScoredPairs(NamedTuple):
 
 
 class BootstrapReport(NamedTuple):
-    """What was distilled into `version`, and per teacher task the share of its variance that held-out pairs show."""
+    """What was distilled into `version`.
+
+    `explained`: per teacher task the share of its variance that the student explains on the pairs held out. Served
+    heads have started from those with at least `least_explained`.
+    """
 
     version: str
     pairs: int
     explained: dict[str, float]
+    least_explained: float
     steps: int
     seconds: float
 
@@ -84,7 +89,7 @@ def run_bootstrap(
     """Publish a first version that has learnt the teacher's logits of `pairs` and no example.
 
     Its control is untouched. InvalidInputError when the registry has a version (day zero is over), and when the student
-    cannot learn this teacher from what it sees.
+    cannot learn any task of this teacher from what it sees.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine
     started = time.monotonic()
@@ -96,13 +101,13 @@ def run_bootstrap(
             )
         learner = Learner(setup)
         scored = score_pairs(pairs, reader, scorer, setup.spec, teacher.batch_rows)
-        explained = learner.bootstrap(*scored, config.steps)
+        explained, least = learner.bootstrap(*scored, config.steps), least_explained(len(scored.logit_PT))
         if not learner.bootstrapped_pairs:
             raise InvalidInputError(
                 "the student cannot learn this teacher: of its variance on held-out pairs the student explains "
-                f"{explained_text(explained)}, at least {LEAST_EXPLAINED:.0%} of one task is needed; nothing is "
+                f"{explained_text(explained)}, at least {100 * least:.3g} % of one task is needed; nothing is "
                 "published. Is teacher.inputs in graft.toml right ('graft check' lists what is defaulted)? Or set more "
-                "bootstrap.steps"
+                "bootstrap.steps or bootstrap.pairs"
             )
         draft = Draft(
             examples=0,
@@ -116,7 +121,8 @@ def run_bootstrap(
         )
         version = registry.publish(draft, learner.served_tensors(), learner.tensors(), learner.state()).version
     _log.info("published version %s bootstrapped_pairs=%d steps=%d", version, learner.bootstrapped_pairs, config.steps)
-    return BootstrapReport(version, learner.bootstrapped_pairs, explained, config.steps, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return BootstrapReport(version, learner.bootstrapped_pairs, explained, least, config.steps, seconds)
 
 
 def explained_text(explained: Mapping[str, float]) -> str:

@@ -92,11 +92,17 @@ class DistillationConfig(_Config):
         return self
 
 
+FEWEST_PAIRS = 100
+"""Of a bootstrap: a tenth of fewer shows nothing of what was learnt."""
+
+
 class BootstrapConfig(_Config):
     """Day zero: what ``graft student bootstrap`` distils before the first example."""
 
     pairs: int = Field(
-        default=50_000, ge=20, description="distinct (user, item) pairs that the teacher scores; a tenth is held out"
+        default=50_000,
+        ge=FEWEST_PAIRS,
+        description="distinct (user, item) pairs that the teacher scores; a tenth is held out",
     )
     steps: int = Field(default=1_000, ge=1, description="optimizer steps of as many rows as a step of the stream has")
 

@@ -15,6 +15,7 @@ from features.spec import FeatureBatch
 from graft.errors import InvalidInputError
 from stream.events import Example
 from student.arm import Arm
+from student.config import FEWEST_PAIRS
 from student.evaluation import ProgressiveEvaluation
 from student.exchange import ALONE, Exchange
 from student.hashing import embedding_rows
@@ -32,7 +33,14 @@ LEAST_EXPLAINED = 0.01
 _HELD_OUT = 10
 """One in so many pairs of a bootstrap is held out."""
 
-_FEWEST = 2  # held-out pairs that have a variance
+_CHANCE = 9.0
+"""Predictions of n rows that have nothing to do with them explain the square of their correlation at most, whose
+deviation around 0 is n ** -0.5: here three of them, one time in 700."""
+
+
+def least_explained(pairs: int) -> float:
+    """The share of a teacher task's variance below which a bootstrap on so many pairs has not learnt that task."""
+    return max(LEAST_EXPLAINED, _CHANCE / (pairs // _HELD_OUT))
 
 
 class Learner:
@@ -86,26 +94,30 @@ class Learner:
         """Distil the student from the teacher's logits of P pairs, before the first example; the control is left alone.
 
         `steps` steps of as many rows as a step of the stream has, pass after pass in a random order of the setup's
-        seed. Served heads then start as the auxiliary heads on their towers; tasks without one stay neutral.
-        The last tenth of the pairs is held out: the result is, per teacher task, the share of its variance there that
-        the student explains. When that is below `LEAST_EXPLAINED` for all, the logits follow from nothing that the
-        student sees, and it stays as it was.
-        InvalidInputError when there are no logits, no distillation, fewer than 20 pairs, or examples were learnt.
+        seed. The last tenth of the pairs is held out: the result is, per teacher task, the share of its variance there
+        that the student explains. Where that is below `least_explained`, the logits follow from nothing that it sees.
+        Served heads then start as the auxiliary heads on their towers; at the teacher's mean alone where the head on
+        their tower has not learnt; and neutral without one. When no head has learnt, the student stays as it was.
+        InvalidInputError when nothing is distilled, fewer than 100 pairs have logits, or examples were learnt.
         """
-        held_out = len(logit_PT) // _HELD_OUT
-        if self.examples or not self.setup.distillation or held_out < _FEWEST or not np.isfinite(logit_PT).any():
+        weighted = sum(config.weight > 0 for config in self.setup.distillation)
+        with_logits = int(np.isfinite(logit_PT).any(axis=1).sum())
+        if self.examples or not weighted or with_logits < FEWEST_PAIRS:
             raise InvalidInputError(
-                "a bootstrap needs a distillation, 20 pairs with teacher logits and a student without examples, got "
-                f"{len(self.setup.distillation)} distilled tasks, {np.isfinite(logit_PT).any(axis=1).sum()} pairs with "
-                f"logits, {self.examples} examples"
+                f"a bootstrap needs a distillation with a weight above 0, {FEWEST_PAIRS} pairs with teacher logits and "
+                f"a student without examples, got {weighted} such distillations, {with_logits} pairs with logits, "
+                f"{self.examples} examples"
             )
+        held_out = len(logit_PT) // _HELD_OUT
         student = self.setup.student
         rows = student.micro_batch * (1 + student.replay_batches)
         index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
         row_PC = embedding_rows(features.categorical_BC, student.table_rows)
         arm = Arm(self.setup, self.setup.distillation, self._exchange, self._device)
         explained = arm.bootstrap(features.dense_BD, row_PC, logit_PT.astype(np.float32), index_SB, held_out)
-        if max(explained.values()) >= LEAST_EXPLAINED:
+        learnt = {task for task, share in explained.items() if share >= least_explained(len(logit_PT))}
+        if learnt:
+            arm.start_served_heads(learnt)
             self._student = arm
             self.bootstrapped_pairs = len(logit_PT)
         return explained

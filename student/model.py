@@ -97,6 +97,12 @@ class Student:
                     auxiliary = self.dense[f"teacher_head.{twin.teacher_task}.{part}"]
                     self.dense[f"head.{task}.{part}"].copy_(auxiliary)
 
+    def start_neutral(self, task: str) -> None:
+        """Let the served head of `task` say the mean of every row, as before its first step."""
+        with torch.no_grad():
+            for part in ("weight", "bias"):
+                self.dense[f"head.{task}.{part}"].zero_()
+
     def adapt(self, config: DistillationConfig, teacher_B: Tensor) -> Tensor:
         """The student adapter of ExFM (Liang et al. 2025): the teacher's value as the target's labels would have it.
 

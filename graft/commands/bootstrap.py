@@ -55,6 +55,9 @@ def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> No
         f"{report.steps:,} steps, {report.seconds:.1f} s"
     )
     learnt = f"the student explains of the teacher's variance on held-out pairs: {explained_text(report.explained)}"
+    unlearnt = [task for task, share in report.explained.items() if share < report.least_explained]
+    if unlearnt:
+        learnt += f"; no served head starts from {', '.join(unlearnt)}, below {100 * report.least_explained:.3g} %"
     echo_result([published, learnt], {**report._asdict(), "users": len(users), "items": len(items)}, as_json=as_json)
 
 

@@ -12,7 +12,7 @@ from features.spec import FeatureBatch, Value
 from graft.errors import InvalidInputError
 from student.bootstrap import run_bootstrap, sample_pairs
 from student.config import BootstrapConfig, DistillationConfig
-from student.learner import Learner
+from student.learner import Learner, least_explained
 from student.numpy_model import NumpyStudent
 from student.versions import Registry
 from teacher_cache.config import TeacherConfig
@@ -67,17 +67,42 @@ def test_a_teacher_whose_logits_belong_to_other_pairs_teaches_nothing(toy: Any, 
     equal(learner.tensors(), Learner(toy.setup()).tensors())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_not_learnt_however_few_pairs_there_are(toy: Any, seed: int) -> None:
+    learner, batch = Learner(toy.setup()), features(toy, first=1000 * seed, count=100)
+    learner.bootstrap(batch, np.random.default_rng(seed).standard_normal((100, 3)).astype(np.float32), 100)
+    assert learner.bootstrapped_pairs == 0
+
+
+def test_the_fewer_pairs_are_held_out_the_more_of_the_teacher_they_must_show() -> None:
+    assert [least_explained(pairs) for pairs in (100, 200, 1_000, 9_000, 50_000)] == [0.9, 0.45, 0.09, 0.01, 0.01]
+
+
+@pytest.mark.parametrize("loss", ["soft_label", "direct"])
+def test_a_served_head_starts_at_the_teachers_mean_when_its_twin_is_not_learnt(toy: Any, loss: Any) -> None:
+    heads = tuple(DistillationConfig(teacher_task=name, student_task=name, loss=loss) for name in ("like", "rating"))
+    learner, batch = Learner(toy.setup(distillation=heads)), features(toy)
+    logit_PT = teacher_logits(batch)
+    logit_PT[:, 1] = np.random.default_rng(7).standard_normal(PAIRS)
+    explained = learner.bootstrap(batch, logit_PT, 300)
+    assert explained["like"] < least_explained(PAIRS) < explained["rating"]
+    score_BK = learner.score(features(toy, first=5000))
+    mean = (1 / (1 + np.exp(-logit_PT[:, 1]))).mean()
+    assert score_BK[:, 0] == pytest.approx(np.log(mean / (1 - mean)), abs=0.01)
+    assert score_BK[:, 2].std() > 0.1
+    assert score_BK[:, 2].mean() == pytest.approx(logit_PT[:, 2].mean(), abs=0.2)
+    assert learner.bootstrapped_pairs == PAIRS
+
+
 def test_a_task_without_a_twin_starts_neutral(toy: Any) -> None:
     assert not bootstrapped(toy).score(features(toy))[:, 1].any()
 
 
-def test_a_teacher_task_of_another_kind_or_a_second_one_is_no_start(toy: Any) -> None:
-    first = DistillationConfig(teacher_task="like", student_task="like")
-    finish, rating = (DistillationConfig(teacher_task=name, student_task="like") for name in ("finish", "rating"))
+def test_a_second_teacher_task_on_the_same_tower_is_no_start(toy: Any) -> None:
+    like, finish = (DistillationConfig(teacher_task=name, student_task="like") for name in ("like", "finish"))
     batch = features(toy, first=5000)
-    learner = bootstrapped(toy, distillation=(rating, first, finish))
+    learner = bootstrapped(toy, distillation=(like, finish))
     assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), abs=0.3)
-    assert not bootstrapped(toy, distillation=(rating,)).score(batch).any()
 
 
 @pytest.mark.parametrize("changes", [{"loss": "direct"}, {"adapter": True}, {"loss": "pairwise"}, {"loss": "listwise"}])
@@ -135,9 +160,17 @@ def test_a_bootstrap_after_the_first_example_is_refused(toy: Any) -> None:
 
 
 def test_a_bootstrap_on_too_few_pairs_to_hold_some_out_is_refused(toy: Any) -> None:
-    batch = features(toy, count=19)
-    with pytest.raises(InvalidInputError, match=r"20 pairs with teacher logits .* 19 pairs with logits"):
-        Learner(toy.setup()).bootstrap(batch, teacher_logits(batch), 1)
+    batch = features(toy, count=110)
+    logit_PT = teacher_logits(batch)
+    logit_PT[::10] = np.nan
+    with pytest.raises(InvalidInputError, match=r"100 pairs with teacher logits .* 99 pairs with logits"):
+        Learner(toy.setup()).bootstrap(batch, logit_PT, 1)
+
+
+def test_a_bootstrap_without_a_weight_is_refused_as_such(toy: Any) -> None:
+    weightless = tuple(d.model_copy(update={"weight": 0.0}) for d in toy.distillation)
+    with pytest.raises(InvalidInputError, match=r"a distillation with a weight above 0, .* got 0 such distillations"):
+        bootstrapped(toy, distillation=weightless)
 
 
 def test_pairs_are_distinct_and_repeatable() -> None:
@@ -224,7 +257,7 @@ def test_the_first_version_serves_the_teachers_order_and_says_where_it_is_from(
 
 
 def test_a_teacher_that_cannot_be_learnt_publishes_nothing(toy: Any, teacher: TeacherConfig, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"explains finish 0\.0 %, .* at least 1% of one .*'graft check'"):
+    with pytest.raises(InvalidInputError, match=r"explains finish 0\.0 %, .* at least 31 % of one .*'graft check'"):
         publish(toy, Registry(tmp_path), teacher, scorer=ConstantScorer())
     assert Registry(tmp_path).latest() is None
 
