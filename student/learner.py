@@ -1,6 +1,7 @@
 """The learner: examples and teacher logits in, two arms out. Knows neither Kafka nor Redis nor the clock.
 
-Its state is a function of its setup and of the batches alone: same seed, same log, same logits, same weights.
+Its state is a function of its setup and of the batches alone: same seed, same log, same logits, same weights. Several
+partitions are one log only once it is complete: while it grows, the order between them may depend on what has arrived.
 Shapes: B examples, D dense columns, C categorical columns, K tasks, T teacher tasks, A auxiliary heads.
 """
 
