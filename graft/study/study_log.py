@@ -16,9 +16,7 @@ from stream.archive import Archive
 from stream.events import Example
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
-
-NEW_ITEM_IMPRESSIONS = 10
-"""An example's item is new when fewer impressions of it came before, in this log."""
+from student.newness import NEW_EXAMPLES
 
 
 class StudyLog(NamedTuple):
@@ -44,7 +42,7 @@ class StudyLog(NamedTuple):
         new_N = np.zeros(len(self.records), np.bool_)
         for n, example in enumerate(self.examples):
             count = seen.get(example.item_id, 0)
-            new_N[n] = count < NEW_ITEM_IMPRESSIONS
+            new_N[n] = count < NEW_EXAMPLES
             seen[example.item_id] = count + 1
         return new_N
 
