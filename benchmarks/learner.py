@@ -123,8 +123,7 @@ def load(project: Project, events: int | None) -> Bench:
     with progress("joining") as advance:
         joined = records_of(project, spec, sources, project.folder / "events.jsonl", advance)
         records = list(islice(joined, events))
-    tasks, teacher_tasks = tuple(project.tasks), tuple(project.teacher.tasks)
-    setup = LearnerSetup(spec, tasks, tuple(project.distillation), teacher_tasks, project.student)
+    setup = project.learner_setup(spec)
     scorer = scorer_of(project, spec)
     return Bench(project, setup, records, teacher_logits(scorer, [record.example for record in records]), scorer)
 

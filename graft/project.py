@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.aggregates import parse_expression
 from features.config import FeaturesConfig
+from features.spec import FeatureSpec
 from graft.errors import ConfigurationError, did_you_mean
 from graft.faults import faults_of
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
 from student.config import BootstrapConfig, DistillationConfig, PublishConfig, StudentConfig
-from student.setup import task_faults
+from student.setup import LearnerSetup, task_faults
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"
@@ -47,6 +48,11 @@ class Project(BaseModel):
     def repo(self) -> Path:
         """The folder of the Feast repository."""
         return self.folder / self.features.repo
+
+    def learner_setup(self, spec: FeatureSpec) -> LearnerSetup:
+        """What a learner of this pair is made of; ConfigurationError when that does not fit together."""
+        tasks, teacher_tasks = tuple(self.tasks), tuple(self.teacher.tasks)
+        return LearnerSetup(spec, tasks, tuple(self.distillation), teacher_tasks, self.student)
 
 
 def load_project(folder: Path) -> Project:

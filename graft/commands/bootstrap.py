@@ -30,7 +30,6 @@ def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> No
     from features.reader import OnlineReader
     from features.spec_file import load_spec
     from student.bootstrap import explained_text, run_bootstrap, sample_pairs
-    from student.setup import LearnerSetup
     from student.versions import Registry
     from teacher_cache.domain_map import DomainMap
     from teacher_cache.request_scorer import RequestScorer
@@ -42,7 +41,7 @@ def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> No
     users, items = _ids(process, events)
     model = load_teacher(pair.teacher, pair.folder)
     report = run_bootstrap(
-        setup=LearnerSetup(spec, tuple(pair.tasks), tuple(pair.distillation), tuple(pair.teacher.tasks), pair.student),
+        setup=pair.learner_setup(spec),
         config=pair.bootstrap,
         teacher=pair.teacher,
         registry=Registry(process.settings.versions),

@@ -52,7 +52,6 @@ def train(project: Path | None, log: Path | None) -> None:
     from stream.examples import ExampleReader
     from stream.topics import ensure_topics
     from student.exchange import nearest_device, open_exchange
-    from student.setup import LearnerSetup
     from student.train import run_training
     from student.versions import Registry
 
@@ -61,10 +60,9 @@ def train(project: Path | None, log: Path | None) -> None:
     if log is not None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, pair.topics)
     ensure_topics(settings.kafka, pair.stream, pair.topics)
-    tasks, teacher_tasks = tuple(pair.tasks), tuple(pair.teacher.tasks)
     with open_exchange() as exchange:
         run_training(
-            setup=LearnerSetup(spec, tasks, tuple(pair.distillation), teacher_tasks, pair.student),
+            setup=pair.learner_setup(spec),
             publish=pair.publish,
             teacher_version=pair.teacher.version,
             registry=Registry(settings.versions),

@@ -59,7 +59,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
     learnt = min(cell.events or len(log.records), len(log.records))
     first_held_out = len(log.records) - round(HELD_OUT_SHARE * len(log.records))
     learner = (ObservedLearner if cell.variant.learner else Regression)(
-        cell.setup(log.spec), log.first(learnt), teaching
+        cell.project.learner_setup(log.spec), log.first(learnt), teaching
     )
     bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:

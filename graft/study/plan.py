@@ -8,7 +8,6 @@ from graft.errors import ConfigurationError
 from graft.project import Project
 from graft.study.grid import Grid, Variant
 from graft.study.teachers import changed_config
-from student.setup import LearnerSetup
 
 
 class Cell(NamedTuple):
@@ -20,12 +19,6 @@ class Cell(NamedTuple):
     windows: tuple[int, ...]
     traffic: tuple[int, ...]
     project: Project
-
-    def setup(self, spec: FeatureSpec) -> LearnerSetup:
-        """What its learner is made of; ConfigurationError when that does not fit together."""
-        project = self.project
-        tasks, teacher_tasks = tuple(project.tasks), tuple(project.teacher.tasks)
-        return LearnerSetup(spec, tasks, tuple(project.distillation), teacher_tasks, project.student)
 
 
 def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
@@ -47,7 +40,7 @@ def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
 
 def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> Iterator[str]:
     try:
-        _cell(grid, variant, base, 1).setup(spec)
+        _cell(grid, variant, base, 1).project.learner_setup(spec)
         changed_config(variant.teacher, base.teacher)
     except ConfigurationError as error:
         for fault in error.faults:

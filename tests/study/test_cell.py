@@ -90,7 +90,7 @@ def _process(
     cell: Cell, pair: Pair, log: StudyLog, redis_url: str, folder: Path
 ) -> tuple[LearnerSetup, NDArray[np.float32], NDArray[np.float32]]:
     """What a learner process predicted, [N, K, A], and the labels; N fit into the window that its version keeps."""
-    project, setup = cell.project, cell.setup(pair.spec)
+    project, setup = cell.project, cell.project.learner_setup(pair.spec)
     teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
     cache = LogitCache(redis_url, project.teacher.version, [task.name for task in project.teacher.tasks], 3600)
     unshown = UnshownCache(redis_url, project.teacher, pair.spec, 3600)

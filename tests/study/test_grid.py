@@ -52,7 +52,7 @@ def test_every_cell_of_a_shipped_grid_is_a_sound_learner_of_its_pair(name: str, 
     project = load_project(Path(str(_TEMPLATES / home / "template")))
     cells = cells_of(grid, project, pair.spec)
     assert len(cells) == sum(variant.seeds or grid.seeds for variant in grid.variants)
-    assert {cell.setup(pair.spec).student.seed for cell in cells} == set(range(1, 11))
+    assert {cell.project.learner_setup(pair.spec).student.seed for cell in cells} == set(range(1, 11))
 
 
 def test_a_variant_without_a_sound_learner_is_named_before_the_first_cell_runs(pair: Pair) -> None:
