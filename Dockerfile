@@ -7,11 +7,12 @@ WORKDIR /src
 # The dependencies are a layer of their own: a change in the code does not install them again.
 COPY pyproject.toml README.md LICENSE ./
 RUN python3 -m venv /venv && PIP_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL" /venv/bin/pip install --quiet .
-COPY graft graft
-COPY stream stream
+COPY runtime runtime
 COPY features features
+COPY stream stream
 COPY teacher_cache teacher_cache
 COPY student student
+COPY graft graft
 RUN /venv/bin/pip install --quiet --no-deps --force-reinstall .
 
 FROM python:3.11-slim

@@ -25,7 +25,7 @@ from features.async_reader import AsyncOnlineReader
 from features.config import FeaturesConfig
 from features.reader import OnlineReader
 from features.store import apply, materialize, open_store
-from graft.embedded import EmbeddedRedis
+from lab.embedded import EmbeddedRedis
 
 ENTITIES, LIST = 2_000, 32
 FLOATS = {"user": 12, "item": 8}

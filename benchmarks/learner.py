@@ -2,7 +2,7 @@
 
     python benchmarks/learner.py [--project fixtures/simulated] [--events N] [--rounds 3]
 
-The whole learner is `student.train.run_training`: examples from an embedded Kafka, decoded; logits from an embedded
+The whole learner is `student.learn.train.run_training`: examples from embedded Kafka, decoded; logits from an embedded
 Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the rows without
 distillation, and with unshown pairs: what the teacher's signal costs, once it is there. The bare torch steps are as
 many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and torch.optim.
@@ -32,26 +32,26 @@ from torch.nn import functional
 
 from features.spec import FeatureSpec
 from features.store import compile_spec, view_sources
-from graft.embedded import EmbeddedKafka, EmbeddedRedis
 from graft.progress import progress
 from graft.project import Project, load_project
-from graft.study.log_in_memory import records_of
-from graft.study.memory_store import Sources
-from graft.telemetry import StopSignal
+from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from lab.study.log_in_memory import records_of
+from lab.study.memory_store import Sources
+from runtime.telemetry import StopSignal
 from stream import connection
 from stream.events import Example, TeacherRequest
 from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
-from student.arm import Arm
-from student.learner import Learner
-from student.manifest import Metrics
-from student.metrics import exact_auc
-from student.micro_batch import MicroBatches
-from student.model import Shape
-from student.replay_buffer import Batch
-from student.setup import LearnerSetup
-from student.train import run_training
-from student.versions import Registry
+from student.evaluate.metrics import exact_auc
+from student.learn.arm import Arm
+from student.learn.learner import Learner
+from student.learn.micro_batch import MicroBatches
+from student.learn.model import Shape
+from student.learn.replay_buffer import Batch
+from student.learn.setup import LearnerSetup
+from student.learn.train import run_training
+from student.versions.manifest import Metrics
+from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
 from teacher_cache.domain_map import DomainMap

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graft.embedded import EmbeddedRedis
-from graft.redis import Client, connect
+from lab.embedded import EmbeddedRedis
+from runtime.redis import Client, connect
 from teacher_cache.cache import LogitCache
 
 BATCH_ROWS = 1024  # the default of teacher.batch_rows

@@ -38,15 +38,15 @@ from features.async_reader import AsyncOnlineReader
 from features.lookup import Lookup
 from features.redis_layout import EntityLayout, field_name
 from features.spec import Feature, FeatureSpec
-from graft.child import start_child, stop_child
-from graft.embedded import EmbeddedRedis, free_port
-from graft.redis import connect, parse_url
+from lab.embedded import EmbeddedRedis, free_port
+from runtime.child import start_child, stop_child
+from runtime.redis import connect, parse_url
 from stream.tasks import TaskSpec
-from student.config import StudentConfig
-from student.manifest import Draft, Manifest
-from student.numpy_model import NumpyStudent, tensor_shapes
-from student.requests import RequestContract
-from student.versions import Registry
+from student.serve.numpy_model import NumpyStudent, tensor_shapes
+from student.serve.requests import RequestContract
+from student.versions.config import StudentConfig
+from student.versions.manifest import Draft, Manifest
+from student.versions.registry import Registry
 
 USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
 WARM_UP = 50  # of each slice
@@ -57,9 +57,9 @@ TRIP, FORWARD = "one Redis round trip, 101 HMGET, no decoding", "forward (numpy)
 SCORER = """
 import sys
 from pathlib import Path
-from graft.telemetry import StopSignal
-from student.serve import run_server
-from student.versions import Registry
+from runtime.telemetry import StopSignal
+from student.serve.server import run_server
+from student.versions.registry import Registry
 run_server(Registry(Path(sys.argv[1])), sys.argv[2], "127.0.0.1", int(sys.argv[3]), StopSignal().install())
 """
 ECHO = """

@@ -18,9 +18,9 @@ from features.aggregates import Aggregates
 from features.config import AggregateConfig
 from features.reader import OnlineReader
 from features.spec import Feature, FeatureSpec
-from graft.child import start_child, stop_child
-from graft.embedded import EmbeddedKafka, EmbeddedRedis
-from graft.telemetry import StopSignal, configure_logging
+from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from runtime.child import start_child, stop_child
+from runtime.telemetry import StopSignal, configure_logging
 from stream import connection
 from stream.config import StreamConfig, Topics
 from stream.replay import replay

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from features.config import AggregateConfig
-from graft.errors import ConfigurationError, InvalidInputError
+from runtime.errors import ConfigurationError, InvalidInputError
 
 Entity = Literal["user", "item"]
 EntityId = int | str

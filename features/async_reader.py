@@ -17,7 +17,7 @@ import hiredis
 from features.lookup import Columns, ContextValue, Lookup, Reply
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
-from graft.redis import Address, parse_url
+from runtime.redis import Address, parse_url
 
 _LOG = logging.getLogger(__name__)
 _FIRST_BACKOFF_SECONDS = 0.05

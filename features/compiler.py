@@ -8,7 +8,7 @@ from features.definitions import Definitions, ViewDefinition
 from features.redis_layout import SERIALIZATION_VERSION, IdType
 from features.spec import Feature, FeatureSpec, Role, Value
 from features.values import DTYPES
-from graft.errors import ConfigurationError
+from runtime.errors import ConfigurationError
 
 _ID_TYPES: dict[str, IdType] = {"INT64": "int", "STRING": "str"}
 _ROLES: tuple[Role, ...] = ("dense", "embedding", "categorical", "passthrough")

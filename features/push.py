@@ -16,7 +16,7 @@ from features.config import AggregateConfig
 from features.redis_layout import usable_id
 from features.spec_file import load_spec
 from features.store import open_store
-from graft.redis import reaching
+from runtime.redis import reaching
 
 _FRAME_TYPES = {"INT32": "int32", "INT64": "int64", "FLOAT": "float32", "DOUBLE": "float64"}
 

@@ -6,7 +6,7 @@ from typing import Any
 from features.lookup import Columns, ContextValue, Lookup, Reply
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
-from graft.redis import connect, reaching
+from runtime.redis import connect, reaching
 
 _TIMEOUT_SECONDS = 5.0
 

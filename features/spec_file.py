@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from features.spec import FeatureSpec
-from graft.errors import GraftError
+from runtime.errors import GraftError
 
 
 def spec_path(repo: Path) -> Path:

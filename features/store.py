@@ -23,8 +23,8 @@ from features.config import FeaturesConfig
 from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
 from features.spec import FeatureSpec
 from features.spec_file import save_spec
-from graft.errors import ConfigurationError, GraftError
-from graft.redis import parse_url, reaching
+from runtime.errors import ConfigurationError, GraftError
+from runtime.redis import parse_url, reaching
 
 
 class BatchFile(NamedTuple):

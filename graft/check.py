@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from features.spec import FeatureSpec
 from features.store import compile_spec
-from graft.errors import ConfigurationError
 from graft.project import Project
-from student.config import DistillationConfig
+from runtime.errors import ConfigurationError
+from student.learn.config import DistillationConfig
 from teacher_cache.config import DefaultInput
 from teacher_cache.domain_map import faults as domain_map_faults
 from teacher_cache.teacher import load_teacher

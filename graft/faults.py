@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel, ValidationError
 
-from graft.errors import did_you_mean
+from runtime.errors import did_you_mean
 
 _TYPES = {
     "bool": "true or false",

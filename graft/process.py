@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from graft.errors import GraftError
 from graft.project import Project, load_project
 from graft.settings import Settings, load_settings
-from graft.telemetry import StopSignal, configure_logging, serve_metrics
+from runtime.errors import GraftError
+from runtime.telemetry import StopSignal, configure_logging, serve_metrics
 
 
 @dataclass(frozen=True)

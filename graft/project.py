@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from features.aggregates import parse_expression
 from features.config import FeaturesConfig
 from features.spec import FeatureSpec
-from graft.errors import ConfigurationError, did_you_mean
 from graft.faults import faults_of
+from runtime.errors import ConfigurationError, did_you_mean
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
-from student.config import BootstrapConfig, DistillationConfig, PublishConfig, StudentConfig
-from student.setup import LearnerSetup, task_faults
+from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig
+from student.learn.setup import LearnerSetup, task_faults
+from student.versions.config import StudentConfig
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from graft.errors import ConfigurationError, did_you_mean
 from graft.faults import faults_of
+from runtime.errors import ConfigurationError, did_you_mean
 
 PREFIX = "GRAFT_"
 _FILE_SUFFIX = "_file"

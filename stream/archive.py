@@ -12,9 +12,9 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge
 
-from graft.errors import DataLossError
-from graft.folder import claim_folder
-from graft.telemetry import StopSignal
+from runtime.errors import DataLossError
+from runtime.folder import claim_folder
+from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.example_file import remove_partial_files, runs, write
 from stream.example_log import ExampleLog

@@ -15,7 +15,7 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
 )
 
-from graft.errors import GraftError, ServiceUnavailableError
+from runtime.errors import GraftError, ServiceUnavailableError
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers
 REQUEST_TIMEOUT_MS = 10_000

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from graft.errors import GraftError, InvalidInputError
-from graft.folder import sync_folder
+from runtime.errors import GraftError, InvalidInputError
+from runtime.folder import sync_folder
 from stream.events import Example
 from stream.examples import ExampleRecord
 

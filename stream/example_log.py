@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from graft.errors import DataLossError, InvalidInputError
+from runtime.errors import DataLossError, InvalidInputError
 from stream.config import Topics
 from stream.example_file import ExampleFile, list_files, read
 from stream.examples import ExampleReader, ExampleRecord

@@ -9,7 +9,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
-from graft.errors import DataLossError, GraftError
+from runtime.errors import DataLossError, GraftError
 from stream import connection
 from stream.config import Topics
 from stream.events import Example

@@ -8,7 +8,7 @@ from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
 
-from graft.errors import DataLossError, GraftError, ServiceUnavailableError
+from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream import connection
 from stream.config import Topics
 from stream.groups import STREAM_GROUP, group_id

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.aggregates import Aggregates
-from graft.errors import InvalidInputError
+from runtime.errors import InvalidInputError
 from stream.aggregation import PartialAggregates
 from stream.config import StreamConfig, Topics
 from stream.events import Feedback, Impression

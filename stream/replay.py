@@ -13,7 +13,7 @@ from kafka.errors import (
     NotCoordinatorError,
 )
 
-from graft.errors import GraftError
+from runtime.errors import GraftError
 from stream import connection
 from stream.config import Topics
 from stream.event_file import FileEvent, count_events, read_events

@@ -15,8 +15,8 @@ from kafka.errors import (
 
 from features.aggregates import Aggregates
 from features.spec import FeatureSpec
-from graft.errors import GraftError, ServiceUnavailableError
-from graft.telemetry import StopSignal
+from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
 from stream.state_log import SNAPSHOT_FLOOR_BYTES

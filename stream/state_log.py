@@ -11,7 +11,7 @@ from typing import NamedTuple
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
 
-from graft.errors import DataLossError, ServiceUnavailableError
+from runtime.errors import DataLossError, ServiceUnavailableError
 from stream import connection
 from stream.join import Entry
 

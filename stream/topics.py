@@ -4,7 +4,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 from pydantic import BaseModel, ConfigDict, Field
 
-from graft.errors import ConfigurationError
+from runtime.errors import ConfigurationError
 from stream import connection
 from stream.config import StreamConfig, Topics
 

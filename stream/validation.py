@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from features.spec import FeatureSpec
-from graft.errors import InvalidInputError
+from runtime.errors import InvalidInputError
 from stream.events import ContextValue, EntityId, Feedback, Impression
 from stream.tasks import TaskSpec
 

@@ -15,8 +15,8 @@ from kafka import TopicPartition
 
 from features.aggregates import Aggregates
 from features.spec import FeatureSpec, Value
-from graft.errors import GraftError, ServiceUnavailableError
-from graft.telemetry import StopSignal
+from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.telemetry import StopSignal
 from stream import connection, state_log
 from stream.aggregation import AggregatePusher, TotalAggregates
 from stream.config import StreamConfig, Topics

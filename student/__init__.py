@@ -1,1 +1,1 @@
-"""Model, losses, learner, progressive evaluation, versions, hot swap, scoring endpoint."""
+"""The student in four rooms: versions, evaluate, learn, serve."""

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from graft.errors import ServiceUnavailableError
-from graft.telemetry import StopSignal
+from runtime.errors import ServiceUnavailableError
+from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.redis import connect, reaching
+from runtime.redis import connect, reaching
 from stream.events import EntityId
 
 _CHUNK_ENTRIES = 2000  # commands of one round trip: about 100 KB on the wire

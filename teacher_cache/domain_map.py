@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureSpec, Value
-from graft.errors import ConfigurationError
+from runtime.errors import ConfigurationError
 from teacher_cache.config import (
     BucketInput,
     DefaultInput,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.spec import FeatureSpec
-from graft.errors import ConfigurationError
+from runtime.errors import ConfigurationError
 from stream.events import EntityId, TeacherRequest
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.teacher import Teacher, TeacherOutputError

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from graft.errors import ConfigurationError, InvalidInputError
+from runtime.errors import ConfigurationError, InvalidInputError
 from teacher_cache.config import TeacherConfig, TeacherTask
 
 _DTYPES: dict[str, np.dtype[Any]] = {

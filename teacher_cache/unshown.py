@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureSpec, Value
-from graft.redis import connect, reaching
+from runtime.redis import connect, reaching
 from stream.events import EntityId, TeacherRequest
 from teacher_cache.cache import task_list_id
 from teacher_cache.config import TeacherConfig, UnshownConfig

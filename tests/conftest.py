@@ -9,8 +9,8 @@ from pathlib import Path
 import prometheus_client  # noqa: F401 - before Feast's import, which else turns every metric into a file
 import pytest
 
-from graft.embedded import EmbeddedKafka, EmbeddedRedis
-from graft.redis import connect
+from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from runtime.redis import connect
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def kafka() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kafka_home() -> Path:
-    """The folder of a real Apache Kafka for `graft.embedded.ApacheKafka`; skips the test without KAFKA_HOME."""
+    """The folder of a real Apache Kafka for `lab.embedded.ApacheKafka`; skips the test without KAFKA_HOME."""
     home = os.environ.get("KAFKA_HOME")
     if not home:
         pytest.skip("KAFKA_HOME names no Apache Kafka")

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from graft.commands.output import echo_result, json_option
-from graft.errors import InvalidInputError
 from graft.process import Process, begin
+from runtime.errors import InvalidInputError
 
 
 @click.command
@@ -29,8 +29,8 @@ def bootstrap(project: Path | None, events: Path | None, *, as_json: bool) -> No
     """
     from features.reader import OnlineReader
     from features.spec_file import load_spec
-    from student.bootstrap import explained_text, run_bootstrap, sample_pairs
-    from student.versions import Registry
+    from student.learn.bootstrap import explained_text, run_bootstrap, sample_pairs
+    from student.versions.registry import Registry
     from teacher_cache.domain_map import DomainMap
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher

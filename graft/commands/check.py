@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from graft.commands.output import echo_json, json_option
-from graft.errors import ConfigurationError
 from graft.process import Process, begin
+from runtime.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from graft.check import Summary

@@ -12,7 +12,7 @@ from graft.commands.output import echo_result, json_option
 from graft.process import begin
 
 if TYPE_CHECKING:
-    from student.versions import Registry
+    from student.versions.registry import Registry
 
 
 @click.group
@@ -51,9 +51,9 @@ def train(project: Path | None, log: Path | None) -> None:
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
     from stream.topics import ensure_topics
-    from student.exchange import nearest_device, open_exchange
-    from student.train import run_training
-    from student.versions import Registry
+    from student.learn.exchange import nearest_device, open_exchange
+    from student.learn.train import run_training
+    from student.versions.registry import Registry
 
     spec = load_spec(pair.repo)
     open_source = partial(ExampleReader, settings.kafka, pair.topics)
@@ -86,9 +86,9 @@ def serve(project: Path | None, host: str | None, port: int | None) -> None:
 
     Example: graft student serve --port 8080
     """
-    from graft.telemetry import StopSignal
-    from student.serve import run_server
-    from student.versions import Registry
+    from runtime.telemetry import StopSignal
+    from student.serve.server import run_server
+    from student.versions.registry import Registry
 
     process = begin(project)
     settings = process.settings
@@ -106,7 +106,7 @@ def versions(project: Path | None, *, as_json: bool) -> None:
 
     Example: graft student versions
     """
-    from student.versions import Registry
+    from student.versions.registry import Registry
 
     rows = _version_rows(Registry(begin(project).settings.versions))
     lines = [_version_line(row) for row in rows] or ["no versions yet; 'graft student train' publishes them"]

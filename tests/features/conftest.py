@@ -13,8 +13,8 @@ import pytest
 from features.config import FeaturesConfig
 from features.redis_layout import EntityLayout, field_name
 from features.spec import Feature, FeatureSpec
-from graft.embedded import EmbeddedRedis
-from graft.redis import connect
+from lab.embedded import EmbeddedRedis
+from runtime.redis import connect
 
 CONFIG: dict[str, Any] = {
     "service": "student",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.aggregates import Aggregates, Expression, parse_expression
 from features.config import AggregateConfig
-from graft.errors import ConfigurationError, InvalidInputError
+from runtime.errors import ConfigurationError, InvalidInputError
 
 USERS = AggregateConfig(
     entity="user",

@@ -10,7 +10,7 @@ import pytest
 
 from features.async_reader import AsyncOnlineReader
 from features.redis_layout import EntityLayout
-from graft.redis import connect
+from runtime.redis import connect
 
 SIZE = 100
 MISSES = {"users:number": [None], "items:number": [None, None]}

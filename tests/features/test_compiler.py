@@ -7,7 +7,7 @@ import pytest
 from features.compiler import compile_features
 from features.config import FeaturesConfig
 from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
-from graft.errors import ConfigurationError
+from runtime.errors import ConfigurationError
 
 VIEWS = {
     "users": ViewDefinition(

@@ -6,7 +6,7 @@ from feast.feature_store import FeatureStore
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
 from features.reader import OnlineReader
-from graft.errors import ServiceUnavailableError
+from runtime.errors import ServiceUnavailableError
 
 NOON_MS = 1_767_268_800_000
 LIKED, PASSED = {"like": 1.0, "rating": 5.0}, {"like": 0.0, "rating": None}

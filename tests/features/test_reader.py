@@ -3,8 +3,8 @@
 import pytest
 
 from features.reader import OnlineReader
-from graft.errors import ServiceUnavailableError
-from graft.redis import connect
+from runtime.errors import ServiceUnavailableError
+from runtime.redis import connect
 
 
 def test_a_batch_costs_one_command_per_distinct_entity(own_redis, small_spec, store_small):

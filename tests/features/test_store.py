@@ -10,7 +10,7 @@ from feast.infra.online_stores.redis import RedisOnlineStore
 import features
 from features.spec_file import load_spec, spec_path
 from features.store import apply, compile_spec, connection_string, materialize, open_store
-from graft.errors import ConfigurationError, GraftError, ServiceUnavailableError
+from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from graft.cli import cli
-from student.versions import Registry
+from student.versions.registry import Registry
 
 
 @pytest.fixture

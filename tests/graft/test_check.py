@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graft.errors import ConfigurationError
 from graft.project import load_project
+from runtime.errors import ConfigurationError
 
 _REDIS = "redis://localhost:6379/0"
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from graft.cli import cli
-from graft.embedded import free_port
+from lab.embedded import free_port
 
 _GRAFT = [sys.executable, "-m", "graft"]
 
@@ -43,11 +43,11 @@ print(*sys.modules, file=sys.stderr)
     return set(done.stderr.split())
 
 
-def test_help_lists_the_commands_in_the_order_of_the_path_and_imports_none() -> None:
+def test_help_lists_the_commands_in_the_order_of_the_path_then_the_laboratorys_and_imports_none() -> None:
     done = _run("--help")
     words = done.stdout.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in words if line.strip()]
-    assert names == ["check", "features", "replay", "stream", "teacher", "student", "study", "demo", "pair"]
+    assert names == ["check", "features", "replay", "stream", "teacher", "student", "demo", "pair", "study"]
     assert not {"torch", "feast", "kafka", "onnxruntime", "pandas", "rich"} & _modules_after("--help")
 
 

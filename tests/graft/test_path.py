@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from graft.child import start_child, stop_child
-from graft.embedded import free_port
-from graft.redis import connect
-from student.versions import Registry
+from lab.embedded import free_port
+from runtime.child import start_child, stop_child
+from runtime.redis import connect
+from student.versions.registry import Registry
 
 _GRAFT = [sys.executable, "-m", "graft"]
 _STAGES = (["stream", "run"], ["teacher", "run"], ["student", "train"], ["student", "serve"])

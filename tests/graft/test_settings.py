@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from graft.errors import ConfigurationError
 from graft.settings import load_settings
+from runtime.errors import ConfigurationError
 
 _URL = "redis://:hunter2@cache:6379/3"
 

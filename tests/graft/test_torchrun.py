@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from features.spec_file import load_spec
-from graft.child import start_child
-from graft.embedded import free_port
 from graft.project import load_project
+from lab.embedded import free_port
+from runtime.child import start_child
 from stream import connection
 from stream.events import Example
 from stream.topics import ensure_topics
-from student.versions import Registry
+from student.versions.registry import Registry
 
 _TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "-m", "graft"]
 _FAST = """

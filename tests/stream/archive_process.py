@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from graft.telemetry import StopSignal, configure_logging
+from runtime.telemetry import StopSignal, configure_logging
 from stream.archive import run_archive
 from tests.stream.pair import topics
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from graft.child import start_child, stop_child
+from runtime.child import start_child, stop_child
 from stream import connection
 from stream.topics import ensure_topics
 from tests.stream.pair import Scenario, feedback, impression, stream_config, topics

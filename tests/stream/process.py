@@ -4,9 +4,9 @@ import sys
 
 from features.aggregates import Aggregates
 from features.reader import OnlineReader
-from graft.errors import GraftError
-from graft.redis import connect, reaching
-from graft.telemetry import StopSignal, configure_logging
+from runtime.errors import GraftError
+from runtime.redis import connect, reaching
+from runtime.telemetry import StopSignal, configure_logging
 from stream.run import run_stream
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 

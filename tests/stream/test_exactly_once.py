@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from kafka import TopicPartition
 
-from graft.redis import connect
+from runtime.redis import connect
 from stream import connection
 from stream.groups import STREAM_GROUP, group_id
 from tests.stream.conftest import StreamHarness, await_that

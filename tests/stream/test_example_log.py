@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.errors import DataLossError, InvalidInputError
+from runtime.errors import DataLossError, InvalidInputError
 from stream import example_file
 from stream.archive import Archive
 from stream.events import Example

@@ -9,9 +9,9 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata
 
-from graft.child import start_child, stop_child
-from graft.errors import DataLossError, GraftError
-from graft.telemetry import StopSignal
+from runtime.child import start_child, stop_child
+from runtime.errors import DataLossError, GraftError
+from runtime.telemetry import StopSignal
 from stream import connection
 from stream.archive import Archive, run_archive
 from stream.example_log import ExampleLog, log_then_topic

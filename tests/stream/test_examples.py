@@ -7,7 +7,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata
 
-from graft.errors import DataLossError, GraftError
+from runtime.errors import DataLossError, GraftError
 from stream import connection
 from stream.events import Example
 from stream.examples import ExampleReader

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from graft.errors import ServiceUnavailableError
+from runtime.errors import ServiceUnavailableError
 from stream import inputs
 from stream.inputs import Inputs
 from stream.topics import ensure_topics

@@ -10,7 +10,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from graft.errors import ConfigurationError, ServiceUnavailableError
+from runtime.errors import ConfigurationError, ServiceUnavailableError
 from stream import connection
 from stream.config import StreamConfig
 from stream.event_file import impressions_of, read_events

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from graft.errors import InvalidInputError
+from runtime.errors import InvalidInputError
 from stream.validation import Validator
 from tests.stream.pair import SPEC, TASKS, feedback, impression
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from features.spec import Feature, FeatureSpec
 from stream.events import Example
 from stream.tasks import TaskSpec
-from student.config import DistillationConfig, StudentConfig
-from student.learner import Learner
-from student.setup import LearnerSetup
+from student.learn.config import DistillationConfig
+from student.learn.learner import Learner
+from student.learn.setup import LearnerSetup
+from student.versions.config import StudentConfig
 from teacher_cache.config import TeacherTask
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from features.spec import FeatureSpec
-from graft.telemetry import StopSignal
+from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.requests import TeacherRequestReader
 from teacher_cache.batch_scorer import run_batch_scorer

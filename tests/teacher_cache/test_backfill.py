@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from graft.embedded import free_port
-from graft.errors import ServiceUnavailableError
+from lab.embedded import free_port
+from runtime.errors import ServiceUnavailableError
 from stream.events import Impression
 from teacher_cache.backfill import backfill, requests_of_impressions
 from teacher_cache.cache import LogitCache

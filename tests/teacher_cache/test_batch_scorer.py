@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from graft.embedded import EmbeddedRedis
-from graft.errors import ConfigurationError, ServiceUnavailableError
-from graft.telemetry import StopSignal
+from lab.embedded import EmbeddedRedis
+from runtime.errors import ConfigurationError, ServiceUnavailableError
+from runtime.telemetry import StopSignal
 from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig

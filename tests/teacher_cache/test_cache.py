@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from graft.embedded import free_port
-from graft.errors import ServiceUnavailableError
-from graft.redis import connect
+from lab.embedded import free_port
+from runtime.errors import ServiceUnavailableError
+from runtime.redis import connect
 from teacher_cache.cache import LogitCache, decode, encode, task_list_id
 
 DAY = 86_400

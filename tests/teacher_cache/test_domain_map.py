@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.spec import Feature, FeatureSpec
-from graft.errors import ConfigurationError
+from runtime.errors import ConfigurationError
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap, faults
 from teacher_cache.teacher import TensorSpec

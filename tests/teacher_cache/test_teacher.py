@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from graft.errors import ConfigurationError, InvalidInputError
+from runtime.errors import ConfigurationError, InvalidInputError
 from teacher_cache.config import TeacherConfig
 from teacher_cache.teacher import TeacherOutputError, TensorSpec, load_teacher
 

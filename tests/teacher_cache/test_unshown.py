@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from features.spec import FeatureSpec
-from graft.embedded import free_port
-from graft.errors import ServiceUnavailableError
-from graft.redis import connect
+from lab.embedded import free_port
+from runtime.errors import ServiceUnavailableError
+from runtime.redis import connect
 from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from features.reader import OnlineReader
-from graft.child import start_child
-from graft.redis import connect
-from graft.telemetry import StopSignal
+from runtime.child import start_child
+from runtime.redis import connect
+from runtime.telemetry import StopSignal
 from stream import connection
 from stream.config import StreamConfig, Topics
 from stream.event_file import impressions_of

@@ -1,0 +1,72 @@
+"""A group of commands that are imported when they run, so that each pays only for itself."""
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoints, entry_points
+from typing import Any, NamedTuple
+
+import click
+
+from runtime.errors import ConfigurationError, GraftError
+
+ENTRY_POINT_GROUP = "graft.commands"
+"""Where an installed distribution names its commands: each entry point is a LazyCommand."""
+
+
+class LazyCommand(NamedTuple):
+    """Where a command is defined (module:attribute), and its line in the list of commands."""
+
+    target: str
+    short_help: str
+
+    def load(self) -> click.Command:
+        """The command itself."""
+        module, _, attribute = self.target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for, and prints a GraftError as lines without a traceback.
+
+    Its commands are its own, then those that other installed distributions add by an entry point.
+    """
+
+    def __init__(self, *args: Any, lazy_commands: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own = lazy_commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names, graft's own in the order of the path that an event takes."""
+        return [*self._own, *sorted(_added().names - self._own.keys())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """The imported command; None where there is none of that name."""
+        lazy = self._lazy(cmd_name)
+        return lazy.load() if lazy else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands without importing any."""
+        commands = {name: self._lazy(name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.short_help) for name, lazy in commands.items() if lazy])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a GraftError becomes its exit code and one line per fault on standard error."""
+        try:
+            return super().invoke(ctx)
+        except GraftError as error:
+            for fault in error.faults if isinstance(error, ConfigurationError) else (error,):
+                click.echo(f"error: {fault}", err=True)
+            ctx.exit(error.exit_code)
+
+    def _lazy(self, name: str) -> LazyCommand | None:
+        if name in self._own:
+            return self._own[name]
+        found = _added()
+        lazy: LazyCommand | None = found[name].load() if name in found.names else None
+        return lazy
+
+
+def _added() -> EntryPoints:
+    return entry_points(group=ENTRY_POINT_GROUP)

@@ -1,0 +1,7 @@
+"""The laboratory's commands, which graft's command line finds by their entry points (lab/pyproject.toml)."""
+
+from graft.lazy_group import LazyCommand
+
+STUDY = LazyCommand("lab.study.command:study", "A grid of learners over an example log, with tables and plots.")
+DEMO = LazyCommand("lab.demo.command:demo", "The whole path in one terminal, with a report.")
+PAIR = LazyCommand("lab.pairs.command:pair", "Make a domain pair to try graft on.")

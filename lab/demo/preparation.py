@@ -1,0 +1,108 @@
+"""What comes before the stream, by graft's own commands: the pair, its teacher, Feast's tables, the first version."""
+
+import os
+import shlex
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from rich.console import Console
+
+from graft.project import FILE_NAME
+from lab.demo.data import Data
+from lab.demo.plan import Plan
+from lab.demo.processes import graft_argv, log_tail
+from lab.demo.toml_table import Scalar, with_values
+from runtime.child import start_child, stop_child
+from runtime.errors import GraftError
+
+T = TypeVar("T")
+
+
+class Command(NamedTuple):
+    """``graft ARGUMENTS``, which ends by itself; `shows_progress` when it draws its own bar on the terminal."""
+
+    arguments: tuple[str, ...]
+    shows_progress: bool = False
+
+    def __str__(self) -> str:
+        return f"graft {shlex.join(self.arguments)}"
+
+
+def make_pair(data: Data, plan: Plan) -> list[Command]:
+    """The commands that write the project folder ``pair`` and train its teacher, run in its parent folder."""
+    limit = ("--events", str(plan.impressions)) if plan.impressions else ()
+    own = ("--movielens", str(data.own_copy)) if data.own_copy else ()
+    return [
+        Command(("pair", "make", data.name, "pair", *own, *limit), shows_progress=True),
+        Command(("pair", "train-teacher", "pair"), shows_progress=True),
+    ]
+
+
+def set_pace(folder: Path, plan: Plan) -> None:
+    """Write the demo's own cadence into the project file: a short run needs its versions sooner, and fewer steps."""
+    path = folder / FILE_NAME
+    text = path.read_text(encoding="utf-8")
+    pace: dict[str, Mapping[str, Scalar]] = {
+        "publish": {"every_seconds": plan.publish_seconds},
+        "stream": {"idle_seconds": plan.idle_seconds},
+        "student": {"micro_batch": plan.micro_batch},
+    }
+    for table, values in pace.items():
+        text = with_values(text, table, values)
+    path.write_text(text, encoding="utf-8")
+
+
+PREPARE_DAY_ZERO = [
+    Command(("check",)),
+    Command(("features", "apply")),
+    Command(("features", "materialize")),
+    Command(("student", "bootstrap")),
+]
+
+
+def run_command(command: Command, console: Console, folder: Path, environment: Mapping[str, str], log: Path) -> None:
+    """Run it in `folder` to its end, and show what it says; GraftError, with the end of its log, when it fails."""
+    console.print(f"$ {command}", highlight=False, markup=False)
+    began = time.monotonic()
+    env = {**os.environ, **environment}
+    if command.shows_progress:
+        _run_openly(command, folder, env)
+    else:
+        with console.status(f"{command} ..."):
+            said = _run_quietly(command, folder, env, log)
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  {time.monotonic() - began:.0f} s", highlight=False)
+
+
+def _run_openly(command: Command, folder: Path, environment: Mapping[str, str]) -> None:
+    """Let it write to the terminal, all of it to our standard error."""
+    process = start_child(graft_argv(command.arguments), env=environment, stdout=sys.stderr.fileno(), cwd=folder)
+    if _finished(process, process.wait):
+        raise GraftError(f"{command} ended with code {process.returncode}; see above")
+
+
+def _run_quietly(command: Command, folder: Path, environment: Mapping[str, str], log: Path) -> str:
+    """What it wrote to its standard output, each line indented; the rest goes to the log."""
+    with log.open("ab") as file:
+        process = start_child(
+            graft_argv(command.arguments), env=environment, stdout=subprocess.PIPE, stderr=file, cwd=folder
+        )
+        with process:
+            said, _ = _finished(process, process.communicate)
+    if process.returncode:
+        raise GraftError(f"{command} ended with code {process.returncode}; the end of {log}:\n{log_tail(log)}")
+    return textwrap.indent(said.decode().rstrip(), "  ")
+
+
+def _finished(process: subprocess.Popen[bytes], wait: Callable[[], T]) -> T:
+    """What `wait` gives; whatever ends the waiting early, such as Ctrl-C, ends the process too."""
+    try:
+        return wait()
+    except BaseException:
+        stop_child(process)
+        raise

@@ -1,0 +1,148 @@
+"""The report: index.html with its pictures, and summary.json, in one folder that needs nothing else."""
+
+import html
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lab.demo.client import Answer, Swap
+from lab.demo.curves import ARMS, ProgressPoint
+from lab.demo.page import PAGE
+from lab.demo.plots import HitRate, plot_auc, plot_hit_rate, plot_latency
+from lab.demo.summary import Joined, Summary
+from stream.tasks import TaskSpec
+from student.versions.manifest import Metrics
+
+_ARM_NAMES = {"student": "student", "control": "control", "teacher": "teacher as it is", "item_mean": "item mean"}
+
+
+class Findings(NamedTuple):
+    """All that a demo found out; times in seconds since the stages started."""
+
+    summary: Summary
+    joined: Joined
+    faults: Sequence[str]
+    tasks: Sequence[TaskSpec]
+    metrics: Metrics
+    points: Sequence[ProgressPoint]
+    answers: Sequence[Answer]
+    swaps: Sequence[Swap]
+    scorer_swaps: int
+    examples_of_version: Mapping[str, int]
+    hits: Sequence[HitRate]
+    restarts: Mapping[str, int]
+    timings: Mapping[str, float]
+    """Phase of the demo -> seconds it took."""
+    data_note: str
+    command: str
+
+
+def write_report(folder: Path, found: Findings) -> Path:
+    """Write summary.json, pictures and index.html into `folder`, in place of an earlier report; index.html's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in folder.glob("auc_*.png"):  # of another pair's tasks
+        picture.unlink()
+    (folder / "summary.json").write_text(found.summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    swaps_at_examples = [n for s in found.swaps if (n := found.examples_of_version.get(s.version)) is not None]
+    for task in binary_tasks(found.tasks):
+        plot_auc(folder / f"auc_{task}.png", task, found.points, swaps_at_examples)
+    plot_latency(folder / "latency.png", found.answers, found.swaps)
+    plot_hit_rate(folder / "cache_hits.png", found.hits)
+    index = folder / "index.html"
+    index.write_text(_page(found), encoding="utf-8")
+    return index
+
+
+def binary_tasks(tasks: Sequence[TaskSpec]) -> list[str]:
+    """The names of the binary tasks, in the project's order."""
+    return [task.name for task in tasks if task.kind == "binary"]
+
+
+def _page(found: Findings) -> str:
+    pictures = "".join(
+        f'<figure><img src="auc_{task}.png" alt="Progressive AUC of {task} against examples"></figure>'
+        for task in binary_tasks(found.tasks)
+    )
+    return PAGE.substitute(
+        verdict=_verdict(found.faults),
+        lead=html.escape(_lead(found)),
+        quality=_quality_table(found),
+        auc_pictures=pictures,
+        path=_table(_path_rows(found)),
+        about=_table(_about_rows(found)),
+    )
+
+
+def _verdict(faults: Sequence[str]) -> str:
+    if not faults:
+        return '<p class="good">Every impression became exactly one example; every request was answered.</p>'
+    return "".join(f'<p class="bad">{html.escape(fault)}</p>' for fault in faults)
+
+
+def _lead(found: Findings) -> str:
+    s = found.summary
+    return (
+        f"{s.impressions:,} impressions ({found.data_note}) went through Kafka, the join, the teacher's cache and the "
+        f"learner; {s.swaps} new versions were swapped into the scorer while it answered {s.requests:,} requests."
+    )
+
+
+def _quality_table(found: Findings) -> str:
+    heads = "".join(f"<th>{_ARM_NAMES[arm]}</th>" for arm in ARMS)
+    rows = "".join(_quality_row(task, found.metrics) for task in found.tasks)
+    return f"<table><tr><th>task</th><th>metric</th>{heads}<th>student &minus; control</th></tr>{rows}</table>"
+
+
+def _quality_row(task: TaskSpec, metrics: Metrics) -> str:
+    by_arm = metrics.get(task.name, {})
+    name = "auc" if task.kind == "binary" else "rmse"
+    values = {arm: getattr(by_arm[arm], name) if arm in by_arm else None for arm in ARMS}
+    cells = "".join(f"<td>{_value(values[arm])}</td>" for arm in ARMS)
+    student, control = values["student"], values["control"]
+    gain = f"{student - control:+.4f}" if student is not None and control is not None else "&ndash;"
+    better = "AUC, more is better" if name == "auc" else "RMSE, less is better"
+    return f"<tr><th>{html.escape(task.name)}</th><td>{better}</td>{cells}<td>{gain}</td></tr>"
+
+
+def _path_rows(found: Findings) -> list[tuple[str, str]]:
+    s = found.summary
+    retried = [a for a in found.answers if a.retries]
+    restarts = ", ".join(f"{stage} {count}" for stage, count in found.restarts.items() if count) or "none"
+    return [
+        ("impressions sent", f"{s.impressions:,}"),
+        (
+            "examples on the topic",
+            f"{s.examples:,} ({found.joined.missing} missing, {found.joined.doubled} doubled)",
+        ),
+        ("dead letters", f"{s.dead_letters:,}"),
+        (
+            "teacher logits found",
+            "&ndash;" if s.cache_hit_rate is None else f"{100 * s.cache_hit_rate:.1f} % of examples",
+        ),
+        ("swaps", f"{len(found.swaps)} seen by the client, {found.scorer_swaps} counted by the scorer"),
+        ("requests", f"{s.requests:,}, {s.failed_requests} failed, {len(retried)} sent again after a lost connection"),
+        ("degraded answers", f"{sum(a.degraded for a in found.answers):,}"),
+        ("latency", f"p50 {_value(s.score_p50_ms, 1)} ms, p99 {_value(s.score_p99_ms, 1)} ms"),
+        ("processes started again", restarts),
+    ]
+
+
+def _about_rows(found: Findings) -> list[tuple[str, str]]:
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found.timings.items())
+    return [
+        ("data", html.escape(found.data_note)),
+        ("command", f"<code>{html.escape(found.command)}</code>"),
+        ("machine", html.escape(machine)),
+        ("time", f"{found.summary.seconds:.0f} s: {html.escape(phases)}"),
+    ]
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows) + "</table>"
+
+
+def _value(value: float | None, digits: int = 4) -> str:
+    return "&ndash;" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,128 @@
+"""The stream phase: starts the stages, sends the events, watches until each has become an example, stops in order."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from graft.project import Project
+from lab.demo.client import Answer, ScoringClient
+from lab.demo.curves import VersionExamples
+from lab.demo.events import EventFile
+from lab.demo.live import Screen
+from lab.demo.plan import Plan
+from lab.demo.plots import HitRate
+from lab.demo.processes import Supervisor
+from lab.demo.report import binary_tasks
+from lab.demo.stages import LEARNER, REPLAY, STREAM, TEACHER, choose_ports, path_stages, replay_stage
+from lab.demo.summary import Joined
+from lab.demo.watch import Watch
+from lab.demo.witness import Witness
+from runtime.errors import GraftError
+from student.versions.registry import Registry
+
+_LOOK_SECONDS = 0.5
+_START_SECONDS = 60.0  # Feast's import takes 5 s alone, and 15 s where all stages start at once on one core
+_STALLED_SECONDS = 90.0  # longer than a stage takes to restart and to take up its work, on a busy machine
+_READ_TO_END_SECONDS = 5.0
+_LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a second
+
+
+class Setting(NamedTuple):
+    """What a stream phase runs on; `environment` has GRAFT_KAFKA and all else that the stages need."""
+
+    plan: Plan
+    project: Project
+    events: EventFile
+    environment: dict[str, str]
+    versions: Path
+    logs: Path
+
+
+class Outcome(NamedTuple):
+    """What was seen while it ran; times in seconds since the stages started."""
+
+    joined: Joined
+    answers: Sequence[Answer]
+    hits: Sequence[HitRate]
+    scorer_swaps: int
+    dead_letters: int
+    examples_of_version: Mapping[str, int]
+    restarts: Mapping[str, int]
+
+
+def stream_events(setting: Setting, console: Console) -> Outcome:
+    """Run the whole path over the event file. GraftError when a stage cannot be kept alive."""
+    ports, started_at = choose_ports(), time.monotonic()
+    plan, events = setting.plan, setting.events
+    client = ScoringClient(
+        ports.scorer,
+        events.contexts,
+        events.items,
+        per_second=plan.requests_per_second,
+        items_each=plan.items_each,
+        started_at=started_at,
+    )
+    witness = Witness(setting.environment["GRAFT_KAFKA"], setting.project.topics)
+    with Supervisor(setting.logs) as supervisor, witness, client:
+        for stage in path_stages(setting.environment, ports):
+            supervisor.start(stage)
+        tasks = binary_tasks(setting.project.tasks)
+        versions = VersionExamples(setting.versions)
+        watch = Watch(ports, events, witness.count, client, supervisor, tasks, versions)
+        _await_start(watch, supervisor, console)
+        supervisor.start(replay_stage(setting.environment, setting.project.folder, plan))
+        with Screen(console) as screen:
+            _watch_until_through(watch, supervisor, witness, screen, setting.project.student.micro_batch)
+            for name in (STREAM, TEACHER, LEARNER):
+                supervisor.stop(name)
+            witness.read_to_end(_READ_TO_END_SECONDS)
+            _await_last_swap(client, Registry(setting.versions))
+            client.stop()
+            screen.show(watch.look())
+    return Outcome(
+        joined=witness.count.joined(events.impression_ids),
+        answers=client.answers,
+        hits=watch.hits,
+        scorer_swaps=watch.scorer_swaps,
+        dead_letters=watch.dead_letters,
+        examples_of_version=versions.of,
+        restarts=supervisor.restarts(),
+    )
+
+
+def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None:
+    """Return when all are at work: what comes before they read could outgrow the embedded broker's topics."""
+    deadline = time.monotonic() + _START_SECONDS
+    with console.status("the stages start ..."):
+        while not watch.is_up():
+            supervisor.check()
+            if time.monotonic() > deadline:
+                raise GraftError(f"the stages did not start within {_START_SECONDS:.0f} s; see {supervisor.log_folder}")
+            time.sleep(_LOOK_SECONDS)
+
+
+def _watch_until_through(
+    watch: Watch, supervisor: Supervisor, witness: Witness, screen: Screen, micro_batch: int
+) -> None:
+    """Return when all that was sent is learnt, or when nothing moved for long: the counts then say what is missing."""
+    before, moved_at = watch.progress, time.monotonic()
+    while not (supervisor.is_done(REPLAY) and watch.is_through(micro_batch)):
+        supervisor.check()
+        witness.check()
+        screen.show(watch.look())
+        if watch.progress != before:
+            before, moved_at = watch.progress, time.monotonic()
+        elif time.monotonic() - moved_at > _STALLED_SECONDS:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _await_last_swap(client: ScoringClient, registry: Registry) -> None:
+    """Give the scorer time to swap to the version that the learner published at its end."""
+    deadline = time.monotonic() + _LAST_SWAP_SECONDS
+    champion = registry.champion()
+    while client.answers and client.answers[-1].version != champion and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS / 10)

@@ -1,0 +1,141 @@
+"""Looks at the running stages again and again: what the live table shows, and when the demo is through."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from lab.demo.client import ScoringClient, percentile_ms, swaps_seen
+from lab.demo.curves import ARMS, VersionExamples
+from lab.demo.events import EventFile
+from lab.demo.live import View
+from lab.demo.plots import HitRate
+from lab.demo.processes import Supervisor
+from lab.demo.scrape import StageMetrics
+from lab.demo.stages import LEARNER, SCORER, STREAM, TEACHER, Ports
+from lab.demo.witness import IdCount
+
+_RATE_LOOKS = 10
+_LATEST_ANSWERS = 1_000
+
+
+class Watch:
+    """What is seen of a running demo; times count as the client's do."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        events: EventFile,
+        count: IdCount,
+        client: ScoringClient,
+        supervisor: Supervisor,
+        binary_tasks: Sequence[str],
+        versions: VersionExamples,
+    ) -> None:
+        self._metrics = {
+            STREAM: StageMetrics(ports.stream),
+            TEACHER: StageMetrics(ports.teacher),
+            LEARNER: StageMetrics(ports.learner),
+            SCORER: StageMetrics(ports.scorer),
+        }
+        self._events, self._count, self._client = events, count, client
+        self._versions = versions
+        self._supervisor, self._binary_tasks, self._started_at = supervisor, binary_tasks, client.started_at
+        self._paces: deque[tuple[float, float, int]] = deque([(0.0, 0.0, 0)], maxlen=_RATE_LOOKS)
+        self.hits: list[HitRate] = []
+
+    @property
+    def learned(self) -> int:
+        """Examples that the learner has learnt."""
+        return int(self._metrics[LEARNER].gauge("graft_student_learned_examples") or 0)
+
+    @property
+    def scorer_swaps(self) -> int:
+        """Swaps that the scorer counted, over all of its lives."""
+        return int(self._metrics[SCORER].total("graft_scorer_swaps_total"))
+
+    @property
+    def dead_letters(self) -> int:
+        """Messages that the stream could not use."""
+        return int(self._metrics[STREAM].total("graft_stream_dead_letters_total"))
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Grows while anything moves."""
+        return self._count.examples, self.learned
+
+    def is_up(self) -> bool:
+        """Whether the processes read their topics, but for the stream, for which the replay waits by itself."""
+        self._refresh()
+        teacher_reads = self._metrics[TEACHER].gauge("graft_teacher_lag_records") is not None
+        has_version = self._metrics[LEARNER].gauge("graft_student_version") or 0
+        return teacher_reads and has_version > 0 and len(self._client.answers) > 0
+
+    def is_through(self, micro_batch: int) -> bool:
+        """Whether all impressions became examples and no whole micro-batch waits for the learner."""
+        sent = len(self._events.impression_ids)
+        return self._count.distinct >= sent and self.learned > sent - micro_batch
+
+    def look(self) -> View:
+        """Read every stage's metrics again."""
+        self._refresh()
+        seconds = time.monotonic() - self._started_at
+        self.hits.append(self._hit_rate(seconds))
+        events_per_second, requests_per_second = self._rates(seconds)
+        answers = self._client.answers[:]
+        swaps, latest = swaps_seen(answers), answers[-_LATEST_ANSWERS:]
+        return View(
+            seconds=seconds,
+            impressions=len(self._events.impression_ids),
+            examples=self._count.examples,
+            learned=self.learned,
+            events_per_second=events_per_second,
+            lags=self._lags(),
+            cache_hit_rate=self.hits[-1].rate,
+            version=next((a.version for a in reversed(answers) if a.version), None),
+            swaps=len(swaps),
+            auc=self._auc(),
+            requests=len(answers),
+            failed_requests=sum(a.fault is not None for a in answers),
+            requests_per_second=requests_per_second,
+            p50_ms=percentile_ms(latest, 0.5),
+            p99_ms=percentile_ms(latest, 0.99),
+            restarts=sum(self._supervisor.restarts().values()),
+        )
+
+    def _refresh(self) -> None:
+        self._versions.refresh()
+        for metrics in self._metrics.values():
+            metrics.refresh()
+
+    def _hit_rate(self, seconds: float) -> HitRate:
+        logits = "graft_student_logits_total"
+        learner = self._metrics[LEARNER]
+        return HitRate(seconds, learner.total(logits, outcome="hit"), learner.total(logits))
+
+    def _rates(self, seconds: float) -> tuple[float, float]:
+        """Events that the stream read and requests, each per second over the latest looks."""
+        now = (seconds, self._metrics[STREAM].total("graft_stream_records_total"), len(self._client.answers))
+        before = self._paces[0]
+        self._paces.append(now)
+        elapsed = max(1e-9, now[0] - before[0])
+        return (now[1] - before[1]) / elapsed, (now[2] - before[2]) / elapsed
+
+    def _lags(self) -> dict[str, int | None]:
+        names = {
+            STREAM: "graft_stream_lag_records",
+            TEACHER: "graft_teacher_lag_records",
+            LEARNER: "graft_student_lag_records",
+        }
+        lags = {stage: self._metrics[stage].gauge(name) for stage, name in names.items()}
+        return {stage: None if lag is None else int(lag) for stage, lag in lags.items()}
+
+    def _auc(self) -> dict[str, tuple[float | None, float | None]]:
+        learner = self._metrics[LEARNER]
+        name, whole = "graft_student_progressive_metric", {"metric": "auc", "slice": "whole"}
+        return {
+            task: (
+                learner.gauge(name, **whole, task=task, arm=ARMS[0]),
+                learner.gauge(name, **whole, task=task, arm=ARMS[1]),
+            )
+            for task in self._binary_tasks
+        }

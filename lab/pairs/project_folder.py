@@ -1,0 +1,107 @@
+"""Writes the files of a project folder: the template, Feast's batch tables, the event file."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runtime.errors import InvalidInputError
+
+EVENTS = "events.jsonl"
+TRUTH = "truth.json"
+"""Of a simulated pair: the AUC of the true probabilities, by task."""
+TABLES = Path("feature_repo") / "data"
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+EventLine = dict[str, Any]
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Where to write: what is there when the block ends becomes the content of `folder`; after an error, nothing does.
+
+    InvalidInputError when `folder` holds something already, which is never overwritten.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInputError(f"{folder}: not empty; name a new folder, or empty this one first")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".arriving-") as arriving:
+        (Path(arriving) / TABLES).mkdir(parents=True)
+        yield Path(arriving)
+        for child in Path(arriving).iterdir():
+            child.rename(folder / child.name)
+
+
+def copy_template(package: str, folder: Path) -> None:
+    """The files under `package`/template, as they are."""
+    _copy(files(package) / "template", folder)
+
+
+def impression_line(
+    impression_id: str, user_id: int | str, item_id: int | str, event_time_ms: int, context: Mapping[str, Any]
+) -> EventLine:
+    """An item shown to a user, as a line of the event file."""
+    return {
+        "type": "impression",
+        "impression_id": impression_id,
+        "user_id": user_id,
+        "item_id": item_id,
+        "event_time_ms": event_time_ms,
+        "context": dict(context),
+    }
+
+
+def feedback_line(impression_id: str, task: str, value: float, event_time_ms: int) -> EventLine:
+    """A user's answer to an impression, as a line of the event file."""
+    return {
+        "type": "feedback",
+        "impression_id": impression_id,
+        "task": task,
+        "value": value,
+        "event_time_ms": event_time_ms,
+    }
+
+
+def write_events(folder: Path, lines: Iterable[EventLine]) -> None:
+    """The event file, in time order; lines of the same millisecond keep the order they come in."""
+    ordered = sorted(lines, key=lambda line: line["event_time_ms"])
+    with (folder / EVENTS).open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in ordered)
+
+
+def write_table(folder: Path, name: str, columns: Mapping[str, Any], as_of: datetime) -> None:
+    """One of Feast's batch tables: a row per entity, all of them known since `as_of` (aware)."""
+    table = pa.table(dict(columns))
+    table = table.append_column("event_timestamp", pa.array([as_of] * len(table), _TIME))
+    pq.write_table(table, folder / TABLES / f"{name}.parquet")
+
+
+def write_empty_table(folder: Path, name: str, key: str, key_type: pa.DataType, numbers: Sequence[str]) -> None:
+    """The batch table that a pushed view has to have: its columns, without a row."""
+    fields = [(key, key_type), *((column, pa.float32()) for column in numbers), ("event_timestamp", _TIME)]
+    pq.write_table(pa.schema(fields).empty_table(), folder / TABLES / f"{name}.parquet")
+
+
+def write_json(folder: Path, name: str, content: Mapping[str, Any]) -> None:
+    """A JSON file, such as a lookup table of the domain map."""
+    text = json.dumps(content, ensure_ascii=False, indent=0, sort_keys=True)
+    (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _copy(item: Traversable, target: Path) -> None:
+    if item.is_dir():
+        for child in item.iterdir():
+            if child.name != "__pycache__":
+                _copy(child, target / child.name)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(item.read_bytes())

@@ -1,0 +1,77 @@
+"""The simulated source: a video platform with many viewers, whose rows the teacher learns."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.pairs.simulated.world import COUNTRIES, DEVICES, STYLES, Ints, Works, World
+from lab.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput
+
+AGE_GROUPS = (25, 35, 50)  # the first year of each group after the youngest
+_PLAY_OFFSET, _FOLLOW_OFFSET = -0.3, -2.0
+_NO_PLAYS_SHARE = 0.5
+
+
+def simulate_source(world: World, works: Works, clips: Ints, rows: int, viewers: int) -> Source:
+    """`rows` views of the works `clips` (their row numbers; the code of clips[i] is i + 1) by `viewers` people."""
+    people = world.people(viewers)
+    user, clip = world.random.integers(viewers, size=rows), world.random.integers(len(clips), size=rows)
+    device = world.random.integers(len(DEVICES), size=rows)
+    work = clips[clip]
+    affinity = world.affinity(people.taste_UK[user], works.character_IK[work], works.source_quality[work], device)
+    play = world.acts(affinity + _PLAY_OFFSET)
+    before, plays = _history(user, play)
+    tables: dict[str, NDArray[Any]] = {
+        "rows.user": user,
+        "rows.item": clip,
+        "rows.viewer_views": before.astype(np.float32),
+        "rows.viewer_play_share": np.where(before > 0, plays / np.maximum(before, 1), _NO_PLAYS_SHARE).astype("f4"),
+        "rows.surface_code": device + 1,
+        "users.viewer_id": np.arange(1, viewers + 1),
+        "users.country_code": people.country + 1,
+        "users.age_group": np.digitize(people.age, AGE_GROUPS),
+        "items.clip_code": np.arange(1, len(clips) + 1),
+        "items.style_code": works.style[clips] + 1,
+        "items.beats_per_second": (works.tempo[clips] / 60).astype(np.float32),
+        "items.sound": works.sound_IK[clips].astype(np.float32),
+        "labels.play": play.astype(np.float32),
+        "labels.follow": world.acts(affinity + _FOLLOW_OFFSET).astype(np.float32),
+        "labels.watch": np.where(play, world.seconds(affinity), np.nan).astype(np.float32),
+    }
+    return Source(_design(viewers, len(clips)), tables)
+
+
+def _history(user: Ints, play: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """How many rows of its user came before each row, and how many of them were played."""
+    before, plays = np.zeros(len(user), np.int64), np.zeros(len(user), np.int64)
+    seen, played = np.zeros(user.max() + 1, np.int64), np.zeros(user.max() + 1, np.int64)
+    for row, (one, act) in enumerate(zip(user, play, strict=True)):
+        before[row], plays[row] = seen[one], played[one]
+        seen[one] += 1
+        played[one] += act
+    return before, plays
+
+
+def _design(viewers: int, clips: int) -> TeacherDesign:
+    return TeacherDesign(
+        inputs=[
+            TeacherInput(name="viewer_id", table="users", codes=viewers + 1, history=True),
+            TeacherInput(name="viewer_views", table="rows", logarithm=True, history=True),
+            TeacherInput(name="viewer_play_share", table="rows", history=True, default=_NO_PLAYS_SHARE),
+            TeacherInput(name="clip_code", table="items", codes=clips + 1),
+            TeacherInput(name="style_code", table="items", codes=len(STYLES) + 1),
+            TeacherInput(name="beats_per_second", table="items"),
+            TeacherInput(name="sound", table="items", width=4),
+            TeacherInput(name="country_code", table="users", codes=len(COUNTRIES) + 1),
+            TeacherInput(name="age_group", table="users", codes=len(AGE_GROUPS) + 1),
+            TeacherInput(name="surface_code", table="rows", codes=len(DEVICES) + 1),
+        ],
+        heads=[
+            TeacherHead(name="play", kind="binary"),
+            TeacherHead(name="follow", kind="binary"),
+            TeacherHead(name="watch", kind="regression"),
+        ],
+        epochs=3,
+        batch_rows=2048,
+    )

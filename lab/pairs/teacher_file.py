@@ -1,0 +1,25 @@
+"""From a project's source rows to its teacher.onnx."""
+
+import json
+from pathlib import Path
+
+from lab.pairs.onnx_export import save_onnx
+from lab.pairs.source import load_source
+from lab.pairs.teacher_training import Progress, TeacherReport, train_teacher
+
+TEACHER = "teacher.onnx"
+
+
+def write_teacher(
+    folder: Path, seed: int, progress: Progress, *, share: float = 1.0, name: str = TEACHER
+) -> TeacherReport:
+    """Train on the oldest `share` of `folder`/source, and write `name` and its report (teacher_report.json) beside it.
+
+    InvalidInputError when the folder has no source rows. A teacher there is replaced at once, as a whole.
+    """
+    network, report = train_teacher(load_source(folder).oldest(share), seed, progress)
+    save_onnx(network, folder / name)
+    (folder / f"{Path(name).stem}_report.json").write_text(
+        json.dumps(report._asdict(), indent=2) + "\n", encoding="utf-8"
+    )
+    return report

@@ -1,0 +1,138 @@
+"""One cell of a grid: a learner over the log, its predictions kept, and what they score.
+
+Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from lab.study.plan import Cell
+from lab.study.regression import Regression
+from lab.study.slices import Scores, of_slices, scores_of, slices_of
+from lab.study.study_log import StudyLog
+from lab.study.teachers import Unshown
+from stream.examples import ExampleRecord
+from student.evaluate.evaluation import ARMS, ProgressiveEvaluation
+from student.learn.bootstrap import ScoredPairs
+from student.learn.learner import Learner
+from student.learn.micro_batch import MicroBatches
+from student.learn.setup import LearnerSetup
+
+HELD_OUT_SHARE = 0.2
+"""The last part of the log, by time, which is scored after each traffic size; never after it was learnt from."""
+
+
+class Result(BaseModel):
+    """What a cell found; `scores` are progressive, `held_out` those of the last 20 % after so many examples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: str
+    seed: int
+    examples: int
+    steps: int
+    """Of each arm over the log: both take the same."""
+    bootstrap_steps: int
+    """Of the student alone, on the teacher alone, before the first example."""
+    scores: dict[str, Scores]
+    held_out: dict[int, Scores] = {}
+
+
+class Teaching(NamedTuple):
+    """All that a student learns from its teacher; `logit_NT` also of examples that are only scored."""
+
+    logit_NT: NDArray[np.float32]
+    unshown: Unshown | None = None
+    day_zero: ScoredPairs | None = None
+
+
+def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
+    """Learn the log, or what the cell has of it, in the order and the micro-batches of `graft student train`."""
+    torch.set_num_threads(1)
+    if cell.variant.teacher_as_input:
+        log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], teaching.logit_NT)
+    learnt = min(cell.events or len(log.records), len(log.records))
+    first_held_out = len(log.records) - round(HELD_OUT_SHARE * len(log.records))
+    learner = (ObservedLearner if cell.variant.learner else Regression)(
+        cell.project.learner_setup(log.spec), log.first(learnt), teaching
+    )
+    bootstrap_steps = 0
+    if isinstance(learner, ObservedLearner) and teaching.day_zero:
+        bootstrap_steps = cell.project.bootstrap.steps
+        learner.bootstrap(*teaching.day_zero, bootstrap_steps)
+    held_out = {}
+    for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
+        learner.learn_until(size)
+        held_out[size] = learner.scores_of(log.records[first_held_out:], teaching.logit_NT[first_held_out:])
+    learner.learn_until(learnt)
+    member = slices_of(log.new_items()[: learner.examples], cell.windows, cell.traffic)
+    return Result(
+        variant=cell.variant.name,
+        seed=cell.seed,
+        examples=learner.examples,
+        steps=learner.steps,
+        bootstrap_steps=bootstrap_steps,
+        scores=of_slices(member, cell.project.tasks, learner.arms, *learner.seen()),
+        held_out=held_out,
+    )
+
+
+class ObservedLearner(Learner):
+    """The learner itself, fed from a log in memory; every prediction that it is judged on is kept."""
+
+    arms = ARMS
+
+    def __init__(self, setup: LearnerSetup, log: StudyLog, teaching: Teaching) -> None:
+        super().__init__(setup)
+        self.steps = 0
+        self._kept = _Kept(setup.tasks)
+        self.evaluation = self._kept
+        self._teaching = teaching
+        self._batches = _micro_batches(setup, log)
+
+    def learn_until(self, examples: int) -> None:
+        """Go on until a step has reached that many examples, or the log ends: its last, open micro-batch stays."""
+        while self.examples < examples:
+            batch = next(self._batches, None)
+            if batch is None:
+                return
+            rows = self.examples, self.examples + len(batch)
+            unshown = self._teaching.unshown.of(*rows) if self._teaching.unshown else None
+            self.learn([record.example for record in batch], self._teaching.logit_NT[slice(*rows)], unshown)
+            self.steps += 1
+
+    def scores_of(self, records: Sequence[ExampleRecord], logit_BT: NDArray[np.float32]) -> Scores:
+        """What the arms as they are now score on these rows, which are not learnt."""
+        examples = [record.example for record in records]
+        batch = self._batch(examples, logit_BT)
+        value_BKA = self._predictions(batch, [example.item_id for example in examples])
+        return scores_of(self.setup.tasks, ARMS, batch.label_BK, value_BKA)
+
+    def seen(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Labels [N, K] and the predictions made before them [N, K, A]."""
+        return np.concatenate(self._kept.labels), np.concatenate(self._kept.values)
+
+
+def _micro_batches(setup: LearnerSetup, log: StudyLog) -> Iterator[Sequence[Any]]:
+    batches = MicroBatches(setup.student.micro_batch, setup.student.max_wait_seconds)
+    for record in log.records:
+        yield from batches.add([record])
+
+
+class _Kept(ProgressiveEvaluation):
+    """Keeps the rows themselves instead of their histograms."""
+
+    def __init__(self, tasks: Sequence[Any]) -> None:
+        super().__init__(tasks)
+        self.labels: list[NDArray[np.float32]] = []
+        self.values: list[NDArray[np.float32]] = []
+
+    def update(self, label_BK: NDArray[np.float32], value_BKA: NDArray[np.float32], *_ids: Any) -> None:
+        """Keep B predictions."""
+        self.labels.append(label_BK)
+        self.values.append(value_BKA)

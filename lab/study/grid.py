@@ -1,0 +1,140 @@
+"""A grid as data: variants of one project, each with its seeds. Read from a TOML file."""
+
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from graft.faults import faults_of
+from graft.project import Project
+from runtime.errors import ConfigurationError
+
+SHIPPED = ("headline", "full", "whole", "simulated")
+"""The grids that come with graft."""
+
+Tables = dict[str, dict[str, Any]]
+"""Values by table and key, as they stand in graft.toml."""
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TeacherChange(_Config):
+    """What is done to the teacher before anyone sees its logits; nothing by default."""
+
+    onnx: Path | None = Field(default=None, description="another file of the project folder with the same outputs")
+    defaulted: list[str] = Field(default=[], description="teacher inputs that get their default in every row")
+    noise: float = Field(default=0.0, ge=0, description="Gaussian, in deviations of each task's logits")
+    permuted: bool = Field(default=False, description="each row gets the logits of another row, drawn at random")
+    scale: float = Field(default=1.0, description="times every logit: a wrong calibration that keeps the order")
+    shift: float = Field(default=0.0, description="added to every logit")
+
+
+class Variant(_Config):
+    """One row of a table: the project's graft.toml with some values changed."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    says: str = Field(default="", description="what it is, in the tables")
+    question: str = Field(default="", description="the table in which it stands")
+    learner: bool = Field(default=True, description="false: no student at all, online logistic regression")
+    teacher: TeacherChange = TeacherChange()
+    teacher_as_input: bool = Field(default=False, description="its logits are dense inputs of both arms")
+    bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
+    without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
+    heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
+    head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
+    tables: Tables = Field(default={}, description="values of other tables: student, ...")
+    events: int | None = Field(default=None, ge=1, description="overrides the grid's")
+    seeds: int | None = Field(default=None, ge=1, description="overrides the grid's")
+    traffic: list[int] | None = Field(default=None, description="overrides the grid's")
+
+    @model_validator(mode="after")
+    def _sees_pairs_as_the_log_does(self) -> Self:
+        if self.teacher_as_input and "*" not in self.without:
+            raise ValueError(
+                f"without must be ['*'] with teacher_as_input, got {self.without}: its pairs lack the inputs"
+            )
+        return self
+
+    def project(self, base: Project, seed: int, tables: Tables | None = None) -> Project:
+        """`base` with the values of `tables`, then this variant's; ConfigurationError with all that does not fit."""
+        faults = list(self._unknown_tasks(base))
+        table = base.model_dump(exclude_unset=True)
+        for changed in (tables or {}, self.tables, {"student": {"seed": seed}}):
+            for name, values in changed.items():
+                table[name] = {**table.get(name, {}), **values}
+        table["distillation"] = [
+            {**row, **self.heads, **self.head.get(row["teacher_task"], {})}
+            for row in table.get("distillation", [])
+            if row["teacher_task"] not in self.without and "*" not in self.without
+        ]
+        try:
+            project = Project.model_validate({**table, "folder": base.folder})
+        except ValidationError as error:
+            faults += faults_of(error, Project)
+        if faults:
+            raise ConfigurationError(faults)
+        return project
+
+    def _unknown_tasks(self, base: Project) -> Iterator[str]:
+        """What names a teacher task that this project does not distil, and so would change nothing."""
+        distilled = [row.teacher_task for row in base.distillation]
+        for key, names in (("head", self.head), ("without", self.without)):
+            for name in names:
+                if name not in distilled and (key, name) != ("without", "*"):
+                    yield f"{key}: no distilled teacher task {name!r}; there are {', '.join(distilled) or 'none'}"
+
+
+class Grid(_Config):
+    """Every variant with every seed; seeds are 1, 2, 3, ..."""
+
+    events: int | None = Field(default=None, ge=1, description="the first examples of the log; all if None")
+    seeds: int = Field(default=10, ge=1)
+    baseline: str = Field(description="the variant whose student minus control is the headline")
+    windows: list[int] = [0, 2_000, 5_000, 10_000, 20_000]
+    tables: Tables = Field(default={}, description="values of the project's tables in every variant: student, ...")
+    traffic: list[int] = Field(default=[], description="examples after which the last 20 % of the log are scored")
+    variants: list[Variant] = Field(min_length=1)
+
+    def limited(self, seeds: int | None, events: int | None) -> "Grid":
+        """With so many seeds of every variant and so many examples; None leaves the grid's."""
+        update: dict[str, int] = {}
+        if seeds:
+            update["seeds"] = seeds
+        if events:
+            update["events"] = events
+        variants = [variant.model_copy(update=dict.fromkeys(update)) for variant in self.variants]
+        return self.model_copy(update={**update, "variants": variants} if update else {})
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of variants must differ, got {', '.join(names)}")
+        if self.baseline not in names:
+            raise ValueError(f"baseline must be one of {', '.join(names)}, got {self.baseline!r}")
+        if any(high <= low for low, high in pairwise(self.windows)):
+            raise ValueError(f"windows must grow, got {self.windows}")
+        return self
+
+
+def load_grid(name: str) -> Grid:
+    """The grid of that file, or of that name among graft's own; ConfigurationError with every fault."""
+    path = Path(name)
+    shipped = files("lab.study") / "grids" / f"{name}.toml"
+    try:
+        text = path.read_text("utf-8") if path.suffix == ".toml" else shipped.read_text("utf-8")
+        return Grid.model_validate(tomllib.loads(text))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            [f"--grid: no such file or grid, got {name!r}; graft has {', '.join(SHIPPED)}"]
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError([f"{name}: not valid TOML: {error}"]) from None
+    except ValidationError as error:
+        raise ConfigurationError([f"{name}: {fault}" for fault in faults_of(error, Grid)]) from None

@@ -1,0 +1,54 @@
+"""Names of all that a study keeps, so that another start finds what is finished.
+
+A key is a digest of everything that the kept thing depends on **but the code**: finished cells stay usable when graft
+changes, as most changes leave their results alone. After one that does not, name another OUT.
+"""
+
+import json
+
+from lab.study.day_zero import DayZero
+from lab.study.digest import digest_of
+from lab.study.plan import Cell
+from lab.study.study_log import StudyLog
+from lab.study.teachers import changed_config
+from runtime.errors import ConfigurationError, InvalidInputError
+from teacher_cache.config import LookupInput
+
+
+class Keys:
+    """The keys of cells that learn one log; equal keys, equal content."""
+
+    def __init__(self, log: StudyLog, day_zero: DayZero) -> None:
+        self._log = log.key
+        self._tables = day_zero.sources.key
+        self._teachers: dict[str, str] = {}
+
+    def teacher(self, cell: Cell) -> str:
+        """Names its teacher: table, ONNX file, lookup files and change. ConfigurationError when a file is missing."""
+        change, project = cell.variant.teacher, cell.project
+        config = changed_config(change, project.teacher)
+        told = change.model_dump_json() + config.model_dump_json()
+        if told not in self._teachers:
+            tables = [i.file for i in config.inputs.values() if isinstance(i, LookupInput) and i.file]
+            try:
+                self._teachers[told] = digest_of([told, *(project.folder / file for file in (config.onnx, *tables))])
+            except InvalidInputError as error:
+                raise ConfigurationError([f"variant {cell.variant.name}: teacher: {error}"]) from None
+        return self._teachers[told]
+
+    def logits(self, cell: Cell) -> str:
+        """Names the teacher's logits of the log."""
+        return digest_of([self._log, self.teacher(cell)])
+
+    def pairs(self, cell: Cell) -> str:
+        """Names the pairs of its bootstrap, with their features and logits."""
+        return digest_of([self._log, self._tables, self.teacher(cell), f"{cell.project.bootstrap.pairs} {cell.seed}"])
+
+    def result(self, cell: Cell) -> str:
+        """Names what it scores."""
+        variant = cell.variant
+        unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
+        part = [cell.events, cell.windows, cell.traffic, variant.learner, variant.teacher_as_input]
+        project = cell.project.model_dump_json(exclude=unused)
+        started = self.pairs(cell) if variant.bootstrap else ""
+        return digest_of([self.logits(cell), json.dumps(part), project, started])

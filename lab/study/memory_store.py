@@ -1,0 +1,99 @@
+"""The online store in memory: the values that Feast keeps in Redis, from the same tables and aggregates."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from features.aggregates import Aggregates, Entity
+from features.config import AggregateConfig
+from features.lookup import Columns, ContextValue, context_value
+from features.redis_layout import EntityId, usable_id
+from features.spec import Feature, FeatureSpec, Value
+from lab.study.digest import digest_of
+
+_FLOATS = {"FLOAT": np.float32, "FLOAT_LIST": np.float32, "DOUBLE": np.float64, "DOUBLE_LIST": np.float64}
+_Row = dict[str, Value]
+
+
+class Sources(NamedTuple):
+    """`features.store.ViewSources` without Feast, for processes that do without it: a table is path, join key, time."""
+
+    tables: Mapping[str, tuple[Path, str, str]]
+    pushed: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """Names their content."""
+        views = {view: (join_key, time) for view, (_, join_key, time) in sorted(self.tables.items())}
+        told = json.dumps([views, dict(sorted(self.pushed.items()))])
+        return digest_of([told, *(self.tables[view][0] for view in views)])
+
+
+class MemoryStore:
+    """Reads as `features.reader.OnlineReader` does; a push is visible to the next read, without any delay."""
+
+    def __init__(self, spec: FeatureSpec, sources: Sources, aggregates: Sequence[AggregateConfig]) -> None:
+        self._spec = spec
+        self._configs = aggregates
+        self._view_of = sources.pushed
+        self._stored: dict[str, dict[EntityId, _Row]] = {f.view: {} for f in spec.features}
+        self._features: dict[str, list[Feature]] = {view: [] for view in self._stored}
+        for feature in spec.features:
+            self._features[feature.view].append(feature)
+        for view, table in sources.tables.items():
+            if view in self._stored:
+                path, join_key, timestamp_field = table
+                for row in pq.read_table(path).sort_by(timestamp_field).to_pylist():
+                    self._store(view, row[join_key], row)
+
+    def read(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        contexts: Sequence[Mapping[str, ContextValue]],
+    ) -> Columns:
+        """Columns of B rows as they are now; None where a value is missing."""
+        rows = list(zip(user_ids, item_ids, contexts, strict=True))
+        return {feature.name: [self._value(feature, *row) for row in rows] for feature in self._spec.features}
+
+    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:  # noqa: ARG002 - a pusher's signature
+        """Store the absolute values of the changed entities; the number of rows."""
+        pushed = 0
+        for config in self._configs:
+            view, ids = self._view_of[config.push_source], changed.get(config.entity, ())
+            columns = aggregates.rows(config.push_source, config.entity, ids)
+            for i, entity_id in enumerate(ids):
+                self._store(view, entity_id, {name: values[i] for name, values in columns.items()})
+            pushed += len(ids)
+        return pushed
+
+    def _store(self, view: str, entity_id: EntityId, row: Mapping[str, Any]) -> None:
+        self._stored[view][entity_id] = {f.feature: _as_stored(f, row[f.feature]) for f in self._features[view]}
+
+    def _value(
+        self, feature: Feature, user_id: EntityId, item_id: EntityId, context: Mapping[str, ContextValue]
+    ) -> Value:
+        if feature.source == "context":
+            return context_value(feature, context.get(feature.name.removeprefix("context:")))
+        if feature.source in ("user", "user_id"):
+            entity_id = usable_id(user_id, self._spec.user_id_type)
+        else:
+            entity_id = usable_id(item_id, self._spec.item_id_type)
+        if feature.source in ("user_id", "item_id") or entity_id is None:
+            return entity_id
+        return self._stored[feature.view].get(entity_id, {}).get(feature.feature)
+
+
+def _as_stored(feature: Feature, value: Any) -> Value:
+    """The value as it comes back from Feast's message: a float of 32 bits where the view says FLOAT."""
+    if value is None or feature.dtype == "str":
+        return None if value is None else str(value)
+    if feature.dtype == "int":
+        return int(value)
+    number = np.asarray(value, _FLOATS[feature.value_type])
+    stored: float | list[float] = number.tolist()
+    return stored if np.isfinite(number).all() else None

@@ -1,0 +1,109 @@
+"""Runs the cells of a grid on several processes; each leaves a file, and those that are there already are not run."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from features.spec import FeatureSpec
+from graft.progress import Advance
+from lab.study.cell import Result, Teaching, run_cell
+from lab.study.day_zero import DayZero
+from lab.study.kept_file import arriving
+from lab.study.keys import Keys
+from lab.study.plan import Cell
+from lab.study.study_log import StudyLog, read_log
+from lab.study.teachers import StudyTeacher, Unshown, kept_logits
+
+
+class Workplace(NamedTuple):
+    """Where a study reads its log and keeps what it has computed."""
+
+    log_folder: Path
+    spec: FeatureSpec
+    day_zero: DayZero
+    keys: Keys
+    out: Path
+
+    def result_path(self, cell: Cell) -> Path:
+        """The file of a finished cell."""
+        return self.out / "results" / f"{self.keys.result(cell)}.json"
+
+
+def run_cells(cells: Sequence[Cell], place: Workplace, jobs: int, advance: Advance) -> list[Result]:
+    """The result of every cell, in their order; only those without a file are run, `jobs` at a time."""
+    paths = {place.result_path(cell): cell for cell in cells}
+    missing = [cell for path, cell in paths.items() if not path.exists()]
+    done = len(cells) - len(missing)
+    advance(done, len(cells))
+    if missing:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(missing)), context, _Worker.start, (place,)) as pool:
+            try:
+                for finished in as_completed([pool.submit(_Worker.run, cell) for cell in missing]):
+                    finished.result()
+                    done += 1
+                    advance(done, len(cells))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [_result(cell, place) for cell in cells]
+
+
+def _result(cell: Cell, place: Workplace) -> Result:
+    result = Result.model_validate_json(place.result_path(cell).read_text("utf-8"))
+    return result.model_copy(update={"variant": cell.variant.name})
+
+
+class _Worker:
+    """One process: it reads the log once, for all of its cells."""
+
+    place: Workplace
+    log: StudyLog
+    unshown: ClassVar[dict[str, Unshown]] = {}
+    """By what they depend on; they do not on the seed."""
+
+    @classmethod
+    def start(cls, place: Workplace) -> None:
+        threading.Thread(target=_end_with_the_study, daemon=True).start()
+        cls.place, cls.log = place, read_log(place.log_folder, place.spec)
+
+    @classmethod
+    def run(cls, cell: Cell) -> None:
+        result = run_cell(cell, cls.log, cls._teaching(cell))
+        with arriving(cls.place.result_path(cell)) as partial:
+            partial.write_text(result.model_dump_json(), "utf-8")
+
+    @classmethod
+    def _teaching(cls, cell: Cell) -> Teaching:
+        project, change, place = cell.project, cell.variant.teacher, cls.place
+        logit_NT = kept_logits(place.out / "logits" / f"{place.keys.logits(cell)}.npz", change, project, cls.log)
+        if not project.distillation or not cell.variant.learner:
+            return Teaching(logit_NT)
+        log = cls.log.first(cell.events)
+        unshown = cls._unshown(cell, log) if project.unshown.ratio > 0 else None
+        pairs = None
+        if cell.variant.bootstrap:
+            path = place.out / "day_zero" / f"{place.keys.pairs(cell)}.npz"
+            pairs = place.day_zero.kept_pairs(path, project, StudyTeacher(change, project, log.spec), log.spec)
+        return Teaching(logit_NT, unshown, pairs)
+
+    @classmethod
+    def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:
+        config, change = cell.project.unshown, cell.variant.teacher
+        key = f"{cls.place.keys.teacher(cell)} {config.model_dump_json()} {cell.events}"
+        if key not in cls.unshown:
+            cls.unshown[key] = Unshown(StudyTeacher(change, cell.project, log.spec), config, log)
+        return cls.unshown[key]
+
+
+def _end_with_the_study() -> None:
+    """A worker whose study was killed would learn its cell to the end, and then wait for ever."""
+    study = multiprocessing.parent_process()
+    if study is not None:
+        wait([study.sentinel])
+        os._exit(1)

@@ -1,0 +1,91 @@
+"""The example log that a study reads, whole in memory. Shapes: B rows, N examples, T teacher tasks."""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import Feature, FeatureSpec, Value
+from lab.study.digest import digest_of
+from runtime.errors import InvalidInputError
+from stream.archive import Archive
+from stream.events import Example
+from stream.example_log import ExampleLog
+from stream.examples import ExampleRecord
+from student.evaluate.newness import NEW_EXAMPLES
+
+
+class StudyLog(NamedTuple):
+    """Records in the order in which every learner learns them, and the spec that reads their features."""
+
+    spec: FeatureSpec
+    records: Sequence[ExampleRecord]
+
+    @property
+    def examples(self) -> list[Example]:
+        """The records' examples, N."""
+        return [record.example for record in self.records]
+
+    @property
+    def key(self) -> str:
+        """Names its content: the spec, every example whole, and where each stood."""
+        records = (f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records)
+        return digest_of(chain([self.spec.spec_id], records))
+
+    def new_items(self) -> NDArray[np.bool_]:
+        """Which examples have a new item, [N]."""
+        seen: dict[int | str, int] = {}
+        new_N = np.zeros(len(self.records), np.bool_)
+        for n, example in enumerate(self.examples):
+            count = seen.get(example.item_id, 0)
+            new_N[n] = count < NEW_EXAMPLES
+            seen[example.item_id] = count + 1
+        return new_N
+
+    def first(self, count: int | None) -> "StudyLog":
+        """Its first `count` examples; all if None."""
+        return self._replace(records=self.records[:count])
+
+    def with_inputs(self, names: Sequence[str], value_NT: NDArray[np.float32]) -> "StudyLog":
+        """The same examples with T more dense features, as if the stream had logged them; a NaN is a miss."""
+        added = tuple(
+            Feature(name=f"context:{name}", source="context", role="dense", dtype="float", default=0.0)
+            for name in names
+        )
+        spec = self.spec.model_copy(update={"features": (*self.spec.features, *added)})
+        spec = FeatureSpec.model_validate(spec.model_dump())  # without what the old one has computed of itself
+        rows: list[list[Value]] = [[None if v != v else v for v in row] for row in value_NT.tolist()]  # noqa: PLR0124 - NaN
+        records = [
+            record._replace(
+                example=record.example.model_copy(
+                    update={"spec_id": spec.spec_id, "features": [*record.example.features, *row]}
+                )
+            )
+            for record, row in zip(self.records, rows, strict=True)
+        ]
+        return StudyLog(spec, records)
+
+
+def read_log(folder: Path, spec: FeatureSpec) -> StudyLog:
+    """The whole log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example."""
+    records = [record for records in ExampleLog(folder, spec.spec_id).read({}) for record in records]
+    if not records:
+        raise InvalidInputError(f"{folder}: no examples; has 'graft stream archive' written to this folder?")
+    return StudyLog(spec, records)
+
+
+def write_log(folder: Path, records: Iterable[ExampleRecord]) -> None:
+    """Write a log of its own, as `graft stream archive` would: as a whole or not at all; one that is there stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".arriving-") as arriving:
+        whole = Path(arriving) / folder.name
+        whole.mkdir()
+        archive = Archive(whole, {})
+        archive.add(list(records))
+        archive.flush()
+        if not folder.exists():
+            whole.rename(folder)

@@ -1,0 +1,128 @@
+"""The findings as Markdown tables."""
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+
+from lab.study.findings import Findings
+from lab.study.intervals import Interval
+
+_NONE = "-"
+_ARMS = ("student", "control", "teacher")
+
+
+def origin(findings: Findings, command: str) -> str:
+    """What made the tables: command, version of graft, machine, and the seeds of each variant."""
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    of: dict[int, list[str]] = {}
+    for variant in findings.grid.variants:
+        of.setdefault(findings.seeds(variant.name), []).append(variant.name)
+    seeds = "; ".join(f"{count} of {', '.join(names)}" for count, names in sorted(of.items(), reverse=True))
+    return f"`{command}`\n\ngraft {version('graft')}; {machine}. Seeds from 1 on: {seeds}."
+
+
+def tables(findings: Findings) -> str:
+    """All of them: the headline, traffic, and one for each question of the grid."""
+    sections = [*_headline(findings), *_traffic(findings), *_questions(findings)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _headline(findings: Findings) -> Iterator[str]:
+    for task in findings.binary:
+        yield f"### Headline: progressive AUC of `{task}`, {findings.grid.baseline}"
+        header = ["examples", "student", "control", "student - control", "teacher", "teacher as input"]
+        header += ["student - teacher as input", "transferability", "permuted - control"]
+        header += ["best possible, whole stream"] if task in findings.best_auc else []
+        yield _table(header, (_headline_row(findings, task, part) for part in ("all", *findings.parts())))
+
+
+def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
+    base, as_input, permuted = findings.grid.baseline, findings.teacher_as_input(), findings.permuted()
+    arms = [_mean(findings.mean(base, part, task, arm)) for arm in _ARMS]
+    row = [part, arms[0], arms[1], gain_text(findings.gain(base, part, task)), arms[2]]
+    if as_input:
+        row.append(_mean(findings.mean(as_input.name, part, task, "student")))
+        row.append(gain_text(findings.gain(base, part, task, (as_input.name, "student"))))
+        share = findings.transferability(part, task)
+        row.append(_NONE if share is None else f"{share:.1f}")
+    else:
+        row += [_NONE] * 3
+    row.append(gain_text(findings.gain(permuted.name, part, task)) if permuted else _NONE)
+    if task in findings.best_auc:
+        row.append(f"{findings.best_auc[task]:.4f}" if part == "all" else _NONE)
+    return row
+
+
+def _traffic(findings: Findings) -> Iterator[str]:
+    traffic = {v.name: findings.grid.traffic if v.traffic is None else v.traffic for v in findings.grid.variants}
+    names = [name for name, sizes in traffic.items() if sizes]
+    sizes = sorted({size for sizes in traffic.values() for size in sizes})
+    for task in [task.name for task in findings.tasks]:
+        for title, part in (
+            ("the last 20 % of the log, after N examples", "held out after {}"),
+            ("progressive, the first N examples", "first {}"),
+            ("progressive, new items of the first N examples", "first {}, new items"),
+        ):
+            rows = [_traffic_row(findings, names, part.format(size), task, size) for size in sizes]
+            if any(cell != _NONE for row in rows for cell in row[1:]):
+                yield f"### Traffic: `{task}`, {title}"
+                yield _table(["N", *names], rows)
+
+
+def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: str, size: int) -> list[str]:
+    return [f"{size:,}", *(_pair(findings, variant, part, task) for variant in variants)]
+
+
+def _pair(findings: Findings, variant: str, part: str, task: str) -> str:
+    alone = findings.mean(variant, part, task, "regression")
+    if alone is None and findings.variant(variant).teacher_as_input:
+        alone = findings.mean(variant, part, task, "student")
+    if alone:
+        return _mean(alone)
+    student, control = (findings.mean(variant, part, task, arm) for arm in ("student", "control"))
+    if student is None:
+        return _NONE
+    return f"{_mean(student)} / {_mean(control)}, {gain_text(findings.gain(variant, part, task))}"
+
+
+def _questions(findings: Findings) -> Iterator[str]:
+    questions = dict.fromkeys(v.question for v in findings.grid.variants if v.question)
+    for question in questions:
+        variants = [v for v in findings.grid.variants if question == v.question]
+        events = variants[0].events
+        yield f"### {question} ({events or findings.grid.events or findings.results[0].examples:,} examples)"
+        header = ["variant", "seeds"]
+        for task in findings.tasks:
+            score = "AUC" if task.kind == "binary" else "RMSE"
+            header += [f"{task.name}, {score}: student / control / teacher", "student - control", "new items"]
+        rows = [_question_row(findings, v.name, "all") for v in variants if v.name != findings.grid.baseline]
+        first = _question_row(findings, findings.grid.baseline, findings.baseline_part(events))
+        yield _table(header, [first, *rows])
+
+
+def _question_row(findings: Findings, name: str, part: str) -> list[str]:
+    row = [f"**{name}** {findings.variant(name).says}".strip(), str(findings.seeds(name))]
+    for task in findings.tasks:
+        row.append(" / ".join(_mean(findings.mean(name, part, task.name, arm)) for arm in _ARMS))
+        row += [gain_text(findings.gain(name, slice_, task.name)) for slice_ in (part, f"{part}, new items")]
+    return row
+
+
+def gain_text(gain: Interval | None) -> str:
+    """``+.012 [.008, .016]``; in bold where the interval holds no 0."""
+    if gain is None:
+        return _NONE
+    if gain.seeds == 1:
+        return f"{gain.mean:+.4f}"
+    text = f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+    return f"**{text}**" if gain.excludes_zero else text
+
+
+def _mean(value: Interval | None) -> str:
+    return _NONE if value is None else f"{value.mean:.4f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -1,0 +1,114 @@
+"""The teacher of a study: the pair's own, or a worse one on purpose. Shapes: B rows, N examples, T teacher tasks."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import FeatureSpec
+from graft.project import Project
+from lab.study.grid import TeacherChange
+from lab.study.kept_file import arriving
+from lab.study.study_log import StudyLog
+from runtime.errors import ConfigurationError
+from stream.events import TeacherRequest
+from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.teacher import load_teacher
+from teacher_cache.unshown import UnshownPairs, UnshownSampler
+
+_CHUNK = 4_096
+_SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner
+
+
+def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyLog) -> NDArray[np.float32]:
+    """The changed teacher's logits of a log [N, T], NaN where it gives none; kept in the file `path` from then on.
+
+    Every impression has its own. The cache of the stream has one for each (user, item): that of its last impression.
+    """
+    if not path.exists():
+        requests = requests_of(log)
+        scored = StudyTeacher(change, project, log.spec).score_all(requests)
+        logit_NT = np.full((len(requests), len(project.teacher.tasks)), np.nan, np.float32)
+        place = {request.impression_id: n for n, request in enumerate(requests)}
+        logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
+        with arriving(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, logit_NT=logit_NT)
+    with np.load(path, allow_pickle=False) as kept:
+        loaded_NT: NDArray[np.float32] = kept["logit_NT"]
+    return loaded_NT
+
+
+class StudyTeacher(RequestScorer):
+    """The changed teacher behind the pair's domain map; scores as the batch scorer does."""
+
+    def __init__(self, change: TeacherChange, project: Project, spec: FeatureSpec) -> None:
+        self._change = change
+        config = changed_config(change, project.teacher)
+        teacher = load_teacher(config, project.folder)
+        domain_map = DomainMap(config, project.folder, teacher, spec)
+        super().__init__(teacher, domain_map, spec)
+        self._unchanged = RequestScorer(teacher, domain_map, spec)
+        self._tasks = len(config.tasks)
+
+    def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
+        """One batch; noise and permutation are drawn anew for each, so score all that belong together at once."""
+        scored = self._unchanged.score(requests)
+        return scored and scored._replace(logit_BT=changed(self._change, scored.logit_BT))
+
+    def score_all(self, requests: Sequence[TeacherRequest]) -> ScoredRows:
+        """All of them, in batches; without those that the teacher cannot score."""
+        batches = [self._unchanged.score(requests[at : at + _CHUNK]) for at in range(0, len(requests), _CHUNK)]
+        rows = [request for scored in batches if scored for request in scored.requests]
+        logits = [np.empty((0, self._tasks), np.float32), *(scored.logit_BT for scored in batches if scored)]
+        return ScoredRows(rows, changed(self._change, np.concatenate(logits)), 0.0)
+
+
+class Unshown:
+    """The unshown pairs of every example of a log, made and scored as the batch scorer makes them."""
+
+    def __init__(self, teacher: StudyTeacher, config: UnshownConfig, log: StudyLog) -> None:
+        requests = requests_of(log)
+        scored = teacher.score_all(UnshownSampler(log.spec, config).sample(requests))
+        self._features = [request.features for request in scored.requests]
+        self._logit_UT = scored.logit_BT
+        count = Counter(request.impression_id for request in scored.requests)
+        self._end_N = np.cumsum([0, *(count[request.impression_id] for request in requests)])
+
+    def of(self, first: int, last: int) -> UnshownPairs:
+        """Those of the examples from `first` to before `last`."""
+        rows = slice(self._end_N[first], self._end_N[last])
+        return UnshownPairs(self._features[rows], self._logit_UT[rows])
+
+
+def requests_of(log: StudyLog) -> list[TeacherRequest]:
+    """What the stream asked the teacher for each example."""
+    return [
+        TeacherRequest.model_construct(**{name: value for name, value in e.__dict__.items() if name != "labels"})
+        for e in log.examples
+    ]
+
+
+def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfig:
+    """The teacher's file and its domain map; ConfigurationError for an input that it does not have."""
+    unknown = [name for name in change.defaulted if name not in config.inputs]
+    if unknown:
+        raise ConfigurationError(
+            [f"teacher.defaulted: no input {name!r}; it has {', '.join(config.inputs)}" for name in unknown]
+        )
+    inputs = {name: DefaultInput(default=config.inputs[name].default) for name in change.defaulted}
+    update = {"inputs": {**config.inputs, **inputs}}
+    return config.model_copy(update={**update, "onnx": change.onnx} if change.onnx else update)
+
+
+def changed(change: TeacherChange, logit_NT: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits after noise, permutation, scale and shift; pure."""
+    random = np.random.default_rng(_SEED)
+    noise_NT = random.standard_normal(logit_NT.shape) * np.nanstd(logit_NT, axis=0)
+    changed_NT = change.scale * (logit_NT + change.noise * noise_NT) + change.shift
+    if change.permuted:
+        changed_NT = changed_NT[random.permutation(len(changed_NT))]
+    return np.asarray(changed_NT, np.float32)

@@ -1,0 +1,84 @@
+"""Redis' one door: connections with time limits, and errors that say what to do. A leaf: every room may import it.
+
+Replies stay bytes. `redis.asyncio` is not used: the scorer multiplexes its reads over one connection of its own
+(features/async_reader.py), which needs only the address that `parse_url` gives.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import redis
+from redis.connection import parse_url as _redis_parse_url
+
+from runtime.errors import ConfigurationError, ServiceUnavailableError
+
+Client = redis.Redis
+_ALLOWED_URL = (
+    "GRAFT_REDIS_URL: must be redis[s]://[user:password@]host[:port][/db] with a numeric port; "
+    "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
+)
+
+
+class Address(NamedTuple):
+    """Where a Redis listens and how to log in; `str()` never shows the password."""
+
+    host: str
+    port: int
+    db: int
+    username: str | None
+    password: str | None
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.db}"
+
+
+def parse_url(url: str) -> Address:
+    """The parts of ``redis[s]://[user:password@]host[:port][/db]``; ConfigurationError for anything else.
+
+    The error shows no part of `url`: what stands where a port should may be a piece of the password.
+    """
+    try:
+        parts = _parts(url)
+    except ValueError:
+        raise ConfigurationError([_ALLOWED_URL]) from None
+    return Address(
+        parts.get("host", "localhost"),
+        int(parts.get("port", 6379)),
+        int(parts.get("db", 0)),
+        parts.get("username"),
+        parts.get("password"),
+        url.startswith("rediss://"),
+    )
+
+
+def _parts(url: str) -> dict[str, Any]:
+    split = urlsplit(url)
+    if split.scheme not in ("redis", "rediss") or "@" in split.path + split.query + split.fragment:
+        raise ValueError
+    parts: dict[str, Any] = _redis_parse_url(url)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
+    """A client that connects at its first command and gives up a command after `timeout_seconds`."""
+    parse_url(url)
+    return redis.Redis.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turn a Redis that does not answer, or takes no writes, inside the block into ServiceUnavailableError."""
+    try:
+        yield
+    except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
+        raise ServiceUnavailableError(
+            f"Redis at {parse_url(url)} takes no writes ({error}); give it more memory, or name the primary"
+        ) from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise ServiceUnavailableError(
+            f"Redis at {parse_url(url)} does not answer ({type(error).__name__}); "
+            "start it with 'docker compose up -d redis' or set GRAFT_REDIS_URL"
+        ) from error

@@ -1,0 +1,158 @@
+"""Progressive validation: every arm is judged on predictions made before their example was learnt.
+
+Blum, Kalai & Langford 1999; Dawid 1984 ("prequential"). The metrics: student/evaluate/metrics.py, docs/metrics.md.
+Shapes: B rows, S slices with sums (whole, new items, new users), K tasks, A arms, W rows of the recent window.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import hash_category
+from stream.events import EntityId
+from stream.tasks import TaskSpec
+from student.evaluate.metrics import GroupedAuc, exact_auc, grouped_auc
+from student.evaluate.newness import SeenCounts
+from student.evaluate.tally import Tally
+from student.versions.manifest import ArmMetrics, Metrics
+
+ARMS = ("student", "control", "teacher", "item_mean")
+RECENT_EXAMPLES = 2000
+"""Rows of the recent window, and of the blocks within which whole-stream GAUC compares a user's examples."""
+
+SLICES = ("whole", "recent", "new_items", "new_users")
+
+_SUMMED = ("whole", "new_items", "new_users")
+"""The slices whose sums grow with every example, in the order of axis S."""
+
+
+class ProgressiveEvaluation:
+    """Metrics per slice, task and arm; the size of its state is fixed."""
+
+    def __init__(self, tasks: Sequence[TaskSpec]) -> None:
+        self._tasks = tuple(tasks)
+        shape_SKA = len(_SUMMED), len(self._tasks), len(ARMS)
+        self._tally = Tally(tasks, len(_SUMMED), len(ARMS))
+        self._items, self._users = SeenCounts(), SeenCounts()
+        self._gauc_SKA2 = np.zeros((*shape_SKA, len(GroupedAuc._fields)), np.float64)
+        self._label_WK = np.full((RECENT_EXAMPLES, len(self._tasks)), np.nan, np.float32)
+        self._value_WKA = np.full((RECENT_EXAMPLES, *shape_SKA[1:]), np.nan, np.float32)
+        self._user_W = np.zeros(RECENT_EXAMPLES, np.uint64)
+        self._member_SW = np.zeros((len(_SUMMED), RECENT_EXAMPLES), np.bool_)
+        self._next = np.zeros(1, np.int64)
+
+    def update(
+        self,
+        label_BK: NDArray[np.float32],
+        value_BKA: NDArray[np.float32],
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+    ) -> None:
+        """Count B predictions: logits of binary tasks, values of regressions. A NaN label or value is not counted."""
+        user_hashes = [hash_category("user_id", user) for user in user_ids]
+        new_item_B = self._items.update([hash_category("item_id", item) for item in item_ids])
+        new_user_B = self._users.update(user_hashes)
+        member_SB = np.stack([np.ones(len(label_BK), np.bool_), new_item_B, new_user_B])
+        self._tally.update(member_SB, label_BK, value_BKA)
+        self._remember(np.array(user_hashes, np.uint64), member_SB, label_BK, value_BKA)
+
+    def whole(self) -> Metrics:
+        """Over all examples; AUC from histograms, to 1e-3; GAUC within blocks of `RECENT_EXAMPLES`."""
+        return self._of_slice(0)
+
+    def recent(self) -> Metrics:
+        """Over the last `RECENT_EXAMPLES` examples, exact."""
+        window = Tally(self._tasks, 1, len(ARMS))
+        window.update(np.ones((1, RECENT_EXAMPLES), np.bool_), self._label_WK, self._value_WKA)
+        full_W = np.ones(RECENT_EXAMPLES, np.bool_)
+
+        def metrics(k: int, a: int) -> ArmMetrics:
+            auc = exact_auc(*self._rows(k, a, full_W)[1:]) if self._tasks[k].kind == "binary" else None
+            return window.metrics(0, k, a, auc=auc, gauc=self._grouped(k, a, full_W).mean())
+
+        return self._table(lambda k, a: window.count(0, k, a), metrics)
+
+    def slices(self) -> dict[str, Metrics]:
+        """Every slice of `SLICES`."""
+        summed = {name: self._of_slice(s) for s, name in enumerate(_SUMMED)}
+        return {name: self.recent() if name == "recent" else summed[name] for name in SLICES}
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The whole state, not copied."""
+        parts = {
+            "tally": self._tally.tensors(),
+            "items": self._items.tensors(),
+            "users": self._users.tensors(),
+        }
+        return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()} | {
+            "gauc": self._gauc_SKA2,
+            "label": self._label_WK,
+            "value": self._value_WKA,
+            "user": self._user_W,
+            "member": self._member_SW,
+            "next": self._next,
+        }
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state that `tensors` gave."""
+        for name, own in self.tensors().items():
+            own[...] = tensors[name]
+
+    def _remember(
+        self,
+        user_B: NDArray[np.uint64],
+        member_SB: NDArray[np.bool_],
+        label_BK: NDArray[np.float32],
+        value_BKA: NDArray[np.float32],
+    ) -> None:
+        """Put the rows into the window, block by block; a block that is full is closed."""
+        first = 0
+        while first < len(user_B):
+            place = int(self._next[0]) % RECENT_EXAMPLES
+            last = min(len(user_B), first + RECENT_EXAMPLES - place)
+            block, rows = slice(place, place + last - first), slice(first, last)
+            self._user_W[block], self._member_SW[:, block] = user_B[rows], member_SB[:, rows]
+            self._label_WK[block], self._value_WKA[block] = label_BK[rows], value_BKA[rows]
+            self._next += last - first
+            first = last
+            if self._next[0] % RECENT_EXAMPLES == 0:
+                self._close_block()
+
+    def _close_block(self) -> None:
+        for s, k, a in self._binary_places():
+            self._gauc_SKA2[s, k, a] += self._grouped(k, a, self._member_SW[s])
+
+    def _binary_places(self) -> Iterator[tuple[int, int, int]]:
+        binary = [k for k, task in enumerate(self._tasks) if task.kind == "binary"]
+        return ((s, k, a) for s in range(len(_SUMMED)) for k in binary for a in range(len(ARMS)))
+
+    def _of_slice(self, s: int) -> Metrics:
+        open_W = self._member_SW[s] & (np.arange(RECENT_EXAMPLES) < self._next[0] % RECENT_EXAMPLES)
+
+        def metrics(k: int, a: int) -> ArmMetrics:
+            open_block = self._grouped(k, a, open_W)
+            gauc = GroupedAuc(*(self._gauc_SKA2[s, k, a] + open_block).tolist()).mean()
+            return self._tally.metrics(s, k, a, gauc=gauc)
+
+        return self._table(lambda k, a: self._tally.count(s, k, a), metrics)
+
+    def _grouped(self, k: int, a: int, member_W: NDArray[np.bool_]) -> GroupedAuc:
+        if self._tasks[k].kind == "regression":
+            return GroupedAuc()
+        return grouped_auc(*self._rows(k, a, member_W))
+
+    def _rows(
+        self, k: int, a: int, member_W: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.float32]]:
+        """Users, labels and values of the window's members that have both a label and a value."""
+        label_W, value_W = self._label_WK[:, k], self._value_WKA[:, k, a]
+        present_W = member_W & np.isfinite(label_W) & np.isfinite(value_W)
+        return self._user_W[present_W], label_W[present_W], value_W[present_W]
+
+    def _table(self, count: Callable[[int, int], int], metrics: Callable[[int, int], ArmMetrics]) -> Metrics:
+        return {
+            task.name: {arm: metrics(k, a) for a, arm in enumerate(ARMS) if count(k, a)}
+            for k, task in enumerate(self._tasks)
+        }

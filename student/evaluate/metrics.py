@@ -1,0 +1,163 @@
+"""The formulas of the progressive metrics; docs/metrics.md lists them with their sources.
+
+Shapes: B rows, H bins of scores, N bins of probabilities, U users.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.tasks import TaskKind
+from student.versions.manifest import ArmMetrics
+
+CALIBRATION_BINS = 10
+"""Bins of equal width over probabilities from 0 to 1."""
+
+
+class Sums(NamedTuple):
+    """What the metrics that need no order are made of, over the same rows."""
+
+    rows: float
+    label: float
+    label_squared: float
+    prediction: float
+    """Of probabilities (binary) or values (regression)."""
+    loss: float
+    """Of log losses in nats (binary) or squared errors (regression)."""
+
+
+def arm_metrics(
+    kind: TaskKind, sums: Sums, bin_3N: NDArray[np.float64], auc: float | None, gauc: float | None
+) -> ArmMetrics:
+    """All metrics of one arm on one task; of no rows there are none. `bin_3N`: see `expected_calibration_error`."""
+    assert sums.rows > 0
+    label_mean, prediction_mean, loss = (total / sums.rows for total in (sums.label, sums.prediction, sums.loss))
+    if kind == "regression":
+        return ArmMetrics(
+            count=int(sums.rows),
+            label_mean=label_mean,
+            prediction_mean=prediction_mean,
+            rmse=loss**0.5,
+            r2=r_squared(sums),
+        )
+    return ArmMetrics(
+        count=int(sums.rows),
+        positives=int(sums.label),
+        label_mean=label_mean,
+        prediction_mean=prediction_mean,
+        auc=auc,
+        gauc=gauc,
+        log_loss=loss,
+        normalized_entropy=normalized_entropy(loss, label_mean),
+        calibration=sums.prediction / sums.label if sums.label else None,
+        ece=expected_calibration_error(bin_3N),
+    )
+
+
+def losses(kind: TaskKind, label_B: NDArray[np.float32], value_B: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log loss of a logit in nats, or the squared error of a value, per row; of arrays of any one shape."""
+    label_B64, value_B64 = label_B.astype(np.float64), value_B.astype(np.float64)
+    if kind == "regression":
+        return (value_B64 - label_B64) ** 2
+    return np.logaddexp(0, value_B64) - label_B64 * value_B64
+
+
+def normalized_entropy(log_loss: float, base_rate: float) -> float | None:
+    """Log loss over the entropy of the base rate (He et al. 2014, eq. 1): below 1 is better than always predicting it.
+
+    None while all labels are of one class: that entropy is 0.
+    """
+    if not 0 < base_rate < 1:
+        return None
+    entropy = -base_rate * np.log(base_rate) - (1 - base_rate) * np.log(1 - base_rate)
+    return log_loss / float(entropy)
+
+
+def expected_calibration_error(bin_3N: NDArray[np.float64]) -> float:
+    """Expected calibration error (Naeini et al. 2015; Guo et al. 2017, eq. 3).
+
+    The rows of `bin_3N` are counts, positives and sums of predicted probabilities per bin of the prediction. The
+    result is the mean over rows of their bin's |mean prediction - share of positives|.
+    """
+    count_N, positive_N, predicted_N = bin_3N
+    return float(np.abs(predicted_N - positive_N).sum() / count_N.sum())
+
+
+def r_squared(sums: Sums) -> float | None:
+    """1 - squared error / squared deviation from the mean label of the same rows; None where no label differs.
+
+    Below 0 for a prediction that is worse than that mean, which a progressive prediction could not know.
+    """
+    deviation = sums.label_squared - sums.label**2 / sums.rows
+    if deviation <= _ROUNDING * sums.label_squared:
+        return None
+    return 1 - sums.loss / deviation
+
+
+_ROUNDING = 1e-12
+"""A variance below this share of the mean square is the rounding of float64 sums."""
+
+
+def exact_auc(label_B: NDArray[np.float32], score_B: NDArray[np.float32]) -> float | None:
+    """The share of (positive, negative) pairs in the right order, ties half (Mann & Whitney 1947).
+
+    None when there are no positives or no negatives.
+    """
+    _, rank_B, count_U = np.unique(score_B, return_inverse=True, return_counts=True)
+    groups = 2, len(count_U)
+    histogram_2U = np.zeros(groups, np.int64)
+    np.add.at(histogram_2U, ((label_B > 0.5).astype(np.intp), rank_B), 1)
+    return histogram_auc(histogram_2U)
+
+
+def histogram_auc(histogram_2H: NDArray[np.integer]) -> float | None:
+    """The AUC of scores known by their bin, from low to high: row 0 counts negatives, row 1 positives."""
+    negative_H, positive_H = histogram_2H.astype(np.float64)
+    pairs = negative_H.sum() * positive_H.sum()
+    if not pairs:
+        return None
+    below_H = np.cumsum(negative_H) - negative_H / 2
+    return float((positive_H * below_H).sum() / pairs)
+
+
+class GroupedAuc(NamedTuple):
+    """A sum of per-user AUCs, each times the user's rows, and the sum of those rows; two such add up."""
+
+    weighted: float = 0.0
+    weight: float = 0.0
+
+    def mean(self) -> float | None:
+        """GAUC; None where no user has both a positive and a negative."""
+        return self.weighted / self.weight if self.weight else None
+
+
+def grouped_auc(user_B: NDArray[np.uint64], label_B: NDArray[np.float32], score_B: NDArray[np.float32]) -> GroupedAuc:
+    """Per-user AUCs weighted by the user's rows (GAUC: Zhu et al. 2017; Zhou et al. 2018).
+
+    A user without both classes has no AUC and no weight.
+    """
+    if not len(user_B):
+        return GroupedAuc()
+    order_B = np.lexsort((score_B, user_B))
+    user_B, score_B, positive_B = user_B[order_B], score_B[order_B], label_B[order_B] > 0.5
+    first_U = _starts(user_B[1:] != user_B[:-1])
+    count_U = np.diff(first_U, append=len(user_B))
+    positives_U = np.add.reduceat(positive_B, first_U, dtype=np.float64)
+    rank_B = _middle_ranks(user_B, score_B) - np.repeat(first_U, count_U)
+    below_U = np.add.reduceat(np.where(positive_B, rank_B, 0), first_U) - positives_U * (positives_U - 1) / 2
+    pairs_U = positives_U * (count_U - positives_U)
+    both_U = pairs_U > 0
+    auc_U = below_U[both_U] / pairs_U[both_U]
+    return GroupedAuc(float((auc_U * count_U[both_U]).sum()), float(count_U[both_U].sum()))
+
+
+def _middle_ranks(user_B: NDArray[np.uint64], score_B: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The place of each of the sorted rows, from 0; the rows of a tie share the middle of theirs."""
+    first_T = _starts((user_B[1:] != user_B[:-1]) | (score_B[1:] != score_B[:-1]))
+    count_T = np.diff(first_T, append=len(user_B))
+    return np.repeat(first_T + (count_T - 1) / 2, count_T)
+
+
+def _starts(changes: NDArray[np.bool_]) -> NDArray[np.intp]:
+    return np.flatnonzero(np.concatenate([[True], changes]))

@@ -1,0 +1,1 @@
+"""The learner: two arms, their losses and steps, and the process that publishes versions."""

@@ -1,0 +1,176 @@
+"""Teacher logits for a micro-batch: waits a little for those that the batch scorer still owes, never for long.
+
+Shapes: B examples, b examples of one rank, T teacher tasks.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from prometheus_client import Counter, Histogram
+
+from runtime.errors import ServiceUnavailableError
+from runtime.telemetry import StopSignal
+from stream.events import Example
+from student.learn.exchange import Exchange
+from teacher_cache.cache import CachedLogits, LogitCache
+from teacher_cache.unshown import UnshownCache, UnshownPairs
+
+LOGITS = Counter("graft_student_logits_total", "Examples learnt with and without a teacher logit", ["outcome"])
+UNSHOWN = Counter("graft_student_unshown_pairs_total", "Unshown pairs learnt")
+AGE = Histogram(
+    "graft_student_logit_age_seconds",
+    "Age of the teacher logits used",
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 3600, 86_400),
+)
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.05  # a look-up of a micro-batch takes about 0.5 ms
+_MOST_SKIPPED = 1023  # batches learnt without a wait before the next try
+
+
+class LogitSource:
+    """Looks logits up and waits up to `max_wait_seconds` of wall clock for missing ones.
+
+    A wait that brings no logit is not repeated at once: the next batch goes without a wait, after the next such wait 3
+    batches, then 7, up to 1,023. A wait that brings one sets this back. So a teacher that is absent, or a pair that it
+    never scores, costs a few waits, not one per batch. An unreachable Redis counts as no logits.
+    """
+
+    def __init__(self, cache: LogitCache, tasks: int, max_wait_seconds: float) -> None:
+        self._cache = cache
+        self._tasks = tasks
+        self._max_wait_seconds = max_wait_seconds
+        self._skips_after_wait = 0
+        self._skips_left = 0
+        self._reachable = True
+
+    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> NDArray[np.float32] | None:
+        """Logits [B, T], a row of NaN for each miss. None when `stop` was set while some were missing."""
+        found = self._get(examples)
+        missing_B = _missing(found)
+        if missing_B.any() and self._may_wait():
+            waited = self._wait(examples, found, missing_B, stop)
+            if waited is None:
+                return None
+            found = waited
+        _count(found)
+        return found.logit_BT
+
+    def _may_wait(self) -> bool:
+        if self._max_wait_seconds <= 0:
+            return False
+        if self._skips_left:
+            self._skips_left -= 1
+            return False
+        return True
+
+    def _wait(
+        self, examples: Sequence[Example], found: CachedLogits, missing_B: NDArray[np.bool_], stop: StopSignal
+    ) -> CachedLogits | None:
+        deadline = time.monotonic() + self._max_wait_seconds
+        first_missing = missing_B.sum()
+        while missing_B.any() and time.monotonic() < deadline:
+            if stop.wait(_POLL_SECONDS):
+                return None
+            rows = np.flatnonzero(missing_B)
+            late = self._get([examples[int(i)] for i in rows])
+            found.logit_BT[rows], found.age_seconds_B[rows] = late
+            missing_B = _missing(found)
+        self._learn_patience(fruitful=missing_B.sum() < first_missing)
+        return found
+
+    def _learn_patience(self, *, fruitful: bool) -> None:
+        if fruitful:
+            self._skips_after_wait = 0
+            return
+        if not self._skips_after_wait:
+            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._max_wait_seconds)
+        self._skips_after_wait = min(2 * self._skips_after_wait + 1, _MOST_SKIPPED)
+        self._skips_left = self._skips_after_wait
+
+    def _get(self, examples: Sequence[Example]) -> CachedLogits:
+        try:
+            found = self._cache.get([e.user_id for e in examples], [e.item_id for e in examples])
+        except ServiceUnavailableError as error:
+            if self._reachable:
+                _log.warning("learning from the labels alone: %s", error)
+            self._reachable = False
+            return CachedLogits(
+                np.full((len(examples), self._tasks), np.nan, np.float32), np.full(len(examples), np.nan)
+            )
+        self._reachable = True
+        return found
+
+
+class UnshownSource:
+    """Looks up the unshown pairs of examples; there are none while Redis is away."""
+
+    def __init__(self, cache: UnshownCache) -> None:
+        self._cache = cache
+
+    def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
+        """The pairs that wait for these examples: all that there will be, as they come before the examples' logits."""
+        try:
+            pairs = self._cache.get([example.impression_id for example in examples])
+        except ServiceUnavailableError:
+            return None  # LogitSource, which asks the same Redis first, says so
+        UNSHOWN.inc(len(pairs.features))
+        return pairs
+
+
+class TeacherSays(NamedTuple):
+    """What the teacher says of a micro-batch, and of pairs that its users were not shown."""
+
+    logit_BT: NDArray[np.float32]
+    unshown: UnshownPairs | None
+
+
+class TeacherSource:
+    """Asks for logits and, with an `unshown` source, for unshown pairs.
+
+    Each rank asks for its own examples, and all get what every rank found.
+    """
+
+    def __init__(self, logits: LogitSource, unshown: UnshownSource | None, exchange: Exchange) -> None:
+        self._logits = logits
+        self._unshown = unshown
+        self._exchange = exchange
+
+    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSays | None:
+        """Of B examples; None when `stop` was set on any rank."""
+        own = self._exchange.own(examples)
+        logit_bT = self._logits.fetch(own, stop)
+        if self._exchange.any(logit_bT is None or stop.is_set()) or logit_bT is None:
+            return None
+        (logit_BT,) = self._exchange.whole([torch.from_numpy(logit_bT)], len(examples))
+        unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
+        return TeacherSays(logit_BT.numpy(), unshown)
+
+    def _gathered(self, pairs: UnshownPairs | None) -> UnshownPairs | None:
+        if self._exchange.ranks == 1:
+            return pairs
+        own = [] if pairs is None else zip(pairs.features, pairs.logit_UT.tolist(), strict=True)
+        found = self._exchange.gather([json.dumps(pair).encode() for pair in own])
+        rows = [json.loads(message) for messages in found for message in messages]
+        if not rows:
+            return None
+        return UnshownPairs([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
+
+
+def _missing(found: CachedLogits) -> NDArray[np.bool_]:
+    return np.asarray(np.isnan(found.logit_BT).any(axis=1), np.bool_)
+
+
+def _count(found: CachedLogits) -> None:
+    missing_B = _missing(found)
+    LOGITS.labels("miss").inc(int(missing_B.sum()))
+    LOGITS.labels("hit").inc(int((~missing_B).sum()))
+    for age in found.age_seconds_B[~missing_B]:
+        AGE.observe(age)

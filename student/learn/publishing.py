@@ -1,0 +1,119 @@
+"""What of a learner leaves its process: versions, the history of its metrics, gauges, log lines, its offsets."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from prometheus_client import Gauge
+
+from student.evaluate.progress import Progress
+from student.learn.config import PublishConfig
+from student.learn.learner import Learner
+from student.versions.manifest import Draft
+from student.versions.registry import Registry
+
+EXAMPLES = Gauge("graft_student_learned_examples", "Examples learnt since the first version")
+LAG = Gauge("graft_student_lag_records", "Records of the examples topic that are not learnt yet")
+VERSION = Gauge("graft_student_version", "Number of the last published version")
+
+_log = logging.getLogger(__name__)
+
+_LOG_SECONDS = 5.0
+
+
+class Outside(Protocol):
+    """Whom a learner tells how far it has come, and who knows how far there is to go."""
+
+    def lag(self) -> int:
+        """Records not yet polled."""
+        ...
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Tell the outside how far this learner has come."""
+        ...
+
+
+class Publisher:
+    """Publishes a learner that stands at `offsets`: a version when one is due, and one at once in an empty registry.
+
+    So the scorer is ready before the first example. The registry must be claimed.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        offsets: Mapping[int, int],
+        registry: Registry,
+        config: PublishConfig,
+        teacher_version: str | None,
+    ) -> None:
+        self._learner = learner
+        self._offsets = offsets
+        self._registry = registry
+        self._config = config
+        self._teacher_version = teacher_version
+        self._progress = Progress(registry.metrics_folder, learner.examples, learner.evaluation)
+        latest = registry.latest()
+        if latest is None:
+            self._publish()
+        else:
+            self._stand_at(latest)
+            if registry.champion() is None:  # killed within the first publish
+                registry.promote(latest)
+        self._published_at = self._logged_at = time.monotonic()
+        self._logged_examples = learner.examples
+
+    def step(self, offsets: Mapping[int, int]) -> None:
+        """A micro-batch is learnt; `offsets` is where to go on."""
+        self._offsets = offsets
+        EXAMPLES.set(self._learner.examples)
+        self._progress.update(self._learner.examples)
+
+    def tick(self, outside: Outside) -> None:
+        """What is due by the wall clock, between two steps."""
+        if time.monotonic() - self._published_at >= self._config.every_seconds:
+            self.publish_if_new(outside)
+        if time.monotonic() - self._logged_at >= _LOG_SECONDS:
+            self._report(outside)
+
+    def publish_if_new(self, outside: Outside) -> None:
+        """Publish what was learnt since the last version, if anything was."""
+        if self._learner.examples > self._published_examples:
+            self._publish()
+            outside.commit(self._offsets)
+            self._registry.prune(self._config.keep)
+        self._published_at = time.monotonic()
+
+    def _publish(self) -> None:
+        learner = self._learner
+        slices = self._progress.publish()
+        draft = Draft(
+            examples=learner.examples,
+            bootstrapped_pairs=learner.bootstrapped_pairs,
+            offsets={str(partition): offset for partition, offset in self._offsets.items()},
+            spec=learner.setup.spec,
+            tasks=list(learner.setup.tasks),
+            student=learner.setup.student,
+            teacher_version=self._teacher_version,
+            metrics=slices.pop("whole"),
+            slices=slices,
+        )
+        manifest = self._registry.publish(draft, learner.served_tensors(), learner.tensors(), learner.state())
+        self._stand_at(manifest.version)
+        _log.info("published version %s examples=%d", manifest.version, manifest.examples)
+
+    def _stand_at(self, version: str) -> None:
+        """The learner is what `version` holds."""
+        self._published_examples = self._learner.examples
+        EXAMPLES.set(self._learner.examples)
+        VERSION.set(int(version.removeprefix("v")))
+
+    def _report(self, outside: Outside) -> None:
+        seconds = time.monotonic() - self._logged_at
+        lag = outside.lag()
+        LAG.set(lag)
+        rate = (self._learner.examples - self._logged_examples) / seconds
+        if rate:
+            _log.info("learnt examples=%d per_second=%.0f lag=%d", self._learner.examples, rate, lag)
+        self._logged_at, self._logged_examples = time.monotonic(), self._learner.examples

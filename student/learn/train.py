@@ -1,0 +1,159 @@
+"""The learner process: examples from Kafka, logits from Redis, versions into the registry.
+
+Also as several processes, the ranks of one exchange: they learn together what one alone would have learnt.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Protocol
+
+import torch
+from prometheus_client import Histogram
+
+from runtime.errors import InvalidInputError
+from runtime.telemetry import StopSignal
+from student.learn.config import PublishConfig
+from student.learn.exchange import ALONE, Exchange
+from student.learn.learner import Learner
+from student.learn.logits import LogitSource, TeacherSource, UnshownSource
+from student.learn.micro_batch import MicroBatches, Record, offsets_after
+from student.learn.model import CPU
+from student.learn.publishing import Outside, Publisher
+from student.learn.setup import LearnerSetup
+from student.versions.registry import Registry
+from teacher_cache.cache import LogitCache
+from teacher_cache.unshown import UnshownCache
+
+STEP = Histogram(
+    "graft_student_step_seconds",
+    "Predicting, judging and learning one micro-batch in both arms",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5),
+)
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
+
+
+class ExampleSource(Outside, Protocol):
+    """The examples in their order, from given offsets on: `stream.examples.ExampleReader`, or a log read otherwise."""
+
+    def poll(self, timeout_seconds: float) -> Sequence[Record]:
+        """The next records; none after `timeout_seconds`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def run_training(  # noqa: PLR0913 - by keyword: one for each part that a process brings
+    *,
+    setup: LearnerSetup,
+    publish: PublishConfig,
+    teacher_version: str | None,
+    registry: Registry,
+    cache: LogitCache,
+    unshown: UnshownCache | None = None,
+    open_source: Callable[[Mapping[int, int]], ExampleSource],
+    stop: StopSignal,
+    exchange: Exchange = ALONE,
+    device: torch.device = CPU,
+) -> None:
+    """Learn from the newest version on, or from the first example on, until `stop`; then publish what is learnt.
+
+    `open_source` gets the offset per partition (0 where absent) at which the learning goes on. ConfigurationError when
+    the newest version was learnt with another setup. A kill loses only what was learnt since the last version; the
+    restart learns the same again from that version's offsets.
+
+    With an `exchange` of several ranks their sources give all of them the same records. A stop of one stops all, as
+    does the end of what started them. The first one alone writes to the registry, which all of them can read.
+    """
+    torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
+    with registry.claim() if exchange.rank == 0 else nullcontext():
+        learner = Learner(setup, exchange, device)
+        offsets = _restore(learner, registry, exchange)
+        publisher = None
+        if exchange.rank == 0:
+            publisher = Publisher(learner, offsets, registry, publish, teacher_version)
+        logits = LogitSource(cache, len(setup.teacher_tasks), _max_wait_seconds(setup))
+        teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)
+        source = open_source(offsets)
+        try:
+            _Run(learner, offsets, teacher, publisher, exchange).learn_until(stop, source)
+        finally:
+            source.close()
+
+
+def _max_wait_seconds(setup: LearnerSetup) -> float:
+    live = (config.max_wait_seconds for config in setup.distillation if config.schedule != "off" and config.weight > 0)
+    return max(live, default=0.0)
+
+
+def _restore(learner: Learner, registry: Registry, exchange: Exchange) -> dict[int, int]:
+    """Take over the newest version that the first rank sees; the offsets at which the learning goes on."""
+    latest = (registry.latest() or "").encode()
+    version = exchange.gather([latest])[0][0].decode()
+    if not version:
+        return {}
+    manifest, tensors, state = registry.load_learner(version)
+    learner.setup.check_continues(version, state["setup"])
+    learner.restore(tensors, state)
+    offsets = {int(partition): offset for partition, offset in manifest.offsets.items()}
+    _log.info("continuing from version %s examples=%d offsets=%s", version, manifest.examples, offsets)
+    return offsets
+
+
+class _Run:
+    """A learner on its way; only the first rank has a publisher."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        offsets: dict[int, int],
+        teacher: TeacherSource,
+        publisher: Publisher | None,
+        exchange: Exchange,
+    ) -> None:
+        self._learner = learner
+        self._offsets = offsets
+        self._teacher = teacher
+        self._publisher = publisher
+        self._exchange = exchange
+
+    def learn_until(self, stop: StopSignal, source: ExampleSource) -> None:
+        """Learn micro-batch by micro-batch, publish in between, and once more at the end."""
+        config = self._learner.setup.student
+        batches = MicroBatches(config.micro_batch, config.max_wait_seconds)
+        if self._publisher:
+            source.commit(self._offsets)
+        while not self._exchange.any(stop.is_set() or self._exchange.is_abandoned()):
+            for batch in batches.add(source.poll(_POLL_SECONDS)):
+                if not self._learn(batch, stop):
+                    break
+                self._tick(source)
+            self._tick(source)
+        if self._publisher:
+            self._publisher.publish_if_new(source)
+
+    def _learn(self, batch: Sequence[Record], stop: StopSignal) -> bool:
+        """One micro-batch; False, with nothing learnt, when a stop came first."""
+        examples = [record.example for record in batch]
+        said = self._teacher.fetch(examples, stop)
+        if said is None:
+            return False
+        try:
+            with STEP.time():
+                self._learner.learn(examples, *said)
+        except InvalidInputError as error:
+            places = f"partition {batch[0].partition} from offset {batch[0].offset} on"
+            raise InvalidInputError(f"examples topic, {places}: {error}") from error
+        self._offsets = offsets_after(self._offsets, batch)
+        if self._publisher:
+            self._publisher.step(self._offsets)
+        return True
+
+    def _tick(self, source: ExampleSource) -> None:
+        if self._publisher:
+            self._publisher.tick(source)

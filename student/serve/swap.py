@@ -1,0 +1,151 @@
+"""Hot swap: follows the registry's champion and keeps the version that answers in one reference.
+
+The reference is replaced in one assignment, after the new version has been read, verified, built and warmed up in a
+thread. A request takes it once and is answered by that version whole.
+"""
+
+import asyncio
+import gc
+import logging
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from prometheus_client import Counter, Gauge
+
+from features.async_reader import AsyncOnlineReader
+from features.spec import FeatureSpec
+from student.serve.numpy_model import NumpyStudent
+from student.serve.requests import RequestContract
+from student.versions.manifest import Manifest
+from student.versions.registry import Registry, VersionError
+
+SWAPS = Counter("graft_scorer_swaps_total", "Versions that took over from another one")
+REFUSED = Counter("graft_scorer_refused_versions_total", "Versions that could not serve; the one before stayed")
+VERSION = Gauge("graft_scorer_version", "Number of the version that answers; 0 before the first")
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2  # a small file read in a thread: about 0.1 ms of work
+_RETRY_SECONDS = 5.0  # a refused version may still be copied into place
+_READ_SECONDS = 0.05  # what a ranking may wait for its features before it does without
+_CLOSE_READER_SECONDS = 1.0  # above _READ_SECONDS, so that no read in flight loses its connection
+_WARM_UP_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """All that answers a request: a version's student, and the contract and reader of its feature spec."""
+
+    version: str
+    spec: FeatureSpec
+    student: NumpyStudent
+    contract: RequestContract
+    reader: AsyncOnlineReader
+
+
+class ChampionSwap:
+    """Holds the version that serves. `current` is None before the first one is loaded."""
+
+    def __init__(self, registry: Registry, redis_url: str) -> None:
+        self.current: Serving | None = None
+        self._registry = registry
+        self._redis_url = redis_url
+        self._refused: tuple[str | None, str] | None = None
+        """The last refused version and why, so that it is counted and logged once."""
+        self._retry_at = 0.0
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def watch(self) -> None:
+        """Follow the champion until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def refresh(self) -> None:
+        """Swap to the champion if it is another version than `current`; if it cannot serve, keep `current`."""
+        version = None
+        try:
+            version = await asyncio.to_thread(self._registry.champion)
+            if version is None or (self.current and self.current.version == version) or self._waits(version):
+                return
+            spec, student = await asyncio.to_thread(self._load, version)
+            self._replace(await self._serving(spec, student))
+        except Exception as error:  # noqa: BLE001 a version may be broken in any way, and none may end the scorer
+            self._refuse(version, f"{error}" if isinstance(error, VersionError) else f"{type(error).__name__}: {error}")
+
+    async def close(self) -> None:
+        """Close all readers; no request may be in flight."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self.current:
+            await self.current.reader.close()
+
+    def _waits(self, version: str) -> bool:
+        return self._refused is not None and self._refused[0] == version and time.monotonic() < self._retry_at
+
+    def _load(self, version: str) -> tuple[FeatureSpec, NumpyStudent]:
+        """Everything slow, in a thread: read, verify, build, warm up."""
+        manifest, tensors = self._registry.load_model(version)
+        student = NumpyStudent(manifest, tensors)
+        _warm_up(manifest, student)
+        return manifest.spec, student
+
+    async def _serving(self, spec: FeatureSpec, student: NumpyStudent) -> Serving:
+        """`student` with the current contract and reader, or with new ones, connected, where its spec is another."""
+        if self.current and self.current.spec.spec_id == spec.spec_id:
+            return replace(self.current, version=student.version, student=student)
+        reader = AsyncOnlineReader(spec, self._redis_url, timeout_seconds=_READ_SECONDS)
+        try:
+            await reader.read(0, [0], {})  # connects; without Redis it answers from defaults, and connects later
+            return Serving(student.version, spec, student, RequestContract(spec), reader)
+        except BaseException:  # cancelled, or a spec that no contract can be made of
+            await reader.close()
+            raise
+
+    def _replace(self, new: Serving) -> None:
+        old, self.current, self._refused = self.current, new, None
+        VERSION.set(int(new.version.removeprefix("v")))
+        if old is None:
+            # What lives until the end leaves the collector's sight: its full passes stay short.
+            gc.collect()
+            gc.freeze()
+            _log.info("version %s serves", new.version)
+            return
+        SWAPS.inc()
+        _log.info("version %s serves in place of %s", new.version, old.version)
+        if old.reader is not new.reader:
+            self._close_later(old.reader)
+
+    def _close_later(self, reader: AsyncOnlineReader) -> None:
+        task = asyncio.create_task(_close_after(reader, _CLOSE_READER_SECONDS))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _refuse(self, version: str | None, reason: str) -> None:
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
+        if self._refused == (version, reason):
+            return
+        self._refused = (version, reason)
+        REFUSED.inc()
+        stays = f"{self.current.version} stays" if self.current else "none serves yet"
+        _log.error("refused the champion %s; %s: %s", version or "", stays, reason)
+
+
+async def _close_after(reader: AsyncOnlineReader, seconds: float) -> None:
+    """Close `reader` in so many seconds, or at once when cancelled."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await reader.close()
+
+
+def _warm_up(manifest: Manifest, student: NumpyStudent) -> None:
+    """Score rows of defaults once: the first request pays nothing, and a version that overflows on them is refused."""
+    columns = {f.name: [f.default] * _WARM_UP_ROWS for f in manifest.spec.features}
+    for task, score_B in student.score(manifest.spec.encode(columns)).items():
+        if not np.isfinite(score_B).all():
+            raise VersionError(
+                f"version {student.version}: {task} of default features must be finite, got {score_B[0]}"
+            )

@@ -1,0 +1,32 @@
+"""The student's shape and learning: the `[student]` table of graft.toml, which every version carries."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class StudentConfig(BaseModel):
+    """Shape and learning of both arms; their shared weights start equal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trunk: list[int] = Field(default=[64, 32], min_length=1)
+    cross_layers: int = Field(default=0, ge=0, le=8, description="DCN-v2 cross layers between the inputs and the trunk")
+    tower: int = Field(default=16, ge=1)
+    embedding_dim: int = Field(default=8, ge=1)
+    table_rows: int = Field(default=65_536, ge=2, description="rows of the hashed embedding table; row 0: missing")
+    learning_rate: float = Field(default=0.01, gt=0, description="Adam's, of all weights but the embeddings")
+    embedding_learning_rate: float = Field(default=0.05, gt=0, description="row-wise Adagrad's")
+    micro_batch: int = Field(default=16, ge=1, description="examples a step learns for the first time")
+    max_wait_seconds: float = Field(
+        default=60.0, gt=0, description="event time: a micro-batch closes at an example this much later than its first"
+    )
+    replay_batches: int = Field(default=3, ge=0, description="micro-batches of past examples added to a step")
+    replay_capacity: int = Field(default=16_384, ge=0, description="examples in the reservoir")
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _replays_what_it_keeps(self) -> Self:
+        if self.replay_batches and not self.replay_capacity:
+            raise ValueError(f"replay_batches must be 0 with replay_capacity 0, got {self.replay_batches}")
+        return self

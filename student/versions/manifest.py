@@ -1,0 +1,67 @@
+"""What a published version says of itself: manifest.json in its folder. Imported by learner and scorer alike."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from features.spec import FeatureSpec
+from stream.tasks import TaskSpec
+from student.versions.config import StudentConfig
+
+FORMAT = 3
+
+
+class ArmMetrics(BaseModel):
+    """Progressive metrics of one arm on one task, over `count` examples with a label and a prediction.
+
+    None where undefined or of the other kind of task; formulas: student/evaluate/metrics.py, docs/metrics.md.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int
+    positives: int | None = None
+    label_mean: float | None = None
+    prediction_mean: float | None = Field(default=None, description="of probabilities (binary) or values (regression)")
+    auc: float | None = None
+    gauc: float | None = Field(default=None, description="within blocks of 2,000 examples")
+    log_loss: float | None = Field(default=None, description="nats")
+    normalized_entropy: float | None = None
+    calibration: float | None = Field(default=None, description="predicted / observed positives")
+    ece: float | None = None
+    rmse: float | None = None
+    r2: float | None = None
+
+
+Metrics = dict[str, dict[str, ArmMetrics]]
+"""Task name -> arm (student, control, teacher, item_mean) -> metrics; an arm without any example is left out."""
+
+
+class Draft(BaseModel):
+    """What the learner says of a version; the registry adds the rest when it publishes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    examples: int = Field(ge=0, description="examples learnt since the first version")
+    bootstrapped_pairs: int = Field(
+        default=0, ge=0, description="pairs distilled into the student before the first example; the control had none"
+    )
+    offsets: dict[str, int] = Field(description="'partition' -> offset in the examples topic up to which is learnt")
+    spec: FeatureSpec
+    tasks: list[TaskSpec]
+    student: StudentConfig
+    teacher_version: str | None
+    metrics: Metrics = Field(description="over all examples")
+    slices: dict[str, Metrics] = Field(default={}, description="over the slices recent, new_items, new_users")
+
+
+class Manifest(Draft):
+    """An immutable published student.
+
+    Files beside it: model.safetensors (the served student: what the scorer reads) and learner.safetensors (both arms,
+    optimizer, normaliser, replay buffer, random state, evaluation: what the learner continues from).
+    """
+
+    format: int = FORMAT
+    version: str = Field(pattern=r"^v\d{6,}$")
+    parent: str | None = Field(description="the newest version before this one")
+    created_at_ms: int
+    sha256: dict[str, str] = Field(description="file name -> hex digest")

@@ -1,0 +1,64 @@
+"""The command's own rules: what it refuses, what it empties, how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from lab.demo import command
+from lab.demo.command import demo
+from runtime.errors import ConfigurationError
+
+
+def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ConfigurationError, match="holds files that no demo made"):
+        command._new_run_folder(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_an_earlier_run_is_emptied(tmp_path: Path) -> None:
+    folder = command._new_run_folder(tmp_path / "run")
+    (folder / "versions").mkdir()
+    assert [p.name for p in command._new_run_folder(folder).iterdir()] == [".graft-demo"]
+
+
+def test_an_own_copy_of_movielens_excludes_the_simulated_pair(tmp_path: Path) -> None:
+    result = CliRunner().invoke(demo, ["--data", "simulated", "--movielens", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "exclude each other" in result.output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_what_was_started_and_tells_its_exit_code(number: signal.Signals, code: int) -> None:
+    ended = []
+    with pytest.raises(SystemExit) as exit_:  # noqa: PT012, SIM117 - the order of the blocks is what is tested
+        with command._ended_by_signals():
+            try:
+                os.kill(os.getpid(), number)
+                signal.pause()
+            finally:
+                ended.append("all")
+    assert (exit_.value.code, ended) == (code, ["all"])
+
+
+def test_ctrl_c_ends_servers_and_commands_alike(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "graft", "demo", "--data", "simulated", "--quick"]
+    with subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as running:
+        children: list[psutil.Process] = []
+        deadline = time.monotonic() + 60
+        while len(children) < 3 and time.monotonic() < deadline:  # Kafka, Redis and the first command
+            children = psutil.Process(running.pid).children(recursive=True)
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    assert len(children) == 3
+    assert running.returncode == 130
+    assert said.decode().endswith("stopped\n")
+    assert not any(child.is_running() for child in children)

@@ -1,0 +1,84 @@
+"""A stage that dies is started again; one that cannot live ends the demo with the end of its log."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.demo.processes import Stage, Supervisor
+from runtime.errors import GraftError
+
+_SLEEPS = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_killed_process_runs_again_within_a_second(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(Stage("sleeper", (), {}), _SLEEPS)
+        first = supervisor.process_id("sleeper")
+        os.kill(first, signal.SIGKILL)
+        killed_at = time.monotonic()
+        _wait_for(lambda: supervisor.process_id("sleeper") != first)
+        assert time.monotonic() - killed_at < 1.0
+        assert psutil.pid_exists(supervisor.process_id("sleeper"))
+        assert supervisor.restarts() == {"sleeper": 1}
+        supervisor.check()
+
+
+def test_leaving_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(Stage("sleeper", (), {}), _SLEEPS)
+        supervisor.start(Stage("another", (), {}), _SLEEPS)
+        pids = [supervisor.process_id(name) for name in ("sleeper", "another")]
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_restarted_process_too_is_asked_to_stop_before_it_is_killed(tmp_path: Path) -> None:
+    stops_politely = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('asked to stop', flush=True), sys.exit(0)))\n"
+        "print('up', flush=True)\ntime.sleep(60)\n"
+    )
+    log = tmp_path / "polite.log"
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(Stage("polite", (), {}), [sys.executable, "-S", "-c", stops_politely])
+        _wait_for(lambda: log.read_text().count("up") == 1)
+        os.kill(supervisor.process_id("polite"), signal.SIGKILL)
+        _wait_for(lambda: log.read_text().count("up") == 2)
+    assert log.read_text().splitlines() == ["up", "up", "asked to stop"]
+
+
+def test_a_stage_that_dies_at_once_five_times_is_given_up_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        argv = [sys.executable, "-S", "-c", "import sys; sys.exit('no such topic: plums')"]
+        supervisor.start(Stage("broken", ("stream", "run"), {}), argv)
+
+        def gave_up() -> bool:
+            try:
+                supervisor.check()
+            except GraftError:
+                return True
+            return False
+
+        _wait_for(gave_up)
+        with pytest.raises(GraftError, match=r"(?s)graft stream run ended 5 times.*code 1.*no such topic: plums"):
+            supervisor.check()
+        assert supervisor.restarts() == {"broken": 4}
+
+
+def test_a_stage_sees_its_environment(tmp_path: Path) -> None:
+    argv = [sys.executable, "-S", "-c", "import os, time; print(os.environ['GRAFT_KAFKA'], flush=True); time.sleep(60)"]
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(Stage("stage", (), {"GRAFT_KAFKA": "127.0.0.1:1"}), argv)
+        _wait_for(lambda: (tmp_path / "stage.log").read_text() == "127.0.0.1:1\n")

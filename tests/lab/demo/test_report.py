@@ -1,0 +1,126 @@
+"""The report from a canned run: curves, pictures, page."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lab.demo.client import Answer, Swap
+from lab.demo.curves import curve, read_progress
+from lab.demo.plots import HitRate
+from lab.demo.report import Findings, write_report
+from lab.demo.summary import Joined, Summary, auc_of
+from stream.tasks import TaskSpec
+from student.evaluate.history import MetricsHistory
+from student.versions.manifest import ArmMetrics, Metrics
+from student.versions.registry import Registry
+
+_ARM_AUC = {"student": 0.70, "control": 0.68, "teacher": 0.66, "item_mean": 0.62}
+_TASKS = [
+    TaskSpec(name="like", kind="binary", window_seconds=60),
+    TaskSpec(name="rating", kind="regression", window_seconds=60),
+]
+
+
+def _slices(examples: int, shift: float = 0.0) -> dict[str, Metrics]:
+    like = {arm: ArmMetrics(count=examples, auc=auc + shift, log_loss=0.6) for arm, auc in _ARM_AUC.items()}
+    rating = {arm: ArmMetrics(count=examples, rmse=1.0 - auc / 10) for arm, auc in _ARM_AUC.items()}
+    return {"whole": {"like": like, "rating": rating}, "recent": {"like": like}}
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Path:
+    history = MetricsHistory(Registry(tmp_path).metrics_folder, 0)
+    for examples, shift in ((500, 0.0), (1000, 0.01), (1500, 0.02)):
+        history.add(examples, _slices(examples, shift))
+    history.flush()
+    return tmp_path
+
+
+def test_a_curve_is_the_auc_against_examples(versions: Path) -> None:
+    examples, auc = curve(read_progress(versions), "like", "student")
+    assert examples == [500, 1000, 1500]
+    assert auc == pytest.approx([0.70, 0.71, 0.72])
+
+
+def test_an_arm_without_auc_has_an_empty_curve(versions: Path) -> None:
+    assert curve(read_progress(versions), "rating", "student") == ([], [])
+    assert curve(read_progress(versions), "love", "student") == ([], [])
+
+
+def test_no_progress_yet_is_no_point(tmp_path: Path) -> None:
+    assert read_progress(tmp_path) == []
+
+
+def _findings(versions: Path, faults: list[str]) -> Findings:
+    points = read_progress(versions)
+    metrics = points[-1].metrics if points else {}
+    answers = [Answer(i / 10, 1 + i % 7, f"v{1 + i // 50:06d}", False, int(i == 3), None) for i in range(200)]
+    summary = Summary(
+        data="simulated", impressions=1500, examples=1500, dead_letters=2, requests=200, failed_requests=0, swaps=3,
+        score_p50_ms=4.0, score_p99_ms=7.0, cache_hit_rate=0.912, auc=auc_of(metrics, ["like"]), seconds=61.2,
+    )  # fmt: skip
+    return Findings(
+        summary=summary,
+        joined=Joined(impressions=1500, examples=1500, missing=0, doubled=0, unknown=0),
+        faults=faults,
+        tasks=_TASKS,
+        metrics=metrics,
+        points=points,
+        answers=answers,
+        swaps=[Swap(5.0, "v000002"), Swap(10.0, "v000003"), Swap(15.0, "v000004")],
+        scorer_swaps=3,
+        examples_of_version={"v000002": 600, "v000003": 1100},
+        hits=[HitRate(0, 0, 0), HitRate(1, 40, 50), HitRate(2, 90, 100)],
+        restarts={"stream": 1, "scorer": 0},
+        timings={"data": 2.0, "stream": 40.0},
+        data_note="simulated pair <seed 7>",
+        command="graft demo --data simulated",
+    )
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value for name, value in attrs if name in ("src", "href") and value]
+
+
+def test_the_report_links_only_what_lies_beside_it(versions: Path, tmp_path: Path) -> None:
+    index = write_report(tmp_path / "report", _findings(versions, []))
+    page = _Page()
+    page.feed(index.read_text(encoding="utf-8"))
+    assert page.links == ["auc_like.png", "latency.png", "cache_hits.png", "summary.json"]
+    assert all((index.parent / link).stat().st_size > 0 for link in page.links)
+    assert all((index.parent / link).read_bytes().startswith(b"\x89PNG") for link in page.links[:3])
+
+
+def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_path: Path) -> None:
+    page = write_report(tmp_path / "report", _findings(versions, [])).read_text(encoding="utf-8")
+    assert "<td>0.7200</td><td>0.7000</td><td>0.6800</td><td>0.6400</td><td>+0.0200</td>" in page
+    assert "<td>0.9300</td><td>0.9320</td><td>0.9340</td><td>0.9380</td><td>-0.0020</td>" in page
+    assert "200, 0 failed, 1 sent again after a lost connection" in page
+    assert "<td>stream 1</td>" in page
+    assert "simulated pair &lt;seed 7&gt;" in page
+    assert "$" not in page
+
+
+def test_the_report_shows_what_failed(versions: Path, tmp_path: Path) -> None:
+    page = write_report(tmp_path / "report", _findings(versions, ["1 of 9 requests failed"])).read_text("utf-8")
+    assert '<p class="bad">1 of 9 requests failed</p>' in page
+    assert "every request was answered" not in page
+
+
+def test_the_report_of_a_run_that_learnt_nothing_is_still_a_report(tmp_path: Path) -> None:
+    found = _findings(tmp_path / "none", ["nothing came"])._replace(answers=[], swaps=[], hits=[])
+    assert write_report(tmp_path / "report", found).exists()
+
+
+def test_summary_json_is_the_summary(versions: Path, tmp_path: Path) -> None:
+    found = _findings(versions, [])
+    written = json.loads(write_report(tmp_path, found).with_name("summary.json").read_text("utf-8"))
+    assert Summary.model_validate(written) == found.summary
+    assert written["auc"]["like"] == pytest.approx({arm: auc + 0.02 for arm, auc in _ARM_AUC.items()})

@@ -1,0 +1,66 @@
+"""The summary's keys, and what makes a demo fail."""
+
+import pytest
+
+from lab.demo.summary import Joined, Summary, auc_of, faults
+from lab.demo.witness import IdCount
+from student.versions.manifest import ArmMetrics
+
+_GOOD = Summary(
+    data="simulated",
+    impressions=3,
+    examples=3,
+    dead_letters=0,
+    requests=40,
+    failed_requests=0,
+    swaps=5,
+    score_p50_ms=1.0,
+    score_p99_ms=2.0,
+    cache_hit_rate=0.9,
+    auc={},
+    seconds=60.0,
+)
+_JOINED = Joined(impressions=3, examples=3, missing=0, doubled=0, unknown=0)
+
+
+def test_the_summary_has_exactly_the_promised_keys() -> None:
+    assert list(_GOOD.model_dump()) == [
+        "data", "impressions", "examples", "dead_letters", "requests", "failed_requests", "swaps",
+        "score_p50_ms", "score_p99_ms", "cache_hit_rate", "auc", "seconds",
+    ]  # fmt: skip
+
+
+def test_each_binary_task_has_the_auc_of_all_four_arms() -> None:
+    metrics = {"like": {"student": ArmMetrics(count=9, auc=0.7), "control": ArmMetrics(count=9, auc=0.6)}}
+    assert {task: auc.model_dump() for task, auc in auc_of(metrics, ["like", "love"]).items()} == {
+        "like": {"student": 0.7, "control": 0.6, "teacher": None, "item_mean": None},
+        "love": {"student": None, "control": None, "teacher": None, "item_mean": None},
+    }
+
+
+def test_a_whole_demo_has_no_fault() -> None:
+    assert faults(_GOOD, _JOINED) == []
+
+
+@pytest.mark.parametrize(
+    ("summary", "joined", "says"),
+    [
+        ({"failed_requests": 2}, {}, "2 of 40 score requests failed"),
+        ({"requests": 0}, {}, "never became ready"),
+        ({"examples": 2}, {"missing": 1}, "1 of 3 impressions did not become an example"),
+        ({"examples": 4}, {"doubled": 1}, "1 examples came a second time"),
+        ({"examples": 4}, {"unknown": 1}, "1 examples have the id of no impression"),
+    ],
+)
+def test_a_lost_request_or_example_is_a_fault_that_says_which(
+    summary: dict[str, int], joined: dict[str, int], says: str
+) -> None:
+    (line,) = faults(_GOOD.model_copy(update=summary), _JOINED.model_copy(update=joined))
+    assert says in line
+
+
+def test_the_witness_tells_missing_doubled_and_unknown_examples_apart() -> None:
+    count = IdCount()
+    for impression_id in ("a", "b", "b", "x"):
+        count.add(impression_id)
+    assert count.joined({"a", "b", "c"}) == Joined(impressions=3, examples=4, missing=1, doubled=1, unknown=1)

@@ -1,0 +1,164 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+
+from lab.pairs.auc import auc
+from lab.pairs.command import pair
+from lab.pairs.onnx_export import save_onnx
+from lab.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput, load_source, save_source
+from lab.pairs.teacher_file import write_teacher
+from lab.pairs.teacher_training import train_teacher
+from runtime.errors import GraftError, InvalidInputError
+
+ROWS, USERS, ITEMS = 4_000, 40, 30
+
+DESIGN = TeacherDesign(
+    inputs=[
+        TeacherInput(name="viewer", table="users", codes=USERS + 1, history=True),
+        TeacherInput(name="views", table="rows", logarithm=True, history=True),
+        TeacherInput(name="video", table="items", codes=ITEMS + 1),
+        TeacherInput(name="topics", table="items", width=3),
+    ],
+    heads=[TeacherHead(name="watch", kind="binary"), TeacherHead(name="seconds", kind="regression")],
+    trunk=[16],
+    embedding_dim=4,
+    epochs=8,
+    batch_rows=256,
+)
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    """Viewers and videos with a taste each: `watch` follows their sum."""
+    random = np.random.default_rng(1)
+    taste, appeal = random.normal(size=USERS), random.normal(size=ITEMS)
+    user, item = random.integers(USERS, size=ROWS), random.integers(ITEMS, size=ROWS)
+    truth = taste[user] + appeal[item]
+    tables = {
+        "rows.user": user,
+        "rows.item": item,
+        "rows.views": random.poisson(20, ROWS).astype(np.float32),
+        "users.viewer": np.arange(1, USERS + 1),
+        "items.video": np.arange(1, ITEMS + 1),
+        "items.topics": random.random((ITEMS, 3), np.float32),
+        "labels.watch": (random.random(ROWS) < 1 / (1 + np.exp(-2 * truth))).astype(np.float32),
+        "labels.seconds": truth.astype(np.float32),
+    }
+    return Source(DESIGN, tables)
+
+
+@pytest.fixture(scope="module")
+def trained(source):
+    steps: list[tuple[int, int]] = []
+    network, report = train_teacher(source, 3, lambda *at: steps.append(at))
+    assert steps[-1] == (len(steps), len(steps))
+    return network, report
+
+
+def _inputs(rows: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(2)
+    return {
+        "viewer": random.integers(USERS + 1, size=rows),
+        "views": random.random(rows, np.float32) * 100,
+        "video": random.integers(ITEMS + 1, size=rows),
+        "topics": random.random((rows, 3), np.float32),
+    }
+
+
+def test_a_known_user_is_scored_better_than_an_unknown_one_and_both_better_than_chance(trained):
+    report = trained[1]
+    assert report.held_out_rows == 200
+    assert 0.6 < report.auc_of_unknown_users["watch"] < report.auc["watch"] < 1
+
+
+def test_the_same_seed_makes_the_same_weights(source, trained):
+    again, _ = train_teacher(source, 3, lambda *_: None)
+    for name, weight in trained[0].state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_the_held_out_rows_are_never_learnt(source, trained):
+    held_out = ROWS - trained[1].held_out_rows
+    turned = dict(source.tables)
+    for name in ("labels.watch", "labels.seconds"):
+        turned[name] = source.tables[name].copy()
+        turned[name][held_out:] = -turned[name][held_out:]
+    again, _ = train_teacher(Source(DESIGN, turned), 3, lambda *_: None)
+    assert torch.equal(trained[0].heads.weight, again.heads.weight)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_the_onnx_file_gives_what_the_network_gives_for_any_number_of_rows(trained, tmp_path, rows):
+    network = trained[0]
+    save_onnx(network, tmp_path / "teacher.onnx")
+    inputs = _inputs(rows)
+    session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
+    watch_B, seconds_B = session.run(["watch", "seconds"], inputs)
+    with torch.inference_mode():
+        expected_BT = network({name: torch.from_numpy(values) for name, values in inputs.items()}).numpy()
+    assert watch_B.shape == seconds_B.shape == (rows,)
+    np.testing.assert_allclose(np.stack([watch_B, seconds_B], 1), expected_BT, rtol=0, atol=1e-5)
+
+
+def test_a_code_outside_of_its_table_is_the_unknown_one(trained, tmp_path):
+    save_onnx(trained[0], tmp_path / "teacher.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
+    outside, unknown = _inputs(3), _inputs(3)
+    outside["video"] = np.array([-1, ITEMS + 1, 2**62])
+    unknown["video"] = np.zeros(3, np.int64)
+    np.testing.assert_array_equal(session.run(["watch"], outside)[0], session.run(["watch"], unknown)[0])
+
+
+def test_the_file_of_one_network_has_always_the_same_bytes(trained, tmp_path):
+    save_onnx(trained[0], tmp_path / "a.onnx")
+    save_onnx(trained[0], tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    assert [i.name for i in onnx.load(tmp_path / "a.onnx").graph.input] == [i.name for i in DESIGN.inputs]
+
+
+def test_a_source_comes_back_as_it_was_saved(source, tmp_path):
+    save_source(source, tmp_path)
+    again = load_source(tmp_path)
+    assert again.design == source.design
+    for name, table in source.tables.items():
+        np.testing.assert_array_equal(again.tables[name], table)
+
+
+def test_a_folder_without_source_rows_says_how_to_get_them(tmp_path: Path):
+    with pytest.raises(InvalidInputError, match="no rows to train a teacher on; write the pair with 'graft pair make'"):
+        write_teacher(tmp_path, 1, lambda *_: None)
+
+
+def test_auc_counts_ties_half_and_is_undefined_without_both_classes():
+    score, label = np.array([0.1, 0.4, 0.4, 0.8], np.float32), np.array([0, 0, 1, 1], np.float32)
+    assert auc(score, label) == pytest.approx(3.5 / 4)
+    assert np.isnan(auc(score, np.ones(4, np.float32)))
+
+
+def test_the_command_writes_teacher_and_report_for_each_folder(source, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        save_source(source, folder)
+    done = CliRunner().invoke(pair, ["train-teacher", *map(str, folders)])
+    assert done.exit_code == 0, done.output
+    assert [line.split(": AUC on 200 later source rows")[0] for line in done.stdout.splitlines()] == [
+        *map(str, folders)
+    ]
+    assert (folders[0] / "teacher.onnx").read_bytes() == (folders[1] / "teacher.onnx").read_bytes()
+    assert json.loads((folders[0] / "teacher_report.json").read_text())["held_out_rows"] == 200
+
+
+def test_without_onnx_the_command_says_what_to_install(source, tmp_path, monkeypatch):
+    save_source(source, tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for name in ("teacher_file", "onnx_export"):
+        monkeypatch.delitem(sys.modules, f"lab.pairs.{name}")
+    with pytest.raises(GraftError, match=r"written with onnx: pip install 'graft\[demo\]'"):
+        CliRunner().invoke(pair, ["train-teacher", str(tmp_path)], catch_exceptions=False)

@@ -1,0 +1,56 @@
+"""The fixtures pair, its log joined in memory, and its teacher's logits."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.entities import known_ids
+from features.spec import FeatureSpec
+from features.store import compile_spec, view_sources
+from graft.project import Project, load_project
+from lab.study.day_zero import DayZero
+from lab.study.log_in_memory import records_of
+from lab.study.memory_store import Sources
+from lab.study.study_log import StudyLog
+
+NO_REDIS = "redis://127.0.0.1:6379/0"
+EVENTS = 2_000
+
+
+class Pair(NamedTuple):
+    project: Project
+    spec: FeatureSpec
+    day_zero: DayZero
+    events: Path
+    log: StudyLog
+
+
+def no_progress(_done: int, _total: int | None) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A copy of the fixtures with the first of its events. Shared: nothing may change it."""
+    folder = tmp_path_factory.mktemp("study") / "pair"
+    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "simulated", folder)
+    events = folder / "events.jsonl"
+    events.write_text("".join(events.read_text().splitlines(keepends=True)[:EVENTS]))
+    project = load_project(folder)
+    spec = compile_spec(project.repo, NO_REDIS, project.features)
+    views = view_sources(project.repo, NO_REDIS)
+    tables = {view: (table.path, table.join_key, table.timestamp_field) for view, table in views.tables.items()}
+    sources = Sources(tables, views.pushed)
+    log = StudyLog(spec, list(records_of(project, spec, sources, events, no_progress)))
+    return Pair(project, spec, DayZero(sources, *known_ids(project.repo, NO_REDIS, spec)), events, log)
+
+
+@pytest.fixture(scope="session")
+def logits(pair: Pair) -> NDArray[np.float32]:
+    """Drawn, not scored: what they mean does not matter here."""
+    teacher_tasks = len(pair.project.teacher.tasks)
+    return np.random.default_rng(0).standard_normal((len(pair.log.records), teacher_tasks)).astype(np.float32)

@@ -1,0 +1,131 @@
+"""A cell against the learner process on the same log: bootstrap, cached logits, unshown pairs and all."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.spec import FeatureSpec
+from graft.project import Project
+from lab.study.grid import Grid, Variant
+from lab.study.keys import Keys
+from lab.study.memory_store import MemoryStore
+from lab.study.plan import Cell, cells_of
+from lab.study.run import Workplace, run_cells
+from lab.study.slices import scores_of
+from lab.study.study_log import StudyLog, read_log, write_log
+from lab.study.teachers import requests_of
+from runtime.telemetry import StopSignal
+from stream.example_log import ExampleLog
+from stream.examples import ExampleRecord
+from student.evaluate.evaluation import ARMS, RECENT_EXAMPLES
+from student.learn.bootstrap import run_bootstrap, sample_pairs
+from student.learn.config import PublishConfig
+from student.learn.setup import LearnerSetup
+from student.learn.train import run_training
+from student.versions.registry import Registry
+from teacher_cache.backfill import backfill
+from teacher_cache.cache import LogitCache
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.teacher import Teacher, load_teacher
+from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from tests.lab.study.conftest import Pair, no_progress
+
+_BOOTSTRAP = {"pairs": 500, "steps": 20}
+
+
+class _Source:
+    """An example log as the learner process reads it; asks it to stop at its end."""
+
+    def __init__(self, folder: Path, stop: StopSignal) -> None:
+        self._batches = iter(ExampleLog(folder).read({}))
+        self._stop = stop
+
+    def poll(self, _timeout_seconds: float) -> Sequence[ExampleRecord]:
+        records = next(self._batches, None)
+        if records is None:
+            self._stop.set()
+        return records or []
+
+    def lag(self) -> int:
+        return 0
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def log(pair: Pair) -> StudyLog:
+    """The first impression of each (user, item): a pair has one logit in the cache, in a study each impression has."""
+    first = {(r.example.user_id, r.example.item_id): r for r in reversed(pair.log.records)}
+    return pair.log._replace(records=sorted(first.values(), key=lambda record: record.offset))
+
+
+def test_a_cell_scores_what_the_learner_process_scores_on_the_same_log(
+    pair: Pair, log: StudyLog, redis_url: str, tmp_path: Path
+) -> None:
+    variant = Variant(name="v", bootstrap=True, tables={"bootstrap": _BOOTSTRAP, "unshown": {"ratio": 1.5}})
+    (cell,) = cells_of(Grid(seeds=1, baseline="v", windows=[0, 500], variants=[variant]), pair.project, pair.spec)
+    write_log(tmp_path / "log", log.records)
+    # 1. The process: bootstrap, then the log with logits and pairs that a backfill has put into Redis.
+    setup, label_NK, value_NKA = _process(cell, pair, log, redis_url, tmp_path)
+    # 2. The study, in a process of its own, from the files that it reads, and from nothing else.
+    keys = Keys(read_log(tmp_path / "log", pair.spec), pair.day_zero)
+    place = Workplace(tmp_path / "log", pair.spec, pair.day_zero, keys, tmp_path / "out")
+    (result,) = run_cells([cell], place, jobs=1, advance=no_progress)
+    # 3. The same score of every arm, to the last digit: as it is of each prediction.
+    assert result.examples == len(label_NK) > 500
+    assert result.scores["all"] == scores_of(setup.tasks, ARMS, label_NK, value_NKA)
+    assert result.scores["0-500"] == scores_of(setup.tasks, ARMS, label_NK[:500], value_NKA[:500])
+    assert result.scores["all"]["click"].keys() == set(ARMS)
+
+
+def _process(
+    cell: Cell, pair: Pair, log: StudyLog, redis_url: str, folder: Path
+) -> tuple[LearnerSetup, NDArray[np.float32], NDArray[np.float32]]:
+    """What a learner process predicted, [N, K, A], and the labels; N fit into the window that its version keeps."""
+    project, setup = cell.project, cell.project.learner_setup(pair.spec)
+    teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
+    cache = LogitCache(redis_url, project.teacher.version, [task.name for task in project.teacher.tasks], 3600)
+    unshown = UnshownCache(redis_url, project.teacher, pair.spec, 3600)
+    pairs = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
+    requests = requests_of(log)
+    backfill(requests, teacher, cache, len(requests), pairs, progress=no_progress)
+    registry, stop = Registry(folder / "versions"), StopSignal()
+    run_bootstrap(
+        setup=setup,
+        config=project.bootstrap,
+        teacher=project.teacher,
+        registry=registry,
+        pairs=sample_pairs(pair.day_zero.users, pair.day_zero.items, project.bootstrap.pairs, project.student.seed),
+        reader=MemoryStore(pair.spec, pair.day_zero.sources, project.features.aggregates),
+        scorer=teacher,
+    )
+    run_training(
+        setup=setup,
+        publish=PublishConfig(every_seconds=60),
+        teacher_version=project.teacher.version,
+        registry=registry,
+        cache=cache,
+        unshown=unshown,
+        open_source=lambda _offsets: _Source(folder / "log", stop),
+        stop=stop,
+    )
+    newest = registry.latest()
+    assert newest is not None
+    manifest, tensors, _ = registry.load_learner(newest)
+    assert manifest.bootstrapped_pairs == project.bootstrap.pairs
+    assert manifest.examples < RECENT_EXAMPLES
+    learnt = slice(manifest.examples)
+    return setup, tensors["evaluation/label"][learnt], tensors["evaluation/value"][learnt]
+
+
+def _teacher(project: Project, spec: FeatureSpec) -> tuple[Teacher, DomainMap]:
+    teacher = load_teacher(project.teacher, project.folder)
+    return teacher, DomainMap(project.teacher, project.folder, teacher, spec)

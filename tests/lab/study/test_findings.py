@@ -1,0 +1,58 @@
+"""What results say, on results that are made up."""
+
+import pytest
+
+from lab.study.cell import Result
+from lab.study.findings import Findings, headline
+from lab.study.grid import Grid, TeacherChange, Variant
+from lab.study.tables import tables
+from stream.tasks import TaskSpec
+
+_TASKS = [TaskSpec(name="click", kind="binary", window_seconds=1)]
+_GRID = Grid(
+    events=100,
+    seeds=3,
+    baseline="base",
+    windows=[0, 100],
+    variants=[
+        Variant(name="base"),
+        Variant(name="permuted", teacher=TeacherChange(permuted=True)),
+        Variant(name="noise", question="Quality", says="weaker", teacher=TeacherChange(noise=4)),
+    ],
+)
+
+
+def _result(variant: str, seed: int, student: float, control: float, steps: int = 25) -> Result:
+    scores = {"click": {"student": student, "control": control, "teacher": 0.625}}
+    slices = {"all": scores, "0-100": scores}
+    return Result(variant=variant, seed=seed, examples=100, steps=steps, bootstrap_steps=40, scores=slices)
+
+
+def _findings(*results: Result) -> Findings:
+    return Findings(_GRID, _TASKS, results, {})
+
+
+def test_a_gain_is_of_equal_seeds_whatever_their_order() -> None:
+    """Seed by seed the permuted student is .25 below; seed 3, which it has not run, counts for nothing."""
+    base = [_result("base", seed, 0.5 + seed / 8, 0.5) for seed in (3, 1, 2)]
+    permuted = [_result("permuted", seed, 0.25 + seed / 8, 0.5) for seed in (2, 1)]
+    gain = _findings(*base, *permuted).gain("base", "all", "click", ("permuted", "student"))
+    assert gain is not None
+    assert (gain.mean, gain.low, gain.high, gain.seeds) == (0.25, 0.25, 0.25, 2)
+
+
+def test_the_headline_has_as_many_seeds_as_all_that_it_compares() -> None:
+    results = [*(_result("base", seed, 0.75, 0.5) for seed in (1, 2, 3)), _result("permuted", 1, 0.5, 0.5)]
+    assert headline(_findings(*results), "made-up")["seeds"] == 1
+
+
+@pytest.mark.parametrize("steps", [25, 24])
+def test_steps_are_equal_when_every_variant_took_the_same_on_every_seed(steps: int) -> None:
+    results = [_result("base", 1, 0.75, 0.5), _result("base", 2, 0.75, 0.5), _result("permuted", 2, 0.5, 0.5, steps)]
+    told = headline(_findings(*results), "made-up")
+    assert (told["steps_equal"], told["bootstrap_steps"]) == (steps == 25, 40)
+
+
+def test_a_question_shows_what_the_teacher_and_the_control_score() -> None:
+    text = tables(_findings(_result("base", 1, 0.75, 0.5), _result("noise", 1, 0.6875, 0.5)))
+    assert "| **noise** weaker | 1 | 0.6875 / 0.5000 / 0.6250 | +0.1875 | - |" in text

@@ -1,0 +1,135 @@
+"""What is joined in memory, against what the stream process makes of the same events."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.aggregates import Aggregates
+from features.push import AggregatePusher
+from features.reader import OnlineReader
+from features.spec import FeatureSpec
+from features.store import apply, materialize
+from graft.project import Project, load_project
+from runtime.telemetry import StopSignal
+from stream.config import Topics
+from stream.events import Example
+from stream.examples import ExampleReader
+from stream.replay import replay
+from stream.run import run_stream
+from stream.topics import ensure_topics
+from tests.lab.study.conftest import Pair, no_progress
+
+
+@contextmanager
+def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, redis_url: str) -> Iterator[None]:
+    stop = StopSignal()
+    thread = threading.Thread(
+        target=run_stream,
+        args=(
+            kafka,
+            project.stream.model_copy(update={"topic_prefix": topics.prefix, "idle_seconds": 0.5}),
+            topics,
+            project.tasks,
+            spec,
+            OnlineReader(spec, redis_url),
+            partial(Aggregates, project.features.aggregates),
+            AggregatePusher(project.repo, redis_url, project.features.aggregates),
+            "a",
+            stop,
+        ),
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _read(kafka: str, topics: Topics, count: int) -> list[Example]:
+    reader = ExampleReader(kafka, topics, {})
+    examples: list[Example] = []
+    deadline = time.monotonic() + 60
+    while len(examples) < count and time.monotonic() < deadline:
+        examples += [record.example for record in reader.poll(0.2)]
+    reader.close()
+    return examples
+
+
+@pytest.fixture
+def streamed(pair: Pair, tmp_path: Path, kafka: str, redis_url: str, topic_prefix: str) -> list[Example]:
+    """The examples topic after the stream has seen the fixtures' events."""
+    folder = tmp_path / "pair"
+    shutil.copytree(pair.project.folder, folder)
+    project, topics = load_project(folder), Topics(prefix=topic_prefix)
+    spec = apply(project.repo, redis_url, project.features)
+    materialize(project.repo, redis_url, project.features)
+    ensure_topics(kafka, project.stream, topics)
+    with _streaming(project, spec, topics, kafka, redis_url):
+        replay(pair.events, kafka, topics, rate=None, max_lag=500, progress=no_progress)
+        return _read(kafka, topics, len(pair.log.records))
+
+
+def test_the_log_in_memory_is_the_streams_but_for_the_age_of_running_aggregates(
+    pair: Pair, streamed: list[Example]
+) -> None:
+    """All but the aggregates is equal; those are the same too, but the stream may read an earlier state of them."""
+    ours = pair.log.examples
+    assert len(streamed) == len(ours) > 1_000
+    states = _states(pair)
+    for theirs, mine in zip(streamed, ours, strict=True):
+        assert theirs.model_dump(exclude={"features"}) == mine.model_dump(exclude={"features"})
+        for feature, stored, value in zip(pair.spec.features, theirs.features, mine.features, strict=True):
+            if feature.view not in _entities(pair):
+                assert (stored, type(stored)) == (value, type(value)), feature.name
+        for view, entity in _entities(pair).items():
+            of_entity = states[view, theirs.user_id if entity == "user" else theirs.item_id]
+            assert of_entity.index(_row(pair, view, theirs)) <= of_entity.index(_row(pair, view, mine))
+
+
+def test_without_delay_a_closed_example_moves_what_the_next_impression_reads(pair: Pair) -> None:
+    states = _states(pair)
+    for view, entity in _entities(pair).items():
+        read: dict[object, int] = {}
+        for example in pair.log.examples:
+            key = example.user_id if entity == "user" else example.item_id
+            place = states[view, key].index(_row(pair, view, example))
+            assert place >= read.get(key, 0)
+            read[key] = place
+        assert max(read.values()) > 10
+
+
+Row = tuple[object, ...]
+
+
+def _entities(pair: Pair) -> dict[str, str]:
+    """View -> whose running aggregates it holds."""
+    pushed = pair.day_zero.sources.pushed
+    return {pushed[config.push_source]: config.entity for config in pair.project.features.aggregates}
+
+
+def _row(pair: Pair, view: str, example: Example) -> Row:
+    """What an example logged of a view."""
+    return tuple(v for f, v in zip(pair.spec.features, example.features, strict=True) if f.view == view)
+
+
+def _states(pair: Pair) -> dict[tuple[str, object], list[Row]]:
+    """Every state that an entity's view is in, one after the other, from none at all on; floats of 32 bits."""
+    aggregates = Aggregates(pair.project.features.aggregates)
+    states: dict[tuple[str, object], list[Row]] = {}
+    for example in pair.log.examples:
+        aggregates.update(example.user_id, example.item_id, example.labels, example.event_time_ms)
+        for config in pair.project.features.aggregates:
+            view = pair.day_zero.sources.pushed[config.push_source]
+            key = example.user_id if config.entity == "user" else example.item_id
+            columns = aggregates.rows(config.push_source, config.entity, [key])
+            row = tuple(float(np.float32(columns[f.feature][0])) for f in pair.spec.features if f.view == view)
+            states.setdefault((view, key), [(None,) * len(row)]).append(row)
+    return states

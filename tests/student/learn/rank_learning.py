@@ -1,0 +1,96 @@
+"""A learner that goes on from a given state.
+
+As a program, on each rank: `python -m tests.student.learn.rank_learning FOLDER` reads FOLDER/NAME.safetensors for each
+of `SETUPS` and writes FOLDER/NAME-RANK.safetensors, the state with its JSON.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+from student.learn.config import DistillationConfig
+from student.learn.exchange import ALONE, Exchange, open_exchange
+from student.learn.learner import Learner
+from teacher_cache.unshown import UnshownPairs
+from tests.student.conftest import Toy
+
+TOY = Toy()
+SIZES = (8, 8, 1, 3, 8, 2, 5, 8)
+"""Of the micro-batches learnt. One of 1 leaves a rank without new rows, and without any where nothing is replayed."""
+WARM_BATCHES = 40
+
+
+def _like(**options: Any) -> tuple[DistillationConfig, ...]:
+    return (*TOY.distillation[::2], DistillationConfig(teacher_task="like", student_task="like", **options))
+
+
+SETUPS = {
+    "soft_label": TOY.setup(),
+    "cold": TOY.setup(),
+    "listwise": TOY.setup(distillation=_like(loss="listwise")),
+    "pairwise": TOY.setup(distillation=_like(loss="pairwise")),
+    "direct": TOY.setup(distillation=_like(loss="direct")),
+    "adapter": TOY.setup(distillation=_like(adapter=True)),
+    "without replay": TOY.setup(student=TOY.student.model_copy(update={"replay_batches": 0})),
+}
+
+
+def learn_on(learner: Learner, name: str) -> None:
+    """The micro-batches of `SIZES`, every third with unshown pairs; of a cold learner the first alone."""
+    first = WARM_BATCHES * 8
+    for number, size in enumerate(SIZES[:1] if name == "cold" else SIZES):
+        examples = [TOY.example(n) for n in range(first, first + size)]
+        unshown = None
+        if number % 3 == 0:
+            others = [TOY.example(n) for n in range(10_000 + first, 10_000 + first + 5)]
+            unshown = UnshownPairs([e.features for e in others], TOY.logits(others, misses=False))
+        learner.learn(examples, TOY.logits(examples), unshown)
+        first += size
+
+
+def warm(name: str) -> Learner:
+    """Where `learn_on` begins, learnt in one process."""
+    learner = Learner(SETUPS[name])
+    return learner if name == "cold" else TOY.learnt(learner, TOY.batches(WARM_BATCHES))
+
+
+def restored(folder: Path, file: str, name: str, exchange: Exchange = ALONE) -> Learner:
+    """The learner that `save` wrote, of the setup `name`."""
+    tensors = safetensors.numpy.load_file(folder / f"{file}.safetensors")
+    with safetensors.safe_open(folder / f"{file}.safetensors", "numpy") as opened:
+        state = json.loads(opened.metadata()["state"])
+    learner = Learner(SETUPS[name], exchange)
+    learner.restore(tensors, state)
+    return learner
+
+
+def save(learner: Learner, folder: Path, file: str) -> None:
+    """For `restored`."""
+    state = {"state": json.dumps(learner.state())}
+    safetensors.numpy.save_file(_contiguous(learner.tensors()), folder / f"{file}.safetensors", state)
+
+
+def _contiguous(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    with open_exchange() as exchange:
+        for name in SETUPS:
+            learner = restored(folder, name, name, exchange)
+            learn_on(learner, name)
+            save(learner, folder, f"{name}-{exchange.rank}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""The learner: what it must not see, must not lose, and must repeat bit for bit."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.errors import InvalidInputError
+from stream.events import Example
+from student.learn.config import DistillationConfig
+from student.learn.learner import Learner
+from student.serve.numpy_model import NumpyStudent
+from student.versions.manifest import Draft
+from student.versions.registry import Registry
+from teacher_cache.unshown import UnshownPairs
+
+Equal = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+def snapshot(learner: Learner) -> dict[str, Any]:
+    return {name: tensor.copy() for name, tensor in learner.tensors().items()}
+
+
+def shared(learner: Learner, arm: str) -> dict[str, Any]:
+    """The weights and optimizer rows that both arms have, of one arm."""
+    served = ("weights/embedding", "weights/trunk", "weights/tower", "weights/head", "adagrad")
+    return {
+        n.removeprefix(f"{arm}/"): t
+        for n, t in snapshot(learner).items()
+        if n.startswith(tuple(f"{arm}/{s}" for s in served))
+    }
+
+
+def test_both_arms_start_with_the_same_shared_weights(toy: Any, equal: Equal) -> None:
+    learner = Learner(toy.setup())
+    equal(shared(learner, "student"), shared(learner, "control"))
+
+
+def test_two_runs_over_one_log_give_the_same_bits(toy: Any, equal: Equal) -> None:
+    first, second = (toy.learnt(Learner(toy.setup()), toy.batches(12)) for _ in range(2))
+    equal(first.tensors(), second.tensors())
+    assert first.state() == second.state()
+
+
+def test_save_load_and_continue_equals_never_having_stopped(toy: Any, equal: Equal, tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    whole = toy.learnt(Learner(toy.setup()), toy.batches(20))
+    half = toy.learnt(Learner(toy.setup()), toy.batches(11))
+    version = registry.publish(draft(half), half.served_tensors(), half.tensors(), half.state()).version
+    _, tensors, state = registry.load_learner(version)
+    resumed = Learner(toy.setup())
+    resumed.restore(tensors, state)
+    equal(resumed.tensors(), half.tensors())
+    toy.learnt(resumed, toy.batches(9, first=88))
+    equal(resumed.tensors(), whole.tensors())
+    assert resumed.state() == whole.state()
+    assert resumed.evaluation.whole() == whole.evaluation.whole()
+    assert resumed.evaluation.recent() == whole.evaluation.recent()
+
+
+def test_an_untouched_learner_is_saved_and_restored(toy: Any, equal: Equal, tmp_path: Path) -> None:
+    new = Learner(toy.setup())
+    registry = Registry(tmp_path)
+    registry.publish(draft(new), new.served_tensors(), new.tensors(), new.state())
+    _, tensors, state = registry.load_learner("v000001")
+    restored = Learner(toy.setup())
+    restored.restore(tensors, state)
+    equal(toy.learnt(restored, toy.batches(3)).tensors(), toy.learnt(new, toy.batches(3)).tensors())
+
+
+def test_learning_leaves_its_inputs_as_they_were(toy: Any) -> None:
+    (batch,) = toy.batches(1)
+    logit_BT = toy.logits(batch)
+    before = copy.deepcopy(batch), logit_BT.copy()
+    Learner(toy.setup()).learn(batch, logit_BT)
+    assert batch == before[0]
+    assert logit_BT.tobytes() == before[1].tobytes()
+
+
+def test_a_cache_miss_trains_on_the_labels_alone(toy: Any, equal: Equal) -> None:
+    learner = Learner(toy.setup())
+    for batch in toy.batches(10):
+        learner.learn(batch, np.full((8, 3), np.nan, np.float32))
+    equal(shared(learner, "student"), shared(learner, "control"))
+    assert all(np.isfinite(tensor).all() for name, tensor in learner.tensors().items() if name.startswith("student/"))
+
+
+def test_logits_move_the_student_and_never_the_control(toy: Any, equal: Equal) -> None:
+    with_logits = toy.learnt(Learner(toy.setup()), toy.batches(10))
+    without = Learner(toy.setup())
+    for batch in toy.batches(10):
+        without.learn(batch, np.full((8, 3), np.nan, np.float32))
+    equal(shared(with_logits, "control"), shared(without, "control"))
+    moved = shared(with_logits, "student")["weights/trunk.0.weight"]
+    assert not np.array_equal(moved, shared(without, "student")["weights/trunk.0.weight"])
+
+
+def test_the_teacher_moves_no_served_head_in_the_first_step(toy: Any) -> None:
+    """The gradient of a served head comes from labels alone: from equal trunks both arms' heads take one equal step."""
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(1))
+    tensors = learner.tensors()
+    for name in ("head.like.weight", "head.like.bias", "head.rating.weight"):
+        assert tensors[f"student/weights/{name}"].tobytes() == tensors[f"control/weights/{name}"].tobytes()
+        assert np.any(tensors[f"student/weights/{name}"])
+
+
+def test_a_schedule_that_is_off_leaves_the_control(toy: Any, equal: Equal) -> None:
+    off = tuple(d.model_copy(update={"schedule": "off"}) for d in toy.distillation)
+    learner = toy.learnt(Learner(toy.setup(distillation=off)), toy.batches(10))
+    equal(shared(learner, "student"), shared(learner, "control"))
+
+
+def test_missing_labels_are_masked(toy: Any) -> None:
+    unlabelled = [e.model_copy(update={"labels": dict.fromkeys(e.labels)}) for e in toy.batches(1)[0]]
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(2))
+    before = snapshot(learner)
+    learner.learn(unlabelled, np.full((8, 3), np.nan, np.float32))
+    assert learner.evaluation.whole()["like"]["student"].count == 16
+    assert learner.tensors()["student/running/labels.count"].tolist() == before["student/running/labels.count"].tolist()
+    assert all(np.isfinite(t).all() for n, t in learner.tensors().items() if n.startswith(("student/", "control/")))
+
+
+def test_predictions_are_made_before_learning(toy: Any) -> None:
+    """Whatever the labels are, the first batch is predicted by the untrained model: AUC one half, log loss ln 2."""
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(1))
+    for arm in ("student", "control", "item_mean"):
+        metrics = learner.evaluation.whole()["like"][arm]
+        assert metrics.auc == 0.5
+        assert metrics.log_loss == pytest.approx(np.log(2))
+
+
+def test_the_teacher_is_counted_only_where_it_has_a_logit(toy: Any) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(4))
+    batches = toy.batches(4)
+    hits = sum(int(np.isfinite(toy.logits(batch)[:, 1]).sum()) for batch in batches)
+    whole = learner.evaluation.whole()
+    assert whole["like"]["teacher"].count == hits < whole["like"]["student"].count == 32
+    assert "teacher" not in whole["hidden"]
+
+
+def test_the_served_tensors_score_as_the_learner_predicts(toy: Any, tmp_path: Path) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(15))
+    registry = Registry(tmp_path)
+    registry.publish(draft(learner), learner.served_tensors(), learner.tensors(), learner.state())
+    manifest, tensors = registry.load_model("v000001")
+    features = toy.spec.encode(toy.spec.columns_of([e.features for e in toy.batches(1, first=500)[0]]))
+    scores = NumpyStudent(manifest, tensors).score(features)
+    assert list(scores) == ["like", "rating"]
+    expected_BK = learner.score(features)
+    assert scores["like"] == pytest.approx(1 / (1 + np.exp(-expected_BK[:, 0])), abs=1e-6)
+    assert scores["rating"] == pytest.approx(expected_BK[:, 2], abs=1e-5)
+
+
+def test_an_untrained_student_is_neutral(toy: Any) -> None:
+    features = toy.spec.encode(toy.spec.columns_of([e.features for e in toy.batches(1)[0]]))
+    assert not Learner(toy.setup()).score(features).any()
+
+
+def test_unseen_and_missing_ids_have_a_row_and_a_finite_score(toy: Any) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(5))
+    rows = [[99, 10**15, None, "never seen", 0.5], [None, None, None, None, None]]
+    score_BK = learner.score(toy.spec.encode(toy.spec.columns_of(rows)))
+    assert np.isfinite(score_BK).all()
+    assert score_BK[0, 0] != score_BK[1, 0]
+
+
+def test_memory_is_bounded(toy: Any) -> None:
+    learner = toy.learnt(Learner(toy.setup()), toy.batches(20))
+    sizes = {name: tensor.nbytes for name, tensor in learner.tensors().items()}
+    toy.learnt(learner, toy.batches(30, first=160))
+    after = {name: tensor.nbytes for name, tensor in learner.tensors().items()}
+    items = {name for name in after if name.startswith("item_mean/")}
+    assert {name: after[name] for name in after if name not in items} == {n: sizes[n] for n in sizes if n not in items}
+    assert len(learner.tensors()["reservoir/label_BK"]) == 50
+
+
+def test_an_example_of_another_feature_spec_is_refused(toy: Any) -> None:
+    (batch,) = toy.batches(1)
+    foreign = [*batch[:-1], batch[-1].model_copy(update={"spec_id": "0123456789abcdef"})]
+    learner = Learner(toy.setup())
+    with pytest.raises(
+        InvalidInputError, match=rf"example m7: spec_id must be {toy.spec.spec_id}, got 0123456789abcdef"
+    ):
+        learner.learn(foreign, toy.logits(foreign))
+    assert learner.examples == 0
+
+
+def test_an_example_without_a_tasks_label_is_refused(toy: Any) -> None:
+    example = toy.example(1).model_copy(update={"labels": {"like": 1.0}})
+    with pytest.raises(InvalidInputError, match="labels must have hidden, rating, got"):
+        Learner(toy.setup()).learn([example], toy.logits([example]))
+
+
+def test_the_state_is_json(toy: Any) -> None:
+    state = toy.learnt(Learner(toy.setup()), toy.batches(2)).state()
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_a_student_learns_from_a_teacher_that_knows_the_labels_that_it_lacks(toy: Any) -> None:
+    """Likes follow the feature `mean`; one row in four has its label. The teacher task has a tower of its own."""
+
+    def labelled(n: int, example: Example) -> Example:
+        like = float(example.features[4] > 0.5) if n % 4 == 0 else None
+        return example.model_copy(update={"labels": {**example.labels, "like": like}})
+
+    learner = Learner(toy.setup(distillation=(DistillationConfig(teacher_task="finish", weight=2.0),)))
+    for batch in toy.batches(60):
+        logit_BT = np.array([[4.0 if e.features[4] > 0.5 else -4.0, np.nan, np.nan] for e in batch], np.float32)
+        learner.learn([labelled(n, example) for n, example in enumerate(batch)], logit_BT)
+    whole = learner.evaluation.whole()["like"]
+    assert whole["student"].count == whole["control"].count == 120
+    assert whole["student"].auc > whole["control"].auc + 0.1
+    assert whole["student"].log_loss < whole["control"].log_loss - 0.05
+
+
+def only_like(**changes: Any) -> tuple[DistillationConfig, ...]:
+    return (DistillationConfig(teacher_task="like", student_task="like", **changes),)
+
+
+def learnt_from(learner: Learner, toy: Any, batches: int, logit: Callable[[Any], float]) -> Learner:
+    """Learns with a teacher of `like` that says `logit(example)`."""
+    for batch in toy.batches(batches):
+        learner.learn(batch, np.array([[np.nan, logit(e), np.nan] for e in batch], np.float32))
+    return learner
+
+
+def test_an_auxiliary_head_is_at_rest_when_the_teacher_is_constant(toy: Any) -> None:
+    """Its target, in its own unit, is 0: the soft label is taken once, from the logit."""
+    learner = learnt_from(Learner(toy.setup(distillation=only_like())), toy, 20, lambda _: 2.0)
+    assert abs(learner.tensors()["student/weights/teacher_head.like.bias"][0]) < 0.1
+
+
+@pytest.mark.parametrize("loss", ["soft_label", "logit_mse", "listwise", "pairwise"])
+@pytest.mark.parametrize("adapter", [False, True])
+def test_no_distillation_loss_touches_a_served_head(toy: Any, loss: Any, adapter: bool) -> None:  # noqa: FBT001 a test's parameter
+    heads = only_like(loss=loss, adapter=adapter)
+    learner = learnt_from(Learner(toy.setup(distillation=heads)), toy, 1, lambda e: 3.0 * e.labels["like"])
+    tensors = learner.tensors()
+    for name in ("weight", "bias"):
+        student, control = (tensors[f"{arm}/weights/head.like.{name}"] for arm in ("student", "control"))
+        assert student.tobytes() == control.tobytes()
+    assert tensors["student/weights/teacher_head.like.weight"].any()
+
+
+def test_direct_mixing_moves_the_served_head_itself(toy: Any) -> None:
+    """The variant that breaks the rule on purpose: no row has a label, and the served head still learns."""
+    unlabelled = [e.model_copy(update={"labels": dict.fromkeys(e.labels)}) for e in toy.batches(1)[0]]
+    learner = Learner(toy.setup(distillation=only_like(loss="direct")))
+    learner.learn(unlabelled, np.array([[np.nan, 3.0, np.nan]] * 8, np.float32))
+    tensors = learner.tensors()
+    assert tensors["student/weights/head.like.bias"][0] > 0
+    assert not tensors["control/weights/head.like.bias"].any()
+    assert "student/weights/teacher_head.like.weight" not in tensors
+
+
+def test_an_adapter_takes_a_biased_teachers_level_from_the_labels(toy: Any) -> None:
+    """The teacher says 6 too much; what the auxiliary head learns is near the labels' own level."""
+    random = np.random.default_rng(0)
+    setup = toy.setup(distillation=only_like(adapter=True))
+    learner = learnt_from(Learner(setup), toy, 60, lambda e: 6.0 + 2 * e.labels["like"] + random.normal())
+    assert abs(learner.tensors()["student/weights/teacher_head.like.bias"][0]) < 1.0
+    assert learner.tensors()["student/weights/adapter_head.like.weight"].any()
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_permuted_teacher_stays_bounded(toy: Any, adapter: bool) -> None:  # noqa: FBT001 a test's parameter
+    """Logits that say nothing, at ten times the usual weight: served weights and log loss stay near the control's."""
+    random = np.random.default_rng(1)
+    setup = toy.setup(distillation=only_like(weight=10.0, adapter=adapter))
+    learner = learnt_from(Learner(setup), toy, 100, lambda _: float(random.normal(scale=4)))
+    tensors = learner.tensors()
+    student, control = (np.linalg.norm(tensors[f"{arm}/weights/head.like.weight"]) for arm in ("student", "control"))
+    assert student < 3 * control + 1
+    losses = {arm: metrics.log_loss for arm, metrics in learner.evaluation.recent()["like"].items()}
+    assert losses["student"] < losses["control"] + 0.1
+
+
+def unshown(toy: Any, first: int, count: int) -> UnshownPairs:
+    rows = [toy.example(first + n).features for n in range(count)]
+    return UnshownPairs(rows, np.random.default_rng(first).standard_normal((count, 3)).astype(np.float32))
+
+
+def test_unshown_pairs_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
+    with_pairs, without = Learner(toy.setup()), Learner(toy.setup())
+    (batch,) = toy.batches(1)
+    with_pairs.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
+    without.learn(batch, toy.logits(batch))
+    left, right = snapshot(with_pairs), snapshot(without)
+    assert not np.array_equal(
+        left["student/weights/teacher_head.like.bias"], right["student/weights/teacher_head.like.bias"]
+    )
+    served = [n for n in left if n.startswith(("student/weights/head.", "student/running/labels"))]
+    for name in served:
+        assert left[name] == pytest.approx(right[name], abs=1e-6), name
+    assert with_pairs.examples == without.examples == 8
+    assert left["reservoir/label_BK"].tobytes() == right["reservoir/label_BK"].tobytes()
+    for learner in (with_pairs, without):  # heads start at 0: the trunk feels them from the second step on
+        toy.learnt(learner, toy.batches(1, first=8))
+    equal(shared(with_pairs, "control"), shared(without, "control"))
+    for name in ("weights/trunk.0.weight", "weights/embedding.weight"):
+        assert not np.array_equal(shared(with_pairs, "student")[name], shared(without, "student")[name]), name
+
+
+def test_direct_mixing_leaves_unshown_pairs_out(toy: Any) -> None:
+    learner, other = (Learner(toy.setup(distillation=only_like(loss="direct"))) for _ in range(2))
+    (batch,) = toy.batches(1)
+    learner.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
+    other.learn(batch, toy.logits(batch))
+    left, right = snapshot(learner), snapshot(other)
+    assert left["student/weights/head.like.bias"] == pytest.approx(right["student/weights/head.like.bias"], abs=1e-6)
+    assert left["student/weights/trunk.1.weight"] == pytest.approx(right["student/weights/trunk.1.weight"], abs=1e-6)
+
+
+def test_learning_unshown_pairs_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:
+    learners = [Learner(toy.setup()) for _ in range(2)]
+    for learner in learners:
+        for n, batch in enumerate(toy.batches(8)):
+            learner.learn(batch, toy.logits(batch), unshown(toy, 1000 * n, n % 3))
+    equal(learners[0].tensors(), learners[1].tensors())
+
+
+def draft(learner: Learner) -> Draft:
+    return Draft(
+        examples=learner.examples,
+        offsets={"0": learner.examples},
+        spec=learner.setup.spec,
+        tasks=list(learner.setup.tasks),
+        student=learner.setup.student,
+        teacher_version="t1",
+        metrics=learner.evaluation.whole(),
+    )

@@ -1,0 +1,283 @@
+"""The learner process on a real broker and a real Redis."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lab.embedded import free_port
+from runtime.child import start_child, stop_child
+from runtime.errors import ConfigurationError, InvalidInputError
+from runtime.telemetry import StopSignal
+from stream import connection
+from stream.config import StreamConfig, Topics
+from stream.events import Example, TeacherRequest
+from stream.examples import ExampleReader
+from stream.groups import LEARNER_GROUP, lag
+from stream.topics import ensure_topics
+from student.evaluate.history import read_history
+from student.learn.config import PublishConfig
+from student.learn.learner import Learner
+from student.learn.setup import LearnerSetup
+from student.learn.train import run_training
+from student.versions.registry import Registry, VersionError
+from teacher_cache.cache import LogitCache
+from teacher_cache.config import TeacherConfig
+from teacher_cache.unshown import UnshownCache, UnshownPairs
+
+TEACHER = "t1"
+TASKS = ("finish", "like", "rating")
+UNSHOWN_TEACHER = TeacherConfig.model_validate(
+    {
+        "version": TEACHER,
+        "onnx": "teacher.onnx",
+        "tasks": [{"name": name, "kind": "binary", "output": name} for name in TASKS],
+        "inputs": {},
+    }
+)
+
+
+class Process:
+    """What a learner process is given."""
+
+    def __init__(self, bootstrap: str, topics: Topics, redis_url: str, registry: Registry) -> None:
+        self.bootstrap = bootstrap
+        self.topics = topics
+        self.redis_url = redis_url
+        self.registry = registry
+
+    def write(self, examples: list[Example]) -> None:
+        producer = connection.producer(self.bootstrap)
+        for i, example in enumerate(examples):
+            producer.send(self.topics.examples, example.model_dump_json().encode(), partition=i % 2)
+        producer.flush()
+        producer.close()
+
+    def run(self, setup: LearnerSetup, stop: StopSignal, every_seconds: float = 60.0) -> None:
+        run_training(
+            setup=setup,
+            publish=PublishConfig(every_seconds=every_seconds, keep=1000),
+            teacher_version=TEACHER,
+            registry=self.registry,
+            cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600),
+            unshown=UnshownCache(self.redis_url, UNSHOWN_TEACHER, setup.spec, 3600),
+            open_source=lambda offsets: ExampleReader(self.bootstrap, self.topics, offsets),
+            stop=stop,
+        )
+
+    @contextlib.contextmanager
+    def running(self, setup: LearnerSetup, every_seconds: float = 0.05) -> Iterator[None]:
+        stop = StopSignal()
+        thread = threading.Thread(target=self.run, args=(setup, stop, every_seconds))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def examples_published(self) -> int:
+        version = self.registry.champion()
+        return self.registry.load_manifest(version).examples if version else -1
+
+    def wait_for(self, examples: int) -> None:
+        deadline = time.monotonic() + 60
+        while self.examples_published() < examples:
+            assert time.monotonic() < deadline, f"{self.examples_published()} of {examples} examples published"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def topics(kafka: str, topic_prefix: str) -> Topics:
+    topics = Topics(prefix=topic_prefix)
+    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix, partitions=2), topics)
+    return topics
+
+
+@pytest.fixture
+def process(kafka: str, topics: Topics, redis_url: str, tmp_path: Path) -> Process:
+    return Process(kafka, topics, redis_url, Registry(tmp_path / "versions"))
+
+
+def patient(toy: Any, seconds: float) -> LearnerSetup:
+    """The toy setup whose batches wait that long for logits."""
+    heads = tuple(d.model_copy(update={"max_wait_seconds": seconds}) for d in toy.distillation)
+    setup: LearnerSetup = toy.setup(distillation=heads)
+    return setup
+
+
+def test_a_first_version_serves_before_the_first_example(toy: Any, process: Process) -> None:
+    with process.running(patient(toy, 0)):
+        process.wait_for(0)
+    assert process.registry.versions() == ["v000001"]
+    assert process.registry.load_model("v000001")[0].examples == 0
+
+
+def test_a_kill_between_the_first_version_and_its_promotion_is_made_good(toy: Any, process: Process) -> None:
+    with process.running(patient(toy, 0)):
+        process.wait_for(0)
+    (process.registry.folder / "champion").unlink()
+    with process.running(patient(toy, 0)):
+        process.wait_for(0)
+    assert process.registry.versions() == ["v000001"]
+
+
+def test_a_stop_publishes_what_is_learnt_and_where_to_go_on(toy: Any, process: Process, kafka: str) -> None:
+    process.write([toy.example(n) for n in range(83)])
+    with process.running(patient(toy, 0)):
+        process.wait_for(80)
+    version = process.registry.champion()
+    manifest, _ = process.registry.load_model(str(version))
+    assert manifest.examples == 80
+    assert sum(manifest.offsets.values()) == 80
+    assert manifest.metrics["like"]["student"].count == 80
+    admin = connection.admin(kafka)
+    assert lag(admin, process.topics, LEARNER_GROUP).records == 3
+    admin.close()
+    process.write([toy.example(n) for n in range(83, 90)])
+    with process.running(patient(toy, 0)):
+        process.wait_for(88)
+    assert process.examples_published() == 88
+
+
+def test_logits_that_come_within_the_wait_are_learnt(toy: Any, process: Process) -> None:
+    examples = [toy.example(n) for n in range(8)]
+    process.write(examples)
+    with process.running(patient(toy, 20)):
+        process.wait_for(0)
+        logit_BT = toy.logits(examples, misses=False)
+        cache = LogitCache(process.redis_url, TEACHER, TASKS, 3600)
+        cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
+        process.wait_for(8)
+    manifest, _ = process.registry.load_model(str(process.registry.champion()))
+    assert manifest.metrics["like"]["teacher"].count == 8
+
+
+def test_without_redis_the_labels_alone_are_learnt(toy: Any, process: Process) -> None:
+    process.redis_url = f"redis://127.0.0.1:{free_port()}/0"
+    process.write([toy.example(n) for n in range(80)])
+    with process.running(patient(toy, 0.2)):
+        process.wait_for(80)
+    manifest, _ = process.registry.load_model(str(process.registry.champion()))
+    assert "teacher" not in manifest.metrics["like"]
+
+
+def test_a_stop_ends_the_wait_for_logits_at_once(toy: Any, process: Process) -> None:
+    process.write([toy.example(n) for n in range(8)])
+    with process.running(patient(toy, 600)):
+        process.wait_for(0)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert process.examples_published() == 0
+
+
+def test_another_setup_is_refused_with_all_that_changed(toy: Any, process: Process) -> None:
+    with process.running(toy.setup()):
+        process.wait_for(0)
+    changed = toy.setup(
+        student=toy.student.model_copy(update={"trunk": [8, 5], "learning_rate": 0.5}),
+        distillation=toy.distillation[1:],
+    )
+    with pytest.raises(ConfigurationError) as error:
+        process.run(changed, StopSignal())
+    assert "version v000001 was learnt with another setup" in str(error.value)
+    assert "student.trunk.1: was 4, is now 5" in str(error.value)
+    assert "distillation: was [['finish', None], ['like', 'like'], ['rating', 'rating']], is now" in str(error.value)
+    assert "learning_rate" not in str(error.value)
+
+
+def test_an_example_of_another_spec_ends_the_process_and_is_named(toy: Any, process: Process) -> None:
+    process.write([toy.example(n).model_copy(update={"spec_id": "ffff"}) for n in range(8)])
+    with pytest.raises(InvalidInputError, match=r"partition 0 from offset 0 on: example m0: spec_id must be"):
+        process.run(patient(toy, 0), StopSignal())
+
+
+def test_a_student_that_diverged_never_serves(toy: Any, process: Process) -> None:
+    process.write([toy.example(n) for n in range(80)])
+    wild = toy.setup(
+        student=toy.student.model_copy(update={"learning_rate": 1e30}),
+        distillation=patient(toy, 0).distillation,
+    )
+    with np.errstate(all="ignore"), pytest.raises(VersionError, match=r"version v0+\d: .* must be finite, found"):
+        process.run(wild, StopSignal(), every_seconds=0.001)
+    champion = process.registry.champion()
+    assert champion == process.registry.latest()
+    assert all(np.isfinite(tensor).all() for tensor in process.registry.load_model(str(champion))[1].values())
+
+
+_CHILD = """
+import importlib.util, sys, time
+from pathlib import Path
+def load(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+bootstrap, prefix, redis_url, folder, tests = sys.argv[1:]
+toy = load("toy", tests + "/conftest.py").Toy()
+train = load("train", tests + "/test_train.py")
+process = train.Process(bootstrap, train.Topics(prefix=prefix), redis_url, train.Registry(Path(folder)))
+process.run(train.patient(toy, 0), train.StopSignal().install(), every_seconds=0.05)
+"""
+
+
+@pytest.fixture
+def spawn(kafka: str, topics: Topics, redis_url: str) -> Callable[[Path], Any]:
+    def start(folder: Path) -> Any:
+        arguments = [kafka, topics.prefix, redis_url, str(folder), str(Path(__file__).parent)]
+        return start_child([sys.executable, "-c", _CHILD, *arguments])
+
+    return start
+
+
+def test_a_killed_learner_learns_every_example_once_bit_for_bit(
+    toy: Any, process: Process, spawn: Callable[[Path], Any], tmp_path: Path, equal: Callable[..., None]
+) -> None:
+    total = 1600
+    examples = [toy.example(n) for n in range(total)]
+    logit_BT = toy.logits(examples, misses=False)
+    cache = LogitCache(process.redis_url, TEACHER, TASKS, 3600)
+    cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
+    requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in reversed(examples)]
+    pairs = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(requests, examples, strict=True)]
+    UnshownCache(process.redis_url, UNSHOWN_TEACHER, toy.spec, 3600).put(pairs[::2], logit_BT[::-2])
+    process.write(examples)
+
+    whole = spawn(tmp_path / "whole")
+    killed_at = []
+    for kill_after in (8, 600):
+        child = spawn(process.registry.folder)
+        process.wait_for(kill_after)
+        child.kill()
+        assert child.wait(10) == -signal.SIGKILL
+        killed_at.append(process.examples_published())
+    assert killed_at[-1] < total, "all was learnt before the last kill: the test proves nothing"
+    child = spawn(process.registry.folder)
+    process.wait_for(total)
+    assert stop_child(child) == 0
+
+    uninterrupted = Process(process.bootstrap, process.topics, process.redis_url, Registry(tmp_path / "whole"))
+    uninterrupted.wait_for(total)
+    assert stop_child(whole) == 0
+    ends = [p.registry.load_learner(str(p.registry.champion())) for p in (process, uninterrupted)]
+    equal(ends[0][1], ends[1][1])
+    assert ends[0][2] == ends[1][2]
+    assert ends[0][0].offsets == ends[1][0].offsets
+    histories = [read_history(p.registry.metrics_folder) for p in (process, uninterrupted)]
+    assert histories[0] == histories[1]
+    assert [point.examples for point in histories[0]] == [504, 1000, 1504]
+    offline = Learner(patient(toy, 0))
+    for start in range(0, total, 8):
+        rows = range(start, start + 8)
+        features = [pairs[n].features for n in rows if n % 2 == 0]
+        unshown = UnshownPairs(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
+        offline.learn(examples[start : start + 8], logit_BT[start : start + 8], unshown)
+    equal(offline.tensors(), ends[0][1])

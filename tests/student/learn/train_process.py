@@ -1,0 +1,80 @@
+"""The learner process alone or under torchrun: `tests.student.learn.train_process KAFKA PREFIX REDIS FOLDER [LOG]`.
+
+Writes each rank's pid beside FOLDER, as FOLDER-RANK.pid.
+"""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import GraftError
+from runtime.telemetry import StopSignal, configure_logging
+from stream.config import Topics
+from stream.example_log import ExampleLog, log_then_topic
+from stream.examples import ExampleReader
+from student.learn.config import PublishConfig
+from student.learn.exchange import nearest_device, open_exchange
+from student.learn.setup import LearnerSetup
+from student.learn.train import run_training
+from student.versions.registry import Registry
+from teacher_cache.cache import LogitCache
+from teacher_cache.config import TeacherConfig
+from teacher_cache.unshown import UnshownCache
+from tests.student.conftest import Toy
+
+TASKS = ("finish", "like", "rating")
+TEACHER = TeacherConfig.model_validate(
+    {
+        "version": "t1",
+        "onnx": "teacher.onnx",
+        "tasks": [{"name": name, "kind": "binary", "output": name} for name in TASKS],
+        "inputs": {},
+    }
+)
+
+
+def logit_cache(redis_url: str) -> LogitCache:
+    return LogitCache(redis_url, TEACHER.version, TASKS, 3600)
+
+
+def unshown_cache(redis_url: str) -> UnshownCache:
+    return UnshownCache(redis_url, TEACHER, Toy.spec, 3600)
+
+
+def setup() -> LearnerSetup:
+    """The toy's, whose batches wait for no logit."""
+    heads = tuple(d.model_copy(update={"max_wait_seconds": 0.0}) for d in Toy.distillation)
+    made: LearnerSetup = Toy().setup(distillation=heads)
+    return made
+
+
+def main() -> None:
+    kafka, prefix, redis_url, folder, *log = sys.argv[1:]
+    Path(f"{folder}-{os.environ.get('RANK', '0')}.pid").write_text(str(os.getpid()))
+    stop = StopSignal().install()
+    configure_logging()
+    open_source: Any = partial(ExampleReader, kafka, Topics(prefix=prefix))
+    if log:
+        open_source = partial(log_then_topic, ExampleLog(Path(log[0])), kafka, Topics(prefix=prefix))
+    try:
+        with open_exchange() as exchange:
+            run_training(
+                setup=setup(),
+                publish=PublishConfig(every_seconds=0.05, keep=1000),
+                teacher_version=TEACHER.version,
+                registry=Registry(Path(folder)),
+                cache=logit_cache(redis_url),
+                unshown=unshown_cache(redis_url),
+                open_source=partial(open_source, ranks=exchange),
+                stop=stop,
+                exchange=exchange,
+                device=nearest_device(),
+            )
+    except GraftError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
