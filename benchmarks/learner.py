@@ -153,10 +153,10 @@ def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]
     undistilled = bench._replace(setup=replace(bench.setup, distillation=()))
     kafka, redis = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedRedis())
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    send(bench, kafka.bootstrap)
+    send(bench, kafka.servers)
     fill(bench, redis.url)
     turns: dict[str, Turn] = {
-        "whole learner": lambda: whole_learner(bench, kafka.bootstrap, redis.url),
+        "whole learner": lambda: whole_learner(bench, kafka.servers, redis.url),
         "learner, examples and logits in memory": lambda: learner_in_memory(bench),
         "its steps alone": lambda: own_steps(bench),
         "bare torch.nn and torch.optim steps": lambda: plain_steps(bench, steps),
@@ -178,10 +178,10 @@ def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]
 # The whole learner.
 
 
-def send(bench: Bench, bootstrap: str) -> None:
+def send(bench: Bench, kafka_servers: str) -> None:
     """Every example as the stream writes it."""
-    ensure_topics(bootstrap, bench.project.stream.model_copy(update={"partitions": 1}), bench.project.topics)
-    producer = connection.producer(bootstrap)
+    ensure_topics(kafka_servers, bench.project.stream.model_copy(update={"partitions": 1}), bench.project.topics)
+    producer = connection.producer(kafka_servers)
     for record in bench.records:
         value = record.example.model_dump_json().encode()
         producer.send(bench.project.topics.examples, value, partition=PARTITION)
@@ -203,8 +203,8 @@ def fill(bench: Bench, redis_url: str) -> None:
 class WholeTopic(ExampleReader):
     """Ends the learning when the topic is learnt; measures from the first poll to then."""
 
-    def __init__(self, bench: Bench, bootstrap: str, offsets: Mapping[int, int], stop: StopSignal) -> None:
-        super().__init__(bootstrap, bench.project.topics, offsets)
+    def __init__(self, bench: Bench, kafka_servers: str, offsets: Mapping[int, int], stop: StopSignal) -> None:
+        super().__init__(kafka_servers, bench.project.topics, offsets)
         self._left, self._stop = len(bench.records), stop
         self.began, self.seconds = 0.0, 0.0
 
@@ -220,11 +220,11 @@ class WholeTopic(ExampleReader):
         return records
 
 
-def whole_learner(bench: Bench, bootstrap: str, redis_url: str) -> Measured:
+def whole_learner(bench: Bench, kafka_servers: str, redis_url: str) -> Measured:
     stop, sources = StopSignal(), []
 
     def open_source(offsets: Mapping[int, int]) -> WholeTopic:
-        sources.append(WholeTopic(bench, bootstrap, offsets, stop))
+        sources.append(WholeTopic(bench, kafka_servers, offsets, stop))
         return sources[-1]
 
     with tempfile.TemporaryDirectory() as folder:

@@ -62,10 +62,10 @@ class NoPush:
 def main(count: int) -> None:
     """Send three records per impression, join them all, kill the process, send again."""
     with EmbeddedKafka() as kafka, EmbeddedRedis() as redis, tempfile.TemporaryDirectory() as folder:
-        ensure_topics(kafka.bootstrap, CONFIG, TOPICS)
-        looker = connection.consumer(kafka.bootstrap)
-        send(kafka.bootstrap, Path(folder), 0, count)
-        process = start(kafka.bootstrap, redis.url)
+        ensure_topics(kafka.servers, CONFIG, TOPICS)
+        looker = connection.consumer(kafka.servers)
+        send(kafka.servers, Path(folder), 0, count)
+        process = start(kafka.servers, redis.url)
         await_requests(looker, 1)
         began, cpu = time.monotonic(), cpu_seconds(process.pid)
         await_requests(looker, count)
@@ -74,15 +74,15 @@ def main(count: int) -> None:
         process.kill()
         process.wait()
         before = end(looker)
-        send(kafka.bootstrap, Path(folder), count, 1)
-        began, process = time.monotonic(), start(kafka.bootstrap, redis.url)
+        send(kafka.servers, Path(folder), count, 1)
+        began, process = time.monotonic(), start(kafka.servers, redis.url)
         await_requests(looker, before + 1)
         print(f"kill -9 to the first commit of the next process: {time.monotonic() - began:.1f} s, its start included")
         stop_child(process)
         looker.close()
 
 
-def send(bootstrap: str, folder: Path, first: int, count: int) -> None:
+def send(kafka_servers: str, folder: Path, first: int, count: int) -> None:
     """Send impressions 10 ms apart, each with two feedback events one second later."""
     rows = []
     for n in range(first, first + count):
@@ -92,12 +92,12 @@ def send(bootstrap: str, folder: Path, first: int, count: int) -> None:
     rows.sort(key=lambda row: row[0])
     path = folder / "events.jsonl"
     path.write_text("".join(json.dumps(row | {"event_time_ms": at}) + "\n" for at, row in rows))
-    replay(path, bootstrap, TOPICS, rate=None, max_lag=None, progress=lambda *_: None)
+    replay(path, kafka_servers, TOPICS, rate=None, max_lag=None, progress=lambda *_: None)
 
 
-def start(bootstrap: str, redis_url: str) -> "subprocess.Popen[bytes]":
+def start(kafka_servers: str, redis_url: str) -> "subprocess.Popen[bytes]":
     """The stream process as a child."""
-    return start_child([sys.executable, __file__, "child", bootstrap, redis_url])
+    return start_child([sys.executable, __file__, "child", kafka_servers, redis_url])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -117,11 +117,11 @@ def end(looker: KafkaConsumer) -> int:
     return int(looker.end_offsets([at])[at])
 
 
-def child(bootstrap: str, redis_url: str) -> None:
+def child(kafka_servers: str, redis_url: str) -> None:
     """Run the stream process."""
     configure_logging("WARNING")
     run_stream(
-        bootstrap,
+        kafka_servers,
         CONFIG,
         TOPICS,
         TASKS,

@@ -167,7 +167,7 @@ class EmbeddedKafka(_Server):
     name = "Kafka"
 
     @property
-    def bootstrap(self) -> str:
+    def servers(self) -> str:
         """Its address for GRAFT_KAFKA."""
         return f"{_HOST}:{self.port}"
 
@@ -179,7 +179,7 @@ class EmbeddedKafka(_Server):
         return [str(binary), "start", "--data-dir", str(self.folder / "data"), *listen]
 
     def _wait_until_ready(self, seconds: float) -> None:
-        wait_until_ready(self.bootstrap, seconds)
+        wait_until_ready(self.servers, seconds)
 
 
 class ApacheKafka(EmbeddedKafka):

@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a flush that is d
 
 def run_archive(
     folder: Path,
-    bootstrap: str,
+    kafka_servers: str,
     topics: Topics,
     stop: StopSignal,
     *,
@@ -44,8 +44,8 @@ def run_archive(
     """
     with claim_folder(folder, "another process writes this example log; stop it, or name another folder"):
         remove_partial_files(folder)
-        offsets = _offsets(folder, bootstrap, topics)
-        reader = _open(folder, bootstrap, topics, offsets)
+        offsets = _offsets(folder, kafka_servers, topics)
+        reader = _open(folder, kafka_servers, topics, offsets)
         archive = Archive(folder, offsets)
         flushed_at = time.monotonic()
         try:
@@ -89,19 +89,19 @@ class Archive:
             _log.info("archived examples=%d offsets=%s", count, self.offsets)
 
 
-def _offsets(folder: Path, bootstrap: str, topics: Topics) -> dict[int, int]:
+def _offsets(folder: Path, kafka_servers: str, topics: Topics) -> dict[int, int]:
     offsets = ExampleLog(folder).offsets_end()
     if offsets:
         return offsets
-    oldest = oldest_offsets(bootstrap, topics)
+    oldest = oldest_offsets(kafka_servers, topics)
     if any(oldest.values()):
         _log.warning("%s begins after the topic did: offsets=%s", folder, oldest)
     return oldest
 
 
-def _open(folder: Path, bootstrap: str, topics: Topics, offsets: Mapping[int, int]) -> ExampleReader:
+def _open(folder: Path, kafka_servers: str, topics: Topics, offsets: Mapping[int, int]) -> ExampleReader:
     try:
-        return ExampleReader(bootstrap, topics, offsets)
+        return ExampleReader(kafka_servers, topics, offsets)
     except DataLossError as error:
         raise DataLossError(
             f"{folder} ends at offsets {dict(offsets)}, but the topic does not go on there: {error.args[0]}; to go on "

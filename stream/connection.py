@@ -19,12 +19,12 @@ from runtime.errors import GraftError, ServiceUnavailableError
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers
 REQUEST_TIMEOUT_MS = 10_000
-_BOOTSTRAP_TIMEOUT_MS = 5_000
+_FIRST_CONTACT_MS = 5_000
 _SESSION_TIMEOUT_MS = 6_000  # the brokers' minimum: a killed member's partitions move after it
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the broker's limits hold, not the client's
 
 
-def consumer(bootstrap: str, **settings: Any) -> KafkaConsumer:
+def consumer(kafka_servers: str, **settings: Any) -> KafkaConsumer:
     """A consumer that sees committed transactions only, commits nothing by itself and never skips a gap.
 
     An offset that the topic no longer has raises OffsetOutOfRangeError from poll.
@@ -38,14 +38,14 @@ def consumer(bootstrap: str, **settings: Any) -> KafkaConsumer:
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "allow_auto_create_topics": False,
     }
-    with reaching(bootstrap):
-        return KafkaConsumer(**{**_common(bootstrap), **defaults, **settings})
+    with reaching(kafka_servers):
+        return KafkaConsumer(**{**_common(kafka_servers), **defaults, **settings})
 
 
-def group_member(bootstrap: str, group_id: str, instance: str, **settings: Any) -> KafkaConsumer:
+def group_member(kafka_servers: str, group_id: str, instance: str, **settings: Any) -> KafkaConsumer:
     """A static member of a group, back at once after a kill; equal partition numbers of all topics go to one member."""
     return consumer(
-        bootstrap,
+        kafka_servers,
         group_id=group_id,
         group_instance_id=instance,
         session_timeout_ms=_SESSION_TIMEOUT_MS,
@@ -55,12 +55,12 @@ def group_member(bootstrap: str, group_id: str, instance: str, **settings: Any) 
     )
 
 
-def producer(bootstrap: str, transactional_id: str | None = None) -> KafkaProducer:
+def producer(kafka_servers: str, transactional_id: str | None = None) -> KafkaProducer:
     """An idempotent producer; with a `transactional_id` the one that fences all earlier ones of that id."""
     transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
-    with reaching(bootstrap):
+    with reaching(kafka_servers):
         return KafkaProducer(
-            **_common(bootstrap),
+            **_common(kafka_servers),
             **(transaction if transactional_id else {}),
             acks="all",
             linger_ms=5,
@@ -73,16 +73,16 @@ def producer(bootstrap: str, transactional_id: str | None = None) -> KafkaProduc
         )
 
 
-def admin(bootstrap: str) -> KafkaAdminClient:
+def admin(kafka_servers: str) -> KafkaAdminClient:
     """A client for topics, groups and the deletion of records."""
-    with reaching(bootstrap):
-        return KafkaAdminClient(**_common(bootstrap), request_timeout_ms=REQUEST_TIMEOUT_MS)
+    with reaching(kafka_servers):
+        return KafkaAdminClient(**_common(kafka_servers), request_timeout_ms=REQUEST_TIMEOUT_MS)
 
 
-def wait_until_ready(bootstrap: str, seconds: float) -> None:
+def wait_until_ready(kafka_servers: str, seconds: float) -> None:
     """Return when the brokers answer a metadata request; ServiceUnavailableError after `seconds`."""
-    with reaching(bootstrap):
-        client = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(seconds * 1000))
+    with reaching(kafka_servers):
+        client = KafkaAdminClient(bootstrap_servers=kafka_servers, bootstrap_timeout_ms=int(seconds * 1000))
         try:
             client.list_topics()
         finally:
@@ -90,22 +90,22 @@ def wait_until_ready(bootstrap: str, seconds: float) -> None:
 
 
 @contextmanager
-def reaching(bootstrap: str) -> Iterator[None]:
+def reaching(kafka_servers: str) -> Iterator[None]:
     """Turn Kafka's connection errors inside the block into ServiceUnavailableError, a refusal into GraftError."""
     try:
         yield
     except (AuthorizationError, SaslAuthenticationFailedError) as error:
-        raise GraftError(f"Kafka at {bootstrap} refuses this client: {error}") from error
+        raise GraftError(f"Kafka at {kafka_servers} refuses this client: {error}") from error
     except RetriableError as error:
         raise ServiceUnavailableError(
-            f"Kafka at {bootstrap} does not answer ({type(error).__name__}); "
+            f"Kafka at {kafka_servers} does not answer ({type(error).__name__}); "
             "start it with 'docker compose up -d kafka' or set GRAFT_KAFKA"
         ) from error
 
 
-def _common(bootstrap: str) -> dict[str, Any]:
+def _common(kafka_servers: str) -> dict[str, Any]:
     return {
-        "bootstrap_servers": bootstrap.split(","),
-        "bootstrap_timeout_ms": _BOOTSTRAP_TIMEOUT_MS,
+        "bootstrap_servers": kafka_servers.split(","),
+        "bootstrap_timeout_ms": _FIRST_CONTACT_MS,
         "reconnect_backoff_max_ms": 1_000,  # kafka-python's 30 s would cost 20 s after a broker's restart
     }

@@ -108,7 +108,7 @@ class LoggedPartition(Iterator[list[ExampleRecord]]):
 
 
 def log_then_topic(
-    log: ExampleLog, bootstrap: str, topics: Topics, offsets: Mapping[int, int], ranks: Ranks = ONE_RANK
+    log: ExampleLog, kafka_servers: str, topics: Topics, offsets: Mapping[int, int], ranks: Ranks = ONE_RANK
 ) -> ExampleReader:
     """The examples from `offsets` on: from the log as far as it goes now, then from the topic; each exactly once.
 
@@ -118,7 +118,7 @@ def log_then_topic(
     history = log.partitions(offsets)
     ends = {number: partition.end for number, partition in history.items()}
     try:
-        return ExampleReader(bootstrap, topics, {**offsets, **ends}, history, ranks)
+        return ExampleReader(kafka_servers, topics, {**offsets, **ends}, history, ranks)
     except DataLossError as error:
         raise DataLossError(
             f"{log.folder} is learnt up to its end, offset {ends}, but the topic does not go on there: {error}; "

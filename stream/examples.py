@@ -41,11 +41,11 @@ class History(Protocol):
         ...
 
 
-def oldest_offsets(bootstrap: str, topics: Topics) -> dict[int, int]:
+def oldest_offsets(kafka_servers: str, topics: Topics) -> dict[int, int]:
     """Per partition the offset at which `examples` begins on the broker now."""
-    consumer = connection.consumer(bootstrap)
+    consumer = connection.consumer(kafka_servers)
     try:
-        with connection.reaching(bootstrap):
+        with connection.reaching(kafka_servers):
             partitions = [TopicPartition(topics.examples, p) for p in consumer.partitions_for_topic(topics.examples)]
             return {at.partition: offset for at, offset in sorted(consumer.beginning_offsets(partitions).items())}
     finally:
@@ -67,18 +67,18 @@ class ExampleReader:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka_servers: str,
         topics: Topics,
         offsets: Mapping[int, int],
         history: Mapping[int, History] | None = None,
         ranks: Ranks = ONE_RANK,
     ) -> None:
-        self._bootstrap = bootstrap
+        self._kafka_servers = kafka_servers
         self._ranks = ranks
         self._topic = topics.examples
-        self._consumer = connection.consumer(bootstrap, group_id=group_id(topics, LEARNER_GROUP))
+        self._consumer = connection.consumer(kafka_servers, group_id=group_id(topics, LEARNER_GROUP))
         try:
-            with connection.reaching(bootstrap):
+            with connection.reaching(kafka_servers):
                 self._started = self._start(offsets)
         except BaseException:
             self.close()
@@ -170,7 +170,7 @@ class ExampleReader:
         partitions = [TopicPartition(self._topic, p) for p in numbers]
         if not partitions or not set(offsets) <= set(numbers):
             raise GraftError(
-                f"topic {self._topic} at {self._bootstrap} has partitions {numbers}, but partitions "
+                f"topic {self._topic} at {self._kafka_servers} has partitions {numbers}, but partitions "
                 f"{sorted(offsets) or 'of it'} are to be read; 'graft stream run' makes it"
             )
         oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)

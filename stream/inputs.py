@@ -29,15 +29,15 @@ class Inputs:
     since is refused by the broker.
     """
 
-    def __init__(self, bootstrap: str, topics: Topics, instance: str) -> None:
+    def __init__(self, kafka_servers: str, topics: Topics, instance: str) -> None:
         self.topics = (topics.impressions, topics.feedback)
         self.identity = ConsumerGroupMetadata()
-        self._bootstrap = bootstrap
+        self._kafka_servers = kafka_servers
         self._instance = instance
         self._group = group_id(topics, STREAM_GROUP)
         self._moves = self._claimed = 0
         self._moving_since: float | None = time.monotonic()
-        self._consumer = connection.group_member(bootstrap, self._group, instance, **_FETCH)
+        self._consumer = connection.group_member(kafka_servers, self._group, instance, **_FETCH)
         self._consumer.subscribe(self.topics, listener=_Listener(self))
 
     def poll(self, timeout_ms: float) -> list[Message]:

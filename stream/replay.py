@@ -43,7 +43,7 @@ class ReplayCount(NamedTuple):
 
 def replay(
     path: Path,
-    bootstrap: str,
+    kafka_servers: str,
     topics: Topics,
     *,
     rate: float | None,
@@ -60,7 +60,7 @@ def replay(
     if dry_run:
         return _count(read_events(path))
     count = ReplayCount()
-    with _Sender(bootstrap, topics) as sender:
+    with _Sender(kafka_servers, topics) as sender:
         sent, started = 0, time.monotonic()
         for batch in _batches(read_events(path), _batch_size(rate, max_lag)):
             if rate:
@@ -77,11 +77,11 @@ def replay(
 class _Sender:
     """A producer whose every batch is acknowledged, and an eye on the readers."""
 
-    def __init__(self, bootstrap: str, topics: Topics) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka_servers: str, topics: Topics) -> None:
+        self._kafka_servers = kafka_servers
         self._topics = topics
-        self._admin: KafkaAdminClient = connection.admin(bootstrap)
-        self._producer: KafkaProducer = connection.producer(bootstrap)
+        self._admin: KafkaAdminClient = connection.admin(kafka_servers)
+        self._producer: KafkaProducer = connection.producer(kafka_servers)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +94,7 @@ class _Sender:
         """Send a batch; GraftError names the first message that Kafka did not take."""
         topics = self._topics
         by_kind = {"impression": topics.impressions, "feedback": topics.feedback, "unreadable": topics.impressions}
-        with connection.reaching(self._bootstrap):
+        with connection.reaching(self._kafka_servers):
             futures = [self._producer.send(by_kind[event.kind], event.value, event.key) for event in batch]
             self._producer.flush()
             for event, future in zip(batch, futures, strict=True):
@@ -109,7 +109,7 @@ class _Sender:
             time.sleep(_LAG_POLL_SECONDS)
 
     def _is_near(self, group: str, max_lag: int) -> bool:
-        with connection.reaching(self._bootstrap):
+        with connection.reaching(self._kafka_servers):
             try:
                 behind = lag(self._admin, self._topics, group)
             except _COORDINATOR_IS_SOUGHT:

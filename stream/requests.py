@@ -30,10 +30,10 @@ class TeacherRequestReader:
     from the oldest one that is left.
     """
 
-    def __init__(self, bootstrap: str, topics: Topics, instance: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka_servers: str, topics: Topics, instance: str) -> None:
+        self._kafka_servers = kafka_servers
         self._topic = topics.teacher_requests
-        self._consumer = connection.group_member(bootstrap, group_id(topics, TEACHER_GROUP), instance)
+        self._consumer = connection.group_member(kafka_servers, group_id(topics, TEACHER_GROUP), instance)
         self._consumer.subscribe([self._topic])
 
     def poll(self, timeout_seconds: float, max_records: int) -> list[TeacherRequest]:
@@ -52,14 +52,14 @@ class TeacherRequestReader:
     def commit(self) -> None:
         """All that was polled is scored: a restart goes on after it. ServiceUnavailableError while Kafka is away."""
         try:
-            with connection.reaching(self._bootstrap):
+            with connection.reaching(self._kafka_servers):
                 self._consumer.commit()
         except (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError) as error:
             _log.warning("partitions moved before their requests were committed; they are scored again: %s", error)
 
     def lag(self) -> int:
         """Offsets between what was polled and the end, in this member's partitions."""
-        with connection.reaching(self._bootstrap):
+        with connection.reaching(self._kafka_servers):
             ends = self._consumer.end_offsets(list(self._consumer.assignment()))
             return sum(max(0, end - (self._consumer.position(at, timeout_ms=0) or 0)) for at, end in ends.items())
 
@@ -71,14 +71,14 @@ class TeacherRequestReader:
         self._consumer.seek_to_beginning(*(set(partitions) & self._consumer.assignment()))
 
 
-def requests_since(bootstrap: str, topics: Topics, since_ms: int) -> Iterator[TeacherRequest]:
+def requests_since(kafka_servers: str, topics: Topics, since_ms: int) -> Iterator[TeacherRequest]:
     """The requests that were written since `since_ms` (wall clock), up to the end as of now.
 
     Partitions are merged by event time, so that one log has one order and what comes first was first.
     """
-    consumer = connection.consumer(bootstrap)
+    consumer = connection.consumer(kafka_servers)
     try:
-        with connection.reaching(bootstrap):
+        with connection.reaching(kafka_servers):
             numbers = sorted(consumer.partitions_for_topic(topics.teacher_requests))
             partitions = [TopicPartition(topics.teacher_requests, p) for p in numbers]
             ends = consumer.end_offsets(partitions)

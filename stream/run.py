@@ -37,7 +37,7 @@ _LONGEST_WAIT_SECONDS = 5.0
 
 
 def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the command line
-    bootstrap: str,
+    kafka_servers: str,
     config: StreamConfig,
     topics: Topics,
     tasks: Sequence[TaskSpec],
@@ -57,12 +57,12 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     fit. `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
     """
     job = StreamJob(
-        bootstrap, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
+        kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
     )
     wait_seconds, told = _FIRST_WAIT_SECONDS, ""
     while not stop.is_set():
         try:
-            ensure_topics(bootstrap, config, topics)
+            ensure_topics(kafka_servers, config, topics)
             _work(job, stop)
         except (KafkaError, ServiceUnavailableError) as error:
             if (telling := f"{type(error).__name__}: {error}") != told:
@@ -83,7 +83,7 @@ def _work(job: StreamJob, stop: StopSignal) -> None:
     except FencedInstanceIdError as error:
         raise replaced_error(job.instance) from error
     except _HOPELESS as error:
-        raise GraftError(f"Kafka at {job.bootstrap} refuses the stream's work: {error}") from error
+        raise GraftError(f"Kafka at {job.kafka_servers} refuses the stream's work: {error}") from error
     except KafkaError as error:
         if worker.is_replaced():
             raise replaced_error(job.instance) from error

@@ -50,7 +50,7 @@ class SnapshotSchedule:
         return self._since > max(self._floor, _GROWTH * self._size)
 
 
-def restore(bootstrap: str, admin: KafkaAdminClient, topic: str, partition: int) -> Saved:
+def restore(kafka_servers: str, admin: KafkaAdminClient, topic: str, partition: int) -> Saved:
     """What was committed of a partition's state; empty when nothing was ever committed.
 
     Waits for open transactions to be decided, so that nothing committed can appear later. DataLossError when the log
@@ -58,7 +58,7 @@ def restore(bootstrap: str, admin: KafkaAdminClient, topic: str, partition: int)
     """
     at = TopicPartition(topic, partition)
     end = admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
-    reader = connection.consumer(bootstrap)
+    reader = connection.consumer(kafka_servers)
     try:
         reader.assign([at])
         start = reader.beginning_offsets([at])[at]

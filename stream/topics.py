@@ -24,16 +24,16 @@ class TopicLimits(BaseModel):
     segment_bytes: int = Field(ge=1)
 
 
-def ensure_topics(bootstrap: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
+def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
     """Make the topics that are missing; ConfigurationError when one has another partition count.
 
     Existing topics keep their settings. Everything in a pair is partitioned by impression id, so a partition count
     cannot be changed once there is data.
     """
     wanted = {name: _settings(name, topics, limits) for name in all_topics(topics)}
-    client = connection.admin(bootstrap)
+    client = connection.admin(kafka_servers)
     try:
-        with connection.reaching(bootstrap):
+        with connection.reaching(kafka_servers):
             existing = set(client.list_topics())
             for name in wanted.keys() - existing:
                 _create(client, name, config.partitions, wanted[name])

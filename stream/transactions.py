@@ -31,16 +31,16 @@ class Transactions:
     of aborted transactions that lie before its position, which makes it skip all that a producer id writes after one.
     """
 
-    def __init__(self, bootstrap: str, admin: KafkaAdminClient, topics: Topics, instance: str) -> None:
+    def __init__(self, kafka_servers: str, admin: KafkaAdminClient, topics: Topics, instance: str) -> None:
         group, place = group_id(topics, f"{STREAM_GROUP}-writer-{instance}"), TopicPartition(topics.join_state, 0)
         own = f"{group}-{uuid.uuid4().hex}"
-        with connection.reaching(bootstrap):
+        with connection.reaching(kafka_servers):
             if predecessor := _registered(admin, group, place):
-                _initialized(bootstrap, predecessor).close(timeout=0)
+                _initialized(kafka_servers, predecessor).close(timeout=0)
             (outcome,) = admin.alter_group_offsets(group, {place: OffsetAndMetadata(0, own, -1)}).values()
             if outcome is not NoError:
                 raise outcome(f"cannot register the writer of instance {instance}")
-            self._producer = _initialized(bootstrap, own)
+            self._producer = _initialized(kafka_servers, own)
 
     def commit(
         self,
@@ -76,9 +76,9 @@ def _registered(admin: KafkaAdminClient, group: str, place: TopicPartition) -> s
     return found.metadata if found and found.offset >= 0 else None
 
 
-def _initialized(bootstrap: str, transactional_id: str) -> KafkaProducer:
+def _initialized(kafka_servers: str, transactional_id: str) -> KafkaProducer:
     """A producer of this id; every earlier one is fenced and its open transaction aborted."""
-    producer = connection.producer(bootstrap, transactional_id)
+    producer = connection.producer(kafka_servers, transactional_id)
     try:
         producer.init_transactions()
     except BaseException:

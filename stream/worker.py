@@ -54,7 +54,7 @@ class FeatureReader(Protocol):
 class StreamJob:
     """What a stream process joins, and with what."""
 
-    bootstrap: str
+    kafka_servers: str
     config: StreamConfig
     topics: Topics
     tasks: Sequence[TaskSpec]
@@ -86,10 +86,10 @@ class StreamWorker:
         self._ends: dict[TopicPartition, int] = {}
         self._has_more = False
         self._committed_at = time.monotonic()
-        self._admin = connection.admin(job.bootstrap)
+        self._admin = connection.admin(job.kafka_servers)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
-        self._transactions = Transactions(job.bootstrap, self._admin, job.topics, job.instance)
-        self._inputs = Inputs(job.bootstrap, job.topics, job.instance)
+        self._transactions = Transactions(job.kafka_servers, self._admin, job.topics, job.instance)
+        self._inputs = Inputs(job.kafka_servers, job.topics, job.instance)
 
     def step(self) -> None:
         """One round: read what there is, join it, and commit when it is time."""
@@ -160,7 +160,7 @@ class StreamWorker:
 
     def _restored(self, number: int) -> Partition:
         job = self._job
-        saved = state_log.restore(job.bootstrap, self._admin, job.topics.join_state, number)
+        saved = state_log.restore(job.kafka_servers, self._admin, job.topics.join_state, number)
         partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
         partition.restore(saved.entries, time.monotonic() * 1000)
         partition.positions = self._inputs.start(number, partition.positions)

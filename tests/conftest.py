@@ -40,9 +40,9 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
-    """The bootstrap address of the session's broker; a test's topics start with `topic_prefix`."""
+    """The address of the session's broker; a test's topics start with `topic_prefix`."""
     with EmbeddedKafka() as broker:
-        yield broker.bootstrap
+        yield broker.servers
 
 
 @pytest.fixture(scope="session")

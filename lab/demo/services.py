@@ -30,7 +30,7 @@ def running_services(environment: Mapping[str, str] = os.environ) -> Iterator[Se
     own_kafka = any(environment.get(name) for name in ("GRAFT_KAFKA", "GRAFT_KAFKA_FILE"))
     own_redis = any(environment.get(name) for name in ("GRAFT_REDIS_URL", "GRAFT_REDIS_URL_FILE"))
     with ExitStack() as stack:
-        kafka = settings.kafka if own_kafka else stack.enter_context(EmbeddedKafka()).bootstrap
+        kafka = settings.kafka if own_kafka else stack.enter_context(EmbeddedKafka()).servers
         redis_url = settings.redis_url.get_secret_value() if own_redis else stack.enter_context(EmbeddedRedis()).url
         yield Services(kafka, redis_url, embedded_kafka=not own_kafka)
 

@@ -45,9 +45,9 @@ class IdCount:
 class Witness:
     """Reads every committed example from the topic's first on, in a thread of its own; `count` grows meanwhile."""
 
-    def __init__(self, bootstrap: str, topics: Topics) -> None:
+    def __init__(self, kafka_servers: str, topics: Topics) -> None:
         self.count = IdCount()
-        self._reader = ExampleReader(bootstrap, topics, {})
+        self._reader = ExampleReader(kafka_servers, topics, {})
         self._stop = threading.Event()
         self._found_nothing = threading.Event()
         self._failure: GraftError | None = None

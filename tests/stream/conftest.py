@@ -20,18 +20,18 @@ from tests.stream.pair import Scenario, feedback, impression, stream_config, top
 class StreamHarness:
     """One pair on a broker: its topics, its stream processes, what it sent and what came out."""
 
-    def __init__(self, bootstrap: str, redis_url: str, prefix: str, log: Path, *, partitions: int = 1) -> None:
-        self.bootstrap, self.redis_url, self.prefix, self.partitions = bootstrap, redis_url, prefix, partitions
+    def __init__(self, kafka_servers: str, redis_url: str, prefix: str, log: Path, *, partitions: int = 1) -> None:
+        self.kafka_servers, self.redis_url, self.prefix, self.partitions = kafka_servers, redis_url, prefix, partitions
         self.topics = topics(prefix)
         self.log = log
         self._processes: list[subprocess.Popen[bytes]] = []
-        ensure_topics(bootstrap, stream_config(prefix, partitions), self.topics)
-        self.producer = connection.producer(bootstrap)
-        self._looker = connection.consumer(bootstrap)
+        ensure_topics(kafka_servers, stream_config(prefix, partitions), self.topics)
+        self.producer = connection.producer(kafka_servers)
+        self._looker = connection.consumer(kafka_servers)
         self._consumers: dict[str, tuple[KafkaConsumer, list[Any]]] = {}
 
     def start(self, instance: str = "a", *, floor: int = 1_000_000) -> subprocess.Popen[bytes]:
-        argv = [self.bootstrap, self.prefix, str(self.partitions), instance, self.redis_url, str(floor)]
+        argv = [self.kafka_servers, self.prefix, str(self.partitions), instance, self.redis_url, str(floor)]
         root = Path(__file__).parents[2]
         with self.log.open("ab") as log:
             process = start_child([sys.executable, "-m", "tests.stream.process", *argv], cwd=root, stderr=log)
@@ -65,7 +65,7 @@ class StreamHarness:
     def _consumer_of(self, topic: str) -> tuple[KafkaConsumer, list[Any]]:
         """One consumer per topic for the whole test, and what it has read: kafka-python's close is slow and racy."""
         if topic not in self._consumers:
-            consumer = connection.consumer(self.bootstrap)
+            consumer = connection.consumer(self.kafka_servers)
             partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
             consumer.assign(partitions)
             for at, offset in consumer.beginning_offsets(partitions).items():

@@ -32,11 +32,11 @@ class HashPusher:
 
 
 def main() -> None:
-    bootstrap, prefix, partitions, instance, redis_url, floor = sys.argv[1:]
+    kafka_servers, prefix, partitions, instance, redis_url, floor = sys.argv[1:]
     configure_logging()
     try:
         run_stream(
-            bootstrap,
+            kafka_servers,
             stream_config(prefix, int(partitions)),
             topics(prefix),
             TASKS,

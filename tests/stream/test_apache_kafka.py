@@ -22,7 +22,7 @@ def apache(kafka_home: Path):
 
 @pytest.fixture
 def pair(apache, redis_url, topic_prefix, tmp_path):
-    made = StreamHarness(apache.bootstrap, redis_url, topic_prefix, tmp_path / "stream.log", partitions=4)
+    made = StreamHarness(apache.servers, redis_url, topic_prefix, tmp_path / "stream.log", partitions=4)
     yield made
     made.close()
 

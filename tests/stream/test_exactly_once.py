@@ -48,7 +48,7 @@ def assert_dead_letters(harness: StreamHarness, scenario: Scenario) -> None:
 
 
 def assert_offsets_at_the_end(harness: StreamHarness) -> None:
-    admin = connection.admin(harness.bootstrap)
+    admin = connection.admin(harness.kafka_servers)
     try:
         group = group_id(harness.topics, STREAM_GROUP)
         committed = {at: o.offset for at, o in admin.list_group_offsets(group)[group].items()}
@@ -147,7 +147,7 @@ def test_what_is_gone_from_the_broker_ends_the_process_and_is_never_skipped(harn
     process.terminate()
     process.wait()
     harness.send(scenario.lines[200:])
-    admin = connection.admin(harness.bootstrap)
+    admin = connection.admin(harness.kafka_servers)
     gone = harness.topics.impressions if loss == "inputs" else harness.topics.join_state
     admin.delete_records({TopicPartition(gone, 0): harness.end(gone) - (1 if loss == "inputs" else 0)})
     admin.close()

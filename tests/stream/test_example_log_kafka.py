@@ -28,11 +28,11 @@ PARTITIONS = 3
 class Topic:
     """The examples topic of a pair; every example comes in a transaction, so offsets have gaps."""
 
-    def __init__(self, bootstrap, prefix):
-        self.bootstrap, self.topics, self.written = bootstrap, topics(prefix), 0
-        ensure_topics(bootstrap, stream_config(prefix, PARTITIONS), self.topics)
-        self._admin = connection.admin(bootstrap)
-        self._writer = Transactions(bootstrap, self._admin, self.topics, "w")
+    def __init__(self, kafka_servers, prefix):
+        self.kafka_servers, self.topics, self.written = kafka_servers, topics(prefix), 0
+        ensure_topics(kafka_servers, stream_config(prefix, PARTITIONS), self.topics)
+        self._admin = connection.admin(kafka_servers)
+        self._writer = Transactions(kafka_servers, self._admin, self.topics, "w")
 
     def write(self, count, size=10):
         for start in range(self.written, self.written + count, size):
@@ -50,9 +50,9 @@ class Topic:
     def read(self, count, offsets=None, log=None):
         """That many records, from the topic, or from a log and then the topic."""
         if log is None:
-            reader = ExampleReader(self.bootstrap, self.topics, offsets or {})
+            reader = ExampleReader(self.kafka_servers, self.topics, offsets or {})
         else:
-            reader = log_then_topic(log, self.bootstrap, self.topics, offsets or {})
+            reader = log_then_topic(log, self.kafka_servers, self.topics, offsets or {})
         records, lags = [], [reader.lag()]
 
         def enough():
@@ -69,7 +69,7 @@ class Topic:
 
     def archive(self, folder):
         return start_child(
-            [sys.executable, "-m", "tests.stream.archive_process", str(folder), self.bootstrap, self.topics.prefix],
+            [sys.executable, "-m", "tests.stream.archive_process", str(folder), self.kafka_servers, self.topics.prefix],
             cwd=Path(__file__).parents[2],
         )
 
@@ -111,9 +111,9 @@ def test_a_topic_that_lost_what_comes_after_the_log_s_end_is_an_error(topic, tmp
     log = archived(tmp_path / "log", topic.read(30)[:12])
     topic.delete_before({p: end + 2 for p, end in log.offsets_end().items()})
     with pytest.raises(DataLossError, match=r"log is learnt up to its end, .* the topic does not go on there"):
-        log_then_topic(log, topic.bootstrap, topic.topics, {})
+        log_then_topic(log, topic.kafka_servers, topic.topics, {})
     with pytest.raises(DataLossError, match=r"log ends at offsets .* archive into an empty folder"):
-        run_archive(log.folder, topic.bootstrap, topic.topics, StopSignal())
+        run_archive(log.folder, topic.kafka_servers, topic.topics, StopSignal())
 
 
 def test_an_archive_killed_again_and_again_loses_and_doubles_nothing(topic, tmp_path):
@@ -143,12 +143,12 @@ def test_a_stop_writes_what_was_read_and_an_empty_log_begins_where_the_topic_doe
     monkeypatch.setattr("stream.archive.Archive", lambda *a: archives.append(Archive(*a)) or archives[0])
     stop = StopSignal()
     reading = threading.Thread(
-        target=run_archive, args=(tmp_path, topic.bootstrap, topic.topics, stop), kwargs={"every_seconds": 3600.0}
+        target=run_archive, args=(tmp_path, topic.kafka_servers, topic.topics, stop), kwargs={"every_seconds": 3600.0}
     )
     reading.start()
     await_that(lambda: bool(archives) and len(archives[0]) == len(wanted), 20, lambda: str(archives))
     with pytest.raises(GraftError, match="another process writes this example log"):
-        run_archive(tmp_path, topic.bootstrap, topic.topics, StopSignal())
+        run_archive(tmp_path, topic.kafka_servers, topic.topics, StopSignal())
     assert read(ExampleLog(tmp_path)) == []
     stop.set()
     reading.join(20)

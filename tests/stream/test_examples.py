@@ -88,8 +88,8 @@ def test_a_reader_that_starts_from_recorded_offsets_goes_on_exactly_there(three)
 
 
 def test_the_learner_s_progress_is_visible_as_a_lag(three):
-    bootstrap, made = three
-    reader, admin = ExampleReader(bootstrap, made, {}), connection.admin(bootstrap)
+    kafka_servers, made = three
+    reader, admin = ExampleReader(kafka_servers, made, {}), connection.admin(kafka_servers)
     assert not lag(admin, made, LEARNER_GROUP).has_begun
     offsets = {r.partition: r.offset + 1 for r in read(reader, 50)}
     reader.commit(offsets)
@@ -102,12 +102,12 @@ def test_the_learner_s_progress_is_visible_as_a_lag(three):
 
 @pytest.mark.parametrize("offsets", [{}, {0: 2}, {1: 10_000}])
 def test_examples_that_are_gone_are_an_error_and_never_skipped(three, offsets):
-    bootstrap, made = three
-    admin = connection.admin(bootstrap)
+    kafka_servers, made = three
+    admin = connection.admin(kafka_servers)
     admin.delete_records({TopicPartition(made.examples, 0): 5})
     admin.close()
     with pytest.raises(DataLossError, match=f"{made.examples}-[01] offset"):
-        ExampleReader(bootstrap, made, offsets)
+        ExampleReader(kafka_servers, made, offsets)
 
 
 def test_a_partition_that_does_not_exist_is_an_error(three):

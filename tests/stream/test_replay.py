@@ -37,7 +37,7 @@ def jsonl(tmp_path):
 def send(path, harness, **options):
     calls = []
     options = {"rate": None, "max_lag": None, "progress": lambda *call: calls.append(call)} | options
-    return replay(path, harness.bootstrap, harness.topics, **options), calls
+    return replay(path, harness.kafka_servers, harness.topics, **options), calls
 
 
 def test_events_go_to_their_topics_by_key_and_unreadable_lines_go_as_they_are(harness, jsonl):
@@ -86,7 +86,7 @@ def test_replay_waits_for_the_stream_process_when_it_is_too_far_behind(harness, 
     assert thread.is_alive()
     waiting_at = harness.end(harness.topics.impressions)
     assert 40 <= waiting_at <= 50
-    consumer = connection.consumer(harness.bootstrap, group_id=group_id(harness.topics, STREAM_GROUP))
+    consumer = connection.consumer(harness.kafka_servers, group_id=group_id(harness.topics, STREAM_GROUP))
     while thread.is_alive():
         end = harness.end(harness.topics.impressions)
         consumer.commit({TopicPartition(harness.topics.impressions, 0): OffsetAndMetadata(end)})

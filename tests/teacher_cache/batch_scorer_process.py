@@ -25,13 +25,13 @@ class _DiesAtCommit(TeacherRequestReader):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path, bootstrap: str, prefix: str, redis_url: str) -> None:
+def main(folder: Path, kafka_servers: str, prefix: str, redis_url: str) -> None:
     config = TeacherConfig.model_validate_json((folder / "config.json").read_text())
     spec = FeatureSpec.model_validate_json((folder / "spec.json").read_text())
     teacher = load_teacher(config, folder)
     domain_map = DomainMap(config, folder, teacher, spec)
     cache = LogitCache(redis_url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
-    reader = _DiesAtCommit(bootstrap, Topics(prefix=prefix), "scorer-0")
+    reader = _DiesAtCommit(kafka_servers, Topics(prefix=prefix), "scorer-0")
     run_batch_scorer(reader, RequestScorer(teacher, domain_map, spec), cache, config, StopSignal())
 
 

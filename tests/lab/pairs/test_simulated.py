@@ -19,7 +19,7 @@ from teacher_cache.domain_map import DomainMap
 from teacher_cache.teacher import load_teacher
 
 SMALL = Sizes(events=400, users=30, items=24, source_rows=3_000, source_users=50, source_items=40)
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "simulated"
+FIXTURE = Path(__file__).parents[3] / "fixtures" / "simulated"
 FIXTURE_SIZES = Sizes(events=3_000, users=150, items=120)  # as in fixtures/README.md
 
 

@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from lab.pairs.onnx_export import save_onnx
 from lab.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput, load_source, save_source
 from lab.pairs.teacher_file import write_teacher
 from lab.pairs.teacher_training import train_teacher
-from runtime.errors import GraftError, InvalidInputError
+from runtime.errors import InvalidInputError
 
 ROWS, USERS, ITEMS = 4_000, 40, 30
 
@@ -153,12 +152,3 @@ def test_the_command_writes_teacher_and_report_for_each_folder(source, tmp_path)
     ]
     assert (folders[0] / "teacher.onnx").read_bytes() == (folders[1] / "teacher.onnx").read_bytes()
     assert json.loads((folders[0] / "teacher_report.json").read_text())["held_out_rows"] == 200
-
-
-def test_without_onnx_the_command_says_what_to_install(source, tmp_path, monkeypatch):
-    save_source(source, tmp_path)
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    for name in ("teacher_file", "onnx_export"):
-        monkeypatch.delitem(sys.modules, f"lab.pairs.{name}")
-    with pytest.raises(GraftError, match=r"written with onnx: pip install 'graft\[demo\]'"):
-        CliRunner().invoke(pair, ["train-teacher", str(tmp_path)], catch_exceptions=False)

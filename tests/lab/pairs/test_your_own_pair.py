@@ -19,7 +19,7 @@ from runtime.child import start_child, stop_child
 from stream.events import Feedback, Impression
 from student.versions.config import StudentConfig
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "your-own-pair.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "your-own-pair.md"
 IMPRESSIONS = 800
 MICRO_BATCH = StudentConfig().micro_batch
 _LEARNT_SECONDS = 150  # four processes start on busy cores

@@ -37,7 +37,7 @@ def no_progress(_done: int, _total: int | None) -> None:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A copy of the fixtures with the first of its events. Shared: nothing may change it."""
     folder = tmp_path_factory.mktemp("study") / "pair"
-    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "simulated", folder)
+    shutil.copytree(Path(__file__).parents[3] / "fixtures" / "simulated", folder)
     events = folder / "events.jsonl"
     events.write_text("".join(events.read_text().splitlines(keepends=True)[:EVENTS]))
     project = load_project(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.embedded import free_port
 from runtime.child import start_child
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TORCHRUN = str(Path(sys.executable).with_name("torchrun"))
 
 

@@ -47,14 +47,14 @@ UNSHOWN_TEACHER = TeacherConfig.model_validate(
 class Process:
     """What a learner process is given."""
 
-    def __init__(self, bootstrap: str, topics: Topics, redis_url: str, registry: Registry) -> None:
-        self.bootstrap = bootstrap
+    def __init__(self, kafka_servers: str, topics: Topics, redis_url: str, registry: Registry) -> None:
+        self.kafka_servers = kafka_servers
         self.topics = topics
         self.redis_url = redis_url
         self.registry = registry
 
     def write(self, examples: list[Example]) -> None:
-        producer = connection.producer(self.bootstrap)
+        producer = connection.producer(self.kafka_servers)
         for i, example in enumerate(examples):
             producer.send(self.topics.examples, example.model_dump_json().encode(), partition=i % 2)
         producer.flush()
@@ -68,7 +68,7 @@ class Process:
             registry=self.registry,
             cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600),
             unshown=UnshownCache(self.redis_url, UNSHOWN_TEACHER, setup.spec, 3600),
-            open_source=lambda offsets: ExampleReader(self.bootstrap, self.topics, offsets),
+            open_source=lambda offsets: ExampleReader(self.kafka_servers, self.topics, offsets),
             stop=stop,
         )
 
@@ -221,10 +221,10 @@ def load(name, path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-bootstrap, prefix, redis_url, folder, tests = sys.argv[1:]
-toy = load("toy", tests + "/conftest.py").Toy()
+kafka_servers, prefix, redis_url, folder, tests = sys.argv[1:]
+toy = load("toy", tests + "/../conftest.py").Toy()
 train = load("train", tests + "/test_train.py")
-process = train.Process(bootstrap, train.Topics(prefix=prefix), redis_url, train.Registry(Path(folder)))
+process = train.Process(kafka_servers, train.Topics(prefix=prefix), redis_url, train.Registry(Path(folder)))
 process.run(train.patient(toy, 0), train.StopSignal().install(), every_seconds=0.05)
 """
 
@@ -264,7 +264,7 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     process.wait_for(total)
     assert stop_child(child) == 0
 
-    uninterrupted = Process(process.bootstrap, process.topics, process.redis_url, Registry(tmp_path / "whole"))
+    uninterrupted = Process(process.kafka_servers, process.topics, process.redis_url, Registry(tmp_path / "whole"))
     uninterrupted.wait_for(total)
     assert stop_child(whole) == 0
     ends = [p.registry.load_learner(str(p.registry.champion())) for p in (process, uninterrupted)]

@@ -29,11 +29,11 @@ COUNT = 400
 class Pair:
     """A topic of COUNT examples in two partitions, with the logits of all of them."""
 
-    def __init__(self, toy: Any, bootstrap: str, prefix: str, redis_url: str) -> None:
-        self.bootstrap, self.topics = bootstrap, Topics(prefix=prefix)
-        ensure_topics(bootstrap, StreamConfig(topic_prefix=prefix, partitions=2), self.topics)
+    def __init__(self, toy: Any, kafka_servers: str, prefix: str, redis_url: str) -> None:
+        self.kafka_servers, self.topics = kafka_servers, Topics(prefix=prefix)
+        ensure_topics(kafka_servers, StreamConfig(topic_prefix=prefix, partitions=2), self.topics)
         examples = [toy.example(n) for n in range(COUNT)]
-        producer = connection.producer(bootstrap)
+        producer = connection.producer(kafka_servers)
         for i, example in enumerate(examples):
             producer.send(self.topics.examples, example.model_dump_json().encode(), partition=i % 2)
         producer.flush()
@@ -45,7 +45,7 @@ class Pair:
 
     def archive(self, folder: Path, counts: tuple[int, int]) -> ExampleLog:
         """Move the first so many examples of each partition from the topic into a log."""
-        reader = ExampleReader(self.bootstrap, self.topics, {})
+        reader = ExampleReader(self.kafka_servers, self.topics, {})
         records = []
         while len(records) < COUNT:
             records += reader.poll(0.1)
@@ -56,7 +56,7 @@ class Pair:
                 archive.add([r])
         folder.mkdir()
         archive.flush()
-        admin = connection.admin(self.bootstrap)
+        admin = connection.admin(self.kafka_servers)
         ends = {TopicPartition(self.topics.examples, p): end for p, end in archive.offsets.items()}
         admin.delete_records(ends)
         admin.close()
@@ -121,11 +121,11 @@ def test_history_first_then_kafka_gives_the_same_weights_bit_for_bit_as_kafka_al
     pair: Pair, tmp_path: Path, equal: Callable[..., None], counts: tuple[int, int]
 ) -> None:
     kafka_alone, mixed = Registry(tmp_path / "kafka"), Registry(tmp_path / "mixed")
-    pair.learn(kafka_alone, lambda offsets: ExampleReader(pair.bootstrap, pair.topics, offsets), COUNT)
+    pair.learn(kafka_alone, lambda offsets: ExampleReader(pair.kafka_servers, pair.topics, offsets), COUNT)
     log = pair.archive(tmp_path / "log", counts)
 
     def open_source(offsets: Any) -> ExampleSource:
-        return log_then_topic(log, pair.bootstrap, pair.topics, offsets)
+        return log_then_topic(log, pair.kafka_servers, pair.topics, offsets)
 
     assert pair.learn(mixed, lambda offsets: FirstOnly(open_source(offsets), 100), 96) == 96  # whole batches of them
     assert pair.learn(mixed, open_source, COUNT) == COUNT
