@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features.lookup import Columns, ContextValue, Lookup, Reply
+from features.contract import ContextValue
+from features.lookup import Columns, Lookup, Reply
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
 from runtime.redis import connect, reaching
