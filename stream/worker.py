@@ -150,7 +150,7 @@ class StreamWorker:
         saved = state_log.restore(job.kafka_servers, self._admin, job.topics.join_state, number)
         partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
         partition.restore(saved.entries, time.monotonic() * 1000)
-        partition.positions = self._inputs.start(number, partition.positions)
+        partition.start_at(self._inputs.start(number, partition.positions))
         self._schedules[number] = state_log.SnapshotSchedule(job.snapshot_floor_bytes, saved.bytes_read)
         return partition
 
