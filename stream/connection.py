@@ -1,6 +1,6 @@
 """How Kafka clients are built, and errors that say what to do when the brokers do not answer.
 
-Uncompressed: gzip costs more CPU than it saves here, and the other codecs need a package more.
+Uncompressed: gzip costs more CPU than it saves here, and the other codecs need another package.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def consumer(kafka_servers: str, **settings: Any) -> KafkaConsumer:
 
 
 def group_member(kafka_servers: str, group_id: str, instance: str, **settings: Any) -> KafkaConsumer:
-    """A static member of a group, back at once after a kill; equal partition numbers of all topics go to one member."""
+    """A static member of a group: it gets its partitions back at once after a kill, the same numbers of all topics."""
     return consumer(
         kafka_servers,
         group_id=group_id,
@@ -56,7 +56,7 @@ def group_member(kafka_servers: str, group_id: str, instance: str, **settings: A
 
 
 def producer(kafka_servers: str, transactional_id: str | None = None) -> KafkaProducer:
-    """An idempotent producer; with a `transactional_id` the one that fences all earlier ones of that id."""
+    """An idempotent producer; with a `transactional_id` it fences all earlier producers of that id."""
     transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
     with reaching(kafka_servers):
         return KafkaProducer(

@@ -1,4 +1,4 @@
-"""How far event time has come in one partition: no earlier event is waited for."""
+"""How far event time has come in one partition; the stream does not wait for earlier events."""
 
 from collections.abc import Iterable
 from typing import Self
