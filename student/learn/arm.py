@@ -38,24 +38,17 @@ class _Targets(NamedTuple):
 
 
 class Arm:
-    """Learns step by step from what `distillation` says beside the labels; empty for a control.
+    """Learns step by step from the labels and from what the setup distils; that of a control distils nothing.
 
     Weights and optimizers are on `device`. With an `exchange` of several ranks every step is taken by all of them
     together, on the same rows: each computes its own part, and all take the step of the whole.
     """
 
-    def __init__(
-        self,
-        setup: LearnerSetup,
-        distillation: tuple[DistillationConfig, ...],
-        exchange: Exchange = ALONE,
-        device: torch.device = CPU,
-    ) -> None:
-        self.running = RunningStatistics(setup, distillation)
+    def __init__(self, setup: LearnerSetup, exchange: Exchange = ALONE, device: torch.device = CPU) -> None:
+        self.running = RunningStatistics(setup)
         dense, categorical = len(setup.spec.dense_names), len(setup.spec.categorical)
-        self.student = Student(Shape(setup.student, setup.tasks, distillation, dense, categorical), device)
+        self.student = Student(Shape(setup.student, setup.tasks, setup.distillation, dense, categorical), device)
         self._setup = setup
-        self._distillation = distillation
         self._exchange = exchange
         self._device = device
         self._adam = Adam(self.student.flat, setup.student.learning_rate)
@@ -74,7 +67,7 @@ class Arm:
 
         `unshown` rows have no labels: they teach auxiliary heads alone, so a control leaves them out.
         """
-        heads = [(config, distillation_weight(config, examples)) for config in self._distillation]
+        heads = [(config, distillation_weight(config, examples)) for config in self._setup.distillation]
         labelled = len(rows)
         if unshown is not None and any(weight > 0 for _, weight in heads):
             rows = concatenate([rows, unshown])
@@ -94,7 +87,7 @@ class Arm:
         share of its variance that its head explains in the last `held_out` pairs.
         """
         self.running.start(dense_PD, logit_PT)
-        heads = [(config.pointwise(), config.weight) for config in self._distillation]
+        heads = [(config.pointwise(), config.weight) for config in self._setup.distillation]
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         for index_B in index_SB:
             self._step(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads, len(index_B))
@@ -122,7 +115,7 @@ class Arm:
             outputs = self.student.forward(inputs, self.student.embedding_RE[inputs.row_N])
         label_units, units = self.running.label_units(), self.running.soft_label_units()
         share = {}
-        for i, (config, column) in enumerate(zip(self._distillation, self._setup.teacher_columns, strict=True)):
+        for i, (config, column) in enumerate(zip(self._setup.distillation, self._setup.teacher_columns, strict=True)):
             task = config.student_task if config.reads_labels else None
             unit = units[i] if task is None else label_units[self._setup.task_column(task)]
             value_P, logit_P = outputs.auxiliary_AB[i].cpu(), torch.from_numpy(logit_PT[:, column])
@@ -154,7 +147,7 @@ class Arm:
 
     def _targets(self, rows: Batch, labelled: int) -> _Targets:
         logit_AB = []
-        for config, column in zip(self._distillation, self._setup.teacher_columns, strict=False):
+        for config, column in zip(self._setup.distillation, self._setup.teacher_columns, strict=True):
             logit_B = torch.from_numpy(rows.logit_BT[:, column]).to(self._device)
             served = config.loss == "direct"
             logit_AB.append(torch.cat([logit_B[:labelled], logit_B[labelled:] * nan]) if served else logit_B)

@@ -61,8 +61,8 @@ class Learner:
         self.examples = 0
         self.evaluation = ProgressiveEvaluation(setup.tasks)
         self.bootstrapped_pairs = 0
-        self._student = Arm(setup, setup.distillation, exchange, device)
-        self._control = Arm(setup, (), exchange, device)
+        self._student = Arm(setup, exchange, device)
+        self._control = Arm(setup.control(), exchange, device)
         self._item_mean = ItemMean(setup.tasks)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
@@ -114,7 +114,7 @@ class Learner:
         rows = student.micro_batch * (1 + student.replay_batches)
         index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
         row_PC = embedding_rows(features.categorical_BC, student.table_rows)
-        arm = Arm(self.setup, self.setup.distillation, self._exchange, self._device)
+        arm = Arm(self.setup, self._exchange, self._device)
         explained = arm.bootstrap(features.dense_BD, row_PC, logit_PT.astype(np.float32), index_SB, held_out)
         learnt = {task for task, share in explained.items() if share >= least_explained(len(logit_PT))}
         if learnt:

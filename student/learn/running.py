@@ -22,14 +22,13 @@ _UNSCALED = DistillationConfig(teacher_task="")
 
 
 class RunningStatistics:
-    """Moments of the dense columns, the labels and, per entry of the arm's distillation, the soft labels."""
+    """Moments of the dense columns, the labels and, per entry of the distillation, the soft labels."""
 
-    def __init__(self, setup: LearnerSetup, distillation: tuple[DistillationConfig, ...]) -> None:
+    def __init__(self, setup: LearnerSetup) -> None:
         self._setup = setup
-        self._distillation = distillation
         self.normalizer = RunningMoments(len(setup.spec.dense_names))
         self._labels = RunningMoments(len(setup.tasks))
-        self._soft_labels = RunningMoments(len(distillation))
+        self._soft_labels = RunningMoments(len(setup.distillation))
 
     def update(self, batch: Batch) -> None:
         """Take examples in, before they are learnt."""
@@ -78,9 +77,9 @@ class RunningStatistics:
             moments.restore({n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")})
 
     def _heads(self) -> list[tuple[DistillationConfig, int, Any]]:
-        """Per entry of the arm's distillation: it, its column in the teacher's logits, its kind; none for a control."""
+        """Per entry of the distillation: it, its column in the teacher's logits, its kind; none for a control."""
         setup = self._setup
-        return list(zip(self._distillation, setup.teacher_columns, setup.teacher_kinds, strict=False))
+        return list(zip(setup.distillation, setup.teacher_columns, setup.teacher_kinds, strict=True))
 
     def _soft_targets(self, logit_BT: NDArray[np.float32]) -> NDArray[np.float32]:
         """What auxiliary heads predict, [B, A]: soft labels at temperature 1, and values of regressions."""

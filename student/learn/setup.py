@@ -1,7 +1,7 @@
 """What a learner is made of, checked as a whole; and whether it may continue from a version of another setup."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,10 @@ class LearnerSetup:
         faults = list(task_faults(self.tasks, self.distillation, self.teacher_tasks))
         if faults:
             raise ConfigurationError(faults)
+
+    def control(self) -> "LearnerSetup":
+        """The setup of the control: the same without distillation. Its teacher tasks stay those of the logits."""
+        return replace(self, distillation=())
 
     @cached_property
     def teacher_columns(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ META = torch.device("meta")
 def test_a_step_is_taken_on_the_device_of_the_weights(name: str) -> None:
     """A tensor on another device in any of its operations would be an error."""
     setup = SETUPS[name]
-    arm = Arm(setup, setup.distillation, device=META)
+    arm = Arm(setup, device=META)
     random = np.random.default_rng(1)
     dense, categorical = len(setup.spec.dense_names), len(setup.spec.categorical)
     rows = Batch(
