@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from features.spec import MISSING_HASH
 from graft.project import load_project
 from student.learn.learner import Learner
-from student.learn.model import EMBEDDING
 from student.learn.replay_buffer import Batch, Reservoir
 from student.learn.setup import LearnerSetup
 from student.versions.config import StudentConfig
 from student.versions.hashing import MISSING_ROW
+from student.versions.served_tensors import EMBEDDING
 
 ROW_BYTES = 4 * StudentConfig().embedding_dim
 KEY_BYTES = 8

@@ -29,7 +29,7 @@ class Regression:
 
     arms = ("regression",)
 
-    def __init__(self, setup: LearnerSetup, log: StudyLog, _teaching: object) -> None:
+    def __init__(self, setup: LearnerSetup, log: StudyLog) -> None:
         self.setup = setup
         self.examples = self.steps = 0
         self._examples = log.examples

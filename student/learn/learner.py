@@ -20,10 +20,11 @@ from student.evaluate.item_mean import ItemMean
 from student.learn.arm import Arm
 from student.learn.config import FEWEST_PAIRS
 from student.learn.exchange import ALONE, Exchange
-from student.learn.model import CPU, EMBEDDING
+from student.learn.model import CPU
 from student.learn.replay_buffer import Batch, Reservoir, concatenate
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
+from student.versions.served_tensors import EMBEDDING, MEAN, STD
 from teacher_cache.unshown import UnshownPairs
 
 Tensors = dict[str, NDArray[Any]]
@@ -47,8 +48,7 @@ def least_explained(pairs: int) -> float:
 class Learner:
     """Student and control, which learn from the same examples in the same order, steps and replay draws.
 
-    Both start with the same shared weights; the control has no auxiliary heads. Served heads learn hard labels only,
-    unless the loss of a distilled task is "direct".
+    Both start with the same shared weights; the control has no auxiliary heads. Served heads learn hard labels only.
 
     With an `exchange` of several ranks each holds the whole state and learns the same examples; a rank computes the
     predictions and gradients of its own part of the rows. Weights and steps are on `device`.
@@ -61,7 +61,7 @@ class Learner:
         self.examples = 0
         self.evaluation = ProgressiveEvaluation(setup.tasks)
         self.bootstrapped_pairs = 0
-        self._student = Arm(setup, exchange, device)
+        self._student = self._new_student()
         self._control = Arm(setup.control(), exchange, device)
         self._item_mean = ItemMean(setup.tasks)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
@@ -101,12 +101,12 @@ class Learner:
         their tower has not learnt; and neutral without one. When no head has learnt, the student stays as it was.
         InvalidInputError when nothing is distilled, fewer than 100 pairs have logits, or examples were learnt.
         """
-        weighted = sum(config.weight > 0 for config in self.setup.distillation)
+        distilled = len(self.setup.distillation)
         with_logits = int(np.isfinite(logit_PT).any(axis=1).sum())
-        if self.examples or not weighted or with_logits < FEWEST_PAIRS:
+        if self.examples or not distilled or with_logits < FEWEST_PAIRS:
             raise InvalidInputError(
-                f"a bootstrap needs a distillation with a weight above 0, {FEWEST_PAIRS} pairs with teacher logits and "
-                f"a student without examples, got {weighted} such distillations, {with_logits} pairs with logits, "
+                f"a bootstrap needs a [[distillation]] table, {FEWEST_PAIRS} pairs with teacher logits and a student "
+                f"without examples, got {distilled} such tables, {with_logits} pairs with logits, "
                 f"{self.examples} examples"
             )
         held_out = len(logit_PT) // _HELD_OUT
@@ -114,7 +114,7 @@ class Learner:
         rows = student.micro_batch * (1 + student.replay_batches)
         index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
         row_PC = embedding_rows(features.categorical_BC, student.table_rows)
-        arm = Arm(self.setup, self._exchange, self._device)
+        arm = self._new_student()
         explained = arm.bootstrap(features.dense_BD, row_PC, logit_PT.astype(np.float32), index_SB, held_out)
         learnt = {task for task, share in explained.items() if share >= least_explained(len(logit_PT))}
         if learnt:
@@ -129,18 +129,18 @@ class Learner:
         return self._student.score(features.dense_BD, row_BC)
 
     def served_tensors(self) -> Tensors:
-        """model.safetensors: the student's served part. A head's unit is folded into its weight and bias."""
-        tensors = {name: _array(tensor) for name, tensor in self._student.student.tensors().items()}
-        normalizer = self._student.running.normalizer
-        served: Tensors = {"normalizer.mean": normalizer.mean, "normalizer.std": normalizer.std}
-        served |= {name: tensors[name] for name in tensors if name == EMBEDDING or name.startswith("trunk.")}
-        for task, unit in zip(self.setup.tasks, self._student.running.label_units(), strict=True):
-            if not task.served:
-                continue
-            served |= {name: tensors[name] for name in (f"tower.{task.name}.weight", f"tower.{task.name}.bias")}
-            served[f"head.{task.name}.weight"] = tensors[f"head.{task.name}.weight"] * np.float32(unit.scale)
-            bias = tensors[f"head.{task.name}.bias"] * np.float32(unit.scale) + np.float32(unit.offset)
-            served[f"head.{task.name}.bias"] = bias
+        """The tensors of model.safetensors: the student's served part, with the units folded into the heads."""
+        student, running = self._student.student, self._student.running
+        weights = {name: _array(tensor) for name, tensor in student.tensors().items()}
+        units = {task.name: unit for task, unit in zip(self.setup.tasks, running.label_units(), strict=True)}
+        tasks = [task.name for task in self.setup.tasks if task.served]
+        names = [name for layer in student.layers.of_tasks(tasks) for name in layer.shapes()]
+        served: Tensors = {MEAN: running.normalizer.mean, STD: running.normalizer.std}
+        served |= {name: weights[name] for name in (EMBEDDING, *names)}
+        for task in tasks:
+            head, scale, offset = student.layers.heads[task], units[task].scale, units[task].offset
+            served[head.weight] = weights[head.weight] * np.float32(scale)
+            served[head.bias] = weights[head.bias] * np.float32(scale) + np.float32(offset)
         return served
 
     def tensors(self) -> Tensors:
@@ -168,6 +168,10 @@ class Learner:
                 owner.restore({name: torch.from_numpy(tensor) for name, tensor in own.items()})
             else:
                 owner.restore(own)
+
+    def _new_student(self) -> Arm:
+        """A student that has learnt nothing."""
+        return Arm(self.setup, self._exchange, self._device)
 
     def _batch(self, examples: Sequence[Example], logit_BT: NDArray[np.float32]) -> Batch:
         for example in examples:

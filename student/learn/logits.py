@@ -36,17 +36,17 @@ _MOST_SKIPPED = 1023  # batches learnt without a wait before the next try
 
 
 class LogitSource:
-    """Looks logits up and waits up to `max_wait_seconds` of wall clock for missing ones.
+    """Looks logits up and waits up to `wait_seconds` of wall clock for missing ones.
 
     A wait that brings no logit is not repeated at once: the next batch goes without a wait, after the next such wait 3
     batches, then 7, up to 1,023. A wait that brings one sets this back. So a teacher that is absent, or a pair that it
     never scores, costs a few waits, not one per batch. An unreachable Redis counts as no logits.
     """
 
-    def __init__(self, cache: LogitCache, tasks: int, max_wait_seconds: float) -> None:
+    def __init__(self, cache: LogitCache, tasks: int, wait_seconds: float) -> None:
         self._cache = cache
         self._tasks = tasks
-        self._max_wait_seconds = max_wait_seconds
+        self._wait_seconds = wait_seconds
         self._skips_after_wait = 0
         self._skips_left = 0
         self._reachable = True
@@ -64,7 +64,7 @@ class LogitSource:
         return found.logit_BT
 
     def _may_wait(self) -> bool:
-        if self._max_wait_seconds <= 0:
+        if self._wait_seconds <= 0:
             return False
         if self._skips_left:
             self._skips_left -= 1
@@ -74,7 +74,7 @@ class LogitSource:
     def _wait(
         self, examples: Sequence[Example], found: CachedLogits, missing_B: NDArray[np.bool_], stop: StopSignal
     ) -> CachedLogits | None:
-        deadline = time.monotonic() + self._max_wait_seconds
+        deadline = time.monotonic() + self._wait_seconds
         first_missing = missing_B.sum()
         while missing_B.any() and time.monotonic() < deadline:
             if stop.wait(_POLL_SECONDS):
@@ -91,7 +91,7 @@ class LogitSource:
             self._skips_after_wait = 0
             return
         if not self._skips_after_wait:
-            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._max_wait_seconds)
+            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._wait_seconds)
         self._skips_after_wait = min(2 * self._skips_after_wait + 1, _MOST_SKIPPED)
         self._skips_left = self._skips_after_wait
 

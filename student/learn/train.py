@@ -77,7 +77,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
         publisher = None
         if exchange.rank == 0:
             publisher = Publisher(learner, offsets, registry, publish, teacher_version)
-        logits = LogitSource(cache, len(setup.teacher_tasks), _max_wait_seconds(setup))
+        logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
         teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)
         source = open_source(offsets)
         try:
@@ -86,9 +86,9 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
             source.close()
 
 
-def _max_wait_seconds(setup: LearnerSetup) -> float:
-    live = (config.max_wait_seconds for config in setup.distillation if config.schedule != "off" and config.weight > 0)
-    return max(live, default=0.0)
+def _wait_seconds(setup: LearnerSetup) -> float:
+    """Nobody waits for logits that nothing learns from."""
+    return setup.wait_seconds if any(config.weight > 0 for config in setup.distillation) else 0.0
 
 
 def _restore(learner: Learner, registry: Registry, exchange: Exchange) -> dict[int, int]:
