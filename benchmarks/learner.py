@@ -43,10 +43,10 @@ from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
 from student.evaluate.metrics import exact_auc
 from student.learn.arm import Arm
+from student.learn.batch import Batch
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
 from student.learn.model import Shape
-from student.learn.replay_buffer import Batch
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.manifest import Metrics

@@ -20,6 +20,7 @@ from lab.study.teachers import Unshown
 from stream.examples import ExampleRecord
 from student.evaluate.evaluation import ARMS, ProgressiveEvaluation
 from student.learn.arm import Arm
+from student.learn.batch import encoded
 from student.learn.bootstrap import ScoredPairs
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
@@ -120,7 +121,7 @@ class ObservedLearner(Learner):
     def scores_of(self, records: Sequence[ExampleRecord], logit_BT: NDArray[np.float32]) -> Scores:
         """What the arms as they are now score on these rows, which are not learnt."""
         examples = [record.example for record in records]
-        batch = self._batch(examples, logit_BT)
+        batch = encoded(self.setup, examples, logit_BT)
         value_BKA = self._predictions(batch, [example.item_id for example in examples])
         return scores_of(self.setup.tasks, ARMS, batch.label_BK, value_BKA)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from student.learn.arm import Arm
+from student.learn.batch import Batch
 from student.learn.config import DistillationConfig
 from student.learn.heads import TeacherHead
 from student.learn.model import Inputs, Outputs
-from student.learn.replay_buffer import Batch
 from student.learn.running import RunningStatistics
 from student.learn.setup import LearnerSetup
 

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from student.learn.batch import Batch, concatenate
 from student.learn.exchange import ALONE, Exchange
 from student.learn.heads import TeacherHead
 from student.learn.model import CPU, Inputs, Outputs, Shape, Student
 from student.learn.optimizers import Adam, RowAdagrad
-from student.learn.replay_buffer import Batch, concatenate
 from student.learn.running import RunningStatistics
 from student.learn.setup import LearnerSetup
 

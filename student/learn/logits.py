@@ -1,4 +1,4 @@
-"""Teacher logits for a micro-batch: waits a little for those that the batch scorer still owes, never for long.
+"""Teacher logits for a micro-batch: waits a short time for those that the batch scorer has not written yet.
 
 Shapes: B examples, b examples of one rank, T teacher tasks.
 """
@@ -83,11 +83,11 @@ class LogitSource:
             late = self._get([examples[int(i)] for i in rows])
             found.logit_BT[rows], found.age_seconds_B[rows] = late
             missing_B = _missing(found)
-        self._learn_patience(fruitful=missing_B.sum() < first_missing)
+        self._note_wait(brought_logits=missing_B.sum() < first_missing)
         return found
 
-    def _learn_patience(self, *, fruitful: bool) -> None:
-        if fruitful:
+    def _note_wait(self, *, brought_logits: bool) -> None:
+        if brought_logits:
             self._skips_after_wait = 0
             return
         if not self._skips_after_wait:
@@ -116,17 +116,17 @@ class UnshownSource:
         self._cache = cache
 
     def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
-        """The pairs that wait for these examples: all that there will be, as they come before the examples' logits."""
+        """The pairs of these examples. No more will come: the batch scorer writes them before the examples' logits."""
         try:
             pairs = self._cache.get([example.impression_id for example in examples])
         except ServiceUnavailableError:
-            return None  # LogitSource, which asks the same Redis first, says so
+            return None  # LogitSource asks the same Redis first and logs that it is away
         UNSHOWN.inc(len(pairs.features))
         return pairs
 
 
-class TeacherSays(NamedTuple):
-    """What the teacher says of a micro-batch, and of pairs that its users were not shown."""
+class TeacherSignal(NamedTuple):
+    """The teacher's logits of a micro-batch, and the unshown pairs of its examples with theirs."""
 
     logit_BT: NDArray[np.float32]
     unshown: UnshownPairs | None
@@ -143,7 +143,7 @@ class TeacherSource:
         self._unshown = unshown
         self._exchange = exchange
 
-    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSays | None:
+    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSignal | None:
         """Of B examples; None when `stop` was set on any rank."""
         own = self._exchange.own(examples)
         logit_bT = self._logits.fetch(own, stop)
@@ -151,7 +151,7 @@ class TeacherSource:
             return None
         (logit_BT,) = self._exchange.whole([torch.from_numpy(logit_bT)], len(examples))
         unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
-        return TeacherSays(logit_BT.numpy(), unshown)
+        return TeacherSignal(logit_BT.numpy(), unshown)
 
     def _gathered(self, pairs: UnshownPairs | None) -> UnshownPairs | None:
         if self._exchange.ranks == 1:

@@ -66,9 +66,9 @@ class Outputs(NamedTuple):
 
 
 class Student:
-    """Weights by name, and the function they make. The dense ones are views of one flat vector, `flat`.
+    """The weights by name, and the forward pass. The dense ones are views of one flat vector, `flat`, on `device`.
 
-    Weights that two students of one seed both have start equal, whatever else either has. They stay on `device`.
+    What a weight starts with depends on the seed and on its name alone, so two students start with equal shared ones.
     """
 
     def __init__(self, shape: Shape, device: torch.device = CPU) -> None:

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from stream.tasks import TaskKind
+from student.learn.batch import Batch
 from student.learn.heads import TeacherHead, Unit
 from student.learn.losses import soft_label
 from student.learn.model import Inputs
-from student.learn.replay_buffer import Batch
 from student.learn.setup import LearnerSetup
 from student.versions.normalizer import RunningMoments, normalised
 

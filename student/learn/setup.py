@@ -1,4 +1,4 @@
-"""What a learner is made of, checked as a whole; and whether it may continue from a version of another setup."""
+"""What a learner is made of, checked as a whole; and whether a learner may continue from a version."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,7 +80,7 @@ class LearnerSetup:
         }
 
     def check_continues(self, version: str, described: Mapping[str, Any]) -> None:
-        """ConfigurationError telling all that has changed since `version` whose `described()` is given."""
+        """ConfigurationError with every difference from the setup of `version`, whose `described()` is given."""
         now = self.described()
         faults = [f"{path}: was {was}, is now {new}" for path, was, new in _differences("", described, now)]
         if faults:
@@ -95,7 +95,7 @@ class LearnerSetup:
 def task_faults(
     tasks: Sequence[TaskSpec], distillation: Sequence[DistillationConfig], teacher_tasks: Sequence[TeacherTask]
 ) -> Iterator[str]:
-    """What these say of each other and does not hold, under the keys of graft.toml."""
+    """Each name in tasks or distillation that names nothing, or what does not fit, with its key in graft.toml."""
     kinds = {task.name: task.kind for task in tasks}
     teacher_kinds = {task.name: task.kind for task in teacher_tasks}
     for i, task in enumerate(tasks):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from student.learn.arm import Arm
-from student.learn.replay_buffer import Batch
+from student.learn.batch import Batch
 from tests.student.learn.rank_learning import SETUPS
 
 META = torch.device("meta")
