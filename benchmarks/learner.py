@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -44,10 +43,10 @@ from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
 from student.evaluate.metrics import exact_auc
 from student.learn.arm import Arm
+from student.learn.batch import Batch
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
 from student.learn.model import Shape
-from student.learn.replay_buffer import Batch
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.manifest import Metrics
@@ -150,7 +149,7 @@ def teacher_logits(scorer: RequestScorer, examples: Iterable[Example]) -> NDArra
 def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]]:
     """What is measured, by its name in the table; and a line for each that is not installed."""
     steps, unshown = recorded_steps(bench), unshown_pairs(bench)
-    undistilled = bench._replace(setup=replace(bench.setup, distillation=()))
+    undistilled = bench._replace(setup=bench.setup.control())
     kafka, redis = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedRedis())
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     send(bench, kafka.servers)
@@ -290,7 +289,7 @@ def recorded_steps(bench: Bench) -> list[Step]:
     steps, take = [], Arm.step
 
     def recorded(arm: Arm, rows: Batch, *rest: Any) -> None:
-        columns = bench.setup.teacher_columns[: len(arm.student.shape.distillation)]
+        columns = bench.setup.teacher_columns if arm.student.shape.distillation else ()
         logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
         dense_BD, row_BC = torch.from_numpy(rows.dense_BD), torch.from_numpy(rows.row_BC)
         steps.append(Step(arm.student.shape, dense_BD, row_BC, torch.from_numpy(rows.label_BK).unbind(1), logit_AB))

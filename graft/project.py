@@ -53,7 +53,9 @@ class Project(BaseModel):
     def learner_setup(self, spec: FeatureSpec) -> LearnerSetup:
         """What a learner of this pair is made of; ConfigurationError when that does not fit together."""
         tasks, teacher_tasks = tuple(self.tasks), tuple(self.teacher.tasks)
-        return LearnerSetup(spec, tasks, tuple(self.distillation), teacher_tasks, self.student)
+        return LearnerSetup(
+            spec, tasks, tuple(self.distillation), teacher_tasks, self.student, self.teacher.wait_seconds
+        )
 
 
 def load_project(folder: Path) -> Project:

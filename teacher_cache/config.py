@@ -90,6 +90,11 @@ class TeacherConfig(BaseModel):
     inputs: dict[str, TeacherInput]
     ttl_seconds: int = Field(default=30 * 86_400, ge=1, description="age at which a cached logit is dropped by Redis")
     every_seconds: float = Field(default=1.0, gt=0, description="wall clock between two passes of the batch scorer")
+    wait_seconds: float = Field(
+        default=3.0,
+        ge=0,
+        description="wall clock that a micro-batch of the learner waits for logits still to come; 0: it does not wait",
+    )
     batch_rows: int = Field(default=1024, ge=1, le=1_000_000)
 
 

@@ -46,6 +46,7 @@ class Variant(_Config):
     teacher_as_input: bool = Field(default=False, description="its logits are dense inputs of both arms")
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
+    direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")
     heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
     head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
     tables: Tables = Field(default={}, description="values of other tables: student, ...")

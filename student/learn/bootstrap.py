@@ -29,7 +29,7 @@ Pairs = Sequence[tuple[EntityId, EntityId]]
 
 
 class ScoredPairs(NamedTuple):
-    """P pairs as the student and the teacher see them."""
+    """P pairs: their features for the student, and the teacher's logits."""
 
     features: FeatureBatch
     logit_PT: NDArray[np.float32]

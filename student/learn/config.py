@@ -13,57 +13,43 @@ class DistillationConfig(_Config):
     """How one teacher task is distilled.
 
     Through an auxiliary head on `student_task`'s tower, or through a non-serving tower of its own where that is None.
-    Losses are those of student/learn/losses.py. "direct" is for comparisons: it has no auxiliary head, the served head
-    of `student_task` itself learns the soft labels beside its hard ones.
+    Losses are those of student/learn/losses.py.
     """
 
     teacher_task: str
     student_task: str | None = None
-    loss: Literal["soft_label", "logit_mse", "listwise", "pairwise", "direct"] = "soft_label"
+    loss: Literal["soft_label", "logit_mse", "listwise", "pairwise"] = "soft_label"
     adapter: bool = Field(
         default=False, description="ExFM: a network learns from the labels of student_task to correct the teacher first"
     )
-    weight: float = Field(default=1.0, ge=0, le=100)
-    gradient_scale: float = Field(default=1.0, ge=0, le=100, description="ExFM: times the gradient into the trunk")
-    label_scale: float = Field(default=1.0, gt=0, le=100, description="ExFM: times the soft label")
-    temperature: float = Field(default=1.0, gt=0, le=100, description="Hinton: of teacher and head, in the loss alone")
-    schedule: Literal["constant", "decay", "off"] = "constant"
-    decay_examples: int = Field(default=0, ge=0, description="decay: examples after which the weight is halved")
-    max_wait_seconds: float = Field(
-        default=3.0, ge=0, description="wall clock that a micro-batch waits for logits that the teacher still owes"
+    weight: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="of its loss beside those of the labels; 0: off, then a bootstrap alone learns it, with weight 1",
     )
+    half_life_examples: int | None = Field(
+        default=None, ge=1, description="examples after which the weight is halved, again and again; absent: it stays"
+    )
+    gradient_scale: float = Field(default=1.0, ge=0, le=100, description="ExFM: times the gradient into the trunk")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="Hinton: of teacher and head, in the loss alone")
 
-    @property
-    def reads_labels(self) -> bool:
-        """Whether what it learns is measured in the unit of its student task's labels."""
-        return self.adapter or self.loss == "direct"
-
-    def pointwise(self) -> "DistillationConfig":
-        """The same with a loss that fixes the level too: a soft label in place of a ranking."""
-        ranking = self.loss in ("listwise", "pairwise")
-        return self.model_copy(update={"loss": "soft_label"}) if ranking else self
+    def weight_after(self, examples: int) -> float:
+        """The weight of its loss after so many examples learnt."""
+        if self.half_life_examples is None:
+            return self.weight
+        return float(self.weight * 0.5 ** (examples / self.half_life_examples))
 
     @model_validator(mode="after")
     def _has_a_student_task(self) -> Self:
-        if self.student_task is None and self.reads_labels:
-            option = "adapter" if self.adapter else "loss 'direct'"
-            raise ValueError(f"student_task must be set with {option}: its labels or its head are what that is about")
+        if self.adapter and self.student_task is None:
+            raise ValueError("student_task must be set with adapter, which learns from its labels")
         return self
 
     @model_validator(mode="after")
-    def _options_have_an_effect(self) -> Self:
-        if self.loss not in ("soft_label", "direct") and (self.label_scale, self.temperature) != (1.0, 1.0):
-            raise ValueError(f"label_scale and temperature must be 1 with loss {self.loss!r}: it has no soft label")
-        if self.loss == "direct" and self.gradient_scale != 1.0:
-            raise ValueError("gradient_scale must be 1 with loss 'direct': it has no auxiliary head, use weight")
-        return self
-
-    @model_validator(mode="after")
-    def _decays_over_a_span(self) -> Self:
-        if self.schedule == "decay" and self.decay_examples < 1:
-            raise ValueError(f"decay_examples must be at least 1 for schedule 'decay', got {self.decay_examples}")
-        if self.schedule != "decay" and self.decay_examples > 0:
-            raise ValueError(f"decay_examples must be 0 for schedule {self.schedule!r}, got {self.decay_examples}")
+    def _has_a_soft_label_to_soften(self) -> Self:
+        if self.loss != "soft_label" and self.temperature != 1.0:
+            raise ValueError(f"temperature must be 1 with loss {self.loss!r}, which has no soft label")
         return self
 
 

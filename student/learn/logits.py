@@ -1,4 +1,4 @@
-"""Teacher logits for a micro-batch: waits a little for those that the batch scorer still owes, never for long.
+"""Teacher logits for a micro-batch: waits a short time for those that the batch scorer has not written yet.
 
 Shapes: B examples, b examples of one rank, T teacher tasks.
 """
@@ -36,17 +36,17 @@ _MOST_SKIPPED = 1023  # batches learnt without a wait before the next try
 
 
 class LogitSource:
-    """Looks logits up and waits up to `max_wait_seconds` of wall clock for missing ones.
+    """Looks logits up and waits up to `wait_seconds` of wall clock for missing ones.
 
     A wait that brings no logit is not repeated at once: the next batch goes without a wait, after the next such wait 3
     batches, then 7, up to 1,023. A wait that brings one sets this back. So a teacher that is absent, or a pair that it
     never scores, costs a few waits, not one per batch. An unreachable Redis counts as no logits.
     """
 
-    def __init__(self, cache: LogitCache, tasks: int, max_wait_seconds: float) -> None:
+    def __init__(self, cache: LogitCache, tasks: int, wait_seconds: float) -> None:
         self._cache = cache
         self._tasks = tasks
-        self._max_wait_seconds = max_wait_seconds
+        self._wait_seconds = wait_seconds
         self._skips_after_wait = 0
         self._skips_left = 0
         self._reachable = True
@@ -64,7 +64,7 @@ class LogitSource:
         return found.logit_BT
 
     def _may_wait(self) -> bool:
-        if self._max_wait_seconds <= 0:
+        if self._wait_seconds <= 0:
             return False
         if self._skips_left:
             self._skips_left -= 1
@@ -74,7 +74,7 @@ class LogitSource:
     def _wait(
         self, examples: Sequence[Example], found: CachedLogits, missing_B: NDArray[np.bool_], stop: StopSignal
     ) -> CachedLogits | None:
-        deadline = time.monotonic() + self._max_wait_seconds
+        deadline = time.monotonic() + self._wait_seconds
         first_missing = missing_B.sum()
         while missing_B.any() and time.monotonic() < deadline:
             if stop.wait(_POLL_SECONDS):
@@ -83,15 +83,15 @@ class LogitSource:
             late = self._get([examples[int(i)] for i in rows])
             found.logit_BT[rows], found.age_seconds_B[rows] = late
             missing_B = _missing(found)
-        self._learn_patience(fruitful=missing_B.sum() < first_missing)
+        self._note_wait(brought_logits=missing_B.sum() < first_missing)
         return found
 
-    def _learn_patience(self, *, fruitful: bool) -> None:
-        if fruitful:
+    def _note_wait(self, *, brought_logits: bool) -> None:
+        if brought_logits:
             self._skips_after_wait = 0
             return
         if not self._skips_after_wait:
-            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._max_wait_seconds)
+            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._wait_seconds)
         self._skips_after_wait = min(2 * self._skips_after_wait + 1, _MOST_SKIPPED)
         self._skips_left = self._skips_after_wait
 
@@ -116,17 +116,17 @@ class UnshownSource:
         self._cache = cache
 
     def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
-        """The pairs that wait for these examples: all that there will be, as they come before the examples' logits."""
+        """The pairs of these examples. No more will come: the batch scorer writes them before the examples' logits."""
         try:
             pairs = self._cache.get([example.impression_id for example in examples])
         except ServiceUnavailableError:
-            return None  # LogitSource, which asks the same Redis first, says so
+            return None  # LogitSource asks the same Redis first and logs that it is away
         UNSHOWN.inc(len(pairs.features))
         return pairs
 
 
-class TeacherSays(NamedTuple):
-    """What the teacher says of a micro-batch, and of pairs that its users were not shown."""
+class TeacherSignal(NamedTuple):
+    """The teacher's logits of a micro-batch, and the unshown pairs of its examples with theirs."""
 
     logit_BT: NDArray[np.float32]
     unshown: UnshownPairs | None
@@ -143,7 +143,7 @@ class TeacherSource:
         self._unshown = unshown
         self._exchange = exchange
 
-    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSays | None:
+    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSignal | None:
         """Of B examples; None when `stop` was set on any rank."""
         own = self._exchange.own(examples)
         logit_bT = self._logits.fetch(own, stop)
@@ -151,7 +151,7 @@ class TeacherSource:
             return None
         (logit_BT,) = self._exchange.whole([torch.from_numpy(logit_bT)], len(examples))
         unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
-        return TeacherSays(logit_BT.numpy(), unshown)
+        return TeacherSignal(logit_BT.numpy(), unshown)
 
     def _gathered(self, pairs: UnshownPairs | None) -> UnshownPairs | None:
         if self._exchange.ranks == 1:

@@ -35,13 +35,13 @@ def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
     summary = check_project(load_project(sound_project), _REDIS)
     assert (summary.dense_columns, summary.categorical_columns) == (1, 2)
     assert (summary.teacher_inputs, summary.teacher_inputs_defaulted, summary.defaulted_share) == (2, 1, 0.5)
-    scales = "gradient scale 2, label scale 1"
+    scales = "gradient scale 2"
     assert summary.lines() == [
         "project tiny is sound",
         "  task like: binary, window 60 s",
         "  student: 1 dense columns, 2 categorical (0 features pass through to the teacher alone)",
         "  teacher t1: 2 inputs, 1 mapped, 1 defaulted (50%)",
-        f"  distillation: teacher task like through an auxiliary head of like, weight 1, {scales}, constant",
+        f"  distillation: teacher task like through an auxiliary head of like, weight 1, {scales}",
     ]
 
 

@@ -37,7 +37,6 @@ SETUPS = {
     "cold": TOY.setup(),
     "listwise": TOY.setup(distillation=_like(loss="listwise")),
     "pairwise": TOY.setup(distillation=_like(loss="pairwise")),
-    "direct": TOY.setup(distillation=_like(loss="direct")),
     "adapter": TOY.setup(distillation=_like(adapter=True)),
     "without replay": TOY.setup(student=TOY.student.model_copy(update={"replay_batches": 0})),
 }

@@ -109,8 +109,7 @@ def process(kafka: str, topics: Topics, redis_url: str, tmp_path: Path) -> Proce
 
 def patient(toy: Any, seconds: float) -> LearnerSetup:
     """The toy setup whose batches wait that long for logits."""
-    heads = tuple(d.model_copy(update={"max_wait_seconds": seconds}) for d in toy.distillation)
-    setup: LearnerSetup = toy.setup(distillation=heads)
+    setup: LearnerSetup = toy.setup(wait_seconds=seconds)
     return setup
 
 
@@ -170,6 +169,13 @@ def test_without_redis_the_labels_alone_are_learnt(toy: Any, process: Process) -
     assert "teacher" not in manifest.metrics["like"]
 
 
+def test_logits_that_nothing_learns_from_are_not_waited_for(toy: Any, process: Process) -> None:
+    off = tuple(d.model_copy(update={"weight": 0.0}) for d in toy.distillation)
+    process.write([toy.example(n) for n in range(8)])
+    with process.running(toy.setup(distillation=off, wait_seconds=600)):
+        process.wait_for(8)
+
+
 def test_a_stop_ends_the_wait_for_logits_at_once(toy: Any, process: Process) -> None:
     process.write([toy.example(n) for n in range(8)])
     with process.running(patient(toy, 600)):
@@ -204,7 +210,7 @@ def test_a_student_that_diverged_never_serves(toy: Any, process: Process) -> Non
     process.write([toy.example(n) for n in range(80)])
     wild = toy.setup(
         student=toy.student.model_copy(update={"learning_rate": 1e30}),
-        distillation=patient(toy, 0).distillation,
+        wait_seconds=0,
     )
     with np.errstate(all="ignore"), pytest.raises(VersionError, match=r"version v0+\d: .* must be finite, found"):
         process.run(wild, StopSignal(), every_seconds=0.001)

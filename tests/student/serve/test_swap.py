@@ -15,11 +15,11 @@ import safetensors.numpy
 
 from features.spec import Feature, FeatureSpec
 from stream.tasks import TaskSpec
-from student.serve.numpy_model import tensor_shapes
 from student.serve.swap import REFUSED, SWAPS, VERSION, ChampionSwap
 from student.versions.config import StudentConfig
 from student.versions.manifest import FORMAT, Draft, Manifest
 from student.versions.registry import MANIFEST_FILE, MODEL_FILE, Registry
+from student.versions.served_tensors import tensor_shapes
 
 SPEC = FeatureSpec(
     feast_project="p",
