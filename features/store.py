@@ -24,6 +24,7 @@ from features.definitions import Definitions, EntityDefinition, FieldDefinition,
 from features.spec import FeatureSpec
 from features.spec_file import save_spec
 from runtime.errors import ConfigurationError, GraftError
+from runtime.folder import writing
 from runtime.redis import parse_url, reaching
 
 
@@ -51,15 +52,15 @@ def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
 
     Views that the repository no longer defines are removed from the registry, and their values from Redis.
     ConfigurationError with every fault, before anything is changed. Redis is needed only to remove a view's values
-    (ServiceUnavailableError).
+    (ServiceUnavailableError). GraftError when the disk refuses.
     """
     store = open_store(repo, redis_url)
     contents = _parse(repo)
     spec = compile_features(config, _definitions(store.config, contents))
-    # All objects, not only the changed ones: Feast types a view's join key by the entities of the same call.
-    _, to_delete, _, _ = extract_objects_for_apply_delete(store.project, store.registry, contents)  # type: ignore[no-untyped-call]
-    (repo / "data").mkdir(exist_ok=True)
-    with reaching(redis_url), _quietly():
+    with writing(repo / "data"), reaching(redis_url), _quietly():
+        (repo / "data").mkdir(exist_ok=True)
+        # All objects, not only the changed ones: Feast types a view's join key by the entities of the same call.
+        _, to_delete, _, _ = extract_objects_for_apply_delete(store.project, store.registry, contents)  # type: ignore[no-untyped-call]
         store.apply(_objects(contents), objects_to_delete=to_delete, partial=False)
     save_spec(spec, repo)
     return spec
