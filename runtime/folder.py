@@ -52,8 +52,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         try:
             with partial.open("wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                _sync_file(file)
             partial.replace(path)
         except Exception:
             partial.unlink(missing_ok=True)  # on a full disk it holds the room that is missing
@@ -99,6 +98,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and put it on disk, for a folder that is hidden until it is whole; OSError when the disk refuses."""
+    with path.open("wb") as file:
+        file.write(data)
+        _sync_file(file)
+
+
+def _sync_file(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _lock(lock: IO[str], refusal: str) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 _BALLAST = "ballast"
-_SIZE = "2m"
+_SIZE = "16m"
 
 
 class Disk:
-    """A file system of 2 MiB in memory, mounted at `folder`."""
+    """A file system of 16 MiB in memory, mounted at `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -22,7 +22,7 @@ class Disk:
         with (self.folder / _BALLAST).open("wb", buffering=0) as file:
             try:
                 while True:
-                    file.write(bytes(4096))
+                    file.write(bytes(65_536))
             except OSError:
                 file.truncate(max(0, file.tell() - spare_bytes))
 

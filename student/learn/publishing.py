@@ -37,7 +37,8 @@ class Outside(Protocol):
 class Publisher:
     """Publishes a learner that stands at `offsets`: a version when one is due, and one at once in an empty registry.
 
-    So the scorer is ready before the first example. The registry must be claimed.
+    So the scorer is ready before the first example. The registry must be claimed. When the disk refuses a publish, the
+    GraftError ends the process: what is not in a version is learnt again, from the last version's offsets, by the next.
     """
 
     def __init__(
@@ -59,8 +60,8 @@ class Publisher:
             self._publish()
         else:
             self._stand_at(latest)
-            if registry.champion() is None:  # killed within the first publish
-                registry.promote(latest)
+            if mended := registry.mend_champion():  # killed within the first publish, or removed by hand
+                _log.warning("no champion was there; version %s serves", mended)
         self._published_at = self._logged_at = time.monotonic()
         self._logged_examples = learner.examples
 
