@@ -18,7 +18,7 @@ from feast.repo_config import RepoConfig, load_repo_config
 from feast.repo_contents import RepoContents
 from feast.repo_operations import extract_objects_for_apply_delete, get_repo_files, parse_repo
 
-from features.compiler import compile_features
+from features.compiler import Compiled, check_features, compile_features
 from features.config import FeaturesConfig
 from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
 from features.spec import FeatureSpec
@@ -69,6 +69,14 @@ def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
 def compile_spec(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
     """The spec of the repository's definitions, changing nothing; ConfigurationError with every fault."""
     return compile_features(config, _definitions(_repo_config(repo, redis_url), _parse(repo)))
+
+
+def check_spec(repo: Path, redis_url: str, config: FeaturesConfig) -> Compiled:
+    """As `compile_spec`, but with the features that are sound beside the faults.
+
+    ConfigurationError when the repository cannot be read at all.
+    """
+    return check_features(config, _definitions(_repo_config(repo, redis_url), _parse(repo)))
 
 
 def materialize(repo: Path, redis_url: str, config: FeaturesConfig, end: datetime | None = None) -> dict[str, int]:
