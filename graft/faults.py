@@ -24,7 +24,6 @@ _RULES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "less_than": lambda c: f"must be < {c['lt']:g}",
     "less_than_equal": lambda c: f"must be <= {c['le']:g}",
     "literal_error": lambda c: f"must be {c['expected']}",
-    "string_pattern_mismatch": lambda c: f"must match {c['pattern']}",
     "string_too_short": lambda c: f"must have at least {c['min_length']} characters",
     "string_too_long": lambda c: f"must have at most {c['max_length']} characters",
     "too_short": lambda c: f"must have at least {c['min_length']} entries",
@@ -67,14 +66,14 @@ def _located(fault: Any, model: type[BaseModel]) -> Fault:
     owner = _place(loc[:-1], model)
     if fault["type"] != "extra_forbidden":
         place = _place(loc, model)
-        return Fault(fault["type"], place, owner.annotation, _text(fault, place))
+        return Fault(fault["type"], place, owner.annotation, _text(fault, place, owner.annotation))
     name = str(loc[-1])
     place = Place((*owner.keys, name), Any)
     known = getattr(owner.annotation, "model_fields", ())
     return Fault(fault["type"], place, owner.annotation, f"{place.key}: no such key{did_you_mean(name, known)}")
 
 
-def _text(fault: Any, place: Place) -> str:
+def _text(fault: Any, place: Place, owner: Any) -> str:
     kind = fault["type"]
     if kind == "missing":
         return f"{place.key}: is missing"
@@ -84,7 +83,14 @@ def _text(fault: Any, place: Place) -> str:
         return f"{place.key}.{name}: must be one of {', '.join(_tags(place.annotation, name))}, got {value}"
     if kind == "value_error":  # raised by a validator of ours, whose text names the value
         return f"{place.key}: {fault['ctx']['error']}"
-    return f"{place.key}: {_rule(fault, place.annotation)}, got {fault['input']!r}"
+    rule = _allowed(owner, place.keys[-1]) if kind == "string_pattern_mismatch" else _rule(fault, place.annotation)
+    return f"{place.key}: {rule}, got {fault['input']!r}"
+
+
+def _allowed(owner: Any, name: str) -> str:
+    """What the field with a pattern says of itself in words; no user reads a regular expression."""
+    words: str = owner.model_fields[name].json_schema_extra["allowed"]
+    return f"must be {words}"
 
 
 def _rule(fault: Any, annotation: Any) -> str:

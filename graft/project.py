@@ -30,7 +30,10 @@ class Project(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path = Field(exclude=True)
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]*$",
+        json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits, '_' and '-'"},
+    )
     tasks: list[TaskSpec] = Field(min_length=1)
     stream: StreamConfig = StreamConfig()
     features: FeaturesConfig
