@@ -1,4 +1,4 @@
-"""`graft check`: does the project fit its feature repository and its teacher? Every fault at once.
+"""Checks a project against its feature repository and its teacher, and finds every fault at once.
 
 Imports Feast; changes nothing and needs no server.
 """

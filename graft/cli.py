@@ -1,4 +1,4 @@
-"""The command line: ``graft NOUN VERB``. Commands are imported when they run, so that each pays only for itself."""
+"""The command line: ``graft NOUN VERB``. A command is imported when it runs."""
 
 from pathlib import Path
 

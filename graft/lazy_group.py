@@ -1,4 +1,4 @@
-"""A group of commands that are imported when they run, so that each pays only for itself."""
+"""A group of commands, each imported when it runs: a command does not wait for what only others need."""
 
 import importlib
 import signal

@@ -36,7 +36,7 @@ class Settings(BaseModel):
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
-    """Names this process among its kind: the static member id that lets it back in at once after a kill."""
+    """Tells this process from others of the same command. It is Kafka's static member id: a restart rejoins at once."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=1, le=65_535)
     """None: this process serves no metrics of its own (the scorer's are on its HTTP port)."""

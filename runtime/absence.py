@@ -30,9 +30,10 @@ class StoppedError(Exception):
 
 
 class Absence:
-    """Follows whether one service answers one user of it: call `failed` and `ended` with the outcome of every try.
+    """Records whether a service answers one caller, who calls `failed` or `ended` after every try.
 
-    `consequence` completes the warning: what happens meanwhile. `fraction` gives numbers in [0, 1) for the jitter.
+    `service` is the metric's label, such as kafka. `consequence` ends the warning: what happens until the service is
+    back. `fraction` gives random numbers in [0, 1) for the jitter.
     """
 
     def __init__(self, service: str, consequence: str, fraction: Callable[[], float] = _RANDOM.random) -> None:
@@ -44,10 +45,10 @@ class Absence:
         self._bound_seconds = _FIRST_SECONDS
 
     def failed(self, error: Exception) -> float:
-        """Seconds to wait before the next try: between half of a bound and the bound, which doubles from 0.1 to 1 s.
+        """A try failed with `error`; the seconds to wait before the next one.
 
-        The spread keeps processes that lost the same service from coming back all at once (Brooker 2015, "equal
-        jitter").
+        They lie between half of a bound and the bound, which doubles from try to try, from 0.1 to 1 s. The spread keeps
+        processes that lost the same service from coming back all at once (Brooker 2015, "equal jitter").
         """
         if self._since is None:
             self._since = time.monotonic()

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CLIP = np.float32(2)
-"""Deviations from the mean at which an input is cut off: counts grow on after a version's weights stand still, and a
-student that saw none so large makes wild scores of them (decision 4 has the numbers)."""
+"""Inputs are cut off at this many deviations from the mean. A count keeps growing after a version is published, and a
+student scores values wildly that are larger than all it has learnt (decision 4 has the numbers)."""
 
 _CONSTANT = 1e-6
 """A deviation below this share of the mean is rounding: the column has not varied yet."""
@@ -52,9 +52,10 @@ class RunningMoments:
         self._count_D = total_D
 
     def discount(self, count: int) -> None:
-        """Let what was added weigh as `count` values at most: mean and deviation stay, later values move them sooner.
+        """Give all values so far the weight of `count` values at most.
 
-        A column that has not varied has said nothing but its mean, and weighs as one value.
+        Mean and deviation stay as they are, and later values change them sooner. A column that has not varied has
+        shown no more than its mean, and weighs as one value.
         """
         most_D = np.where(self._squares_D > 0, count, 1)
         kept_D = np.minimum(self._count_D, most_D)
