@@ -151,6 +151,7 @@ class _Connection:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
+            self._redis.forget()
         if self._pipeline is not None:
             self._pipeline.abort()
             await self._pipeline.lost.wait()

@@ -65,7 +65,12 @@ class Absence:
         if self._since is None:
             return
         _log.info("%s is back after seconds=%.1f", self._service, time.monotonic() - self._since)
-        self._gauge.set(0)
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody tries any more: the caller gives the service up, whether it is away or not."""
+        if self._since is not None:
+            self._gauge.set(0)
         self._since = None
         self._bound_seconds = _FIRST_SECONDS
 

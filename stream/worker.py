@@ -146,6 +146,8 @@ class StreamWorker:
         """Leave without a commit."""
         for client in (self._inputs, self._transactions, self._admin):
             client.close()
+        for absence in (self._features_absence, self._push_absence):
+            absence.forget()
 
     def _restore(self) -> None:
         self._forget_uncommitted()

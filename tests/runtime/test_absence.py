@@ -79,6 +79,17 @@ def test_the_gauge_of_the_service_is_1_during_an_absence_alone() -> None:
     assert _away("c") == 0
 
 
+def test_a_caller_that_gives_up_leaves_no_absence_behind(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "runtime.absence")
+    absence = Absence("h", "", fraction=lambda: 1.0)
+    absence.failed(_REFUSED)
+    absence.failed(_REFUSED)
+    absence.forget()
+    assert _away("h") == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert absence.failed(_REFUSED) == pytest.approx(0.1)
+
+
 def test_wait_for_gives_the_first_answer_and_waits_once_per_refusal() -> None:
     stop = _Stop()
     assert wait_for(_Service(refusals=3), Absence("d", "", fraction=lambda: 1.0), stop) == "answer"
