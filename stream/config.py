@@ -8,7 +8,11 @@ class StreamConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    topic_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        json_schema_extra={"allowed": "letters, digits, '.', '_' and '-' alone"},
+    )
     partitions: int = Field(default=1, ge=1, le=256)
     idle_seconds: float = Field(
         default=5.0, gt=0, description="wall clock: a quiet input's event time moves on with the wall clock after this"

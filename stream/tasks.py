@@ -16,7 +16,10 @@ class TaskSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
+    )
     kind: TaskKind
     window_seconds: float = Field(gt=0, description="attribution window, in event time after the impression")
     served: bool = True

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
@@ -21,8 +22,8 @@ from teacher_cache.unshown import UnshownScorer
 
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
-_RETRY_SECONDS = 1.0
 _LOG_SECONDS = 5.0
+_NOTHING_LOST = "waiting for it, no request is lost"
 
 _LOG = logging.getLogger(__name__)
 _SCORED = Counter("graft_teacher_scored_pairs", "Pairs whose logits were put into the cache.")
@@ -60,16 +61,16 @@ def run_batch_scorer(
     _DEFAULTED.set(scorer.defaulted_share)
     batches = _Pass(reader, scorer, cache, unshown, config.batch_rows, stop)
     report = _Report(scorer.defaulted_share)
-    outage = _Outage()
+    kafka = Absence("kafka", _NOTHING_LOST)
     while not stop.is_set():
         started = time.monotonic()
         try:
             drained = batches.score_pending(report)
             report.log_sometimes(reader.lag())
         except ServiceUnavailableError as error:  # of Kafka; the next commit covers what was put
-            outage.wait(error, stop)
+            stop.wait(kafka.failed(error))
         else:
-            outage.end()
+            kafka.ended()
             if drained:
                 stop.wait(max(0.0, started + config.every_seconds - time.monotonic()))
 
@@ -92,6 +93,7 @@ class _Pass:
         self._unshown = unshown
         self._batch_rows = batch_rows
         self._stop = stop
+        self._redis = Absence("redis", _NOTHING_LOST)
 
     def score_pending(self, report: "_Report") -> bool:
         """Whether nothing waits any more; False after `_PASS_BATCHES`."""
@@ -127,36 +129,11 @@ class _Pass:
 
     def _put(self, put: Callable[[], None]) -> bool:
         """Whether it is in Redis; False only when a stop was asked for while Redis was away."""
-        outage = _Outage()
-        while True:
-            try:
-                put()
-            except ServiceUnavailableError as error:
-                if outage.wait(error, self._stop):
-                    return False
-            else:
-                outage.end()
-                return True
-
-
-class _Outage:
-    """A service that is away: one log line when it goes and one when it is back."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def wait(self, error: ServiceUnavailableError, stop: StopSignal) -> bool:
-        """Wait before the next try; True when a stop is asked for."""
-        if self._since is None:
-            self._since = time.monotonic()
-            _LOG.warning("%s; waiting for it, no request is lost", error)
-        return stop.wait(_RETRY_SECONDS)
-
-    def end(self) -> None:
-        """The try worked."""
-        if self._since is not None:
-            _LOG.info("it is back after seconds=%.0f", time.monotonic() - self._since)
-        self._since = None
+        try:
+            wait_for(put, self._redis, self._stop)
+        except StoppedError:
+            return False
+        return True
 
 
 class _Report:

@@ -84,7 +84,10 @@ class TeacherConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    version: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
+    )
     onnx: Path
     tasks: list[TeacherTask] = Field(min_length=1)
     inputs: dict[str, TeacherInput]

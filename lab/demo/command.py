@@ -84,16 +84,23 @@ def _new_run_folder(folder: Path) -> Path:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave the block, which ends all that it started, and exit with 130 and 143."""
+    """Ctrl-C and SIGTERM leave the block, which ends all that it started, and exit with 130 and 143.
+
+    Also where SIGINT was ignored when this process started, as a shell does for ``graft demo &``.
+    """
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         sys.exit(_TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     try:
         yield
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         sys.exit(_INTERRUPTED)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

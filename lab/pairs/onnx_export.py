@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lab.pairs.source import TeacherInput
 from lab.pairs.teacher_network import TeacherNetwork
+from runtime.folder import replacing
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.12
@@ -57,9 +58,8 @@ def save_onnx(network: TeacherNetwork, path: Path) -> None:
         opset_imports=[helper.make_opsetid("", _OPSET)],
     )
     onnx.checker.check_model(model)
-    arriving = path.with_name(path.name + ".arriving")
-    arriving.write_bytes(model.SerializeToString(deterministic=True))
-    arriving.replace(path)
+    with replacing(path) as file:
+        file.write(model.SerializeToString(deterministic=True))
 
 
 def _signature(spec: TeacherInput) -> onnx.ValueInfoProto:

@@ -8,9 +8,9 @@ import numpy as np
 from features.redis_layout import EntityId
 from features.spec import FeatureBatch, FeatureSpec
 from graft.project import Project
-from lab.study.kept_file import arriving
 from lab.study.memory_store import MemoryStore, Sources
 from lab.study.teachers import StudyTeacher
+from runtime.folder import replacing
 from student.learn.bootstrap import ScoredPairs, sample_pairs, score_pairs
 
 
@@ -31,7 +31,7 @@ class DayZero(NamedTuple):
         """As `pairs`, which takes as long as half a cell, from a file where another cell has written it."""
         if not path.exists():
             (dense_PD, categorical_PC), logit_PT = self.pairs(project, teacher, spec)
-            with arriving(path) as partial, partial.open("wb") as file:
+            with replacing(path) as file:
                 np.savez(file, dense_PD=dense_PD, categorical_PC=categorical_PC, logit_PT=logit_PT)
         with np.load(path, allow_pickle=False) as kept:
             return ScoredPairs(FeatureBatch(kept["dense_PD"], kept["categorical_PC"]), kept["logit_PT"])

@@ -38,7 +38,10 @@ class TeacherChange(_Config):
 class Variant(_Config):
     """One row of a table: the project's graft.toml with some values changed."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
+    )
     says: str = Field(default="", description="what it is, in the tables")
     question: str = Field(default="", description="the table in which it stands")
     learner: bool = Field(default=True, description="false: no student at all, online logistic regression")

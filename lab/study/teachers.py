@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.grid import TeacherChange
-from lab.study.kept_file import arriving
 from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
+from runtime.folder import replacing
 from stream.events import TeacherRequest
 from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
 from teacher_cache.domain_map import DomainMap
@@ -35,7 +35,7 @@ def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyL
         logit_NT = np.full((len(requests), len(project.teacher.tasks)), np.nan, np.float32)
         place = {request.impression_id: n for n, request in enumerate(requests)}
         logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
-        with arriving(path) as partial, partial.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(file, logit_NT=logit_NT)
     with np.load(path, allow_pickle=False) as kept:
         loaded_NT: NDArray[np.float32] = kept["logit_NT"]

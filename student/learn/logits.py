@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
+from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.events import Example
@@ -49,7 +50,7 @@ class LogitSource:
         self._wait_seconds = wait_seconds
         self._skips_after_wait = 0
         self._skips_left = 0
-        self._reachable = True
+        self._redis = Absence("redis", "learning from the labels alone")
 
     def fetch(self, examples: Sequence[Example], stop: StopSignal) -> NDArray[np.float32] | None:
         """Logits [B, T], a row of NaN for each miss. None when `stop` was set while some were missing."""
@@ -99,13 +100,11 @@ class LogitSource:
         try:
             found = self._cache.get([e.user_id for e in examples], [e.item_id for e in examples])
         except ServiceUnavailableError as error:
-            if self._reachable:
-                _log.warning("learning from the labels alone: %s", error)
-            self._reachable = False
+            self._redis.failed(error)  # no wait here: the next look-up is the next try
             return CachedLogits(
                 np.full((len(examples), self._tasks), np.nan, np.float32), np.full(len(examples), np.nan)
             )
-        self._reachable = True
+        self._redis.ended()
         return found
 
 

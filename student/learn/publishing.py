@@ -38,7 +38,8 @@ class Publisher:
     """Publishes versions of a learner that has learnt up to `offsets`: one whenever it is due.
 
     Into an empty registry one at once, so that the scorer is ready before the first example. The registry must be
-    claimed.
+    claimed. When the disk refuses a publish, the GraftError ends the process: what is not in a version is learnt again,
+    from the last version's offsets, by the next.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class Publisher:
             self._publish()
         else:
             self._stand_at(latest)
-            if registry.champion() is None:  # killed within the first publish
-                registry.promote(latest)
+            if mended := registry.mend_champion():  # killed within the first publish, or removed by hand
+                _log.warning("no champion was there; version %s serves", mended)
         self._published_at = self._logged_at = time.monotonic()
         self._logged_examples = learner.examples
 

@@ -14,8 +14,8 @@ from features.spec import FeatureBatch
 from student.versions.hashing import embedding_rows
 from student.versions.manifest import Manifest
 from student.versions.normalizer import normalised
-from student.versions.registry import MODEL_FILE, VersionError
 from student.versions.served_tensors import EMBEDDING, MEAN, STD, served_layers, served_tasks, tensor_faults
+from student.versions.version_folder import MODEL_FILE, VersionError
 
 Scores = dict[str, NDArray[np.float32]]
 """Per served task B scores: the probability of a binary task, the value of a regression."""

@@ -52,7 +52,7 @@ class RunningMoments:
         self._count_D = total_D
 
     def discount(self, count: int) -> None:
-        """Let what was added weigh as `count` values at most: mean and deviation stay, later values move them sooner.
+        """Give all values so far the weight of `count` values at most.
 
         A column that has not varied weighs as one value: its deviation is not known yet.
         """

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from graft.project import load_project
 from runtime.errors import ConfigurationError
 
 _REDIS = "redis://localhost:6379/0"
@@ -25,14 +24,14 @@ def _check(folder: Path) -> Sequence[str]:
     from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
 
     with pytest.raises(ConfigurationError) as caught:
-        check_project(load_project(folder), _REDIS)
+        check_project(folder, _REDIS)
     return caught.value.faults
 
 
 def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
     from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
 
-    summary = check_project(load_project(sound_project), _REDIS)
+    summary = check_project(sound_project, _REDIS)
     assert (summary.dense_columns, summary.categorical_columns) == (1, 2)
     assert (summary.teacher_inputs, summary.teacher_inputs_defaulted, summary.defaulted_share) == (2, 1, 0.5)
     scales = "gradient scale 2"

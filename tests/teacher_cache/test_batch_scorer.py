@@ -116,9 +116,8 @@ def test_a_row_without_finite_logits_is_left_out_and_counted(save_onnx, run, cac
     )
 
 
-def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, monkeypatch, caplog):
-    monkeypatch.setattr("teacher_cache.batch_scorer._RETRY_SECONDS", 0.05)
-    caplog.set_level(logging.INFO, "teacher_cache.batch_scorer")
+def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, caplog):
+    caplog.set_level(logging.INFO, "runtime.absence")
     stop = StopSignal()
     with EmbeddedRedis() as server:
         cache = LogitCache(server.url, "t1", TASKS, 100)
@@ -133,10 +132,10 @@ def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, mo
         thread.join(20)
         cache.close()
     assert reader.in_cache_at_commit == [[True] * 4]
-    messages = [record.getMessage() for record in caplog.records if record.name == "teacher_cache.batch_scorer"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "runtime.absence"]
     assert len(messages) == 2
     assert messages[0].endswith("waiting for it, no request is lost")
-    assert messages[1].startswith("it is back after seconds=")
+    assert messages[1].startswith("redis is back after seconds=")
 
 
 def test_a_stop_while_redis_is_away_commits_nothing(run, request_of, caplog):
@@ -153,8 +152,7 @@ def test_a_stop_while_redis_is_away_commits_nothing(run, request_of, caplog):
     assert reader.in_cache_at_commit == []
 
 
-def test_a_commit_that_kafka_did_not_take_is_made_up_by_the_next(run, cache, request_of, monkeypatch):
-    monkeypatch.setattr("teacher_cache.batch_scorer._RETRY_SECONDS", 0.01)
+def test_a_commit_that_kafka_did_not_take_is_made_up_by_the_next(run, cache, request_of):
     stop = StopSignal()
 
     class _Flaky(_Requests):

@@ -27,7 +27,8 @@ from student.learn.config import PublishConfig
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
-from student.versions.registry import Registry, VersionError
+from student.versions.registry import Registry
+from student.versions.version_folder import VersionError
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.unshown import UnshownCache, UnshownPairs
