@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lab.pairs.auc import auc
 from lab.pairs.source import Source, TeacherDesign, TeacherInput
 from lab.pairs.teacher_network import TeacherNetwork
+from student.evaluate.metrics import exact_auc
 
 _HELD_OUT = 0.05  # the latest rows, never learnt
 _UNKNOWN_USERS = 0.5  # share of the rows whose user is shown as unknown
@@ -24,12 +24,15 @@ Progress = Callable[[int, int], None]
 
 
 class TeacherReport(NamedTuple):
-    """How a teacher does on the latest source rows, which it did not learn; AUC per binary head."""
+    """How a teacher does on the latest source rows, which it did not learn; AUC per binary head.
+
+    An AUC is None where the head's labels are all of one class.
+    """
 
     learnt_rows: int
     held_out_rows: int
-    auc: dict[str, float]
-    auc_of_unknown_users: dict[str, float]
+    auc: dict[str, float | None]
+    auc_of_unknown_users: dict[str, float | None]
 
 
 def train_teacher(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
@@ -128,11 +131,11 @@ def _scale(spec: TeacherInput, source: Source) -> tuple[float, float]:
 @torch.inference_mode()
 def _auc_per_head(
     network: TeacherNetwork, tables: Mapping[str, Tensor], rows: Tensor, *, unknown: bool
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     inputs = _inputs(network.design, tables, rows, torch.full((len(rows),), unknown))
     output_BT = network(inputs).numpy()
     return {
-        head.name: auc(output_BT[:, t], tables[f"labels.{head.name}"][rows].numpy())
+        head.name: exact_auc(tables[f"labels.{head.name}"][rows].numpy(), output_BT[:, t])
         for t, head in enumerate(network.design.heads)
         if head.kind == "binary"
     }
