@@ -10,6 +10,7 @@ import click
 from graft.commands.bootstrap import bootstrap
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
+from student.evaluate.arms import STUDENT
 
 if TYPE_CHECKING:
     from student.versions.registry import Registry
@@ -124,7 +125,7 @@ def _version_rows(registry: "Registry") -> list[dict[str, Any]]:
                 "champion": version == champion,
                 "created_at": datetime.fromtimestamp(manifest.created_at_ms / 1000, UTC).isoformat(timespec="seconds"),
                 "examples": manifest.examples,
-                "auc": {task: arms["student"].auc for task, arms in manifest.metrics.items() if "student" in arms},
+                "auc": {task: arms[STUDENT].auc for task, arms in manifest.metrics.items() if STUDENT in arms},
             }
         )
     return rows

@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
+
 from stream.events import ContextValue, EntityId
 
 _RETRY_SECONDS = 10.0  # twice the time that a killed scorer takes to be ready again
@@ -167,6 +169,6 @@ def swaps_seen(answers: Sequence[Answer]) -> list[Swap]:
 
 
 def percentile_ms(answers: Sequence[Answer], share: float) -> float | None:
-    """The latency that `share` of the answered requests did not exceed (nearest rank); None without an answer."""
-    latencies = sorted(a.latency_ms for a in answers if a.fault is None)
-    return latencies[min(len(latencies) - 1, int(share * len(latencies)))] if latencies else None
+    """The latency that `share` of the answered requests did not exceed; None without an answer."""
+    latencies = [a.latency_ms for a in answers if a.fault is None]
+    return float(np.quantile(latencies, share, method="higher")) if latencies else None

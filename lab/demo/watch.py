@@ -5,14 +5,15 @@ from collections import deque
 from collections.abc import Sequence
 
 from lab.demo.client import ScoringClient, percentile_ms, swaps_seen
-from lab.demo.curves import ARMS, VersionExamples
+from lab.demo.curves import VersionExamples
 from lab.demo.events import EventFile
 from lab.demo.live import View
-from lab.demo.plots import HitRate
+from lab.demo.outcome import HitRate
 from lab.demo.processes import Supervisor
 from lab.demo.scrape import StageMetrics
 from lab.demo.stages import LEARNER, SCORER, STREAM, TEACHER, Ports
 from lab.demo.witness import IdCount
+from student.evaluate.arms import CONTROL, STUDENT
 
 _RATE_LOOKS = 10
 _LATEST_ANSWERS = 1_000
@@ -31,12 +32,7 @@ class Watch:
         binary_tasks: Sequence[str],
         versions: VersionExamples,
     ) -> None:
-        self._metrics = {
-            STREAM: StageMetrics(ports.stream),
-            TEACHER: StageMetrics(ports.teacher),
-            LEARNER: StageMetrics(ports.learner),
-            SCORER: StageMetrics(ports.scorer),
-        }
+        self._metrics = {stage: StageMetrics(port) for stage, port in ports._asdict().items()}
         self._events, self._count, self._client = events, count, client
         self._versions = versions
         self._supervisor, self._binary_tasks, self._started_at = supervisor, binary_tasks, client.started_at
@@ -121,21 +117,14 @@ class Watch:
         return (now[1] - before[1]) / elapsed, (now[2] - before[2]) / elapsed
 
     def _lags(self) -> dict[str, int | None]:
-        names = {
-            STREAM: "graft_stream_lag_records",
-            TEACHER: "graft_teacher_lag_records",
-            LEARNER: "graft_student_lag_records",
-        }
-        lags = {stage: self._metrics[stage].gauge(name) for stage, name in names.items()}
+        rooms = {STREAM: "stream", TEACHER: "teacher", LEARNER: "student"}
+        lags = {stage: self._metrics[stage].gauge(f"graft_{room}_lag_records") for stage, room in rooms.items()}
         return {stage: None if lag is None else int(lag) for stage, lag in lags.items()}
 
-    def _auc(self) -> dict[str, tuple[float | None, float | None]]:
+    def _auc(self) -> dict[str, tuple[float | None, ...]]:
         learner = self._metrics[LEARNER]
         name, whole = "graft_student_progressive_metric", {"metric": "auc", "slice": "whole"}
         return {
-            task: (
-                learner.gauge(name, **whole, task=task, arm=ARMS[0]),
-                learner.gauge(name, **whole, task=task, arm=ARMS[1]),
-            )
+            task: tuple(learner.gauge(name, **whole, task=task, arm=arm) for arm in (STUDENT, CONTROL))
             for task in self._binary_tasks
         }

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Set as AbstractSet
 from typing import Self
 
-from lab.demo.summary import Joined
+from lab.demo.outcome import Joined
 from runtime.errors import GraftError
 from stream.config import Topics
 from stream.examples import ExampleReader

@@ -129,10 +129,11 @@ def _best_auc(pair: "Project") -> dict[str, float]:
 
 def _lines(findings: "Findings") -> list[str]:
     from lab.study.tables import gain_text
+    from student.evaluate.arms import STUDENT
 
     base: Any = findings.grid.baseline
     return [
         f"{task}: student {student.mean:.4f}, student - control {gain_text(findings.gain(base, 'all', task))}"
         for task in findings.binary
-        if (student := findings.mean(base, "all", task, "student"))
+        if (student := findings.mean(base, "all", task, STUDENT))
     ]

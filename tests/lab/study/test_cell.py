@@ -20,7 +20,8 @@ from lab.study.teachers import requests_of
 from runtime.telemetry import StopSignal
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
-from student.evaluate.evaluation import ARMS, RECENT_EXAMPLES
+from student.evaluate.arms import ARMS
+from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.learn.bootstrap import run_bootstrap, sample_pairs
 from student.learn.config import PublishConfig
 from student.learn.setup import LearnerSetup
