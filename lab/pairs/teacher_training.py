@@ -95,10 +95,10 @@ def _loss(
 ) -> Tensor:
     output_BT = network(inputs)
     losses = []
-    for t, head in enumerate(network.design.heads):
-        label_B = tables[f"labels.{head.name}"][chosen]
+    for t, (head, kind) in enumerate(network.design.heads.items()):
+        label_B = tables[f"labels.{head}"][chosen]
         known_B = ~label_B.isnan()
-        measure = functional.binary_cross_entropy_with_logits if head.kind == "binary" else functional.mse_loss
+        measure = functional.binary_cross_entropy_with_logits if kind == "binary" else functional.mse_loss
         losses.append(measure(output_BT[known_B, t], label_B[known_B]))
     return torch.stack(losses).sum()
 
@@ -135,7 +135,7 @@ def _auc_per_head(
     inputs = _inputs(network.design, tables, rows, torch.full((len(rows),), unknown))
     output_BT = network(inputs).numpy()
     return {
-        head.name: exact_auc(tables[f"labels.{head.name}"][rows].numpy(), output_BT[:, t])
-        for t, head in enumerate(network.design.heads)
-        if head.kind == "binary"
+        head: exact_auc(tables[f"labels.{head}"][rows].numpy(), output_BT[:, t])
+        for t, (head, kind) in enumerate(network.design.heads.items())
+        if kind == "binary"
     }

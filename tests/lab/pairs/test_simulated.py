@@ -147,7 +147,7 @@ def test_the_fixtures_teacher_takes_the_inputs_that_were_designed(regenerated):
     design = load_source(regenerated).design
     teacher = load_teacher(load_project(FIXTURE).teacher, FIXTURE)
     assert {name: tensor.width for name, tensor in teacher.inputs.items()} == {i.name: i.width for i in design.inputs}
-    assert list(teacher.outputs) == [head.name for head in design.heads]
+    assert list(teacher.outputs) == list(design.heads)
 
 
 def test_the_fixtures_teacher_ranks_the_targets_clicks_through_the_domain_map(regenerated):
@@ -194,6 +194,6 @@ def test_the_styles_of_the_template_are_those_of_the_world(small):
 def test_a_source_has_a_label_of_each_head_for_each_row(small):
     source: Source = load_source(small)
     for head in source.design.heads:
-        assert len(source.tables[f"labels.{head.name}"]) == SMALL.source_rows
+        assert len(source.tables[f"labels.{head}"]) == SMALL.source_rows
     assert not np.isnan(source.tables["labels.play"]).any()
     assert np.isnan(source.tables["labels.watch"]).any()  # nobody watches what they did not play

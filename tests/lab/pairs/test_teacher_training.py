@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from lab.pairs.command import pair
 from lab.pairs.onnx_export import save_onnx
-from lab.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput, load_source, save_source
+from lab.pairs.source import Source, TeacherDesign, TeacherInput, load_source, save_source
 from lab.pairs.teacher_file import write_teacher
 from lab.pairs.teacher_training import train_teacher
 from runtime.errors import InvalidInputError
@@ -24,7 +24,7 @@ DESIGN = TeacherDesign(
         TeacherInput(name="video", table="items", codes=ITEMS + 1),
         TeacherInput(name="topics", table="items", width=3),
     ],
-    heads=[TeacherHead(name="watch", kind="binary"), TeacherHead(name="seconds", kind="regression")],
+    heads={"watch": "binary", "seconds": "regression"},
     trunk=[16],
     embedding_dim=4,
     epochs=8,
