@@ -13,8 +13,8 @@ import numpy as np
 from lab.embedded import EmbeddedRedis
 from runtime.redis import Client, connect
 from teacher_cache.cache import LogitCache
+from teacher_cache.request_scorer import BATCH_ROWS
 
-BATCH_ROWS = 1024  # the default of teacher.batch_rows
 READS = 200
 TTL_SECONDS = 86_400
 KINDS: dict[str, Callable[[int], Any]] = {"int": lambda n: n, "uuid": lambda n: f"{n:08x}-0000-4000-8000-000000000000"}

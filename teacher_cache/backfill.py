@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from features.spec import FeatureSpec, Value
 from stream.events import ContextValue, EntityId, Impression, TeacherRequest
 from teacher_cache.cache import LogitCache
-from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
 Progress = Callable[[int, int | None], None]
@@ -55,10 +55,10 @@ def backfill(
     requests: Iterable[TeacherRequest],
     scorer: RequestScorer,
     cache: LogitCache,
-    batch_rows: int,
     unshown: UnshownScorer | None = None,
     *,
     progress: Progress,
+    batch_rows: int = BATCH_ROWS,
     dry_run: bool = False,
 ) -> BackfillReport:
     """Score `requests` in batches and put their logits; of a pair that comes again the last row holds.
@@ -123,7 +123,7 @@ def _put_unshown(unshown: UnshownScorer, requests: Sequence[TeacherRequest], *, 
 
 
 def requests_of_impressions(
-    impressions: Iterable[Impression], reader: FeatureReader, spec: FeatureSpec, batch_rows: int
+    impressions: Iterable[Impression], reader: FeatureReader, spec: FeatureSpec, batch_rows: int = BATCH_ROWS
 ) -> Iterator[TeacherRequest]:
     """Impressions as teacher requests with the entities' features of now, read in batches; in their order."""
     for batch in _batches(impressions, batch_rows):

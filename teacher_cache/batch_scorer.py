@@ -16,7 +16,7 @@ from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
@@ -58,7 +58,7 @@ def run_batch_scorer(
     Waits while Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(scorer.defaulted_share)
-    batches = _Pass(reader, scorer, cache, unshown, config.batch_rows, stop)
+    batches = _Pass(reader, scorer, cache, unshown, stop)
     report = _Report(scorer.defaulted_share)
     outage = _Outage()
     while not stop.is_set():
@@ -83,21 +83,19 @@ class _Pass:
         scorer: RequestScorer,
         cache: LogitCache,
         unshown: UnshownScorer | None,
-        batch_rows: int,
         stop: StopSignal,
     ) -> None:
         self._reader = reader
         self._scorer = scorer
         self._cache = cache
         self._unshown = unshown
-        self._batch_rows = batch_rows
         self._stop = stop
 
     def score_pending(self, report: "_Report") -> bool:
         """Whether nothing waits any more; False after `_PASS_BATCHES`."""
         started = time.monotonic()
         for batches in range(_PASS_BATCHES):
-            requests = self._reader.poll(_POLL_SECONDS, self._batch_rows)
+            requests = self._reader.poll(_POLL_SECONDS, BATCH_ROWS)
             if not requests or self._stop.is_set():
                 if batches:
                     _PASS_SECONDS.observe(time.monotonic() - started)

@@ -90,7 +90,6 @@ class TeacherConfig(BaseModel):
     inputs: dict[str, TeacherInput]
     ttl_seconds: int = Field(default=30 * 86_400, ge=1, description="age at which a cached logit is dropped by Redis")
     every_seconds: float = Field(default=1.0, gt=0, description="wall clock between two passes of the batch scorer")
-    batch_rows: int = Field(default=1024, ge=1, le=1_000_000)
 
 
 class UnshownConfig(BaseModel):
@@ -99,5 +98,3 @@ class UnshownConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: float = Field(default=0.0, ge=0, le=64, description="pairs per impression; 0: none")
-    capacity: int = Field(default=4_096, ge=1, description="items, the last seen, that are paired")
-    ttl_seconds: int = Field(default=3_600, ge=1, description="how long the batch scorer's pairs wait in Redis")

@@ -17,6 +17,9 @@ from stream.events import EntityId, TeacherRequest
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.teacher import Teacher, TeacherOutputError
 
+BATCH_ROWS = 1024
+"""Rows of one call of the teacher: its fixed cost is spread over them, and memory holds only so many at a time."""
+
 _LOG = logging.getLogger(__name__)
 _REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teacher has no finite output for them.")
 

@@ -25,6 +25,13 @@ from teacher_cache.cache import task_list_id
 from teacher_cache.config import TeacherConfig, UnshownConfig
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 
+_ITEMS = 4_096
+"""Items held for other users' rows, with their newest features: 4 MB at 1 kB of features each."""
+
+STREAM_TTL_SECONDS = 3_600
+"""How long the batch scorer's rows wait for the learner, which is seconds behind: an hour covers its restarts. What a
+longer wait takes in Redis: docs/decisions/006-distillation.md."""
+
 
 class UnshownPairs(NamedTuple):
     """U pairs: their features in the spec's order, and the teacher's finite logits."""
@@ -34,11 +41,11 @@ class UnshownPairs(NamedTuple):
 
 
 class UnshownSampler:
-    """Makes pairs of teacher requests, in their order. Remembers the last `capacity` items with their features."""
+    """Makes pairs of teacher requests, in their order. Remembers the last `items` items with their features."""
 
-    def __init__(self, spec: FeatureSpec, config: UnshownConfig) -> None:
+    def __init__(self, spec: FeatureSpec, config: UnshownConfig, items: int = _ITEMS) -> None:
         self._of_item = [feature.source in ("item", "item_id") for feature in spec.features]
-        self._config = config
+        self._ratio, self._capacity = config.ratio, items
         self._requests: list[TeacherRequest] = []
         self._place: dict[EntityId, int] = {}
         self._next = 0
@@ -66,7 +73,7 @@ class UnshownSampler:
     def _count(self, request: TeacherRequest) -> int:
         """The ratio, or a whole number beside it, so that the mean over impressions is the ratio."""
         share = mmh3.hash(request.impression_id, signed=False) / 2**32
-        return int(self._config.ratio + share)
+        return int(self._ratio + share)
 
     def _pair(self, request: TeacherRequest, other: TeacherRequest) -> TeacherRequest:
         columns = zip(self._of_item, request.features, other.features, strict=True)
@@ -78,20 +85,22 @@ class UnshownSampler:
         place = self._place.get(request.item_id)
         if place is not None:
             self._requests[place] = request
-        elif len(self._requests) < self._config.capacity:
+        elif len(self._requests) < self._capacity:
             self._place[request.item_id] = len(self._requests)
             self._requests.append(request)
         else:
             del self._place[self._requests[self._next].item_id]
             self._place[request.item_id] = self._next
             self._requests[self._next] = request
-            self._next = (self._next + 1) % self._config.capacity
+            self._next = (self._next + 1) % self._capacity
 
 
 class UnshownCache:
     """Pairs by impression. Every method raises ServiceUnavailableError when Redis does not answer."""
 
-    def __init__(self, redis_url: str, teacher: TeacherConfig, spec: FeatureSpec, ttl_seconds: int) -> None:
+    def __init__(
+        self, redis_url: str, teacher: TeacherConfig, spec: FeatureSpec, ttl_seconds: int = STREAM_TTL_SECONDS
+    ) -> None:
         self._url = redis_url
         self._client = connect(redis_url)
         tasks = task_list_id([task.name for task in teacher.tasks])

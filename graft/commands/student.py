@@ -68,7 +68,7 @@ def train(project: Path | None, log: Path | None) -> None:
             teacher_version=pair.teacher.version,
             registry=Registry(settings.versions),
             cache=open_cache(process),
-            unshown=open_unshown_cache(process, spec, pair.unshown.ttl_seconds),
+            unshown=open_unshown_cache(process, spec),
             open_source=partial(open_source, ranks=exchange),
             stop=stop,
             exchange=exchange,

@@ -20,7 +20,7 @@ from student.versions.registry import Registry
 
 _GRAFT = [sys.executable, "-m", "graft"]
 _STAGES = (["stream", "run"], ["teacher", "run"], ["student", "train"], ["student", "serve"])
-_LOGITS_SECONDS = 30 * 86_400  # the default of teacher.ttl_seconds; unshown.ttl_seconds is an hour
+_LOGITS_SECONDS = 30 * 86_400  # the default of teacher.ttl_seconds; those of the stream wait an hour
 _FAST = """
 [stream]
 topic_prefix = "PREFIX"

@@ -49,8 +49,9 @@ def cache(redis_url):
 
 
 @pytest.fixture
-def run(scorer, config):
-    """Runs the batch scorer until its stop signal is set."""
+def run(scorer, config, monkeypatch):
+    """Runs the batch scorer, with batches of four rows, until its stop signal is set."""
+    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 4)
 
     def run_until_stopped(reader, cache, stop, unshown=None):
         run_batch_scorer(reader, scorer, cache, config, stop, unshown)
