@@ -12,22 +12,32 @@ class _Config(BaseModel):
 class DistillationConfig(_Config):
     """How one teacher task is distilled.
 
-    Through an auxiliary head on `student_task`'s tower, or through a non-serving tower of its own where that is None.
+    Through an auxiliary head on `student_task`'s tower, or through a non-serving tower of its own where there is none.
     Losses are those of student/learn/losses.py. "direct" is for comparisons: it has no auxiliary head, the served head
     of `student_task` itself learns the soft labels beside its hard ones.
     """
 
-    teacher_task: str
-    student_task: str | None = None
-    loss: Literal["soft_label", "logit_mse", "listwise", "pairwise", "direct"] = "soft_label"
-    adapter: bool = Field(
-        default=False, description="ExFM: a network learns from the labels of student_task to correct the teacher first"
+    teacher_task: str = Field(description="the teacher task to distil, of teacher.tasks")
+    student_task: str | None = Field(
+        default=None, description="the task whose tower carries the auxiliary head; none: a tower of its own"
     )
-    weight: float = Field(default=1.0, ge=0, le=100)
-    gradient_scale: float = Field(default=1.0, ge=0, le=100, description="ExFM: times the gradient into the trunk")
-    label_scale: float = Field(default=1.0, gt=0, le=100, description="ExFM: times the soft label")
-    temperature: float = Field(default=1.0, gt=0, le=100, description="Hinton: of teacher and head, in the loss alone")
-    schedule: Literal["constant", "decay", "off"] = "constant"
+    loss: Literal["soft_label", "logit_mse", "listwise", "pairwise", "direct"] = Field(
+        default="soft_label", description="what the auxiliary head minimises (docs/decisions/006-distillation.md)"
+    )
+    adapter: bool = Field(
+        default=False, description="whether a network first corrects the teacher by the labels of student_task (ExFM)"
+    )
+    weight: float = Field(default=1.0, ge=0, le=100, description="of its loss beside those of the labels")
+    gradient_scale: float = Field(
+        default=1.0, ge=0, le=100, description="times the gradient that the auxiliary head sends into the trunk (ExFM)"
+    )
+    label_scale: float = Field(default=1.0, gt=0, le=100, description="times the soft label (ExFM)")
+    temperature: float = Field(
+        default=1.0, gt=0, le=100, description="divides the logits of teacher and head, in the loss alone (Hinton)"
+    )
+    schedule: Literal["constant", "decay", "off"] = Field(
+        default="constant", description="how the weight goes on: as it is, halved again and again, or 0"
+    )
     decay_examples: int = Field(default=0, ge=0, description="decay: examples after which the weight is halved")
     max_wait_seconds: float = Field(
         default=3.0, ge=0, description="wall clock that a micro-batch waits for logits that the teacher still owes"
@@ -77,13 +87,15 @@ class BootstrapConfig(_Config):
     pairs: int = Field(
         default=50_000,
         ge=FEWEST_PAIRS,
-        description="distinct (user, item) pairs that the teacher scores; a tenth is held out",
+        description="distinct rows of a user and an item that the teacher scores; a tenth of them is held out",
     )
-    steps: int = Field(default=1_000, ge=1, description="optimizer steps of as many rows as a step of the stream has")
+    steps: int = Field(default=1_000, ge=1, description="optimizer steps, each of as many rows as a step of the stream")
 
 
 class PublishConfig(_Config):
     """When a version is published, and how many stay."""
 
-    every_seconds: float = Field(default=5.0, gt=0, description="wall clock; a version ends with a whole step")
-    keep: int = Field(default=50, ge=2)
+    every_seconds: float = Field(
+        default=5.0, gt=0, description="wall clock between two versions; a version ends with a whole step"
+    )
+    keep: int = Field(default=50, ge=2, description="versions that stay: the newest, the champion and its parent")
