@@ -79,7 +79,7 @@ def run(project: Path | None) -> None:
 def backfill(project: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Fill the teacher cache for a history. Idempotent; it may run beside 'graft teacher run'.
 
-    With [unshown] it makes unshown pairs too; they wait as long as the logits, teacher.ttl_seconds.
+    With [unshown] it makes unshown rows too; they wait as long as the logits, teacher.ttl_seconds.
 
     Example: graft teacher backfill --since 30d
     """
@@ -102,9 +102,9 @@ def backfill(project: Path | None, since: int | None, events: Path | None, *, dr
     with progress("backfill") as advance:
         report = fill(requests, scorer, cache, unshown, progress=advance, dry_run=dry_run)
     verb = "would put" if dry_run else "put"
-    beside = f" and of {report.unshown_pairs:,} unshown ones" if unshown else ""
+    beside = f" and of {report.unshown_rows:,} unshown ones" if unshown else ""
     line = (
-        f"{verb} the logits of {report.pairs:,} pairs{beside} in {report.seconds:.1f} s; "
+        f"{verb} the logits of {report.rows:,} rows{beside} in {report.seconds:.1f} s; "
         f"{report.defaulted_share:.0%} of the teacher's inputs are defaulted, "
         f"{report.fallback_share:.1%} of the mapped values fell back; {report.left_out:,} rows were left out"
     )
@@ -120,7 +120,7 @@ def open_cache(process: Process) -> "LogitCache":
 
 
 def open_unshown_cache(process: Process, spec: "FeatureSpec", ttl_seconds: int | None = None) -> "UnshownCache | None":
-    """The unshown pairs of the project's teacher: batch scorer, backfill and learner share them; None: there are none.
+    """The unshown rows of the project's teacher: batch scorer, backfill and learner share them; None: there are none.
 
     `ttl_seconds`: how long those wait that are put through it; None: as long as those of the stream do.
     """

@@ -24,7 +24,7 @@ from student.learn.model import CPU, EMBEDDING
 from student.learn.replay_buffer import Batch, Reservoir, concatenate
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
-from teacher_cache.unshown import UnshownPairs
+from teacher_cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -67,7 +67,7 @@ class Learner:
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
     def learn(
-        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownPairs | None = None
+        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
     ) -> None:
         """Predict B examples, then learn them in one step per arm, together with replayed ones.
 
@@ -201,7 +201,7 @@ class Learner:
         value_ABK = [value_BK.numpy() for value_BK in self._exchange.whole(arms, len(batch))]
         return np.stack([*value_ABK, teacher_BK, self._item_mean.score(item_ids)], axis=2)
 
-    def _unlabelled(self, pairs: UnshownPairs | None) -> Batch | None:
+    def _unlabelled(self, pairs: UnshownRows | None) -> Batch | None:
         if pairs is None or not pairs.features:
             return None
         features = self.setup.spec.encode(self.setup.spec.columns_of(pairs.features))

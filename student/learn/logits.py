@@ -19,10 +19,10 @@ from runtime.telemetry import StopSignal
 from stream.events import Example
 from student.learn.exchange import Exchange
 from teacher_cache.cache import CachedLogits, LogitCache
-from teacher_cache.unshown import UnshownCache, UnshownPairs
+from teacher_cache.unshown import UnshownCache, UnshownRows
 
 LOGITS = Counter("graft_student_logits_total", "Examples learnt with and without a teacher logit", ["outcome"])
-UNSHOWN = Counter("graft_student_unshown_pairs_total", "Unshown pairs learnt")
+UNSHOWN = Counter("graft_student_unshown_rows_total", "Unshown rows learnt")
 AGE = Histogram(
     "graft_student_logit_age_seconds",
     "Age of the teacher logits used",
@@ -115,7 +115,7 @@ class UnshownSource:
     def __init__(self, cache: UnshownCache) -> None:
         self._cache = cache
 
-    def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
+    def fetch(self, examples: Sequence[Example]) -> UnshownRows | None:
         """The pairs that wait for these examples: all that there will be, as they come before the examples' logits."""
         try:
             pairs = self._cache.get([example.impression_id for example in examples])
@@ -129,7 +129,7 @@ class TeacherSays(NamedTuple):
     """What the teacher says of a micro-batch, and of pairs that its users were not shown."""
 
     logit_BT: NDArray[np.float32]
-    unshown: UnshownPairs | None
+    unshown: UnshownRows | None
 
 
 class TeacherSource:
@@ -153,7 +153,7 @@ class TeacherSource:
         unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
         return TeacherSays(logit_BT.numpy(), unshown)
 
-    def _gathered(self, pairs: UnshownPairs | None) -> UnshownPairs | None:
+    def _gathered(self, pairs: UnshownRows | None) -> UnshownRows | None:
         if self._exchange.ranks == 1:
             return pairs
         own = [] if pairs is None else zip(pairs.features, pairs.logit_UT.tolist(), strict=True)
@@ -161,7 +161,7 @@ class TeacherSource:
         rows = [json.loads(message) for messages in found for message in messages]
         if not rows:
             return None
-        return UnshownPairs([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
+        return UnshownRows([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:
