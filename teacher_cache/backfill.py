@@ -39,8 +39,8 @@ class BackfillReport(NamedTuple):
     """What a backfill put (with `dry_run`: would put) into the cache.
 
     `rows` are distinct by user and item. `defaulted_share` is of the teacher's inputs, `fallback_share` of the mapped
-    values. `left_out` rows were written with another feature spec, or the teacher cannot score them. `unshown_rows` are those
-    with items of other impressions, put beside the `rows`.
+    values. `left_out` rows were written with another feature spec, or the teacher cannot score them. `unshown_rows`
+    have items of other impressions; they are put beside the `rows`.
     """
 
     rows: int
@@ -64,7 +64,7 @@ def backfill(
     """Score `requests` in batches and put their logits; of rows with the same user and item the last one holds.
 
     With `unshown`, other items for the user of each request are scored and put before its own logits.
-    Memory holds one batch, and a 64-bit hash of each distinct row to count them. ServiceUnavailableError: Redis is away.
+    Memory holds one batch, and a 64-bit hash of each distinct row to count it. ServiceUnavailableError: Redis is away.
     """
     count = _Count()
     done = 0

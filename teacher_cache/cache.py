@@ -53,7 +53,7 @@ class LogitCache:
         logit_BT: NDArray[np.float32],
         scored_at_ms: int,
     ) -> None:
-        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of rows of equal ids the last one holds."""
+        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of equal ids the last row holds."""
         values = encode(logit_BT, scored_at_ms)
         for chunk in _chunks(zip(user_ids, item_ids, values, strict=True)):
             self._put_chunk(chunk)

@@ -1,6 +1,6 @@
 """A batch scorer, with batches of four rows, that dies by kill -9 at its first commit.
 
-`python batch_scorer_process.py FOLDER KAFKA_SERVERS PREFIX REDIS_URL`; FOLDER has teacher.onnx, config.json and spec.json.
+`python batch_scorer_process.py FOLDER KAFKA_SERVERS PREFIX REDIS_URL`; FOLDER has teacher.onnx, config.json, spec.json.
 """
 
 import os
