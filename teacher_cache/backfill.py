@@ -85,7 +85,7 @@ def backfill(
 
 
 class _Count:
-    """What was done so far."""
+    """What has been scored so far."""
 
     def __init__(self) -> None:
         self.left_out = 0
@@ -113,7 +113,7 @@ class _Count:
 
 
 def _put_unshown(unshown: UnshownScorer, requests: Sequence[TeacherRequest], *, dry_run: bool) -> int:
-    """How many unshown rows there are for these requests."""
+    """Put the unshown rows of these requests unless `dry_run`; how many there are."""
     scored = unshown.score(requests)
     if scored is None:
         return 0

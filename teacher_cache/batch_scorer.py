@@ -124,7 +124,7 @@ class _Pass:
         return True
 
     def _put(self, put: Callable[[], None]) -> bool:
-        """Whether it is in Redis; False only when a stop was asked for while Redis was away."""
+        """Whether `put` has reached Redis; False only when a stop was asked for while Redis was away."""
         outage = _Outage()
         while True:
             try:

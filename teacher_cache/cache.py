@@ -1,4 +1,4 @@
-"""Where teacher logits wait in Redis: a hash per user, a field per item, in docs/decisions/003-teacher-cache.md.
+"""Where teacher logits wait in Redis: a hash per user, a field per item, see docs/decisions/003-teacher-cache.md.
 
     key    graft:logits:{teacher version}:{hash of the task names}:{user id}
     field  {item id}

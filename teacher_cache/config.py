@@ -85,7 +85,7 @@ class TeacherTask(BaseModel):
 
 
 class TeacherConfig(BaseModel):
-    """The teacher, used exactly as it is."""
+    """The teacher. It is used exactly as it is, never trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Teacher requests in, logits out: what the batch scorer and the backfill share.
+"""Computes the logits of teacher requests, for the batch scorer and the backfill.
 
 Shapes: B rows, T teacher tasks.
 """
@@ -58,7 +58,7 @@ class RequestScorer:
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
         """The logits of `requests`, in their order; None when none is left.
 
-        A row that the teacher cannot score is logged, counted and left out: the learner does without its logits.
+        A row that the teacher cannot score is logged, counted and left out; its example is learnt from labels alone.
         ConfigurationError: a request was written with another feature spec.
         """
         if not requests:

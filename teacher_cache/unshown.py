@@ -148,7 +148,7 @@ class UnshownScorer:
         return self._scorer.score(self._sampler.sample(requests))
 
     def put(self, scored: ScoredRows) -> None:
-        """Keep what `score` gave. ServiceUnavailableError: Redis is away; nothing changes when it is put again."""
+        """Keep the rows that `score` returned; again is the same. ServiceUnavailableError: Redis is away."""
         self._cache.put(scored.requests, scored.logit_BT)
 
 

@@ -1,7 +1,7 @@
-"""A client that keeps asking the scorer, as a product surface behind a load balancer would.
+"""A client that asks the scorer for scores all the time, as a product behind a load balancer does.
 
-A request whose connection is refused or lost goes again as soon as the scorer says that it is ready; it failed when
-that took longer than the retry budget. Any reply but a 200 is a failure at once. The time of a request runs from its
+A request whose connection is refused or lost is sent again as soon as the scorer is ready; it has failed when that took
+longer than the retry budget. Any reply but a 200 is a failure at once. The time of a request runs from its
 first attempt to its answer.
 """
 
@@ -75,7 +75,7 @@ class ScorerConnection:
         )
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._http.close()
 
     def _post(self, body: str, give_up_at: float) -> tuple[int, bytes, int]:
@@ -136,7 +136,7 @@ class ScoringClient:
         self.stop()
 
     def stop(self) -> None:
-        """End after the request in flight."""
+        """End the thread after the request in flight."""
         self._stop.set()
         self._thread.join()
         self._connection.close()

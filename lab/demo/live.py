@@ -35,7 +35,7 @@ class View(NamedTuple):
 
 
 class Screen:
-    """Shows views; a context manager that leaves the last one standing."""
+    """Shows views. A context manager; the last view stays on the screen."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

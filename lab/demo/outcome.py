@@ -1,4 +1,4 @@
-"""What was seen while the stages ran, which the report tells."""
+"""What was counted while the stages ran; the report shows it."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class HitRate(NamedTuple):
 
 
 class Joined(BaseModel):
-    """What became of the impressions sent: `examples` records in all, of impressions missing, doubled and unknown."""
+    """How many impressions were sent, how many examples came of them, and how many are missing, doubled or unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

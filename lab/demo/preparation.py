@@ -1,4 +1,4 @@
-"""What comes before the stream, by graft's own commands: the pair, its teacher, Feast's tables, the first version."""
+"""Prepares a demo by graft's own commands: the project, its teacher, Feast's tables, the first version."""
 
 import os
 import shlex
@@ -83,7 +83,7 @@ def run_command(command: Command, console: Console, folder: Path, environment: M
 
 
 def _said(process: subprocess.Popen[bytes]) -> str:
-    """What it writes to its standard output; whatever ends the waiting early, such as Ctrl-C, ends the process too."""
+    """All that it writes to its standard output; an exception such as Ctrl-C stops the process."""
     try:
         return process.communicate()[0].decode()
     except BaseException:

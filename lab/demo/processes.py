@@ -22,7 +22,7 @@ _TAIL_LINES = 15
 class Stage(NamedTuple):
     """One process of the path: its name, the arguments after `graft`, and what it needs in its environment.
 
-    One that `ends` by itself is done with exit code 0; any other end, or any at all of the rest, is a death.
+    A stage that `ends` by itself is done when it ends with exit code 0. Every other end of a stage counts as a death.
     """
 
     name: str
@@ -43,7 +43,7 @@ def log_tail(path: Path) -> str:
 
 
 class RunningStage:
-    """A stage and its process. `argv` is what runs; the log gets its standard output and error, over all lives."""
+    """A stage and its process. `argv` is what runs; the log gets its standard output and error, restarts included."""
 
     def __init__(self, stage: Stage, argv: Sequence[str], log: Path) -> None:
         self.stage, self.log = stage, log
@@ -71,11 +71,11 @@ class RunningStage:
         return None
 
     def is_done(self) -> bool:
-        """Whether it ended as it should."""
+        """Whether a stage that ends by itself has ended with exit code 0."""
         return self.stage.ends and self.process.poll() == 0
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL when that did not help in time."""
+        """Send SIGTERM, and SIGKILL when the process has not ended in time."""
         stop_child(self.process, _STOP_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -120,7 +120,7 @@ class Supervisor:
         return running
 
     def stop(self, name: str) -> None:
-        """End a stage for good."""
+        """Stop a stage; it is not started again."""
         running = self._stages[name]
         with self._lock:
             running.is_stopped = True

@@ -21,7 +21,7 @@ _PAGE = Template((files("lab.demo") / "page.html").read_text("utf-8"))
 
 
 class Findings(NamedTuple):
-    """All that a demo found out: what was seen while it ran, and what the learner says of itself."""
+    """All results of a demo: what was counted while it ran, and the learner's own metrics."""
 
     summary: Summary
     outcome: Outcome
@@ -86,23 +86,23 @@ def _lead(found: Findings) -> str:
 
 
 def _quality_table(found: Findings) -> str:
-    heads = "".join(f"<th>{ARM_NAMES[arm]}</th>" for arm in ARMS)
-    rows = "".join(_quality_row(task, found.metrics) for task in found.tasks)
-    return f"<table><tr><th>task</th><th>metric</th>{heads}<th>student &minus; control</th></tr>{rows}</table>"
+    heads = ["metric", *(ARM_NAMES[arm] for arm in ARMS), "student &minus; control"]
+    return _table(
+        [("task", *(f"<b>{head}</b>" for head in heads)), *(_quality_row(t, found.metrics) for t in found.tasks)]
+    )
 
 
-def _quality_row(task: TaskSpec, metrics: Metrics) -> str:
+def _quality_row(task: TaskSpec, metrics: Metrics) -> tuple[str, ...]:
     by_arm = metrics.get(task.name, {})
     name = "auc" if task.kind == "binary" else "rmse"
     values = {arm: getattr(by_arm[arm], name) if arm in by_arm else None for arm in ARMS}
-    cells = "".join(f"<td>{_value(values[arm])}</td>" for arm in ARMS)
     student, control = values[STUDENT], values[CONTROL]
     gain = f"{student - control:+.4f}" if student is not None and control is not None else "&ndash;"
     better = "AUC, more is better" if name == "auc" else "RMSE, less is better"
-    return f"<tr><th>{html.escape(task.name)}</th><td>{better}</td>{cells}<td>{gain}</td></tr>"
+    return html.escape(task.name), better, *(_value(value) for value in values.values()), gain
 
 
-def _path_rows(found: Findings) -> list[tuple[str, str]]:
+def _path_rows(found: Findings) -> list[tuple[str, ...]]:
     s, outcome, joined = found.summary, found.outcome, found.outcome.joined
     retried = sum(a.retries > 0 for a in outcome.answers)
     hit_rate = "&ndash;" if s.cache_hit_rate is None else f"{100 * s.cache_hit_rate:.1f} % of examples"
@@ -120,7 +120,7 @@ def _path_rows(found: Findings) -> list[tuple[str, str]]:
     ]
 
 
-def _about_rows(found: Findings) -> list[tuple[str, str]]:
+def _about_rows(found: Findings) -> list[tuple[str, ...]]:
     phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found.timings.items())
     return [
         ("data", html.escape(found.data_note)),
@@ -130,8 +130,10 @@ def _about_rows(found: Findings) -> list[tuple[str, str]]:
     ]
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows) + "</table>"
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Each row's first cell is its head."""
+    cells = (f"<th>{head}</th>" + "".join(f"<td>{value}</td>" for value in values) for head, *values in rows)
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
 
 
 def _value(value: float | None, digits: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""The demo from its first command to its report; the order of things is `run_demo`."""
+"""Runs the demo from its first command to its report; `run_demo` has the order."""
 
 import time
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Folders(NamedTuple):
 
     @property
     def project(self) -> Path:
-        """The pair."""
+        """The project folder."""
         return self.run / "pair"
 
     @property
@@ -44,7 +44,7 @@ class Folders(NamedTuple):
 
     @property
     def logs(self) -> Path:
-        """What each process said."""
+        """The logs of the processes."""
         return self.run / "logs"
 
 
@@ -107,7 +107,7 @@ def _prepare(
 def _findings(
     project: Project, data: Data, versions: Registry, outcome: Outcome, timings: Timings, command: str
 ) -> Findings:
-    """The outcome with what the learner wrote of itself."""
+    """The outcome together with the learner's own metrics."""
     newest = versions.latest()
     metrics = versions.load_manifest(newest).metrics if newest else {}
     summary = summary_of(data.name, outcome, metrics, binary_tasks(project.tasks), timings.total)

@@ -80,7 +80,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
 
 
 def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None:
-    """Return when all are at work: what comes before they read could outgrow the embedded broker's topics."""
+    """Return when all stages read: events sent earlier could be dropped from the embedded broker's small topics."""
     deadline = time.monotonic() + _START_SECONDS
     with console.status("the stages start ..."):
         while not watch.is_up():
@@ -93,7 +93,7 @@ def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None
 def _watch_until_through(
     watch: Watch, supervisor: Supervisor, witness: Witness, screen: Screen, micro_batch: int
 ) -> None:
-    """Return when all that was sent is learnt, or when nothing moved for long: the counts then say what is missing."""
+    """Return when all that was sent is learnt, or when the counts have stood still for `_STALLED_SECONDS`."""
     before, moved_at = watch.progress, time.monotonic()
     while not (supervisor.is_done(REPLAY) and watch.is_through(micro_batch)):
         supervisor.check()

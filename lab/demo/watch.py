@@ -1,4 +1,4 @@
-"""Looks at the running stages again and again: what the live table shows, and when the demo is through."""
+"""Reads the metrics of the running stages: for the live table, and to know when the demo is through."""
 
 import time
 from collections import deque
@@ -20,7 +20,7 @@ _LATEST_ANSWERS = 1_000
 
 
 class Watch:
-    """What is seen of a running demo; times count as the client's do."""
+    """The metrics of a running demo; times are in seconds since the client's `started_at`."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Watch:
 
     @property
     def scorer_swaps(self) -> int:
-        """Swaps that the scorer counted, over all of its lives."""
+        """Swaps that the scorer counted, restarts included."""
         return int(self._metrics[SCORER].total("graft_scorer_swaps_total"))
 
     @property
@@ -56,11 +56,11 @@ class Watch:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Grows while anything moves."""
+        """Examples on the topic and examples learnt: neither grows when the demo has stalled."""
         return self._count.examples, self.learned
 
     def is_up(self) -> bool:
-        """Whether the processes read their topics, but for the stream, for which the replay waits by itself."""
+        """Whether teacher, learner and scorer are at work; for the stream the replay itself waits."""
         self._refresh()
         teacher_reads = self._metrics[TEACHER].gauge("graft_teacher_lag_records") is not None
         has_version = self._metrics[LEARNER].gauge("graft_student_version") or 0

@@ -22,7 +22,7 @@ def pair() -> None:
 
 @pair.group()
 def make() -> None:
-    """Write a complete project folder, all but its teacher: a new or an empty one, nothing is overwritten."""
+    """Write a complete project folder without its teacher. The folder must be new or empty."""
 
 
 @make.command("movielens")

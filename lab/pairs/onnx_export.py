@@ -21,7 +21,7 @@ _IR_VERSION = 8  # read by every onnxruntime since 1.12
 
 
 class _Graph:
-    """Nodes and constants in the making; every method returns the name of its result."""
+    """Collects nodes and constants; every method returns the name of its result."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []

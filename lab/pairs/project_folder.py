@@ -27,7 +27,7 @@ EventLine = dict[str, Any]
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Where to write: what is there when the block ends becomes the content of `folder`; after an error, nothing does.
+    """A folder to write to. Its content moves to `folder` when the block ends, and is removed after an error.
 
     InvalidInputError when `folder` holds something already, which is never overwritten.
     """

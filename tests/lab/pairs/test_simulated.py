@@ -145,9 +145,10 @@ def test_the_fixture_is_small():
 
 def test_the_fixtures_teacher_takes_the_inputs_that_were_designed(regenerated):
     design = load_source(regenerated).design
-    teacher = load_teacher(load_project(FIXTURE).teacher, FIXTURE)
+    config = load_project(FIXTURE).teacher
+    teacher = load_teacher(config, FIXTURE)
     assert {name: tensor.width for name, tensor in teacher.inputs.items()} == {i.name: i.width for i in design.inputs}
-    assert list(teacher.outputs) == list(design.heads)
+    assert {task.output: task.kind for task in config.tasks} == design.heads
 
 
 def test_the_fixtures_teacher_ranks_the_targets_clicks_through_the_domain_map(regenerated):
