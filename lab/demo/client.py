@@ -66,13 +66,13 @@ class ScorerConnection:
         began = time.monotonic()
         status, reply, retries = self._post(body, began + self._retry_seconds)
         latency_ms = (time.monotonic() - began) * 1e3
-        if status != http.client.OK:
-            fault = f"HTTP {status}: {reply[:200]!r}" if status else "connection refused until the retry budget ended"
-            return Answer(began - started_at, latency_ms, None, degraded=False, retries=retries, fault=fault)
-        scored = json.loads(reply)
-        return Answer(
-            began - started_at, latency_ms, scored["model_version"], bool(scored["degraded"]), retries, fault=None
-        )
+        if status == http.client.OK:
+            scored = json.loads(reply)
+            version, degraded, fault = scored["model_version"], scored["degraded"], None
+        else:
+            refused = "connection refused until the retry budget ended"
+            version, degraded, fault = None, False, f"HTTP {status}: {reply[:200]!r}" if status else refused
+        return Answer(began - started_at, latency_ms, version, degraded, retries, fault)
 
     def close(self) -> None:
         """Close the connection."""

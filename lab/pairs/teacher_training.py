@@ -55,7 +55,9 @@ def _one_thread() -> Iterator[None]:
 def _train(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
     torch.manual_seed(seed)
     tables = {name: torch.from_numpy(np.asarray(table)) for name, table in source.tables.items()}
-    network = TeacherNetwork(source.design, _scales(source))
+    network = TeacherNetwork(
+        source.design, {i.name: _scale(i, source) for i in source.design.inputs if i.codes is None}
+    )
     learnt = source.rows - int(source.rows * _HELD_OUT)
     _learn(network, tables, learnt, torch.Generator().manual_seed(seed), progress)
     held_out = torch.arange(learnt, source.rows)
@@ -116,10 +118,6 @@ def _inputs(
             values = values.masked_fill(unknown_B, spec.default)
         inputs[spec.name] = values
     return inputs
-
-
-def _scales(source: Source) -> dict[str, tuple[float, float]]:
-    return {spec.name: _scale(spec, source) for spec in source.design.inputs if spec.codes is None}
 
 
 def _scale(spec: TeacherInput, source: Source) -> tuple[float, float]:

@@ -59,27 +59,19 @@ def _lines(ratings: Table) -> Iterator[EventLine]:
 
 
 def _write_features(folder: Path, target: Catalogue, as_of: datetime) -> None:
-    users = target.users.sort_values("user")
-    columns = {name: users[column] for name, column in (("user_id", "user"), *((c, c) for c in _PROFILE))}
-    write_table(folder, "user_profile", columns, as_of)
+    users = target.users.sort_values("user").rename(columns={"user": "user_id"})
+    write_table(folder, "user_profile", users[["user_id", "age", "gender", "occupation"]], as_of)
     movies = target.movies.dropna(subset=["year"]).sort_values("title")  # one movie is unknown: it has no profile
-    write_table(
-        folder,
-        "item_profile",
-        {
-            "item_id": movies["title"],
-            "year": movies["year"].astype("int64"),
-            "genres": pa.array(_genres(movies).tolist(), pa.list_(pa.float32())),
-        },
-        as_of,
-    )
+    items = {
+        "item_id": movies["title"],
+        "year": movies["year"].astype("int64"),
+        "genres": pa.array(_genres(movies).tolist(), pa.list_(pa.float32())),
+    }
+    write_table(folder, "item_profile", items, as_of)
     write_empty_table(folder, "user_activity", "user_id", pa.int64(), ["ratings", "mean_rating", "mean_like"])
     write_empty_table(
         folder, "item_activity", "item_id", pa.string(), ["ratings", "mean_rating", "mean_like", "mean_love"]
     )
-
-
-_PROFILE = ("age", "gender", "occupation")
 
 
 def _genres(movies: Table) -> NDArray[np.float32]:
