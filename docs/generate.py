@@ -169,6 +169,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
+    """What a value must be: the field's own words (json_schema_extra: allowed), its values, or its limits."""
+    if isinstance(field.json_schema_extra, dict) and "allowed" in field.json_schema_extra:
+        return str(field.json_schema_extra["allowed"])
     values = [value for branch in _alternatives(field.annotation) for value in _literals(branch)]
     if values:
         return ", ".join(f"`{value}`" for value in values)

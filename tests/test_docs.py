@@ -8,6 +8,7 @@ from types import ModuleType
 
 import click
 import pytest
+from pydantic import Field
 
 from graft.cli import cli
 
@@ -66,6 +67,12 @@ def test_a_key_of_every_table_and_a_variable_stand_on_the_page(generate: ModuleT
     assert "### `[[features.aggregates]]`" in page
     assert "| `GRAFT_HTTP_PORT` | integer |  | `8080` | >= 1, <= 65535 |" in page
     assert "`folder`" not in page, "it is not a key of the file"
+
+
+def test_a_field_says_in_words_what_is_allowed_in_place_of_its_pattern(generate: ModuleType) -> None:
+    words = Field(default="a", pattern=r"^[a-z]+$", json_schema_extra={"allowed": "lower-case letters"})
+    assert generate._allowed(words) == "lower-case letters"
+    assert generate._allowed(Field(default=1, ge=0, lt=5)) == ">= 0, < 5"
 
 
 def _commands(group: click.Group) -> Iterator[str]:
