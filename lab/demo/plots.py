@@ -59,7 +59,7 @@ def plot_latency(path: Path, answers: Sequence[Answer], swaps: Sequence[Swap]) -
         window = pd.Series(latency_ms).rolling(_WINDOW_REQUESTS, min_periods=1)
         for share, line in ((0.5, "-"), (0.99, "--")):
             label = f"p{share * 100:.0f} of the last {_WINDOW_REQUESTS}"
-            axes.plot(seconds, window.quantile(share), line, color=INK, linewidth=1.2, label=label)
+            axes.plot(seconds, window.quantile(share, "higher"), line, color=INK, linewidth=1.2, label=label)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         _legend_above(axes)

@@ -86,10 +86,8 @@ def _lead(found: Findings) -> str:
 
 
 def _quality_table(found: Findings) -> str:
-    heads = ["metric", *(ARM_NAMES[arm] for arm in ARMS), "student &minus; control"]
-    return _table(
-        [("task", *(f"<b>{head}</b>" for head in heads)), *(_quality_row(t, found.metrics) for t in found.tasks)]
-    )
+    head = ["task", "metric", *(ARM_NAMES[arm] for arm in ARMS), "student &minus; control"]
+    return _table([_quality_row(task, found.metrics) for task in found.tasks], head)
 
 
 def _quality_row(task: TaskSpec, metrics: Metrics) -> tuple[str, ...]:
@@ -130,10 +128,11 @@ def _about_rows(found: Findings) -> list[tuple[str, ...]]:
     ]
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Each row's first cell is its head."""
-    cells = (f"<th>{head}</th>" + "".join(f"<td>{value}</td>" for value in values) for head, *values in rows)
-    return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+def _table(rows: Sequence[tuple[str, ...]], head: Sequence[str] = ()) -> str:
+    """A row's first cell is its own head; `head` names the columns."""
+    lines = [f"<th>{name}</th>" + "".join(f"<td>{value}</td>" for value in values) for name, *values in rows]
+    lines = ["".join(f"<th>{name}</th>" for name in head), *lines] if head else lines
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def _value(value: float | None, digits: int = 4) -> str:
