@@ -95,9 +95,9 @@ def _process(
     teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
     cache = LogitCache(redis_url, project.teacher.version, [task.name for task in project.teacher.tasks], 3600)
     unshown = UnshownCache(redis_url, project.teacher, pair.spec, 3600)
-    pairs = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
+    rows = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
     requests = requests_of(log)
-    backfill(requests, teacher, cache, len(requests), pairs, progress=no_progress)
+    backfill(requests, teacher, cache, rows, batch_rows=len(requests), progress=no_progress)
     registry, stop = Registry(folder / "versions"), StopSignal()
     run_bootstrap(
         setup=setup,
