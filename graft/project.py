@@ -25,13 +25,14 @@ FILE_NAME = "graft.toml"
 
 
 class Project(BaseModel):
-    """A loaded graft.toml; relative paths in it start at `folder`."""
+    """A loaded graft.toml. Its paths are relative to the folder that holds it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path = Field(exclude=True)
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_-]*$",
+        description="the name of the project, which `graft check` and the study tell",
         json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits, '_' and '-'"},
     )
     tasks: list[TaskSpec] = Field(min_length=1)

@@ -17,7 +17,7 @@ from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
@@ -26,8 +26,8 @@ _LOG_SECONDS = 5.0
 _NOTHING_LOST = "waiting for it, no request is lost"
 
 _LOG = logging.getLogger(__name__)
-_SCORED = Counter("graft_teacher_scored_pairs", "Pairs whose logits were put into the cache.")
-_UNSHOWN = Counter("graft_teacher_unshown_pairs", "Pairs scored although nobody was shown them.")
+_SCORED = Counter("graft_teacher_scored_rows", "Rows whose logits were put into the cache.")
+_UNSHOWN = Counter("graft_teacher_unshown_rows", "Rows scored although nobody was shown them.")
 _LAG = Gauge("graft_teacher_lag_records", "Teacher requests that wait.")
 _DEFAULTED = Gauge("graft_teacher_defaulted_input_share", "Share of teacher inputs without a target counterpart.")
 _PASS_SECONDS = Histogram("graft_teacher_pass_seconds", "One pass of the batch scorer that scored something.")
@@ -59,7 +59,7 @@ def run_batch_scorer(
     Waits while Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(scorer.defaulted_share)
-    batches = _Pass(reader, scorer, cache, unshown, config.batch_rows, stop)
+    batches = _Pass(reader, scorer, cache, unshown, stop)
     report = _Report(scorer.defaulted_share)
     kafka = Absence("kafka", _NOTHING_LOST)
     while not stop.is_set():
@@ -84,14 +84,12 @@ class _Pass:
         scorer: RequestScorer,
         cache: LogitCache,
         unshown: UnshownScorer | None,
-        batch_rows: int,
         stop: StopSignal,
     ) -> None:
         self._reader = reader
         self._scorer = scorer
         self._cache = cache
         self._unshown = unshown
-        self._batch_rows = batch_rows
         self._stop = stop
         self._redis = Absence("redis", _NOTHING_LOST)
 
@@ -99,7 +97,7 @@ class _Pass:
         """Whether nothing waits any more; False after `_PASS_BATCHES`."""
         started = time.monotonic()
         for batches in range(_PASS_BATCHES):
-            requests = self._reader.poll(_POLL_SECONDS, self._batch_rows)
+            requests = self._reader.poll(_POLL_SECONDS, BATCH_ROWS)
             if not requests or self._stop.is_set():
                 if batches:
                     _PASS_SECONDS.observe(time.monotonic() - started)
@@ -111,13 +109,13 @@ class _Pass:
         return False
 
     def _score(self, requests: Sequence[TeacherRequest], report: "_Report") -> bool:
-        """Whether all logits are in Redis. Unshown pairs first: who sees an impression's logits finds its pairs too."""
+        """Whether all logits are in Redis. Unshown rows go first: who sees an impression's logits finds them too."""
         if self._unshown is not None:
-            pairs = self._unshown.score(requests)
-            if pairs is not None:
-                if not self._put(partial(self._unshown.put, pairs)):
+            unshown = self._unshown.score(requests)
+            if unshown is not None:
+                if not self._put(partial(self._unshown.put, unshown)):
                     return False
-                _UNSHOWN.inc(len(pairs.requests))
+                _UNSHOWN.inc(len(unshown.requests))
         scored = self._scorer.score(requests)
         if scored is None:
             return True
@@ -142,25 +140,25 @@ class _Report:
     def __init__(self, defaulted_share: float) -> None:
         self._defaulted_share = defaulted_share
         self._logged_at = time.monotonic()
-        self._pairs = 0
+        self._rows = 0
         self._fallen_back = 0.0
 
     def add(self, scored: ScoredRows) -> None:
         _SCORED.inc(len(scored.user_ids))
-        self._pairs += len(scored.user_ids)
+        self._rows += len(scored.user_ids)
         self._fallen_back += scored.fallback_share * len(scored.user_ids)
 
     def log_sometimes(self, lag: int) -> None:
         _LAG.set(lag)
-        if not self._pairs or time.monotonic() - self._logged_at < _LOG_SECONDS:
+        if not self._rows or time.monotonic() - self._logged_at < _LOG_SECONDS:
             return
         _LOG.info(
-            "scored pairs=%d lag=%d defaulted_inputs=%.2f fell_back=%.3f",
-            self._pairs,
+            "scored rows=%d lag=%d defaulted_inputs=%.2f fell_back=%.3f",
+            self._rows,
             lag,
             self._defaulted_share,
-            self._fallen_back / self._pairs,
+            self._fallen_back / self._rows,
         )
         self._logged_at = time.monotonic()
-        self._pairs = 0
+        self._rows = 0
         self._fallen_back = 0.0

@@ -1,4 +1,4 @@
-"""What is wrong with `teacher.inputs`: every fault at once, for `graft check` and before the map is compiled."""
+"""Finds every fault of `teacher.inputs` at once, for `graft check` and before the map is compiled."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,7 +43,7 @@ _USABLE: _FeatureTypes = {
 def faults(config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureSpec | None) -> list[str]:
     """Every fault of the domain map, in the order of graft.toml; each with its key, the value and what is allowed.
 
-    Without a `spec` the target's features count as sound; all else is looked at.
+    Without a `spec` all target features count as sound.
     """
     features = {feature.name: feature for feature in spec.features} if spec else None
     return faults_of_inputs(config, folder, teacher.inputs, features)

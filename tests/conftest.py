@@ -48,7 +48,7 @@ def kafka() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kafka_home() -> Path:
-    """The folder of a real Apache Kafka for `lab.embedded.ApacheKafka`; skips the test without KAFKA_HOME."""
+    """The folder of a real Apache Kafka for `tests.apache_kafka.ApacheKafka`; skips the test without KAFKA_HOME."""
     home = os.environ.get("KAFKA_HOME")
     if not home:
         pytest.skip("KAFKA_HOME names no Apache Kafka")

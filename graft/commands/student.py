@@ -10,6 +10,7 @@ import click
 from graft.commands.bootstrap import bootstrap
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
+from student.evaluate.arms import STUDENT
 
 if TYPE_CHECKING:
     from student.versions.registry import Registry
@@ -67,7 +68,7 @@ def train(project: Path | None, log: Path | None) -> None:
             teacher_version=pair.teacher.version,
             registry=Registry(settings.versions),
             cache=open_cache(process),
-            unshown=open_unshown_cache(process, spec, pair.unshown.ttl_seconds),
+            unshown=open_unshown_cache(process, spec),
             open_source=partial(open_source, ranks=exchange),
             stop=stop,
             exchange=exchange,
@@ -132,7 +133,7 @@ def _described(registry: "Registry", version: str) -> dict[str, Any]:
     return {
         "created_at": datetime.fromtimestamp(manifest.created_at_ms / 1000, UTC).isoformat(timespec="seconds"),
         "examples": manifest.examples,
-        "auc": {task: arms["student"].auc for task, arms in manifest.metrics.items() if "student" in arms},
+        "auc": {task: arms[STUDENT].auc for task, arms in manifest.metrics.items() if STUDENT in arms},
     }
 
 

@@ -49,7 +49,7 @@ def demo(asked: DataName, own_copy: Path | None, out: Path, run_folder: Path, *,
 
     Starts an embedded Kafka and Redis (unless GRAFT_KAFKA and GRAFT_REDIS_URL name your own), makes a domain pair with
     its teacher, and runs each stage as its own process: replay, stream, teacher, learner, scorer. A stage that dies is
-    started again; its log lies in RUN/logs. Exit code 1 when a score request failed or an impression did not become
+    started again; its log is in RUN/logs. Exit code 1 when a score request failed or an impression did not become
     exactly one example.
 
     Example: graft demo --quick

@@ -18,7 +18,8 @@ from lab.study.slices import Scores, of_slices, scores_of, slices_of
 from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
 from stream.examples import ExampleRecord
-from student.evaluate.evaluation import ARMS, ProgressiveEvaluation
+from student.evaluate.arms import ARMS
+from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.arm import Arm
 from student.learn.batch import encoded
 from student.learn.bootstrap import ScoredPairs

@@ -102,7 +102,7 @@ class _Worker:
 
 
 def _end_with_the_study() -> None:
-    """A worker whose study was killed would learn its cell to the end, and then wait for ever."""
+    """End this worker with the study: else it would finish its cell, and then wait for ever."""
     study = multiprocessing.parent_process()
     if study is not None:
         wait([study.sentinel])

@@ -18,7 +18,7 @@ from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.teacher import load_teacher
-from teacher_cache.unshown import UnshownPairs, UnshownSampler
+from teacher_cache.unshown import UnshownRows, UnshownSampler
 
 _CHUNK = 4_096
 _SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner
@@ -68,7 +68,7 @@ class StudyTeacher(RequestScorer):
 
 
 class Unshown:
-    """The unshown pairs of every example of a log, made and scored as the batch scorer makes them."""
+    """The unshown rows of every example of a log, made and scored as the batch scorer makes them."""
 
     def __init__(self, teacher: StudyTeacher, config: UnshownConfig, log: StudyLog) -> None:
         requests = requests_of(log)
@@ -78,10 +78,10 @@ class Unshown:
         count = Counter(request.impression_id for request in scored.requests)
         self._end_N = np.cumsum([0, *(count[request.impression_id] for request in requests)])
 
-    def of(self, first: int, last: int) -> UnshownPairs:
+    def of(self, first: int, last: int) -> UnshownRows:
         """Those of the examples from `first` to before `last`."""
         rows = slice(self._end_N[first], self._end_N[last])
-        return UnshownPairs(self._features[rows], self._logit_UT[rows])
+        return UnshownRows(self._features[rows], self._logit_UT[rows])
 
 
 def requests_of(log: StudyLog) -> list[TeacherRequest]:

@@ -4,7 +4,7 @@
 
     VERSIONS/metrics/000000012048.parquet    named by the examples of its last point
 
-Columns: examples, time (UTC, wall clock), task, arm, slice, metric, value. What is undefined has no row. A file is
+Columns: examples, time (UTC, wall clock), task, arm, slice, metric, value. An undefined metric has no row. A file is
 written with a version, just before it, and has the points since the version before; so a learner that continues from a
 version removes the files beyond it, and no point stands twice.
 """

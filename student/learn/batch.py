@@ -1,6 +1,6 @@
 """Encoded rows, as arms learn them and the reservoir keeps them.
 
-Shapes: B rows, D dense columns, C categorical columns, K tasks, T teacher tasks, U unshown pairs.
+Shapes: B rows, D dense columns, C categorical columns, K tasks, T teacher tasks, U unshown rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from runtime.errors import InvalidInputError
 from stream.events import Example
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
-from teacher_cache.unshown import UnshownPairs
+from teacher_cache.unshown import UnshownRows
 
 
 class Batch(NamedTuple):
@@ -52,7 +52,7 @@ def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[
     return Batch(features.dense_BD, row_BC, np.array(labels, np.float32), logit_BT.astype(np.float32))
 
 
-def encoded_pairs(setup: LearnerSetup, pairs: UnshownPairs | None) -> Batch | None:
+def encoded_pairs(setup: LearnerSetup, pairs: UnshownRows | None) -> Batch | None:
     """Unshown pairs, which have no labels; None when there are none."""
     if pairs is None or not pairs.features:
         return None

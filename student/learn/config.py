@@ -12,15 +12,19 @@ class _Config(BaseModel):
 class DistillationConfig(_Config):
     """How one teacher task is distilled.
 
-    Through an auxiliary head on `student_task`'s tower, or through a non-serving tower of its own where that is None.
+    Through an auxiliary head on `student_task`'s tower, or through a non-serving tower of its own where there is none.
     Losses are those of student/learn/losses.py.
     """
 
-    teacher_task: str
-    student_task: str | None = None
-    loss: Literal["soft_label", "logit_mse", "listwise", "pairwise"] = "soft_label"
+    teacher_task: str = Field(description="the teacher task to distil, of teacher.tasks")
+    student_task: str | None = Field(
+        default=None, description="the task whose tower carries the auxiliary head; none: a tower of its own"
+    )
+    loss: Literal["soft_label", "logit_mse", "listwise", "pairwise"] = Field(
+        default="soft_label", description="what the auxiliary head minimises (docs/decisions/006-distillation.md)"
+    )
     adapter: bool = Field(
-        default=False, description="ExFM: a network learns from the labels of student_task to correct the teacher first"
+        default=False, description="whether a network first corrects the teacher by the labels of student_task (ExFM)"
     )
     weight: float = Field(
         default=1.0,
@@ -31,8 +35,12 @@ class DistillationConfig(_Config):
     half_life_examples: int | None = Field(
         default=None, ge=1, description="examples after which the weight is halved, again and again; absent: it stays"
     )
-    gradient_scale: float = Field(default=1.0, ge=0, le=100, description="ExFM: times the gradient into the trunk")
-    temperature: float = Field(default=1.0, gt=0, le=100, description="Hinton: of teacher and head, in the loss alone")
+    gradient_scale: float = Field(
+        default=1.0, ge=0, le=100, description="times the gradient that the auxiliary head sends into the trunk (ExFM)"
+    )
+    temperature: float = Field(
+        default=1.0, gt=0, le=100, description="divides the logits of teacher and head, in the loss alone (Hinton)"
+    )
 
     def weight_after(self, examples: int) -> float:
         """The weight of its loss after so many examples learnt."""
@@ -63,13 +71,15 @@ class BootstrapConfig(_Config):
     pairs: int = Field(
         default=50_000,
         ge=FEWEST_PAIRS,
-        description="distinct (user, item) pairs that the teacher scores; a tenth is held out",
+        description="distinct rows of a user and an item that the teacher scores; a tenth of them is held out",
     )
-    steps: int = Field(default=1_000, ge=1, description="optimizer steps of as many rows as a step of the stream has")
+    steps: int = Field(default=1_000, ge=1, description="optimizer steps, each of as many rows as a step of the stream")
 
 
 class PublishConfig(_Config):
     """When a version is published, and how many stay."""
 
-    every_seconds: float = Field(default=5.0, gt=0, description="wall clock; a version ends with a whole step")
-    keep: int = Field(default=50, ge=2)
+    every_seconds: float = Field(
+        default=5.0, gt=0, description="wall clock between two versions; a version ends with a whole step"
+    )
+    keep: int = Field(default=50, ge=2, description="versions that stay: the newest, the champion and its parent")

@@ -26,7 +26,7 @@ from student.learn.replay_buffer import Reservoir
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
 from student.versions.served_tensors import EMBEDDING, MEAN, STD
-from teacher_cache.unshown import UnshownPairs
+from teacher_cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -69,7 +69,7 @@ class Learner:
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
     def learn(
-        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownPairs | None = None
+        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
     ) -> None:
         """Predict B examples, then learn them in one step per arm, together with replayed ones.
 

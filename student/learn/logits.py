@@ -20,10 +20,10 @@ from runtime.telemetry import StopSignal
 from stream.events import Example
 from student.learn.exchange import Exchange
 from teacher_cache.cache import CachedLogits, LogitCache
-from teacher_cache.unshown import UnshownCache, UnshownPairs
+from teacher_cache.unshown import UnshownCache, UnshownRows
 
 LOGITS = Counter("graft_student_logits_total", "Examples learnt with and without a teacher logit", ["outcome"])
-UNSHOWN = Counter("graft_student_unshown_pairs_total", "Unshown pairs learnt")
+UNSHOWN = Counter("graft_student_unshown_rows_total", "Unshown rows learnt")
 AGE = Histogram(
     "graft_student_logit_age_seconds",
     "Age of the teacher logits used",
@@ -109,13 +109,13 @@ class LogitSource:
 
 
 class UnshownSource:
-    """Looks up the unshown pairs of examples; there are none while Redis is away."""
+    """Looks up the unshown rows of examples; there are none while Redis is away."""
 
     def __init__(self, cache: UnshownCache) -> None:
         self._cache = cache
 
-    def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
-        """The pairs of these examples. No more will come: the batch scorer writes them before the examples' logits."""
+    def fetch(self, examples: Sequence[Example]) -> UnshownRows | None:
+        """The rows of these examples. No more will come: the batch scorer writes them before the examples' logits."""
         try:
             pairs = self._cache.get([example.impression_id for example in examples])
         except ServiceUnavailableError:
@@ -125,14 +125,14 @@ class UnshownSource:
 
 
 class TeacherSignal(NamedTuple):
-    """The teacher's logits of a micro-batch, and the unshown pairs of its examples with theirs."""
+    """The teacher's logits of a micro-batch, and the unshown rows of its examples with theirs."""
 
     logit_BT: NDArray[np.float32]
-    unshown: UnshownPairs | None
+    unshown: UnshownRows | None
 
 
 class TeacherSource:
-    """Asks for logits and, with an `unshown` source, for unshown pairs.
+    """Asks for logits and, with an `unshown` source, for unshown rows.
 
     Each rank asks for its own examples, and all get what every rank found.
     """
@@ -152,7 +152,7 @@ class TeacherSource:
         unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
         return TeacherSignal(logit_BT.numpy(), unshown)
 
-    def _gathered(self, pairs: UnshownPairs | None) -> UnshownPairs | None:
+    def _gathered(self, pairs: UnshownRows | None) -> UnshownRows | None:
         if self._exchange.ranks == 1:
             return pairs
         own = [] if pairs is None else zip(pairs.features, pairs.logit_UT.tolist(), strict=True)
@@ -160,7 +160,7 @@ class TeacherSource:
         rows = [json.loads(message) for messages in found for message in messages]
         if not rows:
             return None
-        return UnshownPairs([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
+        return UnshownRows([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from runtime.errors import ConfigurationError
 from stream.events import Example
 from student.learn.config import DistillationConfig
 from student.learn.learner import Learner, least_explained
-from teacher_cache.unshown import UnshownPairs
+from teacher_cache.unshown import UnshownRows
 from tests.lab.study.conftest import Pair
 from tests.student.conftest import Toy
 
@@ -54,9 +54,9 @@ def test_the_teacher_moves_the_served_head_itself() -> None:
     assert not weights(direct, "control")["head.like.bias"].any()
 
 
-def test_unshown_pairs_teach_no_served_head() -> None:
+def test_unshown_rows_teach_no_served_head() -> None:
     others = [TOY.example(n) for n in range(100, 140)]
-    unshown = UnshownPairs([example.features for example in others], TOY.logits(others, misses=False))
+    unshown = UnshownRows([example.features for example in others], TOY.logits(others, misses=False))
     (batch,) = TOY.batches(1)
     with_pairs, without = learner(), learner()
     with_pairs.learn(batch, TOY.logits(batch), unshown)

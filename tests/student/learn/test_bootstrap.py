@@ -221,9 +221,7 @@ class ConstantScorer(Scorer):
 def teacher() -> TeacherConfig:
     tasks = [{"name": name, "kind": "binary", "output": name} for name in ("finish", "like")]
     tasks.append({"name": "rating", "kind": "regression", "output": "rating"})
-    return TeacherConfig.model_validate(
-        {"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}, "batch_rows": 64}
-    )
+    return TeacherConfig.model_validate({"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}})
 
 
 def publish(

@@ -16,7 +16,7 @@ from student.learn.learner import Learner
 from student.serve.numpy_model import NumpyStudent
 from student.versions.manifest import Draft
 from student.versions.registry import Registry
-from teacher_cache.unshown import UnshownPairs
+from teacher_cache.unshown import UnshownRows
 
 Equal = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -280,12 +280,12 @@ def test_a_permuted_teacher_stays_bounded(toy: Any, adapter: bool) -> None:  # n
     assert losses["student"] < losses["control"] + 0.1
 
 
-def unshown(toy: Any, first: int, count: int) -> UnshownPairs:
+def unshown(toy: Any, first: int, count: int) -> UnshownRows:
     rows = [toy.example(first + n).features for n in range(count)]
-    return UnshownPairs(rows, np.random.default_rng(first).standard_normal((count, 3)).astype(np.float32))
+    return UnshownRows(rows, np.random.default_rng(first).standard_normal((count, 3)).astype(np.float32))
 
 
-def test_unshown_pairs_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
+def test_unshown_rows_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
     with_pairs, without = Learner(toy.setup()), Learner(toy.setup())
     (batch,) = toy.batches(1)
     with_pairs.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
@@ -306,7 +306,7 @@ def test_unshown_pairs_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: 
         assert not np.array_equal(shared(with_pairs, "student")[name], shared(without, "student")[name]), name
 
 
-def test_learning_unshown_pairs_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:
+def test_learning_unshown_rows_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:
     learners = [Learner(toy.setup()) for _ in range(2)]
     for learner in learners:
         for n, batch in enumerate(toy.batches(8)):

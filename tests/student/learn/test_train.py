@@ -31,7 +31,7 @@ from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.unshown import UnshownCache, UnshownPairs
+from teacher_cache.unshown import UnshownCache, UnshownRows
 
 TEACHER = "t1"
 TASKS = ("finish", "like", "rating")
@@ -285,6 +285,6 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     for start in range(0, total, 8):
         rows = range(start, start + 8)
         features = [pairs[n].features for n in rows if n % 2 == 0]
-        unshown = UnshownPairs(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
+        unshown = UnshownRows(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
         offline.learn(examples[start : start + 8], logit_BT[start : start + 8], unshown)
     equal(offline.tensors(), ends[0][1])
