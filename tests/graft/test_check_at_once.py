@@ -67,8 +67,7 @@ default = 0.0
 [[distillation]]
 teacher_task = "like"
 student_task = "like"
-schedule = "decay"
-decay_examples = 100
+half_life_examples = 100
 [[distillation]]
 teacher_task = "stars"
 
@@ -116,9 +115,9 @@ FAULTS = {
     "boundaries": ("boundaries = [20, 40]", "boundaries = [40, 20]"),
     "unknown teacher task": ('teacher_task = "like"', 'teacher_task = "love"'),
     "unknown student task": ('student_task = "like"', 'student_task = "share"'),
-    "decay over nothing": ("decay_examples = 100", "decay_examples = 0"),
-    "negative decay": ("decay_examples = 100", "decay_examples = -1"),
-    "misspelt decay": ("decay_examples", "decay_exmaples"),
+    "half-life of nothing": ("half_life_examples = 100", "half_life_examples = 0"),
+    "negative half-life": ("half_life_examples = 100", "half_life_examples = -1"),
+    "misspelt half-life": ("half_life_examples", "half_life_exmaples"),
     "unshown": ("ratio = 1", "ratio = -1"),
     "misspelt key of the student": ("replay_capacity = 100", "replay_capasity = 100"),
     "replay of nothing": ("replay_capacity = 100", "replay_capacity = 0"),

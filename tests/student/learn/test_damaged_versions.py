@@ -48,7 +48,7 @@ class Log:
 def learn(toy: Any, registry: Registry, count: int) -> None:
     stop = StopSignal()
     run_training(
-        setup=toy.setup(distillation=tuple(d.model_copy(update={"max_wait_seconds": 0}) for d in toy.distillation)),
+        setup=toy.setup(wait_seconds=0),
         publish=PublishConfig(every_seconds=1000, keep=10),
         teacher_version="t1",
         registry=registry,
