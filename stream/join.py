@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, TeacherRequest
-from stream.messages import DeadLetter, Message
+from stream.messages import Message
 from stream.tasks import TaskSpec
 
 Entry = tuple[str, bytes | None]

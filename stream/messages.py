@@ -1,9 +1,10 @@
-"""A Kafka message as it came, and the dead letter that it becomes when it cannot be used."""
+"""A Kafka message as it came."""
 
 import base64
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-MAX_REASON_CHARACTERS = 2_000
+Header = tuple[str, bytes | None]
+"""Name and value; Kafka allows a header without a value."""
 
 
 class Message(NamedTuple):
@@ -14,7 +15,9 @@ class Message(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[Header, ...] = ()
+    timestamp_ms: int = -1
+    """When the broker took it, or when its producer says that it sent it (the topic's setting); -1: not known."""
 
     def to_json(self) -> list[object]:
         """The message as JSON values; bytes in base 64."""
@@ -25,37 +28,34 @@ class Message(NamedTuple):
             _text(self.key),
             _text(self.value),
             [[name, _text(value)] for name, value in self.headers],
+            self.timestamp_ms,
         ]
 
     @staticmethod
     def from_json(values: list[object]) -> "Message":
         """The message that `to_json` gave."""
-        topic, partition, offset, key, value, headers = values
+        topic, partition, offset, key, value, headers, *rest = values
         assert isinstance(topic, str)
         assert isinstance(partition, int)
         assert isinstance(offset, int)
         assert isinstance(headers, list)
-        return Message(
-            topic, partition, offset, _bytes(key), _bytes(value), tuple((name, _bytes(v) or b"") for name, v in headers)
-        )
+        own = tuple((name, _bytes(v)) for name, v in headers)
+        timestamp_ms = rest[0] if rest else -1  # a state that was saved before messages had their time
+        assert isinstance(timestamp_ms, int)
+        return Message(topic, partition, offset, _bytes(key), _bytes(value), own, timestamp_ms)
 
 
-class DeadLetter(NamedTuple):
-    """A message that cannot be used, and why in a sentence. `kind` is the reason's short name in the metrics."""
-
-    message: Message
-    kind: str
-    reason: str
-
-    def headers(self) -> list[tuple[str, bytes]]:
-        """Why and whence, utf-8; then the message's own headers."""
-        return [
-            ("reason", self.reason[:MAX_REASON_CHARACTERS].encode()),
-            ("topic", self.message.topic.encode()),
-            ("partition", str(self.message.partition).encode()),
-            ("offset", str(self.message.offset).encode()),
-            *self.message.headers,
-        ]
+def message_of(record: Any) -> Message:
+    """A kafka-python ConsumerRecord as a message."""
+    return Message(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        tuple(record.headers or ()),
+        record.timestamp if record.timestamp is not None else -1,
+    )
 
 
 def _text(value: bytes | None) -> str | None:

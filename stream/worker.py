@@ -20,9 +20,9 @@ from runtime.telemetry import StopSignal
 from stream import connection, state_log
 from stream.aggregation import AggregatePusher, TotalAggregates
 from stream.config import StreamConfig, Topics
+from stream.dead_letters import DeadLetter
 from stream.events import ContextValue, EntityId, Feedback, Impression, TeacherRequest
 from stream.inputs import Inputs
-from stream.messages import DeadLetter
 from stream.partition import Partition, Taken
 from stream.report import Report, Work
 from stream.tasks import TaskSpec
@@ -218,7 +218,7 @@ class StreamWorker:
         elif isinstance(taken.event, Feedback):
             partition.join.feedback(taken.event, taken.message)
         else:
-            self._put_aside(DeadLetter(taken.message, "invalid", taken.fault))
+            self._put_aside(DeadLetter(taken.message, "invalid", taken.fault, "validate"))
         partition.observe(taken)
 
     def _collect(self, partition: Partition) -> None:
@@ -239,9 +239,8 @@ class StreamWorker:
     def _put_aside(self, letter: DeadLetter) -> None:
         self._work.dead_letters.append(letter)
         message = letter.message
-        value = b"" if message.key is None and message.value is None else message.value  # Kafka takes no empty record
         topic = self._job.topics.dead_letters(message.topic)
-        self._records.append(Outgoing(topic, message.partition, message.key, value, letter.headers()))
+        self._records.append(Outgoing(topic, message.partition, *letter.record()))
 
     def _is_due(self) -> bool:
         if self._work.taken.total() >= _MAX_UNCOMMITTED:

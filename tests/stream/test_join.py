@@ -44,7 +44,7 @@ def labels_after(*events, watermark_ms=10**9):
         feed(join, event)
     join.advance(watermark_ms)
     joined = join.drain()
-    return [e.labels for e in joined.examples], [d.kind for d in joined.dead_letters]
+    return [e.labels for e in joined.examples], [d.code for d in joined.dead_letters]
 
 
 def test_without_feedback_a_binary_label_is_0_and_a_regression_label_is_none():
@@ -77,7 +77,7 @@ def test_an_orphan_expires_into_the_dead_letters_with_its_bytes():
     assert join.drain().dead_letters == []
     join.advance(5 + RATING_MS + 1)
     (letter,) = join.drain().dead_letters
-    assert letter.kind == "no_impression"
+    assert letter.code == "no_impression"
     assert letter.message == message(orphan, offset=7)
 
 
@@ -87,7 +87,7 @@ def test_feedback_for_a_closed_impression_is_a_dead_letter():
     feed(join, feedback(1, "rating", 3, 1))
     joined = join.drain()
     assert [e.labels["rating"] for e in joined.examples] == [None]
-    assert [d.kind for d in joined.dead_letters] == ["late"]
+    assert [d.code for d in joined.dead_letters] == ["late"]
 
 
 def test_a_late_impression_becomes_one_example_at_once_with_the_feedback_that_waited():
@@ -105,7 +105,7 @@ def test_an_impression_that_cannot_be_told_from_a_duplicate_is_a_dead_letter():
     feed(join, request(2))
     joined = join.drain()
     assert [e.impression_id for e in joined.examples] == ["i1"]
-    assert [d.kind for d in joined.dead_letters] == ["too_late"]
+    assert [d.code for d in joined.dead_letters] == ["too_late"]
 
 
 def test_ids_are_forgotten_after_the_dedup_horizon_so_memory_stays_bounded():
