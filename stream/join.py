@@ -14,6 +14,9 @@ from stream.events import Example, Feedback, TeacherRequest
 from stream.messages import Message
 from stream.tasks import TaskSpec
 
+MAX_WAITING_BYTES = 256 * 1024
+"""Of the feedback that waits for one impression: what is saved of it is one entry, written anew at each change."""
+
 Entry = tuple[str, bytes | None]
 """A key of the saved state and its value; None: the key is gone."""
 
@@ -95,6 +98,10 @@ class Join:
 
     def feedback(self, feedback: Feedback, message: Message) -> None:
         """Take valid feedback: the last value by event time within its task's window holds (the greater of equals)."""
+        if feedback.task not in self._window_ms:
+            reason = f"task: {feedback.task} was removed from the project while the feedback waited for its impression"
+            self._out.dead_letters.append(DeadLetter(message, "removed_task", reason))
+            return
         pending = self._pending.get(feedback.impression_id)
         if pending is None:
             self._feedback_alone(feedback, message)
@@ -162,6 +169,14 @@ class Join:
             reason = f"impression_id: {impression_id} is closed: the feedback came after its longest window had passed"
             self._out.dead_letters.append(DeadLetter(message, "late", reason))
             return
+        waiting = self._orphans.get(impression_id, [])
+        if sum(_size(one) for _, one in waiting) + _size(message) > MAX_WAITING_BYTES:
+            reason = (
+                f"impression_id: no impression {impression_id} came, and {len(waiting)} feedback messages wait for it; "
+                f"at most {MAX_WAITING_BYTES} bytes of them are kept"
+            )
+            self._out.dead_letters.append(DeadLetter(message, "no_impression", reason))
+            return
         expire_ms = feedback.event_time_ms + self._longest_ms
         self._orphans.setdefault(impression_id, []).append((expire_ms, message))
         heapq.heappush(self._expiring, (expire_ms, impression_id))
@@ -221,6 +236,12 @@ class Join:
         if kind == "impression":
             return pending.request.model_dump_json().encode() if pending else None
         return json.dumps(pending.labels).encode() if pending and pending.labels else None
+
+
+def _size(message: Message) -> int:
+    """Bytes of key, value and headers."""
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers
 
 
 def _heap(items: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
