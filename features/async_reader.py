@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import hiredis
 
-from features.lookup import Columns, ContextValue, Lookup, Reply
+from features.contract import ContextValue
+from features.lookup import Columns, Lookup, Reply
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
 from runtime.redis import Address, parse_url

@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 from features.aggregates import parse_expression
 from features.config import AggregateConfig, FeaturesConfig
+from features.contract import context_name
 from features.definitions import Definitions, ViewDefinition
 from features.redis_layout import SERIALIZATION_VERSION, IdType
 from features.spec import Feature, FeatureSpec, Role, Value
@@ -172,7 +173,7 @@ class _Compiler:
 
     def _default(self, feature: Feature) -> Value:
         if feature.source == "context":
-            return _checked_default(feature, self._config.context[feature.name.removeprefix("context:")].default)
+            return _checked_default(feature, self._config.context[context_name(feature)].default)
         given = self._config.defaults.get(feature.name)
         if feature.role == "embedding":
             return self._embedding_default(feature, given)

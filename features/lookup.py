@@ -5,16 +5,29 @@ B rows, E distinct entities. Columns hold raw values, None where an entity, a fi
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from features.contract import ContextValue, context_name
 from features.redis_layout import EntityId, EntityLayout, IdType, field_name, usable_id
 from features.spec import Feature, FeatureSpec, Value
 from features.values import decode_column
 
-ContextValue = int | float | str
 Columns = dict[str, list[Value]]
 Reply = Sequence[bytes | None] | None
 """One HMGET's answer: the stored message of each field; None: the key is not a hash."""
+
+
+class FeatureReader(Protocol):
+    """Reads the features of B rows as they are now."""
+
+    def read(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        contexts: Sequence[Mapping[str, ContextValue]],
+    ) -> Columns:
+        """Columns of B rows, one for each feature of the spec. ServiceUnavailableError without Redis."""
+        ...
 
 
 class Query(NamedTuple):
@@ -72,7 +85,7 @@ class Lookup:
 
 
 def context_value(feature: Feature, value: ContextValue | None) -> Value:
-    """The value as the feature holds it: an integer of 64 bits, a finite float, or a string; None for any other."""
+    """The value as the feature holds it: a 64-bit integer, a finite float, or a string; None for any other."""
     if value is None or isinstance(value, bool):
         return None
     if feature.dtype == "str":
@@ -111,5 +124,5 @@ def _rows_of(values: Sequence[Value], rows_B: Sequence[int]) -> list[Value]:
 
 
 def _context_column(feature: Feature, contexts: Sequence[Mapping[str, ContextValue]]) -> list[Value]:
-    name = feature.name.removeprefix("context:")
+    name = context_name(feature)
     return [context_value(feature, context.get(name)) for context in contexts]

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from features.lookup import Columns, ContextValue, Lookup
+from features.contract import ContextValue
+from features.lookup import Columns, Lookup
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
 from runtime.redis import connect, exchange, reaching

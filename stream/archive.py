@@ -19,6 +19,7 @@ from stream.config import Topics
 from stream.example_file import remove_partial_files, runs, write
 from stream.example_log import ExampleLog
 from stream.examples import ExampleReader, ExampleRecord, oldest_offsets
+from stream.positions import Positions
 
 EXAMPLES = Counter("graft_archive_examples", "Examples written to the example log")
 LAG = Gauge("graft_archive_lag_records", "Records of the examples topic that are not in the example log yet")
@@ -66,14 +67,16 @@ class Archive:
     def __init__(self, folder: Path, offsets: Mapping[int, int]) -> None:
         self.offsets = dict(offsets)
         self._folder = folder
+        self._added = Positions(lambda partition: f"examples for {folder}, partition {partition}", offsets)
         self._records: dict[int, list[ExampleRecord]] = defaultdict(list)
 
     def __len__(self) -> int:
         return sum(map(len, self._records.values()))
 
     def add(self, records: Sequence[ExampleRecord]) -> None:
-        """Take records; each partition's in their order."""
+        """Take records; each partition's in their order, else OffsetError."""
         for record in records:
+            self._added.take(record.partition, record.offset)
             self._records[record.partition].append(record)
 
     def flush(self) -> None:

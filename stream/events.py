@@ -8,15 +8,34 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
-MessageId = Annotated[StrictStr, Field(min_length=1, max_length=256)]
-EntityId = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | MessageId
-"""A user or item id: a signed 64-bit integer or a non-empty string."""
+from features import contract
 
-ContextValue = StrictInt | StrictFloat | StrictStr
+EntityId = contract.EntityId
+ContextValue = contract.ContextValue
+
+ImpressionId = Annotated[contract.IdText, Field(description="unique; names the impression in all its records")]
+EventTimeMs = Annotated[StrictInt, Field(ge=0, lt=2**53, description="milliseconds since 1970-01-01T00:00:00Z")]
+Label = Annotated[
+    contract.Int64 | Annotated[StrictFloat, Field(allow_inf_nan=False)],
+    Field(description="the label: 0 or 1 of a binary task, a finite number of a regression task"),
+]
+Context = Annotated[dict[str, ContextValue], Field(description="values of the context features that graft.toml names")]
+
+LoggedContext = Annotated[
+    dict[str, StrictInt | StrictFloat | StrictStr],
+    Field(description="the impression's context; its bounds are the impression's"),
+]  # without bounds: logs of earlier versions have values that an event may no longer have
+SpecId = Annotated[str, Field(description="names the feature spec whose order `features` has; 16 hexadecimal digits")]
 FeatureValue = int | float | str | list[float] | None
 """One raw feature: None is a miss; the feature spec's default takes its place when it is encoded."""
 
-EventTimeMs = Annotated[StrictInt, Field(ge=0, lt=2**53, description="milliseconds since 1970-01-01T00:00:00Z")]
+FeatureValues = Annotated[
+    list[FeatureValue], Field(description="raw features at impression time, in the spec's order; null is a miss")
+]
+Labels = Annotated[
+    dict[str, float | None],
+    Field(description="every task of the project -> its label; null is a regression task without feedback"),
+]
 
 
 class _Record(BaseModel):
@@ -24,47 +43,44 @@ class _Record(BaseModel):
 
 
 class Impression(_Record):
-    """An item shown to a user. `impression_id` is unique; a second one with the same id is a duplicate."""
+    """An item shown to a user. A second one with the same `impression_id` is a duplicate and is dropped."""
 
-    impression_id: MessageId
+    impression_id: ImpressionId
     user_id: EntityId
     item_id: EntityId
     event_time_ms: EventTimeMs
-    context: dict[str, ContextValue] = Field(default_factory=dict)
+    context: Context = Field(default_factory=dict)
 
 
 class Feedback(_Record):
-    """What a user did with an impression: the label of one task. The last value within the window holds."""
+    """What a user did with an impression: the label of one task. The last value within the task's window holds."""
 
-    impression_id: MessageId
-    task: StrictStr
-    value: StrictFloat | StrictInt
+    impression_id: ImpressionId
+    task: Annotated[StrictStr, Field(description="a task of the project")]
+    value: Label
     event_time_ms: EventTimeMs
 
 
 class TeacherRequest(_Record):
     """An impression with its features at impression time: a row for the teacher to score."""
 
-    impression_id: MessageId
+    impression_id: ImpressionId
     user_id: EntityId
     item_id: EntityId
     event_time_ms: EventTimeMs
-    context: dict[str, ContextValue]
-    spec_id: str
-    features: list[FeatureValue]
+    context: LoggedContext
+    spec_id: SpecId
+    features: FeatureValues
 
 
 class Example(_Record):
-    """An impression joined with its labels: what the learner learns, exactly once.
+    """An impression joined with its labels: what the learner learns, exactly once."""
 
-    `labels` has every task of the project; None is a regression task without feedback.
-    """
-
-    impression_id: MessageId
+    impression_id: ImpressionId
     user_id: EntityId
     item_id: EntityId
     event_time_ms: EventTimeMs
-    context: dict[str, ContextValue]
-    spec_id: str
-    features: list[FeatureValue]
-    labels: dict[str, float | None]
+    context: LoggedContext
+    spec_id: SpecId
+    features: FeatureValues
+    labels: Labels

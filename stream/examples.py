@@ -15,6 +15,7 @@ from stream.config import Topics
 from stream.events import Example
 from stream.groups import LEARNER_GROUP, group_id
 from stream.merge import Merge
+from stream.positions import Positions
 from stream.ranks import ONE_RANK, Ranks
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class ExampleReader:
 
     It is no member of a group: the offsets are the caller's, who keeps them with what it learnt. Partitions are merged
     by event time, which gives one order for one log; while the log still grows, the order of several partitions may
-    depend on what has arrived. DataLossError when an offset is not on the broker any more.
+    depend on what has arrived. DataLossError when an offset is not on the broker any more, OffsetError when a
+    partition's offsets do not rise.
 
     With several `ranks` each fetches and decodes the partitions whose number modulo `ranks` is its own, then all merge
     the records of all: every rank gets every example, in the order of one process. They poll together.
@@ -87,6 +89,10 @@ class ExampleReader:
         self._merge: Merge[int, ExampleRecord] = Merge(self._partitions)
         places = {TopicPartition(self._topic, p): records for p, records in (history or {}).items()}
         self._history = {at: records for at, records in places.items() if self._is_own(at)}
+        begun = {
+            at.partition: offset - (places[at].left if at in places else 0) for at, offset in self._started.items()
+        }
+        self._taken = Positions(lambda partition: f"topic {self._topic}, partition {partition}", begun)
         self._consumer.pause(*self._history)
         self._next = {at: offset for at, offset in self._started.items() if not self._is_own(at)}
         self._busy = False
@@ -95,6 +101,7 @@ class ExampleReader:
     def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
         """The next examples in their order; none when nothing came within `timeout_seconds`, or Kafka is away."""
         for record in self._gathered(self._read(timeout_seconds)):
+            self._taken.take(record.partition, record.offset)
             self._merge.add(record.partition, record.example.event_time_ms, record)
         return list(self._merge.take(self._caught_up()))
 

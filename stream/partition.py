@@ -12,6 +12,7 @@ from stream.events import Feedback, Impression
 from stream.join import Entry, Join
 from stream.merge import Merge
 from stream.messages import Message
+from stream.positions import Positions
 from stream.tasks import TaskSpec
 from stream.validation import Validator
 from stream.watermark import Watermark, WatermarkState
@@ -31,8 +32,8 @@ class Taken:
 class Partition:
     """The state of partition `number`. Clocks are passed in, in milliseconds.
 
-    `positions` are the offsets of the first messages not taken yet, per input topic: with the join's state they are
-    all that a restart needs.
+    `positions` has each input topic's offset of the first message not taken yet. A restart needs these, the join's
+    state and the aggregates, and nothing else.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Partition:
         self.join = Join(tasks, config.dedup_seconds)
         self.aggregates = PartialAggregates(aggregates_factory)
         self.watermark = Watermark(self.inputs, config.idle_seconds * 1000)
-        self.positions: dict[str, int] = {}
+        self.positions = self._positions_at({})
         self._taken = False
         self._merge: Merge[str, Taken] = Merge(self.inputs)
         self._last_ms = dict.fromkeys(self.inputs, 0)
@@ -67,6 +68,10 @@ class Partition:
             fault = str(error)
         self._merge.add(topic, self._last_ms[topic], Taken(message, event, fault))
 
+    def start_at(self, offsets: Mapping[str, int]) -> None:
+        """The next message of each input is the one at this offset, or a later one."""
+        self.positions = self._positions_at(offsets)
+
     def buffered(self, topic: str) -> int:
         """Messages of an input that wait for the other input."""
         return self._merge.buffered(topic)
@@ -74,7 +79,7 @@ class Partition:
     def take(self, caught_up: Collection[str]) -> Iterator[Taken]:
         """The messages whose turn has come; `caught_up` names the inputs that have no more on the broker."""
         for taken in self._merge.take(caught_up):
-            self.positions[taken.message.topic] = taken.message.offset + 1
+            self.positions.take(taken.message.topic, taken.message.offset)
             self._taken = True
             yield taken
 
@@ -108,11 +113,14 @@ class Partition:
             return
         position = json.loads(entries[POSITION])
         watermark = WatermarkState.model_validate(position["watermark"])
-        self.positions = dict(position["offsets"])
+        self.start_at(position["offsets"])
         self.watermark.restored(watermark)
         self.join.restore(entries, watermark.watermark_ms)
         self.aggregates.restore(entries)
 
+    def _positions_at(self, offsets: Mapping[str, int]) -> Positions[str]:
+        return Positions(lambda topic: f"topic {topic}, partition {self.number}", offsets)
+
     def _position(self) -> Entry:
-        position = {"offsets": self.positions, "watermark": self.watermark.state().model_dump()}
+        position = {"offsets": dict(self.positions), "watermark": self.watermark.state().model_dump()}
         return POSITION, json.dumps(position).encode()

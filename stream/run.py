@@ -14,6 +14,7 @@ from kafka.errors import (
 )
 
 from features.aggregates import Aggregates
+from features.lookup import FeatureReader
 from features.spec import FeatureSpec
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
@@ -22,7 +23,7 @@ from stream.config import StreamConfig, Topics
 from stream.state_log import SNAPSHOT_FLOOR_BYTES
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics
-from stream.worker import FeatureReader, StoppedError, StreamJob, StreamWorker, replaced_error
+from stream.worker import StoppedError, StreamJob, StreamWorker, replaced_error
 
 _log = logging.getLogger(__name__)
 _HOPELESS = (

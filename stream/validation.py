@@ -1,87 +1,95 @@
 """Events from outside, checked against their contract, the feature spec and the tasks."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import SchemaValidator, ValidationError, core_schema
 
+from features.contract import ID_TEXT, Rule, contract_of
+from features.faults import faults_of
 from features.spec import FeatureSpec
 from runtime.errors import InvalidInputError
-from stream.events import ContextValue, EntityId, Feedback, Impression
+from stream.events import EventTimeMs, Feedback, Impression, Label
 from stream.tasks import TaskSpec
 
+_EVENT_TIME = Rule(TypeAdapter(EventTimeMs).core_schema, "milliseconds since 1970 in [0, 2^53)")
+_LABEL = Rule(
+    core_schema.custom_error_schema(  # one fault; a union reports one for each of its types
+        TypeAdapter(Label).core_schema,
+        custom_error_type="label",
+        custom_error_message="Input should be a finite number",
+    ),
+    "a finite number",
+)
 _Event = TypeVar("_Event", bound=BaseModel)
-_SHOWN_CHARACTERS = 100
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
 
 
 class Validator:
     """Bytes to events. InvalidInputError names every bad field, its value and what is allowed."""
 
     def __init__(self, spec: FeatureSpec, tasks: Sequence[TaskSpec]) -> None:
-        self._id_types = {"user_id": spec.user_id_type, "item_id": spec.item_id_type}
-        self._context = {context_key(f.name): f.dtype for f in spec.features if f.source == "context"}
         self._kinds = {task.name: task.kind for task in tasks}
+        contract = contract_of(spec)
+        self._impression = _Parser(
+            Impression,
+            "an object with impression_id, user_id, item_id, event_time_ms and, optionally, context",
+            {
+                "impression_id": ID_TEXT,
+                "user_id": contract.user_id,
+                "item_id": contract.item_id,
+                "event_time_ms": _EVENT_TIME,
+                "context": _or_empty(contract.context),
+            },
+            contract.allowed_context(),
+        )
+        self._feedback = _Parser(
+            Feedback,
+            "an object with impression_id, task, value and event_time_ms",
+            {
+                "impression_id": ID_TEXT,
+                "task": Rule(core_schema.literal_schema(list(self._kinds)), f"one of {', '.join(self._kinds)}"),
+                "value": _LABEL,
+                "event_time_ms": _EVENT_TIME,
+            },
+        )
 
     def impression(self, value: bytes | None) -> Impression:
         """The impression that `value` holds."""
-        impression = _parsed(Impression, value)
-        faults = [*self._id_faults(impression), *self._context_faults(impression.context)]
-        if faults:
-            raise InvalidInputError("; ".join(faults))
-        return impression
+        return self._impression.parse(value)
 
     def feedback(self, value: bytes | None) -> Feedback:
         """The feedback that `value` holds."""
-        feedback = _parsed(Feedback, value)
-        kind = self._kinds.get(feedback.task)
-        if kind is None:
-            raise InvalidInputError(f"task: must be one of {', '.join(self._kinds)}, got {_shown(feedback.task)}")
-        if kind == "binary" and feedback.value not in (0, 1):
-            raise InvalidInputError(
-                f"value: of the binary task {feedback.task} must be 0 or 1, got {_shown(feedback.value)}"
-            )
+        feedback = self._feedback.parse(value)
+        if self._kinds[feedback.task] == "binary" and feedback.value not in (0, 1):
+            raise InvalidInputError(f"value: of the binary task {feedback.task} must be 0 or 1, got {feedback.value}")
         return feedback
 
-    def _id_faults(self, impression: Impression) -> list[str]:
-        ids: dict[str, EntityId] = {"user_id": impression.user_id, "item_id": impression.item_id}
-        return [
-            f"{name}: must be {self._id_types[name]} as in the feature repo, got {_shown(value)}"
-            for name, value in ids.items()
-            if type(value).__name__ != self._id_types[name]
-        ]
 
-    def _context_faults(self, context: dict[str, ContextValue]) -> list[str]:
-        return [fault for name, value in context.items() if (fault := self._context_fault(name, value))]
+class _Parser(Generic[_Event]):
+    """Reads one kind of event: a JSON object with these fields and no other.
 
-    def _context_fault(self, name: str, value: ContextValue) -> str | None:
-        dtype = self._context.get(name)
-        if dtype is None:
-            allowed = ", ".join(self._context) or "nothing"
-            return f"context.{_shown(name)}: is not declared in graft.toml features.context, which has {allowed}"
-        if not isinstance(value, _TYPES[dtype]):
-            return f"context.{name}: must be {dtype}, got {_shown(value)}"
-        return None
+    `whole` says that in words; `within` says what the fields of a field may hold, by path.
+    """
 
+    def __init__(
+        self, event: type[_Event], whole: str, fields: Mapping[str, Rule], within: Mapping[str, str] | None = None
+    ) -> None:
+        self._event = event
+        self._allowed = {"": whole} | {name: rule.allowed for name, rule in fields.items()} | dict(within or {})
+        schemas = {name: core_schema.typed_dict_field(rule.schema) for name, rule in fields.items()}
+        # Not a model_schema of `event`: pydantic-core would check by the class's own schema, which knows no spec.
+        self._validator = SchemaValidator(core_schema.typed_dict_schema(schemas, strict=True, extra_behavior="forbid"))
 
-def context_key(feature: str) -> str:
-    """The key in an event's `context` that feeds the context feature of this name."""
-    return feature.removeprefix("context:")
-
-
-def _parsed(model: type[_Event], value: bytes | None) -> _Event:
-    try:
-        return model.model_validate_json(value or b"")
-    except ValidationError as error:
-        raise InvalidInputError("; ".join(_fault(fault) for fault in error.errors(include_url=False))) from None
+    def parse(self, value: bytes | None) -> _Event:
+        """The event that `value` holds; InvalidInputError with every fault."""
+        try:
+            return self._event.model_construct(**self._validator.validate_json(value or b""))
+        except ValidationError as error:
+            faults = faults_of(error, "the message", self._allowed)
+            raise InvalidInputError("; ".join(f"{f['message']}, got {f['value']!r}" for f in faults)) from None
 
 
-def _fault(fault: object) -> str:
-    assert isinstance(fault, dict)
-    place = ".".join(str(part) for part in fault["loc"]) or "message"
-    return f"{place}: {fault['msg']}, got {_shown(fault['input'])}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+def _or_empty(rule: Rule) -> Rule:
+    """The rule of a field that may be left out, which is an empty object then."""
+    return Rule(core_schema.with_default_schema(rule.schema, default_factory=dict), rule.allowed)

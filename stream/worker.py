@@ -6,14 +6,14 @@ committed: a restart inside the process is the same as a kill, so there is one w
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from kafka import TopicPartition
 
 from features.aggregates import Aggregates
+from features.lookup import FeatureReader
 from features.spec import FeatureSpec, Value
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
@@ -21,7 +21,7 @@ from stream import connection, state_log
 from stream.aggregation import AggregatePusher, TotalAggregates
 from stream.config import StreamConfig, Topics
 from stream.dead_letters import DeadLetter
-from stream.events import ContextValue, EntityId, Feedback, Impression, TeacherRequest
+from stream.events import Feedback, Impression, TeacherRequest
 from stream.inputs import Inputs
 from stream.partition import Partition, Taken
 from stream.report import Report, Work
@@ -35,19 +35,6 @@ _STEP_MESSAGES = 1_000  # joined in one round, of all partitions together
 _MAX_UNCOMMITTED = 5_000  # input messages: bounds the memory and what a kill repeats
 _MAX_BUFFERED = 2_000  # messages of an input that wait for the other one, before it is held
 _RETRY_SECONDS = 1.0
-
-
-class FeatureReader(Protocol):
-    """Reads the features of B rows as they are now."""
-
-    def read(
-        self,
-        user_ids: Sequence[EntityId],
-        item_ids: Sequence[EntityId],
-        contexts: Sequence[Mapping[str, ContextValue]],
-    ) -> dict[str, list[Value]]:
-        """One list of B raw values per feature of the spec. ServiceUnavailableError without Redis."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -163,7 +150,7 @@ class StreamWorker:
         saved = state_log.restore(job.kafka_servers, self._admin, job.topics.join_state, number)
         partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
         partition.restore(saved.entries, time.monotonic() * 1000)
-        partition.positions = self._inputs.start(number, partition.positions)
+        partition.start_at(self._inputs.start(number, partition.positions))
         self._schedules[number] = state_log.SnapshotSchedule(job.snapshot_floor_bytes, saved.bytes_read)
         return partition
 

@@ -6,12 +6,13 @@ Unshown pairs are a function of the requests in their order: the same ones give 
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
-from features.spec import FeatureSpec, Value
-from stream.events import ContextValue, EntityId, Impression, TeacherRequest
+from features.lookup import FeatureReader
+from features.spec import FeatureSpec
+from stream.events import Impression, TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
@@ -21,18 +22,6 @@ Progress = Callable[[int, int | None], None]
 
 _Row = TypeVar("_Row")
 _LOG = logging.getLogger(__name__)
-
-
-class FeatureReader(Protocol):
-    """What the backfill needs of features.reader.OnlineReader."""
-
-    def read(
-        self,
-        user_ids: Sequence[EntityId],
-        item_ids: Sequence[EntityId],
-        contexts: Sequence[Mapping[str, ContextValue]],
-    ) -> Mapping[str, Sequence[Value]]:
-        """Raw values by feature name, as they are now."""
 
 
 class BackfillReport(NamedTuple):

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from features.aggregates import Aggregates, Entity
 from features.config import AggregateConfig
-from features.lookup import Columns, ContextValue, context_value
+from features.contract import ContextValue, context_name
+from features.lookup import Columns, context_value
 from features.redis_layout import EntityId, usable_id
 from features.spec import Feature, FeatureSpec, Value
 from lab.study.digest import digest_of
@@ -78,7 +79,7 @@ class MemoryStore:
         self, feature: Feature, user_id: EntityId, item_id: EntityId, context: Mapping[str, ContextValue]
     ) -> Value:
         if feature.source == "context":
-            return context_value(feature, context.get(feature.name.removeprefix("context:")))
+            return context_value(feature, context.get(context_name(feature)))
         if feature.source in ("user", "user_id"):
             entity_id = usable_id(user_id, self._spec.user_id_type)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features.lookup import FeatureReader
 from features.spec import FeatureBatch, FeatureSpec
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Impression
@@ -18,7 +19,7 @@ from student.learn.learner import Learner, least_explained
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Draft
 from student.versions.registry import Registry
-from teacher_cache.backfill import FeatureReader, requests_of_impressions
+from teacher_cache.backfill import requests_of_impressions
 from teacher_cache.config import TeacherConfig
 from teacher_cache.request_scorer import RequestScorer
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from stream.events import Example
+from stream.positions import Positions
 
 
 class Record(Protocol):
@@ -54,5 +55,8 @@ class MicroBatches:
 
 
 def offsets_after(offsets: Mapping[int, int], batch: Sequence[Record]) -> dict[int, int]:
-    """Where to go on per partition once `batch` is learnt."""
-    return {**offsets, **{record.partition: record.offset + 1 for record in batch}}
+    """The next offset of each partition once `batch` is learnt; OffsetError when its offsets do not rise."""
+    positions = Positions(lambda partition: f"the examples topic, partition {partition}", offsets)
+    for record in batch:
+        positions.take(record.partition, record.offset)
+    return dict(positions)

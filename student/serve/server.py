@@ -55,7 +55,7 @@ class Scorer:
         try:
             response = await self._scored(request)
         except RequestError as error:
-            response = _refused(error)
+            response = _error_reply(error)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody reads it; nginx' number for a client that went away
         SECONDS.observe(time.perf_counter() - start)
@@ -129,10 +129,10 @@ def _reply(status: int, content: dict[str, Any]) -> Response:
 
 def _unavailable(reason: str) -> Response:
     error = refusal(503, "", None, "a request after /readyz says 200", reason)
-    return _refused(error, {"retry-after": _RETRY_AFTER_SECONDS})
+    return _error_reply(error, {"retry-after": _RETRY_AFTER_SECONDS})
 
 
-def _refused(error: RequestError, headers: dict[str, str] | None = None) -> Response:
+def _error_reply(error: RequestError, headers: dict[str, str] | None = None) -> Response:
     content = {"error": {**error.faults[0], "faults": error.faults}}
     body = to_json(content, inf_nan_mode="strings")
     return Response(body, error.status, headers, media_type="application/json")
@@ -143,17 +143,17 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{request.url.path} does not take {request.method}; allowed is {allowed}"
-        return _refused(refusal(405, "method", request.method, allowed, message), dict(error.headers or {}))
+        return _error_reply(refusal(405, "method", request.method, allowed, message), dict(error.headers or {}))
     allowed = "POST /score, GET /healthz, GET /readyz, GET /metrics"
     message = f"there is no {request.url.path}; allowed is {allowed}"
-    return _refused(refusal(error.status_code, "path", request.url.path, allowed, message))
+    return _error_reply(refusal(error.status_code, "path", request.url.path, allowed, message))
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
     """The reply to our own fault; uvicorn logs the traceback."""
     REQUESTS.labels("500").inc()
     message = f"the scorer failed ({type(error).__name__}); its log says why"
-    return _refused(refusal(500, "", None, "a retry", message))
+    return _error_reply(refusal(500, "", None, "a retry", message))
 
 
 def build_app(swap: ChampionSwap, stop: StopSignal) -> Starlette:

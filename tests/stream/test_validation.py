@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from features.spec import Feature
 from runtime.errors import InvalidInputError
 from stream.validation import Validator
 from tests.stream.pair import SPEC, TASKS, feedback, impression
@@ -20,11 +21,11 @@ def test_a_valid_impression_and_valid_feedback_are_parsed():
     ("changes", "parts"),
     [
         ({"event_time_ms": -1}, ["event_time_ms", "-1", "greater than or equal to 0"]),
-        ({"user_id": "u1"}, ["user_id", "must be int", "'u1'"]),
-        ({"item_id": 7}, ["item_id", "must be str", "7"]),
-        ({"context": {"hour": 1.5}}, ["context.hour", "must be int", "1.5"]),
-        ({"context": {"day": 1}}, ["context.'day'", "hour"]),
-        ({"surprise": 1}, ["surprise", "1"]),
+        ({"user_id": "u1"}, ["user_id", "allowed is an integer in [-2^63, 2^63)", "'u1'"]),
+        ({"item_id": 7}, ["item_id", "allowed is a string of 1 to 256 characters", "got 7"]),
+        ({"context": {"hour": 1.5}}, ["context.hour", "allowed is an integer in [-2^63, 2^63)", "1.5"]),
+        ({"context": {"day": 1}}, ["context.day", "allowed is an object with any of hour"]),
+        ({"surprise": 1}, ["surprise", "allowed is an object with impression_id, ", "1"]),
         ({"impression_id": ""}, ["impression_id", "''"]),
     ],
 )
@@ -41,12 +42,34 @@ def test_the_reason_names_the_field_the_value_and_what_is_allowed(changes, parts
         ({"value": 2}, ["value", "0 or 1", "2"]),
         ({"value": True}, ["value", "True"]),
         ({"value": None}, ["value", "None"]),
+        ({"task": "rating", "value": 10**400}, ["value", "allowed is a finite number", "1000"]),
     ],
 )
 def test_feedback_of_an_unknown_task_or_with_a_value_that_is_not_allowed_is_refused(changes, parts):
     with pytest.raises(InvalidInputError) as caught:
         VALIDATOR.feedback(json.dumps(feedback(1, "like", 1, 5) | changes).encode())
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_all_faults_of_an_event_are_told_at_once():
+    bad = impression(1, -1, item_id=7, context={"hour": "x", "day": 1})
+    with pytest.raises(InvalidInputError) as caught:
+        VALIDATOR.impression(json.dumps(bad).encode())
+    assert [fault.split(":")[0] for fault in str(caught.value).split("; ")[::2]] == [
+        "item_id",
+        "event_time_ms",
+        "context.hour",
+        "context.day",
+    ]
+
+
+def test_a_context_keeps_the_order_of_the_event():
+    context = ("day", "hour"), ("hour", "day")
+    names = [Feature(name=f"context:{n}", source="context", role="dense", dtype="int", default=0) for n in context[0]]
+    validator = Validator(SPEC.model_copy(update={"features": tuple(names)}), TASKS)
+    for order in context:
+        event = impression(1, 5, context=dict.fromkeys(order, 3))
+        assert list(validator.impression(json.dumps(event).encode()).context) == list(order)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff\xfe", b"[]", b"null", b"x" * 5_000])

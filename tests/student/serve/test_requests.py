@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from features.faults import MAX_FAULTS
 from features.spec import Feature, FeatureSpec
-from student.serve.requests import MAX_FAULTS, MAX_ITEMS, RequestContract, RequestError
+from student.serve.requests import MAX_ITEMS, RequestContract, RequestError
 
 INT = "an integer in [-2^63, 2^63)"
 TEXT = "a string of 1 to 256 characters"
