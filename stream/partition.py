@@ -46,9 +46,9 @@ class Partition:
     ) -> None:
         self.number = number
         self.inputs = (topics.impressions, topics.feedback)
-        self.join = Join(tasks, config.dedup_seconds)
+        self.join = Join(tasks, config.dedup_seconds, config.idle_seconds)
         self.aggregates = PartialAggregates(aggregates_factory)
-        self.watermark = Watermark(self.inputs, config.idle_seconds * 1000)
+        self.watermark = Watermark(self.inputs)
         self.positions = self._positions_at({})
         self._taken = False
         self._merge: Merge[str, Taken] = Merge(self.inputs)
@@ -57,7 +57,6 @@ class Partition:
     def add(self, message: Message, validator: Validator, now_ms: float) -> None:
         """Buffer the next message of one of the inputs. A message that cannot be used takes its predecessor's time."""
         topic = message.topic
-        self.watermark.heard(topic, now_ms)
         event: Impression | Feedback | None = None
         fault = ""
         try:
@@ -91,8 +90,8 @@ class Partition:
 
     def tick(self, caught_up: Collection[str], now_ms: float) -> None:
         """Let wall-clock time pass."""
-        self.watermark.tick([topic for topic in caught_up if not self._merge.buffered(topic)], now_ms)
-        self.join.advance(self.watermark.value_ms)
+        has_more = any(topic not in caught_up or self._merge.buffered(topic) for topic in self.inputs)
+        self.join.tick(now_ms, is_pause=not has_more)
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call, the position among them; none when nothing did."""
@@ -108,7 +107,7 @@ class Partition:
 
     def restore(self, entries: Mapping[str, bytes], now_ms: float) -> None:
         """Take back a state that the state log gave; nothing to do where it is empty."""
-        self.watermark.started(now_ms)
+        self.join.tick(now_ms, is_pause=False)
         if POSITION not in entries:
             return
         position = json.loads(entries[POSITION])
