@@ -51,8 +51,8 @@ class _Compiler:
     def compile(self) -> FeatureSpec:
         """Every list, table and aggregate is looked at before the faults are raised."""
         self._check_repository()
-        self._user = self._entity("user_entity", self._config.user_entity)
-        self._item = self._entity("item_entity", self._config.item_entity)
+        self._user = self._entity("user", self._config.user_entity)
+        self._item = self._entity("item", self._config.item_entity)
         self._check_lists()
         features = [f for role in _ROLES for name in getattr(self._config, role) if (f := self._feature(name, role))]
         for aggregate in self._config.aggregates:
@@ -81,17 +81,41 @@ class _Compiler:
         if self._service is None:
             self._fault("service", _unknown("feature service", self._config.service, self._definitions.services))
 
-    def _entity(self, key: str, name: str) -> _Entity:
-        found = self._definitions.entities.get(name)
-        if found is None:
-            self._fault(key, _unknown("entity", name, self._definitions.entities))
-            return _Entity(name, name, "str")
+    def _entity(self, which: Literal["user", "item"], declared: str | None) -> _Entity:
+        """The declared entity, else the one that Feast's definitions give; after a fault one that stands in for it."""
+        key = f"{which}_entity"
+        try:
+            name = self._declared(declared) if declared is not None else self._derived(which)
+        except _Fault as fault:
+            self._fault(key, str(fault))
+            return _Entity(declared or which, f"{which}_id", "str")
+        found = self._definitions.entities[name]
         if found.value_type not in _ID_TYPES:
             self._fault(
                 key,
                 f"entity {name!r} must have the value_type INT64 or STRING in the repository, got {found.value_type}",
             )
         return _Entity(name, found.join_key, _ID_TYPES.get(found.value_type, "str"))
+
+    def _declared(self, name: str) -> str:
+        if name not in self._definitions.entities:
+            raise _Fault(_unknown("entity", name, self._definitions.entities))
+        return name
+
+    def _derived(self, which: str) -> str:
+        """The one entity whose join key is user_id (or item_id), else the one named user (or item)."""
+        entities, join_key = self._definitions.entities, f"{which}_id"
+        keyed = sorted(name for name, entity in entities.items() if entity.join_key == join_key)
+        if len(keyed) == 1:
+            return keyed[0]
+        if which in entities:
+            return which
+        if keyed:
+            raise _Fault(f"{_listed(keyed)} have the join key {join_key}; declare which one it is")
+        raise _Fault(
+            f"no entity has the join key {join_key} or the name {which}; declare one; "
+            f"there is {_listed(sorted(entities)) or 'none'}"
+        )
 
     def _check_lists(self) -> None:
         first: dict[str, str] = {}

@@ -41,8 +41,14 @@ class FeaturesConfig(BaseModel):
 
     repo: Path = Path("feature_repo")
     service: str
-    user_entity: str = "user"
-    item_entity: str = "item"
+    user_entity: str | None = Field(
+        default=None,
+        description="Feast's entity of the users; None: the one with the join key user_id, else the one named user",
+    )
+    item_entity: str | None = Field(
+        default=None,
+        description="Feast's entity of the items; None: the one with the join key item_id, else the one named item",
+    )
     dense: list[str] = []
     categorical: list[str] = []
     embedding: list[str] = []

@@ -8,7 +8,7 @@ when a replay is killed or two run at once: the later one fences the earlier one
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import InvalidProducerEpochError, ProducerFencedError
@@ -18,7 +18,7 @@ from stream import connection
 from stream.config import Topics
 from stream.dead_letters import ATTEMPT, StoredLetter, stored_letter
 from stream.groups import group_id
-from stream.messages import Message, message_of
+from stream.messages import message_of
 
 MAX_ATTEMPTS = 3
 """A message that was a dead letter so often is not put back again: only a change of the message itself can help it."""
@@ -104,23 +104,23 @@ def replay_dead_letters(
 
 def _unmarked(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[StoredLetter]:
     """The letters of a partition that no mark names; the marks are read first, since they follow what they name."""
-    marks = {int(value) for m in _messages(consumer, at) for name, value in m.headers if name == _REPLAYED and value}
-    for message in _messages(consumer, at):
+    marks = {int(value) for r in _records(consumer, at) for name, value in r.headers if name == _REPLAYED and value}
+    for record in _records(consumer, at):
+        message = message_of(record)
         if message.offset in marks or any(name == _REPLAYED for name, _ in message.headers):
             continue
         try:
-            yield stored_letter(at.topic, at.partition, message.offset, message.timestamp_ms, message)
+            yield stored_letter(at.topic, at.partition, message.offset, record.timestamp, message)
         except InvalidInputError as error:
             _log.warning("%s", error)
 
 
-def _messages(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[Message]:
+def _records(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[Any]:
     consumer.assign([at])
     consumer.seek(at, consumer.beginning_offsets([at])[at])
     end = consumer.end_offsets([at])[at]
     while consumer.position(at) < end:
-        for record in consumer.poll(timeout_ms=_POLL_MS).get(at, []):
-            yield message_of(record)
+        yield from consumer.poll(timeout_ms=_POLL_MS).get(at, [])
 
 
 def _put_back(producer: KafkaProducer, topics: Topics, letters: Sequence[StoredLetter]) -> None:

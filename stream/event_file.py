@@ -69,7 +69,7 @@ def _parquet(path: Path) -> Iterator[FileEvent]:
 def _parsed(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -3,6 +3,8 @@
 import base64
 from typing import Any, NamedTuple
 
+_LOG_APPEND_TIME = 1  # Kafka's timestamp type; 0 is the time that the producer gives
+
 Header = tuple[str, bytes | None]
 """Name and value; Kafka allows a header without a value."""
 
@@ -16,11 +18,11 @@ class Message(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...] = ()
-    timestamp_ms: int = -1
-    """When the broker took it, or when its producer says that it sent it (the topic's setting); -1: not known."""
+    appended_ms: int | None = None
+    """When the broker took it, by its clock; None where the topic keeps the producer's time instead."""
 
     def to_json(self) -> list[object]:
-        """The message as JSON values; bytes in base 64."""
+        """The message as JSON values; bytes in base 64, without the broker's time."""
         return [
             self.topic,
             self.partition,
@@ -28,21 +30,18 @@ class Message(NamedTuple):
             _text(self.key),
             _text(self.value),
             [[name, _text(value)] for name, value in self.headers],
-            self.timestamp_ms,
         ]
 
     @staticmethod
     def from_json(values: list[object]) -> "Message":
         """The message that `to_json` gave."""
-        topic, partition, offset, key, value, headers, *rest = values
+        topic, partition, offset, key, value, headers = values
         assert isinstance(topic, str)
         assert isinstance(partition, int)
         assert isinstance(offset, int)
         assert isinstance(headers, list)
         own = tuple((name, _bytes(v)) for name, v in headers)
-        timestamp_ms = rest[0] if rest else -1  # a state that was saved before messages had their time
-        assert isinstance(timestamp_ms, int)
-        return Message(topic, partition, offset, _bytes(key), _bytes(value), own, timestamp_ms)
+        return Message(topic, partition, offset, _bytes(key), _bytes(value), own)
 
 
 def message_of(record: Any) -> Message:
@@ -54,7 +53,7 @@ def message_of(record: Any) -> Message:
         record.key,
         record.value,
         tuple(record.headers or ()),
-        record.timestamp if record.timestamp is not None else -1,
+        record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the stream process tells while it works: metrics of committed work, and one log line every few seconds."""
+"""What the stream process reports while it works: metrics of committed work, and one log line every few seconds."""
 
 import logging
 import time
@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 
 from stream.dead_letters import DeadLetter
 from stream.partition import Partition
+from stream.step import Effects
 
 RECORDS = Counter("graft_stream_records", "Input messages that were joined or put aside", ["topic"])
 EXAMPLES = Counter("graft_stream_examples", "Examples written")
@@ -29,10 +30,16 @@ class Work:
     """What was done between two commits."""
 
     taken: Counts[str] = field(default_factory=Counts)
-    requests: int = 0
     examples: int = 0
     duplicates: int = 0
     dead_letters: list[DeadLetter] = field(default_factory=list)
+
+    def add(self, effects: Effects) -> None:
+        """Count one step of one partition."""
+        self.taken += effects.taken
+        self.examples += len(effects.examples)
+        self.duplicates += effects.duplicates
+        self.dead_letters += effects.dead_letters
 
 
 class Report:

@@ -20,7 +20,7 @@ class Watermark:
     """The least of the inputs' newest event times; it never goes back.
 
     So an event of one input cannot bend it, however odd its time: the other input holds it. An input without any event
-    holds it back too; what waits for it is closed by the wall clock (`Join.close_quiet`), which leaves event time alone.
+    holds it back too; what waits for it is closed by a pause (`Join.tick`), which leaves event time alone.
     """
 
     def __init__(self, inputs: Iterable[str]) -> None:

@@ -6,9 +6,8 @@ committed: a restart inside the process is the same as a kill, so there is one w
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from kafka import TopicPartition
 
@@ -21,13 +20,14 @@ from stream import connection, state_log
 from stream.aggregation import AggregatePusher, TotalAggregates
 from stream.config import StreamConfig, Topics
 from stream.dead_letters import DeadLetter
-from stream.events import Feedback, Impression, TeacherRequest
+from stream.events import Impression
 from stream.inputs import Inputs
-from stream.partition import Partition, Taken
+from stream.messages import Message
+from stream.partition import Partition
 from stream.report import Report, Work
+from stream.step import Arrival, Effects, StreamStep
 from stream.tasks import TaskSpec
 from stream.transactions import Outgoing, Transactions
-from stream.validation import Validator
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -63,7 +63,7 @@ class StreamWorker:
     def __init__(self, job: StreamJob, stop: StopSignal) -> None:
         self._job = job
         self._stop = stop
-        self._validator = Validator(job.spec, job.tasks)
+        self._step = StreamStep(job.spec, job.tasks, self._features)
         self._partitions: dict[int, Partition] = {}
         self._schedules: dict[int, state_log.SnapshotSchedule] = {}
         self._total = TotalAggregates(job.aggregates_factory, [])
@@ -87,20 +87,9 @@ class StreamWorker:
         if self._inputs.have_moved():
             self._restore()
             return
-        # 2. Validate, which gives each message its event time.
-        now_ms = time.monotonic() * 1000
-        for message in messages:
-            self._partitions[message.partition].add(message, self._validator, now_ms)
-        # 3. Merge the two inputs of each partition in event-time order.
-        taken = self._take(now_ms)
-        # 4. Read the features of the new impressions, as they are now.
-        requests = iter(self._requests([t.event for _, t in taken if isinstance(t.event, Impression)]))
-        # 5. Join. Aggregates see closed examples only: their labels are final, and older than what reads them.
-        for partition, one in taken:
-            self._join(partition, one, requests)
-        for partition in self._partitions.values():
-            self._collect(partition)
-        # 6. Commit all of it in one transaction; 7. push the aggregates that changed.
+        # 2. Join it, up to the messages whose turn it is.
+        self._join(messages, time.monotonic() * 1000)
+        # 3. Commit all of it in one transaction; 4. push the aggregates that changed.
         if self._is_due():
             self.commit()
         self._report.tell(self._partitions.values(), self._ends)
@@ -157,32 +146,17 @@ class StreamWorker:
     def _forget_uncommitted(self) -> None:
         self._records, self._work = [], Work()
 
-    def _take(self, now_ms: float) -> list[tuple[Partition, Taken]]:
+    def _join(self, messages: Sequence[Message], now_ms: float) -> None:
         self._ends = self._inputs.ends(self._partitions)
-        caught_up = self._inputs.caught_up(self._ends)
-        share = max(1, _STEP_MESSAGES // max(1, len(self._partitions)))
-        taken: list[tuple[Partition, Taken]] = []
-        self._has_more = False
-        for number, partition in self._partitions.items():
-            topics = [at.topic for at in caught_up if at.partition == number]
-            partition.tick(topics, now_ms)
-            ready = [(partition, one) for one in islice(partition.take(topics), share)]
-            self._has_more |= len(ready) == share
-            taken += ready
+        arrival = Arrival(messages, self._inputs.caught_up(self._ends), now_ms, time.time_ns() // 1_000_000)
+        limit = max(1, _STEP_MESSAGES // max(1, len(self._partitions)))
+        effects = self._step.take(self._partitions, arrival, limit)
+        self._has_more = any(one.taken.total() == limit for one in effects)
         self._inputs.hold(
             {at for at in self._ends if self._partitions[at.partition].buffered(at.topic) > _MAX_BUFFERED}
         )
-        return taken
-
-    def _requests(self, impressions: Sequence[Impression]) -> list[TeacherRequest]:
-        if not impressions:
-            return []
-        spec = self._job.spec
-        rows = spec.rows_of(self._features(impressions))
-        return [
-            TeacherRequest.model_construct(**impression.__dict__, spec_id=spec.spec_id, features=row)
-            for impression, row in zip(impressions, rows, strict=True)
-        ]
+        for one in effects:
+            self._collect(one)
 
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
@@ -198,33 +172,20 @@ class StreamWorker:
                 self._stop.wait(_RETRY_SECONDS)
         raise StoppedError
 
-    def _join(self, partition: Partition, taken: Taken, requests: Iterator[TeacherRequest]) -> None:
-        self._work.taken[taken.message.topic] += 1
-        if isinstance(taken.event, Impression):
-            partition.join.impression(next(requests), taken.message)
-        elif isinstance(taken.event, Feedback):
-            partition.join.feedback(taken.event, taken.message)
-        else:
-            self._put_aside(DeadLetter(taken.message, "invalid", taken.fault, "validate"))
-        partition.observe(taken)
-
-    def _collect(self, partition: Partition) -> None:
-        joined, topics = partition.join.drain(), self._job.topics
-        for topic, outputs in ((topics.teacher_requests, joined.requests), (topics.examples, joined.examples)):
+    def _collect(self, effects: Effects) -> None:
+        topics = self._job.topics
+        for topic, outputs in ((topics.teacher_requests, effects.requests), (topics.examples, effects.examples)):
             self._records += [
-                Outgoing(topic, partition.number, one.impression_id.encode(), one.model_dump_json().encode())
+                Outgoing(topic, effects.partition, one.impression_id.encode(), one.model_dump_json().encode())
                 for one in outputs
             ]
-        for example in joined.examples:
-            partition.aggregates.update(example)
-            self._total.update(example)
-        for letter in joined.dead_letters:
+        for letter in effects.dead_letters:
             self._put_aside(letter)
-        self._work.examples += len(joined.examples)
-        self._work.duplicates += joined.duplicates
+        for example in effects.examples:
+            self._total.update(example)
+        self._work.add(effects)
 
     def _put_aside(self, letter: DeadLetter) -> None:
-        self._work.dead_letters.append(letter)
         message = letter.message
         topic = self._job.topics.dead_letters(message.topic)
         self._records.append(Outgoing(topic, message.partition, *letter.record()))

@@ -1,15 +1,17 @@
-"""The examples of a project's own events, without Kafka and Redis: the stream's join, aggregates and feature spec.
+"""The examples of a project's own events, without Kafka and Redis: the stream's step on features in memory.
 
 It equals the log that the stream archives, with one difference: here a closed example moves its aggregates before the
 next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so a
 replay that is faster than life reads aggregates that are older in event time.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from features.aggregates import Aggregates
+from features.lookup import Columns
 from features.spec import FeatureSpec
 from graft.progress import Advance
 from graft.project import Project
@@ -17,11 +19,13 @@ from lab.study.digest import digest_of
 from lab.study.memory_store import MemoryStore, Sources
 from stream.aggregation import TotalAggregates
 from stream.event_file import FileEvent, count_events, read_events
-from stream.events import Example, Feedback, Impression, TeacherRequest
+from stream.events import Example, Impression
 from stream.examples import ExampleRecord
 from stream.messages import Message
-from stream.partition import Partition, Taken
-from stream.validation import Validator
+from stream.partition import Partition
+from stream.step import Arrival, StreamStep
+
+_LONG_AFTER_MS = 2.0**53  # later than every event time
 
 
 def records_of(
@@ -33,7 +37,7 @@ def records_of(
     """
     stream = _Stream(project, spec, sources)
     total = count_events(events)
-    sent = enumerate(_messages(read_events(events), stream.partition.inputs))
+    sent = enumerate(_messages(read_events(events), stream.inputs))
     offset = 0
     for number, message in chain(sent, [(total, None)]):
         advance(number, total)
@@ -49,56 +53,48 @@ def log_key(project: Project, spec: FeatureSpec, sources: Sources, events: Path)
 
 
 class _Stream:
-    """One partition, one event at a time."""
+    """One partition, one message a step."""
 
     def __init__(self, project: Project, spec: FeatureSpec, sources: Sources) -> None:
         def aggregates() -> Aggregates:
             return Aggregates(project.features.aggregates)
 
-        self.partition = Partition(0, project.topics, project.stream, project.tasks, aggregates)
-        self._spec = spec
-        self._validator = Validator(spec, project.tasks)
+        self._partition = Partition(0, project.topics, project.stream, project.tasks, aggregates)
+        self.inputs = self._partition.inputs
         self._store = MemoryStore(spec, sources, project.features.aggregates)
+        self._step = StreamStep(spec, project.tasks, self._features)
         self._total = TotalAggregates(aggregates, [])
+        self._wall_ms = time.time_ns() // 1_000_000
 
     def take(self, message: Message) -> Iterator[Example]:
         """The examples that close with this message; it waits for its turn where the other input is not so far."""
-        self.partition.add(message, self._validator, 0.0)
-        yield from self._join(())
+        yield from self._joined(Arrival([message], (), 0.0, self._wall_ms))
 
     def end(self) -> Iterator[Example]:
         """The examples still open, as if the inputs were quiet for long."""
-        yield from self._join(self.partition.inputs)
-        self.partition.join.advance(2**53)
-        yield from self._closed()
+        all_inputs = {(topic, 0) for topic in self.inputs}
+        yield from self._joined(Arrival([], all_inputs, 0.0, self._wall_ms))
+        yield from self._joined(Arrival([], all_inputs, _LONG_AFTER_MS, self._wall_ms))
 
-    def _join(self, caught_up: tuple[str, ...]) -> Iterator[Example]:
-        for taken in self.partition.take(caught_up):
-            self._one(taken)
-            yield from self._closed()
+    def _joined(self, arrival: Arrival) -> Iterator[Example]:
+        """Step until no message has its turn; a closed example moves its aggregates before the next step."""
+        taken = True
+        while taken:
+            (effects,) = self._step.take({0: self._partition}, arrival, limit=1)
+            for example in effects.examples:
+                self._total.update(example)
+                self._total.push(self._store)
+                yield example
+            arrival, taken = arrival._replace(messages=[]), bool(effects.taken)
 
-    def _one(self, taken: Taken) -> None:
-        if isinstance(taken.event, Impression):
-            self.partition.join.impression(self._request(taken.event), taken.message)
-        elif isinstance(taken.event, Feedback):
-            self.partition.join.feedback(taken.event, taken.message)
-        self.partition.observe(taken)
-
-    def _request(self, impression: Impression) -> TeacherRequest:
-        columns = self._store.read([impression.user_id], [impression.item_id], [impression.context])
-        (row,) = self._spec.rows_of(columns)
-        return TeacherRequest.model_construct(**impression.__dict__, spec_id=self._spec.spec_id, features=row)
-
-    def _closed(self) -> Iterator[Example]:
-        for example in self.partition.join.drain().examples:
-            self._total.update(example)
-            self._total.push(self._store)
-            yield example
+    def _features(self, impressions: Sequence[Impression]) -> Columns:
+        users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
+        return self._store.read(users, items, [i.context for i in impressions])
 
 
 def _messages(events: Iterator[FileEvent], inputs: tuple[str, str]) -> Iterator[Message]:
     """As `stream.replay` sends them; unreadable lines go where a dead letter would come of them: nowhere."""
     topic_of = dict(zip(("impression", "feedback"), inputs, strict=True))
-    for event in events:
+    for offset, event in enumerate(events):
         if event.kind != "unreadable":
-            yield Message(topic_of[event.kind], 0, 0, event.key, event.value)
+            yield Message(topic_of[event.kind], 0, offset, event.key, event.value)

@@ -190,3 +190,41 @@ def test_the_views_entity_decides_between_user_and_item_whatever_they_are_called
         ("user_id", "user_id", "str"),
     ]
     assert (spec.user_join_key, spec.item_join_key, spec.item_id_type) == ("vid", "tid", "int")
+
+
+def entity_names(entities: dict[str, EntityDefinition], **declared: str) -> tuple[str, str]:
+    """The join keys of the user and the item entity that are found."""
+    config = FeaturesConfig(service="student", categorical=["user_id", "item_id"], **declared)
+    spec = compile_features(config, definitions(entities=entities))
+    return spec.user_join_key, spec.item_join_key
+
+
+READER, BOOK = EntityDefinition("user_id", "STRING"), EntityDefinition("item_id", "INT64")
+USER, ITEM = EntityDefinition("uid", "STRING"), EntityDefinition("iid", "STRING")
+
+
+@pytest.mark.parametrize(
+    ("entities", "declared", "keys"),
+    [
+        ({"reader": READER, "book": BOOK}, {}, ("user_id", "item_id")),
+        ({"reader": READER, "book": BOOK, "user": USER, "item": ITEM}, {}, ("user_id", "item_id")),
+        ({"user": USER, "item": ITEM, "shop": EntityDefinition("shop_id", "INT64")}, {}, ("uid", "iid")),
+        ({"reader": READER, "book": BOOK, "user": USER}, {"user_entity": "user"}, ("uid", "item_id")),
+        ({"one": READER, "two": READER, "user": USER, "item": ITEM}, {}, ("uid", "iid")),
+    ],
+)
+def test_an_entity_is_the_declared_one_else_that_of_the_join_key_else_that_of_the_name(entities, declared, keys):
+    assert entity_names(entities, **declared) == keys
+
+
+def test_entities_that_cannot_be_told_are_to_be_declared():
+    entities = {"reader": EntityDefinition("rid", "STRING"), "book": BOOK, "page": BOOK}
+
+    user, item = faults({"categorical": ["user_id"]}, entities=entities)
+    assert user.startswith("graft.toml: features.user_entity: no entity has the join key user_id or the name user; ")
+    assert user.endswith("declare one; there is book, page, reader")
+    assert item == ("graft.toml: features.item_entity: book, page have the join key item_id; declare which one it is")
+
+
+def test_a_repository_without_entities_says_so():
+    assert faults({"categorical": ["user_id"]}, entities={})[0].endswith("declare one; there is none")

@@ -64,6 +64,12 @@ def test_the_impressions_of_a_file_leave_out_what_is_none(jsonl, caplog):
     assert "3 rows are no valid impressions" in caplog.text
 
 
+def test_a_row_that_is_nested_too_deep_is_unreadable_like_any_other(tmp_path):
+    path = tmp_path / "deep.jsonl"
+    path.write_bytes(b"[" * 200_000 + b"\n" + json.dumps(ROWS[0]).encode())
+    assert [event.kind for event in read_events(path)] == ["unreadable", "impression"]
+
+
 def test_a_dry_run_counts_and_sends_nothing(harness, jsonl):
     assert send(jsonl, harness, dry_run=True)[0] == ReplayCount(2, 1, 3)
     assert harness.end(harness.topics.impressions) == 0

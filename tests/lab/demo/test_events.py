@@ -18,11 +18,11 @@ def test_duplicates_count_once_and_bad_lines_not_at_all(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     found = read_events(path, lambda done, total: told.append((done, total)))
     assert found == (7, frozenset({"a", "b"}), {1: {}}, ["x"])
-    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+    assert told[-1] == (7, 7)
 
 
 def test_a_file_without_a_valid_impression_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text("{}\n")
-    with pytest.raises(InvalidInputError, match="at least one valid impression, found none in 1 lines"):
+    with pytest.raises(InvalidInputError, match="at least one valid impression, found none in 1 events"):
         read_events(path)

@@ -1,0 +1,117 @@
+"""One step of the stream: validate messages, merge them by event time, read features, join, count.
+
+A step is pure: it has no Kafka, no clock and no Redis. It changes the partitions that it is given and nothing else;
+what is to be written or pushed is in the effects that it returns. The stream process and the study both use it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from features.spec import FeatureSpec, Value
+from stream.dead_letters import DeadLetter
+from stream.events import Example, Feedback, Impression, TeacherRequest
+from stream.messages import Message
+from stream.partition import Partition, Taken
+from stream.tasks import TaskSpec
+from stream.validation import Validator
+
+ReadFeatures = Callable[[Sequence[Impression]], Mapping[str, Sequence[Value]]]
+"""Gives the features of B impressions as they are now: one column of B raw values per feature of the spec."""
+
+
+class Arrival(NamedTuple):
+    """What came since the last step.
+
+    `messages` follow each other in each partition of a topic. `caught_up` names each (topic, partition) that has no
+    more messages now. `now_ms` is a clock that never jumps, of which only differences count; `wall_ms` is the time
+    since 1970 by our clock.
+    """
+
+    messages: Sequence[Message]
+    caught_up: Collection[tuple[str, int]]
+    now_ms: float
+    wall_ms: int
+
+
+@dataclass
+class Effects:
+    """What a step makes of one partition, each list in its order.
+
+    `taken` counts the messages that were joined or put aside, per topic; `duplicates` the impressions that had come
+    before.
+    """
+
+    partition: int
+    taken: Counter[str] = field(default_factory=Counter)
+    requests: list[TeacherRequest] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    duplicates: int = 0
+
+
+class StreamStep:
+    """Joins what arrives in the partitions of one stream.
+
+    `read` is asked once a step, for all new impressions together; what it raises leaves the partitions in a state that
+    cannot be gone on from.
+    """
+
+    def __init__(self, spec: FeatureSpec, tasks: Sequence[TaskSpec], read: ReadFeatures) -> None:
+        self._spec = spec
+        self._validator = Validator(spec, tasks)
+        self._read = read
+
+    def take(self, partitions: Mapping[int, Partition], arrival: Arrival, limit: int) -> list[Effects]:
+        """Join at most `limit` messages of each partition; the effects of each, in the order of `partitions`.
+
+        A partition that has taken `limit` messages may have more to give: take another step, with no messages.
+        """
+        # 1. Validate, which gives each message its event time.
+        for message in arrival.messages:
+            partitions[message.partition].add(message, self._validator, arrival.wall_ms)
+        # 2. Merge the two inputs of each partition in event-time order.
+        taken = {number: _turn(partition, arrival, limit) for number, partition in partitions.items()}
+        # 3. Read the features of the new impressions, as they are now.
+        events = [one.event for messages in taken.values() for one in messages]
+        requests = iter(self._requests([event for event in events if isinstance(event, Impression)]))
+        # 4. Join and count. Aggregates see closed examples only: their labels are final, and older than their readers.
+        return [_joined(partition, taken[number], requests) for number, partition in partitions.items()]
+
+    def _requests(self, impressions: Sequence[Impression]) -> list[TeacherRequest]:
+        if not impressions:
+            return []
+        rows = self._spec.rows_of(self._read(impressions))
+        return [
+            TeacherRequest.model_construct(**impression.__dict__, spec_id=self._spec.spec_id, features=row)
+            for impression, row in zip(impressions, rows, strict=True)
+        ]
+
+
+def _turn(partition: Partition, arrival: Arrival, limit: int) -> list[Taken]:
+    """The messages whose turn it is, after wall-clock time has passed."""
+    caught_up = [topic for topic in partition.inputs if (topic, partition.number) in arrival.caught_up]
+    partition.tick(caught_up, arrival.now_ms)
+    return list(islice(partition.take(caught_up), limit))
+
+
+def _joined(partition: Partition, taken: Iterable[Taken], requests: Iterator[TeacherRequest]) -> Effects:
+    """Join the messages; `requests` gives those of their impressions first."""
+    effects = Effects(partition.number)
+    for one in taken:
+        effects.taken[one.message.topic] += 1
+        if isinstance(one.event, Impression):
+            partition.join.impression(next(requests), one.message)
+        elif isinstance(one.event, Feedback):
+            partition.join.feedback(one.event, one.message)
+        else:
+            effects.dead_letters.append(DeadLetter(one.message, one.code, one.fault, "validate"))
+        partition.observe(one)
+    joined = partition.join.drain()
+    effects.requests, effects.examples, effects.duplicates = joined.requests, joined.examples, joined.duplicates
+    effects.dead_letters += joined.dead_letters
+    for example in effects.examples:
+        partition.aggregates.update(example)
+    return effects

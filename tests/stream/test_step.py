@@ -1,0 +1,143 @@
+"""The stream's step: pure, and the same whatever the size of its steps."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.aggregates import Aggregates
+from runtime.errors import ServiceUnavailableError
+from stream.events import Impression
+from stream.messages import Message
+from stream.partition import Partition
+from stream.step import Arrival, Effects, StreamStep
+from tests.stream.pair import AGGREGATES, SPEC, TASKS, Scenario, stream_config, topics
+
+TOPICS = topics("")
+INPUTS = (TOPICS.impressions, TOPICS.feedback)
+END_MS = 10.0**9
+WALL_MS = 2**53
+
+
+def aggregates():
+    return Aggregates(AGGREGATES)
+
+
+def partition(number=0):
+    return Partition(number, TOPICS, stream_config(""), TASKS, aggregates)
+
+
+def columns(impressions):
+    return {
+        "user_id": [i.user_id for i in impressions],
+        "item_id": [i.item_id for i in impressions],
+        "context:hour": [i.context["hour"] for i in impressions],
+    }
+
+
+def messages_of(lines, number=0):
+    topic_of = dict(zip(("impression", "feedback"), INPUTS, strict=True))
+    return [Message(topic_of[kind], number, at, key.encode(), raw) for at, (kind, key, raw) in enumerate(lines)]
+
+
+def caught_up(*numbers):
+    return {(topic, number) for topic in INPUTS for number in numbers}
+
+
+def steps(step, partitions, arrivals, limit):
+    """All effects of each partition in one, after steps until nothing more comes."""
+    whole = {number: Effects(number) for number in partitions}
+    everywhere = caught_up(*partitions)
+    for arrived in [*arrivals, Arrival([], everywhere, 0.0, WALL_MS), Arrival([], everywhere, END_MS, WALL_MS)]:
+        arrival, more = arrived, True
+        while more:
+            found = step.take(partitions, arrival, limit)
+            for one in found:
+                whole[one.partition].taken += one.taken
+                whole[one.partition].duplicates += one.duplicates
+                for name in ("requests", "examples", "dead_letters"):
+                    getattr(whole[one.partition], name).extend(getattr(one, name))
+            arrival, more = arrived._replace(messages=[]), any(one.taken for one in found)
+    for one in whole.values():
+        one.dead_letters.sort()  # within a step those that are invalid come first
+    return whole
+
+
+SCENARIO = Scenario(80)
+
+
+def test_one_step_of_everything_gives_every_example_dead_letter_and_count():
+    (effects,) = steps(
+        StreamStep(SPEC, TASKS, columns),
+        {0: partition()},
+        [Arrival(messages_of(SCENARIO.lines), (), 0.0, WALL_MS)],
+        10_000,
+    ).values()
+    assert {e.impression_id: e.labels for e in effects.examples} == SCENARIO.labels
+    assert [e.features for e in effects.examples[:2]] == [[0, "item0", 0], [1, "item1", 1]]
+    assert Counter(r.impression_id for r in effects.requests) == Counter(list(SCENARIO.labels))
+    assert effects.duplicates == 8
+    kinds = Counter(letter.code for letter in effects.dead_letters)
+    assert kinds == {"outside_window": len(SCENARIO.late), "invalid": len(SCENARIO.bad)}
+    assert effects.taken.total() == len(SCENARIO.lines)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 400), max_size=5), st.integers(1, 40))
+def test_how_messages_arrive_and_how_many_a_step_takes_changes_nothing(cuts, limit):
+    messages = messages_of(SCENARIO.lines)
+    ends = [*sorted(cut for cut in cuts if cut < len(messages)), len(messages)]
+    arrivals = [Arrival(messages[a:b], (), 0.0, WALL_MS) for a, b in zip([0, *ends], ends, strict=False)]
+    at_once = steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, [Arrival(messages, (), 0.0, WALL_MS)], 10_000)
+    assert steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, arrivals, limit) == at_once
+
+
+def test_features_of_all_partitions_are_read_at_once_and_go_to_their_own_impressions():
+    asked = []
+
+    def read(impressions):
+        asked.append([i.impression_id for i in impressions])
+        return columns(impressions)
+
+    lines = {2: Scenario(3).lines, 5: Scenario(3, first=100).lines}
+    arrived = [message for number, of_it in lines.items() for message in messages_of(of_it, number)]
+    partitions = {number: partition(number) for number in lines}
+    found = StreamStep(SPEC, TASKS, read).take(partitions, Arrival(arrived, caught_up(2, 5), 0.0, WALL_MS), 1_000)
+    assert len(asked) == 1
+    for effects in found:
+        for request in effects.requests:
+            number = int(request.impression_id[1:])
+            assert request.features == [number % 7, f"item{number % 5}", number % 24]
+    assert [{r.impression_id for r in one.requests} for one in found] == [{"i0", "i1", "i2"}, {"i100", "i101", "i102"}]
+
+
+def test_a_step_takes_no_more_than_its_limit_and_says_so():
+    step, partitions = StreamStep(SPEC, TASKS, columns), {0: partition()}
+    arrival = Arrival(messages_of(SCENARIO.lines[:10]), caught_up(0), 0.0, WALL_MS)
+    taken = []
+    for _ in range(4):
+        (effects,) = step.take(partitions, arrival, 4)
+        taken.append(effects.taken.total())
+        arrival = arrival._replace(messages=[])
+    assert taken == [4, 4, 2, 0]
+
+
+def test_an_example_moves_its_partitions_aggregates_in_the_step_that_closes_it():
+    made = partition()
+    (effects,) = steps(
+        StreamStep(SPEC, TASKS, columns), {0: made}, [Arrival(messages_of(Scenario(3).lines), (), 0.0, WALL_MS)], 1_000
+    ).values()
+    assert len(effects.examples) == 3
+    assert [made.aggregates.aggregates.state_of("user", user_id)[1] for user_id in (0, 1, 2, 3)] == [1, 1, 1, 0]
+
+
+def test_what_the_reader_raises_ends_the_step():
+    def away(impressions):
+        assert all(isinstance(i, Impression) for i in impressions)
+        raise ServiceUnavailableError("Redis is away")
+
+    with pytest.raises(ServiceUnavailableError):
+        StreamStep(SPEC, TASKS, away).take(
+            {0: partition()}, Arrival(messages_of(SCENARIO.lines[:3]), caught_up(0), 0.0, WALL_MS), 10
+        )
