@@ -42,7 +42,7 @@ class AsyncOnlineReader:
         """Columns of one row per item, and whether they are degraded: Redis did not answer, all stored values None.
 
         The user's and the context's columns have the one value that all rows share, which `FeatureSpec.encode` spreads.
-        Never raises for Redis' sake. The first read waits for the connection, within the same time limit.
+        A fault of Redis raises nothing. The first read waits for the connection, within the same time limit.
         """
         query = self._lookup.query([user_id], item_ids)
         commands = self._lookup.commands(query)
@@ -55,7 +55,7 @@ class AsyncOnlineReader:
 
 
 class _Exchange:
-    """Commands that wait for their replies. Stays in line after its time is up: its replies must still be taken."""
+    """Commands that wait for their replies. After its time is up it keeps its place: its replies must still be read."""
 
     __slots__ = ("due", "future", "replies", "started")
 
@@ -206,7 +206,7 @@ class _Connection:
 
 
 class _RefusedError(Exception):
-    """The server is there and does not serve us."""
+    """Redis answered, but refuses the password, the database or the connection."""
 
 
 async def _answer(pipeline: _Pipeline, commands: Sequence[bytes], deadline: float) -> list[Reply] | None:

@@ -32,9 +32,9 @@ class FeaturesConfig(BaseModel):
     """Names are `view:feature`, `user_id`, `item_id`, or `context:name`; each stands in one list only.
 
     Every feature is read at impression time, logged with its example and open to the teacher's domain map; the student
-    sees all but the `passthrough` ones. `defaults` gives the value of a feature that an entity does not have; where it
-    is silent, a dense feature is 0, an embedding zeros (its length: `defaults` or the field's `vector_length`), a
-    categorical one the reserved value for a miss, and a passthrough one is left to the domain map's own default.
+    sees all but the `passthrough` ones. `defaults` gives the value of a feature that an entity does not have. Without
+    one, a dense feature is 0, an embedding zeros (its length: `defaults` or the field's `vector_length`), a categorical
+    one the reserved value for a miss, and a passthrough one takes the domain map's own default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

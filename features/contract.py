@@ -27,11 +27,23 @@ ContextText = Annotated[StrictStr, Field(max_length=MAX_TEXT_CHARACTERS)]
 EntityId = Int64 | IdText
 """A user or item id."""
 
+UserId = Annotated[
+    EntityId, Field(description="the user's id, of the type of Feast's user entity; an integer has no decimal point")
+]
+ItemId = Annotated[
+    EntityId, Field(description="the item's id, of the type of Feast's item entity; an integer has no decimal point")
+]
+
 ContextNumber = Int64 | Float32
 """A context value of the type float; an integer stays one, as the event has it."""
 
 ContextValue = ContextNumber | ContextText
 """A context value of any type."""
+
+Context = Annotated[
+    dict[str, ContextValue],
+    Field(description="context feature -> its value, each of the type that features.context in graft.toml declares"),
+]
 
 
 class Rule(NamedTuple):

@@ -1,4 +1,4 @@
-"""The users and items that a project's batch tables know: all there is on day zero. Imports Feast."""
+"""The users and items in a project's batch tables, which are known before the first event. Imports Feast."""
 
 from pathlib import Path
 

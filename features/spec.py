@@ -75,7 +75,7 @@ class FeatureSpec(BaseModel):
 
     @cached_property
     def spec_id(self) -> str:
-        """Names the meaning of a logged row: equal ids, equal columns. 16 hex digits."""
+        """Identifies what a logged row means: specs of one id have the same columns. 16 hexadecimal digits."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     @cached_property

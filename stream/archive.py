@@ -1,7 +1,7 @@
 """The archive process: writes the examples topic into an example log, from exactly where the log ends.
 
-The log is the only state. Per partition files appear in the order of their offsets, each whole and at once, so a kill
-at any moment leaves a log that ends somewhere, and the next process goes on there: nothing is lost or doubled.
+The log is the only state. Each partition's files appear in the order of their offsets, each whole and at once. A kill
+at any moment leaves an unbroken log, and the next process continues at its end: nothing is lost or doubled.
 """
 
 import logging
@@ -38,7 +38,7 @@ def run_archive(
     every_examples: int = 20_000,
     every_seconds: float = 30.0,
 ) -> None:
-    """Write files to `folder` until `stop`, every so many examples or seconds; what was read is then written.
+    """Write files to `folder` every so many examples or seconds; on `stop` write the rest and return.
 
     An empty log begins with the oldest example that the topic still has. DataLossError when the topic has lost what
     comes after the log's end; GraftError when another process writes this log.

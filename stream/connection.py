@@ -46,7 +46,7 @@ def consumer(kafka_servers: str, **settings: Any) -> KafkaConsumer:
 
 
 def group_member(kafka_servers: str, group_id: str, instance: str, **settings: Any) -> KafkaConsumer:
-    """A static member of a group, back at once after a kill; equal partition numbers of all topics go to one member."""
+    """A static member of a group: it gets its partitions back at once after a kill, the same numbers of all topics."""
     return consumer(
         kafka_servers,
         group_id=group_id,
@@ -59,7 +59,7 @@ def group_member(kafka_servers: str, group_id: str, instance: str, **settings: A
 
 
 def producer(kafka_servers: str, transactional_id: str | None = None, **settings: Any) -> KafkaProducer:
-    """An idempotent producer; with a `transactional_id` the one that fences all earlier ones of that id."""
+    """An idempotent producer; with a `transactional_id` it fences all earlier producers of that id."""
     transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
     with reaching(kafka_servers):
         return KafkaProducer(

@@ -24,7 +24,7 @@ class FileEvent(NamedTuple):
 
 
 def read_events(path: Path) -> Iterator[FileEvent]:
-    """The rows of a file in their order; empty lines are skipped. Which format it is, its suffix says."""
+    """The rows of a file in their order, without empty lines. The suffix says the format: .parquet, else JSON lines."""
     return _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
 
 

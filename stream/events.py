@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
 from features import contract
+from features.contract import Context, ItemId, UserId
 
 EntityId = contract.EntityId
 ContextValue = contract.ContextValue
@@ -19,11 +20,9 @@ Label = Annotated[
     contract.Int64 | Annotated[StrictFloat, Field(allow_inf_nan=False)],
     Field(description="the label: 0 or 1 of a binary task, a finite number of a regression task"),
 ]
-Context = Annotated[dict[str, ContextValue], Field(description="values of the context features that graft.toml names")]
-
 LoggedContext = Annotated[
     dict[str, StrictInt | StrictFloat | StrictStr],
-    Field(description="the impression's context; its bounds are the impression's"),
+    Field(description="the impression's context"),
 ]  # without bounds: logs of earlier versions have values that an event may no longer have
 SpecId = Annotated[str, Field(description="names the feature spec whose order `features` has; 16 hexadecimal digits")]
 FeatureValue = int | float | str | list[float] | None
@@ -46,8 +45,8 @@ class Impression(_Record):
     """An item shown to a user. A second one with the same `impression_id` is a duplicate and is dropped."""
 
     impression_id: ImpressionId
-    user_id: EntityId
-    item_id: EntityId
+    user_id: UserId
+    item_id: ItemId
     event_time_ms: EventTimeMs
     context: Context = Field(default_factory=dict)
 
@@ -65,8 +64,8 @@ class TeacherRequest(_Record):
     """An impression with its features at impression time: a row for the teacher to score."""
 
     impression_id: ImpressionId
-    user_id: EntityId
-    item_id: EntityId
+    user_id: UserId
+    item_id: ItemId
     event_time_ms: EventTimeMs
     context: LoggedContext
     spec_id: SpecId
@@ -77,8 +76,8 @@ class Example(_Record):
     """An impression joined with its labels: what the learner learns, exactly once."""
 
     impression_id: ImpressionId
-    user_id: EntityId
-    item_id: EntityId
+    user_id: UserId
+    item_id: ItemId
     event_time_ms: EventTimeMs
     context: LoggedContext
     spec_id: SpecId

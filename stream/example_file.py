@@ -45,7 +45,7 @@ _FIELDS_SET = {*_FIELDS, "labels"}  # one for all examples: a set each would cos
 
 
 class ExampleFile(NamedTuple):
-    """Where a run stands, and its first and last offset."""
+    """A run's partition, its first and last offset, and its file."""
 
     partition: int
     first: int
@@ -68,7 +68,7 @@ def remove_partial_files(folder: Path) -> None:
 
 
 def runs(records: Iterable[ExampleRecord]) -> Iterator[list[ExampleRecord]]:
-    """Cut one partition's records, in their order, where the day (UTC) of the impression or the tasks change."""
+    """Cut one partition's records, in their order, wherever the impression's day (UTC) or the tasks change."""
     for _, run in groupby(records, lambda r: (_day(r.example.event_time_ms), tuple(r.example.labels))):
         yield list(run)
 

@@ -2,7 +2,7 @@
 
     LOG/day=2026-11-24/p0-0-999.parquet    partition 0, offsets 0 to 999
 
-Each partition's files follow each other without gap or overlap, which makes the log's end a fact of their names.
+Each partition's files follow each other without gap or overlap, so the file names alone say where the log ends.
 """
 
 import logging

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class ExampleRecord(NamedTuple):
-    """An example and where it stands; a reader that starts at `offset` + 1 does not get it again."""
+    """An example and its place in the topic; a reader that starts at `offset` + 1 does not get it again."""
 
     partition: int
     offset: int
@@ -117,9 +117,9 @@ class ExampleReader:
         return self._lag
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Show the outside how far the learner has come: `offsets`, and where it started in the other partitions.
+        """Publish `offsets` as the learner's group offsets, and where it started in the other partitions.
 
-        Nothing is read from it, so a failure is only logged.
+        They serve monitoring alone: the learner never reads them back, so a failure is only logged.
         """
         reached = self._started | {TopicPartition(self._topic, p): offset for p, offset in offsets.items()}
         progress = {at: OffsetAndMetadata(offset, "", -1) for at, offset in reached.items()}

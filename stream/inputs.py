@@ -1,4 +1,4 @@
-"""The input topics, read as a member of the stream group: which partitions are ours, and from where."""
+"""The input topics, read as a member of the stream group."""
 
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -22,10 +22,10 @@ _MOVING_SECONDS = 20.0  # above the group's session time-out (6 s), after which 
 
 
 class Inputs:
-    """A consumer of both input topics that starts each partition where its owner says, and never by itself.
+    """A consumer of both input topics. Its owner says where each partition starts; until then it delivers nothing.
 
-    The member's identity is taken together with its partitions, so that a transaction of an owner that has lost them
-    since is refused by the broker.
+    `claim` takes the partitions and the group's identity of this member together. The broker refuses a transaction
+    with an identity that has lost its partitions since.
     """
 
     def __init__(self, kafka_servers: str, topics: Topics, instance: str) -> None:
@@ -51,9 +51,9 @@ class Inputs:
         return [message_of(record) for batch in records.values() for record in batch]
 
     def are_moving(self) -> bool:
-        """Whether partitions are on their way: what was polled may not be ours, and nothing can be claimed.
+        """Whether a rebalance is under way: polled messages may belong to another member, and nothing can be claimed.
 
-        ServiceUnavailableError when they do not arrive: only joining the group anew helps then. Seen on the embedded
+        ServiceUnavailableError when it does not end: only joining the group anew helps then. Seen on the embedded
         broker on a busy machine: it lets a member that was killed before go through its second rebalance for ever.
         """
         since = self._moving_since
@@ -64,11 +64,11 @@ class Inputs:
         return since is not None
 
     def have_moved(self) -> bool:
-        """Whether partitions have come or gone: all of them must then be claimed anew."""
+        """Whether the assignment has changed since the last `claim`, which must then be repeated."""
         return self._moves != self._claimed
 
     def claim(self) -> list[int]:
-        """The partition numbers that are this member's now; none of them delivers before `start`."""
+        """The partition numbers that this member has now; none of them delivers before its `start`."""
         self._claimed = self._moves
         self.identity = self._consumer.group_metadata()
         owned = {
@@ -121,7 +121,7 @@ class Inputs:
         return {at for at, end in ends.items() if self._consumer.position(at) >= end}
 
     def hold(self, full: set[TopicPartition]) -> None:
-        """Fetch no more of the `full` inputs, and go on with the rest."""
+        """Stop fetching the `full` inputs, and fetch all others."""
         paused = self._consumer.paused()
         self._consumer.pause(*(full - paused))
         self._consumer.resume(*(paused - full))

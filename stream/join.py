@@ -39,7 +39,7 @@ class Pending:
 
 @dataclass
 class Joined:
-    """What came out of the join since the last look, each in its order."""
+    """What came out of the join since the last `drain`, each list in its order."""
 
     requests: list[TeacherRequest] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Join:
         return impression_id in self._pending or impression_id in self._closed
 
     def drain(self) -> Joined:
-        """What has come out since the last call."""
+        """What came out since the last call."""
         out, self._out = self._out, Joined()
         return out
 

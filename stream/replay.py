@@ -1,4 +1,4 @@
-"""Sends an event file to Kafka, as fast as asked for and no faster than the readers follow."""
+"""Sends an event file to Kafka, at a given rate and no faster than its readers follow."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def replay(
 
 
 class _Sender:
-    """A producer whose every batch is acknowledged, and an eye on the readers."""
+    """Sends batches that are acknowledged whole, and knows how far behind the readers are."""
 
     def __init__(self, kafka_servers: str, topics: Topics) -> None:
         self._kafka_servers = kafka_servers

@@ -1,4 +1,4 @@
-"""The teacher's input: the requests that the stream writes, as they come or since a time."""
+"""The teacher's input: the requests that the stream writes, either new ones or those since a time."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping

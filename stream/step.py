@@ -6,7 +6,6 @@ what is to be written or pushed is in the effects that it returns. The stream pr
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,20 +35,19 @@ class Arrival(NamedTuple):
     wall_ms: int
 
 
-@dataclass
-class Effects:
+class Effects(NamedTuple):
     """What a step makes of one partition, each list in its order.
 
-    `taken` counts the messages that were joined or put aside, per topic; `duplicates` the impressions that had come
-    before.
+    `taken` counts the messages that were joined or put aside, per topic; `duplicates` counts the impressions among them
+    whose id had come before.
     """
 
     partition: int
-    taken: Counter[str] = field(default_factory=Counter)
-    requests: list[TeacherRequest] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    duplicates: int = 0
+    taken: Counter[str]
+    requests: list[TeacherRequest]
+    examples: list[Example]
+    dead_letters: list[DeadLetter]
+    duplicates: int
 
 
 class StreamStep:
@@ -99,19 +97,18 @@ def _turn(partition: Partition, arrival: Arrival, limit: int) -> list[Taken]:
 
 def _joined(partition: Partition, taken: Iterable[Taken], requests: Iterator[TeacherRequest]) -> Effects:
     """Join the messages; `requests` gives those of their impressions first."""
-    effects = Effects(partition.number)
+    counts, invalid = Counter[str](), list[DeadLetter]()
     for one in taken:
-        effects.taken[one.message.topic] += 1
+        counts[one.message.topic] += 1
         if isinstance(one.event, Impression):
             partition.join.impression(next(requests), one.message)
         elif isinstance(one.event, Feedback):
             partition.join.feedback(one.event, one.message)
         else:
-            effects.dead_letters.append(DeadLetter(one.message, one.code, one.fault, "validate"))
+            invalid.append(DeadLetter(one.message, one.code, one.fault, "validate"))
         partition.observe(one)
     joined = partition.join.drain()
-    effects.requests, effects.examples, effects.duplicates = joined.requests, joined.examples, joined.duplicates
-    effects.dead_letters += joined.dead_letters
-    for example in effects.examples:
+    for example in joined.examples:
         partition.aggregates.update(example)
-    return effects
+    letters = [*invalid, *joined.dead_letters]
+    return Effects(partition.number, counts, joined.requests, joined.examples, letters, joined.duplicates)

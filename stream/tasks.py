@@ -1,4 +1,4 @@
-"""What a student learns to predict, and how long an impression waits for it."""
+"""What a student learns to predict, and how long an impression waits for its feedback."""
 
 from typing import Literal
 
@@ -22,5 +22,5 @@ class TaskSpec(BaseModel):
     served: bool = True
     teacher_reference: str | None = Field(
         default=None,
-        description="the teacher task that stands for the teacher in the evaluation; its twin if None",
+        description="the teacher task that the evaluation compares it with; None: the first that is distilled into it",
     )

@@ -1,7 +1,7 @@
 """The stream process between joining the group and leaving it: read, join, write, exactly once.
 
-Everything between two commits lives in memory only. What is raised ends this worker, and a new one restores what was
-committed: a restart inside the process is the same as a kill, so there is one way to recover.
+Everything between two commits lives in memory only. Any error ends this worker, and a new one restores what was
+committed. A restart inside the process is the same as a kill, so there is one way to recover.
 """
 
 import logging
@@ -54,7 +54,7 @@ class StreamJob:
 
 
 class StoppedError(Exception):
-    """A stop was asked for while a service was waited for; nothing of the round is committed."""
+    """A stop was asked for while the worker waited for a service; nothing of the round is committed."""
 
 
 class StreamWorker:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired
 
-from pydantic import Field
+from pydantic import Field, with_config
 from pydantic_core import SchemaValidator, ValidationError, core_schema
 from typing_extensions import TypedDict
 
-from features.contract import ContextValue, EntityId, contract_of
+from features.contract import Context, ItemId, UserId, contract_of
 from features.faults import Fault, faults_of
 from features.spec import FeatureSpec
 
@@ -15,12 +15,16 @@ MAX_ITEMS = 1_000
 MAX_BODY_BYTES = 1 << 20
 
 
+@with_config(extra="forbid")
 class ScoreRequest(TypedDict):
     """The body of POST /score: score these items for this user."""
 
-    user_id: EntityId
-    item_ids: Annotated[list[EntityId], Field(min_length=1, max_length=MAX_ITEMS)]
-    context: NotRequired[dict[str, ContextValue]]
+    user_id: UserId
+    item_ids: Annotated[
+        list[ItemId],
+        Field(min_length=1, max_length=MAX_ITEMS, description="the items to be scored; one may stand in it twice"),
+    ]
+    context: NotRequired[Context]
 
 
 class RequestError(Exception):

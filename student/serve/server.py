@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
+from student.serve.reply import ScoreReply
 from student.serve.requests import MAX_BODY_BYTES, RequestError, ScoreRequest, refusal
 from student.serve.swap import ChampionSwap, Serving
 from student.versions.registry import Registry
@@ -90,7 +91,7 @@ class Scorer:
         return _reply(200, await _scores(serving, serving.contract.parse(body)))
 
 
-async def _scores(serving: Serving, request: ScoreRequest) -> dict[str, Any]:
+async def _scores(serving: Serving, request: ScoreRequest) -> ScoreReply:
     item_ids = request["item_ids"]
     columns, degraded = await serving.reader.read(request["user_id"], item_ids, request.get("context", {}))
     scores = serving.student.score(serving.spec.encode(columns, len(item_ids)))
@@ -122,7 +123,7 @@ def _too_large(size: int) -> RequestError:
     return refusal(413, "", size, allowed, f"the body has {size} bytes or more; allowed is {allowed}")
 
 
-def _reply(status: int, content: dict[str, Any]) -> Response:
+def _reply(status: int, content: Mapping[str, Any]) -> Response:
     # A score that is no number (features overflowed) is null: NaN is not JSON.
     return Response(to_json(content, inf_nan_mode="null"), status, media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""The archive process of the tests: `python -m tests.stream.archive_process FOLDER BOOTSTRAP PREFIX`."""
+"""The archive process of the tests: `python -m tests.stream.archive_process FOLDER KAFKA_SERVERS PREFIX`."""
 
 import sys
 from pathlib import Path

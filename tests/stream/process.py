@@ -1,4 +1,4 @@
-"""The stream process of the tests: `python process.py BOOTSTRAP PREFIX PARTITIONS INSTANCE REDIS_URL FLOOR`."""
+"""The stream process of the tests: `python process.py KAFKA_SERVERS PREFIX PARTITIONS INSTANCE REDIS_URL FLOOR`."""
 
 import sys
 

@@ -47,17 +47,15 @@ def caught_up(*numbers):
 
 def steps(step, partitions, arrivals, limit):
     """All effects of each partition in one, after steps until nothing more comes."""
-    whole = {number: Effects(number) for number in partitions}
+    whole = {number: Effects(number, Counter(), [], [], [], 0) for number in partitions}
     everywhere = caught_up(*partitions)
     for arrived in [*arrivals, Arrival([], everywhere, 0.0, WALL_MS), Arrival([], everywhere, END_MS, WALL_MS)]:
         arrival, more = arrived, True
         while more:
             found = step.take(partitions, arrival, limit)
             for one in found:
-                whole[one.partition].taken += one.taken
-                whole[one.partition].duplicates += one.duplicates
-                for name in ("requests", "examples", "dead_letters"):
-                    getattr(whole[one.partition], name).extend(getattr(one, name))
+                sums = (a + b for a, b in zip(whole[one.partition][1:], one[1:], strict=True))
+                whole[one.partition] = Effects(one.partition, *sums)
             arrival, more = arrived._replace(messages=[]), any(one.taken for one in found)
     for one in whole.values():
         one.dead_letters.sort()  # within a step those that are invalid come first

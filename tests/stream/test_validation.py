@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from features.spec import Feature
 from runtime.errors import InvalidInputError
+from stream.events import Example, Impression, TeacherRequest
 from stream.validation import Validator
 from tests.stream.pair import SPEC, TASKS, feedback, impression
 
@@ -77,3 +79,13 @@ def test_bytes_that_are_no_event_are_refused_in_few_words(value):
     with pytest.raises(InvalidInputError) as caught:
         VALIDATOR.impression(value)
     assert len(str(caught.value)) < 1_000
+
+
+def test_records_that_an_earlier_version_wrote_with_a_longer_context_are_still_read():
+    """They stand in state logs and example logs; a restart after an upgrade must not fail on them."""
+    context = {"device": "x" * 300, "hour": 2**70, "price": 1e39}
+    row = impression(1, 5, context=context, spec_id="s", features=[1])
+    assert TeacherRequest.model_validate_json(json.dumps(row)).context == context
+    assert Example.model_validate_json(json.dumps({**row, "labels": {}})).context == context
+    with pytest.raises(ValidationError):
+        Impression.model_validate_json(json.dumps(impression(1, 5, context=context)))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import numpy as np
 import pytest
 
@@ -192,6 +193,12 @@ def test_a_reply_has_every_served_task_parallel_to_the_items(endpoint: Endpoint)
         "item_ids": [10, 11, 12],
         "scores": {"like": [0.5, 0.5, 0.5], "rating": [1.0, 1.0, 1.0]},
     }
+
+
+def test_request_and_reply_fit_their_schemas(endpoint: Endpoint) -> None:
+    schemas = Path(__file__).parents[3] / "docs/schemas"
+    jsonschema.validate(BODY, json.loads((schemas / "score-request.schema.json").read_bytes()))
+    jsonschema.validate(endpoint.post(BODY)[1], json.loads((schemas / "score-reply.schema.json").read_bytes()))
 
 
 def test_features_of_user_and_context_reach_the_scores(registry: Registry, redis_url: str) -> None:

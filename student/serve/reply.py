@@ -1,0 +1,26 @@
+"""What /score answers."""
+
+from typing import Annotated
+
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
+
+from features.contract import ItemId
+
+
+@with_config(extra="forbid")
+class ScoreReply(TypedDict):
+    """The reply to POST /score: one version's scores of the request's items."""
+
+    model_version: Annotated[str, Field(description="the version that made all scores of this reply")]
+    degraded: Annotated[
+        bool, Field(description="true: Redis did not answer in time, and every stored feature took its default")
+    ]
+    item_ids: Annotated[list[ItemId], Field(description="the request's item_ids, in its order")]
+    scores: Annotated[
+        dict[str, list[float | None]],
+        Field(
+            description="served task -> one score per item, in the order of item_ids: a probability of a binary task, "
+            "the label's unit of a regression task; null where the model overflowed"
+        ),
+    ]
