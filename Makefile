@@ -5,9 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo study test lint bench test-compose clean
+.PHONY: help demo study test lint docs bench test-compose clean
 
-help: ## this list
+help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
 	@echo "PYTHON=... names another Python (3.11 or newer); PIP_EXTRA_INDEX_URL an index with torch's CPU build."
 
@@ -21,13 +21,17 @@ study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: Mov
 	$(BIN)/graft study study/pair --grid headline --out study
 
 test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED) ## ruff, mypy --strict, and the contracts of the rooms (import-linter)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/schemas
+	$(BIN)/python docs/generate.py
+	@test ! -e docs/schemas/generate.py || $(BIN)/python docs/schemas/generate.py
 
 bench: $(INSTALLED) ## what is measured, each with its numbers on standard output
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -e './lab[bench]'

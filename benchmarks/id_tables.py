@@ -30,12 +30,13 @@ from numpy.typing import NDArray
 
 from features.spec import MISSING_HASH
 from graft.project import load_project
+from student.learn.batch import Batch
 from student.learn.learner import Learner
-from student.learn.model import EMBEDDING
-from student.learn.replay_buffer import Batch, Reservoir
+from student.learn.replay_buffer import Reservoir
 from student.learn.setup import LearnerSetup
 from student.versions.config import StudentConfig
 from student.versions.hashing import MISSING_ROW
+from student.versions.served_tensors import EMBEDDING
 
 ROW_BYTES = 4 * StudentConfig().embedding_dim
 KEY_BYTES = 8
@@ -114,7 +115,7 @@ def run(bench: Bench, table: Table, seed: int) -> Run:
     )
     bench = bench._replace(setup=replace(bench.setup, student=student))
     growing = GrowingLearner(bench.setup, table.sightings) if table.sightings else None
-    with mock.patch("student.learn.learner.embedding_rows", ids_in_place_of_rows) if growing else nullcontext():
+    with mock.patch("student.learn.batch.embedding_rows", ids_in_place_of_rows) if growing else nullcontext():
         began = time.process_time()
         measured = learn(growing or Learner(bench.setup), bench)
         seconds = time.process_time() - began

@@ -4,7 +4,7 @@
 
 The whole learner is `student.learn.train.run_training`: examples from embedded Kafka, decoded; logits from an embedded
 Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the rows without
-distillation, and with unshown pairs: what the teacher's signal costs, once it is there. The bare torch steps are as
+distillation, and with unshown rows: what the teacher's signal costs, once it is there. The bare torch steps are as
 many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and torch.optim.
 River and Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file
 (VW). Each takes its turn in every round; the median round counts. One core each.
@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -44,10 +43,10 @@ from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
 from student.evaluate.metrics import exact_auc
 from student.learn.arm import Arm
+from student.learn.batch import Batch
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
 from student.learn.model import Shape
-from student.learn.replay_buffer import Batch
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.manifest import Metrics
@@ -57,7 +56,7 @@ from teacher_cache.config import UnshownConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import load_teacher
-from teacher_cache.unshown import UnshownPairs, UnshownSampler
+from teacher_cache.unshown import UnshownRows, UnshownSampler
 
 DEFAULT_PROJECT = Path(__file__).parent.parent / "fixtures" / "simulated"
 NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
@@ -149,8 +148,8 @@ def teacher_logits(scorer: RequestScorer, examples: Iterable[Example]) -> NDArra
 
 def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]]:
     """What is measured, by its name in the table; and a line for each that is not installed."""
-    steps, unshown = recorded_steps(bench), unshown_pairs(bench)
-    undistilled = bench._replace(setup=replace(bench.setup, distillation=()))
+    steps, unshown = recorded_steps(bench), unshown_rows(bench)
+    undistilled = bench._replace(setup=bench.setup.control())
     kafka, redis = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedRedis())
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     send(bench, kafka.servers)
@@ -161,7 +160,7 @@ def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]
         "its steps alone": lambda: own_steps(bench),
         "bare torch.nn and torch.optim steps": lambda: plain_steps(bench, steps),
         "learner in memory, without distillation": lambda: learner_in_memory(undistilled),
-        f"learner in memory, {UNSHOWN_RATIO} unshown pairs an example": lambda: learner_in_memory(bench, unshown),
+        f"learner in memory, {UNSHOWN_RATIO} unshown rows an example": lambda: learner_in_memory(bench, unshown),
     }
     rows, absent = Rows(bench), []
     for package, name, turn in (
@@ -249,19 +248,19 @@ def auc_by_arm(bench: Bench, metrics: Metrics) -> dict[str, float | None]:
 # The learner in memory.
 
 
-def unshown_pairs(bench: Bench) -> list[UnshownPairs | None]:
+def unshown_rows(bench: Bench) -> list[UnshownRows | None]:
     """Those of every micro-batch, made and scored as in the batch scorer."""
     sampler = UnshownSampler(bench.setup.spec, UnshownConfig(ratio=UNSHOWN_RATIO))
     scored = [bench.scorer.score(sampler.sample(requests_of(examples))) for examples, _ in bench.micro_batches()]
-    return [rows and UnshownPairs([pair.features for pair in rows.requests], rows.logit_BT) for rows in scored]
+    return [rows and UnshownRows([pair.features for pair in rows.requests], rows.logit_BT) for rows in scored]
 
 
-def learner_in_memory(bench: Bench, unshown: Sequence[UnshownPairs | None] | None = None) -> Measured:
+def learner_in_memory(bench: Bench, unshown: Sequence[UnshownRows | None] | None = None) -> Measured:
     """Without Kafka, Redis, JSON and versions."""
     return learn(Learner(bench.setup), bench, unshown)
 
 
-def learn(learner: Learner, bench: Bench, unshown: Sequence[UnshownPairs | None] | None = None) -> Measured:
+def learn(learner: Learner, bench: Bench, unshown: Sequence[UnshownRows | None] | None = None) -> Measured:
     """All examples, by a learner that has learnt none; `unshown` has pairs for each micro-batch."""
     batches = list(bench.micro_batches())
     unshown = unshown or [None] * len(batches)
@@ -290,7 +289,7 @@ def recorded_steps(bench: Bench) -> list[Step]:
     steps, take = [], Arm.step
 
     def recorded(arm: Arm, rows: Batch, *rest: Any) -> None:
-        columns = bench.setup.teacher_columns[: len(arm.student.shape.distillation)]
+        columns = bench.setup.teacher_columns if arm.student.shape.distillation else ()
         logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
         dense_BD, row_BC = torch.from_numpy(rows.dense_BD), torch.from_numpy(rows.row_BC)
         steps.append(Step(arm.student.shape, dense_BD, row_BC, torch.from_numpy(rows.label_BK).unbind(1), logit_AB))

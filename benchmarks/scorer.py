@@ -42,11 +42,12 @@ from lab.embedded import EmbeddedRedis, free_port
 from runtime.child import start_child, stop_child
 from runtime.redis import connect, parse_url
 from stream.tasks import TaskSpec
-from student.serve.numpy_model import NumpyStudent, tensor_shapes
+from student.serve.numpy_model import NumpyStudent
 from student.serve.requests import RequestContract
 from student.versions.config import StudentConfig
 from student.versions.manifest import Draft, Manifest
 from student.versions.registry import Registry
+from student.versions.served_tensors import STD, tensor_shapes
 
 USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
 WARM_UP = 50  # of each slice
@@ -161,7 +162,7 @@ def publish(registry: Registry) -> NumpyStudent:
     rng = np.random.default_rng(0)
     shapes = tensor_shapes(manifest)
     tensors = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-    tensors["normalizer.std"] = np.ones_like(tensors["normalizer.std"])
+    tensors[STD] = np.ones_like(tensors[STD])
     registry.publish(DRAFT, tensors, {}, {})
     return NumpyStudent(manifest, tensors)
 

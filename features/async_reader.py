@@ -18,11 +18,11 @@ from features.contract import ContextValue
 from features.lookup import Columns, Lookup, Reply
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
+from runtime.absence import Absence
+from runtime.errors import ServiceUnavailableError
 from runtime.redis import Address, parse_url
 
 _LOG = logging.getLogger(__name__)
-_FIRST_BACKOFF_SECONDS = 0.05
-_LAST_BACKOFF_SECONDS = 1.0
 _CONNECT_SECONDS = 2.0
 _STALLED_SECONDS = 1.0  # a connection that owes a reply for so long is given up: reads then degrade at once
 
@@ -135,6 +135,7 @@ class _Connection:
         self._address = address
         self._pipeline: _Pipeline | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._redis = Absence("redis", "answers are degraded")
         self._tried = asyncio.Event()
         """Set once the first attempt to connect is over."""
 
@@ -152,6 +153,7 @@ class _Connection:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
+            self._redis.forget()
         if self._pipeline is not None:
             self._pipeline.abort()
             await self._pipeline.lost.wait()
@@ -164,24 +166,25 @@ class _Connection:
             await asyncio.wait_for(self._tried.wait(), timeout_seconds)
 
     async def _keep(self) -> None:
-        backoff = _FIRST_BACKOFF_SECONDS
         while True:
-            try:
-                pipeline = await asyncio.wait_for(self._connect(), _CONNECT_SECONDS)
-            except (OSError, _RefusedError) as error:
-                if backoff == _FIRST_BACKOFF_SECONDS:  # once for each absence
-                    _LOG.warning("Redis at %s does not let us in; answers are degraded: %s", self._address, error)
-                self._tried.set()
-                await asyncio.sleep(backoff)
-                backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
-                continue
-            backoff = _FIRST_BACKOFF_SECONDS
-            self._pipeline = pipeline
+            reason = await self._stay_connected()
+            error = ServiceUnavailableError(f"Redis at {self._address} {reason}")
+            await asyncio.sleep(self._redis.failed(error))
+
+    async def _stay_connected(self) -> str:
+        """Connect, and stay so until the connection ends; why it ended or could not be had."""
+        try:
+            pipeline = await asyncio.wait_for(self._connect(), _CONNECT_SECONDS)
+        except (OSError, _RefusedError) as error:
             self._tried.set()
-            _LOG.info("reading features from Redis at %s", self._address)
-            await pipeline.lost.wait()
-            self._pipeline = None
-            _LOG.warning("the connection to Redis at %s is lost", self._address)
+            return f"does not let us in ({str(error) or type(error).__name__})"
+        self._pipeline = pipeline
+        self._redis.ended()
+        self._tried.set()
+        _LOG.debug("reading features from Redis at %s", self._address)
+        await pipeline.lost.wait()
+        self._pipeline = None
+        return "ended the connection"
 
     async def _connect(self) -> _Pipeline:
         context = ssl.create_default_context() if self._address.tls else None

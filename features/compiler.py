@@ -36,8 +36,24 @@ class _Fault(Exception):  # noqa: N818 - caught here, never raised to a caller
     """One thing that is wrong, without its place."""
 
 
+class Compiled(NamedTuple):
+    """The features without fault, every fault, and the spec where there is no fault."""
+
+    features: tuple[Feature, ...]
+    faults: list[str]
+    spec: FeatureSpec | None
+
+
 def compile_features(config: FeaturesConfig, definitions: Definitions) -> FeatureSpec:
     """The spec of `config` on those definitions; ConfigurationError with every fault."""
+    compiled = check_features(config, definitions)
+    if compiled.spec is None:
+        raise ConfigurationError(compiled.faults)
+    return compiled.spec
+
+
+def check_features(config: FeaturesConfig, definitions: Definitions) -> Compiled:
+    """What `config` and those definitions give, with every fault."""
     return _Compiler(config, definitions).compile()
 
 
@@ -48,8 +64,8 @@ class _Compiler:
         self._faults: list[str] = []
         self._service = definitions.services.get(config.service)
 
-    def compile(self) -> FeatureSpec:
-        """Every list, table and aggregate is looked at before the faults are raised."""
+    def compile(self) -> Compiled:
+        """Every list, table and aggregate is looked at, whatever the others are."""
         self._check_repository()
         self._user = self._entity("user", self._config.user_entity)
         self._item = self._entity("item", self._config.item_entity)
@@ -57,8 +73,10 @@ class _Compiler:
         features = [f for role in _ROLES for name in getattr(self._config, role) if (f := self._feature(name, role))]
         for aggregate in self._config.aggregates:
             self._check_aggregate(aggregate)
-        if self._faults:
-            raise ConfigurationError(self._faults)
+        spec = None if self._faults else self._spec(features)
+        return Compiled(tuple(features), self._faults, spec)
+
+    def _spec(self, features: list[Feature]) -> FeatureSpec:
         return FeatureSpec(
             feast_project=self._definitions.project,
             user_join_key=self._user.join_key,

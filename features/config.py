@@ -11,8 +11,8 @@ class ContextFeature(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dtype: Literal["int", "float", "str"]
-    default: int | float | str
+    dtype: Literal["int", "float", "str"] = Field(description="its type in events and requests")
+    default: int | float | str = Field(description="its value where an event or a request does not have it")
 
 
 class AggregateConfig(BaseModel):
@@ -23,9 +23,11 @@ class AggregateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entity: Literal["user", "item"]
-    push_source: str
-    columns: dict[str, str] = Field(min_length=1)
+    entity: Literal["user", "item"] = Field(description="whose examples are aggregated")
+    push_source: str = Field(description="Feast's push source that receives the values")
+    columns: dict[str, str] = Field(
+        min_length=1, description="each column of the view, and what it is: `count`, `sum(TASK)` or `mean(TASK)`"
+    )
 
 
 class FeaturesConfig(BaseModel):
@@ -39,20 +41,24 @@ class FeaturesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    repo: Path = Path("feature_repo")
-    service: str
+    repo: Path = Field(default=Path("feature_repo"), description="the folder of the Feast repository")
+    service: str = Field(description="the feature service: its views hold every stored feature that is named below")
     user_entity: str | None = Field(
         default=None,
-        description="Feast's entity of the users; None: the one with the join key user_id, else the one named user",
+        description="Feast's entity of the users; none: the one with the join key user_id, else the one named user",
     )
     item_entity: str | None = Field(
         default=None,
-        description="Feast's entity of the items; None: the one with the join key item_id, else the one named item",
+        description="Feast's entity of the items; none: the one with the join key item_id, else the one named item",
     )
-    dense: list[str] = []
-    categorical: list[str] = []
-    embedding: list[str] = []
-    passthrough: list[str] = []
+    dense: list[str] = Field(
+        default=[], description="numbers that the student sees, normalised by their running moments"
+    )
+    categorical: list[str] = Field(default=[], description="texts and integers that the student embeds by their hash")
+    embedding: list[str] = Field(default=[], description="lists of numbers, of which each element is a dense column")
+    passthrough: list[str] = Field(default=[], description="features for the teacher alone")
     context: dict[str, ContextFeature] = {}
-    defaults: dict[str, int | float | str | list[float]] = {}
+    defaults: dict[str, int | float | str | list[float]] = Field(
+        default={}, description="by feature, its value for an entity that does not have it"
+    )
     aggregates: list[AggregateConfig] = []

@@ -1,12 +1,12 @@
 """Where the compiled feature spec lies, for the processes that must not import Feast."""
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from features.spec import FeatureSpec
 from runtime.errors import GraftError
+from runtime.folder import replacing
 
 
 def spec_path(repo: Path) -> Path:
@@ -16,11 +16,8 @@ def spec_path(repo: Path) -> Path:
 
 def save_spec(spec: FeatureSpec, repo: Path) -> None:
     """Replace the repository's spec atomically."""
-    path = spec_path(repo)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    with replacing(spec_path(repo)) as file:
+        file.write(spec.model_dump_json(indent=1).encode() + b"\n")
 
 
 def load_spec(repo: Path) -> FeatureSpec:

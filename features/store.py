@@ -18,12 +18,13 @@ from feast.repo_config import RepoConfig, load_repo_config
 from feast.repo_contents import RepoContents
 from feast.repo_operations import extract_objects_for_apply_delete, get_repo_files, parse_repo
 
-from features.compiler import compile_features
+from features.compiler import Compiled, check_features, compile_features
 from features.config import FeaturesConfig
 from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
 from features.spec import FeatureSpec
 from features.spec_file import save_spec
 from runtime.errors import ConfigurationError, GraftError
+from runtime.folder import writing
 from runtime.redis import parse_url, reaching
 
 
@@ -51,15 +52,15 @@ def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
 
     Views that the repository no longer defines are removed from the registry, and their values from Redis.
     ConfigurationError with every fault, before anything is changed. Redis is needed only to remove a view's values
-    (ServiceUnavailableError).
+    (ServiceUnavailableError). GraftError when the disk refuses.
     """
     store = open_store(repo, redis_url)
     contents = _parse(repo)
     spec = compile_features(config, _definitions(store.config, contents))
-    # All objects, not only the changed ones: Feast types a view's join key by the entities of the same call.
-    _, to_delete, _, _ = extract_objects_for_apply_delete(store.project, store.registry, contents)  # type: ignore[no-untyped-call]
-    (repo / "data").mkdir(exist_ok=True)
-    with reaching(redis_url), _quietly():
+    with writing(repo / "data"), reaching(redis_url), _quietly():
+        (repo / "data").mkdir(exist_ok=True)
+        # All objects, not only the changed ones: Feast types a view's join key by the entities of the same call.
+        _, to_delete, _, _ = extract_objects_for_apply_delete(store.project, store.registry, contents)  # type: ignore[no-untyped-call]
         store.apply(_objects(contents), objects_to_delete=to_delete, partial=False)
     save_spec(spec, repo)
     return spec
@@ -68,6 +69,14 @@ def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
 def compile_spec(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
     """The spec of the repository's definitions, changing nothing; ConfigurationError with every fault."""
     return compile_features(config, _definitions(_repo_config(repo, redis_url), _parse(repo)))
+
+
+def check_spec(repo: Path, redis_url: str, config: FeaturesConfig) -> Compiled:
+    """As `compile_spec`, but with the features that are sound beside the faults.
+
+    ConfigurationError when the repository cannot be read at all.
+    """
+    return check_features(config, _definitions(_repo_config(repo, redis_url), _parse(repo)))
 
 
 def materialize(repo: Path, redis_url: str, config: FeaturesConfig, end: datetime | None = None) -> dict[str, int]:

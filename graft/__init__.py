@@ -1,4 +1,4 @@
-"""The program: command line, settings, project file, embedded services, demo."""
+"""The program: command line, commands, settings, project file, and `graft check`."""
 
 import os
 

@@ -1,23 +1,28 @@
-"""`graft check`: does the project fit its feature repository and its teacher? Every fault at once.
+"""Checks a project against its feature repository and its teacher, and finds every fault at once.
 
 Imports Feast; changes nothing and needs no server.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
+import difflib
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from features.spec import FeatureSpec
-from features.store import compile_spec
-from graft.project import Project
+from features.compiler import Compiled
+from features.spec import Feature, FeatureSpec
+from features.store import check_spec
+from graft.project import FILE_NAME, Project, draft_project
 from runtime.errors import ConfigurationError
 from student.learn.config import DistillationConfig
 from teacher_cache.config import DefaultInput
-from teacher_cache.domain_map import faults as domain_map_faults
-from teacher_cache.teacher import load_teacher
+from teacher_cache.domain_map_faults import faults_of_inputs
+from teacher_cache.teacher import TensorSpec, load_teacher
 
-_T = TypeVar("_T")
+_PREFIX = f"{FILE_NAME}: "
+_NEAR = 0.85  # two letters swapped in 'users:age' are 0.89, another feature of the same view is below
 
 
 class TaskSummary(BaseModel):
@@ -66,24 +71,66 @@ class Summary(BaseModel):
         ]
 
 
-def check_project(project: Project, redis_url: str) -> Summary:
-    """The summary of a project whose parts fit; ConfigurationError with every fault of every part."""
-    faults: list[str] = []
-    spec = _collect(faults, lambda: compile_spec(project.repo, redis_url, project.features))
-    teacher = _collect(faults, lambda: load_teacher(project.teacher, project.folder))
-    if teacher is not None:
-        faults += domain_map_faults(project.teacher, project.folder, teacher, spec)
-    if faults or spec is None:
+def check_project(folder: Path, redis_url: str) -> Summary:
+    """The summary of a project whose parts fit; ConfigurationError with every fault of every part.
+
+    A part with faults is mended for the others to be checked against; faults that only follow from that are left out.
+    """
+    draft = draft_project(folder)
+    project: Project = draft.value
+    # 1. The features that are sound, the teacher's inputs; each None where nothing is known of them.
+    compiled, faults = _features(project, redis_url)
+    tensors, of_teacher = _teacher(project)
+    # 2. How they fit together.
+    known = {feature.name: feature for feature in compiled.features} if compiled else None
+    of_inputs = faults_of_inputs(project.teacher, folder, tensors, known if draft.features_are_known() else None)
+    faults += of_teacher + [fault for fault in of_inputs if not _follows_from_features(fault, project, known or {})]
+    faults = _once(draft.faults, [fault for fault in faults if not draft.causes(fault.removeprefix(_PREFIX))])
+    if faults or compiled is None or compiled.spec is None:
         raise ConfigurationError(faults)
-    return _summary(project, spec)
+    return _summary(project, compiled.spec)
 
 
-def _collect(faults: list[str], part: Callable[[], _T]) -> _T | None:
+def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[str]]:
     try:
-        return part()
+        compiled = check_spec(project.repo, redis_url, project.features)
     except ConfigurationError as error:
-        faults += error.faults
-        return None
+        return None, list(error.faults)
+    return compiled, list(compiled.faults)
+
+
+def _teacher(project: Project) -> tuple[Mapping[str, TensorSpec] | None, list[str]]:
+    """The teacher's inputs, also where its tasks have faults; and its faults."""
+    config = project.teacher
+    try:
+        return load_teacher(config, project.folder).inputs, []
+    except ConfigurationError as error:
+        faults = list(error.faults)
+    with suppress(ConfigurationError):
+        return load_teacher(config.model_copy(update={"tasks": []}), project.folder).inputs, faults
+    return None, faults
+
+
+def _follows_from_features(fault: str, project: Project, known: Mapping[str, Feature]) -> bool:
+    """Whether a teacher's input names a feature that is listed, or seems to be meant, where [features] has a fault."""
+    name = re.search(r"the feature spec has no '(.*?)'", fault)
+    lists = project.features
+    listed = [*lists.dense, *lists.embedding, *lists.categorical, *lists.passthrough]
+    faulty = [feature for feature in listed if feature not in known]
+    return name is not None and (name[1] in faulty or any(_near(name[1], f) for f in faulty))
+
+
+def _near(name: str, other: str) -> bool:
+    """Whether two features are near: VIEW:FEATURE with one letter wrong somewhere."""
+    return bool(difflib.get_close_matches(name, [other], cutoff=_NEAR))
+
+
+def _once(first: list[str], then: list[str]) -> list[str]:
+    """Faults of two checks, without what both found under keys of their own."""
+    told = {fault.rpartition(": ")[2] for fault in first}
+    if any(fault.startswith(f"{_PREFIX}teacher.tasks: the name") for fault in first):
+        then = [fault for fault in then if not fault.endswith("names must differ")]
+    return first + [fault for fault in dict.fromkeys(then) if fault.rpartition(": ")[2] not in told]
 
 
 def _summary(project: Project, spec: FeatureSpec) -> Summary:
@@ -109,8 +156,9 @@ def _task_line(task: TaskSummary) -> str:
 
 
 def _distillation_line(row: DistillationConfig) -> str:
+    half_life = f", halved every {row.half_life_examples:,} examples" if row.half_life_examples else ""
     target = f"an auxiliary head of {row.student_task}" if row.student_task else "a non-serving tower of its own"
     return (
         f"  distillation: teacher task {row.teacher_task} through {target}, weight {row.weight:g}, "
-        f"gradient scale {row.gradient_scale:g}, label scale {row.label_scale:g}, {row.schedule}"
+        f"gradient scale {row.gradient_scale:g}{half_life}"
     )

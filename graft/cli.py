@@ -1,10 +1,11 @@
-"""The command line: ``graft NOUN VERB``. Commands are imported when they run, so that each pays only for itself."""
+"""The command line: ``graft NOUN VERB``. A command is imported when it runs."""
 
 from pathlib import Path
 
 import click
 
 from graft.lazy_group import LazyCommand, LazyGroup
+from graft.log_level import LOG_LEVEL
 
 _COMMANDS = {
     "check": LazyCommand("graft.commands.check:check", "Validate the project: every fault at once."),
@@ -30,19 +31,26 @@ _COMMANDS = {
     metavar="FOLDER",
     help="The folder of graft.toml; overrides GRAFT_PROJECT (default: the current folder).",
 )
+@click.option("-v", "--verbose", is_flag=True, help="Log what helps to find a fault, too; overrides GRAFT_LOG_LEVEL.")
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors alone; overrides GRAFT_LOG_LEVEL.")
 @click.version_option(package_name="graft")
 @click.pass_context
-def cli(context: click.Context, project: Path | None) -> None:
+def cli(context: click.Context, project: Path | None, *, verbose: bool, quiet: bool) -> None:
     """Keep a small ranking model fresh by distilling a sister product's large one.
 
     A project folder describes one domain pair; environment variables name the endpoints: GRAFT_KAFKA, GRAFT_REDIS_URL,
     GRAFT_VERSIONS and others, or GRAFT_..._FILE for a file that holds the value.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+    Exit codes: 0 done or stopped as asked, 1 failed, 2 wrong usage or configuration, 3 data could not be fetched,
+    130 and 143 ended by Ctrl-C and SIGTERM before it was done.
 
     Example: graft --project my-pair check
     """
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other")
     context.obj = project
+    if verbose or quiet:
+        context.meta[LOG_LEVEL] = "DEBUG" if verbose else "WARNING"
 
 
 def main() -> None:

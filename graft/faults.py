@@ -24,32 +24,57 @@ _RULES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "less_than": lambda c: f"must be < {c['lt']:g}",
     "less_than_equal": lambda c: f"must be <= {c['le']:g}",
     "literal_error": lambda c: f"must be {c['expected']}",
-    "string_pattern_mismatch": lambda c: f"must match {c['pattern']}",
     "string_too_short": lambda c: f"must have at least {c['min_length']} characters",
     "string_too_long": lambda c: f"must have at most {c['max_length']} characters",
     "too_short": lambda c: f"must have at least {c['min_length']} entries",
 }
 
 
-class _Place(NamedTuple):
-    """Where a fault is: its key as the file has it, and the type that stands there."""
+class Place(NamedTuple):
+    """Where a value stands: its keys as the file has them, from the top, and the type that belongs there."""
 
-    key: str
+    keys: tuple[str, ...]
     annotation: Any
+
+    @property
+    def key(self) -> str:
+        """The keys as one text."""
+        return ".".join(self.keys)
+
+
+class Fault(NamedTuple):
+    """One fault of a model: pydantic's name of the rule, the place, the table around it, and the text for people."""
+
+    rule: str
+    place: Place
+    owner: Any
+    text: str
 
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One text per fault of a `model`: ``distillation.0.weight: must be <= 100, got 1000``; none twice."""
-    return list(dict.fromkeys(_fault(fault, model) for fault in error.errors(include_url=False)))
+    return list(dict.fromkeys(fault.text for fault in located_faults(error, model)))
 
 
-def _fault(fault: Any, model: type[BaseModel]) -> str:
-    kind, loc = fault["type"], fault["loc"]
-    if kind == "extra_forbidden":
-        owner = _place(loc[:-1], model)
-        key = ".".join(part for part in (owner.key, str(loc[-1])) if part)
-        return f"{key}: no such key{did_you_mean(str(loc[-1]), getattr(owner.annotation, 'model_fields', ()))}"
-    place = _place(loc, model)
+def located_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """The faults of a `model` with their places."""
+    return [_located(fault, model) for fault in error.errors(include_url=False)]
+
+
+def _located(fault: Any, model: type[BaseModel]) -> Fault:
+    loc = fault["loc"]
+    owner = _place(loc[:-1], model)
+    if fault["type"] != "extra_forbidden":
+        place = _place(loc, model)
+        return Fault(fault["type"], place, owner.annotation, _text(fault, place, owner.annotation))
+    name = str(loc[-1])
+    place = Place((*owner.keys, name), Any)
+    known = getattr(owner.annotation, "model_fields", ())
+    return Fault(fault["type"], place, owner.annotation, f"{place.key}: no such key{did_you_mean(name, known)}")
+
+
+def _text(fault: Any, place: Place, owner: Any) -> str:
+    kind = fault["type"]
     if kind == "missing":
         return f"{place.key}: is missing"
     if kind.startswith("union_tag"):
@@ -58,28 +83,35 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
         return f"{place.key}.{name}: must be one of {', '.join(_tags(place.annotation, name))}, got {value}"
     if kind == "value_error":  # raised by a validator of ours, whose text names the value
         return f"{place.key}: {fault['ctx']['error']}"
-    return f"{place.key}: {_rule(fault, place.annotation)}, got {fault['input']!r}"
+    rule = _allowed(owner, place.keys[-1]) if kind == "string_pattern_mismatch" else _rule(fault, place.annotation)
+    return f"{place.key}: {rule}, got {fault['input']!r}"
+
+
+def _allowed(owner: Any, name: str) -> str:
+    """What the field with a pattern says of itself in words; no user reads a regular expression."""
+    words: str = owner.model_fields[name].json_schema_extra["allowed"]
+    return f"must be {words}"
 
 
 def _rule(fault: Any, annotation: Any) -> str:
     kind, context = fault["type"], fault.get("ctx", {})
     if kind in _RULES:
         return _RULES[kind](context)
-    alternatives = [a.__name__ for a in _alternatives(annotation)]
-    if len(alternatives) > 1 and kind.endswith(("_type", "_parsing")):
-        return f"must be of type {' or '.join(alternatives)}"
+    branches = [a.__name__ for a in alternatives(annotation)]
+    if len(branches) > 1 and kind.endswith(("_type", "_parsing")):
+        return f"must be of type {' or '.join(branches)}"
     name = kind.split("_")[0]
     if name in _TYPES:
         return f"must be {_TYPES[name]}"
     return str(fault["msg"])
 
 
-def _place(loc: Sequence[int | str], model: type[BaseModel]) -> _Place:
+def _place(loc: Sequence[int | str], model: type[BaseModel]) -> Place:
     """Walk the types along pydantic's `loc`, which names the branch of a union beside the keys."""
     keys: list[str] = []
     annotation: Any = model
     for part in loc:
-        branches = _alternatives(annotation)
+        branches = alternatives(annotation)
         if len(branches) > 1:
             chosen = [b for b in branches if part in _names(b)]
             if not chosen:
@@ -88,7 +120,7 @@ def _place(loc: Sequence[int | str], model: type[BaseModel]) -> _Place:
             continue
         keys.append(str(part))
         annotation = _inner(branches[0], part)
-    return _Place(".".join(keys), annotation)
+    return Place(tuple(keys), annotation)
 
 
 def _inner(annotation: Any, part: int | str) -> Any:
@@ -99,17 +131,17 @@ def _inner(annotation: Any, part: int | str) -> Any:
     return arguments[-1] if arguments else Any
 
 
-def _alternatives(annotation: Any) -> list[Any]:
+def alternatives(annotation: Any) -> list[Any]:
     """The branches of a union without None; else the type itself."""
     if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
+        return alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [b for a in get_args(annotation) if a is not types.NoneType for b in _alternatives(a)]
+        return [b for a in get_args(annotation) if a is not types.NoneType for b in alternatives(a)]
     return [annotation]
 
 
 def _tags(annotation: Any, name: str) -> list[str]:
-    models = [b for b in _alternatives(annotation) if isinstance(b, type) and issubclass(b, BaseModel)]
+    models = [b for b in alternatives(annotation) if isinstance(b, type) and issubclass(b, BaseModel)]
     return [tag for m in models for tag in get_args(m.model_fields[name].annotation)]
 
 

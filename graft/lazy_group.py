@@ -1,6 +1,7 @@
-"""A group of commands that are imported when they run, so that each pays only for itself."""
+"""A group of commands, each imported when it runs: a command does not wait for what only others need."""
 
 import importlib
+import signal
 from collections.abc import Mapping
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 import click
 
 from runtime.errors import ConfigurationError, GraftError
+
+_INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that the signal ended
 
 ENTRY_POINT_GROUP = "graft.commands"
 """Where an installed distribution names its commands: each entry point is a LazyCommand."""
@@ -52,13 +55,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, lazy.short_help) for name, lazy in commands.items() if lazy])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a GraftError becomes its exit code and one line per fault on standard error."""
+        """Run the command; a GraftError becomes its exit code and one line per fault on standard error.
+
+        Ctrl-C ends a command that does not wait for it with 130.
+        """
         try:
             return super().invoke(ctx)
         except GraftError as error:
             for fault in error.faults if isinstance(error, ConfigurationError) else (error,):
                 click.echo(f"error: {fault}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
 
     def _lazy(self, name: str) -> LazyCommand | None:
         if name in self._own:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from graft.log_level import given_level
 from graft.project import Project, load_project
 from graft.settings import Settings, load_settings
 from runtime.errors import GraftError
@@ -45,9 +46,12 @@ class Process:
 
 
 def begin(project: Path | None) -> Process:
-    """Read the settings and send the log to standard error; `project` (--project) overrides GRAFT_PROJECT."""
+    """Read the settings and send the log to standard error.
+
+    `project` (--project) overrides GRAFT_PROJECT; --verbose and --quiet override GRAFT_LOG_LEVEL.
+    """
     settings = load_settings()
     if project is not None:
         settings = settings.model_copy(update={"project": project})
-    configure_logging(settings.log_level)
+    configure_logging(given_level() or settings.log_level)
     return Process(settings)

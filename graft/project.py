@@ -12,6 +12,7 @@ from features.aggregates import parse_expression
 from features.config import FeaturesConfig
 from features.spec import FeatureSpec
 from graft.faults import faults_of
+from graft.mending import Mended, mended
 from runtime.errors import ConfigurationError, did_you_mean
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
@@ -24,12 +25,16 @@ FILE_NAME = "graft.toml"
 
 
 class Project(BaseModel):
-    """A loaded graft.toml; relative paths in it start at `folder`."""
+    """A loaded graft.toml. Its paths are relative to the folder that holds it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path = Field(exclude=True)
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]*$",
+        description="the name of the project, which `graft check` and the study tell",
+        json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits, '_' and '-'"},
+    )
     tasks: list[TaskSpec] = Field(min_length=1)
     stream: StreamConfig = StreamConfig()
     features: FeaturesConfig
@@ -53,7 +58,9 @@ class Project(BaseModel):
     def learner_setup(self, spec: FeatureSpec) -> LearnerSetup:
         """What a learner of this pair is made of; ConfigurationError when that does not fit together."""
         tasks, teacher_tasks = tuple(self.tasks), tuple(self.teacher.tasks)
-        return LearnerSetup(spec, tasks, tuple(self.distillation), teacher_tasks, self.student)
+        return LearnerSetup(
+            spec, tasks, tuple(self.distillation), teacher_tasks, self.student, self.teacher.wait_seconds
+        )
 
 
 def load_project(folder: Path) -> Project:
@@ -71,6 +78,18 @@ def load_project(folder: Path) -> Project:
     if faults:
         raise ConfigurationError([f"{FILE_NAME}: {fault}" for fault in faults])
     return project
+
+
+def draft_project(folder: Path) -> Mended:
+    """The project of `folder`/graft.toml with all its faults, mended where it has one; for `graft check`.
+
+    ConfigurationError when the file cannot be read at all.
+    """
+    table = _read(folder / FILE_NAME)
+    draft = mended({**table, "folder": folder.resolve()}, Project)
+    crossing = [fault for fault in _cross_faults(draft.value) if not draft.causes(fault)]
+    reserved = ["folder: no such key"] if "folder" in table else []
+    return draft._replace(faults=[f"{FILE_NAME}: {fault}" for fault in [*draft.faults, *crossing, *reserved]])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from graft.faults import faults_of
 from runtime.errors import ConfigurationError, did_you_mean
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 PREFIX = "GRAFT_"
 _FILE_SUFFIX = "_file"
@@ -18,21 +21,39 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    project: Path = Path()
-    kafka: str = Field(default="localhost:9092", pattern=r"^[^\s,/]+:\d{1,5}(,[^\s,/]+:\d{1,5})*$")
-    """Bootstrap servers: host:port, comma-separated."""
-    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
-    versions: Path = Path("versions")
-    """The version registry's folder; not relative to the project."""
-    instance: str = Field(default="0", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    """Names this process among its kind: the static member id that lets it back in at once after a kill."""
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = Field(default=None, ge=1, le=65_535)
-    """None: this process serves no metrics of its own (the scorer's are on its HTTP port)."""
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(default=8080, ge=1, le=65_535)
-    """Where the scorer listens."""
-    log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
+    project: Path = Field(
+        default=Path(), description="the project folder, which has graft.toml; --project overrides it"
+    )
+    kafka: str = Field(
+        default="localhost:9092",
+        pattern=r"^[^\s,/]+:\d{1,5}(,[^\s,/]+:\d{1,5})*$",
+        description="Kafka's addresses, with commas between them",
+        json_schema_extra={"allowed": "host:port, such as localhost:9092 (several with commas)"},
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://localhost:6379/0"), description="Redis' address, with its password if it has one"
+    )
+    versions: Path = Field(
+        default=Path("versions"), description="the version registry's folder, relative to where the command runs"
+    )
+    instance: str = Field(
+        default="0",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="tells this process from others of the same command, so that Kafka lets it back in after a kill",
+        json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="where this process serves its metrics")
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="the port of its metrics; none: it serves none (the scorer's are on its HTTP port)",
+    )
+    http_host: str = Field(default="127.0.0.1", description="where the scorer listens; --host overrides it")
+    http_port: int = Field(default=8080, ge=1, le=65_535, description="the scorer's port; --port overrides it")
+    log_level: LogLevel = Field(
+        default="INFO", description="the lowest level that is logged; --verbose and --quiet override it"
+    )
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -1,1 +1,1 @@
-"""The laboratory: demo, study, example pairs, embedded services. Nothing imports it; the image does not have it."""
+"""The laboratory: demo, study, example pairs, embedded servers. No room imports it; the image does not have it."""

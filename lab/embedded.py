@@ -1,4 +1,4 @@
-"""Servers that this process brings along: a Redis, a Kafka-compatible broker, or a real Kafka from a folder.
+"""Servers that this process starts and ends: a Redis and a Kafka-compatible broker.
 
 Each is a context manager on a loopback port of its own that ends with this process, also when that is killed. Made for
 the demo and the tests; production names its own by GRAFT_KAFKA and GRAFT_REDIS_URL.
@@ -180,21 +180,6 @@ class EmbeddedKafka(_Server):
 
     def _wait_until_ready(self, seconds: float) -> None:
         wait_until_ready(self.servers, seconds)
-
-
-class ApacheKafka(EmbeddedKafka):
-    """A real Apache Kafka whose folder `home` (KAFKA_HOME) has the program ``bin/kafka start DIR PORT``; needs Java."""
-
-    name = "Apache-Kafka"
-    start_seconds = 60.0
-    ports_needed = 2  # the broker's, and the controller's one above
-
-    def __init__(self, home: Path, folder: Path | None = None, port: int | None = None) -> None:
-        super().__init__(folder, port)
-        self._home = home
-
-    def _argv(self) -> Sequence[str]:
-        return [str(self._home / "bin" / "kafka"), "start", str(self.folder / "data"), str(self.port)]
 
 
 def free_port(neighbours: int = 1) -> int:

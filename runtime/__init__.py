@@ -1,1 +1,4 @@
-"""The ground floor: errors, telemetry, folders, the Redis connection, child processes. Imports no other room."""
+"""The ground floor: errors, telemetry, folders, Redis, child processes, services that are away.
+
+Imports no other room.
+"""

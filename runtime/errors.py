@@ -1,4 +1,4 @@
-"""What goes wrong for a user, said so that they can mend it. A leaf: every room may import it."""
+"""Errors for users: each one says what is wrong, where, and what to do next."""
 
 import difflib
 from collections.abc import Iterable, Sequence

@@ -1,29 +1,94 @@
-"""A folder that outlives its writers: one at a time, and names that last. A leaf: every room may import it."""
+"""Folders that several processes use: one writer at a time, files that are whole or absent, errors of the disk."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from runtime.errors import GraftError
 
 _LOCK_FILE = ".lock"
+_PARTIAL_SUFFIX = ".partial"
+_FULL = "make room on its disk, then start again"
+_NO_RIGHT = "give this process's user the right to write there, or name another folder"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: "mount it for writing, or name another folder",
+}
 
 
 @contextmanager
 def claim_folder(folder: Path, refusal: str) -> Iterator[None]:
     """Be the one writer of `folder`, which is made where it is missing.
 
-    The claim ends with the process, also when it is killed. GraftError, the folder and `refusal`, when another has it.
+    The claim ends with the process, also when it is killed. GraftError, the folder and `refusal`, when another process
+    has it; GraftError too when the disk takes no writes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GraftError(f"{folder}: {refusal}") from None
+    with writing(folder):
+        make_folder(folder)
+        lock = (folder / _LOCK_FILE).open("w")
+    with lock:
+        with writing(folder):
+            _lock(lock, f"{folder}: {refusal}")
         yield
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write. When the block ends it is on disk, whole and under the name `path`; after an error it is not.
+
+    The folder of `path` is made where it is missing. Until the end the file is a hidden neighbour of `path`, which
+    readers pass over; a killed process leaves it behind for `remove_partial_files`. GraftError when the disk refuses.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
+    with writing(path.parent):
+        make_folder(path.parent)
+        try:
+            with partial.open("wb") as file:
+                yield file
+                _sync_file(file)
+            partial.replace(path)
+        except Exception:
+            partial.unlink(missing_ok=True)  # on a full disk it holds the room that is missing
+            raise
+        sync_folder(path.parent)
+
+
+def remove_partial_files(folder: Path, folders: str = "") -> None:
+    """Remove what killed writers left in `folder`, or in its subfolders that fit the pattern `folders`.
+
+    Only for the one writer that has claimed it.
+    """
+    with writing(folder):
+        for path in folder.glob(f"{folders}/.*{_PARTIAL_SUFFIX}".removeprefix("/")):
+            path.unlink()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a disk that takes no writes inside the block into a GraftError of one line that names `folder`."""
+    try:
+        yield
+    except GraftError:  # some are OSErrors too, and none is the disk's
+        raise
+    except OSError as error:
+        advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+        raise GraftError(f"{folder}: cannot be written: {error.strerror or error}{advice}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, and those above it that are missing; their names outlive a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -33,3 +98,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and put it on disk, for a folder that is hidden until it is whole; OSError when the disk refuses."""
+    with path.open("wb") as file:
+        file.write(data)
+        _sync_file(file)
+
+
+def _sync_file(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _lock(lock: IO[str], refusal: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise GraftError(refusal) from None

@@ -1,4 +1,4 @@
-"""Logs, metrics and the stop signal of one process. A leaf: every room may import it.
+"""Logs, metrics and the stop signal of one process.
 
 Metric objects are declared at the top of the module that sets them, with `prometheus_client`; this module only exposes
 them. Log lines go to standard error as ``time level logger message key=value``.

@@ -13,10 +13,10 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge
 
 from runtime.errors import DataLossError
-from runtime.folder import claim_folder
+from runtime.folder import claim_folder, remove_partial_files
 from runtime.telemetry import StopSignal
 from stream.config import Topics
-from stream.example_file import remove_partial_files, runs, write
+from stream.example_file import DAYS, runs, write
 from stream.example_log import ExampleLog
 from stream.examples import ExampleReader, ExampleRecord, oldest_offsets
 from stream.positions import Positions
@@ -41,10 +41,11 @@ def run_archive(
     """Write files to `folder` every so many examples or seconds; on `stop` write the rest and return.
 
     An empty log begins with the oldest example that the topic still has. DataLossError when the topic has lost what
-    comes after the log's end; GraftError when another process writes this log.
+    comes after the log's end; GraftError when another process writes this log, or its disk takes no writes: the next
+    process goes on where the log ends.
     """
     with claim_folder(folder, "another process writes this example log; stop it, or name another folder"):
-        remove_partial_files(folder)
+        remove_partial_files(folder, DAYS)
         offsets = _offsets(folder, kafka_servers, topics)
         reader = _open(folder, kafka_servers, topics, offsets)
         archive = Archive(folder, offsets)

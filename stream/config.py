@@ -4,12 +4,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StreamConfig(BaseModel):
-    """Times are in seconds of event time unless the name says otherwise."""
+    """How the stream process reads and joins. Times are seconds of event time unless the effect says wall clock."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
-    partitions: int = Field(default=1, ge=1, le=256)
+    topic_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="begins the names of all topics: projects share a Kafka",
+        json_schema_extra={"allowed": "letters, digits, '.', '_' and '-' alone"},
+    )
+    partitions: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="of each topic when it is made: as many stream processes can share the work",
+    )
     idle_seconds: float = Field(
         default=5.0,
         gt=0,
@@ -23,7 +33,9 @@ class StreamConfig(BaseModel):
     dedup_seconds: float = Field(
         default=86_400.0, gt=0, description="how long the id of a closed impression is remembered, to drop duplicates"
     )
-    commit_seconds: float = Field(default=0.5, gt=0, le=30, description="wall clock between two transactions")
+    commit_seconds: float = Field(
+        default=0.5, gt=0, le=30, description="wall clock between two transactions, after which examples are visible"
+    )
 
 
 class Topics(BaseModel):

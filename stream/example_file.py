@@ -7,7 +7,6 @@ Ids, context and features are JSON text, so that 7 and "7", 1 and 1.0, and every
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,13 +17,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runtime.errors import GraftError, InvalidInputError
-from runtime.folder import sync_folder
+from runtime.errors import InvalidInputError
+from runtime.folder import replacing
 from stream.events import Example
 from stream.examples import ExampleRecord
 
+DAYS = "day=*"
+"""The folders of a log that hold its files."""
+
 _NAME = re.compile(r"p(\d+)-(\d+)-(\d+)\.parquet")
-_PARTIAL_SUFFIX = ".partial"
 _LABEL = "label_"
 _BATCH_ROWS = 4_096
 _LAST_SECOND = 253_402_300_799  # the end of year 9999, which also takes all later event times
@@ -58,13 +59,7 @@ class ExampleFile(NamedTuple):
 
 def list_files(folder: Path) -> list[ExampleFile]:
     """The files of a log, by partition and offset; InvalidInputError for a Parquet file with another name."""
-    return sorted(_named(path) for path in folder.glob("day=*/*.parquet"))
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Remove what a killed writer left behind."""
-    for path in folder.glob(f"day=*/.*{_PARTIAL_SUFFIX}"):
-        path.unlink()
+    return sorted(_named(path) for path in folder.glob(f"{DAYS}/*.parquet"))
 
 
 def runs(records: Iterable[ExampleRecord]) -> Iterator[list[ExampleRecord]]:
@@ -79,21 +74,9 @@ def write(folder: Path, first: int, run: Sequence[ExampleRecord]) -> ExampleFile
     A kill on the way leaves a partial file that no reader sees. GraftError when the disk refuses.
     """
     partition, last = run[-1].partition, run[-1].offset
-    day = folder / f"day={_day(run[0].example.event_time_ms)}"
-    path = day / f"p{partition}-{first}-{last}.parquet"
-    partial = day / f".{path.name}{_PARTIAL_SUFFIX}"
-    try:
-        if not day.is_dir():
-            day.mkdir()
-            sync_folder(folder)
-        with partial.open("wb") as file:
-            pq.write_table(_table(run), file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        sync_folder(day)
-    except OSError as error:
-        raise GraftError(f"{path}: cannot be written: {error.strerror or error}") from error
+    path = folder / f"day={_day(run[0].example.event_time_ms)}" / f"p{partition}-{first}-{last}.parquet"
+    with replacing(path) as file:
+        pq.write_table(_table(run), file, compression="zstd", write_page_checksum=True)
     return ExampleFile(partition, first, last, path)
 
 

@@ -1,6 +1,6 @@
 """The stream process: validates events, joins impressions with feedback, and writes each example exactly once."""
 
-import logging
+import time
 from collections.abc import Callable, Sequence
 
 from kafka.errors import (
@@ -16,6 +16,7 @@ from kafka.errors import (
 from features.aggregates import Aggregates
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec
+from runtime.absence import Absence, StoppedError
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
@@ -23,9 +24,8 @@ from stream.config import StreamConfig, Topics
 from stream.state_log import SNAPSHOT_FLOOR_BYTES
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics
-from stream.worker import StoppedError, StreamJob, StreamWorker, replaced_error
+from stream.worker import StreamJob, StreamWorker, replaced_error
 
-_log = logging.getLogger(__name__)
 _HOPELESS = (
     AuthorizationError,
     InvalidConfigurationError,
@@ -33,8 +33,7 @@ _HOPELESS = (
     RecordListTooLargeError,
     UnsupportedVersionError,
 )
-_FIRST_WAIT_SECONDS = 0.5
-_LONGEST_WAIT_SECONDS = 5.0
+_STEADY_SECONDS = 2.0  # above the usual commit_seconds: what fails at every commit is one absence, not many
 
 
 def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the command line
@@ -60,26 +59,25 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     job = StreamJob(
         kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
     )
-    wait_seconds, told = _FIRST_WAIT_SECONDS, ""
+    kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
     while not stop.is_set():
         try:
             ensure_topics(kafka_servers, config, topics)
-            _work(job, stop)
+            _work(job, stop, kafka)
         except (KafkaError, ServiceUnavailableError) as error:
-            if (telling := f"{type(error).__name__}: {error}") != told:
-                _log.warning("starting again from what is committed, after %s", telling)
-            told = telling
-            stop.wait(wait_seconds)
-            wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
+            stop.wait(kafka.failed(error))
         except StoppedError:
             return
 
 
-def _work(job: StreamJob, stop: StopSignal) -> None:
+def _work(job: StreamJob, stop: StopSignal, kafka: Absence) -> None:
     worker = StreamWorker(job, stop)
+    steady_at = time.monotonic() + _STEADY_SECONDS
     try:
         while not stop.is_set():
             worker.step()
+            if time.monotonic() >= steady_at:
+                kafka.ended()
         worker.commit()
     except FencedInstanceIdError as error:
         raise replaced_error(job.instance) from error

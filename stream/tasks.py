@@ -16,11 +16,17 @@ class TaskSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    kind: TaskKind
-    window_seconds: float = Field(gt=0, description="attribution window, in event time after the impression")
-    served: bool = True
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="the task of feedback events, and the key of its scores",
+        json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
+    )
+    kind: TaskKind = Field(description="binary: the label is 0 or 1; regression: the label is a number")
+    window_seconds: float = Field(
+        gt=0, description="attribution window: feedback counts up to this event time after the impression"
+    )
+    served: bool = Field(default=True, description="whether the endpoint answers with this task")
     teacher_reference: str | None = Field(
         default=None,
-        description="the teacher task that the evaluation compares it with; None: the first that is distilled into it",
+        description="the teacher task that the evaluation compares it with; none: the first that is distilled into it",
     )

@@ -14,6 +14,7 @@ from kafka import TopicPartition
 from features.aggregates import Aggregates
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec, Value
+from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream import connection, state_log
@@ -34,7 +35,6 @@ _POLL_MS = 100
 _STEP_MESSAGES = 1_000  # joined in one round, of all partitions together
 _MAX_UNCOMMITTED = 5_000  # input messages: bounds the memory and what a kill repeats
 _MAX_BUFFERED = 2_000  # messages of an input that wait for the other one, before it is held
-_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,6 @@ class StreamJob:
     snapshot_floor_bytes: int = state_log.SNAPSHOT_FLOOR_BYTES
 
 
-class StoppedError(Exception):
-    """A stop was asked for while the worker waited for a service; nothing of the round is committed."""
-
-
 class StreamWorker:
     """One membership of the group: `step()` until it raises or a stop is asked for, then `commit()` and `close()`."""
 
@@ -72,6 +68,8 @@ class StreamWorker:
         self._report = Report()
         self._ends: dict[TopicPartition, int] = {}
         self._has_more = False
+        self._features_absence = Absence("redis", "impressions wait for their features, none is lost")
+        self._push_absence = Absence("redis", "aggregates wait to be pushed")  # Redis may read and take no writes
         self._committed_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
@@ -124,6 +122,8 @@ class StreamWorker:
         """Leave without a commit."""
         for client in (self._inputs, self._transactions, self._admin):
             client.close()
+        for absence in (self._features_absence, self._push_absence):
+            absence.forget()
 
     def _restore(self) -> None:
         self._forget_uncommitted()
@@ -161,16 +161,7 @@ class StreamWorker:
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
         contexts = [i.context for i in impressions]
-        waited = False
-        while not self._stop.is_set():
-            try:
-                return self._job.reader.read(users, items, contexts)
-            except ServiceUnavailableError as error:
-                if not waited:
-                    _log.warning("waiting for features: %s", error)
-                waited = True
-                self._stop.wait(_RETRY_SECONDS)
-        raise StoppedError
+        return wait_for(lambda: self._job.reader.read(users, items, contexts), self._features_absence, self._stop)
 
     def _collect(self, effects: Effects) -> None:
         topics = self._job.topics
@@ -200,7 +191,9 @@ class StreamWorker:
         try:
             self._total.push(self._job.pusher)
         except ServiceUnavailableError as error:
-            _log.warning("aggregates wait to be pushed: %s", error)
+            self._push_absence.failed(error)  # the next commit tries again, and pushes all that waits
+        else:
+            self._push_absence.ended()
 
 
 def replaced_error(instance: str) -> GraftError:

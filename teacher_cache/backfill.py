@@ -1,7 +1,7 @@
 """Fills the teacher cache from history: earlier teacher requests, or impressions with the features of now.
 
-Idempotent: run it again after a failure. It may run beside the batch scorer; the last one to put a pair holds.
-Unshown pairs are a function of the requests in their order: the same ones give the same pairs, however often it is run.
+Idempotent: run it again after a failure. It may run beside the batch scorer; the last one to put a row's logits holds.
+Unshown rows follow from the requests and their order alone: the same requests give the same rows, however often.
 """
 
 import logging
@@ -14,7 +14,7 @@ from features.lookup import FeatureReader
 from features.spec import FeatureSpec
 from stream.events import Impression, TeacherRequest
 from teacher_cache.cache import LogitCache
-from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
 Progress = Callable[[int, int | None], None]
@@ -27,41 +27,41 @@ _LOG = logging.getLogger(__name__)
 class BackfillReport(NamedTuple):
     """What a backfill put (with `dry_run`: would put) into the cache.
 
-    `pairs` are distinct ones; `defaulted_share` is of the teacher's inputs, `fallback_share` of the mapped values.
-    `left_out` rows were written with another feature spec, or the teacher cannot score them. `unshown_pairs` are those
-    with items of other impressions, put beside the `pairs`.
+    `rows` are distinct by user and item. `defaulted_share` is of the teacher's inputs, `fallback_share` of the mapped
+    values. `left_out` rows were written with another feature spec, or the teacher cannot score them. `unshown_rows`
+    have items of other impressions; they are put beside the `rows`.
     """
 
-    pairs: int
+    rows: int
     seconds: float
     defaulted_share: float
     fallback_share: float
     left_out: int
-    unshown_pairs: int
+    unshown_rows: int
 
 
 def backfill(
     requests: Iterable[TeacherRequest],
     scorer: RequestScorer,
     cache: LogitCache,
-    batch_rows: int,
     unshown: UnshownScorer | None = None,
     *,
     progress: Progress,
+    batch_rows: int = BATCH_ROWS,
     dry_run: bool = False,
 ) -> BackfillReport:
-    """Score `requests` in batches and put their logits; of a pair that comes again the last row holds.
+    """Score `requests` in batches and put their logits; of rows with the same user and item the last one holds.
 
     With `unshown`, other items for the user of each request are scored and put before its own logits.
-    Memory holds one batch and a 64-bit hash of each pair, for their count. ServiceUnavailableError: Redis is away.
+    Memory holds one batch, and a 64-bit hash of each distinct row to count it. ServiceUnavailableError: Redis is away.
     """
     count = _Count()
     done = 0
     for batch in _batches(requests, batch_rows):
         usable = [request for request in batch if scorer.describes(request)]
         if unshown is not None:
-            count.unshown_pairs += _put_unshown(unshown, usable, dry_run=dry_run)
-        rows = _last_of_each_pair(usable)
+            count.unshown_rows += _put_unshown(unshown, usable, dry_run=dry_run)
+        rows = _last_of_equal_ids(usable)
         scored = scorer.score(rows)
         if scored is not None and not dry_run:
             cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, time.time_ns() // 1_000_000)
@@ -74,13 +74,13 @@ def backfill(
 
 
 class _Count:
-    """What was done so far."""
+    """What has been scored so far."""
 
     def __init__(self) -> None:
         self.left_out = 0
-        self.unshown_pairs = 0
+        self.unshown_rows = 0
         self._started = time.monotonic()
-        self._pairs: set[int] = set()
+        self._distinct: set[int] = set()
         self._rows = 0
         self._fallen_back = 0.0
 
@@ -89,7 +89,7 @@ class _Count:
         if scored is None:
             return
         ids = zip(scored.user_ids, scored.item_ids, strict=True)
-        self._pairs.update(hash((str(user_id), str(item_id))) for user_id, item_id in ids)
+        self._distinct.update(hash((str(user_id), str(item_id))) for user_id, item_id in ids)
         self._rows += len(scored.user_ids)
         self._fallen_back += scored.fallback_share * len(scored.user_ids)
 
@@ -97,22 +97,22 @@ class _Count:
         fallback_share = self._fallen_back / max(1, self._rows)
         seconds = time.monotonic() - self._started
         return BackfillReport(
-            len(self._pairs), seconds, defaulted_share, fallback_share, self.left_out, self.unshown_pairs
+            len(self._distinct), seconds, defaulted_share, fallback_share, self.left_out, self.unshown_rows
         )
 
 
 def _put_unshown(unshown: UnshownScorer, requests: Sequence[TeacherRequest], *, dry_run: bool) -> int:
-    """How many pairs there are for these requests."""
-    pairs = unshown.score(requests)
-    if pairs is None:
+    """Put the unshown rows of these requests unless `dry_run`; how many there are."""
+    scored = unshown.score(requests)
+    if scored is None:
         return 0
     if not dry_run:
-        unshown.put(pairs)
-    return len(pairs.requests)
+        unshown.put(scored)
+    return len(scored.requests)
 
 
 def requests_of_impressions(
-    impressions: Iterable[Impression], reader: FeatureReader, spec: FeatureSpec, batch_rows: int
+    impressions: Iterable[Impression], reader: FeatureReader, spec: FeatureSpec, batch_rows: int = BATCH_ROWS
 ) -> Iterator[TeacherRequest]:
     """Impressions as teacher requests with the entities' features of now, read in batches; in their order."""
     for batch in _batches(impressions, batch_rows):
@@ -125,7 +125,7 @@ def requests_of_impressions(
             yield TeacherRequest(**dict(impression), spec_id=spec.spec_id, features=features)
 
 
-def _last_of_each_pair(batch: Sequence[TeacherRequest]) -> list[TeacherRequest]:
+def _last_of_equal_ids(batch: Sequence[TeacherRequest]) -> list[TeacherRequest]:
     return list({(str(request.user_id), str(request.item_id)): request for request in batch}.values())
 
 

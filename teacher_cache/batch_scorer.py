@@ -11,22 +11,23 @@ from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
-_RETRY_SECONDS = 1.0
 _LOG_SECONDS = 5.0
+_NOTHING_LOST = "waiting for it, no request is lost"
 
 _LOG = logging.getLogger(__name__)
-_SCORED = Counter("graft_teacher_scored_pairs", "Pairs whose logits were put into the cache.")
-_UNSHOWN = Counter("graft_teacher_unshown_pairs", "Pairs scored although nobody was shown them.")
+_SCORED = Counter("graft_teacher_scored_rows", "Rows whose logits were put into the cache.")
+_UNSHOWN = Counter("graft_teacher_unshown_rows", "Rows scored although nobody was shown them.")
 _LAG = Gauge("graft_teacher_lag_records", "Teacher requests that wait.")
 _DEFAULTED = Gauge("graft_teacher_defaulted_input_share", "Share of teacher inputs without a target counterpart.")
 _PASS_SECONDS = Histogram("graft_teacher_pass_seconds", "One pass of the batch scorer that scored something.")
@@ -58,18 +59,18 @@ def run_batch_scorer(
     Waits while Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(scorer.defaulted_share)
-    batches = _Pass(reader, scorer, cache, unshown, config.batch_rows, stop)
+    batches = _Pass(reader, scorer, cache, unshown, stop)
     report = _Report(scorer.defaulted_share)
-    outage = _Outage()
+    kafka = Absence("kafka", _NOTHING_LOST)
     while not stop.is_set():
         started = time.monotonic()
         try:
             drained = batches.score_pending(report)
             report.log_sometimes(reader.lag())
         except ServiceUnavailableError as error:  # of Kafka; the next commit covers what was put
-            outage.wait(error, stop)
+            stop.wait(kafka.failed(error))
         else:
-            outage.end()
+            kafka.ended()
             if drained:
                 stop.wait(max(0.0, started + config.every_seconds - time.monotonic()))
 
@@ -83,21 +84,20 @@ class _Pass:
         scorer: RequestScorer,
         cache: LogitCache,
         unshown: UnshownScorer | None,
-        batch_rows: int,
         stop: StopSignal,
     ) -> None:
         self._reader = reader
         self._scorer = scorer
         self._cache = cache
         self._unshown = unshown
-        self._batch_rows = batch_rows
         self._stop = stop
+        self._redis = Absence("redis", _NOTHING_LOST)
 
     def score_pending(self, report: "_Report") -> bool:
         """Whether nothing waits any more; False after `_PASS_BATCHES`."""
         started = time.monotonic()
         for batches in range(_PASS_BATCHES):
-            requests = self._reader.poll(_POLL_SECONDS, self._batch_rows)
+            requests = self._reader.poll(_POLL_SECONDS, BATCH_ROWS)
             if not requests or self._stop.is_set():
                 if batches:
                     _PASS_SECONDS.observe(time.monotonic() - started)
@@ -109,13 +109,13 @@ class _Pass:
         return False
 
     def _score(self, requests: Sequence[TeacherRequest], report: "_Report") -> bool:
-        """Whether all logits are in Redis. Unshown pairs first: who sees an impression's logits finds its pairs too."""
+        """Whether all logits are in Redis. Unshown rows go first: who sees an impression's logits finds them too."""
         if self._unshown is not None:
-            pairs = self._unshown.score(requests)
-            if pairs is not None:
-                if not self._put(partial(self._unshown.put, pairs)):
+            unshown = self._unshown.score(requests)
+            if unshown is not None:
+                if not self._put(partial(self._unshown.put, unshown)):
                     return False
-                _UNSHOWN.inc(len(pairs.requests))
+                _UNSHOWN.inc(len(unshown.requests))
         scored = self._scorer.score(requests)
         if scored is None:
             return True
@@ -127,36 +127,11 @@ class _Pass:
 
     def _put(self, put: Callable[[], None]) -> bool:
         """Whether it is in Redis; False only when a stop was asked for while Redis was away."""
-        outage = _Outage()
-        while True:
-            try:
-                put()
-            except ServiceUnavailableError as error:
-                if outage.wait(error, self._stop):
-                    return False
-            else:
-                outage.end()
-                return True
-
-
-class _Outage:
-    """A service that is away: one log line when it goes and one when it is back."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def wait(self, error: ServiceUnavailableError, stop: StopSignal) -> bool:
-        """Wait before the next try; True when a stop is asked for."""
-        if self._since is None:
-            self._since = time.monotonic()
-            _LOG.warning("%s; waiting for it, no request is lost", error)
-        return stop.wait(_RETRY_SECONDS)
-
-    def end(self) -> None:
-        """The try worked."""
-        if self._since is not None:
-            _LOG.info("it is back after seconds=%.0f", time.monotonic() - self._since)
-        self._since = None
+        try:
+            wait_for(put, self._redis, self._stop)
+        except StoppedError:
+            return False
+        return True
 
 
 class _Report:
@@ -165,25 +140,25 @@ class _Report:
     def __init__(self, defaulted_share: float) -> None:
         self._defaulted_share = defaulted_share
         self._logged_at = time.monotonic()
-        self._pairs = 0
+        self._rows = 0
         self._fallen_back = 0.0
 
     def add(self, scored: ScoredRows) -> None:
         _SCORED.inc(len(scored.user_ids))
-        self._pairs += len(scored.user_ids)
+        self._rows += len(scored.user_ids)
         self._fallen_back += scored.fallback_share * len(scored.user_ids)
 
     def log_sometimes(self, lag: int) -> None:
         _LAG.set(lag)
-        if not self._pairs or time.monotonic() - self._logged_at < _LOG_SECONDS:
+        if not self._rows or time.monotonic() - self._logged_at < _LOG_SECONDS:
             return
         _LOG.info(
-            "scored pairs=%d lag=%d defaulted_inputs=%.2f fell_back=%.3f",
-            self._pairs,
+            "scored rows=%d lag=%d defaulted_inputs=%.2f fell_back=%.3f",
+            self._rows,
             lag,
             self._defaulted_share,
-            self._fallen_back / self._pairs,
+            self._fallen_back / self._rows,
         )
         self._logged_at = time.monotonic()
-        self._pairs = 0
+        self._rows = 0
         self._fallen_back = 0.0

@@ -1,4 +1,4 @@
-"""Where teacher logits wait in Redis: a hash per user, a field per item, in docs/decisions/003-teacher-cache.md.
+"""Where teacher logits wait in Redis: a hash per user, a field per item, see docs/decisions/003-teacher-cache.md.
 
     key    graft:logits:{teacher version}:{hash of the task names}:{user id}
     field  {item id}
@@ -26,7 +26,7 @@ _Entry = TypeVar("_Entry")
 
 
 class CachedLogits(NamedTuple):
-    """What the cache knows of B pairs: NaN rows for misses, and the logits' age (NaN for misses)."""
+    """What the cache knows of B rows: NaN for misses, and the logits' age (NaN for misses)."""
 
     logit_BT: NDArray[np.float32]
     age_seconds_B: NDArray[np.float64]
@@ -53,14 +53,13 @@ class LogitCache:
         logit_BT: NDArray[np.float32],
         scored_at_ms: int,
     ) -> None:
-        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of equal pairs the last one holds."""
+        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of equal ids the last row holds."""
         values = encode(logit_BT, scored_at_ms)
-        pairs = zip(user_ids, item_ids, values, strict=True)
-        for chunk in _chunks(pairs):
+        for chunk in _chunks(zip(user_ids, item_ids, values, strict=True)):
             self._put_chunk(chunk)
 
     def get(self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId]) -> CachedLogits:
-        """The logits of B pairs, in their order. A value of another length (not ours) is a miss."""
+        """The logits of B rows, in their order. A value of another length (not ours) is a miss."""
         values: list[bytes | None] = []
         for chunk in _chunks(zip(user_ids, item_ids, strict=True)):
             values += self._get_chunk(chunk)

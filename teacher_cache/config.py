@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Scalar = int | float | str
 
+_FEATURE = "the target feature that feeds it, any of the [features] table"
+_DEFAULT = "its value, in the teacher's own values, for a row whose feature is missing or does not fit"
+
 
 class _Input(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -20,15 +23,15 @@ class DefaultInput(_Input):
     """A teacher input without a counterpart in the target: the same value for every row."""
 
     kind: Literal["default"] = "default"
-    default: int | float | str | list[float]
+    default: int | float | str | list[float] = Field(description="the value of every row, in the teacher's own values")
 
 
 class FeatureInput(_Input):
     """A target feature as it is, under the teacher's name."""
 
     kind: Literal["feature"] = "feature"
-    feature: str
-    default: int | float | str | list[float]
+    feature: str = Field(description=_FEATURE)
+    default: int | float | str | list[float] = Field(description=_DEFAULT)
 
 
 class LookupInput(_Input):
@@ -38,30 +41,30 @@ class LookupInput(_Input):
     """
 
     kind: Literal["lookup"] = "lookup"
-    feature: str
-    table: dict[str, int | float | str] | None = None
-    file: Path | None = None
-    default: int | float | str
+    feature: str = Field(description=_FEATURE)
+    table: dict[str, int | float | str] | None = Field(default=None, description="the teacher's value by the feature's")
+    file: Path | None = Field(default=None, description="a JSON object in place of `table`, in the project folder")
+    default: int | float | str = Field(description=_DEFAULT)
 
 
 class BucketInput(_Input):
     """A number as the code of its bucket: `codes[i]` for boundaries[i-1] <= x < boundaries[i]."""
 
     kind: Literal["bucket"] = "bucket"
-    feature: str
-    boundaries: list[float] = Field(min_length=1)
-    codes: list[int | float] = Field(min_length=2)
-    default: int | float
+    feature: str = Field(description=_FEATURE)
+    boundaries: list[float] = Field(min_length=1, description="the lower ends of all buckets but the first, rising")
+    codes: list[int | float] = Field(min_length=2, description="one code a bucket: one more than boundaries")
+    default: int | float = Field(description=_DEFAULT)
 
 
 class LinearInput(_Input):
     """`multiply * x + add` of a number. An integer input takes an integer feature and whole factors only."""
 
     kind: Literal["linear"] = "linear"
-    feature: str
-    multiply: float = 1.0
-    add: float = 0.0
-    default: float
+    feature: str = Field(description=_FEATURE)
+    multiply: float = Field(default=1.0, description="times the feature")
+    add: float = Field(default=0.0, description="added afterwards")
+    default: float = Field(description=_DEFAULT)
 
 
 TeacherInput = Annotated[
@@ -74,30 +77,42 @@ class TeacherTask(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    kind: Literal["binary", "regression"]
-    output: str = Field(description="name of the output tensor, of shape [B] or [B, 1]")
+    name: str = Field(description="its name in [[distillation]] and in tasks.teacher_reference")
+    kind: Literal["binary", "regression"] = Field(
+        description="binary: a logit; regression: a value in the label's unit"
+    )
+    output: str = Field(description="the name of the output tensor, of shape [B] or [B, 1]")
 
 
 class TeacherConfig(BaseModel):
-    """The teacher, used exactly as it is."""
+    """The teacher. It is used exactly as it is, never trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    onnx: Path
+    version: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="part of the cache's keys: change it when the teacher changes",
+        json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
+    )
+    onnx: Path = Field(description="the teacher's ONNX file")
     tasks: list[TeacherTask] = Field(min_length=1)
     inputs: dict[str, TeacherInput]
-    ttl_seconds: int = Field(default=30 * 86_400, ge=1, description="age at which a cached logit is dropped by Redis")
-    every_seconds: float = Field(default=1.0, gt=0, description="wall clock between two passes of the batch scorer")
-    batch_rows: int = Field(default=1024, ge=1, le=1_000_000)
+    ttl_seconds: int = Field(
+        default=30 * 86_400, ge=1, description="wall clock that a cached logit is used for; an older one is a miss"
+    )
+    every_seconds: float = Field(
+        default=1.0, gt=0, description="wall clock between the starts of two passes of the batch scorer"
+    )
+    wait_seconds: float = Field(
+        default=3.0,
+        ge=0,
+        description="wall clock that a micro-batch of the learner waits for logits still to come; 0: it does not wait",
+    )
 
 
 class UnshownConfig(BaseModel):
-    """Pairs that the teacher scores although nobody was shown them: users of impressions, with items of others."""
+    """Rows that the teacher scores although nobody was shown them: the user of an impression, the item of another."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ratio: float = Field(default=0.0, ge=0, le=64, description="pairs per impression; 0: none")
-    capacity: int = Field(default=4_096, ge=1, description="items, the last seen, that are paired")
-    ttl_seconds: int = Field(default=3_600, ge=1, description="how long the batch scorer's pairs wait in Redis")
+    ratio: float = Field(default=0.0, ge=0, le=64, description="unshown rows for each impression, on average; 0: none")

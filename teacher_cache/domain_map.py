@@ -1,4 +1,4 @@
-"""The domain map: target features in, the teacher's input tensors out, a default where there is no counterpart.
+"""The domain map: makes the teacher's input tensors from target features, or from defaults without a counterpart.
 
 Shapes: B rows, n elements of a wide input.
 """
@@ -68,12 +68,8 @@ class DomainMap:
         """The share of the teacher's inputs without a counterpart in the target, in [0, 1]."""
         return len(self._constants) / (len(self._constants) + len(self._fed))
 
-    def rows(self, columns: Mapping[str, Column]) -> dict[str, NDArray[Any]]:
-        """The teacher's inputs by name, [B] or [B, n], of raw values by feature name."""
-        return self.map_rows(columns).inputs
-
     def map_rows(self, columns: Mapping[str, Column]) -> MappedRows:
-        """As `rows`, with the count of values that fell back to their default."""
+        """The teacher's inputs of B rows, given as raw values by feature name."""
         size = len(next(iter(columns.values())))
         inputs: dict[str, NDArray[Any]] = {
             name: np.broadcast_to(value, (size, *value.shape)) for name, value in self._constants.items()

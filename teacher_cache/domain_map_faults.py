@@ -1,7 +1,7 @@
-"""What is wrong with `teacher.inputs`: every fault at once, for `graft check` and before the map is compiled."""
+"""Finds every fault of `teacher.inputs` at once, for `graft check` and before the map is compiled."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -43,28 +43,62 @@ _USABLE: _FeatureTypes = {
 def faults(config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureSpec | None) -> list[str]:
     """Every fault of the domain map, in the order of graft.toml; each with its key, the value and what is allowed.
 
-    Without a `spec` (it has faults of its own) the target's features count as sound; all else is looked at.
+    Without a `spec` all target features count as sound.
     """
     features = {feature.name: feature for feature in spec.features} if spec else None
+    return faults_of_inputs(config, folder, teacher.inputs, features)
+
+
+def faults_of_inputs(
+    config: TeacherConfig,
+    folder: Path,
+    tensors: Mapping[str, TensorSpec] | None,
+    features: Mapping[str, Feature] | None,
+) -> list[str]:
+    """As `faults`; what is not known (None: the teacher's inputs, the target's features) counts as sound."""
+    if tensors is None:
+        return [
+            f"{_key(name)}{fault}"
+            for name, mapped in config.inputs.items()
+            for fault in _faults_without_tensor(mapped, features, folder)
+        ]
     found: list[str] = []
     for name, mapped in config.inputs.items():
-        key = f"graft.toml: teacher.inputs.{name}"
-        tensor = teacher.inputs.get(name)
+        key = _key(name)
+        tensor = tensors.get(name)
         if tensor is None:
-            found.append(f"{key}: the teacher has no such input, {_what_there_is(name, teacher.inputs)}")
+            found.append(f"{key}: the teacher has no such input, {_what_there_is(name, tensors)}")
+            found += [f"{key}{fault}" for fault in _faults_without_tensor(mapped, features, folder)]
         else:
             found += [f"{key}{fault}" for fault in _input_faults(mapped, tensor, features, folder)]
     found += [
-        f"graft.toml: teacher.inputs.{name}: the teacher's input of type {_type_name(tensor)} is not mapped; "
+        f"{_key(name)}: the teacher's input of type {_type_name(tensor)} is not mapped; "
         'give it a feature, or kind = "default" and a default'
-        for name, tensor in teacher.inputs.items()
+        for name, tensor in tensors.items()
         if name not in config.inputs
     ]
     return found
 
 
+def _key(name: str) -> str:
+    return f"graft.toml: teacher.inputs.{name}"
+
+
+def _faults_without_tensor(mapped: TeacherInput, features: Mapping[str, Feature] | None, folder: Path) -> Iterator[str]:
+    """What can be said without the teacher's input."""
+    if not isinstance(mapped, DefaultInput) and features is not None and mapped.feature not in features:
+        yield _unknown_feature(mapped.feature, features)
+    if isinstance(mapped, LookupInput):
+        try:
+            read_table(mapped, folder)
+        except LookupTableError as error:
+            yield f": {error}"
+    if isinstance(mapped, BucketInput):
+        yield from _boundary_faults(mapped)
+
+
 def _input_faults(
-    mapped: TeacherInput, tensor: TensorSpec, features: dict[str, Feature] | None, folder: Path
+    mapped: TeacherInput, tensor: TensorSpec, features: Mapping[str, Feature] | None, folder: Path
 ) -> Iterator[str]:
     values = _Values.of(tensor)
     if not isinstance(mapped, DefaultInput):
@@ -81,7 +115,7 @@ def _input_faults(
 def _feature_faults(
     mapped: FeatureInput | LookupInput | BucketInput | LinearInput,
     tensor: TensorSpec,
-    features: dict[str, Feature] | None,
+    features: Mapping[str, Feature] | None,
 ) -> Iterator[str]:
     form = tensor.dtype.kind + ("[n]" if tensor.width > 1 else "")
     allowed = _USABLE.get((mapped.kind, form))
@@ -95,7 +129,7 @@ def _feature_faults(
         return
     feature = features.get(mapped.feature)
     if feature is None:
-        yield f".feature: the feature spec has no {mapped.feature!r}, {_what_there_is(mapped.feature, features)}"
+        yield _unknown_feature(mapped.feature, features)
     elif allowed is not None and feature.dtype not in allowed:
         yield (
             f".feature: {mapped.feature!r} is of type {feature.dtype}, from which {mapped.kind!r} cannot make "
@@ -120,15 +154,23 @@ def _lookup_faults(mapped: LookupInput, values: "_Values", folder: Path) -> Iter
         yield f"{where}: every value must be {values.allowed}, got {', '.join(bad[:_SHOWN_VALUES])}"
 
 
+def _unknown_feature(name: str, features: Iterable[str]) -> str:
+    return f".feature: the feature spec has no {name!r}, {_what_there_is(name, features)}"
+
+
 def _bucket_faults(mapped: BucketInput, values: "_Values") -> Iterator[str]:
+    yield from _boundary_faults(mapped)
+    bad = [repr(code) for code in mapped.codes if not values.fits(code)]
+    if bad:
+        yield f".codes: every code must be {values.allowed}, got {', '.join(bad[:_SHOWN_VALUES])}"
+
+
+def _boundary_faults(mapped: BucketInput) -> Iterator[str]:
     boundaries = mapped.boundaries
     if not all(isfinite(x) for x in boundaries) or any(low >= high for low, high in pairwise(boundaries)):
         yield f".boundaries: must be finite and rise strictly, got {boundaries}"
     if len(mapped.codes) != len(boundaries) + 1:
         yield f".codes: {len(boundaries)} boundaries need {len(boundaries) + 1} codes, got {len(mapped.codes)}"
-    bad = [repr(code) for code in mapped.codes if not values.fits(code)]
-    if bad:
-        yield f".codes: every code must be {values.allowed}, got {', '.join(bad[:_SHOWN_VALUES])}"
 
 
 def _linear_faults(mapped: LinearInput, tensor: TensorSpec) -> Iterator[str]:

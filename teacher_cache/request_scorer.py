@@ -1,4 +1,4 @@
-"""Teacher requests in, logits out: what the batch scorer and the backfill share.
+"""Computes the logits of teacher requests, for the batch scorer and the backfill.
 
 Shapes: B rows, T teacher tasks.
 """
@@ -16,6 +16,9 @@ from runtime.errors import ConfigurationError
 from stream.events import EntityId, TeacherRequest
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.teacher import Teacher, TeacherOutputError
+
+BATCH_ROWS = 1024
+"""Rows of one call of the teacher: its fixed cost is spread over them, and memory holds only so many at a time."""
 
 _LOG = logging.getLogger(__name__)
 _REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teacher has no finite output for them.")
@@ -55,7 +58,7 @@ class RequestScorer:
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
         """The logits of `requests`, in their order; None when none is left.
 
-        A row that the teacher cannot score is logged, counted and left out: the learner does without its logits.
+        A row that the teacher cannot score is logged, counted and left out; its example is learnt from labels alone.
         ConfigurationError: a request was written with another feature spec.
         """
         if not requests:

@@ -1,4 +1,4 @@
-"""The teacher, used exactly as it is: named tensors in, one logit per row and task out.
+"""The teacher, used exactly as it is: it takes named tensors and gives one logit per row and task.
 
 Shapes: B rows, T teacher tasks in the order of `TeacherConfig.tasks`, n elements of a wide input.
 """
@@ -50,10 +50,6 @@ class Teacher(Protocol):
     def inputs(self) -> Mapping[str, TensorSpec]:
         """Every tensor that `score` needs."""
 
-    @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        """The tensors of the configured tasks."""
-
     def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Finite logits (binary) or values in the label's unit (regression), [B, T].
 
@@ -76,10 +72,6 @@ class OnnxTeacher:
         if faults:
             raise ConfigurationError(faults)
         self.inputs: Mapping[str, TensorSpec] = {t.name: _tensor_spec(t) for t in self._session.get_inputs()}
-        wanted = {task.output for task in self._tasks}
-        self.outputs: Mapping[str, TensorSpec] = {
-            t.name: TensorSpec(_DTYPES[t.type], 1) for t in self._session.get_outputs() if t.name in wanted
-        }
 
     def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """See `Teacher.score`."""

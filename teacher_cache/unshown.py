@@ -1,13 +1,13 @@
-"""Unshown pairs: what the teacher thinks of items that a user was not shown, for the learner to distil.
+"""Unshown rows: what the teacher thinks of items that a user was not shown, for the learner to distil.
 
-The batch scorer and the backfill make them, since they have users' and items' features in their hands: the user of an
-impression with an item of another one. They wait in Redis by impression, so the learner finds them together with its
-example and needs neither a store of items nor a random state: same log and same cache, same weights.
+The batch scorer and the backfill make them, because they read the features of users and items: a row has the user of
+one impression and the item of another. They wait in Redis under the impression's id, so the learner finds them with
+its example and needs neither a store of items nor a random state: same log and same cache, same weights.
 
     key    graft:unshown:{teacher version}:{hash of the task names}:{feature spec}:{impression id}
-    value  JSON: [[features, in the spec's order], [T logits]] of each pair
+    value  JSON: [[features, in the spec's order], [T logits]] of each row
 
-Shapes: B rows, U pairs, T teacher tasks.
+Shapes: B requests, U unshown rows, T teacher tasks.
 """
 
 import json
@@ -25,73 +25,82 @@ from teacher_cache.cache import task_list_id
 from teacher_cache.config import TeacherConfig, UnshownConfig
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 
+_ITEMS = 4_096
+"""Items whose newest features are held: 4 MB at 1 kB each."""
 
-class UnshownPairs(NamedTuple):
-    """U pairs: their features in the spec's order, and the teacher's finite logits."""
+STREAM_TTL_SECONDS = 3_600
+"""How long the batch scorer's rows wait for the learner, which is seconds behind: an hour covers its restarts. What a
+longer wait takes in Redis: docs/decisions/006-distillation.md."""
+
+
+class UnshownRows(NamedTuple):
+    """U rows: their features in the spec's order, and the teacher's finite logits."""
 
     features: list[list[Value]]
     logit_UT: NDArray[np.float32]
 
 
 class UnshownSampler:
-    """Makes pairs of teacher requests, in their order. Remembers the last `capacity` items with their features."""
+    """Makes unshown rows of teacher requests, in their order. Remembers the last `items` items with their features."""
 
-    def __init__(self, spec: FeatureSpec, config: UnshownConfig) -> None:
+    def __init__(self, spec: FeatureSpec, config: UnshownConfig, items: int = _ITEMS) -> None:
         self._of_item = [feature.source in ("item", "item_id") for feature in spec.features]
-        self._config = config
+        self._ratio, self._capacity = config.ratio, items
         self._requests: list[TeacherRequest] = []
         self._place: dict[EntityId, int] = {}
         self._next = 0
 
     def sample(self, requests: Sequence[TeacherRequest]) -> list[TeacherRequest]:
-        """The pairs of each request with items of earlier ones; they keep its impression id, user and context.
+        """The unshown rows of each request: its impression id, user and context with the items of earlier requests.
 
-        Which ones: a hash of the impression id decides, evenly over the items. While there are few items there are
-        fewer pairs: none comes twice, and none has the item of the request itself.
+        A hash of the impression id chooses the items, evenly. While there are few items there are fewer rows: none
+        comes twice, and none has the item of the request itself.
         """
-        pairs: list[TeacherRequest] = []
+        rows: list[TeacherRequest] = []
         for request in requests:
-            pairs += self._pairs(request)
+            rows += self._rows(request)
             self._remember(request)
-        return pairs
+        return rows
 
-    def _pairs(self, request: TeacherRequest) -> list[TeacherRequest]:
+    def _rows(self, request: TeacherRequest) -> list[TeacherRequest]:
         if not self._requests:
             return []
         draws = [mmh3.hash64(f"{request.impression_id}/{n}", signed=False)[0] for n in range(self._count(request))]
         drawn = {number % len(self._requests) for number in draws}
         others = [self._requests[place] for place in sorted(drawn)]
-        return [self._pair(request, other) for other in others if other.item_id != request.item_id]
+        return [self._row(request, other) for other in others if other.item_id != request.item_id]
 
     def _count(self, request: TeacherRequest) -> int:
         """The ratio, or a whole number beside it, so that the mean over impressions is the ratio."""
         share = mmh3.hash(request.impression_id, signed=False) / 2**32
-        return int(self._config.ratio + share)
+        return int(self._ratio + share)
 
-    def _pair(self, request: TeacherRequest, other: TeacherRequest) -> TeacherRequest:
+    def _row(self, request: TeacherRequest, other: TeacherRequest) -> TeacherRequest:
         columns = zip(self._of_item, request.features, other.features, strict=True)
-        features = [theirs if of_item else own for of_item, own, theirs in columns]
+        features = [of_other if of_item else of_request for of_item, of_request, of_other in columns]
         return request.model_copy(update={"item_id": other.item_id, "features": features})
 
     def _remember(self, request: TeacherRequest) -> None:
-        """The newest features of each item hold; a new item beyond the capacity takes the place of the oldest one."""
+        """Keep the newest features of each item; a new item beyond the capacity takes the place of the oldest one."""
         place = self._place.get(request.item_id)
         if place is not None:
             self._requests[place] = request
-        elif len(self._requests) < self._config.capacity:
+        elif len(self._requests) < self._capacity:
             self._place[request.item_id] = len(self._requests)
             self._requests.append(request)
         else:
             del self._place[self._requests[self._next].item_id]
             self._place[request.item_id] = self._next
             self._requests[self._next] = request
-            self._next = (self._next + 1) % self._config.capacity
+            self._next = (self._next + 1) % self._capacity
 
 
 class UnshownCache:
-    """Pairs by impression. Every method raises ServiceUnavailableError when Redis does not answer."""
+    """Unshown rows by impression. Every method raises ServiceUnavailableError when Redis does not answer."""
 
-    def __init__(self, redis_url: str, teacher: TeacherConfig, spec: FeatureSpec, ttl_seconds: int) -> None:
+    def __init__(
+        self, redis_url: str, teacher: TeacherConfig, spec: FeatureSpec, ttl_seconds: int = STREAM_TTL_SECONDS
+    ) -> None:
         self._url = redis_url
         self._client = connect(redis_url)
         tasks = task_list_id([task.name for task in teacher.tasks])
@@ -99,19 +108,19 @@ class UnshownCache:
         self._widths = (len(spec.features), len(teacher.tasks))
         self._ttl_seconds = ttl_seconds
 
-    def put(self, pairs: Sequence[TeacherRequest], logit_UT: NDArray[np.float32]) -> None:
-        """Keep the pairs of each impression in place of those that it had, for `ttl_seconds`."""
+    def put(self, rows: Sequence[TeacherRequest], logit_UT: NDArray[np.float32]) -> None:
+        """Keep the rows of each impression in place of those that it had, for `ttl_seconds`."""
         by_impression: dict[str, list[list[list[Value]]]] = {}
-        for pair, logit_T in zip(pairs, logit_UT.tolist(), strict=True):
-            by_impression.setdefault(pair.impression_id, []).append([pair.features, logit_T])
+        for row, logit_T in zip(rows, logit_UT.tolist(), strict=True):
+            by_impression.setdefault(row.impression_id, []).append([row.features, logit_T])
         pipeline = self._client.pipeline(transaction=False)
         for impression_id, value in by_impression.items():
             pipeline.set(self._prefix + impression_id, json.dumps(value, separators=(",", ":")), ex=self._ttl_seconds)
         with reaching(self._url):
             pipeline.execute()
 
-    def get(self, impression_ids: Sequence[str]) -> UnshownPairs:
-        """The pairs of these impressions, in their order; none of those that have none, or a damaged value."""
+    def get(self, impression_ids: Sequence[str]) -> UnshownRows:
+        """The rows of these impressions, in their order; an impression with a damaged value has none."""
         pipeline = self._client.pipeline(transaction=False)
         for impression_id in impression_ids:
             pipeline.get(self._prefix + impression_id)
@@ -119,7 +128,7 @@ class UnshownCache:
             values = pipeline.execute()
         rows = [row for value in values if value is not None for row in _decode(value, *self._widths)]
         logits = np.array([logit_T for _, logit_T in rows], np.float32).reshape(len(rows), self._widths[1])
-        return UnshownPairs([features for features, _ in rows], logits)
+        return UnshownRows([features for features, _ in rows], logits)
 
     def close(self) -> None:
         """Close the connections."""
@@ -127,7 +136,7 @@ class UnshownCache:
 
 
 class UnshownScorer:
-    """Samples and scores the unshown pairs of teacher requests, and keeps them."""
+    """Samples and scores the unshown rows of teacher requests, and keeps them."""
 
     def __init__(self, sampler: UnshownSampler, scorer: RequestScorer, cache: UnshownCache) -> None:
         self._sampler = sampler
@@ -135,16 +144,16 @@ class UnshownScorer:
         self._cache = cache
 
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
-        """Pairs for these requests with their logits; None when there are none."""
+        """The unshown rows of these requests with their logits; None when there are none."""
         return self._scorer.score(self._sampler.sample(requests))
 
     def put(self, scored: ScoredRows) -> None:
-        """Keep what `score` gave. ServiceUnavailableError: Redis is away; nothing changes when it is put again."""
+        """Keep the rows that `score` returned; again is the same. ServiceUnavailableError: Redis is away."""
         self._cache.put(scored.requests, scored.logit_BT)
 
 
 def _decode(value: bytes, features: int, tasks: int) -> list[tuple[list[Value], list[float]]]:
-    """The pairs of one impression; none when the value is not what `put` wrote."""
+    """The rows of one impression; none when the value is not what `put` wrote."""
     try:
         rows = [(list(row), [float(logit) for logit in logit_T]) for row, logit_T in json.loads(value)]
     except (ValueError, TypeError):

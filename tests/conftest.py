@@ -11,6 +11,7 @@ import pytest
 
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.redis import connect
+from tests.disks import Disk, mounted
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def kafka() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kafka_home() -> Path:
-    """The folder of a real Apache Kafka for `lab.embedded.ApacheKafka`; skips the test without KAFKA_HOME."""
+    """The folder of a real Apache Kafka for `tests.apache_kafka.ApacheKafka`; skips the test without KAFKA_HOME."""
     home = os.environ.get("KAFKA_HOME")
     if not home:
         pytest.skip("KAFKA_HOME names no Apache Kafka")
@@ -64,3 +65,10 @@ def unique() -> str:
 def topic_prefix(unique: str) -> str:
     """For `StreamConfig(topic_prefix=...)`: this test's own topics."""
     return f"{unique}-"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A small disk of the test's own, which can be filled and made read-only."""
+    with mounted(tmp_path / "disk") as small:
+        yield small

@@ -1,11 +1,14 @@
 """What the documents name exists: files, commands, decision records."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
+from pydantic import Field
 
 from graft.cli import cli
 
@@ -35,6 +38,41 @@ def test_the_readme_lists_every_command() -> None:
     rows = re.findall(r"^\| (`graft .*?) \|", (_ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"([\w-]+)(?: [A-Z]+)?`", row)}
     assert set(_commands(cli)) == listed
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", _ROOT / "docs/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_the_configuration_is_what_make_docs_writes(generate: ModuleType) -> None:
+    assert (_ROOT / "docs/configuration.md").read_text("utf-8") == generate.configuration()
+
+
+def test_every_key_says_its_effect(generate: ModuleType) -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", generate.configuration(), re.MULTILINE)
+    assert len(rows) > 60
+    assert [key for key, effect in rows if not effect] == []
+
+
+def test_a_key_of_every_table_and_a_variable_stand_on_the_page(generate: ModuleType) -> None:
+    page = generate.configuration()
+    assert "| `window_seconds` | number | s |  | > 0 |" in page
+    assert '### `[teacher.inputs.NAME]` with kind = "lookup"' in page
+    assert "### `[[features.aggregates]]`" in page
+    assert "| `GRAFT_HTTP_PORT` | integer |  | `8080` | >= 1, <= 65535 |" in page
+    assert "`folder`" not in page, "it is not a key of the file"
+
+
+def test_a_field_says_in_words_what_is_allowed_in_place_of_its_pattern(generate: ModuleType) -> None:
+    words = Field(default="a", pattern=r"^[a-z]+$", json_schema_extra={"allowed": "lower-case letters"})
+    assert generate._allowed(words) == "lower-case letters"
+    assert generate._allowed(Field(default=1, ge=0, lt=5)) == ">= 0, < 5"
 
 
 def _commands(group: click.Group) -> Iterator[str]:

@@ -38,7 +38,6 @@ def check(project: Path | None, *, as_json: bool) -> None:
 
 
 def _check(process: Process) -> "Summary":
-    pair = process.project  # its faults come at once, before the seconds of Feast's import
     from graft.check import check_project
 
-    return check_project(pair, process.redis_url)
+    return check_project(process.settings.project, process.redis_url)

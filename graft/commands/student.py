@@ -10,6 +10,7 @@ import click
 from graft.commands.bootstrap import bootstrap
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
+from student.evaluate.arms import STUDENT
 
 if TYPE_CHECKING:
     from student.versions.registry import Registry
@@ -67,7 +68,7 @@ def train(project: Path | None, log: Path | None) -> None:
             teacher_version=pair.teacher.version,
             registry=Registry(settings.versions),
             cache=open_cache(process),
-            unshown=open_unshown_cache(process, spec, pair.unshown.ttl_seconds),
+            unshown=open_unshown_cache(process, spec),
             open_source=partial(open_source, ranks=exchange),
             stop=stop,
             exchange=exchange,
@@ -104,6 +105,8 @@ def serve(project: Path | None, host: str | None, port: int | None) -> None:
 def versions(project: Path | None, *, as_json: bool) -> None:
     """List the published versions, oldest first; the champion serves.
 
+    The row of a version that cannot be read says why and what to do.
+
     Example: graft student versions
     """
     from student.versions.registry import Registry
@@ -114,23 +117,29 @@ def versions(project: Path | None, *, as_json: bool) -> None:
 
 
 def _version_rows(registry: "Registry") -> list[dict[str, Any]]:
-    champion = registry.champion()
-    rows = []
-    for version in registry.versions():
+    """One row per version; one too for a champion that is gone."""
+    champion, names = registry.champion(), registry.versions()
+    gone = [champion] if champion and champion not in names else []
+    return [{"version": name, "champion": name == champion, **_described(registry, name)} for name in [*names, *gone]]
+
+
+def _described(registry: "Registry", version: str) -> dict[str, Any]:
+    from student.versions.version_folder import VersionError
+
+    try:
         manifest = registry.load_manifest(version)
-        rows.append(
-            {
-                "version": version,
-                "champion": version == champion,
-                "created_at": datetime.fromtimestamp(manifest.created_at_ms / 1000, UTC).isoformat(timespec="seconds"),
-                "examples": manifest.examples,
-                "auc": {task: arms["student"].auc for task, arms in manifest.metrics.items() if "student" in arms},
-            }
-        )
-    return rows
+    except VersionError as error:
+        return {"fault": str(error)}
+    return {
+        "created_at": datetime.fromtimestamp(manifest.created_at_ms / 1000, UTC).isoformat(timespec="seconds"),
+        "examples": manifest.examples,
+        "auc": {task: arms[STUDENT].auc for task, arms in manifest.metrics.items() if STUDENT in arms},
+    }
 
 
 def _version_line(row: dict[str, Any]) -> str:
-    auc = ", ".join(f"AUC {task} {value:.4f}" for task, value in row["auc"].items() if value is not None)
     champion = "  champion" if row["champion"] else ""
+    if "fault" in row:
+        return f"{row['version']}  cannot be read{champion}: {row['fault']}"
+    auc = ", ".join(f"AUC {task} {value:.4f}" for task, value in row["auc"].items() if value is not None)
     return f"{row['version']}  {row['created_at']}  {row['examples']:>9,} examples  {auc}{champion}"

@@ -48,7 +48,7 @@ def run(project: Path | None) -> None:
     spec = load_spec(pair.repo)
     model = load_teacher(pair.teacher, pair.folder)
     scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
-    unshown = _open_unshown(process, spec, scorer, pair.unshown.ttl_seconds)
+    unshown = _open_unshown(process, spec, scorer)
     with closing(TeacherRequestReader(settings.kafka, pair.topics, settings.instance)) as reader:
         run_batch_scorer(reader, scorer, open_cache(process), pair.teacher, stop, unshown)
 
@@ -69,7 +69,7 @@ def run(project: Path | None) -> None:
 def backfill(project: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Fill the teacher cache for a history. Idempotent; it may run beside 'graft teacher run'.
 
-    With [unshown] it makes unshown pairs too; they wait as long as the logits, teacher.ttl_seconds.
+    With [unshown] it makes unshown rows too; they wait as long as the logits, teacher.ttl_seconds.
 
     Example: graft teacher backfill --since 30d
     """
@@ -90,11 +90,11 @@ def backfill(project: Path | None, since: int | None, events: Path | None, *, dr
     requests = _requests_of_file(process, spec, events) if events else _requests_since(process, since or 0)
     cache, unshown = open_cache(process), _open_unshown(process, spec, scorer, pair.teacher.ttl_seconds)
     with progress("backfill") as advance:
-        report = fill(requests, scorer, cache, pair.teacher.batch_rows, unshown, progress=advance, dry_run=dry_run)
+        report = fill(requests, scorer, cache, unshown, progress=advance, dry_run=dry_run)
     verb = "would put" if dry_run else "put"
-    beside = f" and of {report.unshown_pairs:,} unshown ones" if unshown else ""
+    beside = f" and of {report.unshown_rows:,} unshown ones" if unshown else ""
     line = (
-        f"{verb} the logits of {report.pairs:,} pairs{beside} in {report.seconds:.1f} s; "
+        f"{verb} the logits of {report.rows:,} rows{beside} in {report.seconds:.1f} s; "
         f"{report.defaulted_share:.0%} of the teacher's inputs are defaulted, "
         f"{report.fallback_share:.1%} of the mapped values fell back; {report.left_out:,} rows were left out"
     )
@@ -109,21 +109,21 @@ def open_cache(process: Process) -> "LogitCache":
     return LogitCache(process.redis_url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
 
 
-def open_unshown_cache(process: Process, spec: "FeatureSpec", ttl_seconds: int) -> "UnshownCache | None":
-    """The unshown pairs of the project's teacher: batch scorer, backfill and learner share them; None: there are none.
+def open_unshown_cache(process: Process, spec: "FeatureSpec", ttl_seconds: int | None = None) -> "UnshownCache | None":
+    """The unshown rows of the project's teacher: batch scorer, backfill and learner share them; None: there are none.
 
-    `ttl_seconds`: how long those wait that are put through it.
+    `ttl_seconds`: how long those wait that are put through it; None: as long as those of the stream do.
     """
-    from teacher_cache.unshown import UnshownCache
+    from teacher_cache.unshown import STREAM_TTL_SECONDS, UnshownCache
 
     pair = process.project
     if pair.unshown.ratio == 0:
         return None
-    return UnshownCache(process.redis_url, pair.teacher, spec, ttl_seconds)
+    return UnshownCache(process.redis_url, pair.teacher, spec, ttl_seconds or STREAM_TTL_SECONDS)
 
 
 def _open_unshown(
-    process: Process, spec: "FeatureSpec", scorer: "RequestScorer", ttl_seconds: int
+    process: Process, spec: "FeatureSpec", scorer: "RequestScorer", ttl_seconds: int | None = None
 ) -> "UnshownScorer | None":
     from teacher_cache.unshown import UnshownSampler, UnshownScorer
 
@@ -144,4 +144,4 @@ def _requests_of_file(process: Process, spec: "FeatureSpec", events: Path) -> "I
     from teacher_cache.backfill import requests_of_impressions
 
     reader = OnlineReader(spec, process.redis_url)
-    return requests_of_impressions(impressions_of(events), reader, spec, process.project.teacher.batch_rows)
+    return requests_of_impressions(impressions_of(events), reader, spec)

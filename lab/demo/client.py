@@ -1,7 +1,7 @@
-"""A client that keeps asking the scorer, as a product surface behind a load balancer would.
+"""A client that asks the scorer for scores all the time, as a product behind a load balancer does.
 
-A request whose connection is refused or lost goes again as soon as the scorer says that it is ready; it failed when
-that took longer than the retry budget. Any reply but a 200 is a failure at once. The time of a request runs from its
+A request whose connection is refused or lost is sent again as soon as the scorer is ready; it has failed when that took
+longer than the retry budget. Any reply but a 200 is a failure at once. The time of a request runs from its
 first attempt to its answer.
 """
 
@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
+
+import numpy as np
 
 from stream.events import ContextValue, EntityId
 
@@ -64,16 +66,16 @@ class ScorerConnection:
         began = time.monotonic()
         status, reply, retries = self._post(body, began + self._retry_seconds)
         latency_ms = (time.monotonic() - began) * 1e3
-        if status != http.client.OK:
-            fault = f"HTTP {status}: {reply[:200]!r}" if status else "connection refused until the retry budget ended"
-            return Answer(began - started_at, latency_ms, None, degraded=False, retries=retries, fault=fault)
-        scored = json.loads(reply)
-        return Answer(
-            began - started_at, latency_ms, scored["model_version"], bool(scored["degraded"]), retries, fault=None
-        )
+        if status == http.client.OK:
+            scored = json.loads(reply)
+            version, degraded, fault = scored["model_version"], scored["degraded"], None
+        else:
+            refused = "connection refused until the retry budget ended"
+            version, degraded, fault = None, False, f"HTTP {status}: {reply[:200]!r}" if status else refused
+        return Answer(began - started_at, latency_ms, version, degraded, retries, fault)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._http.close()
 
     def _post(self, body: str, give_up_at: float) -> tuple[int, bytes, int]:
@@ -134,7 +136,7 @@ class ScoringClient:
         self.stop()
 
     def stop(self) -> None:
-        """End after the request in flight."""
+        """End the thread after the request in flight."""
         self._stop.set()
         self._thread.join()
         self._connection.close()
@@ -167,6 +169,6 @@ def swaps_seen(answers: Sequence[Answer]) -> list[Swap]:
 
 
 def percentile_ms(answers: Sequence[Answer], share: float) -> float | None:
-    """The latency that `share` of the answered requests did not exceed (nearest rank); None without an answer."""
-    latencies = sorted(a.latency_ms for a in answers if a.fault is None)
-    return latencies[min(len(latencies) - 1, int(share * len(latencies)))] if latencies else None
+    """The latency that `share` of the answered requests did not exceed; None without an answer."""
+    latencies = [a.latency_ms for a in answers if a.fault is None]
+    return float(np.quantile(latencies, share, method="higher")) if latencies else None

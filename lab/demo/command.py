@@ -49,7 +49,7 @@ def demo(asked: DataName, own_copy: Path | None, out: Path, run_folder: Path, *,
 
     Starts an embedded Kafka and Redis (unless GRAFT_KAFKA and GRAFT_REDIS_URL name your own), makes a domain pair with
     its teacher, and runs each stage as its own process: replay, stream, teacher, learner, scorer. A stage that dies is
-    started again; its log lies in RUN/logs. Exit code 1 when a score request failed or an impression did not become
+    started again; its log is in RUN/logs. Exit code 1 when a score request failed or an impression did not become
     exactly one example.
 
     Example: graft demo --quick
@@ -84,16 +84,23 @@ def _new_run_folder(folder: Path) -> Path:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave the block, which ends all that it started, and exit with 130 and 143."""
+    """Ctrl-C and SIGTERM leave the block, which ends all that it started, and exit with 130 and 143.
+
+    Also where SIGINT was ignored when this process started, as a shell does for ``graft demo &``.
+    """
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         sys.exit(_TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     try:
         yield
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         sys.exit(_INTERRUPTED)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

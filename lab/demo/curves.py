@@ -1,27 +1,13 @@
-"""The learner's progressive metrics as curves: reads the history and the manifests of a version registry."""
+"""The learner's progressive metrics as curves, and how many examples each of its versions has learnt."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from contextlib import suppress
+from typing import NamedTuple
 
-from student.evaluate.history import read_history
-from student.versions.manifest import Manifest, Metrics
+from stream.tasks import TaskSpec
+from student.evaluate.history import Point
 from student.versions.registry import Registry
-
-ARMS = ("student", "control", "teacher", "item_mean")
-"""The order in which arms stand in plots and tables."""
-
-Window = Literal["metrics", "recent"]
-"""Over all examples so far, or over the most recent ones."""
-
-
-class ProgressPoint(NamedTuple):
-    """Metrics over all `examples` learnt so far, and over the most recent of them."""
-
-    examples: int
-    metrics: Metrics
-    recent: Metrics
+from student.versions.version_folder import VersionError
 
 
 class Curve(NamedTuple):
@@ -31,42 +17,28 @@ class Curve(NamedTuple):
     auc: list[float]
 
 
-def read_progress(versions: Path) -> list[ProgressPoint]:
-    """The points of the history in `versions` by examples; none where there is none."""
-    points = read_history(Registry(versions).metrics_folder)
-    return [ProgressPoint(p.examples, p.slices.get("whole", {}), p.slices.get("recent", {})) for p in points]
-
-
-def curve(points: Sequence[ProgressPoint], task: str, arm: str, window: Window = "metrics") -> Curve:
-    """The AUC of `arm` on `task` where it is defined, over all examples or over the recent window."""
-    metrics = [(p.examples, getattr(p, window).get(task, {}).get(arm)) for p in points]
+def curve(points: Sequence[Point], task: str, arm: str, slice_name: str = "whole") -> Curve:
+    """The AUC of `arm` on `task` where it is defined, over one slice of the examples."""
+    metrics = [(p.examples, p.slices.get(slice_name, {}).get(task, {}).get(arm)) for p in points]
     defined = [(examples, m.auc) for examples, m in metrics if m is not None and m.auc is not None]
     return Curve([examples for examples, _ in defined], [auc for _, auc in defined])
 
 
-class VersionExamples:
-    """Published version -> examples it had learnt; remembers versions that the registry has pruned since."""
+def binary_tasks(tasks: Sequence[TaskSpec]) -> list[str]:
+    """The names of the tasks that have an AUC, in the project's order."""
+    return [task.name for task in tasks if task.kind == "binary"]
 
-    def __init__(self, versions: Path) -> None:
-        self._versions = versions
+
+class VersionExamples:
+    """The number of examples that each published version has learnt; keeps those of versions that are pruned since."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self.of: dict[str, int] = {}
 
     def refresh(self) -> None:
         """Read the manifests that are new."""
-        for path in self._versions.glob("v*/manifest.json"):
-            if path.parent.name not in self.of and (manifest := _manifest(path)) is not None:
-                self.of[manifest.version] = manifest.examples
-
-
-def latest_metrics(versions: Path) -> Metrics:
-    """The metrics of the newest version; none where there is no version."""
-    manifests = [m for p in versions.glob("v*/manifest.json") if (m := _manifest(p)) is not None]
-    newest = max(manifests, key=lambda m: m.version, default=None)
-    return newest.metrics if newest is not None else {}
-
-
-def _manifest(path: Path) -> Manifest | None:
-    try:
-        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:  # pruned between the listing and the reading
-        return None
+        for version in self._registry.versions():
+            if version not in self.of:
+                with suppress(VersionError):  # pruned between the listing and the reading
+                    self.of[version] = self._registry.load_manifest(version).examples

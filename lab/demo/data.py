@@ -11,7 +11,7 @@ DataName = Literal["movielens", "simulated"]
 
 
 class Data(NamedTuple):
-    """The pair by its name in ``graft pair make``, where its own copy lies, and what the report says of it."""
+    """The pair's name in `graft pair make`, the folder of the user's own copy, and a note for the report."""
 
     name: DataName
     own_copy: Path | None
@@ -22,7 +22,7 @@ SIMULATED = Data("simulated", None, "simulated pair: two generated domains, no r
 
 
 def choose_data(asked: DataName, own_copy: Path | None, console: Console) -> Data:
-    """The pair to run on. Without `own_copy` it is fetched into the user's cache; says so when it cannot be."""
+    """The pair to run on. Without `own_copy` MovieLens is fetched; where it cannot be, the console says so."""
     if asked == "simulated":
         return SIMULATED
     if own_copy is not None:

@@ -1,7 +1,7 @@
 """What the terminal shows while the demo streams: a live table, or a plain line every few seconds without a TTY."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 from rich.console import Console
@@ -24,7 +24,7 @@ class View(NamedTuple):
     cache_hit_rate: float | None
     version: str | None
     swaps: int
-    auc: Mapping[str, tuple[float | None, float | None]]
+    auc: Mapping[str, Sequence[float | None]]
     """Binary task -> AUC of student and of control."""
     requests: int
     failed_requests: int
@@ -35,7 +35,7 @@ class View(NamedTuple):
 
 
 class Screen:
-    """Shows views; a context manager that leaves the last one standing."""
+    """Shows views. A context manager; the last view stays on the screen."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -80,30 +80,19 @@ def _rows(view: View) -> list[tuple[str, str]]:
     return [
         ("examples", f"{view.examples:,} of {view.impressions:,} impressions, {view.learned:,} learnt"),
         ("events/s", f"{view.events_per_second:,.0f}"),
-        ("lag", ", ".join(f"{stage} {_number(lag)}" for stage, lag in view.lags.items())),
-        ("teacher cache", f"{_percent(view.cache_hit_rate)} of examples had their logit"),
+        ("lag", ", ".join(f"{stage} {_shown(lag, ',')}" for stage, lag in view.lags.items())),
+        ("teacher cache", f"{_shown(view.cache_hit_rate, '.1%')} of examples had their logit"),
         ("version", f"{view.version or '-'} after {view.swaps} swaps"),
-        (
-            "AUC student / control",
-            ", ".join(f"{task} {_auc(a)} / {_auc(b)}" for task, (a, b) in view.auc.items()) or "-",
-        ),
+        ("AUC student / control", ", ".join(f"{task} {_aucs(arms)}" for task, arms in view.auc.items()) or "-"),
         ("requests", f"{view.requests:,} ({view.requests_per_second:.0f}/s), {view.failed_requests} failed"),
-        ("latency", f"p50 {_ms(view.p50_ms)}, p99 {_ms(view.p99_ms)}"),
+        ("latency", f"p50 {_shown(view.p50_ms, '.1f', ' ms')}, p99 {_shown(view.p99_ms, '.1f', ' ms')}"),
         ("restarts", str(view.restarts)),
     ]
 
 
-def _number(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
+def _aucs(arms: Sequence[float | None]) -> str:
+    return " / ".join(_shown(auc, ".4f") for auc in arms)
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _auc(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
+def _shown(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"

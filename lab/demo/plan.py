@@ -16,7 +16,7 @@ MAX_LAG = 2_000
 
 
 class Plan(NamedTuple):
-    """One demo's size and pace. `events_per_second` is the replay's, which a lag above MAX_LAG slows down further."""
+    """One demo's size and pace. `events_per_second` is the replay's; a lag above MAX_LAG slows it down further."""
 
     impressions: int | None
     """Only the first of them; None: all."""

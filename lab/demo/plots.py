@@ -1,55 +1,43 @@
-"""The report's pictures, as PNG files. One colour an arm, everywhere."""
+"""The report's pictures, as PNG files."""
 
-import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.demo.client import Answer, Swap
-from lab.demo.curves import ARMS, ProgressPoint, Window, curve
+from lab.demo.curves import curve
+from lab.demo.outcome import HitRate
+from lab.pictures import COLOURS, INK, save, style
+from student.evaluate.arms import ARMS, CONTROL, ITEM_MEAN, STUDENT, TEACHER
+from student.evaluate.evaluation import RECENT_EXAMPLES
+from student.evaluate.history import Point
 
-_INK, _FAINT = "#22272e", "#d9dde3"
-_STYLES: dict[str, dict[str, Any]] = {
-    "student": {"color": "#0b6bcb", "linewidth": 2.2, "label": "student (distilled)"},
-    "control": {"color": "#d9730d", "linewidth": 2.0, "label": "control (same student, no teacher)"},
-    "teacher": {"color": "#6b4fbb", "linewidth": 1.4, "linestyle": "--", "label": "teacher as it is"},
-    "item_mean": {"color": "#8a919c", "linewidth": 1.4, "linestyle": ":", "label": "item mean"},
+ARM_NAMES = {STUDENT: "student", CONTROL: "control", TEACHER: "teacher as it is", ITEM_MEAN: "item mean"}
+_LINES: dict[str, dict[str, Any]] = {
+    STUDENT: {"linewidth": 2.2},
+    CONTROL: {"linewidth": 2.0},
+    TEACHER: {"linewidth": 1.4, "linestyle": "--"},
+    ITEM_MEAN: {"linewidth": 1.4, "linestyle": ":"},
 }
 _WINDOW_REQUESTS = 100
 """Requests in the running p50 and p99 of the latency plot."""
 
 
-class HitRate(NamedTuple):
-    """Teacher logits found so far: `found` of `asked` at a time since the stages started."""
-
-    at_seconds: float
-    found: float
-    asked: float
-
-    @property
-    def rate(self) -> float | None:
-        """The share found; None before the first was asked for."""
-        return self.found / self.asked if self.asked else None
-
-
-def plot_auc(path: Path, task: str, points: Sequence[ProgressPoint], swaps_at_examples: Sequence[int]) -> None:
+def plot_auc(path: Path, task: str, points: Sequence[Point], swaps_at_examples: Sequence[int]) -> None:
     """Progressive AUC of every arm on `task` against examples: over all so far, and over the recent window."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    panels: list[tuple[Axes, Window, str]] = [
-        (left, "metrics", "all examples so far"),
-        (right, "recent", "the last 2,000 examples"),
-    ]
-    for axes, window, title in panels:
+    panels = [(left, "whole", "all examples so far"), (right, "recent", f"the last {RECENT_EXAMPLES:,} examples")]
+    for axes, slice_name, title in panels:
         for arm in ARMS:
-            examples, auc = curve(points, task, arm, window)
+            examples, auc = curve(points, task, arm, slice_name)
             if examples:
-                axes.plot(examples, auc, **_STYLES[arm])
+                axes.plot(examples, auc, color=COLOURS[arm], label=ARM_NAMES[arm], **_LINES[arm])
         _style(axes, f"{task}: {title}", "examples learnt")
         _limit_auc(axes, points, task)
         _mark_swaps(axes, swaps_at_examples)
@@ -57,7 +45,7 @@ def plot_auc(path: Path, task: str, points: Sequence[ProgressPoint], swaps_at_ex
     handles, labels = left.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=len(ARMS))
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_latency(path: Path, answers: Sequence[Answer], swaps: Sequence[Swap]) -> None:
@@ -67,17 +55,18 @@ def plot_latency(path: Path, answers: Sequence[Answer], swaps: Sequence[Swap]) -
     answered = [a for a in answers if a.fault is None]
     if answered:
         seconds, latency_ms = [a.at_seconds for a in answered], [a.latency_ms for a in answered]
-        axes.scatter(seconds, latency_ms, s=5, color=_STYLES["student"]["color"], alpha=0.25, label="one request")
-        for share, style in ((0.5, "-"), (0.99, "--")):
+        axes.scatter(seconds, latency_ms, s=5, color=COLOURS[STUDENT], alpha=0.25, label="one request")
+        window = pd.Series(latency_ms).rolling(_WINDOW_REQUESTS, min_periods=1)
+        for share, line in ((0.5, "-"), (0.99, "--")):
             label = f"p{share * 100:.0f} of the last {_WINDOW_REQUESTS}"
-            axes.plot(seconds, _running(latency_ms, share), style, color=_INK, linewidth=1.2, label=label)
+            axes.plot(seconds, window.quantile(share, "higher"), line, color=INK, linewidth=1.2, label=label)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         _legend_above(axes)
     _style(axes, "Latency of POST /score as the client saw it", "seconds since the stages started")
     axes.set_ylabel("milliseconds")
     _mark_swaps(axes, [s.at_seconds for s in swaps])
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_hit_rate(path: Path, hits: Sequence[HitRate]) -> None:
@@ -88,30 +77,25 @@ def plot_hit_rate(path: Path, hits: Sequence[HitRate]) -> None:
     if moved:
         seconds = [after.at_seconds for _, after in moved]
         recent = [100 * (after.found - before.found) / (after.asked - before.asked) for before, after in moved]
-        axes.plot(seconds, recent, color="#8a919c", linewidth=1.0, label="since the look before")
+        axes.plot(seconds, recent, color=COLOURS[ITEM_MEAN], linewidth=1.0, label="since the look before")
         so_far = [100 * after.found / after.asked for _, after in moved]
-        axes.plot(seconds, so_far, color=_STYLES["teacher"]["color"], linewidth=2.0, label="so far")
+        axes.plot(seconds, so_far, color=COLOURS[TEACHER], linewidth=2.0, label="so far")
         _legend_above(axes)
     axes.set_ylim(0, 104)
     _style(axes, "Teacher logits found in the cache", "seconds since the stages started")
     axes.set_ylabel("% of examples")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _style(axes: Axes, title: str, x_label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontweight="bold")
-    axes.set_xlabel(x_label)
-    axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
-    axes.grid(axis="y", color=_FAINT, linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=9)
+    style(axes, title, x_label)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def _limit_auc(axes: Axes, points: Sequence[ProgressPoint], task: str) -> None:
+def _limit_auc(axes: Axes, points: Sequence[Point], task: str) -> None:
     """Leave the noise of the first examples out of the picture's range."""
     settled = points[min(4, len(points) // 4) :]
-    windows: tuple[Window, ...] = ("metrics", "recent")
-    curves = [curve(settled, task, arm, window).auc for arm in ARMS for window in windows]
+    curves = [curve(settled, task, arm, slice_name).auc for arm in ARMS for slice_name in ("whole", "recent")]
     values = [auc for auc_of_arm in curves for auc in auc_of_arm]
     if values:
         axes.set_ylim(max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02))
@@ -119,25 +103,11 @@ def _limit_auc(axes: Axes, points: Sequence[ProgressPoint], task: str) -> None:
 
 def _mark_swaps(axes: Axes, at: Sequence[float]) -> None:
     for x in at:
-        axes.axvline(x, ymax=0.035, color=_INK, linewidth=0.9)
+        axes.axvline(x, ymax=0.035, color=INK, linewidth=0.9)
     if at:
         note = f"{len(at)} swap{'s' if len(at) != 1 else ''} (ticks)"
-        axes.annotate(note, (1, 0.04), xycoords="axes fraction", fontsize=8, color=_INK, ha="right")
+        axes.annotate(note, (1, 0.04), xycoords="axes fraction", fontsize=8, color=INK, ha="right")
 
 
 def _legend_above(axes: Axes) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3)
-
-
-def _running(values: Sequence[float], share: float) -> list[float]:
-    running: list[float] = []
-    for end in range(1, len(values) + 1):
-        window = sorted(values[max(0, end - _WINDOW_REQUESTS) : end])
-        running.append(window[min(len(window) - 1, int(share * len(window)))])
-    return running
-
-
-def _save(figure: Figure, path: Path) -> None:
-    page = io.BytesIO()
-    figure.savefig(page, format="png", dpi=110, metadata={"Software": "graft"})
-    path.write_bytes(page.getvalue())

@@ -1,14 +1,14 @@
-"""What comes before the stream, by graft's own commands: the pair, its teacher, Feast's tables, the first version."""
+"""Prepares a demo by graft's own commands: the project, its teacher, Feast's tables, the first version."""
 
 import os
 import shlex
 import subprocess
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -19,8 +19,6 @@ from lab.demo.processes import graft_argv, log_tail
 from lab.demo.toml_table import Scalar, with_values
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
-
-T = TypeVar("T")
 
 
 class Command(NamedTuple):
@@ -66,43 +64,28 @@ PREPARE_DAY_ZERO = [
 
 
 def run_command(command: Command, console: Console, folder: Path, environment: Mapping[str, str], log: Path) -> None:
-    """Run it in `folder` to its end, and show what it says; GraftError, with the end of its log, when it fails."""
+    """Run it in `folder` to its end, and show what it says; GraftError, with the end of its log, when it fails.
+
+    Its standard error goes to the file `log`, or to the terminal when it shows its own progress.
+    """
     console.print(f"$ {command}", highlight=False, markup=False)
     began = time.monotonic()
-    env = {**os.environ, **environment}
-    if command.shows_progress:
-        _run_openly(command, folder, env)
-    else:
-        with console.status(f"{command} ..."):
-            said = _run_quietly(command, folder, env, log)
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    argv, env = graft_argv(command.arguments), {**os.environ, **environment}
+    with log.open("ab") as file, nullcontext() if command.shows_progress else console.status(f"{command} ..."):
+        stderr = None if command.shows_progress else file
+        with start_child(argv, env=env, stdout=subprocess.PIPE, stderr=stderr, cwd=folder) as process:
+            said = _said(process)
+    if process.returncode:
+        why = "see above" if command.shows_progress else f"the end of {log}:\n{log_tail(log)}"
+        raise GraftError(f"{command} ended with code {process.returncode}; {why}")
+    console.print(textwrap.indent(said.rstrip(), "  "), highlight=False, markup=False, soft_wrap=True)
     console.print(f"  {time.monotonic() - began:.0f} s", highlight=False)
 
 
-def _run_openly(command: Command, folder: Path, environment: Mapping[str, str]) -> None:
-    """Let it write to the terminal, all of it to our standard error."""
-    process = start_child(graft_argv(command.arguments), env=environment, stdout=sys.stderr.fileno(), cwd=folder)
-    if _finished(process, process.wait):
-        raise GraftError(f"{command} ended with code {process.returncode}; see above")
-
-
-def _run_quietly(command: Command, folder: Path, environment: Mapping[str, str], log: Path) -> str:
-    """What it wrote to its standard output, each line indented; the rest goes to the log."""
-    with log.open("ab") as file:
-        process = start_child(
-            graft_argv(command.arguments), env=environment, stdout=subprocess.PIPE, stderr=file, cwd=folder
-        )
-        with process:
-            said, _ = _finished(process, process.communicate)
-    if process.returncode:
-        raise GraftError(f"{command} ended with code {process.returncode}; the end of {log}:\n{log_tail(log)}")
-    return textwrap.indent(said.decode().rstrip(), "  ")
-
-
-def _finished(process: subprocess.Popen[bytes], wait: Callable[[], T]) -> T:
-    """What `wait` gives; whatever ends the waiting early, such as Ctrl-C, ends the process too."""
+def _said(process: subprocess.Popen[bytes]) -> str:
+    """All that it writes to its standard output; an exception such as Ctrl-C stops the process."""
     try:
-        return wait()
+        return process.communicate()[0].decode()
     except BaseException:
         stop_child(process)
         raise

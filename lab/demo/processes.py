@@ -22,7 +22,7 @@ _TAIL_LINES = 15
 class Stage(NamedTuple):
     """One process of the path: its name, the arguments after `graft`, and what it needs in its environment.
 
-    One that `ends` by itself is done with exit code 0; any other end, or any at all of the rest, is a death.
+    A stage that `ends` by itself is done when it ends with exit code 0. Every other end of a stage counts as a death.
     """
 
     name: str
@@ -43,12 +43,13 @@ def log_tail(path: Path) -> str:
 
 
 class RunningStage:
-    """A stage and its process. `argv` is what runs; the log gets its standard output and error, over all lives."""
+    """A stage and its process. `argv` is what runs; the log gets its standard output and error, restarts included."""
 
     def __init__(self, stage: Stage, argv: Sequence[str], log: Path) -> None:
         self.stage, self.log = stage, log
         self._argv = list(argv)
         self.restarts = 0
+        self.is_stopped = False
         self._quick_deaths = 0
         self.process = self._start()
 
@@ -70,11 +71,11 @@ class RunningStage:
         return None
 
     def is_done(self) -> bool:
-        """Whether it ended as it should."""
+        """Whether a stage that ends by itself has ended with exit code 0."""
         return self.stage.ends and self.process.poll() == 0
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL when that did not help in time."""
+        """Send SIGTERM, and SIGKILL when the process has not ended in time."""
         stop_child(self.process, _STOP_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -89,7 +90,6 @@ class Supervisor:
     def __init__(self, log_folder: Path) -> None:
         self.log_folder = log_folder
         self._stages: dict[str, RunningStage] = {}
-        self._ended_restarts: dict[str, int] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._failure: str | None = None
@@ -102,11 +102,11 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            ending, self._stages = self._stages, {}
-        self._ended_restarts |= {name: running.restarts for name, running in ending.items()}
-        for running in ending.values():
-            running.process.terminate()  # all at once: what is left here is not waited for one by one
-        for running in ending.values():
+            ending = [running for running in self._stages.values() if not running.is_stopped]
+            for running in ending:
+                running.is_stopped = True
+                running.process.terminate()  # all at once: what is left here is not waited for one by one
+        for running in ending:
             running.stop()
         # Only now: the kernel kills the children that a thread started as soon as that thread ends.
         self._stopping.set()
@@ -120,10 +120,10 @@ class Supervisor:
         return running
 
     def stop(self, name: str) -> None:
-        """End a stage for good."""
+        """Stop a stage; it is not started again."""
+        running = self._stages[name]
         with self._lock:
-            running = self._stages.pop(name)
-        self._ended_restarts[name] = running.restarts
+            running.is_stopped = True
         running.stop()
 
     def is_done(self, name: str) -> bool:
@@ -135,9 +135,8 @@ class Supervisor:
         return self._stages[name].process.pid
 
     def restarts(self) -> dict[str, int]:
-        """Stage -> how often it was started again, those that were ended included."""
-        with self._lock:
-            return {**self._ended_restarts, **{name: s.restarts for name, s in self._stages.items()}}
+        """Stage -> how often it was started again, those that were stopped included."""
+        return {name: running.restarts for name, running in self._stages.items()}
 
     def check(self) -> None:
         """Raise GraftError when a stage could not be kept alive."""
@@ -148,4 +147,5 @@ class Supervisor:
         while not self._stopping.wait(_POLL_SECONDS):
             with self._lock:
                 for running in self._stages.values():
-                    self._failure = self._failure or running.restart_if_dead()
+                    if not running.is_stopped:
+                        self._failure = self._failure or running.restart_if_dead()

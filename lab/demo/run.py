@@ -1,4 +1,4 @@
-"""The demo from its first command to its report; the order of things is `run_demo`."""
+"""Runs the demo from its first command to its report; `run_demo` has the order."""
 
 import time
 from collections.abc import Iterator
@@ -10,18 +10,20 @@ from rich.console import Console
 
 from graft.progress import progress
 from graft.project import Project, load_project
-from lab.demo.client import percentile_ms, swaps_seen
-from lab.demo.curves import latest_metrics, read_progress
+from lab.demo.curves import binary_tasks
 from lab.demo.data import Data
 from lab.demo.events import read_events
+from lab.demo.outcome import Outcome
 from lab.demo.plan import Plan
 from lab.demo.preparation import PREPARE_DAY_ZERO, make_pair, run_command, set_pace
-from lab.demo.report import Findings, binary_tasks, write_report
+from lab.demo.report import Findings, write_report
 from lab.demo.services import make_topics, running_services
 from lab.demo.stages import environment_of
-from lab.demo.streaming import Outcome, Setting, stream_events
-from lab.demo.summary import Summary, auc_of, faults
+from lab.demo.streaming import Setting, stream_events
+from lab.demo.summary import summary_of
 from lab.pairs.project_folder import EVENTS
+from student.evaluate.history import read_history
+from student.versions.registry import Registry
 
 
 class Folders(NamedTuple):
@@ -32,7 +34,7 @@ class Folders(NamedTuple):
 
     @property
     def project(self) -> Path:
-        """The pair."""
+        """The project folder."""
         return self.run / "pair"
 
     @property
@@ -42,7 +44,7 @@ class Folders(NamedTuple):
 
     @property
     def logs(self) -> Path:
-        """What each process said."""
+        """The logs of the processes."""
         return self.run / "logs"
 
 
@@ -78,7 +80,7 @@ def run_demo(plan: Plan, data: Data, folders: Folders, console: Console, command
         with timings.phase("stream"):
             setting = Setting(plan, project, events, environment, folders.versions, folders.logs)
             outcome = stream_events(setting, console)
-    findings = _findings(project, data, folders.versions, outcome, timings, command)
+    findings = _findings(project, data, Registry(folders.versions), outcome, timings, command)
     index = write_report(folders.report, findings)
     console.print(f"report: {index}", highlight=False, markup=False, soft_wrap=True)
     return findings
@@ -103,39 +105,11 @@ def _prepare(
 
 
 def _findings(
-    project: Project, data: Data, versions: Path, outcome: Outcome, timings: Timings, command: str
+    project: Project, data: Data, versions: Registry, outcome: Outcome, timings: Timings, command: str
 ) -> Findings:
-    """The outcome with what the learner wrote of itself."""
-    metrics = latest_metrics(versions)
-    swaps = swaps_seen(outcome.answers)
-    summary = Summary(
-        data=data.name,
-        impressions=outcome.joined.impressions,
-        examples=outcome.joined.examples,
-        dead_letters=outcome.dead_letters,
-        requests=len(outcome.answers),
-        failed_requests=sum(a.fault is not None for a in outcome.answers),
-        swaps=min(len(swaps), outcome.scorer_swaps),
-        score_p50_ms=percentile_ms(outcome.answers, 0.5),
-        score_p99_ms=percentile_ms(outcome.answers, 0.99),
-        cache_hit_rate=outcome.hits[-1].rate if outcome.hits else None,
-        auc=auc_of(metrics, binary_tasks(project.tasks)),
-        seconds=timings.total,
-    )
-    return Findings(
-        summary=summary,
-        joined=outcome.joined,
-        faults=faults(summary, outcome.joined),
-        tasks=project.tasks,
-        metrics=metrics,
-        points=read_progress(versions),
-        answers=outcome.answers,
-        swaps=swaps,
-        scorer_swaps=outcome.scorer_swaps,
-        examples_of_version=outcome.examples_of_version,
-        hits=outcome.hits,
-        restarts=outcome.restarts,
-        timings=timings.phases,
-        data_note=data.note,
-        command=command,
-    )
+    """The outcome together with the learner's own metrics."""
+    newest = versions.latest()
+    metrics = versions.load_manifest(newest).metrics if newest else {}
+    summary = summary_of(data.name, outcome, metrics, binary_tasks(project.tasks), timings.total)
+    points = read_history(versions.metrics_folder)
+    return Findings(summary, outcome, project.tasks, metrics, points, timings.phases, data.note, command)

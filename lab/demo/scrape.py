@@ -31,7 +31,7 @@ def parse_samples(text: str) -> Samples:
 
 
 class StageMetrics:
-    """The metrics of one stage over all of its lives: a counter that fell began anew, and what it had stays counted."""
+    """The metrics of one stage, also over restarts: when a counter falls, its earlier value is added to the new one."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -54,7 +54,7 @@ class StageMetrics:
         self._samples = samples
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of the counter `name` over all series that have `labels`, over all lives; 0 before the first."""
+        """The sum of the counter `name` over all series that have `labels`, restarts included; 0 before the first."""
         keys = {key for key in (*self._samples, *self._carried) if _matches(key, name, labels)}
         return sum(self._samples.get(key, 0.0) + self._carried.get(key, 0.0) for key in keys)
 

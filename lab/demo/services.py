@@ -16,7 +16,7 @@ from stream.topics import all_topics, ensure_topics
 
 
 class Services(NamedTuple):
-    """Where both listen; `embedded_kafka` tells whether its topics keep little."""
+    """The addresses of both; an embedded Kafka keeps only little of each topic."""
 
     kafka: str
     redis_url: str
@@ -25,7 +25,7 @@ class Services(NamedTuple):
 
 @contextmanager
 def running_services(environment: Mapping[str, str] = os.environ) -> Iterator[Services]:
-    """Start what the settings do not name; it ends with the block."""
+    """Start the servers that the settings do not name; they end with the block."""
     settings = load_settings(environment)
     own_kafka = any(environment.get(name) for name in ("GRAFT_KAFKA", "GRAFT_KAFKA_FILE"))
     own_redis = any(environment.get(name) for name in ("GRAFT_REDIS_URL", "GRAFT_REDIS_URL_FILE"))
@@ -36,7 +36,7 @@ def running_services(environment: Mapping[str, str] = os.environ) -> Iterator[Se
 
 
 def make_topics(services: Services, project: Project) -> None:
-    """Make the pair's topics; GraftError when one holds records already, which the demo's counts would not explain."""
+    """Make the project's topics; GraftError when one has records already, which the demo would count as its own."""
     limits = LIMITS if services.embedded_kafka else None
     ensure_topics(services.kafka, project.stream, project.topics, limits)
     admin = connection.admin(services.kafka)

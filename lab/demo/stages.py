@@ -47,7 +47,7 @@ def environment_of(services: Services, project: Path, versions: Path) -> dict[st
 
 
 def path_stages(environment: dict[str, str], ports: Ports) -> list[Stage]:
-    """The four processes that run until they are stopped, in the order in which they are."""
+    """The four processes that run until they are stopped, in the order in which they are stopped."""
     return [
         _stage(STREAM, ("stream", "run"), environment, ports.stream),
         _stage(TEACHER, ("teacher", "run"), environment, ports.teacher),
@@ -57,7 +57,7 @@ def path_stages(environment: dict[str, str], ports: Ports) -> list[Stage]:
 
 
 def replay_stage(environment: dict[str, str], project: Path, plan: Plan) -> Stage:
-    """The process that sends the events and ends. Killed, it begins again: the stream drops what comes twice."""
+    """The process that sends the events and ends. After a kill it begins again; the stream drops duplicates."""
     pace = ("--rate", f"{plan.events_per_second:g}", "--max-lag", str(MAX_LAG))
     return Stage(REPLAY, ("replay", str(project / EVENTS), *pace), environment, ends=True)
 

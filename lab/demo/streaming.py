@@ -1,23 +1,20 @@
 """The stream phase: starts the stages, sends the events, watches until each has become an example, stops in order."""
 
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
 from graft.project import Project
-from lab.demo.client import Answer, ScoringClient
-from lab.demo.curves import VersionExamples
+from lab.demo.client import ScoringClient
+from lab.demo.curves import VersionExamples, binary_tasks
 from lab.demo.events import EventFile
 from lab.demo.live import Screen
+from lab.demo.outcome import Outcome
 from lab.demo.plan import Plan
-from lab.demo.plots import HitRate
 from lab.demo.processes import Supervisor
-from lab.demo.report import binary_tasks
 from lab.demo.stages import LEARNER, REPLAY, STREAM, TEACHER, choose_ports, path_stages, replay_stage
-from lab.demo.summary import Joined
 from lab.demo.watch import Watch
 from lab.demo.witness import Witness
 from runtime.errors import GraftError
@@ -41,18 +38,6 @@ class Setting(NamedTuple):
     logs: Path
 
 
-class Outcome(NamedTuple):
-    """What was seen while it ran; times in seconds since the stages started."""
-
-    joined: Joined
-    answers: Sequence[Answer]
-    hits: Sequence[HitRate]
-    scorer_swaps: int
-    dead_letters: int
-    examples_of_version: Mapping[str, int]
-    restarts: Mapping[str, int]
-
-
 def stream_events(setting: Setting, console: Console) -> Outcome:
     """Run the whole path over the event file. GraftError when a stage cannot be kept alive."""
     ports, started_at = choose_ports(), time.monotonic()
@@ -70,7 +55,8 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         for stage in path_stages(setting.environment, ports):
             supervisor.start(stage)
         tasks = binary_tasks(setting.project.tasks)
-        versions = VersionExamples(setting.versions)
+        registry = Registry(setting.versions)
+        versions = VersionExamples(registry)
         watch = Watch(ports, events, witness.count, client, supervisor, tasks, versions)
         _await_start(watch, supervisor, console)
         supervisor.start(replay_stage(setting.environment, setting.project.folder, plan))
@@ -79,7 +65,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
             for name in (STREAM, TEACHER, LEARNER):
                 supervisor.stop(name)
             witness.read_to_end(_READ_TO_END_SECONDS)
-            _await_last_swap(client, Registry(setting.versions))
+            _await_last_swap(client, registry)
             client.stop()
             screen.show(watch.look())
     return Outcome(
@@ -94,7 +80,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
 
 
 def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None:
-    """Return when all are at work: what comes before they read could outgrow the embedded broker's topics."""
+    """Return when all stages read: events sent earlier could be dropped from the embedded broker's small topics."""
     deadline = time.monotonic() + _START_SECONDS
     with console.status("the stages start ..."):
         while not watch.is_up():
@@ -107,7 +93,7 @@ def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None
 def _watch_until_through(
     watch: Watch, supervisor: Supervisor, witness: Witness, screen: Screen, micro_batch: int
 ) -> None:
-    """Return when all that was sent is learnt, or when nothing moved for long: the counts then say what is missing."""
+    """Return when all that was sent is learnt, or when the counts have stood still for `_STALLED_SECONDS`."""
     before, moved_at = watch.progress, time.monotonic()
     while not (supervisor.is_done(REPLAY) and watch.is_through(micro_batch)):
         supervisor.check()

@@ -1,22 +1,13 @@
 """report/summary.json, and what makes a demo fail."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from lab.demo.curves import ARMS
+from lab.demo.client import percentile_ms
+from lab.demo.outcome import Joined, Outcome
+from student.evaluate.arms import ARMS
 from student.versions.manifest import Metrics
-
-
-class TaskAuc(BaseModel):
-    """Progressive AUC of each arm on one binary task, in [0, 1]; None where an arm has no prediction for it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    student: float | None
-    control: float | None
-    teacher: float | None
-    item_mean: float | None
 
 
 class Summary(BaseModel):
@@ -34,42 +25,43 @@ class Summary(BaseModel):
     score_p50_ms: float | None
     score_p99_ms: float | None
     cache_hit_rate: float | None
-    auc: dict[str, TaskAuc]
+    auc: Mapping[str, Mapping[str, float | None]]
+    """Binary task -> arm -> progressive AUC in [0, 1]; None where an arm has no prediction for the task."""
     seconds: float
 
 
-class Joined(BaseModel):
-    """What became of the impressions sent: `examples` records in all, of impressions missing, doubled and unknown."""
+def summary_of(data: str, outcome: Outcome, metrics: Metrics, binary_tasks: Sequence[str], seconds: float) -> Summary:
+    """The outcome in numbers, with the learner's own `metrics`; `data` names the pair."""
+    return Summary(
+        data=data,
+        impressions=outcome.joined.impressions,
+        examples=outcome.joined.examples,
+        dead_letters=outcome.dead_letters,
+        requests=len(outcome.answers),
+        failed_requests=sum(a.fault is not None for a in outcome.answers),
+        swaps=min(len(outcome.swaps), outcome.scorer_swaps),
+        score_p50_ms=percentile_ms(outcome.answers, 0.5),
+        score_p99_ms=percentile_ms(outcome.answers, 0.99),
+        cache_hit_rate=outcome.hits[-1].rate if outcome.hits else None,
+        auc=auc_of(metrics, binary_tasks),
+        seconds=seconds,
+    )
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    impressions: int
-    examples: int
-    missing: int
-    doubled: int
-    unknown: int
-
-
-def auc_of(metrics: Metrics, binary_tasks: Sequence[str]) -> dict[str, TaskAuc]:
+def auc_of(metrics: Metrics, binary_tasks: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """The AUC of every arm on each of `binary_tasks`."""
-    arms = {task: metrics.get(task, {}) for task in binary_tasks}
-    return {
-        task: TaskAuc(**{arm: by_arm[arm].auc if arm in by_arm else None for arm in ARMS})
-        for task, by_arm in arms.items()
-    }
+    by_task = {task: metrics.get(task, {}) for task in binary_tasks}
+    return {task: {arm: arms[arm].auc if arm in arms else None for arm in ARMS} for task, arms in by_task.items()}
 
 
 def faults(summary: Summary, joined: Joined) -> list[str]:
     """Why the demo failed, one line each; empty when every request was answered and each impression joined once."""
-    lines: list[str] = []
-    if summary.requests == 0:
-        lines.append("no score request was answered: the scorer never became ready")
-    if summary.failed_requests:
-        lines.append(f"{summary.failed_requests} of {summary.requests} score requests failed; 0 are allowed")
-    if joined.missing:
-        lines.append(f"{joined.missing} of {joined.impressions} impressions did not become an example")
-    if joined.doubled:
-        lines.append(f"{joined.doubled} examples came a second time; each impression must become exactly one")
-    if joined.unknown:
-        lines.append(f"{joined.unknown} examples have the id of no impression that was sent")
-    return lines
+    requests = summary.requests
+    lines = {
+        "no score request was answered: the scorer never became ready": requests == 0,
+        f"{summary.failed_requests} of {requests} score requests failed; 0 are allowed": summary.failed_requests,
+        f"{joined.missing} of {joined.impressions} impressions did not become an example": joined.missing,
+        f"{joined.doubled} examples came a second time; each impression must become exactly one": joined.doubled,
+        f"{joined.unknown} examples have the id of no impression that was sent": joined.unknown,
+    }
+    return [line for line, failed in lines.items() if failed]

@@ -1,4 +1,4 @@
-"""Sets values in one table of a TOML file, all else of which stays as it is."""
+"""Sets values in one table of a TOML file and leaves the rest as it is."""
 
 import json
 import re

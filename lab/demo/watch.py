@@ -1,25 +1,26 @@
-"""Looks at the running stages again and again: what the live table shows, and when the demo is through."""
+"""Reads the metrics of the running stages: for the live table, and to know when the demo is through."""
 
 import time
 from collections import deque
 from collections.abc import Sequence
 
 from lab.demo.client import ScoringClient, percentile_ms, swaps_seen
-from lab.demo.curves import ARMS, VersionExamples
+from lab.demo.curves import VersionExamples
 from lab.demo.events import EventFile
 from lab.demo.live import View
-from lab.demo.plots import HitRate
+from lab.demo.outcome import HitRate
 from lab.demo.processes import Supervisor
 from lab.demo.scrape import StageMetrics
 from lab.demo.stages import LEARNER, SCORER, STREAM, TEACHER, Ports
 from lab.demo.witness import IdCount
+from student.evaluate.arms import CONTROL, STUDENT
 
 _RATE_LOOKS = 10
 _LATEST_ANSWERS = 1_000
 
 
 class Watch:
-    """What is seen of a running demo; times count as the client's do."""
+    """The metrics of a running demo; times are in seconds since the client's `started_at`."""
 
     def __init__(
         self,
@@ -31,12 +32,7 @@ class Watch:
         binary_tasks: Sequence[str],
         versions: VersionExamples,
     ) -> None:
-        self._metrics = {
-            STREAM: StageMetrics(ports.stream),
-            TEACHER: StageMetrics(ports.teacher),
-            LEARNER: StageMetrics(ports.learner),
-            SCORER: StageMetrics(ports.scorer),
-        }
+        self._metrics = {stage: StageMetrics(port) for stage, port in ports._asdict().items()}
         self._events, self._count, self._client = events, count, client
         self._versions = versions
         self._supervisor, self._binary_tasks, self._started_at = supervisor, binary_tasks, client.started_at
@@ -50,7 +46,7 @@ class Watch:
 
     @property
     def scorer_swaps(self) -> int:
-        """Swaps that the scorer counted, over all of its lives."""
+        """Swaps that the scorer counted, restarts included."""
         return int(self._metrics[SCORER].total("graft_scorer_swaps_total"))
 
     @property
@@ -60,11 +56,11 @@ class Watch:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Grows while anything moves."""
+        """Examples on the topic and examples learnt: neither grows when the demo has stalled."""
         return self._count.examples, self.learned
 
     def is_up(self) -> bool:
-        """Whether the processes read their topics, but for the stream, for which the replay waits by itself."""
+        """Whether teacher, learner and scorer are at work; for the stream the replay itself waits."""
         self._refresh()
         teacher_reads = self._metrics[TEACHER].gauge("graft_teacher_lag_records") is not None
         has_version = self._metrics[LEARNER].gauge("graft_student_version") or 0
@@ -121,21 +117,14 @@ class Watch:
         return (now[1] - before[1]) / elapsed, (now[2] - before[2]) / elapsed
 
     def _lags(self) -> dict[str, int | None]:
-        names = {
-            STREAM: "graft_stream_lag_records",
-            TEACHER: "graft_teacher_lag_records",
-            LEARNER: "graft_student_lag_records",
-        }
-        lags = {stage: self._metrics[stage].gauge(name) for stage, name in names.items()}
+        rooms = {STREAM: "stream", TEACHER: "teacher", LEARNER: "student"}
+        lags = {stage: self._metrics[stage].gauge(f"graft_{room}_lag_records") for stage, room in rooms.items()}
         return {stage: None if lag is None else int(lag) for stage, lag in lags.items()}
 
-    def _auc(self) -> dict[str, tuple[float | None, float | None]]:
+    def _auc(self) -> dict[str, tuple[float | None, ...]]:
         learner = self._metrics[LEARNER]
         name, whole = "graft_student_progressive_metric", {"metric": "auc", "slice": "whole"}
         return {
-            task: (
-                learner.gauge(name, **whole, task=task, arm=ARMS[0]),
-                learner.gauge(name, **whole, task=task, arm=ARMS[1]),
-            )
+            task: tuple(learner.gauge(name, **whole, task=task, arm=arm) for arm in (STUDENT, CONTROL))
             for task in self._binary_tasks
         }

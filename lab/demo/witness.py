@@ -1,10 +1,10 @@
-"""An independent witness of "one example, once": reads the examples topic while it is written, and counts ids."""
+"""An independent check of "one example, once": counts the impression ids on the examples topic while it is written."""
 
 import threading
 from collections.abc import Set as AbstractSet
 from typing import Self
 
-from lab.demo.summary import Joined
+from lab.demo.outcome import Joined
 from runtime.errors import GraftError
 from stream.config import Topics
 from stream.examples import ExampleReader
@@ -63,7 +63,7 @@ class Witness:
         self._reader.close()
 
     def check(self) -> None:
-        """Raise what ended the reading, such as records that were dropped before they were read."""
+        """Raise the error that ended the reading, such as records that were dropped before they were read."""
         if self._failure is not None:
             raise self._failure
 

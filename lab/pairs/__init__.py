@@ -1,1 +1,1 @@
-"""The makers of the two example pairs: each writes a complete project folder. The rest of graft knows neither."""
+"""The makers of the two example pairs: each writes a whole project folder. No other part of graft depends on them."""

@@ -22,7 +22,7 @@ def pair() -> None:
 
 @pair.group()
 def make() -> None:
-    """Write a complete project folder, all but its teacher: a new or an empty one, nothing is overwritten."""
+    """Write a complete project folder without its teacher. The folder must be new or empty."""
 
 
 @make.command("movielens")
@@ -83,7 +83,8 @@ def train_teacher(folders: tuple[Path, ...], seed: int, share: float, name: str,
     for folder in folders:
         with progress(f"teacher of {folder.name}") as advance:
             report = write_teacher(folder, seed, advance, share=share, name=name)
-        aucs = ", ".join(f"{name} {auc:.3f}" for name, auc in report.auc_of_unknown_users.items())
+        known = report.auc_of_unknown_users.items()
+        aucs = ", ".join(f"{head} {'undefined' if auc is None else f'{auc:.3f}'}" for head, auc in known)
         text = f"{folder}: AUC on {report.held_out_rows:,} later source rows, users unknown: {aucs}"
         echo_result([text], {"folder": str(folder), **report._asdict()}, as_json=as_json)
 

@@ -15,13 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lab.pairs.source import TeacherInput
 from lab.pairs.teacher_network import TeacherNetwork
+from runtime.folder import replacing
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.12
 
 
 class _Graph:
-    """Nodes and constants in the making; every method returns the name of its result."""
+    """Collects nodes and constants; every method returns the name of its result."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -49,7 +50,7 @@ def save_onnx(network: TeacherNetwork, path: Path) -> None:
             graph.nodes,
             "teacher",
             [_signature(spec) for spec in network.design.inputs],
-            [helper.make_tensor_value_info(h.name, TensorProto.FLOAT, ["B"]) for h in network.design.heads],
+            [helper.make_tensor_value_info(head, TensorProto.FLOAT, ["B"]) for head in network.design.heads],
             graph.constants,
         ),
         producer_name="graft",
@@ -57,9 +58,8 @@ def save_onnx(network: TeacherNetwork, path: Path) -> None:
         opset_imports=[helper.make_opsetid("", _OPSET)],
     )
     onnx.checker.check_model(model)
-    arriving = path.with_name(path.name + ".arriving")
-    arriving.write_bytes(model.SerializeToString(deterministic=True))
-    arriving.replace(path)
+    with replacing(path) as file:
+        file.write(model.SerializeToString(deterministic=True))
 
 
 def _signature(spec: TeacherInput) -> onnx.ValueInfoProto:
@@ -104,7 +104,7 @@ def _linear(graph: _Graph, name: str, layer: Any, hidden: str) -> str:
 
 def _split_heads(graph: _Graph, network: TeacherNetwork, heads: str) -> None:
     for t, head in enumerate(network.design.heads):
-        graph.node("Gather", [heads, graph.constant(f"{head.name}.position", np.asarray(t))], head.name, axis=1)
+        graph.node("Gather", [heads, graph.constant(f"{head}.position", np.asarray(t))], head, axis=1)
 
 
 def _array(parameter: Any) -> NDArray[np.float32]:

@@ -1,12 +1,12 @@
 """Writes the files of a project folder: the template, Feast's batch tables, the event file."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ EventLine = dict[str, Any]
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Where to write: what is there when the block ends becomes the content of `folder`; after an error, nothing does.
+    """A folder to write to. Its content moves to `folder` when the block ends, and is removed after an error.
 
     InvalidInputError when `folder` holds something already, which is never overwritten.
     """
@@ -43,7 +43,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def copy_template(package: str, folder: Path) -> None:
     """The files under `package`/template, as they are."""
-    _copy(files(package) / "template", folder)
+    with as_file(files(package) / "template") as template:
+        shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def impression_line(
@@ -95,13 +96,3 @@ def write_json(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     """A JSON file, such as a lookup table of the domain map."""
     text = json.dumps(content, ensure_ascii=False, indent=0, sort_keys=True)
     (folder / name).write_text(text + "\n", encoding="utf-8")
-
-
-def _copy(item: Traversable, target: Path) -> None:
-    if item.is_dir():
-        for child in item.iterdir():
-            if child.name != "__pycache__":
-                _copy(child, target / child.name)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(item.read_bytes())

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lab.pairs.auc import auc
 from lab.pairs.source import Source, TeacherDesign, TeacherInput
 from lab.pairs.teacher_network import TeacherNetwork
+from student.evaluate.metrics import exact_auc
 
 _HELD_OUT = 0.05  # the latest rows, never learnt
 _UNKNOWN_USERS = 0.5  # share of the rows whose user is shown as unknown
@@ -24,12 +24,15 @@ Progress = Callable[[int, int], None]
 
 
 class TeacherReport(NamedTuple):
-    """How a teacher does on the latest source rows, which it did not learn; AUC per binary head."""
+    """How a teacher does on the latest source rows, which it did not learn; AUC per binary head.
+
+    An AUC is None where the head's labels are all of one class.
+    """
 
     learnt_rows: int
     held_out_rows: int
-    auc: dict[str, float]
-    auc_of_unknown_users: dict[str, float]
+    auc: dict[str, float | None]
+    auc_of_unknown_users: dict[str, float | None]
 
 
 def train_teacher(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
@@ -52,7 +55,9 @@ def _one_thread() -> Iterator[None]:
 def _train(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
     torch.manual_seed(seed)
     tables = {name: torch.from_numpy(np.asarray(table)) for name, table in source.tables.items()}
-    network = TeacherNetwork(source.design, _scales(source))
+    network = TeacherNetwork(
+        source.design, {i.name: _scale(i, source) for i in source.design.inputs if i.codes is None}
+    )
     learnt = source.rows - int(source.rows * _HELD_OUT)
     _learn(network, tables, learnt, torch.Generator().manual_seed(seed), progress)
     held_out = torch.arange(learnt, source.rows)
@@ -92,10 +97,10 @@ def _loss(
 ) -> Tensor:
     output_BT = network(inputs)
     losses = []
-    for t, head in enumerate(network.design.heads):
-        label_B = tables[f"labels.{head.name}"][chosen]
+    for t, (head, kind) in enumerate(network.design.heads.items()):
+        label_B = tables[f"labels.{head}"][chosen]
         known_B = ~label_B.isnan()
-        measure = functional.binary_cross_entropy_with_logits if head.kind == "binary" else functional.mse_loss
+        measure = functional.binary_cross_entropy_with_logits if kind == "binary" else functional.mse_loss
         losses.append(measure(output_BT[known_B, t], label_B[known_B]))
     return torch.stack(losses).sum()
 
@@ -115,10 +120,6 @@ def _inputs(
     return inputs
 
 
-def _scales(source: Source) -> dict[str, tuple[float, float]]:
-    return {spec.name: _scale(spec, source) for spec in source.design.inputs if spec.codes is None}
-
-
 def _scale(spec: TeacherInput, source: Source) -> tuple[float, float]:
     values = source.tables[f"{spec.table}.{spec.name}"].astype(np.float64)
     values = np.log1p(values) if spec.logarithm else values
@@ -128,11 +129,11 @@ def _scale(spec: TeacherInput, source: Source) -> tuple[float, float]:
 @torch.inference_mode()
 def _auc_per_head(
     network: TeacherNetwork, tables: Mapping[str, Tensor], rows: Tensor, *, unknown: bool
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     inputs = _inputs(network.design, tables, rows, torch.full((len(rows),), unknown))
     output_BT = network(inputs).numpy()
     return {
-        head.name: auc(output_BT[:, t], tables[f"labels.{head.name}"][rows].numpy())
-        for t, head in enumerate(network.design.heads)
-        if head.kind == "binary"
+        head: exact_auc(tables[f"labels.{head}"][rows].numpy(), output_BT[:, t])
+        for t, (head, kind) in enumerate(network.design.heads.items())
+        if kind == "binary"
     }

@@ -1,1 +1,1 @@
-"""The study: a grid of learners over one example log, without Kafka, and what it says in tables and plots."""
+"""The study: a grid of learners over one example log, without Kafka, and its results as tables and plots."""

@@ -3,7 +3,7 @@
 Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,13 +11,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from lab.study.direct import DirectArm
 from lab.study.plan import Cell
 from lab.study.regression import Regression
 from lab.study.slices import Scores, of_slices, scores_of, slices_of
 from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
 from stream.examples import ExampleRecord
-from student.evaluate.evaluation import ARMS, ProgressiveEvaluation
+from student.evaluate.arms import ARMS
+from student.evaluate.evaluation import ProgressiveEvaluation
+from student.learn.arm import Arm
+from student.learn.batch import encoded
 from student.learn.bootstrap import ScoredPairs
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
@@ -58,9 +62,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
         log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], teaching.logit_NT)
     learnt = min(cell.events or len(log.records), len(log.records))
     first_held_out = len(log.records) - round(HELD_OUT_SHARE * len(log.records))
-    learner = (ObservedLearner if cell.variant.learner else Regression)(
-        cell.project.learner_setup(log.spec), log.first(learnt), teaching
-    )
+    learner = _learner(cell, log.first(learnt), teaching)
     bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
         bootstrap_steps = cell.project.bootstrap.steps
@@ -82,12 +84,23 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
     )
 
 
+def _learner(cell: Cell, log: StudyLog, teaching: Teaching) -> "ObservedLearner | Regression":
+    setup = cell.project.learner_setup(log.spec)
+    if not cell.variant.learner:
+        return Regression(setup, log)
+    return ObservedLearner(setup, log, teaching, cell.variant.direct)
+
+
 class ObservedLearner(Learner):
-    """The learner itself, fed from a log in memory; every prediction that it is judged on is kept."""
+    """The learner itself, fed from a log in memory; every prediction that it is judged on is kept.
+
+    `direct`: the teacher tasks that the student's served heads learn themselves.
+    """
 
     arms = ARMS
 
-    def __init__(self, setup: LearnerSetup, log: StudyLog, teaching: Teaching) -> None:
+    def __init__(self, setup: LearnerSetup, log: StudyLog, teaching: Teaching, direct: Collection[str] = ()) -> None:
+        self._direct = direct
         super().__init__(setup)
         self.steps = 0
         self._kept = _Kept(setup.tasks)
@@ -109,9 +122,12 @@ class ObservedLearner(Learner):
     def scores_of(self, records: Sequence[ExampleRecord], logit_BT: NDArray[np.float32]) -> Scores:
         """What the arms as they are now score on these rows, which are not learnt."""
         examples = [record.example for record in records]
-        batch = self._batch(examples, logit_BT)
+        batch = encoded(self.setup, examples, logit_BT)
         value_BKA = self._predictions(batch, [example.item_id for example in examples])
         return scores_of(self.setup.tasks, ARMS, batch.label_BK, value_BKA)
+
+    def _new_student(self) -> Arm:
+        return DirectArm(self.setup, self._direct) if self._direct else super()._new_student()
 
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Labels [N, K] and the predictions made before them [N, K, A]."""

@@ -1,4 +1,4 @@
-"""`graft study`: a grid of learners over an example log, and what it says."""
+"""`graft study`: runs a grid of learners over an example log, and writes the results."""
 
 import json
 import os
@@ -47,7 +47,7 @@ _NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing
 @json_option
 @click.pass_obj
 def study(  # noqa: PLR0913 - one for each option
-    project: Path | None,
+    project_folder: Path | None,
     *,
     log: Path,
     grid_name: str,
@@ -57,7 +57,7 @@ def study(  # noqa: PLR0913 - one for each option
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Learn LOG again and again, as a grid says: every variant with every seed, with the stream's own learner.
+    """Learn LOG with every variant and seed of a grid, with the stream's own learner.
 
     LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Writes
     to OUT: headline.json, study.md, plots, and one small file per finished learner, which another start skips: what it
@@ -76,14 +76,14 @@ def study(  # noqa: PLR0913 - one for each option
     from lab.study.tables import origin, tables
 
     grid = load_grid(grid_name).limited(seeds, events)
-    pair, spec, day_zero = _opened(project, log)
-    cells = cells_of(grid, pair, spec)
-    folder = log if log.resolve() != pair.folder else _made_log(pair, spec, day_zero.sources, out)
+    project, spec, day_zero = _opened(project_folder, log)
+    cells = cells_of(grid, project, spec)
+    folder = log if log.resolve() != project.folder else _made_log(project, spec, day_zero.sources, out)
     place = Workplace(folder, spec, day_zero, Keys(read_log(folder, spec), day_zero), out)
     with progress("study") as advance:
         results = run_cells(cells, place, jobs, advance)
-    findings = Findings(grid, pair.tasks, results, _best_auc(pair))
-    summary = headline(findings, pair.name)
+    findings = Findings(grid, project.tasks, results, _best_auc(project))
+    summary = headline(findings, project.name)
     (out / "headline.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
     (out / "study.md").write_text(f"{made_by}\n\n{tables(findings)}", "utf-8")
@@ -91,37 +91,37 @@ def study(  # noqa: PLR0913 - one for each option
     echo_result([f"{out}/headline.json, {out}/study.md", *_lines(findings)], summary, as_json=as_json)
 
 
-def _opened(project: Path | None, log: Path) -> "tuple[Project, FeatureSpec, DayZero]":
-    """The pair, which LOG itself or --project names, its spec, and what it knows before the first event."""
+def _opened(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec, DayZero]":
+    """The project, which is LOG or what --project names, its spec, and what it knows before the first event."""
     from features.entities import known_ids
     from features.store import compile_spec, view_sources
     from lab.study.day_zero import DayZero
     from lab.study.memory_store import Sources
 
-    pair = begin(log if (log / FILE_NAME).exists() else project).project
-    spec = compile_spec(pair.repo, _NO_REDIS, pair.features)
-    views = view_sources(pair.repo, _NO_REDIS)
+    project = begin(log if (log / FILE_NAME).exists() else project_folder).project
+    spec = compile_spec(project.repo, _NO_REDIS, project.features)
+    views = view_sources(project.repo, _NO_REDIS)
     sources = Sources({view: (t.path, t.join_key, t.timestamp_field) for view, t in views.tables.items()}, views.pushed)
-    return pair, spec, DayZero(sources, *known_ids(pair.repo, _NO_REDIS, spec))
+    return project, spec, DayZero(sources, *known_ids(project.repo, _NO_REDIS, spec))
 
 
-def _made_log(pair: "Project", spec: "FeatureSpec", sources: "Sources", out: Path) -> Path:
+def _made_log(project: "Project", spec: "FeatureSpec", sources: "Sources", out: Path) -> Path:
     """The example log of the project's own events; made once."""
     from lab.study.log_in_memory import log_key, records_of
     from lab.study.study_log import write_log
 
-    events = pair.folder / EVENTS
-    folder = out / "log" / log_key(pair, spec, sources, events)
+    events = project.folder / EVENTS
+    folder = out / "log" / log_key(project, spec, sources, events)
     if not folder.exists():
         with progress("joining events") as advance:
-            write_log(folder, records_of(pair, spec, sources, events, advance))
+            write_log(folder, records_of(project, spec, sources, events, advance))
     return folder
 
 
-def _best_auc(pair: "Project") -> dict[str, float]:
-    """What no student can beat but by chance, where the pair knows it: a simulated one does."""
+def _best_auc(project: "Project") -> dict[str, float]:
+    """The AUC of the true probabilities by task, which a simulated pair knows; empty for another one."""
     try:
-        best: dict[str, float] = json.loads((pair.folder / TRUTH).read_text("utf-8"))["best_auc"]
+        best: dict[str, float] = json.loads((project.folder / TRUTH).read_text("utf-8"))["best_auc"]
     except FileNotFoundError:
         return {}
     return best
@@ -129,10 +129,11 @@ def _best_auc(pair: "Project") -> dict[str, float]:
 
 def _lines(findings: "Findings") -> list[str]:
     from lab.study.tables import gain_text
+    from student.evaluate.arms import STUDENT
 
     base: Any = findings.grid.baseline
     return [
         f"{task}: student {student.mean:.4f}, student - control {gain_text(findings.gain(base, 'all', task))}"
         for task in findings.binary
-        if (student := findings.mean(base, "all", task, "student"))
+        if (student := findings.mean(base, "all", task, STUDENT))
     ]

@@ -1,20 +1,31 @@
-"""What a grid's results say: every score over the seeds, and the paired differences between arms and variants."""
+"""The results of a grid: every score over the seeds, and the paired differences between arms and variants."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.study.cell import Result
 from lab.study.grid import Grid, Variant
 from lab.study.intervals import Interval, interval, paired
 from runtime.errors import InvalidInputError
 from stream.tasks import TaskSpec
+from student.evaluate.arms import CONTROL, STUDENT, TEACHER
+
+TEACHER_AS_INPUT, PERMUTED = "teacher as input", "permuted"
+
+
+class Series(NamedTuple):
+    """One of the things that a table or a picture compares: an arm of a variant, and its name there."""
+
+    name: str
+    variant: str
+    arm: str
 
 
 class Findings:
     """All results of one grid. A slice is a name of `lab.study.slices`, or ``held out after N``.
 
-    `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where nobody knows them.
+    `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where the truth is not known.
     """
 
     def __init__(
@@ -24,55 +35,64 @@ class Findings:
         self.tasks = tuple(tasks)
         self.results = tuple(results)
         self.best_auc = dict(best_auc)
+        self.traffic = {v.name: grid.traffic if v.traffic is None else v.traffic for v in grid.variants}
         self._of: dict[str, list[Result]] = {variant.name: [] for variant in grid.variants}
         for result in results:
             self._of[result.variant].append(result)
 
     @property
     def binary(self) -> list[str]:
-        """The tasks whose score is an AUC; the others' is an RMSE."""
+        """The tasks whose score is an AUC; of the others it is an RMSE."""
         return [task.name for task in self.tasks if task.kind == "binary"]
 
     def variant(self, name: str) -> Variant:
         """The variant of that name."""
         return next(variant for variant in self.grid.variants if variant.name == name)
 
-    def permuted(self) -> Variant | None:
-        """The refutation: what is left when the logits belong to other rows."""
-        return next((v for v in self.grid.variants if v.teacher.permuted), None)
+    @property
+    def permuted(self) -> str | None:
+        """The variant that refutes: its logits belong to other rows. None where the grid has none."""
+        return next((v.name for v in self.grid.variants if v.teacher.permuted), None)
 
-    def teacher_as_input(self) -> Variant | None:
-        """The control with the teacher's logits as inputs, and nothing distilled."""
-        return next((v for v in self.grid.variants if v.teacher_as_input and "*" in v.without), None)
+    @property
+    def teacher_as_input(self) -> str | None:
+        """The control with the teacher's logits as inputs, and nothing distilled. None where the grid has none."""
+        return next((v.name for v in self.grid.variants if v.teacher_as_input and "*" in v.without), None)
 
-    def compared(self) -> list[str]:
-        """The headline's variants: the baseline and, where the grid has them, those that could refute it."""
-        return [self.grid.baseline, *(v.name for v in (self.permuted(), self.teacher_as_input()) if v)]
+    def series(self) -> list[Series]:
+        """What the headline compares: the baseline's arms, and the variants that could refute it, if any."""
+        of_baseline = [Series(arm, self.grid.baseline, arm) for arm in (STUDENT, CONTROL, TEACHER)]
+        others = ((TEACHER_AS_INPUT, self.teacher_as_input), (PERMUTED, self.permuted))
+        return of_baseline + [Series(name, variant, STUDENT) for name, variant in others if variant]
 
     def seeds(self, variant: str) -> int:
-        """How many of its seeds have a result."""
+        """How many seeds of the variant have a result."""
         return len(self._of[variant])
 
-    def values(self, variant: str, part: str, task: str, arm: str) -> dict[int, float]:
-        """The score of each seed; none where it is undefined."""
+    def values(self, variant: str | None, part: str, task: str, arm: str) -> dict[int, float]:
+        """The score of each seed; none where it is undefined, or where there is no such variant."""
+        if variant is None:
+            return {}
         learnt, comma, rest = part.partition(",")
         if learnt == f"first {self.variant(variant).events or self.grid.events}":
             part = f"all{comma}{rest}"  # a run ends with a whole micro-batch, some rows early
         found = {result.seed: _scores(result, part).get(task, {}).get(arm) for result in self._of[variant]}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def mean(self, variant: str, part: str, task: str, arm: str) -> Interval | None:
+    def mean(self, variant: str | None, part: str, task: str, arm: str) -> Interval | None:
         """The score over the seeds."""
         values = self.values(variant, part, task, arm)
         return interval(list(values.values())) if values else None
 
-    def gain(self, variant: str, part: str, task: str, over: tuple[str, str] | None = None) -> Interval | None:
+    def gain(
+        self, variant: str | None, part: str, task: str, over: tuple[str | None, str] | None = None
+    ) -> Interval | None:
         """Student minus control of the same run, or minus another (variant, arm) of the same seed.
 
         Above 0 is better: of an RMSE the difference is turned round. Seeds that only one of the two has are left out.
         """
-        other = over or (variant, "control")
-        ours, theirs = self.values(variant, part, task, "student"), self.values(other[0], part, task, other[1])
+        other, arm = over or (variant, CONTROL)
+        ours, theirs = self.values(variant, part, task, STUDENT), self.values(other, part, task, arm)
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
             return None
@@ -81,11 +101,8 @@ class Findings:
 
     def transferability(self, part: str, task: str) -> float | None:
         """(student - control) / (teacher as input - control), of means; None where the latter's interval reaches 0."""
-        as_input = self.teacher_as_input()
-        if as_input is None:
-            return None
         base = self.grid.baseline
-        ours, theirs = self.gain(base, part, task), self.gain(as_input.name, part, task, (base, "control"))
+        ours, theirs = self.gain(base, part, task), self.gain(self.teacher_as_input, part, task, (base, CONTROL))
         if ours is None or theirs is None or theirs.low <= 0:
             return None
         return ours.mean / theirs.mean
@@ -100,7 +117,7 @@ class Findings:
 
         The bootstrap's, which the student takes before it and on top, are `Result.bootstrap_steps`.
         """
-        found = {(result.seed, result.steps) for name in self.compared() for result in self._of[name]}
+        found = {(result.seed, result.steps) for series in self.series() for result in self._of[series.variant]}
         return len(found) == len({seed for seed, _ in found})
 
     def parts(self) -> list[str]:
@@ -118,7 +135,7 @@ def headline(findings: Findings, pair: str) -> dict[str, Any]:
     return {
         "pair": pair,
         "events": results[0].examples,
-        "seeds": min(findings.seeds(name) for name in findings.compared()),
+        "seeds": min(findings.seeds(series.variant) for series in findings.series()),
         "steps_equal": findings.steps_equal(),
         "bootstrap_steps": results[0].bootstrap_steps,
         **_part(findings, "all"),
@@ -133,20 +150,15 @@ def headline(findings: Findings, pair: str) -> dict[str, Any]:
 def _part(findings: Findings, part: str) -> dict[str, Any]:
     gains = {task: findings.gain(findings.grid.baseline, part, task) for task in findings.binary}
     return {
-        "auc": {task: dict(_arms(findings, part, task)) for task in findings.binary},
+        "auc": {task: _auc(findings, part, task) for task in findings.binary},
         "gain": {t: {"mean": g.mean, "low": g.low, "high": g.high} for t, g in gains.items() if g},
         "transferability": {task: findings.transferability(part, task) for task in findings.binary},
     }
 
 
-def _arms(findings: Findings, part: str, task: str) -> Iterator[tuple[str, float | None]]:
-    base, permuted, as_input = findings.grid.baseline, findings.permuted(), findings.teacher_as_input()
-    named = [("student", base, "student"), ("control", base, "control"), ("teacher", base, "teacher")]
-    named += [("teacher_as_input", as_input.name, "student")] if as_input else []
-    named += [("permuted", permuted.name, "student")] if permuted else []
-    for name, variant, arm in named:
-        found = findings.mean(variant, part, task, arm)
-        yield name, found.mean if found else None
+def _auc(findings: Findings, part: str, task: str) -> dict[str, float | None]:
+    means = {s.name: findings.mean(s.variant, part, task, s.arm) for s in findings.series()}
+    return {name.replace(" ", "_"): mean and mean.mean for name, mean in means.items()}
 
 
 def _scores(result: Result, part: str) -> dict[str, dict[str, float]]:

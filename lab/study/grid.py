@@ -38,7 +38,10 @@ class TeacherChange(_Config):
 class Variant(_Config):
     """One row of a table: the project's graft.toml with some values changed."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
+    )
     says: str = Field(default="", description="what it is, in the tables")
     question: str = Field(default="", description="the table in which it stands")
     learner: bool = Field(default=True, description="false: no student at all, online logistic regression")
@@ -46,6 +49,7 @@ class Variant(_Config):
     teacher_as_input: bool = Field(default=False, description="its logits are dense inputs of both arms")
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
+    direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")
     heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
     head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
     tables: Tables = Field(default={}, description="values of other tables: student, ...")

@@ -48,7 +48,7 @@ class Keys:
         """Names what it scores."""
         variant = cell.variant
         unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
-        part = [cell.events, cell.windows, cell.traffic, variant.learner, variant.teacher_as_input]
+        part = [cell.events, cell.windows, cell.traffic, variant.learner, variant.teacher_as_input, variant.direct]
         project = cell.project.model_dump_json(exclude=unused)
         started = self.pairs(cell) if variant.bootstrap else ""
         return digest_of([self.logits(cell), json.dumps(part), project, started])

@@ -21,14 +21,14 @@ _Row = dict[str, Value]
 
 
 class Sources(NamedTuple):
-    """`features.store.ViewSources` without Feast, for processes that do without it: a table is path, join key, time."""
+    """As `features.store.ViewSources`, for processes without Feast: of each table path, join key and time column."""
 
     tables: Mapping[str, tuple[Path, str, str]]
     pushed: Mapping[str, str]
 
     @property
     def key(self) -> str:
-        """Names their content."""
+        """A digest of their content."""
         views = {view: (join_key, time) for view, (_, join_key, time) in sorted(self.tables.items())}
         told = json.dumps([views, dict(sorted(self.pushed.items()))])
         return digest_of([told, *(self.tables[view][0] for view in views)])

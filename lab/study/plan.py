@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from features.spec import FeatureSpec
 from graft.project import Project
+from lab.study.direct import direct_faults
 from lab.study.grid import Grid, Variant
 from lab.study.teachers import changed_config
 from runtime.errors import ConfigurationError
@@ -40,8 +41,10 @@ def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
 
 def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> Iterator[str]:
     try:
-        _cell(grid, variant, base, 1).project.learner_setup(spec)
+        setup = _cell(grid, variant, base, 1).project.learner_setup(spec)
         changed_config(variant.teacher, base.teacher)
+        for fault in direct_faults(variant.direct, setup.distillation):
+            yield f"variant {variant.name}: {fault}"
     except ConfigurationError as error:
         for fault in error.faults:
             yield f"variant {variant.name}: {fault}"

@@ -1,6 +1,5 @@
-"""The findings as PNG files; the colours of the arms are those of the demo's report."""
+"""The findings as PNG files."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,18 +7,13 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.study.findings import Findings
+from lab.pictures import COLOURS, INK, save, style
+from lab.study.findings import PERMUTED, TEACHER_AS_INPUT, Findings, Series
 from lab.study.intervals import Interval
+from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT, TEACHER
 
-_INK, _FAINT = "#22272e", "#d9dde3"
-_COLOURS = {
-    "student": "#0b6bcb",
-    "control": "#d9730d",
-    "teacher": "#6b4fbb",
-    "teacher as input": "#2a9d6f",
-    "permuted": "#8a919c",
-    "regression": "#22272e",
-}
+_REGRESSION = "regression"
+_COLOURS = {**COLOURS, TEACHER_AS_INPUT: "#2a9d6f", PERMUTED: COLOURS[ITEM_MEAN], _REGRESSION: INK}
 
 
 def plot_all(findings: Findings, folder: Path) -> list[Path]:
@@ -31,20 +25,15 @@ def plot_all(findings: Findings, folder: Path) -> list[Path]:
             figure = Figure(figsize=(9, 3.8), layout="constrained")
             if plot(figure, findings, task):
                 written.append(folder / f"{name}-{task}.png")
-                _save(figure, written[-1])
+                save(figure, written[-1])
     return written
 
 
 def _windows(figure: Figure, findings: Findings, task: str) -> bool:
     """Each arm's AUC in each window of the stream."""
-    axes, base = figure.subplots(), findings.grid.baseline
-    as_input, permuted = findings.teacher_as_input(), findings.permuted()
-    lines = [(arm, base, arm) for arm in ("student", "control", "teacher")]
-    lines += [("teacher as input", as_input.name, "student")] if as_input else []
-    lines += [("permuted", permuted.name, "student")] if permuted else []
-    parts = findings.parts()
-    for label, variant, arm in lines:
-        _line(axes, range(len(parts)), [findings.mean(variant, part, task, arm) for part in parts], label)
+    axes, parts = figure.subplots(), findings.parts()
+    for name, variant, arm in findings.series():
+        _line(axes, range(len(parts)), [findings.mean(variant, part, task, arm) for part in parts], name)
     axes.set_xticks(range(len(parts)), parts)
     _style(axes, f"{task}: progressive AUC by window of the stream", "examples")
     return bool(axes.lines)
@@ -53,27 +42,28 @@ def _windows(figure: Figure, findings: Findings, task: str) -> bool:
 def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
     """AUC on the last fifth after N examples, and progressive gain on all and on new items."""
     left, right = figure.subplots(1, 2)
+    names = [name for name, sizes in findings.traffic.items() if sizes and findings.mean(name, "all", task, STUDENT)]
     base = findings.grid.baseline
-    traffic_of = {v.name: v.traffic or findings.grid.traffic for v in findings.grid.variants}
-    names = [name for name, sizes in traffic_of.items() if sizes and findings.values(name, "all", task, "student")]
     base = base if base in names else next(iter(names), base)
-    sizes = sorted(set(traffic_of[base]))
-    lines = [(arm, base, arm) for arm in ("student", "control", "teacher")]
-    lines += [
-        ("teacher as input", v.name, "student") for v in findings.grid.variants if v.teacher_as_input and v.traffic
-    ]
-    lines += [("regression", v.name, "regression") for v in findings.grid.variants if not v.learner]
-    for label, variant, arm in lines:
-        _line(left, sizes, [findings.mean(variant, f"held out after {n}", task, arm) for n in sizes], label)
-    for label, part, colour in (("all items", "first {}", "student"), ("new items", "first {}, new items", "control")):
+    sizes = sorted(set(findings.traffic[base]))
+    for name, variant, arm in _traffic_series(findings, base):
+        _line(left, sizes, [findings.mean(variant, f"held out after {n}", task, arm) for n in sizes], name)
+    for label, part, colour in (("all items", "first {}", STUDENT), ("new items", "first {}, new items", CONTROL)):
         gains = [findings.gain(base, part.format(n), task) for n in sizes]
         _line(right, sizes, gains, label, _COLOURS[colour])
-    right.axhline(0, color=_INK, linewidth=0.8)
+    right.axhline(0, color=INK, linewidth=0.8)
     for axes in (left, right):
         axes.set_xscale("log")
     _style(left, f"{task}: AUC on the last 20 %", "examples learnt")
     _style(right, f"{task}: student - control, progressive", "first N examples")
     return bool(left.lines)
+
+
+def _traffic_series(findings: Findings, base: str) -> list[Series]:
+    variants = findings.grid.variants
+    arms = [Series(arm, base, arm) for arm in (STUDENT, CONTROL, TEACHER)]
+    as_input = [Series(TEACHER_AS_INPUT, v.name, STUDENT) for v in variants if v.teacher_as_input and v.traffic]
+    return arms + as_input + [Series(_REGRESSION, v.name, _REGRESSION) for v in variants if not v.learner]
 
 
 def _variants(figure: Figure, findings: Findings, task: str) -> bool:
@@ -85,11 +75,11 @@ def _variants(figure: Figure, findings: Findings, task: str) -> bool:
     gains = [(name, gain) for name, gain in named if gain]
     figure.set_size_inches(9, 1.2 + 0.24 * len(gains))
     for y, (name, gain) in enumerate(reversed(gains)):
-        colour = _COLOURS["student"] if name == findings.grid.baseline else _INK
+        colour = _COLOURS[STUDENT] if name == findings.grid.baseline else INK
         axes.plot([gain.low, gain.high], [y, y], color=colour, linewidth=2)
         axes.plot([gain.mean], [y], "o", color=colour, markersize=4)
     axes.set_yticks(range(len(gains)), [name for name, _ in reversed(gains)], fontsize=8)
-    axes.axvline(0, color=_INK, linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
     _style(axes, f"{task}: student - control of every variant, 95 % intervals", "AUC", grid="x")
     return len(gains) > 1
 
@@ -109,16 +99,6 @@ def _line(
 
 
 def _style(axes: Axes, title: str, x_label: str, grid: Literal["x", "y"] = "y") -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=_INK, fontweight="bold")
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.grid(axis=grid, color=_FAINT, linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=8)
+    style(axes, title, x_label, grid)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    page = io.BytesIO()
-    figure.savefig(page, format="png", dpi=100, metadata={"Software": "graft"})
-    path.write_bytes(page.getvalue())

@@ -13,11 +13,11 @@ from features.spec import FeatureSpec
 from graft.progress import Advance
 from lab.study.cell import Result, Teaching, run_cell
 from lab.study.day_zero import DayZero
-from lab.study.kept_file import arriving
 from lab.study.keys import Keys
 from lab.study.plan import Cell
 from lab.study.study_log import StudyLog, read_log
 from lab.study.teachers import StudyTeacher, Unshown, kept_logits
+from runtime.folder import replacing
 
 
 class Workplace(NamedTuple):
@@ -75,8 +75,8 @@ class _Worker:
     @classmethod
     def run(cls, cell: Cell) -> None:
         result = run_cell(cell, cls.log, cls._teaching(cell))
-        with arriving(cls.place.result_path(cell)) as partial:
-            partial.write_text(result.model_dump_json(), "utf-8")
+        with replacing(cls.place.result_path(cell)) as file:
+            file.write(result.model_dump_json().encode())
 
     @classmethod
     def _teaching(cls, cell: Cell) -> Teaching:
@@ -102,7 +102,7 @@ class _Worker:
 
 
 def _end_with_the_study() -> None:
-    """A worker whose study was killed would learn its cell to the end, and then wait for ever."""
+    """End this worker with the study: else it would finish its cell, and then wait for ever."""
     study = multiprocessing.parent_process()
     if study is not None:
         wait([study.sentinel])

@@ -32,7 +32,7 @@ class StudyLog(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Names its content: the spec, every example whole, and where each stood."""
+        """A digest of its content: the spec, and every example with its partition and offset."""
         records = (f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records)
         return digest_of(chain([self.spec.spec_id], records))
 

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.grid import TeacherChange
-from lab.study.kept_file import arriving
 from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
+from runtime.folder import replacing
 from stream.events import TeacherRequest
 from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.teacher import load_teacher
-from teacher_cache.unshown import UnshownPairs, UnshownSampler
+from teacher_cache.unshown import UnshownRows, UnshownSampler
 
 _CHUNK = 4_096
 _SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner
@@ -35,7 +35,7 @@ def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyL
         logit_NT = np.full((len(requests), len(project.teacher.tasks)), np.nan, np.float32)
         place = {request.impression_id: n for n, request in enumerate(requests)}
         logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
-        with arriving(path) as partial, partial.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(file, logit_NT=logit_NT)
     with np.load(path, allow_pickle=False) as kept:
         loaded_NT: NDArray[np.float32] = kept["logit_NT"]
@@ -68,7 +68,7 @@ class StudyTeacher(RequestScorer):
 
 
 class Unshown:
-    """The unshown pairs of every example of a log, made and scored as the batch scorer makes them."""
+    """The unshown rows of every example of a log, made and scored as the batch scorer makes them."""
 
     def __init__(self, teacher: StudyTeacher, config: UnshownConfig, log: StudyLog) -> None:
         requests = requests_of(log)
@@ -78,10 +78,10 @@ class Unshown:
         count = Counter(request.impression_id for request in scored.requests)
         self._end_N = np.cumsum([0, *(count[request.impression_id] for request in requests)])
 
-    def of(self, first: int, last: int) -> UnshownPairs:
+    def of(self, first: int, last: int) -> UnshownRows:
         """Those of the examples from `first` to before `last`."""
         rows = slice(self._end_N[first], self._end_N[last])
-        return UnshownPairs(self._features[rows], self._logit_UT[rows])
+        return UnshownRows(self._features[rows], self._logit_UT[rows])
 
 
 def requests_of(log: StudyLog) -> list[TeacherRequest]:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from features.spec import hash_category
 from stream.events import EntityId
 from stream.tasks import TaskSpec
+from student.evaluate.arms import ARMS
 from student.evaluate.metrics import GroupedAuc, exact_auc, grouped_auc
 from student.evaluate.newness import SeenCounts
 from student.evaluate.tally import Tally
 from student.versions.manifest import ArmMetrics, Metrics
 
-ARMS = ("student", "control", "teacher", "item_mean")
 RECENT_EXAMPLES = 2000
 """Rows of the recent window, and of the blocks within which whole-stream GAUC compares a user's examples."""
 
@@ -96,7 +96,7 @@ class ProgressiveEvaluation:
         }
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state that `tensors` gave."""
+        """Set the state to one that `tensors` returned."""
         for name, own in self.tensors().items():
             own[...] = tensors[name]
 

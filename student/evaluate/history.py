@@ -4,12 +4,11 @@
 
     VERSIONS/metrics/000000012048.parquet    named by the examples of its last point
 
-Columns: examples, time (UTC, wall clock), task, arm, slice, metric, value. What is undefined has no row. A file is
+Columns: examples, time (UTC, wall clock), task, arm, slice, metric, value. An undefined metric has no row. A file is
 written with a version, just before it, and has the points since the version before; so a learner that continues from a
 version removes the files beyond it, and no point stands twice.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runtime.folder import sync_folder
+from runtime.folder import make_folder, remove_partial_files, replacing, writing
 from student.versions.manifest import ArmMetrics, Metrics
 
 _SCHEMA = pa.schema(
@@ -50,12 +49,12 @@ class MetricsHistory:
         """Go on after `examples`: files with points beyond them, which a killed learner wrote, are removed."""
         self._folder = folder
         self._rows: list[Row] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in _files(folder):
-            if int(path.stem) > examples:
-                path.unlink()
-        for path in folder.glob(".*.parquet"):
-            path.unlink()
+        with writing(folder):
+            make_folder(folder)
+            for path in _files(folder):
+                if int(path.stem) > examples:
+                    path.unlink()
+        remove_partial_files(folder)
 
     def add(self, examples: int, slices: Mapping[str, Metrics]) -> None:
         """Keep a point in memory; `examples` grows from point to point."""
@@ -63,19 +62,14 @@ class MetricsHistory:
         self._rows += ((examples, now, *row) for row in defined(slices))
 
     def flush(self) -> None:
-        """Write the points added since the last time: on disk, whole and under their name, or not at all."""
+        """Write the points added since the last time as one file; GraftError when the disk refuses, and they stay."""
         if not self._rows:
             return
         path = self._folder / f"{self._rows[-1][0]:012d}.parquet"
-        partial = path.with_name(f".{path.name}")  # hidden: readers of the folder pass over it
         columns = zip(*self._rows, strict=True)
         arrays = [pa.array(column, kind) for column, kind in zip(columns, _SCHEMA.types, strict=True)]
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_folder(self._folder)
         self._rows = []
 
 

@@ -40,7 +40,7 @@ class ItemMean:
         return np.where(self._binary_K, np.log(safe_BK / (1 - safe_BK)), mean_BK).astype(np.float32)
 
     def update(self, item_ids: Sequence[EntityId], label_BK: NDArray[np.float32]) -> None:
-        """Add the rows' labels; NaN is none."""
+        """Add the rows' labels; a NaN is no label."""
         present_BK = ~np.isnan(label_BK)
         added_B2K = np.stack([np.where(present_BK, label_BK, 0), present_BK], axis=1).astype(np.float64)
         for item, added_2K in zip(item_ids, added_B2K, strict=True):
@@ -58,7 +58,7 @@ class ItemMean:
         return {"key": np.array(list(self._items), np.uint64), "value": values_N2K, "total": self._total_2K}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state that `tensors` gave."""
+        """Set the state to one that `tensors` returned."""
         values = (value.copy() for value in tensors["value"])
         self._items = OrderedDict(zip(tensors["key"].tolist(), values, strict=True))
         self._total_2K = tensors["total"].copy()

@@ -16,7 +16,7 @@ CALIBRATION_BINS = 10
 
 
 class Sums(NamedTuple):
-    """What the metrics that need no order are made of, over the same rows."""
+    """The sums, over the same rows, from which all metrics but the AUCs follow."""
 
     rows: float
     label: float
@@ -30,7 +30,7 @@ class Sums(NamedTuple):
 def arm_metrics(
     kind: TaskKind, sums: Sums, bin_3N: NDArray[np.float64], auc: float | None, gauc: float | None
 ) -> ArmMetrics:
-    """All metrics of one arm on one task; of no rows there are none. `bin_3N`: see `expected_calibration_error`."""
+    """All metrics of one arm on one task, over at least one row. `bin_3N`: see `expected_calibration_error`."""
     assert sums.rows > 0
     label_mean, prediction_mean, loss = (total / sums.rows for total in (sums.label, sums.prediction, sums.loss))
     if kind == "regression":

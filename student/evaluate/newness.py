@@ -35,7 +35,7 @@ class SeenCounts:
         return {"counts": self._counts}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state that `tensors` gave."""
+        """Set the state to one that `tensors` returned."""
         self._counts[...] = tensors["counts"]
 
 

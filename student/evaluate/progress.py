@@ -1,4 +1,4 @@
-"""How the learner tells of its progressive metrics: points of the history, progress lines, gauges."""
+"""Reports the learner's progressive metrics: in the history, in log lines and as gauges."""
 
 import logging
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Tells of an evaluation as it goes on."""
+    """Reports an evaluation while the learner goes on."""
 
     def __init__(self, folder: Path, examples: int, evaluation: ProgressiveEvaluation) -> None:
         """Go on after `examples`; `folder` holds the history."""
@@ -69,7 +69,7 @@ def progress_lines(examples: int, before: Metrics, now: Metrics) -> Iterator[str
 
 
 def set_gauges(slices: dict[str, Metrics]) -> None:
-    """Every metric that is defined, of every slice, task and arm."""
+    """Set the gauge of every metric that is defined, of every slice, task and arm."""
     for task, arm, name, metric, value in defined(slices):
         METRIC.labels(metric, name, task, arm).set(value)
 

@@ -60,7 +60,7 @@ class Tally:
         return {"sum": self._sum_SKAM, "bin": self._bin_3SKAN, "histogram": self._histogram_SKA2H}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state that `tensors` gave."""
+        """Set the state to one that `tensors` returned."""
         for name, own in self.tensors().items():
             own[...] = tensors[name]
 

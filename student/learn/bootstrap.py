@@ -21,7 +21,7 @@ from student.versions.manifest import Draft
 from student.versions.registry import Registry
 from teacher_cache.backfill import requests_of_impressions
 from teacher_cache.config import TeacherConfig
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ Pairs = Sequence[tuple[EntityId, EntityId]]
 
 
 class ScoredPairs(NamedTuple):
-    """P pairs as the student and the teacher see them."""
+    """P pairs: their features for the student, and the teacher's logits."""
 
     features: FeatureBatch
     logit_PT: NDArray[np.float32]
@@ -101,7 +101,7 @@ def run_bootstrap(
                 "GRAFT_VERSIONS to another folder"
             )
         learner = Learner(setup)
-        scored = score_pairs(pairs, reader, scorer, setup.spec, teacher.batch_rows)
+        scored = score_pairs(pairs, reader, scorer, setup.spec, BATCH_ROWS)
         explained, least = learner.bootstrap(*scored, config.steps), least_explained(len(scored.logit_PT))
         if not learner.bootstrapped_pairs:
             raise InvalidInputError(

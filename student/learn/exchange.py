@@ -55,7 +55,7 @@ class Exchange(Ranks, Protocol):
         ...
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001 - the flag is all that there is
-        """Whether any rank says so."""
+        """Whether the flag is set on any rank."""
         ...
 
     def is_abandoned(self) -> bool:
@@ -71,19 +71,19 @@ class Alone(OneRank):
         return rows
 
     def whole(self, own: Sequence[Tensor], count: int) -> list[Tensor]:  # noqa: ARG002 - Exchange's signature
-        """They are whole."""
+        """The tensors as they are."""
         return list(own)
 
     def sum(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """They are summed."""
+        """The tensors as they are."""
         return tensors
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001 - Exchange's signature
-        """Its own word."""
+        """The flag itself."""
         return flag
 
     def is_abandoned(self) -> bool:
-        """Never: it stands for itself."""
+        """Never: it was not started by another process."""
         return False
 
 

@@ -18,25 +18,28 @@ from stream.events import Example
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
 from student.learn.arm import Arm
+from student.learn.batch import Batch, concatenate, encoded, encoded_pairs
 from student.learn.config import FEWEST_PAIRS
 from student.learn.exchange import ALONE, Exchange
-from student.learn.model import CPU, EMBEDDING
-from student.learn.replay_buffer import Batch, Reservoir, concatenate
+from student.learn.model import CPU
+from student.learn.replay_buffer import Reservoir
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
-from teacher_cache.unshown import UnshownPairs
+from student.versions.served_tensors import EMBEDDING, MEAN, STD
+from teacher_cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
 
 LEAST_EXPLAINED = 0.01
-"""Of the teacher's variance. What belongs to others came out below 0.006 on 500 held-out pairs, our pairs above 0.9."""
+"""A share of a teacher task's variance. On 500 held-out pairs a student explained below 0.006 of logits that were dealt
+out to other pairs, and above 0.9 of the pairs' own."""
 
 _HELD_OUT = 10
-"""One in so many pairs of a bootstrap is held out."""
+"""Of the pairs of a bootstrap one in this many is held out."""
 
 _CHANCE = 9.0
-"""Predictions of n rows that have nothing to do with them explain the square of their correlation at most, whose
-deviation around 0 is n ** -0.5: here three of them, one time in 700."""
+"""Divided by n rows: a bound on the share that predictions explain by chance. It is at most the square of their
+correlation with the targets, and chance gives a correlation above 3 * n ** -0.5 one time in 700."""
 
 
 def least_explained(pairs: int) -> float:
@@ -47,8 +50,7 @@ def least_explained(pairs: int) -> float:
 class Learner:
     """Student and control, which learn from the same examples in the same order, steps and replay draws.
 
-    Both start with the same shared weights; the control has no auxiliary heads. Served heads learn hard labels only,
-    unless the loss of a distilled task is "direct".
+    Both start with the same shared weights; the control has no auxiliary heads. Served heads learn hard labels only.
 
     With an `exchange` of several ranks each holds the whole state and learns the same examples; a rank computes the
     predictions and gradients of its own part of the rows. Weights and steps are on `device`.
@@ -61,13 +63,13 @@ class Learner:
         self.examples = 0
         self.evaluation = ProgressiveEvaluation(setup.tasks)
         self.bootstrapped_pairs = 0
-        self._student = Arm(setup, setup.distillation, exchange, device)
-        self._control = Arm(setup, (), exchange, device)
+        self._student = self._new_student()
+        self._control = Arm(setup.control(), exchange, device)
         self._item_mean = ItemMean(setup.tasks)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
     def learn(
-        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownPairs | None = None
+        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
     ) -> None:
         """Predict B examples, then learn them in one step per arm, together with replayed ones.
 
@@ -76,7 +78,7 @@ class Learner:
         InvalidInputError for an example of another feature spec or without the label of a task.
         """
         # 1. Encode.
-        batch = self._batch(examples, logit_BT)
+        batch = encoded(self.setup, examples, logit_BT)
         item_ids = [example.item_id for example in examples]
         # 2. Predict with all that was known before these examples, and judge the predictions.
         user_ids = [example.user_id for example in examples]
@@ -86,7 +88,7 @@ class Learner:
             arm.running.update(batch)
         self._item_mean.update(item_ids, batch.label_BK)
         # 4. One step per arm on the new examples and replayed ones.
-        self._step(batch, self._unlabelled(unshown))
+        self._step(batch, encoded_pairs(self.setup, unshown))
         # 5. The examples may be replayed from now on.
         self._reservoir.add(batch)
         self.examples += len(batch)
@@ -96,17 +98,17 @@ class Learner:
 
         `steps` steps of as many rows as a step of the stream has, pass after pass in a random order of the setup's
         seed. The last tenth of the pairs is held out: the result is, per teacher task, the share of its variance there
-        that the student explains. Where that is below `least_explained`, the logits follow from nothing that it sees.
-        Served heads then start as the auxiliary heads on their towers; at the teacher's mean alone where the head on
-        their tower has not learnt; and neutral without one. When no head has learnt, the student stays as it was.
+        that the student explains. A task whose share is below `least_explained` is not learnt. A served head starts as
+        the auxiliary head on its tower if that one's task is learnt, else with the teacher's mean for every row, and
+        untrained where its tower has no auxiliary head. When no task is learnt, the student stays as it was.
         InvalidInputError when nothing is distilled, fewer than 100 pairs have logits, or examples were learnt.
         """
-        weighted = sum(config.weight > 0 for config in self.setup.distillation)
+        distilled = len(self.setup.distillation)
         with_logits = int(np.isfinite(logit_PT).any(axis=1).sum())
-        if self.examples or not weighted or with_logits < FEWEST_PAIRS:
+        if self.examples or not distilled or with_logits < FEWEST_PAIRS:
             raise InvalidInputError(
-                f"a bootstrap needs a distillation with a weight above 0, {FEWEST_PAIRS} pairs with teacher logits and "
-                f"a student without examples, got {weighted} such distillations, {with_logits} pairs with logits, "
+                f"a bootstrap needs a [[distillation]] table, {FEWEST_PAIRS} pairs with teacher logits and a student "
+                f"without examples, got {distilled} such tables, {with_logits} pairs with logits, "
                 f"{self.examples} examples"
             )
         held_out = len(logit_PT) // _HELD_OUT
@@ -114,7 +116,7 @@ class Learner:
         rows = student.micro_batch * (1 + student.replay_batches)
         index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
         row_PC = embedding_rows(features.categorical_BC, student.table_rows)
-        arm = Arm(self.setup, self.setup.distillation, self._exchange, self._device)
+        arm = self._new_student()
         explained = arm.bootstrap(features.dense_BD, row_PC, logit_PT.astype(np.float32), index_SB, held_out)
         learnt = {task for task, share in explained.items() if share >= least_explained(len(logit_PT))}
         if learnt:
@@ -129,18 +131,18 @@ class Learner:
         return self._student.score(features.dense_BD, row_BC)
 
     def served_tensors(self) -> Tensors:
-        """model.safetensors: the student's served part. A head's unit is folded into its weight and bias."""
-        tensors = {name: _array(tensor) for name, tensor in self._student.student.tensors().items()}
-        normalizer = self._student.running.normalizer
-        served: Tensors = {"normalizer.mean": normalizer.mean, "normalizer.std": normalizer.std}
-        served |= {name: tensors[name] for name in tensors if name == EMBEDDING or name.startswith("trunk.")}
-        for task, unit in zip(self.setup.tasks, self._student.running.label_units(), strict=True):
-            if not task.served:
-                continue
-            served |= {name: tensors[name] for name in (f"tower.{task.name}.weight", f"tower.{task.name}.bias")}
-            served[f"head.{task.name}.weight"] = tensors[f"head.{task.name}.weight"] * np.float32(unit.scale)
-            bias = tensors[f"head.{task.name}.bias"] * np.float32(unit.scale) + np.float32(unit.offset)
-            served[f"head.{task.name}.bias"] = bias
+        """The tensors of model.safetensors: the student's served part, with the units folded into the heads."""
+        student, running = self._student.student, self._student.running
+        weights = {name: _array(tensor) for name, tensor in student.tensors().items()}
+        units = {task.name: unit for task, unit in zip(self.setup.tasks, running.label_units(), strict=True)}
+        tasks = [task.name for task in self.setup.tasks if task.served]
+        names = [name for layer in student.layers.of_tasks(tasks) for name in layer.shapes()]
+        served: Tensors = {MEAN: running.normalizer.mean, STD: running.normalizer.std}
+        served |= {name: weights[name] for name in (EMBEDDING, *names)}
+        for task in tasks:
+            head, scale, offset = student.layers.heads[task], units[task].scale, units[task].offset
+            served[head.weight] = weights[head.weight] * np.float32(scale)
+            served[head.bias] = weights[head.bias] * np.float32(scale) + np.float32(offset)
         return served
 
     def tensors(self) -> Tensors:
@@ -161,34 +163,17 @@ class Learner:
         self.examples = state["examples"]
         self.bootstrapped_pairs = state["bootstrapped_pairs"]
         for part, owner in self._parts():
-            own = {n.removeprefix(f"{part}/"): t for n, t in tensors.items() if n.startswith(f"{part}/")}
+            found = {n.removeprefix(f"{part}/"): t for n, t in tensors.items() if n.startswith(f"{part}/")}
             if isinstance(owner, Reservoir):
-                owner.restore(own, state["reservoir"])
+                owner.restore(found, state["reservoir"])
             elif isinstance(owner, Arm):
-                owner.restore({name: torch.from_numpy(tensor) for name, tensor in own.items()})
+                owner.restore({name: torch.from_numpy(tensor) for name, tensor in found.items()})
             else:
-                owner.restore(own)
+                owner.restore(found)
 
-    def _batch(self, examples: Sequence[Example], logit_BT: NDArray[np.float32]) -> Batch:
-        for example in examples:
-            self._check(example)
-        spec = self.setup.spec
-        features = spec.encode(spec.columns_of([example.features for example in examples]))
-        labels = [[example.labels[task.name] for task in self.setup.tasks] for example in examples]
-        row_BC = embedding_rows(features.categorical_BC, self.setup.student.table_rows)
-        return Batch(features.dense_BD, row_BC, np.array(labels, np.float32), logit_BT.astype(np.float32))
-
-    def _check(self, example: Example) -> None:
-        if example.spec_id != self.setup.spec.spec_id:
-            raise InvalidInputError(
-                f"example {example.impression_id}: spec_id must be {self.setup.spec.spec_id}, got {example.spec_id}: "
-                "it was joined under other features; learn it with the project of its time, or set another topic_prefix"
-            )
-        missing = [task.name for task in self.setup.tasks if task.name not in example.labels]
-        if missing:
-            raise InvalidInputError(
-                f"example {example.impression_id}: labels must have {', '.join(missing)}, got {sorted(example.labels)}"
-            )
+    def _new_student(self) -> Arm:
+        """A student that has learnt nothing."""
+        return Arm(self.setup, self._exchange, self._device)
 
     def _predictions(self, batch: Batch, item_ids: Sequence[int | str]) -> NDArray[np.float32]:
         """Of every arm [B, K, A] in the order of evaluation.ARMS; NaN where an arm has none."""
@@ -196,18 +181,10 @@ class Learner:
         for k, column in enumerate(self.setup.reference_columns):
             if column is not None:
                 teacher_BK[:, k] = batch.logit_BT[:, column]
-        own = self._exchange.own(batch.dense_BD), self._exchange.own(batch.row_BC)
-        arms = [torch.from_numpy(arm.score(*own)) for arm in (self._student, self._control)]
-        value_ABK = [value_BK.numpy() for value_BK in self._exchange.whole(arms, len(batch))]
+        dense_bD, row_bC = self._exchange.own(batch.dense_BD), self._exchange.own(batch.row_BC)
+        value_AbK = [torch.from_numpy(arm.score(dense_bD, row_bC)) for arm in (self._student, self._control)]
+        value_ABK = [value_BK.numpy() for value_BK in self._exchange.whole(value_AbK, len(batch))]
         return np.stack([*value_ABK, teacher_BK, self._item_mean.score(item_ids)], axis=2)
-
-    def _unlabelled(self, pairs: UnshownPairs | None) -> Batch | None:
-        if pairs is None or not pairs.features:
-            return None
-        features = self.setup.spec.encode(self.setup.spec.columns_of(pairs.features))
-        label_UK = np.full((len(pairs.features), len(self.setup.tasks)), np.nan, np.float32)
-        row_UC = embedding_rows(features.categorical_BC, self.setup.student.table_rows)
-        return Batch(features.dense_BD, row_UC, label_UK, pairs.logit_UT.astype(np.float32))
 
     def _step(self, batch: Batch, unshown: Batch | None) -> None:
         replayed = self._reservoir.draw(self.setup.student.replay_batches * len(batch))

@@ -1,4 +1,4 @@
-"""Teacher logits for a micro-batch: waits a little for those that the batch scorer still owes, never for long.
+"""Teacher logits for a micro-batch: waits a short time for those that the batch scorer has not written yet.
 
 Shapes: B examples, b examples of one rank, T teacher tasks.
 """
@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
+from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.events import Example
 from student.learn.exchange import Exchange
 from teacher_cache.cache import CachedLogits, LogitCache
-from teacher_cache.unshown import UnshownCache, UnshownPairs
+from teacher_cache.unshown import UnshownCache, UnshownRows
 
 LOGITS = Counter("graft_student_logits_total", "Examples learnt with and without a teacher logit", ["outcome"])
-UNSHOWN = Counter("graft_student_unshown_pairs_total", "Unshown pairs learnt")
+UNSHOWN = Counter("graft_student_unshown_rows_total", "Unshown rows learnt")
 AGE = Histogram(
     "graft_student_logit_age_seconds",
     "Age of the teacher logits used",
@@ -36,20 +37,20 @@ _MOST_SKIPPED = 1023  # batches learnt without a wait before the next try
 
 
 class LogitSource:
-    """Looks logits up and waits up to `max_wait_seconds` of wall clock for missing ones.
+    """Looks logits up and waits up to `wait_seconds` of wall clock for missing ones.
 
     A wait that brings no logit is not repeated at once: the next batch goes without a wait, after the next such wait 3
     batches, then 7, up to 1,023. A wait that brings one sets this back. So a teacher that is absent, or a pair that it
     never scores, costs a few waits, not one per batch. An unreachable Redis counts as no logits.
     """
 
-    def __init__(self, cache: LogitCache, tasks: int, max_wait_seconds: float) -> None:
+    def __init__(self, cache: LogitCache, tasks: int, wait_seconds: float) -> None:
         self._cache = cache
         self._tasks = tasks
-        self._max_wait_seconds = max_wait_seconds
+        self._wait_seconds = wait_seconds
         self._skips_after_wait = 0
         self._skips_left = 0
-        self._reachable = True
+        self._redis = Absence("redis", "learning from the labels alone")
 
     def fetch(self, examples: Sequence[Example], stop: StopSignal) -> NDArray[np.float32] | None:
         """Logits [B, T], a row of NaN for each miss. None when `stop` was set while some were missing."""
@@ -64,7 +65,7 @@ class LogitSource:
         return found.logit_BT
 
     def _may_wait(self) -> bool:
-        if self._max_wait_seconds <= 0:
+        if self._wait_seconds <= 0:
             return False
         if self._skips_left:
             self._skips_left -= 1
@@ -74,7 +75,7 @@ class LogitSource:
     def _wait(
         self, examples: Sequence[Example], found: CachedLogits, missing_B: NDArray[np.bool_], stop: StopSignal
     ) -> CachedLogits | None:
-        deadline = time.monotonic() + self._max_wait_seconds
+        deadline = time.monotonic() + self._wait_seconds
         first_missing = missing_B.sum()
         while missing_B.any() and time.monotonic() < deadline:
             if stop.wait(_POLL_SECONDS):
@@ -83,15 +84,15 @@ class LogitSource:
             late = self._get([examples[int(i)] for i in rows])
             found.logit_BT[rows], found.age_seconds_B[rows] = late
             missing_B = _missing(found)
-        self._learn_patience(fruitful=missing_B.sum() < first_missing)
+        self._note_wait(brought_logits=missing_B.sum() < first_missing)
         return found
 
-    def _learn_patience(self, *, fruitful: bool) -> None:
-        if fruitful:
+    def _note_wait(self, *, brought_logits: bool) -> None:
+        if brought_logits:
             self._skips_after_wait = 0
             return
         if not self._skips_after_wait:
-            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._max_wait_seconds)
+            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._wait_seconds)
         self._skips_after_wait = min(2 * self._skips_after_wait + 1, _MOST_SKIPPED)
         self._skips_left = self._skips_after_wait
 
@@ -99,41 +100,39 @@ class LogitSource:
         try:
             found = self._cache.get([e.user_id for e in examples], [e.item_id for e in examples])
         except ServiceUnavailableError as error:
-            if self._reachable:
-                _log.warning("learning from the labels alone: %s", error)
-            self._reachable = False
+            self._redis.failed(error)  # no wait here: the next look-up is the next try
             return CachedLogits(
                 np.full((len(examples), self._tasks), np.nan, np.float32), np.full(len(examples), np.nan)
             )
-        self._reachable = True
+        self._redis.ended()
         return found
 
 
 class UnshownSource:
-    """Looks up the unshown pairs of examples; there are none while Redis is away."""
+    """Looks up the unshown rows of examples; there are none while Redis is away."""
 
     def __init__(self, cache: UnshownCache) -> None:
         self._cache = cache
 
-    def fetch(self, examples: Sequence[Example]) -> UnshownPairs | None:
-        """The pairs that wait for these examples: all that there will be, as they come before the examples' logits."""
+    def fetch(self, examples: Sequence[Example]) -> UnshownRows | None:
+        """The rows of these examples. No more will come: the batch scorer writes them before the examples' logits."""
         try:
             pairs = self._cache.get([example.impression_id for example in examples])
         except ServiceUnavailableError:
-            return None  # LogitSource, which asks the same Redis first, says so
+            return None  # LogitSource asks the same Redis first and logs that it is away
         UNSHOWN.inc(len(pairs.features))
         return pairs
 
 
-class TeacherSays(NamedTuple):
-    """What the teacher says of a micro-batch, and of pairs that its users were not shown."""
+class TeacherSignal(NamedTuple):
+    """The teacher's logits of a micro-batch, and the unshown rows of its examples with theirs."""
 
     logit_BT: NDArray[np.float32]
-    unshown: UnshownPairs | None
+    unshown: UnshownRows | None
 
 
 class TeacherSource:
-    """Asks for logits and, with an `unshown` source, for unshown pairs.
+    """Asks for logits and, with an `unshown` source, for unshown rows.
 
     Each rank asks for its own examples, and all get what every rank found.
     """
@@ -143,7 +142,7 @@ class TeacherSource:
         self._unshown = unshown
         self._exchange = exchange
 
-    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSays | None:
+    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSignal | None:
         """Of B examples; None when `stop` was set on any rank."""
         own = self._exchange.own(examples)
         logit_bT = self._logits.fetch(own, stop)
@@ -151,9 +150,9 @@ class TeacherSource:
             return None
         (logit_BT,) = self._exchange.whole([torch.from_numpy(logit_bT)], len(examples))
         unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
-        return TeacherSays(logit_BT.numpy(), unshown)
+        return TeacherSignal(logit_BT.numpy(), unshown)
 
-    def _gathered(self, pairs: UnshownPairs | None) -> UnshownPairs | None:
+    def _gathered(self, pairs: UnshownRows | None) -> UnshownRows | None:
         if self._exchange.ranks == 1:
             return pairs
         own = [] if pairs is None else zip(pairs.features, pairs.logit_UT.tolist(), strict=True)
@@ -161,7 +160,7 @@ class TeacherSource:
         rows = [json.loads(message) for messages in found for message in messages]
         if not rows:
             return None
-        return UnshownPairs([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
+        return UnshownRows([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:

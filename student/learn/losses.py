@@ -1,4 +1,4 @@
-"""What each head learns from. Shapes: B rows of one step.
+"""The formulas of the losses, each with its source. Shapes: B rows of one step.
 
 A missing label or logit is NaN. It is replaced before the loss and masked after it: a `torch.where` over a loss that is
 already NaN would still give NaN gradients.
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from stream.tasks import TaskKind
-from student.learn.config import DistillationConfig
 
 _SMALLEST = -1e30
 """In place of minus infinity, whose gradient through a logsumexp over nothing is NaN."""
@@ -33,23 +32,20 @@ def head_loss(kind: TaskKind, predicted_B: Tensor, target_B: Tensor) -> Tensor:
     return (loss_B * present_B).sum() / present_B.sum().clamp(min=1)
 
 
-def soft_label(config: DistillationConfig, teacher_logit_B: Tensor, temperature: float = 1.0) -> Tensor:
-    """The probability that a binary head shall predict; NaN where the logit is missing.
-
-    label_scale * sigmoid(teacher_logit / temperature), at most 1: label scaling of ExFM (Liang et al. 2025).
-    """
-    return (config.label_scale * torch.sigmoid(teacher_logit_B / temperature)).clamp(max=1.0)
+def soft_label(teacher_logit_B: Tensor, temperature: float = 1.0) -> Tensor:
+    """sigmoid(teacher_logit / temperature): the probability that a binary head shall predict; NaN without a logit."""
+    return torch.sigmoid(teacher_logit_B / temperature)
 
 
-def soft_label_loss(config: DistillationConfig, logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
+def soft_label_loss(logit_B: Tensor, teacher_logit_B: Tensor, temperature: float = 1.0) -> Tensor:
     """T^2 times the cross-entropy of sigmoid(logit / T) against the soft label at the same temperature T, in nats.
 
     Hinton et al. (2015), section 2: T^2 makes up for gradients that shrink with 1 / T^2. The head's own logit stays at
-    temperature 1; with a high T and label_scale 1 the gradient is that of an eighth of the squared difference of the
+    temperature 1; with a high T the gradient is that of an eighth of the squared difference of the
     logits (section 2.1, for two classes with logits z / 2 and -z / 2).
     """
-    soft_B = soft_label(config, teacher_logit_B, config.temperature)
-    return config.temperature**2 * head_loss("binary", logit_B / config.temperature, soft_B)
+    soft_B = soft_label(teacher_logit_B, temperature)
+    return temperature**2 * head_loss("binary", logit_B / temperature, soft_B)
 
 
 def logit_mse(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
@@ -85,20 +81,3 @@ def pairwise(value_B: Tensor, teacher_B: Tensor) -> Tensor:
     loss_BB = binary_cross_entropy_with_logits(value_B.unsqueeze(1) - value_B, above_BB, reduction="none")
     pair_BB = (present_B.unsqueeze(1) & present_B).triu(diagonal=1)
     return (loss_BB * pair_BB).sum() / pair_BB.sum().clamp(min=1)
-
-
-def distillation_weight(config: DistillationConfig, examples: int) -> float:
-    """The weight of a distillation loss after `examples` learnt examples; decay: halved every `decay_examples`."""
-    if config.schedule == "off":
-        return 0.0
-    if config.schedule == "decay":
-        return float(config.weight * 0.5 ** (examples / config.decay_examples))
-    return config.weight
-
-
-def scale_gradient(value: Tensor, scale: float) -> Tensor:
-    """`value` itself, whose gradient is multiplied by `scale` on its way back: gradient scaling of ExFM.
-
-    With soft labels near 0 an auxiliary head barely moves the trunk; a scale above 1 makes up for it.
-    """
-    return value if scale == 1.0 else value.detach() + scale * (value - value.detach())

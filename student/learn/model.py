@@ -5,7 +5,7 @@ I = D + C * E inputs, K tasks, A auxiliary heads.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,10 @@ from torch.nn.functional import linear
 
 from stream.tasks import TaskSpec
 from student.learn.config import DistillationConfig
-from student.learn.losses import scale_gradient
 from student.versions.config import StudentConfig
+from student.versions.served_tensors import EMBEDDING, Layer, layers_of
 
 CPU = torch.device("cpu")
-EMBEDDING = "embedding.weight"
 _SMALL_DEVIATION = 0.05
 _ADAPTER_WIDTH = 8
 
@@ -32,6 +31,19 @@ class Shape(NamedTuple):
     distillation: tuple[DistillationConfig, ...]
     dense_width: int
     categorical_width: int
+
+
+class TeacherLayers(NamedTuple):
+    """The layers of one distilled teacher task; none is served. Without a `tower` the head is on its student task's."""
+
+    tower: Layer | None
+    head: Layer
+    adapter: Layer | None
+    adapter_head: Layer | None
+
+    def present(self) -> Iterator[Layer]:
+        """Those that there are."""
+        return (layer for layer in self if layer is not None)
 
 
 class Inputs(NamedTuple):
@@ -47,26 +59,26 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of every served head in the order of the tasks; and of the head that learns each distilled teacher task.
-
-    The latter is an auxiliary head, or, with loss "direct", the served head itself.
-    """
+    """The values of every served head, in the order of the tasks, and of every auxiliary head, in that of the setup."""
 
     served_KB: list[Tensor]
     auxiliary_AB: list[Tensor]
 
 
 class Student:
-    """Weights by name, and the function they make. The dense ones are views of one flat vector, `flat`.
+    """The weights by name, and the forward pass. The dense ones are views of one flat vector, `flat`, on `device`.
 
-    Weights that two students of one seed both have start equal, whatever else either has. They stay on `device`.
+    What a weight starts with depends on the seed and on its name alone, so two students start with equal shared ones.
     """
 
     def __init__(self, shape: Shape, device: torch.device = CPU) -> None:
         self.shape = shape
-        values = {name: _initial(name, size, shape.config.seed) for name, size in _sizes(shape).items()}
-        table = shape.config.table_rows, shape.config.embedding_dim
-        self.embedding_RE = _initial(EMBEDDING, table, shape.config.seed).to(device)
+        config, self._tasks = shape.config, [task.name for task in shape.tasks]
+        self.layers = layers_of(config, shape.dense_width, shape.categorical_width, self._tasks)
+        self.teacher_layers = {head.teacher_task: _teacher_layers(head, config) for head in shape.distillation}
+        values = dict(self._initial())
+        table = config.table_rows, config.embedding_dim
+        self.embedding_RE = _drawn(EMBEDDING, table, _SMALL_DEVIATION, config.seed).to(device)
         self.flat = torch.cat([value.flatten() for value in values.values()]).to(device)
         parts = torch.split(self.flat, [value.numel() for value in values.values()])
         self.dense = {
@@ -80,29 +92,25 @@ class Student:
         `touched_NE` are the embeddings of `inputs.row_N`: a leaf of the gradient instead of the whole table.
         """
         hidden_BH = self._crossed(torch.cat([inputs.dense_BD, touched_NE[inputs.index_BC].flatten(start_dim=1)], dim=1))
-        for i in range(len(self.shape.config.trunk)):
-            hidden_BH = self._layer(f"trunk.{i}", hidden_BH).relu()
-        towers = {t.name: self._layer(f"tower.{t.name}", hidden_BH).relu() for t in self.shape.tasks}
-        served = {t.name: self._layer(f"head.{t.name}", towers[t.name]).squeeze(1) for t in self.shape.tasks}
-        auxiliary_AB = [
-            served[d.student_task or ""] if d.loss == "direct" else self._auxiliary(d, hidden_BH, towers)
-            for d in self.shape.distillation
-        ]
-        return Outputs(list(served.values()), auxiliary_AB)
+        for layer in self.layers.trunk:
+            hidden_BH = self._apply(layer, hidden_BH).relu()
+        towers = {task: self._apply(layer, hidden_BH).relu() for task, layer in self.layers.towers.items()}
+        served_KB = [self._apply(layer, towers[task]).squeeze(1) for task, layer in self.layers.heads.items()]
+        return Outputs(served_KB, [self._auxiliary(head, hidden_BH, towers) for head in self.shape.distillation])
 
     def start_served_head(self, task: str, twin: DistillationConfig) -> None:
-        """Give the served head of `task` the weights of its twin's auxiliary head, if that has one."""
-        if twin.loss != "direct":
-            with torch.no_grad():
-                for part in ("weight", "bias"):
-                    auxiliary = self.dense[f"teacher_head.{twin.teacher_task}.{part}"]
-                    self.dense[f"head.{task}.{part}"].copy_(auxiliary)
+        """Give the served head of `task` the weights of its twin's auxiliary head."""
+        served, auxiliary = self.layers.heads[task], self.teacher_layers[twin.teacher_task].head
+        with torch.no_grad():
+            self.dense[served.weight].copy_(self.dense[auxiliary.weight])
+            self.dense[served.bias].copy_(self.dense[auxiliary.bias])
 
     def start_neutral(self, task: str) -> None:
-        """Let the served head of `task` say the mean of every row, as before its first step."""
+        """Let the served head of `task` give the mean for every row, as before its first step."""
+        served = self.layers.heads[task]
         with torch.no_grad():
-            for part in ("weight", "bias"):
-                self.dense[f"head.{task}.{part}"].zero_()
+            self.dense[served.weight].zero_()
+            self.dense[served.bias].zero_()
 
     def adapt(self, config: DistillationConfig, teacher_B: Tensor) -> Tensor:
         """The student adapter of ExFM (Liang et al. 2025): the teacher's value as the target's labels would have it.
@@ -111,10 +119,13 @@ class Student:
         value itself (ExFM has MLP(value) alone). It learns from hard labels alone, and the student from its detached
         output, so that a teacher of another calibration, or of no use, does no harm. A missing value stays missing.
         """
+        _, _, adapter, adapter_head = self.teacher_layers[config.teacher_task]
+        assert adapter is not None
+        assert adapter_head is not None
         present_B = ~torch.isnan(teacher_B)
         value_B1 = torch.where(present_B, teacher_B, 0.0).unsqueeze(1)
-        hidden_BH = self._layer(f"adapter.{config.teacher_task}", value_B1).relu()
-        adapted_B = (value_B1 + self._layer(f"adapter_head.{config.teacher_task}", hidden_BH)).squeeze(1)
+        hidden_BH = self._apply(adapter, value_B1).relu()
+        adapted_B = (value_B1 + self._apply(adapter_head, hidden_BH)).squeeze(1)
         return torch.where(present_B, adapted_B, torch.nan)
 
     def score(self, inputs: Inputs) -> Tensor:
@@ -134,62 +145,53 @@ class Student:
     def _crossed(self, input_BI: Tensor) -> Tensor:
         """The inputs after the cross layers of DCN-v2 (Wang et al. 2021, eq. 1): x_l+1 = x_0 * (W x_l + b) + x_l."""
         crossed_BI = input_BI
-        for i in range(self.shape.config.cross_layers):
-            crossed_BI = input_BI * self._layer(f"trunk.cross.{i}", crossed_BI) + crossed_BI
+        for layer in self.layers.cross:
+            crossed_BI = input_BI * self._apply(layer, crossed_BI) + crossed_BI
         return crossed_BI
 
     def _auxiliary(self, config: DistillationConfig, hidden_BH: Tensor, towers: Mapping[str, Tensor]) -> Tensor:
-        """On the twin's tower, or on a tower of its own; everything below it sees the scaled gradient."""
-        if config.student_task is not None:
-            tower_BH = scale_gradient(towers[config.student_task], config.gradient_scale)
+        """On the student task's tower, or on a tower of its own; everything below it sees the scaled gradient."""
+        tower, head, *_ = self.teacher_layers[config.teacher_task]
+        if tower is None:
+            tower_BH = scale_gradient(towers[config.student_task or ""], config.gradient_scale)
         else:
-            shared_BH = scale_gradient(hidden_BH, config.gradient_scale)
-            tower_BH = self._layer(f"teacher_tower.{config.teacher_task}", shared_BH).relu()
-        return self._layer(f"teacher_head.{config.teacher_task}", tower_BH).squeeze(1)
+            tower_BH = self._apply(tower, scale_gradient(hidden_BH, config.gradient_scale)).relu()
+        return self._apply(head, tower_BH).squeeze(1)
 
-    def _layer(self, name: str, input_BI: Tensor) -> Tensor:
-        return linear(input_BI, self.dense[f"{name}.weight"], self.dense[f"{name}.bias"])
+    def _apply(self, layer: Layer, input_BI: Tensor) -> Tensor:
+        return linear(input_BI, self.dense[layer.weight], self.dense[layer.bias])
 
-
-def _sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """The dense weights: a layer has weight [out, in] and bias [out]."""
-    config = shape.config
-    layers: dict[str, tuple[int, int]] = {}
-    width = shape.dense_width + shape.categorical_width * config.embedding_dim
-    for i in range(config.cross_layers):
-        layers[f"trunk.cross.{i}"] = (width, width)
-    for i, out in enumerate(config.trunk):
-        layers[f"trunk.{i}"] = (out, width)
-        width = out
-    for task in shape.tasks:
-        layers[f"tower.{task.name}"] = (config.tower, width)
-        layers[f"head.{task.name}"] = (1, config.tower)
-    for head in shape.distillation:
-        layers |= _distillation_layers(head, config.tower, width)
-    return {
-        f"{layer}.{part}": size
-        for layer, (out, into) in layers.items()
-        for part, size in (("weight", (out, into)), ("bias", (out,)))
-    }
+    def _initial(self) -> Iterator[tuple[str, Tensor]]:
+        """The dense weights by name: He et al. (2015) before a ReLU, small in cross layers, 0 in heads and biases."""
+        teacher = list(self.teacher_layers.values())
+        heads = {*self.layers.heads.values(), *(t.head for t in teacher), *(t.adapter_head for t in teacher)}
+        layers = [*self.layers.of_tasks(self._tasks), *(layer for t in teacher for layer in t.present())]
+        for layer in layers:
+            deviation = _SMALL_DEVIATION if layer in self.layers.cross else (2 / layer.inputs) ** 0.5
+            for name, size in layer.shapes().items():
+                neutral = name == layer.bias or layer in heads
+                yield name, torch.zeros(size) if neutral else _drawn(name, size, deviation, self.shape.config.seed)
 
 
-def _distillation_layers(head: DistillationConfig, tower: int, width: int) -> dict[str, tuple[int, int]]:
-    layers: dict[str, tuple[int, int]] = {}
-    if head.student_task is None:
-        layers[f"teacher_tower.{head.teacher_task}"] = (tower, width)
-    if head.loss != "direct":
-        layers[f"teacher_head.{head.teacher_task}"] = (1, tower)
-    if head.adapter:
-        layers[f"adapter.{head.teacher_task}"] = (_ADAPTER_WIDTH, 1)
-        layers[f"adapter_head.{head.teacher_task}"] = (1, _ADAPTER_WIDTH)
-    return layers
+def scale_gradient(value: Tensor, scale: float) -> Tensor:
+    """`value` itself, whose gradient is multiplied by `scale` on its way back: gradient scaling of ExFM.
+
+    With soft labels near 0 an auxiliary head barely moves the trunk; a scale above 1 makes up for it.
+    """
+    return value if scale == 1.0 else value.detach() + scale * (value - value.detach())
 
 
-def _initial(name: str, size: tuple[int, ...], seed: int) -> Tensor:
-    """By its name: He et al. (2015) before a ReLU, small for embeddings and cross layers, 0 for heads and biases."""
-    if name.endswith(".bias") or name.startswith(("head.", "teacher_head.", "adapter_head.")):
-        return torch.zeros(size)
-    small = name == EMBEDDING or name.startswith("trunk.cross.")
-    deviation = _SMALL_DEVIATION if small else (2 / size[-1]) ** 0.5
+def _teacher_layers(head: DistillationConfig, config: StudentConfig) -> TeacherLayers:
+    name, tower = head.teacher_task, config.tower
+    return TeacherLayers(
+        tower=Layer(f"teacher_tower.{name}", config.trunk[-1], tower) if head.student_task is None else None,
+        head=Layer(f"teacher_head.{name}", tower, 1),
+        adapter=Layer(f"adapter.{name}", 1, _ADAPTER_WIDTH) if head.adapter else None,
+        adapter_head=Layer(f"adapter_head.{name}", _ADAPTER_WIDTH, 1) if head.adapter else None,
+    )
+
+
+def _drawn(name: str, size: tuple[int, ...], deviation: float, seed: int) -> Tensor:
+    """Weights that depend on their name and the seed alone."""
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
     return torch.from_numpy(random.standard_normal(size, np.float32) * np.float32(deviation))

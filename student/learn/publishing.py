@@ -1,4 +1,4 @@
-"""What of a learner leaves its process: versions, the history of its metrics, gauges, log lines, its offsets."""
+"""What a learner process gives out: versions, the history of its metrics, gauges, log lines and offsets."""
 
 import logging
 import time
@@ -22,22 +22,24 @@ _log = logging.getLogger(__name__)
 _LOG_SECONDS = 5.0
 
 
-class Outside(Protocol):
-    """Whom a learner tells how far it has come, and who knows how far there is to go."""
+class ExamplesTopic(Protocol):
+    """Receives the learner's offsets and knows the topic's lag."""
 
     def lag(self) -> int:
         """Records not yet polled."""
         ...
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Tell the outside how far this learner has come."""
+        """Take the offset per partition up to which all is learnt and published."""
         ...
 
 
 class Publisher:
-    """Publishes a learner that stands at `offsets`: a version when one is due, and one at once in an empty registry.
+    """Publishes versions of a learner that has learnt up to `offsets`: one whenever it is due.
 
-    So the scorer is ready before the first example. The registry must be claimed.
+    Into an empty registry one at once, so that the scorer is ready before the first example. The registry must be
+    claimed. When the disk refuses a publish, the GraftError ends the process: what is not in a version is learnt again,
+    from the last version's offsets, by the next.
     """
 
     def __init__(
@@ -59,29 +61,29 @@ class Publisher:
             self._publish()
         else:
             self._stand_at(latest)
-            if registry.champion() is None:  # killed within the first publish
-                registry.promote(latest)
+            if mended := registry.mend_champion():  # killed within the first publish, or removed by hand
+                _log.warning("no champion was there; version %s serves", mended)
         self._published_at = self._logged_at = time.monotonic()
         self._logged_examples = learner.examples
 
     def step(self, offsets: Mapping[int, int]) -> None:
-        """A micro-batch is learnt; `offsets` is where to go on."""
+        """Take note that a micro-batch is learnt; the next one begins at `offsets`."""
         self._offsets = offsets
         EXAMPLES.set(self._learner.examples)
         self._progress.update(self._learner.examples)
 
-    def tick(self, outside: Outside) -> None:
-        """What is due by the wall clock, between two steps."""
+    def tick(self, topic: ExamplesTopic) -> None:
+        """Publish and log what is due by the wall clock; called between two steps."""
         if time.monotonic() - self._published_at >= self._config.every_seconds:
-            self.publish_if_new(outside)
+            self.publish_if_new(topic)
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
-            self._report(outside)
+            self._report(topic)
 
-    def publish_if_new(self, outside: Outside) -> None:
+    def publish_if_new(self, topic: ExamplesTopic) -> None:
         """Publish what was learnt since the last version, if anything was."""
         if self._learner.examples > self._published_examples:
             self._publish()
-            outside.commit(self._offsets)
+            topic.commit(self._offsets)
             self._registry.prune(self._config.keep)
         self._published_at = time.monotonic()
 
@@ -104,14 +106,14 @@ class Publisher:
         _log.info("published version %s examples=%d", manifest.version, manifest.examples)
 
     def _stand_at(self, version: str) -> None:
-        """The learner is what `version` holds."""
+        """Take note that `version` holds this learner."""
         self._published_examples = self._learner.examples
         EXAMPLES.set(self._learner.examples)
         VERSION.set(int(version.removeprefix("v")))
 
-    def _report(self, outside: Outside) -> None:
+    def _report(self, topic: ExamplesTopic) -> None:
         seconds = time.monotonic() - self._logged_at
-        lag = outside.lag()
+        lag = topic.lag()
         LAG.set(lag)
         rate = (self._learner.examples - self._logged_examples) / seconds
         if rate:

@@ -1,36 +1,12 @@
-"""Encoded examples, and the reservoir of past ones that steps replay against forgetting.
+"""The reservoir of past examples that steps replay against forgetting. Shapes: B examples."""
 
-Shapes: B examples, D dense columns, C categorical columns, K tasks, T teacher tasks.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-class Batch(NamedTuple):
-    """Encoded examples with their labels and teacher logits; NaN: no label, no logit."""
-
-    dense_BD: NDArray[np.float32]
-    row_BC: NDArray[np.int64]
-    label_BK: NDArray[np.float32]
-    logit_BT: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        """B."""
-        return len(self.dense_BD)
-
-
-def concatenate(batches: Sequence[Batch]) -> Batch:
-    """The rows of all `batches`, in order."""
-    return Batch(*(np.concatenate(columns) for columns in _columns(*batches)))
-
-
-def _columns(*batches: Batch) -> Iterator[tuple[NDArray[Any], ...]]:
-    """The same column of each batch, column by column."""
-    return zip(*batches, strict=True)
+from student.learn.batch import Batch, columns
 
 
 class Reservoir:
@@ -57,7 +33,7 @@ class Reservoir:
         number_B = np.arange(self._seen, self._seen + len(batch))
         place_B = np.where(number_B < self._capacity, number_B, self._random.integers(0, number_B + 1))
         kept_B = np.flatnonzero(place_B < self._capacity)
-        for stored, new in _columns(self._rows, batch):
+        for stored, new in columns(self._rows, batch):
             # Row by row: of two examples for one place the later one holds.
             for i in kept_B:
                 stored[place_B[i]] = new[i]
@@ -68,7 +44,7 @@ class Reservoir:
         if self._rows is None or count == 0:
             return None
         place_B = self._random.integers(0, len(self), count)
-        return Batch(*(column[place_B] for (column,) in _columns(self._rows)))
+        return Batch(*(column[place_B] for (column,) in columns(self._rows)))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The examples held."""

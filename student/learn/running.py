@@ -1,35 +1,32 @@
-"""What an arm knows of its columns so far: it normalises the inputs and centres the heads.
+"""The statistics of an arm's columns so far: they normalise the inputs and give the heads their units.
 
 Shapes: B rows, D dense columns, C categorical columns, N distinct table rows, K tasks, T teacher tasks, A heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from student.learn.config import DistillationConfig
+from stream.tasks import TaskKind
+from student.learn.batch import Batch
+from student.learn.heads import TeacherHead, Unit
 from student.learn.losses import soft_label
 from student.learn.model import Inputs
-from student.learn.replay_buffer import Batch
 from student.learn.setup import LearnerSetup
-from student.learn.units import Unit, units
 from student.versions.normalizer import RunningMoments, normalised
-
-_UNSCALED = DistillationConfig(teacher_task="")
 
 
 class RunningStatistics:
-    """Moments of the dense columns, the labels and, per entry of the arm's distillation, the soft labels."""
+    """Moments of the dense columns, the labels and, per entry of the distillation, the soft labels."""
 
-    def __init__(self, setup: LearnerSetup, distillation: tuple[DistillationConfig, ...]) -> None:
+    def __init__(self, setup: LearnerSetup) -> None:
         self._setup = setup
-        self._distillation = distillation
         self.normalizer = RunningMoments(len(setup.spec.dense_names))
         self._labels = RunningMoments(len(setup.tasks))
-        self._soft_labels = RunningMoments(len(distillation))
+        self._soft_labels = RunningMoments(len(setup.distillation))
 
     def update(self, batch: Batch) -> None:
         """Take examples in, before they are learnt."""
@@ -38,18 +35,16 @@ class RunningStatistics:
         self._soft_labels.update(self._soft_targets(batch.logit_BT))
 
     def start(self, dense_BD: NDArray[np.float32], logit_BT: NDArray[np.float32]) -> None:
-        """Take the teacher's word for what labels will be like, before there is one; once, first of all."""
+        """Take in what the teacher expects of inputs and labels, before the first example; call it once, first."""
         expected_BK = np.full((len(dense_BD), len(self._setup.tasks)), np.nan, np.float32)
-        for config, column, kind in self._heads():
-            if config in self._setup.twins.values():
-                target_B = logit_BT[:, column]
-                if kind == "binary":
-                    target_B = soft_label(_UNSCALED, torch.from_numpy(target_B)).numpy()
-                expected_BK[:, self._setup.task_column(config.student_task or "")] = target_B
+        for task, twin in self._setup.twins.items():
+            column = self._setup.teacher_column(twin.teacher_task)
+            kind = self._setup.teacher_tasks[column].kind
+            expected_BK[:, self._setup.task_column(task)] = _expected(kind, logit_BT[:, column])
         self.update(Batch(dense_BD, np.empty((len(dense_BD), 0), np.int64), expected_BK, logit_BT))
 
     def discount(self, examples: int) -> None:
-        """What is known so far counts as `examples` at most from now on, so that the stream soon outweighs it."""
+        """Let all that was taken in weigh as `examples` examples at most, so that the stream soon outweighs it."""
         for moments in (self.normalizer, self._labels, self._soft_labels):
             moments.discount(examples)
 
@@ -62,11 +57,24 @@ class RunningStatistics:
 
     def label_units(self) -> list[Unit]:
         """Per task the unit of its served head."""
-        return units([task.kind for task in self._setup.tasks], self._labels)
+        return _units([task.kind for task in self._setup.tasks], self._labels)
 
-    def soft_label_units(self) -> list[Unit]:
-        """Per entry of the distillation the unit of its auxiliary head, unless that learns in its task's."""
-        return units([kind for _, _, kind in self._heads()], self._soft_labels)
+    def teacher_heads(self, weights: Sequence[float]) -> list[TeacherHead]:
+        """What each auxiliary head with a weight above 0 learns now; `weights` has one for each distillation."""
+        setup = self._setup
+        units = _units(setup.teacher_kinds, self._soft_labels)
+        entries = zip(setup.distillation, setup.teacher_columns, units, weights, strict=True)
+        heads = [
+            TeacherHead(config, place, column, unit, unit, weight)
+            for place, (config, column, unit, weight) in enumerate(entries)
+            if weight > 0
+        ]
+        return [self._adapted(head) if head.config.adapter else head for head in heads]
+
+    def _adapted(self, head: TeacherHead) -> TeacherHead:
+        """The head with its adapter, which learns from the labels and so in their unit."""
+        labels = self._setup.task_column(head.config.student_task or "")
+        return head._replace(unit=self.label_units()[labels], labels=labels)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
@@ -77,19 +85,33 @@ class RunningStatistics:
         for part, moments in self._parts():
             moments.restore({n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")})
 
-    def _heads(self) -> list[tuple[DistillationConfig, int, Any]]:
-        """Per entry of the arm's distillation: it, its column in the teacher's logits, its kind; none for a control."""
-        setup = self._setup
-        return list(zip(self._distillation, setup.teacher_columns, setup.teacher_kinds, strict=False))
-
     def _soft_targets(self, logit_BT: NDArray[np.float32]) -> NDArray[np.float32]:
         """What auxiliary heads predict, [B, A]: soft labels at temperature 1, and values of regressions."""
-        heads = self._heads()
-        target_BA = logit_BT[:, [column for _, column, _ in heads]]
-        for i, (config, _, kind) in enumerate(heads):
-            if kind == "binary":
-                target_BA[:, i] = soft_label(config, torch.from_numpy(target_BA[:, i])).numpy()
+        setup = self._setup
+        target_BA = logit_BT[:, list(setup.teacher_columns)]
+        for i, kind in enumerate(setup.teacher_kinds):
+            target_BA[:, i] = _expected(kind, target_BA[:, i])
         return target_BA
 
     def _parts(self) -> tuple[tuple[str, RunningMoments], ...]:
         return ("normalizer", self.normalizer), ("labels", self._labels), ("soft_labels", self._soft_labels)
+
+
+def _expected(kind: TaskKind, logit_B: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The teacher's logits as soft labels; its values of a regression as they are."""
+    return logit_B if kind == "regression" else soft_label(torch.from_numpy(logit_B)).numpy()
+
+
+def _units(kinds: Sequence[TaskKind], moments: RunningMoments) -> list[Unit]:
+    """A unit for each column of targets that `moments` has seen.
+
+    Binary: the logit of the mean, with one label of each class added (Laplace). Regression: mean and deviation.
+    """
+    found: list[Unit] = []
+    for kind, count, mean, std in zip(kinds, moments.count, moments.mean, moments.std, strict=True):
+        if kind == "binary":
+            positive = float(mean) * int(count) + 1
+            found.append(Unit("binary", float(np.log(positive / (int(count) + 2 - positive))), 1.0))
+        else:
+            found.append(Unit("regression", float(mean), float(std)))
+    return found

@@ -1,7 +1,7 @@
-"""What a learner is made of, checked as a whole; and whether it may continue from a version of another setup."""
+"""What a learner is made of, checked as a whole; and whether a learner may continue from a version."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,23 +18,31 @@ _SHAPING = ("trunk", "cross_layers", "tower", "embedding_dim", "table_rows", "re
 
 @dataclass(frozen=True)
 class LearnerSetup:
-    """The parts of a project that the learner needs. ConfigurationError with every fault when they do not fit."""
+    """The parts of a project that the learner needs. ConfigurationError with every fault when they do not fit.
+
+    `wait_seconds`: the wall clock that a micro-batch waits for logits which the batch scorer still owes.
+    """
 
     spec: FeatureSpec
     tasks: tuple[TaskSpec, ...]
     distillation: tuple[DistillationConfig, ...]
     teacher_tasks: tuple[TeacherTask, ...]
     student: StudentConfig
+    wait_seconds: float
 
     def __post_init__(self) -> None:
         faults = list(task_faults(self.tasks, self.distillation, self.teacher_tasks))
         if faults:
             raise ConfigurationError(faults)
 
+    def control(self) -> "LearnerSetup":
+        """The setup of the control: the same without distillation. Its teacher tasks stay those of the logits."""
+        return replace(self, distillation=())
+
     @cached_property
     def teacher_columns(self) -> tuple[int, ...]:
         """Per auxiliary head its column in the teacher's logits."""
-        return tuple(self._column(config.teacher_task) for config in self.distillation)
+        return tuple(self.teacher_column(config.teacher_task) for config in self.distillation)
 
     @cached_property
     def teacher_kinds(self) -> tuple[TaskKind, ...]:
@@ -46,7 +54,7 @@ class LearnerSetup:
         """Per task the column of the teacher task that stands for the teacher in the evaluation; None: none does."""
         twins = {name: twin.teacher_task for name, twin in self.twins.items()}
         names = [task.teacher_reference or twins.get(task.name) for task in self.tasks]
-        return tuple(None if name is None else self._column(name) for name in names)
+        return tuple(None if name is None else self.teacher_column(name) for name in names)
 
     @cached_property
     def twins(self) -> dict[str, DistillationConfig]:
@@ -72,21 +80,22 @@ class LearnerSetup:
         }
 
     def check_continues(self, version: str, described: Mapping[str, Any]) -> None:
-        """ConfigurationError telling all that has changed since `version` whose `described()` is given."""
+        """ConfigurationError with every difference from the setup of `version`, whose `described()` is given."""
         now = self.described()
         faults = [f"{path}: was {was}, is now {new}" for path, was, new in _differences("", described, now)]
         if faults:
             advice = "change it back, or set GRAFT_VERSIONS to another folder to learn anew from the first example"
             raise ConfigurationError([f"version {version} was learnt with another setup; {advice}", *faults])
 
-    def _column(self, name: str) -> int:
+    def teacher_column(self, name: str) -> int:
+        """The column of a teacher task in the teacher's logits."""
         return [task.name for task in self.teacher_tasks].index(name)
 
 
 def task_faults(
     tasks: Sequence[TaskSpec], distillation: Sequence[DistillationConfig], teacher_tasks: Sequence[TeacherTask]
 ) -> Iterator[str]:
-    """What these say of each other and does not hold, under the keys of graft.toml."""
+    """Each name in tasks or distillation that names nothing, or what does not fit, with its key in graft.toml."""
     kinds = {task.name: task.kind for task in tasks}
     teacher_kinds = {task.name: task.kind for task in teacher_tasks}
     for i, task in enumerate(tasks):
@@ -121,9 +130,8 @@ def _regression_faults(key: str, config: DistillationConfig) -> Iterator[str]:
     name = config.teacher_task
     if config.loss == "listwise":
         yield f"{key}.loss: must not be 'listwise' for a regression ({name}): it compares probabilities"
-    for option in ("label_scale", "temperature"):
-        if (value := getattr(config, option)) != 1.0:
-            yield f"{key}.{option}: must be 1 for a regression ({name}), which has no soft label, got {value:g}"
+    if (value := config.temperature) != 1.0:
+        yield f"{key}.temperature: must be 1 for a regression ({name}), which has no soft label, got {value:g}"
 
 
 def _no_such(key: str, noun: str, name: str, known: Iterable[str]) -> str:
@@ -132,8 +140,7 @@ def _no_such(key: str, noun: str, name: str, known: Iterable[str]) -> str:
 
 def _described(config: DistillationConfig) -> list[str | None]:
     """What of a distilled task fixes tensor shapes."""
-    options = [name for name, there in (("direct", config.loss == "direct"), ("adapter", config.adapter)) if there]
-    return [config.teacher_task, config.student_task, *options]
+    return [config.teacher_task, config.student_task, *(["adapter"] if config.adapter else [])]
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

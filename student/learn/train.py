@@ -19,7 +19,7 @@ from student.learn.learner import Learner
 from student.learn.logits import LogitSource, TeacherSource, UnshownSource
 from student.learn.micro_batch import MicroBatches, Record, offsets_after
 from student.learn.model import CPU
-from student.learn.publishing import Outside, Publisher
+from student.learn.publishing import ExamplesTopic, Publisher
 from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
@@ -36,15 +36,15 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
 
 
-class ExampleSource(Outside, Protocol):
-    """The examples in their order, from given offsets on: `stream.examples.ExampleReader`, or a log read otherwise."""
+class ExampleSource(ExamplesTopic, Protocol):
+    """Gives the examples in their order, from given offsets on: from the topic, or from an example log before it."""
 
     def poll(self, timeout_seconds: float) -> Sequence[Record]:
         """The next records; none after `timeout_seconds`."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...
 
 
@@ -77,7 +77,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
         publisher = None
         if exchange.rank == 0:
             publisher = Publisher(learner, offsets, registry, publish, teacher_version)
-        logits = LogitSource(cache, len(setup.teacher_tasks), _max_wait_seconds(setup))
+        logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
         teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)
         source = open_source(offsets)
         try:
@@ -86,9 +86,9 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
             source.close()
 
 
-def _max_wait_seconds(setup: LearnerSetup) -> float:
-    live = (config.max_wait_seconds for config in setup.distillation if config.schedule != "off" and config.weight > 0)
-    return max(live, default=0.0)
+def _wait_seconds(setup: LearnerSetup) -> float:
+    """Nobody waits for logits that nothing learns from."""
+    return setup.wait_seconds if any(config.weight > 0 for config in setup.distillation) else 0.0
 
 
 def _restore(learner: Learner, registry: Registry, exchange: Exchange) -> dict[int, int]:
@@ -106,7 +106,7 @@ def _restore(learner: Learner, registry: Registry, exchange: Exchange) -> dict[i
 
 
 class _Run:
-    """A learner on its way; only the first rank has a publisher."""
+    """The loop of one learner process; only the first rank has a publisher."""
 
     def __init__(
         self,
@@ -140,12 +140,12 @@ class _Run:
     def _learn(self, batch: Sequence[Record], stop: StopSignal) -> bool:
         """One micro-batch; False, with nothing learnt, when a stop came first."""
         examples = [record.example for record in batch]
-        said = self._teacher.fetch(examples, stop)
-        if said is None:
+        signal = self._teacher.fetch(examples, stop)
+        if signal is None:
             return False
         try:
             with STEP.time():
-                self._learner.learn(examples, *said)
+                self._learner.learn(examples, *signal)
         except InvalidInputError as error:
             places = f"partition {batch[0].partition} from offset {batch[0].offset} on"
             raise InvalidInputError(f"examples topic, {places}: {error}") from error

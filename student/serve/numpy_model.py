@@ -14,38 +14,13 @@ from features.spec import FeatureBatch
 from student.versions.hashing import embedding_rows
 from student.versions.manifest import Manifest
 from student.versions.normalizer import normalised
-from student.versions.registry import MODEL_FILE, VersionError
+from student.versions.served_tensors import EMBEDDING, MEAN, STD, served_layers, served_tasks, tensor_faults
+from student.versions.version_folder import MODEL_FILE, VersionError
 
 Scores = dict[str, NDArray[np.float32]]
 """Per served task B scores: the probability of a binary task, the value of a regression."""
 
 _LOWEST_LOGIT = np.float32(-87.0)  # exp(87) is the last one that float32 holds; sigmoid(-87) is 1.6e-38
-
-
-def served_tasks(manifest: Manifest) -> tuple[str, ...]:
-    """The names of the tasks that a reply carries, in the project's order."""
-    return tuple(task.name for task in manifest.tasks if task.served)
-
-
-def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
-    """Every tensor of model.safetensors that `manifest` demands, each float32, with its shape."""
-    spec, student = manifest.spec, manifest.student
-    dense = len(spec.dense_names)
-    shapes: dict[str, tuple[int, ...]] = {
-        "normalizer.mean": (dense,),
-        "normalizer.std": (dense,),
-        "embedding.weight": (student.table_rows, student.embedding_dim),
-    }
-    width = dense + len(spec.categorical) * student.embedding_dim
-    for i in range(student.cross_layers):
-        shapes |= {f"trunk.cross.{i}.weight": (width, width), f"trunk.cross.{i}.bias": (width,)}
-    for i, units in enumerate(student.trunk):
-        shapes |= {f"trunk.{i}.weight": (units, width), f"trunk.{i}.bias": (units,)}
-        width = units
-    for task in served_tasks(manifest):
-        shapes |= {f"tower.{task}.weight": (student.tower, width), f"tower.{task}.bias": (student.tower,)}
-        shapes |= {f"head.{task}.weight": (1, student.tower), f"head.{task}.bias": (1,)}
-    return shapes
 
 
 class NumpyStudent:
@@ -56,22 +31,21 @@ class NumpyStudent:
     """
 
     def __init__(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
-        faults = _faults(manifest, tensors)
+        faults = tensor_faults(manifest, tensors)
         if faults:
             raise VersionError(f"version {manifest.version}: {MODEL_FILE}: " + "; ".join(faults))
         self.version = manifest.version
         self.tasks = served_tasks(manifest)
         self._binary = tuple(task.kind == "binary" for task in manifest.tasks if task.served)
-        self._mean_D = tensors["normalizer.mean"]
-        self._std_D = tensors["normalizer.std"]
-        self._table_RE = tensors["embedding.weight"]
-        self._cross = _layers("trunk.cross", manifest.student.cross_layers, tensors)
-        self._trunk = _layers("trunk", len(manifest.student.trunk), tensors)
+        self._mean_D, self._std_D, self._table_RE = tensors[MEAN], tensors[STD], tensors[EMBEDDING]
+        cross, trunk, towers, heads = served_layers(manifest)
+        self._cross = [(tensors[layer.weight].T, tensors[layer.bias]) for layer in cross]
+        self._trunk = [(tensors[layer.weight].T, tensors[layer.bias]) for layer in trunk]
         # All towers are one matrix product: T * H columns, task by task.
-        self._tower_weight = np.concatenate([tensors[f"tower.{task}.weight"] for task in self.tasks]).T
-        self._tower_bias = np.concatenate([tensors[f"tower.{task}.bias"] for task in self.tasks])
-        self._head_TH1 = np.stack([tensors[f"head.{task}.weight"].T for task in self.tasks])
-        self._head_bias_T11 = np.stack([tensors[f"head.{task}.bias"][:, None] for task in self.tasks])
+        self._tower_weight = np.concatenate([tensors[towers[task].weight] for task in self.tasks]).T
+        self._tower_bias = np.concatenate([tensors[towers[task].bias] for task in self.tasks])
+        self._head_TH1 = np.stack([tensors[heads[task].weight].T for task in self.tasks])
+        self._head_bias_T11 = np.stack([tensors[heads[task].bias][:, None] for task in self.tasks])
 
     def score(self, batch: FeatureBatch) -> Scores:
         """The B rows' scores per served task, as the torch model gives them (to 1e-6).
@@ -101,34 +75,6 @@ class NumpyStudent:
         """The embeddings of the C categorical values side by side: B x (C * E)."""
         row_BC = embedding_rows(batch.categorical_BC, len(self._table_RE))
         return self._table_RE[row_BC].reshape(len(row_BC), -1)
-
-
-def _layers(name: str, count: int, tensors: Mapping[str, NDArray[Any]]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Weight [in, out] and bias [out] of each."""
-    return [(tensors[f"{name}.{i}.weight"].T, tensors[f"{name}.{i}.bias"]) for i in range(count)]
-
-
-def _faults(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
-    shapes = tensor_shapes(manifest)
-    faults = [f"{name} is missing, expected float32 {list(shapes[name])}" for name in shapes if name not in tensors]
-    faults += [f"{name} is unknown, expected {', '.join(shapes)}" for name in tensors if name not in shapes]
-    if not served_tasks(manifest):
-        faults.append(f"no task is served, expected one of {', '.join(t.name for t in manifest.tasks)}")
-    for name, shape in shapes.items():
-        if name in tensors:
-            faults += _tensor_faults(name, shape, tensors[name])
-    return faults
-
-
-def _tensor_faults(name: str, shape: tuple[int, ...], tensor: NDArray[Any]) -> list[str]:
-    if tensor.dtype != np.float32 or tensor.shape != shape:
-        return [f"{name}: expected float32 {list(shape)}, found {tensor.dtype} {list(tensor.shape)}"]
-    if not np.isfinite(tensor).all():
-        count = tensor.size - np.count_nonzero(np.isfinite(tensor))
-        return [f"{name}: expected finite values, found {count} of {tensor.size} that are not"]
-    if name == "normalizer.std" and not (tensor > 0).all():
-        return [f"{name}: expected values above 0, found {tensor.min()}"]
-    return []
 
 
 def _relu(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,7 +18,8 @@ from features.spec import FeatureSpec
 from student.serve.numpy_model import NumpyStudent
 from student.serve.requests import RequestContract
 from student.versions.manifest import Manifest
-from student.versions.registry import Registry, VersionError
+from student.versions.registry import Registry
+from student.versions.version_folder import VersionError
 
 SWAPS = Counter("graft_scorer_swaps_total", "Versions that took over from another one")
 REFUSED = Counter("graft_scorer_refused_versions_total", "Versions that could not serve; the one before stayed")

@@ -10,20 +10,30 @@ class StudentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trunk: list[int] = Field(default=[64, 32], min_length=1)
-    cross_layers: int = Field(default=0, ge=0, le=8, description="DCN-v2 cross layers between the inputs and the trunk")
-    tower: int = Field(default=16, ge=1)
-    embedding_dim: int = Field(default=8, ge=1)
+    trunk: list[int] = Field(
+        default=[64, 32], min_length=1, description="the widths of the layers that all tasks share"
+    )
+    cross_layers: int = Field(
+        default=0, ge=0, le=8, description="cross layers of DCN-v2 between the inputs and the trunk"
+    )
+    tower: int = Field(default=16, ge=1, description="the width of each task's own layer")
+    embedding_dim: int = Field(default=8, ge=1, description="the width of each categorical column's embedding")
     table_rows: int = Field(default=65_536, ge=2, description="rows of the hashed embedding table; row 0: missing")
-    learning_rate: float = Field(default=0.01, gt=0, description="Adam's, of all weights but the embeddings")
-    embedding_learning_rate: float = Field(default=0.05, gt=0, description="row-wise Adagrad's")
-    micro_batch: int = Field(default=16, ge=1, description="examples a step learns for the first time")
+    learning_rate: float = Field(default=0.01, gt=0, description="of Adam, for all weights but the embeddings")
+    embedding_learning_rate: float = Field(default=0.05, gt=0, description="of row-wise Adagrad, for the embeddings")
+    micro_batch: int = Field(default=16, ge=1, description="new examples that a step learns")
     max_wait_seconds: float = Field(
-        default=60.0, gt=0, description="event time: a micro-batch closes at an example this much later than its first"
+        default=60.0,
+        gt=0,
+        description="a smaller micro-batch closes at an example this much event time after its first",
     )
     replay_batches: int = Field(default=3, ge=0, description="micro-batches of past examples added to a step")
-    replay_capacity: int = Field(default=16_384, ge=0, description="examples in the reservoir")
-    seed: int = 7
+    replay_capacity: int = Field(
+        default=16_384, ge=0, description="past examples kept to be replayed, a uniform sample of all"
+    )
+    seed: int = Field(
+        default=7, description="of first weights, replay and bootstrap: same seed, same log, same weights"
+    )
 
     @model_validator(mode="after")
     def _replays_what_it_keeps(self) -> Self:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CLIP = np.float32(2)
-"""Deviations from the mean at which an input is cut off: counts grow on after a version's weights stand still, and a
-student that saw none so large makes wild scores of them (decision 4 has the numbers)."""
+"""Deviations from the mean at which an input is cut off. Counts go on growing after a version is published, and a
+student gives wild scores to inputs larger than any that it has learnt (decision 4 has the numbers)."""
 
 _CONSTANT = 1e-6
 """A deviation below this share of the mean is rounding: the column has not varied yet."""
@@ -21,8 +21,8 @@ def normalised(
     value_BD: NDArray[np.float32], mean_D: NDArray[np.float32], std_D: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Values in deviations from the mean, in [-2, 2], as learner and scorer give them to the student."""
-    own_BD: NDArray[np.float32] = ((value_BD - mean_D) / std_D).clip(-_CLIP, _CLIP)
-    return own_BD
+    clipped_BD: NDArray[np.float32] = ((value_BD - mean_D) / std_D).clip(-_CLIP, _CLIP)
+    return clipped_BD
 
 
 class RunningMoments:
@@ -52,9 +52,9 @@ class RunningMoments:
         self._count_D = total_D
 
     def discount(self, count: int) -> None:
-        """Let what was added weigh as `count` values at most: mean and deviation stay, later values move them sooner.
+        """Give all values so far the weight of `count` values at most.
 
-        A column that has not varied has said nothing but its mean, and weighs as one value.
+        A column that has not varied weighs as one value: its deviation is not known yet.
         """
         most_D = np.where(self._squares_D > 0, count, 1)
         kept_D = np.minimum(self._count_D, most_D)

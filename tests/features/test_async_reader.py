@@ -1,6 +1,7 @@
 """The scorer's reader: never late, never mixed up, and back by itself."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -77,6 +78,23 @@ def test_a_killed_redis_degrades_at_once_and_its_return_is_noticed(own_redis, sm
         assert await until_whole(reader) == {"users:number": [7], "items:number": [1, 2]}
 
     run(own_redis.url, small_spec, use)
+
+
+def test_an_absence_of_redis_is_one_warning_and_one_line_when_it_is_over(own_redis, small_spec, store_small, caplog):
+    caplog.set_level(logging.INFO, "runtime.absence")
+
+    async def use(reader: AsyncOnlineReader) -> None:
+        await until_whole(reader)
+        own_redis.process.kill()
+        own_redis.process.wait()
+        await asyncio.sleep(0.6)  # several tries
+        await asyncio.to_thread(own_redis.restart)
+        await until_whole(reader)
+
+    run(own_redis.url, small_spec, use)
+    away, back = (record.message for record in caplog.records if record.name == "runtime.absence")
+    assert away == f"Redis at {own_redis.url} ended the connection; answers are degraded"
+    assert back.startswith("redis is back after seconds=")
 
 
 def test_a_redis_that_hangs_costs_a_read_its_time_limit_and_mixes_no_replies(own_redis, small_spec, store_small):

@@ -1,5 +1,6 @@
 """Applying, compiling and materializing a real Feast repository."""
 
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,18 @@ def test_apply_saves_the_spec_beside_the_registry_wherever_it_is_called_from(app
     assert load_spec(applied.repo) == applied.spec
     assert spec_path(applied.repo).parent == applied.repo / "data"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_writes_is_one_line_of_apply_that_names_the_folder(repo, config, disk):
+    data = disk.folder / "repo" / "data"
+    shutil.copytree(repo, disk.folder / "repo")
+    disk.fill()
+    with pytest.raises(GraftError, match=rf"^{data}: cannot be written: No space left on device; make room [^\n]*$"):
+        apply(disk.folder / "repo", NO_REDIS, config)
+    disk.make_room()
+    disk.refuse_writes()
+    with pytest.raises(GraftError, match=rf"^{data}: cannot be written: Read-only file system; mount it [^\n]*$"):
+        apply(disk.folder / "repo", NO_REDIS, config)
 
 
 def test_compiling_needs_neither_a_registry_nor_redis_and_gives_the_applied_spec(applied, repo, config):

@@ -20,7 +20,7 @@ from student.versions.registry import Registry
 
 _GRAFT = [sys.executable, "-m", "graft"]
 _STAGES = (["stream", "run"], ["teacher", "run"], ["student", "train"], ["student", "serve"])
-_LOGITS_SECONDS = 30 * 86_400  # the default of teacher.ttl_seconds; unshown.ttl_seconds is an hour
+_LOGITS_SECONDS = 30 * 86_400  # the default of teacher.ttl_seconds; those of the stream wait an hour
 _FAST = """
 [stream]
 topic_prefix = "PREFIX"
@@ -85,12 +85,12 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
         assert _score_by(newest, port)["degraded"] is False
         assert _graft(environment, "student", "versions")[-1]["version"] == newest
         report = _graft(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
-        assert (report["pairs"], report["defaulted_share"]) == (4, 0.5)
+        assert (report["rows"], report["defaulted_share"]) == (4, 0.5)
     with connect(redis_url) as client:
         live = {key: client.get(key) for key in client.keys("graft:unshown:*")}
         assert live, "no user was paired with the other item"
         client.delete(*live)
-        assert _graft(environment, "teacher", "backfill", "--since", "1d")["unshown_pairs"] == report["unshown_pairs"]
+        assert _graft(environment, "teacher", "backfill", "--since", "1d")["unshown_rows"] == report["unshown_rows"]
         assert {key: client.get(key) for key in client.keys("graft:unshown:*")} == live
         assert all(client.ttl(key) > _LOGITS_SECONDS - 600 for key in live), "they expire before their logits"
 

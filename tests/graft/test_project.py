@@ -125,13 +125,21 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
         ),
         (
             'student_task = "like"',
-            'schedule = "decay"',
-            "distillation.0: decay_examples must be at least 1 for schedule 'decay', got 0",
+            'schedule = "off"',
+            (
+                "distillation.0.schedule: no such key; allowed are teacher_task, student_task, loss, adapter, weight, "
+                "half_life_examples, gradient_scale, temperature"
+            ),
         ),
         (
             'student_task = "like"',
-            "decay_examples = 500",
-            "distillation.0: decay_examples must be 0 for schedule 'constant', got 500",
+            "half_life_examples = 0",
+            "distillation.0.half_life_examples: must be >= 1, got 0",
+        ),
+        (
+            'student_task = "like"',
+            'loss = "direct"',
+            "distillation.0.loss: must be 'soft_label', 'logit_mse', 'listwise' or 'pairwise', got 'direct'",
         ),
         (
             'teacher_task = "stars"',

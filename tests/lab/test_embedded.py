@@ -8,11 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.embedded import ApacheKafka, EmbeddedKafka, EmbeddedRedis, free_port
+from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from runtime import child
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
 from stream.connection import wait_until_ready
+from tests.apache_kafka import ApacheKafka
 
 _HOLDER = """
 import sys

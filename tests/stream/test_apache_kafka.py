@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.embedded import ApacheKafka
+from tests.apache_kafka import ApacheKafka
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import Scenario
 from tests.stream.test_exactly_once import assert_offsets_at_the_end, assert_whole

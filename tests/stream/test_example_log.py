@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import DataLossError, InvalidInputError
+from runtime.errors import DataLossError, GraftError, InvalidInputError
+from runtime.folder import remove_partial_files
 from stream import example_file
 from stream.archive import Archive
 from stream.events import Example
@@ -174,7 +175,7 @@ def steps_of(monkeypatch, folder, kill_at):
         return counted
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", step(Path.rename))
+        patch.setattr(Path, "replace", step(Path.replace))
         patch.setattr(Path, "mkdir", step(Path.mkdir))
         patch.setattr(os, "fsync", step(lambda _handle: None))  # the disk is not what dies here
         patch.setattr(example_file.pq, "write_table", step(example_file.pq.write_table))
@@ -203,11 +204,32 @@ def test_a_kill_at_any_step_of_a_flush_over_several_days_loses_and_doubles_nothi
         ends.add(tuple(sorted(end.items())))
         left = [r for r in SCATTERED if r.offset < end.get(r.partition, 0)]
         assert sorted(read(log)[i][:2] for i in range(len(left))) == sorted(r[:2] for r in left)
-        example_file.remove_partial_files(folder)
+        remove_partial_files(folder, example_file.DAYS)
         assert all(name.endswith(".parquet") for name in names(folder))
         assert steps_of(monkeypatch, folder, -1) is not None
         assert read(ExampleLog(folder)) == whole
     assert len(ends) > 8, "the kills did not come between the files: the test proves nothing"
+
+
+def test_a_full_disk_ends_the_archive_with_one_line_and_the_next_one_goes_on_without_a_gap(disk):
+    log = disk.folder / "log"
+    records = [record(0, offset) for offset in range(40)]
+    archive = Archive(log, {})
+    archive.add(records[:20])
+    archive.flush()
+    disk.fill()
+    archive.add(records[20:])
+    with pytest.raises(GraftError) as caught:
+        archive.flush()
+    (day,) = log.glob(example_file.DAYS)
+    assert str(caught.value) == (
+        f"{day}: cannot be written: No space left on device; make room on its disk, then start again"
+    )
+    disk.make_room()
+    following = Archive(log, ExampleLog(log).offsets_end())
+    following.add(records[20:])
+    following.flush()
+    assert read(ExampleLog(log)) == records
 
 
 def test_a_reader_beside_the_writer_never_sees_a_gap(tmp_path):

@@ -53,6 +53,16 @@ def test_every_codec_is_read(stream, codec):
     assert len(set(examples_after(stream, 20)) & {f"i{number}" for number in range(20)}) == 20
 
 
+@pytest.mark.parametrize("digits", ["1" * 309, "1e400", "-" + "9" * 5_000, "NaN", "Infinity"])
+def test_a_number_beyond_reason_is_a_dead_letter(stream, digits):
+    send_impression(stream, 1)
+    raw = json.dumps(feedback(1, "rating", 1, AT + 2)).replace('"value": 1', f'"value": {digits}').encode()
+    stream.send([("feedback", "i1", raw)])
+    (letter,) = stream.await_dead_letters(1)
+    assert letter.value == raw
+    assert "i1" in examples_after(stream, 1)
+
+
 def test_a_header_without_a_value_is_kept_in_the_dead_letter(stream, monkeypatch):
     append = DefaultRecordBatchBuilder.append
 

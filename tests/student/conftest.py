@@ -76,6 +76,7 @@ class Toy:
 
     def setup(self, **changes: Any) -> LearnerSetup:
         parts = {name: getattr(self, name) for name in ("spec", "tasks", "distillation", "teacher_tasks", "student")}
+        parts["wait_seconds"] = 3.0
         return LearnerSetup(**{**parts, **changes})
 
     def example(self, number: int) -> Example:

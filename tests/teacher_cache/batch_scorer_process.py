@@ -1,6 +1,6 @@
-"""A batch scorer that dies by kill -9 at its first commit.
+"""A batch scorer, with batches of four rows, that dies by kill -9 at its first commit.
 
-`python batch_scorer_process.py FOLDER BOOTSTRAP PREFIX REDIS_URL`; FOLDER has teacher.onnx, config.json and spec.json.
+`python batch_scorer_process.py FOLDER KAFKA_SERVERS PREFIX REDIS_URL`; FOLDER has teacher.onnx, config.json, spec.json.
 """
 
 import os
@@ -12,7 +12,7 @@ from features.spec import FeatureSpec
 from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.requests import TeacherRequestReader
-from teacher_cache.batch_scorer import run_batch_scorer
+from teacher_cache import batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
@@ -32,7 +32,8 @@ def main(folder: Path, kafka_servers: str, prefix: str, redis_url: str) -> None:
     domain_map = DomainMap(config, folder, teacher, spec)
     cache = LogitCache(redis_url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
     reader = _DiesAtCommit(kafka_servers, Topics(prefix=prefix), "scorer-0")
-    run_batch_scorer(reader, RequestScorer(teacher, domain_map, spec), cache, config, StopSignal())
+    batch_scorer.BATCH_ROWS = 4
+    batch_scorer.run_batch_scorer(reader, RequestScorer(teacher, domain_map, spec), cache, config, StopSignal())
 
 
 if __name__ == "__main__":

@@ -58,7 +58,6 @@ CONFIG: dict[str, Any] = {
         "source_user": {"kind": "default", "default": 2},
     },
     "every_seconds": 0.05,
-    "batch_rows": 4,
 }
 
 

@@ -19,7 +19,7 @@ def cache(redis_url):
 
 @pytest.fixture
 def pairing(spec, scorer, unshown):
-    """Makes scorers of unshown pairs that have not seen an item yet."""
+    """Makes scorers of unshown rows that have not seen an item yet."""
 
     def make(ratio=2.0, cache=unshown):
         return UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=ratio)), scorer, cache)
@@ -32,33 +32,33 @@ def _nothing(_done, _total):
 
 
 def test_history_fills_the_cache_with_the_logits_computed_by_hand(scorer, cache, request_of):
-    report = backfill((request_of(n) for n in range(10)), scorer, cache, 4, progress=_nothing)
+    report = backfill((request_of(n) for n in range(10)), scorer, cache, batch_rows=4, progress=_nothing)
     assert cache.get([1] * 10, list(range(10))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
-    assert (report.pairs, report.defaulted_share, report.fallback_share) == (10, 0.25, 0.0)
+    assert (report.rows, report.defaulted_share, report.fallback_share) == (10, 0.25, 0.0)
     assert 0 < report.seconds < 10
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 100])
 def test_of_a_pair_that_comes_again_the_last_row_holds_and_counts_once(scorer, cache, request_of, batch_rows):
     rows = [request_of(1, item_id=5), request_of(2, item_id=6), request_of(3, item_id="5")]
-    report = backfill(rows, scorer, cache, batch_rows, progress=_nothing)
-    assert report.pairs == 2
+    report = backfill(rows, scorer, cache, batch_rows=batch_rows, progress=_nothing)
+    assert report.rows == 2
     assert cache.get([1, 1], [5, 6]).logit_BT[:, 0].tolist() == [21.0, 20.0]
 
 
 def test_progress_counts_rows_whose_total_is_not_known(scorer, cache, request_of):
     calls = []
     rows = [request_of(n) for n in range(5)]
-    backfill(rows, scorer, cache, 2, progress=lambda done, total: calls.append((done, total)))
+    backfill(rows, scorer, cache, batch_rows=2, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(2, None), (4, None), (5, None)]
 
 
 def test_a_dry_run_reports_the_same_and_puts_nothing(scorer, cache, request_of):
     rows = [request_of(1), request_of(2, features=[None, None, None, None, None])]
-    dry = backfill(rows, scorer, cache, 4, progress=_nothing, dry_run=True)
+    dry = backfill(rows, scorer, cache, batch_rows=4, progress=_nothing, dry_run=True)
     assert np.isnan(cache.get([1, 1], [1, 2]).logit_BT).all()
-    assert (dry.pairs, dry.fallback_share) == (2, 0.5)
-    assert backfill(rows, scorer, cache, 4, progress=_nothing)[2:] == dry[2:]
+    assert (dry.rows, dry.fallback_share) == (2, 0.5)
+    assert backfill(rows, scorer, cache, batch_rows=4, progress=_nothing)[2:] == dry[2:]
 
 
 def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_out_and_counted(
@@ -66,8 +66,8 @@ def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_ou
 ):
     broken = request_of(3, features=[20, "", [3e38, 3e38, 0.0], 5.0, 3])
     rows = [request_of(1), request_of(2, spec_id="0123456789abcdef"), broken, request_of(4)]
-    report = backfill(rows, scorer, cache, 2, progress=_nothing)
-    assert (report.pairs, report.left_out) == (2, 2)
+    report = backfill(rows, scorer, cache, batch_rows=2, progress=_nothing)
+    assert (report.rows, report.left_out) == (2, 2)
     assert np.isfinite(cache.get([1] * 4, [1, 2, 3, 4]).logit_BT[:, 0]).tolist() == [True, False, False, True]
     assert (
         caplog.records[-1].getMessage() == "left out rows=2 of another feature spec, or that the teacher cannot score"
@@ -75,8 +75,8 @@ def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_ou
 
 
 def test_no_history_is_no_pair(scorer, cache):
-    report = backfill([], scorer, cache, 4, progress=_nothing)
-    assert (report.pairs, report.defaulted_share, report.fallback_share) == (0, 0.25, 0.0)
+    report = backfill([], scorer, cache, batch_rows=4, progress=_nothing)
+    assert (report.rows, report.defaulted_share, report.fallback_share) == (0, 0.25, 0.0)
 
 
 def test_impressions_become_requests_with_the_features_of_now(scorer, cache, spec):
@@ -107,7 +107,7 @@ def test_impressions_become_requests_with_the_features_of_now(scorer, cache, spe
         "spec_id": spec.spec_id,
         "features": [20, None, [3.0, 0.0, 0.0], None, 3],
     }
-    report = backfill(requests, scorer, cache, 2, progress=_nothing)
+    report = backfill(requests, scorer, cache, batch_rows=2, progress=_nothing)
     assert report.fallback_share == pytest.approx(1 / 3)
     assert cache.get([1], [3]).logit_BT.tolist() == [[21.0, 4.0]]
 
@@ -116,12 +116,12 @@ def test_every_impression_of_a_history_gets_the_pairs_that_the_sampler_chooses(
     scorer, cache, unshown, pairing, spec, request_of
 ):
     history = [request_of(n, item_id=n % 7) for n in range(60)]  # each of 7 items is shown again and again
-    report = backfill(history, scorer, cache, 8, pairing(), progress=_nothing)
+    report = backfill(history, scorer, cache, pairing(), batch_rows=8, progress=_nothing)
     chosen = UnshownSampler(spec, UnshownConfig(ratio=2.0)).sample(history)
     found = unshown.get([request.impression_id for request in history])
     assert found.features == [pair.features for pair in chosen]
     assert found.logit_UT.tolist() == [[18 + pair.features[2][0], 4.5] for pair in chosen]
-    assert (report.pairs, report.unshown_pairs) == (7, len(chosen))
+    assert (report.rows, report.unshown_rows) == (7, len(chosen))
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 100])
@@ -130,9 +130,9 @@ def test_a_history_that_is_filled_again_gets_the_same_pairs_however_it_is_cut(
 ):
     history = [request_of(n) for n in range(30)]
     impressions = [request.impression_id for request in history]
-    backfill(history, scorer, cache, 8, pairing(), progress=_nothing)
+    backfill(history, scorer, cache, pairing(), batch_rows=8, progress=_nothing)
     first = unshown.get(impressions)
-    backfill(history, scorer, cache, batch_rows, pairing(), progress=_nothing)
+    backfill(history, scorer, cache, pairing(), batch_rows=batch_rows, progress=_nothing)
     again = unshown.get(impressions)
     assert again.features == first.features
     assert again.logit_UT.tobytes() == first.logit_UT.tobytes()
@@ -149,32 +149,36 @@ def test_whoever_sees_a_backfilled_logit_finds_its_impressions_pairs_too(
             super().put(user_ids, item_ids, logit_BT, scored_at_ms)
 
     cache = Watched(redis_url, "t1", ("finish", "rating"), 100)
-    backfill([request_of(n) for n in range(8)], scorer, cache, 4, pairing(ratio=1), progress=_nothing)
+    backfill([request_of(n) for n in range(8)], scorer, cache, pairing(ratio=1), batch_rows=4, progress=_nothing)
     cache.close()
     assert seen == [3, 4]  # the very first impression has no other item
 
 
-def test_a_dry_run_counts_the_unshown_pairs_and_puts_none(scorer, cache, unshown, pairing, request_of):
+def test_a_dry_run_counts_the_unshown_rows_and_puts_none(scorer, cache, unshown, pairing, request_of):
     history = [request_of(n) for n in range(10)]
-    dry = backfill(history, scorer, cache, 4, pairing(), progress=_nothing, dry_run=True)
+    dry = backfill(history, scorer, cache, pairing(), batch_rows=4, progress=_nothing, dry_run=True)
     assert unshown.get([request.impression_id for request in history]).features == []
-    assert dry.unshown_pairs == backfill(history, scorer, cache, 4, pairing(), progress=_nothing).unshown_pairs > 10
+    assert (
+        dry.unshown_rows
+        == backfill(history, scorer, cache, pairing(), batch_rows=4, progress=_nothing).unshown_rows
+        > 10
+    )
 
 
-def test_a_history_without_unshown_pairs_has_none_and_says_so(scorer, cache, unshown, request_of):
-    report = backfill([request_of(n) for n in range(10)], scorer, cache, 4, progress=_nothing)
-    assert report.unshown_pairs == 0
+def test_a_history_without_unshown_rows_has_none_and_says_so(scorer, cache, unshown, request_of):
+    report = backfill([request_of(n) for n in range(10)], scorer, cache, batch_rows=4, progress=_nothing)
+    assert report.unshown_rows == 0
     assert unshown.get([f"imp-{n}" for n in range(10)]).features == []
 
 
 def test_no_pair_is_made_of_a_row_of_another_feature_spec(scorer, cache, unshown, pairing, request_of):
     rows = [request_of(1, spec_id="0123456789abcdef"), request_of(2), request_of(3, spec_id="0123456789abcdef")]
-    report = backfill(rows, scorer, cache, 4, pairing(), progress=_nothing)
-    assert (report.pairs, report.left_out, report.unshown_pairs) == (1, 2, 0)
+    report = backfill(rows, scorer, cache, pairing(), batch_rows=4, progress=_nothing)
+    assert (report.rows, report.left_out, report.unshown_rows) == (1, 2, 0)
 
 
 def test_without_redis_there_is_no_logit_without_its_pairs(scorer, cache, pairing, config, spec, request_of):
     away = UnshownCache(f"redis://127.0.0.1:{free_port()}", config, spec, 100)
     with pytest.raises(ServiceUnavailableError):
-        backfill([request_of(1), request_of(2)], scorer, cache, 4, pairing(cache=away), progress=_nothing)
+        backfill([request_of(1), request_of(2)], scorer, cache, pairing(cache=away), batch_rows=4, progress=_nothing)
     assert np.isnan(cache.get([1, 1], [1, 2]).logit_BT).all()

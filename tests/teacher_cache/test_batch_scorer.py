@@ -49,8 +49,9 @@ def cache(redis_url):
 
 
 @pytest.fixture
-def run(scorer, config):
-    """Runs the batch scorer until its stop signal is set."""
+def run(scorer, config, monkeypatch):
+    """Runs the batch scorer, with batches of four rows, until its stop signal is set."""
+    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 4)
 
     def run_until_stopped(reader, cache, stop, unshown=None):
         run_batch_scorer(reader, scorer, cache, config, stop, unshown)
@@ -78,10 +79,10 @@ def test_a_batch_is_committed_only_when_its_logits_are_in_redis(run, cache, requ
 
 
 def test_the_metrics_tell_pairs_lag_and_defaulted_inputs(run, cache, request_of):
-    before = _sample("graft_teacher_scored_pairs_total"), _sample("graft_teacher_pass_seconds_count")
+    before = _sample("graft_teacher_scored_rows_total"), _sample("graft_teacher_pass_seconds_count")
     stop = StopSignal()
     run(_Requests([request_of(n) for n in range(10)], cache, stop), cache, stop)
-    assert _sample("graft_teacher_scored_pairs_total") - before[0] == 10
+    assert _sample("graft_teacher_scored_rows_total") - before[0] == 10
     assert _sample("graft_teacher_pass_seconds_count") - before[1] == 1
     assert _sample("graft_teacher_lag_records") == 0
     assert _sample("graft_teacher_defaulted_input_share") == 0.25
@@ -116,9 +117,8 @@ def test_a_row_without_finite_logits_is_left_out_and_counted(save_onnx, run, cac
     )
 
 
-def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, monkeypatch, caplog):
-    monkeypatch.setattr("teacher_cache.batch_scorer._RETRY_SECONDS", 0.05)
-    caplog.set_level(logging.INFO, "teacher_cache.batch_scorer")
+def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, caplog):
+    caplog.set_level(logging.INFO, "runtime.absence")
     stop = StopSignal()
     with EmbeddedRedis() as server:
         cache = LogitCache(server.url, "t1", TASKS, 100)
@@ -133,10 +133,10 @@ def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, mo
         thread.join(20)
         cache.close()
     assert reader.in_cache_at_commit == [[True] * 4]
-    messages = [record.getMessage() for record in caplog.records if record.name == "teacher_cache.batch_scorer"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "runtime.absence"]
     assert len(messages) == 2
     assert messages[0].endswith("waiting for it, no request is lost")
-    assert messages[1].startswith("it is back after seconds=")
+    assert messages[1].startswith("redis is back after seconds=")
 
 
 def test_a_stop_while_redis_is_away_commits_nothing(run, request_of, caplog):
@@ -153,8 +153,7 @@ def test_a_stop_while_redis_is_away_commits_nothing(run, request_of, caplog):
     assert reader.in_cache_at_commit == []
 
 
-def test_a_commit_that_kafka_did_not_take_is_made_up_by_the_next(run, cache, request_of, monkeypatch):
-    monkeypatch.setattr("teacher_cache.batch_scorer._RETRY_SECONDS", 0.01)
+def test_a_commit_that_kafka_did_not_take_is_made_up_by_the_next(run, cache, request_of):
     stop = StopSignal()
 
     class _Flaky(_Requests):
@@ -180,7 +179,7 @@ def _wait_until(condition):
     raise AssertionError("not within 10 s")
 
 
-def test_whoever_sees_an_impressions_logits_finds_its_unshown_pairs_too(
+def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
     run, redis_url, cache, scorer, spec, config, request_of
 ):
     pairs = UnshownCache(redis_url, config, spec, 100)

@@ -38,7 +38,6 @@ class _Signature:
 
     def __init__(self, inputs):
         self.inputs = inputs
-        self.outputs = {}
 
     def score(self, inputs):
         raise NotImplementedError
@@ -75,7 +74,7 @@ def faults_of(tmp_path):
 
 def test_every_kind_gives_the_value_computed_by_hand(domain_map, request_of, spec):
     requests = [request_of(1), request_of(2, features=[17, "", [1.0, 2.0, 4.0], 10.0, 2])]
-    inputs = domain_map.rows(spec.columns_of([r.features for r in requests]))
+    inputs = domain_map.map_rows(spec.columns_of([r.features for r in requests])).inputs
     assert inputs["age_code"].tolist() == [18, 1]
     assert inputs["taste"].tolist() == [[1.0, 0.0, 0.0], [1.0, 2.0, 4.0]]
     assert inputs["year"].tolist() == [9.0, 19.0]
@@ -101,7 +100,7 @@ def test_the_share_of_inputs_without_counterpart_is_a_quarter(domain_map):
 
 
 def test_no_rows_give_empty_tensors(domain_map, spec):
-    inputs = domain_map.rows({feature.name: [] for feature in spec.features})
+    inputs = domain_map.map_rows({feature.name: [] for feature in spec.features}).inputs
     assert {name: value.shape for name, value in inputs.items()} == {
         "age_code": (0,),
         "taste": (0, 3),
@@ -160,7 +159,7 @@ def test_a_wide_default_is_one_value_or_a_list(tmp_path):
     wide = TensorSpec(np.dtype(np.float32), 2)
     config = _config(a={"kind": "default", "default": 0.5}, b={"kind": "default", "default": [1.0, 2.0]})
     domain_map = DomainMap(config, tmp_path, _Signature({"a": wide, "b": wide}), SPEC)
-    inputs = domain_map.rows({"users:age": [1, 2]})
+    inputs = domain_map.map_rows({"users:age": [1, 2]}).inputs
     assert inputs["a"].tolist() == [[0.5, 0.5], [0.5, 0.5]]
     assert inputs["b"].tolist() == [[1.0, 2.0], [1.0, 2.0]]
     assert domain_map.defaulted_share == 1.0
@@ -175,8 +174,8 @@ def test_a_row_is_mapped_alike_alone_and_in_any_batch(rows):
         b={"kind": "linear", "feature": "items:year", "multiply": 3.0, "default": 1.5},
     )
     domain_map = DomainMap(config, Path(), _Signature(signature), SPEC)
-    together = domain_map.rows({"users:age": [a for a, _ in rows], "items:year": [b for _, b in rows]})
-    alone = [domain_map.rows({"users:age": [a], "items:year": [b]}) for a, b in rows]
+    together = domain_map.map_rows({"users:age": [a for a, _ in rows], "items:year": [b for _, b in rows]}).inputs
+    alone = [domain_map.map_rows({"users:age": [a], "items:year": [b]}).inputs for a, b in rows]
     for name in signature:
         assert together[name].tobytes() == b"".join(one[name].tobytes() for one in alone)
 

@@ -14,7 +14,7 @@ from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
 
 def sampler(spec, ratio=2.0, capacity=100):
-    return UnshownSampler(spec, UnshownConfig(ratio=ratio, capacity=capacity))
+    return UnshownSampler(spec, UnshownConfig(ratio=ratio), capacity)
 
 
 def test_a_pair_has_the_users_half_of_one_row_and_the_items_half_of_another(spec, request_of):

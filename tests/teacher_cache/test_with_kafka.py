@@ -132,8 +132,8 @@ def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(
     time.sleep(0.02)  # the boundary between two milliseconds of the broker's clock
     since_ms = time.time_ns() // 1_000_000
     send(request_of(n) for n in range(4, 10))
-    report = backfill(requests_since(kafka, topics, since_ms), scorer, cache, 4, progress=lambda _done, _total: None)
-    assert report.pairs == 6
+    report = backfill(requests_since(kafka, topics, since_ms), scorer, cache, progress=lambda _done, _total: None)
+    assert report.rows == 6
     assert np.isfinite(cache.get([1] * 10, list(range(10))).logit_BT[:, 0]).tolist() == [False] * 4 + [True] * 6
     assert committed_lag() == 10
 
@@ -148,6 +148,6 @@ def test_a_backfill_of_an_event_file_reads_features_now_and_skips_what_is_no_imp
     events.write_text("\n".join(json.dumps(line) for line in lines))
     with closing(OnlineReader(spec, redis_url)) as reader:
         requests = requests_of_impressions(impressions_of(events), reader, spec, 2)
-        report = backfill(requests, scorer, cache, 2, progress=lambda _done, _total: None)
-    assert (report.pairs, report.fallback_share) == (3, 1.0)
+        report = backfill(requests, scorer, cache, batch_rows=2, progress=lambda _done, _total: None)
+    assert (report.rows, report.fallback_share) == (3, 1.0)
     assert cache.get([1], [2]).logit_BT.tolist() == [[7.0, 4.0]]

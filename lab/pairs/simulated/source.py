@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lab.pairs.simulated.world import COUNTRIES, DEVICES, STYLES, Ints, Works, World
-from lab.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput
+from lab.pairs.source import Source, TeacherDesign, TeacherInput, count_before, mean_before
 
 AGE_GROUPS = (25, 35, 50)  # the first year of each group after the youngest
 _PLAY_OFFSET, _FOLLOW_OFFSET = -0.3, -2.0
@@ -21,12 +20,11 @@ def simulate_source(world: World, works: Works, clips: Ints, rows: int, viewers:
     work = clips[clip]
     affinity = world.affinity(people.taste_UK[user], works.character_IK[work], works.source_quality[work], device)
     play = world.acts(affinity + _PLAY_OFFSET)
-    before, plays = _history(user, play)
-    tables: dict[str, NDArray[Any]] = {
+    tables: dict[str, Any] = {
         "rows.user": user,
         "rows.item": clip,
-        "rows.viewer_views": before.astype(np.float32),
-        "rows.viewer_play_share": np.where(before > 0, plays / np.maximum(before, 1), _NO_PLAYS_SHARE).astype("f4"),
+        "rows.viewer_views": count_before(user),
+        "rows.viewer_play_share": mean_before(user, play, _NO_PLAYS_SHARE),
         "rows.surface_code": device + 1,
         "users.viewer_id": np.arange(1, viewers + 1),
         "users.country_code": people.country + 1,
@@ -40,17 +38,6 @@ def simulate_source(world: World, works: Works, clips: Ints, rows: int, viewers:
         "labels.watch": np.where(play, world.seconds(affinity), np.nan).astype(np.float32),
     }
     return Source(_design(viewers, len(clips)), tables)
-
-
-def _history(user: Ints, play: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """How many rows of its user came before each row, and how many of them were played."""
-    before, plays = np.zeros(len(user), np.int64), np.zeros(len(user), np.int64)
-    seen, played = np.zeros(user.max() + 1, np.int64), np.zeros(user.max() + 1, np.int64)
-    for row, (one, act) in enumerate(zip(user, play, strict=True)):
-        before[row], plays[row] = seen[one], played[one]
-        seen[one] += 1
-        played[one] += act
-    return before, plays
 
 
 def _design(viewers: int, clips: int) -> TeacherDesign:
@@ -67,11 +54,7 @@ def _design(viewers: int, clips: int) -> TeacherDesign:
             TeacherInput(name="age_group", table="users", codes=len(AGE_GROUPS) + 1),
             TeacherInput(name="surface_code", table="rows", codes=len(DEVICES) + 1),
         ],
-        heads=[
-            TeacherHead(name="play", kind="binary"),
-            TeacherHead(name="follow", kind="binary"),
-            TeacherHead(name="watch", kind="regression"),
-        ],
+        heads={"play": "binary", "follow": "binary", "watch": "regression"},
         epochs=3,
         batch_rows=2048,
     )

@@ -1,7 +1,7 @@
 """The truth of the simulated pair: what people of both domains like, and how often they act on it.
 
-One taste, seen twice. A person's taste comes from their country, their age and themselves; a work's character from its
-style and itself. A work's quality differs somewhat between the domains: `_KINSHIP` is their correlation.
+Taste works alike in both domains. A person's taste depends on country, age and chance, a work's character on style and
+chance. A work's quality differs somewhat between the domains: `_KINSHIP` is their correlation.
 
 Shapes: N rows, U people, I works, K = 4 dimensions of taste.
 """
@@ -79,7 +79,7 @@ class World:
         return logit
 
     def acts(self, logit_N: Floats) -> NDArray[np.bool_]:
-        """Who acts: each with the probability of its logit."""
+        """Whether each row's person acts, drawn with the probability of its logit, [N]."""
         return self.random.random(len(logit_N)) < chance(logit_N)
 
     def seconds(self, affinity_N: Floats) -> Floats:

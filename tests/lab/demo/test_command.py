@@ -48,6 +48,16 @@ def test_a_signal_ends_what_was_started_and_tells_its_exit_code(number: signal.S
     assert (exit_.value.code, ended) == (code, ["all"])
 
 
+def test_ctrl_c_ends_it_also_where_sigint_was_ignored_at_its_start() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a job in the background
+    try:
+        with pytest.raises(SystemExit) as exit_, command._ended_by_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert (exit_.value.code, signal.getsignal(signal.SIGINT)) == (130, signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_ends_servers_and_commands_alike(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "graft", "demo", "--data", "simulated", "--quick"]
     with subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as running:

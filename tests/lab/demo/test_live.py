@@ -29,7 +29,7 @@ _VIEW = View(
 def test_a_line_tells_everything() -> None:
     assert line_of(_VIEW) == (
         "[   12 s] examples 400 of 1,000 impressions, 384 learnt; events/s 812; lag stream 12, learner -; "
-        "teacher cache 91.3 % of examples had their logit; version v000003 after 2 swaps; "
+        "teacher cache 91.3% of examples had their logit; version v000003 after 2 swaps; "
         "AUC student / control like 0.7012 / -; requests 120 (20/s), 0 failed; "
         "latency p50 2.0 ms, p99 9.4 ms; restarts 1"
     )

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.demo.client import Answer, Swap
-from lab.demo.curves import curve, read_progress
-from lab.demo.plots import HitRate
+from lab.demo.client import Answer
+from lab.demo.curves import curve
+from lab.demo.outcome import HitRate, Joined, Outcome
 from lab.demo.report import Findings, write_report
-from lab.demo.summary import Joined, Summary, auc_of
+from lab.demo.summary import Summary, summary_of
 from stream.tasks import TaskSpec
-from student.evaluate.history import MetricsHistory
+from student.evaluate.history import MetricsHistory, Point, read_history
 from student.versions.manifest import ArmMetrics, Metrics
 from student.versions.registry import Registry
 
@@ -38,42 +38,40 @@ def versions(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _points(versions: Path) -> list[Point]:
+    return read_history(Registry(versions).metrics_folder)
+
+
 def test_a_curve_is_the_auc_against_examples(versions: Path) -> None:
-    examples, auc = curve(read_progress(versions), "like", "student")
+    examples, auc = curve(_points(versions), "like", "student")
     assert examples == [500, 1000, 1500]
     assert auc == pytest.approx([0.70, 0.71, 0.72])
 
 
 def test_an_arm_without_auc_has_an_empty_curve(versions: Path) -> None:
-    assert curve(read_progress(versions), "rating", "student") == ([], [])
-    assert curve(read_progress(versions), "love", "student") == ([], [])
+    assert curve(_points(versions), "rating", "student") == ([], [])
+    assert curve(_points(versions), "love", "student") == ([], [])
 
 
-def test_no_progress_yet_is_no_point(tmp_path: Path) -> None:
-    assert read_progress(tmp_path) == []
-
-
-def _findings(versions: Path, faults: list[str]) -> Findings:
-    points = read_progress(versions)
-    metrics = points[-1].metrics if points else {}
+def _findings(versions: Path, missing: int = 0) -> Findings:
+    points = _points(versions)
+    metrics = points[-1].slices["whole"] if points else {}
     answers = [Answer(i / 10, 1 + i % 7, f"v{1 + i // 50:06d}", False, int(i == 3), None) for i in range(200)]
-    summary = Summary(
-        data="simulated", impressions=1500, examples=1500, dead_letters=2, requests=200, failed_requests=0, swaps=3,
-        score_p50_ms=4.0, score_p99_ms=7.0, cache_hit_rate=0.912, auc=auc_of(metrics, ["like"]), seconds=61.2,
-    )  # fmt: skip
+    outcome = Outcome(
+        joined=Joined(impressions=1500, examples=1500 - missing, missing=missing, doubled=0, unknown=0),
+        answers=answers,
+        hits=[HitRate(0, 0, 0), HitRate(1, 40, 50), HitRate(2, 90, 100)],
+        scorer_swaps=3,
+        dead_letters=2,
+        examples_of_version={"v000002": 600, "v000003": 1100},
+        restarts={"stream": 1, "scorer": 0},
+    )
     return Findings(
-        summary=summary,
-        joined=Joined(impressions=1500, examples=1500, missing=0, doubled=0, unknown=0),
-        faults=faults,
+        summary=summary_of("simulated", outcome, metrics, ["like"], 61.2),
+        outcome=outcome,
         tasks=_TASKS,
         metrics=metrics,
         points=points,
-        answers=answers,
-        swaps=[Swap(5.0, "v000002"), Swap(10.0, "v000003"), Swap(15.0, "v000004")],
-        scorer_swaps=3,
-        examples_of_version={"v000002": 600, "v000003": 1100},
-        hits=[HitRate(0, 0, 0), HitRate(1, 40, 50), HitRate(2, 90, 100)],
-        restarts={"stream": 1, "scorer": 0},
         timings={"data": 2.0, "stream": 40.0},
         data_note="simulated pair <seed 7>",
         command="graft demo --data simulated",
@@ -90,7 +88,7 @@ class _Page(HTMLParser):
 
 
 def test_the_report_links_only_what_lies_beside_it(versions: Path, tmp_path: Path) -> None:
-    index = write_report(tmp_path / "report", _findings(versions, []))
+    index = write_report(tmp_path / "report", _findings(versions))
     page = _Page()
     page.feed(index.read_text(encoding="utf-8"))
     assert page.links == ["auc_like.png", "latency.png", "cache_hits.png", "summary.json"]
@@ -99,7 +97,7 @@ def test_the_report_links_only_what_lies_beside_it(versions: Path, tmp_path: Pat
 
 
 def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_path: Path) -> None:
-    page = write_report(tmp_path / "report", _findings(versions, [])).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "report", _findings(versions)).read_text(encoding="utf-8")
     assert "<td>0.7200</td><td>0.7000</td><td>0.6800</td><td>0.6400</td><td>+0.0200</td>" in page
     assert "<td>0.9300</td><td>0.9320</td><td>0.9340</td><td>0.9380</td><td>-0.0020</td>" in page
     assert "200, 0 failed, 1 sent again after a lost connection" in page
@@ -109,18 +107,19 @@ def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_pa
 
 
 def test_the_report_shows_what_failed(versions: Path, tmp_path: Path) -> None:
-    page = write_report(tmp_path / "report", _findings(versions, ["1 of 9 requests failed"])).read_text("utf-8")
-    assert '<p class="bad">1 of 9 requests failed</p>' in page
+    page = write_report(tmp_path / "report", _findings(versions, missing=1)).read_text("utf-8")
+    assert '<p class="bad">1 of 1500 impressions did not become an example</p>' in page
     assert "every request was answered" not in page
 
 
 def test_the_report_of_a_run_that_learnt_nothing_is_still_a_report(tmp_path: Path) -> None:
-    found = _findings(tmp_path / "none", ["nothing came"])._replace(answers=[], swaps=[], hits=[])
+    found = _findings(tmp_path / "none", missing=1500)
+    found = found._replace(outcome=found.outcome._replace(answers=[], hits=[]))
     assert write_report(tmp_path / "report", found).exists()
 
 
 def test_summary_json_is_the_summary(versions: Path, tmp_path: Path) -> None:
-    found = _findings(versions, [])
+    found = _findings(versions)
     written = json.loads(write_report(tmp_path, found).with_name("summary.json").read_text("utf-8"))
     assert Summary.model_validate(written) == found.summary
     assert written["auc"]["like"] == pytest.approx({arm: auc + 0.02 for arm, auc in _ARM_AUC.items()})

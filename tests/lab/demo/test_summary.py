@@ -2,7 +2,8 @@
 
 import pytest
 
-from lab.demo.summary import Joined, Summary, auc_of, faults
+from lab.demo.outcome import Joined
+from lab.demo.summary import Summary, auc_of, faults
 from lab.demo.witness import IdCount
 from student.versions.manifest import ArmMetrics
 
@@ -32,7 +33,7 @@ def test_the_summary_has_exactly_the_promised_keys() -> None:
 
 def test_each_binary_task_has_the_auc_of_all_four_arms() -> None:
     metrics = {"like": {"student": ArmMetrics(count=9, auc=0.7), "control": ArmMetrics(count=9, auc=0.6)}}
-    assert {task: auc.model_dump() for task, auc in auc_of(metrics, ["like", "love"]).items()} == {
+    assert auc_of(metrics, ["like", "love"]) == {
         "like": {"student": 0.7, "control": 0.6, "teacher": None, "item_mean": None},
         "love": {"student": None, "control": None, "teacher": None, "item_mean": None},
     }

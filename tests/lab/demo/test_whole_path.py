@@ -85,12 +85,13 @@ def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> Non
     summary = json.loads((folders.report / "summary.json").read_text(encoding="utf-8"))
 
     assert killer.killed == list(_COMMANDS)
-    assert {stage: count for stage, count in found.restarts.items() if count} == {
+    assert {stage: count for stage, count in found.outcome.restarts.items() if count} == {
         "stream": 1, "teacher": 1, "learner": 1, "scorer": 1,
     }  # fmt: skip
     assert found.faults == []
     assert (summary["impressions"], summary["examples"]) == (1_500, 1_500)
-    assert (found.joined.missing, found.joined.doubled, found.joined.unknown) == (0, 0, 0)
+    joined = found.outcome.joined
+    assert (joined.missing, joined.doubled, joined.unknown) == (0, 0, 0)
     assert summary["dead_letters"] == 0
     assert summary["failed_requests"] == 0
     assert summary["requests"] > 100

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from features.spec import FeatureSpec
 from features.store import compile_spec
 from graft.project import load_project
-from lab.pairs.auc import auc
 from lab.pairs.command import pair
 from lab.pairs.simulated.project import Sizes, write_simulated
 from lab.pairs.simulated.world import STYLES
 from lab.pairs.source import Source, load_source
+from student.evaluate.metrics import exact_auc
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.teacher import load_teacher
 
@@ -107,6 +107,11 @@ def test_a_viewers_history_ends_before_the_row(small):
         assert tables["rows.viewer_play_share"][row] == pytest.approx(expected)
 
 
+def test_a_task_of_one_class_alone_has_no_best_auc(tmp_path):
+    write_simulated(tmp_path / "one", Sizes(events=1), seed=1)
+    assert json.loads((tmp_path / "one" / "truth.json").read_text("utf-8")) == {"best_auc": {}}
+
+
 def test_the_command_says_what_it_wrote(tmp_path):
     words = ["make", "simulated", str(tmp_path / "a"), "--events", "50", "--users", "9", "--items", "8", "--json"]
     done = CliRunner().invoke(pair, words)
@@ -140,9 +145,10 @@ def test_the_fixture_is_small():
 
 def test_the_fixtures_teacher_takes_the_inputs_that_were_designed(regenerated):
     design = load_source(regenerated).design
-    teacher = load_teacher(load_project(FIXTURE).teacher, FIXTURE)
+    config = load_project(FIXTURE).teacher
+    teacher = load_teacher(config, FIXTURE)
     assert {name: tensor.width for name, tensor in teacher.inputs.items()} == {i.name: i.width for i in design.inputs}
-    assert list(teacher.outputs) == [head.name for head in design.heads]
+    assert {task.output: task.kind for task in config.tasks} == design.heads
 
 
 def test_the_fixtures_teacher_ranks_the_targets_clicks_through_the_domain_map(regenerated):
@@ -154,7 +160,7 @@ def test_the_fixtures_teacher_ranks_the_targets_clicks_through_the_domain_map(re
     rows = mapped.map_rows(_columns(spec, FIXTURE, impressions))
     clicks = {e["impression_id"] for e in _events(FIXTURE) if e["type"] == "feedback" and e["task"] == "click"}
     label = np.array([e["impression_id"] in clicks for e in impressions], np.float32)
-    reached = auc(teacher.score(rows.inputs)[:, 0], label)
+    reached = exact_auc(label, teacher.score(rows.inputs)[:, 0])
     best = json.loads((FIXTURE / "truth.json").read_text("utf-8"))["best_auc"]["click"]
     assert 0.7 < reached < best
     assert mapped.defaulted_share == pytest.approx(0.3)
@@ -189,6 +195,6 @@ def test_the_styles_of_the_template_are_those_of_the_world(small):
 def test_a_source_has_a_label_of_each_head_for_each_row(small):
     source: Source = load_source(small)
     for head in source.design.heads:
-        assert len(source.tables[f"labels.{head.name}"]) == SMALL.source_rows
+        assert len(source.tables[f"labels.{head}"]) == SMALL.source_rows
     assert not np.isnan(source.tables["labels.play"]).any()
     assert np.isnan(source.tables["labels.watch"]).any()  # nobody watches what they did not play

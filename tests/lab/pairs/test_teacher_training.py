@@ -8,10 +8,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lab.pairs.auc import auc
 from lab.pairs.command import pair
 from lab.pairs.onnx_export import save_onnx
-from lab.pairs.source import Source, TeacherDesign, TeacherHead, TeacherInput, load_source, save_source
+from lab.pairs.source import Source, TeacherDesign, TeacherInput, load_source, save_source
 from lab.pairs.teacher_file import write_teacher
 from lab.pairs.teacher_training import train_teacher
 from runtime.errors import InvalidInputError
@@ -25,7 +24,7 @@ DESIGN = TeacherDesign(
         TeacherInput(name="video", table="items", codes=ITEMS + 1),
         TeacherInput(name="topics", table="items", width=3),
     ],
-    heads=[TeacherHead(name="watch", kind="binary"), TeacherHead(name="seconds", kind="regression")],
+    heads={"watch": "binary", "seconds": "regression"},
     trunk=[16],
     embedding_dim=4,
     epochs=8,
@@ -135,10 +134,12 @@ def test_a_folder_without_source_rows_says_how_to_get_them(tmp_path: Path):
         write_teacher(tmp_path, 1, lambda *_: None)
 
 
-def test_auc_counts_ties_half_and_is_undefined_without_both_classes():
-    score, label = np.array([0.1, 0.4, 0.4, 0.8], np.float32), np.array([0, 0, 1, 1], np.float32)
-    assert auc(score, label) == pytest.approx(3.5 / 4)
-    assert np.isnan(auc(score, np.ones(4, np.float32)))
+def test_a_head_whose_held_out_labels_are_of_one_class_has_no_auc_and_the_command_says_so(source, tmp_path):
+    positive = {"labels.watch": np.ones(source.rows, np.float32)}
+    save_source(source._replace(tables={**source.tables, **positive}), tmp_path)
+    done = CliRunner().invoke(pair, ["train-teacher", str(tmp_path)])
+    assert "watch undefined" in done.output
+    assert json.loads((tmp_path / "teacher_report.json").read_text("utf-8"))["auc"]["watch"] is None
 
 
 def test_the_command_writes_teacher_and_report_for_each_folder(source, tmp_path):

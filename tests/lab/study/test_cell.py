@@ -1,4 +1,4 @@
-"""A cell against the learner process on the same log: bootstrap, cached logits, unshown pairs and all."""
+"""A cell against the learner process on the same log: bootstrap, cached logits, unshown rows and all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,8 @@ from lab.study.teachers import requests_of
 from runtime.telemetry import StopSignal
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
-from student.evaluate.evaluation import ARMS, RECENT_EXAMPLES
+from student.evaluate.arms import ARMS
+from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.learn.bootstrap import run_bootstrap, sample_pairs
 from student.learn.config import PublishConfig
 from student.learn.setup import LearnerSetup
@@ -94,9 +95,9 @@ def _process(
     teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
     cache = LogitCache(redis_url, project.teacher.version, [task.name for task in project.teacher.tasks], 3600)
     unshown = UnshownCache(redis_url, project.teacher, pair.spec, 3600)
-    pairs = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
+    rows = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
     requests = requests_of(log)
-    backfill(requests, teacher, cache, len(requests), pairs, progress=no_progress)
+    backfill(requests, teacher, cache, rows, batch_rows=len(requests), progress=no_progress)
     registry, stop = Registry(folder / "versions"), StopSignal()
     run_bootstrap(
         setup=setup,

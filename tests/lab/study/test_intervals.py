@@ -4,10 +4,10 @@ from lab.study.intervals import interval, paired
 
 
 def test_the_interval_is_students() -> None:
-    """t(0.975, 2) = 4.303; the deviation of 1, 2, 3 is 1: half = 4.303 / sqrt(3)."""
+    """t(0.975, 2) = 4.302653; the deviation of 1, 2, 3 is 1: half = 4.302653 / sqrt(3)."""
     mean, low, high, seeds = interval([1.0, 2.0, 3.0])
     assert (mean, seeds) == (2.0, 3)
-    assert (low, high) == (pytest.approx(2 - 2.4843, abs=1e-4), pytest.approx(2 + 2.4843, abs=1e-4))
+    assert (low, high) == (pytest.approx(2 - 2.484138), pytest.approx(2 + 2.484138))
 
 
 def test_pairing_removes_what_both_share() -> None:

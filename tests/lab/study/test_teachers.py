@@ -61,7 +61,7 @@ def test_a_stale_teacher_is_a_file_beside_the_pairs_own(pair: Pair, tmp_path: Pa
     assert 0 < np.corrcoef(*logits)[0, 1] < 0.99
 
 
-def test_unshown_pairs_come_with_their_example(pair: Pair) -> None:
+def test_unshown_rows_come_with_their_example(pair: Pair) -> None:
     """About the ratio, none before there is another item, and each with the user of its example."""
     log = pair.log.first(300)
     unshown = Unshown(StudyTeacher(TeacherChange(), pair.project, pair.spec), UnshownConfig(ratio=2), log)

@@ -49,7 +49,7 @@ def test_a_restart_drops_what_lies_beyond_its_version(slices: dict[str, Metrics]
     for examples in (504, 1000, 1504):
         history.add(examples, slices)
         history.flush()
-    (tmp_path / ".000000002000.parquet").write_bytes(b"cut")
+    (tmp_path / ".000000002000.parquet.4711.partial").write_bytes(b"cut")
     assert len(pd.read_parquet(tmp_path)) > 0
     restarted = MetricsHistory(tmp_path, 1008)
     assert [point.examples for point in read_history(tmp_path)] == [504, 1000]

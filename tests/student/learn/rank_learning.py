@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from student.learn.config import DistillationConfig
 from student.learn.exchange import ALONE, Exchange, open_exchange
 from student.learn.learner import Learner
-from teacher_cache.unshown import UnshownPairs
+from teacher_cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 
 TOY = Toy()
@@ -37,21 +37,20 @@ SETUPS = {
     "cold": TOY.setup(),
     "listwise": TOY.setup(distillation=_like(loss="listwise")),
     "pairwise": TOY.setup(distillation=_like(loss="pairwise")),
-    "direct": TOY.setup(distillation=_like(loss="direct")),
     "adapter": TOY.setup(distillation=_like(adapter=True)),
     "without replay": TOY.setup(student=TOY.student.model_copy(update={"replay_batches": 0})),
 }
 
 
 def learn_on(learner: Learner, name: str) -> None:
-    """The micro-batches of `SIZES`, every third with unshown pairs; of a cold learner the first alone."""
+    """The micro-batches of `SIZES`, every third with unshown rows; of a cold learner the first alone."""
     first = WARM_BATCHES * 8
     for number, size in enumerate(SIZES[:1] if name == "cold" else SIZES):
         examples = [TOY.example(n) for n in range(first, first + size)]
         unshown = None
         if number % 3 == 0:
             others = [TOY.example(n) for n in range(10_000 + first, 10_000 + first + 5)]
-            unshown = UnshownPairs([e.features for e in others], TOY.logits(others, misses=False))
+            unshown = UnshownRows([e.features for e in others], TOY.logits(others, misses=False))
         learner.learn(examples, TOY.logits(examples), unshown)
         first += size
 

@@ -78,9 +78,8 @@ def test_the_fewer_pairs_are_held_out_the_more_of_the_teacher_they_must_show() -
     assert [least_explained(pairs) for pairs in (100, 200, 1_000, 9_000, 50_000)] == [0.9, 0.45, 0.09, 0.01, 0.01]
 
 
-@pytest.mark.parametrize("loss", ["soft_label", "direct"])
-def test_a_served_head_starts_at_the_teachers_mean_when_its_twin_is_not_learnt(toy: Any, loss: Any) -> None:
-    heads = tuple(DistillationConfig(teacher_task=name, student_task=name, loss=loss) for name in ("like", "rating"))
+def test_a_served_head_starts_at_the_teachers_mean_when_its_twin_is_not_learnt(toy: Any) -> None:
+    heads = tuple(DistillationConfig(teacher_task=name, student_task=name) for name in ("like", "rating"))
     learner, batch = Learner(toy.setup(distillation=heads)), features(toy)
     logit_PT = teacher_logits(batch)
     logit_PT[:, 1] = np.random.default_rng(7).standard_normal(PAIRS)
@@ -105,7 +104,7 @@ def test_a_second_teacher_task_on_the_same_tower_is_no_start(toy: Any) -> None:
     assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), abs=0.3)
 
 
-@pytest.mark.parametrize("changes", [{"loss": "direct"}, {"adapter": True}, {"loss": "pairwise"}, {"loss": "listwise"}])
+@pytest.mark.parametrize("changes", [{"adapter": True}, {"loss": "pairwise"}, {"loss": "listwise"}])
 def test_every_form_of_distillation_gives_a_calibrated_start(toy: Any, changes: dict[str, Any]) -> None:
     heads = (DistillationConfig(teacher_task="like", student_task="like", **changes),)
     learner = bootstrapped(toy, distillation=heads)
@@ -113,9 +112,10 @@ def test_every_form_of_distillation_gives_a_calibrated_start(toy: Any, changes: 
     assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), abs=0.3)
 
 
-def test_a_schedule_that_is_off_still_bootstraps(toy: Any) -> None:
-    off = tuple(d.model_copy(update={"schedule": "off"}) for d in toy.distillation)
-    assert bootstrapped(toy, distillation=off).score(features(toy))[:, 0].any()
+@pytest.mark.parametrize("changes", [{"weight": 0.0}, {"half_life_examples": 1}])
+def test_what_is_off_on_the_stream_or_decays_is_bootstrapped_in_full(toy: Any, equal: Any, changes: Any) -> None:
+    changed = tuple(d.model_copy(update=changes) for d in toy.distillation)
+    equal(bootstrapped(toy, steps=30, distillation=changed).tensors(), bootstrapped(toy, steps=30).tensors())
 
 
 def test_the_control_learns_as_if_there_had_been_no_bootstrap(toy: Any) -> None:
@@ -167,10 +167,11 @@ def test_a_bootstrap_on_too_few_pairs_to_hold_some_out_is_refused(toy: Any) -> N
         Learner(toy.setup()).bootstrap(batch, logit_PT, 1)
 
 
-def test_a_bootstrap_without_a_weight_is_refused_as_such(toy: Any) -> None:
-    weightless = tuple(d.model_copy(update={"weight": 0.0}) for d in toy.distillation)
-    with pytest.raises(InvalidInputError, match=r"a distillation with a weight above 0, .* got 0 such distillations"):
-        bootstrapped(toy, distillation=weightless)
+def test_a_bootstrap_without_a_distillation_is_refused_as_such(toy: Any) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"a bootstrap needs a \[\[distillation\]\] table, .* got 0 such tables"
+    ):
+        bootstrapped(toy, distillation=())
 
 
 def test_pairs_are_distinct_and_repeatable() -> None:
@@ -220,9 +221,7 @@ class ConstantScorer(Scorer):
 def teacher() -> TeacherConfig:
     tasks = [{"name": name, "kind": "binary", "output": name} for name in ("finish", "like")]
     tasks.append({"name": "rating", "kind": "regression", "output": "rating"})
-    return TeacherConfig.model_validate(
-        {"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}, "batch_rows": 64}
-    )
+    return TeacherConfig.model_validate({"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}})
 
 
 def publish(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from student.learn.arm import Arm
-from student.learn.replay_buffer import Batch
+from student.learn.batch import Batch
 from tests.student.learn.rank_learning import SETUPS
 
 META = torch.device("meta")
@@ -15,7 +15,7 @@ META = torch.device("meta")
 def test_a_step_is_taken_on_the_device_of_the_weights(name: str) -> None:
     """A tensor on another device in any of its operations would be an error."""
     setup = SETUPS[name]
-    arm = Arm(setup, setup.distillation, device=META)
+    arm = Arm(setup, device=META)
     random = np.random.default_rng(1)
     dense, categorical = len(setup.spec.dense_names), len(setup.spec.categorical)
     rows = Batch(

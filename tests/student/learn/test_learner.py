@@ -16,7 +16,7 @@ from student.learn.learner import Learner
 from student.serve.numpy_model import NumpyStudent
 from student.versions.manifest import Draft
 from student.versions.registry import Registry
-from teacher_cache.unshown import UnshownPairs
+from teacher_cache.unshown import UnshownRows
 
 Equal = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -108,10 +108,22 @@ def test_the_teacher_moves_no_served_head_in_the_first_step(toy: Any) -> None:
         assert np.any(tensors[f"student/weights/{name}"])
 
 
-def test_a_schedule_that_is_off_leaves_the_control(toy: Any, equal: Equal) -> None:
-    off = tuple(d.model_copy(update={"schedule": "off"}) for d in toy.distillation)
+def test_a_weight_of_0_leaves_the_student_as_its_control(toy: Any, equal: Equal) -> None:
+    off = tuple(d.model_copy(update={"weight": 0.0}) for d in toy.distillation)
     learner = toy.learnt(Learner(toy.setup(distillation=off)), toy.batches(10))
     equal(shared(learner, "student"), shared(learner, "control"))
+
+
+def test_a_half_life_halves_the_weight_again_and_again(toy: Any, equal: Equal) -> None:
+    """After 8 examples of a half-life of 8 the second step is that of half the weight."""
+
+    def second_step(**changes: Any) -> dict[str, Any]:
+        learner, first = Learner(toy.setup(distillation=only_like(**changes))), toy.batches(2)
+        learner.learn(first[0], np.full((8, 3), np.nan, np.float32))
+        learner.learn(first[1], toy.logits(first[1]))
+        return snapshot(learner)
+
+    equal(second_step(weight=3.0, half_life_examples=8), second_step(weight=1.5))
 
 
 def test_missing_labels_are_masked(toy: Any) -> None:
@@ -246,17 +258,6 @@ def test_no_distillation_loss_touches_a_served_head(toy: Any, loss: Any, adapter
     assert tensors["student/weights/teacher_head.like.weight"].any()
 
 
-def test_direct_mixing_moves_the_served_head_itself(toy: Any) -> None:
-    """The variant that breaks the rule on purpose: no row has a label, and the served head still learns."""
-    unlabelled = [e.model_copy(update={"labels": dict.fromkeys(e.labels)}) for e in toy.batches(1)[0]]
-    learner = Learner(toy.setup(distillation=only_like(loss="direct")))
-    learner.learn(unlabelled, np.array([[np.nan, 3.0, np.nan]] * 8, np.float32))
-    tensors = learner.tensors()
-    assert tensors["student/weights/head.like.bias"][0] > 0
-    assert not tensors["control/weights/head.like.bias"].any()
-    assert "student/weights/teacher_head.like.weight" not in tensors
-
-
 def test_an_adapter_takes_a_biased_teachers_level_from_the_labels(toy: Any) -> None:
     """The teacher says 6 too much; what the auxiliary head learns is near the labels' own level."""
     random = np.random.default_rng(0)
@@ -279,12 +280,12 @@ def test_a_permuted_teacher_stays_bounded(toy: Any, adapter: bool) -> None:  # n
     assert losses["student"] < losses["control"] + 0.1
 
 
-def unshown(toy: Any, first: int, count: int) -> UnshownPairs:
+def unshown(toy: Any, first: int, count: int) -> UnshownRows:
     rows = [toy.example(first + n).features for n in range(count)]
-    return UnshownPairs(rows, np.random.default_rng(first).standard_normal((count, 3)).astype(np.float32))
+    return UnshownRows(rows, np.random.default_rng(first).standard_normal((count, 3)).astype(np.float32))
 
 
-def test_unshown_pairs_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
+def test_unshown_rows_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
     with_pairs, without = Learner(toy.setup()), Learner(toy.setup())
     (batch,) = toy.batches(1)
     with_pairs.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
@@ -305,17 +306,7 @@ def test_unshown_pairs_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: 
         assert not np.array_equal(shared(with_pairs, "student")[name], shared(without, "student")[name]), name
 
 
-def test_direct_mixing_leaves_unshown_pairs_out(toy: Any) -> None:
-    learner, other = (Learner(toy.setup(distillation=only_like(loss="direct"))) for _ in range(2))
-    (batch,) = toy.batches(1)
-    learner.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
-    other.learn(batch, toy.logits(batch))
-    left, right = snapshot(learner), snapshot(other)
-    assert left["student/weights/head.like.bias"] == pytest.approx(right["student/weights/head.like.bias"], abs=1e-6)
-    assert left["student/weights/trunk.1.weight"] == pytest.approx(right["student/weights/trunk.1.weight"], abs=1e-6)
-
-
-def test_learning_unshown_pairs_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:
+def test_learning_unshown_rows_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:
     learners = [Learner(toy.setup()) for _ in range(2)]
     for learner in learners:
         for n, batch in enumerate(toy.batches(8)):

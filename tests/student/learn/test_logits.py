@@ -99,7 +99,7 @@ def test_an_unreachable_redis_is_a_miss_that_is_logged_once(toy: Any, caplog: py
     assert len([r for r in caplog.records if "does not answer" in r.getMessage()]) == 1
 
 
-def test_unshown_pairs_come_with_their_examples_and_an_unreachable_redis_has_none(toy: Any, redis_url: str) -> None:
+def test_unshown_rows_come_with_their_examples_and_an_unreachable_redis_has_none(toy: Any, redis_url: str) -> None:
     (batch,) = toy.batches(1)
     tasks = [{"name": name, "kind": "binary", "output": name} for name in ("a", "b", "c")]
     teacher = TeacherConfig.model_validate({"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}})

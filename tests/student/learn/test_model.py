@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from student.learn.model import EMBEDDING, Inputs, Shape, Student
+from student.learn.model import Inputs, Shape, Student, scale_gradient
+from student.versions.served_tensors import EMBEDDING
 
 
 def shape(toy: Any, **changes: Any) -> Shape:
@@ -72,6 +73,15 @@ def test_a_step_on_the_flat_vector_moves_the_named_weights(toy: Any) -> None:
     with torch.no_grad():
         student.flat += 1
     assert student.tensors()["head.like.bias"].tolist() == [1]
+
+
+def test_a_scaled_gradient_leaves_the_value() -> None:
+    value_B = torch.tensor([0.3, -2.0], requires_grad=True)
+    scaled_B = scale_gradient(value_B, 5.0)
+    scaled_B.sum().backward()
+    assert scaled_B.tolist() == value_B.tolist()
+    assert value_B.grad is not None
+    assert value_B.grad.tolist() == [5, 5]
 
 
 def test_a_gradient_scale_scales_everything_below_the_auxiliary_head_and_not_the_head(toy: Any) -> None:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from student.learn.replay_buffer import Batch, Reservoir, concatenate
+from student.learn.batch import Batch, concatenate
+from student.learn.replay_buffer import Reservoir
 
 
 def rows(first: int, count: int) -> Batch:

@@ -35,9 +35,9 @@ def test_the_teachers_reference_is_the_twin_unless_named(toy: Any) -> None:
 
 def test_weights_and_rates_may_change_between_two_starts(toy: Any) -> None:
     before = toy.setup().described()
-    off = tuple(d.model_copy(update={"schedule": "off", "weight": 3.0}) for d in toy.distillation)
+    heads = tuple(d.model_copy(update={"weight": 3.0, "half_life_examples": 9}) for d in toy.distillation)
     student = toy.student.model_copy(update={"learning_rate": 0.5, "replay_batches": 1, "micro_batch": 4})
-    toy.setup(distillation=off, student=student).check_continues("v000001", before)
+    toy.setup(distillation=heads, student=student, wait_seconds=0).check_continues("v000001", before)
 
 
 def test_a_changed_feature_is_named(toy: Any) -> None:
@@ -58,10 +58,6 @@ def test_an_auxiliary_head_stands_on_a_task_of_its_kind(toy: Any) -> None:
     [
         ({"loss": "listwise"}, "loss: must not be 'listwise' for a regression (rating): it compares probabilities"),
         ({"temperature": 3}, "temperature: must be 1 for a regression (rating), which has no soft label, got 3"),
-        (
-            {"label_scale": 0.5, "loss": "direct", "student_task": "rating"},
-            "label_scale: must be 1 for a regression (rating), which has no soft label, got 0.5",
-        ),
     ],
 )
 def test_what_means_nothing_for_a_regression_is_refused(toy: Any, changes: dict[str, Any], fault: str) -> None:
@@ -70,10 +66,17 @@ def test_what_means_nothing_for_a_regression_is_refused(toy: Any, changes: dict[
     assert error.value.faults == (f"distillation.0.{fault}",)
 
 
-def test_a_loss_that_shapes_the_student_is_part_of_the_setup(toy: Any) -> None:
+def test_what_shapes_the_student_is_part_of_the_setup_and_a_loss_is_not(toy: Any) -> None:
     before = toy.setup().described()
     soft = tuple(d.model_copy(update={"loss": "logit_mse"}) for d in toy.distillation)
     toy.setup(distillation=soft).check_continues("v000001", before)
-    direct = tuple(d.model_copy(update={"loss": "direct"}) for d in toy.distillation[1:])
-    with pytest.raises(ConfigurationError, match=r"distillation.1: was .* is now \['like', 'like', 'direct'\]"):
-        toy.setup(distillation=(toy.distillation[0], *direct)).check_continues("v000001", before)
+    adapted = tuple(d.model_copy(update={"adapter": True}) for d in toy.distillation[1:])
+    with pytest.raises(ConfigurationError, match=r"distillation.1: was .* is now \['like', 'like', 'adapter'\]"):
+        toy.setup(distillation=(toy.distillation[0], *adapted)).check_continues("v000001", before)
+
+
+def test_a_control_is_the_same_without_distillation_beside_the_same_logits(toy: Any) -> None:
+    control = toy.setup().control()
+    assert control.distillation == control.teacher_columns == control.teacher_kinds == ()
+    assert control.teacher_tasks == toy.teacher_tasks
+    assert (control.tasks, control.student, control.spec) == (toy.tasks, toy.student, toy.spec)

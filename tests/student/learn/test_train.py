@@ -27,10 +27,11 @@ from student.learn.config import PublishConfig
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
-from student.versions.registry import Registry, VersionError
+from student.versions.registry import Registry
+from student.versions.version_folder import VersionError
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.unshown import UnshownCache, UnshownPairs
+from teacher_cache.unshown import UnshownCache, UnshownRows
 
 TEACHER = "t1"
 TASKS = ("finish", "like", "rating")
@@ -109,8 +110,7 @@ def process(kafka: str, topics: Topics, redis_url: str, tmp_path: Path) -> Proce
 
 def patient(toy: Any, seconds: float) -> LearnerSetup:
     """The toy setup whose batches wait that long for logits."""
-    heads = tuple(d.model_copy(update={"max_wait_seconds": seconds}) for d in toy.distillation)
-    setup: LearnerSetup = toy.setup(distillation=heads)
+    setup: LearnerSetup = toy.setup(wait_seconds=seconds)
     return setup
 
 
@@ -170,6 +170,13 @@ def test_without_redis_the_labels_alone_are_learnt(toy: Any, process: Process) -
     assert "teacher" not in manifest.metrics["like"]
 
 
+def test_logits_that_nothing_learns_from_are_not_waited_for(toy: Any, process: Process) -> None:
+    off = tuple(d.model_copy(update={"weight": 0.0}) for d in toy.distillation)
+    process.write([toy.example(n) for n in range(8)])
+    with process.running(toy.setup(distillation=off, wait_seconds=600)):
+        process.wait_for(8)
+
+
 def test_a_stop_ends_the_wait_for_logits_at_once(toy: Any, process: Process) -> None:
     process.write([toy.example(n) for n in range(8)])
     with process.running(patient(toy, 600)):
@@ -204,7 +211,7 @@ def test_a_student_that_diverged_never_serves(toy: Any, process: Process) -> Non
     process.write([toy.example(n) for n in range(80)])
     wild = toy.setup(
         student=toy.student.model_copy(update={"learning_rate": 1e30}),
-        distillation=patient(toy, 0).distillation,
+        wait_seconds=0,
     )
     with np.errstate(all="ignore"), pytest.raises(VersionError, match=r"version v0+\d: .* must be finite, found"):
         process.run(wild, StopSignal(), every_seconds=0.001)
@@ -278,6 +285,6 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     for start in range(0, total, 8):
         rows = range(start, start + 8)
         features = [pairs[n].features for n in rows if n % 2 == 0]
-        unshown = UnshownPairs(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
+        unshown = UnshownRows(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
         offline.learn(examples[start : start + 8], logit_BT[start : start + 8], unshown)
     equal(offline.tensors(), ends[0][1])

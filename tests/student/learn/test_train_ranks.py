@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(240)  # eleven imports of torch on a busy machi
 
 
 class Log:
-    """TOTAL examples in three partitions, with the logits of all and unshown pairs of every second one."""
+    """TOTAL examples in three partitions, with the logits of all and unshown rows of every second one."""
 
     def __init__(self, toy: Any, kafka: str, redis_url: str) -> None:
         prefix = f"r{uuid.uuid4().hex[:12]}-"

@@ -45,9 +45,7 @@ def unshown_cache(redis_url: str) -> UnshownCache:
 
 def setup() -> LearnerSetup:
     """The toy's, whose batches wait for no logit."""
-    heads = tuple(d.model_copy(update={"max_wait_seconds": 0.0}) for d in Toy.distillation)
-    made: LearnerSetup = Toy().setup(distillation=heads)
-    return made
+    return Toy().setup(wait_seconds=0.0)
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ from torch.nn import functional
 
 from features.spec import Feature, FeatureBatch, FeatureSpec
 from stream.tasks import TaskSpec
-from student.serve.numpy_model import NumpyStudent, tensor_shapes
+from student.serve.numpy_model import NumpyStudent
 from student.versions.config import StudentConfig
 from student.versions.manifest import Manifest
-from student.versions.registry import VersionError
+from student.versions.served_tensors import tensor_shapes
+from student.versions.version_folder import VersionError
 
 SPEC = FeatureSpec(
     feast_project="p",

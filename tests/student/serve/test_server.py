@@ -30,13 +30,13 @@ from runtime.errors import GraftError
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.tasks import TaskSpec
-from student.serve.numpy_model import tensor_shapes
 from student.serve.requests import MAX_BODY_BYTES
 from student.serve.server import build_app, run_server
 from student.serve.swap import ChampionSwap
 from student.versions.config import StudentConfig
 from student.versions.manifest import Draft, Manifest
 from student.versions.registry import Registry
+from student.versions.served_tensors import tensor_shapes
 
 
 def spec_of(*features: Feature) -> FeatureSpec:

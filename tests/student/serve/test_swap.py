@@ -15,11 +15,12 @@ import safetensors.numpy
 
 from features.spec import Feature, FeatureSpec
 from stream.tasks import TaskSpec
-from student.serve.numpy_model import tensor_shapes
 from student.serve.swap import REFUSED, SWAPS, VERSION, ChampionSwap
 from student.versions.config import StudentConfig
 from student.versions.manifest import FORMAT, Draft, Manifest
-from student.versions.registry import MANIFEST_FILE, MODEL_FILE, Registry
+from student.versions.registry import Registry
+from student.versions.served_tensors import tensor_shapes
+from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE
 
 SPEC = FeatureSpec(
     feast_project="p",
@@ -98,7 +99,7 @@ def overflowing(registry: Registry, version: str) -> str:
 
 def no_manifest(registry: Registry, version: str) -> str:
     (registry.folder / version / MANIFEST_FILE).unlink()
-    return "is not in"
+    return "manifest.json is missing"
 
 
 def no_model(registry: Registry, version: str) -> str:

@@ -1,7 +1,9 @@
 """What is known of the users and movies of MovieLens-100K, in Feast's words."""
 
+from collections.abc import Mapping
+
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
-from feast.types import Array, Float32, Int64, String
+from feast.types import Array, FeastType, Float32, Int64, String, from_value_type
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
 item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
@@ -11,52 +13,27 @@ def _table(name: str) -> FileSource:
     return FileSource(name=f"{name}_table", path=f"data/{name}.parquet", timestamp_field="event_timestamp")
 
 
-# Materialized from the batch tables.
-user_profile = FeatureView(
-    name="user_profile",
-    entities=[user],
-    schema=[
-        Field(name="user_id", dtype=Int64),
-        Field(name="age", dtype=Int64),
-        Field(name="gender", dtype=String),
-        Field(name="occupation", dtype=String),
-    ],
-    source=_table("user_profile"),
-)
-item_profile = FeatureView(
-    name="item_profile",
-    entities=[item],
-    schema=[
-        Field(name="item_id", dtype=String),
-        Field(name="year", dtype=Int64),
-        Field(name="genres", dtype=Array(Float32)),
-    ],
-    source=_table("item_profile"),
-)
+def _view(name: str, entity: Entity, source: FileSource | PushSource, columns: Mapping[str, FeastType]) -> FeatureView:
+    key = Field(name=entity.join_key, dtype=from_value_type(entity.value_type))
+    schema = [key, *(Field(name=column, dtype=dtype) for column, dtype in columns.items())]
+    return FeatureView(name=name, entities=[entity], schema=schema, source=source)
 
-# Pushed by the stream: running aggregates of the closed examples. Their batch tables are empty.
-user_activity = FeatureView(
-    name="user_activity",
-    entities=[user],
-    schema=[
-        Field(name="user_id", dtype=Int64),
-        Field(name="ratings", dtype=Float32),
-        Field(name="mean_rating", dtype=Float32),
-        Field(name="mean_like", dtype=Float32),
-    ],
-    source=PushSource(name="user_activity_push", batch_source=_table("user_activity")),
-)
-item_activity = FeatureView(
-    name="item_activity",
-    entities=[item],
-    schema=[
-        Field(name="item_id", dtype=String),
-        Field(name="ratings", dtype=Float32),
-        Field(name="mean_rating", dtype=Float32),
-        Field(name="mean_like", dtype=Float32),
-        Field(name="mean_love", dtype=Float32),
-    ],
-    source=PushSource(name="item_activity_push", batch_source=_table("item_activity")),
+
+def materialized(name: str, entity: Entity, **columns: FeastType) -> FeatureView:
+    """A view that `graft features materialize` fills from its batch table."""
+    return _view(name, entity, _table(name), columns)
+
+
+def pushed(name: str, entity: Entity, **columns: FeastType) -> FeatureView:
+    """A view of running aggregates that the stream pushes; its batch table is empty."""
+    return _view(name, entity, PushSource(name=f"{name}_push", batch_source=_table(name)), columns)
+
+
+user_profile = materialized("user_profile", user, age=Int64, gender=String, occupation=String)
+item_profile = materialized("item_profile", item, year=Int64, genres=Array(Float32))
+user_activity = pushed("user_activity", user, ratings=Float32, mean_rating=Float32, mean_like=Float32)
+item_activity = pushed(
+    "item_activity", item, ratings=Float32, mean_rating=Float32, mean_like=Float32, mean_love=Float32
 )
 
 ranking = FeatureService(name="ranking", features=[user_profile, item_profile, user_activity, item_activity])

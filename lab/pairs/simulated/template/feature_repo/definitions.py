@@ -1,7 +1,9 @@
 """What is known of the music app's listeners and tracks, in Feast's words."""
 
+from collections.abc import Mapping
+
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
-from feast.types import Array, Float32, Int64, String
+from feast.types import Array, FeastType, Float32, Int64, String, from_value_type
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)
@@ -11,52 +13,25 @@ def _table(name: str) -> FileSource:
     return FileSource(name=f"{name}_table", path=f"data/{name}.parquet", timestamp_field="event_timestamp")
 
 
-# Materialized from the batch tables.
-listener = FeatureView(
-    name="listener",
-    entities=[user],
-    schema=[
-        Field(name="user_id", dtype=String),
-        Field(name="country", dtype=String),
-        Field(name="age", dtype=Int64),
-    ],
-    source=_table("listener"),
-)
-track = FeatureView(
-    name="track",
-    entities=[item],
-    schema=[
-        Field(name="item_id", dtype=Int64),
-        Field(name="style", dtype=String),
-        Field(name="tempo", dtype=Float32),
-        Field(name="sound", dtype=Array(Float32)),
-        Field(name="clip", dtype=Int64),
-    ],
-    source=_table("track"),
-)
+def _view(name: str, entity: Entity, source: FileSource | PushSource, columns: Mapping[str, FeastType]) -> FeatureView:
+    key = Field(name=entity.join_key, dtype=from_value_type(entity.value_type))
+    schema = [key, *(Field(name=column, dtype=dtype) for column, dtype in columns.items())]
+    return FeatureView(name=name, entities=[entity], schema=schema, source=source)
 
-# Pushed by the stream: running aggregates of the closed examples. Their batch tables are empty.
-listener_activity = FeatureView(
-    name="listener_activity",
-    entities=[user],
-    schema=[
-        Field(name="user_id", dtype=String),
-        Field(name="shown", dtype=Float32),
-        Field(name="click_share", dtype=Float32),
-        Field(name="mean_dwell", dtype=Float32),
-    ],
-    source=PushSource(name="listener_activity_push", batch_source=_table("listener_activity")),
-)
-track_activity = FeatureView(
-    name="track_activity",
-    entities=[item],
-    schema=[
-        Field(name="item_id", dtype=Int64),
-        Field(name="shown", dtype=Float32),
-        Field(name="click_share", dtype=Float32),
-        Field(name="mean_dwell", dtype=Float32),
-    ],
-    source=PushSource(name="track_activity_push", batch_source=_table("track_activity")),
-)
+
+def materialized(name: str, entity: Entity, **columns: FeastType) -> FeatureView:
+    """A view that `graft features materialize` fills from its batch table."""
+    return _view(name, entity, _table(name), columns)
+
+
+def pushed(name: str, entity: Entity, **columns: FeastType) -> FeatureView:
+    """A view of running aggregates that the stream pushes; its batch table is empty."""
+    return _view(name, entity, PushSource(name=f"{name}_push", batch_source=_table(name)), columns)
+
+
+listener = materialized("listener", user, country=String, age=Int64)
+track = materialized("track", item, style=String, tempo=Float32, sound=Array(Float32), clip=Int64)
+listener_activity = pushed("listener_activity", user, shown=Float32, click_share=Float32, mean_dwell=Float32)
+track_activity = pushed("track_activity", item, shown=Float32, click_share=Float32, mean_dwell=Float32)
 
 ranking = FeatureService(name="ranking", features=[listener, track, listener_activity, track_activity])

@@ -1,0 +1,200 @@
+"""Writes docs/configuration.md from the models of graft.toml and of the environment.
+
+Run: make docs
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from graft.project import Project
+from graft.settings import PREFIX, Settings
+
+FILE = Path(__file__).with_name("configuration.md")
+_HEAD = """# Configuration
+
+`make docs` generates this page from the models that read the configuration; a test keeps it current. A command that
+refuses a value names the key, the value and what is allowed; `graft check` lists all faults at once.
+
+A key without a default must be set. Seconds are event time, which the events carry, unless the effect says wall clock.
+"""
+_ENVIRONMENT = """## Environment variables
+
+They say what differs between machines. `{prefix}NAME_FILE` names a file that holds the value of `{prefix}NAME`, such as
+a secret. An empty variable counts as not set; an unknown one is refused.
+"""
+_TYPES = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", SecretStr: "text, secret"}
+_UNITS = {
+    "seconds": "s",
+    "ms": "ms",
+    "examples": "examples",
+    "rows": "rows",
+    "batches": "micro-batches",
+    "batch": "examples",
+    "capacity": "examples",
+    "pairs": "rows",
+    "steps": "steps",
+}
+"""The unit of a key by the last word of its name."""
+_COLUMNS = ("key", "type", "unit", "default", "allowed", "effect")
+
+
+class Section(NamedTuple):
+    """One table of graft.toml: its header as it stands in the file, and the model that reads it."""
+
+    header: str
+    model: type[BaseModel]
+
+
+def configuration() -> str:
+    """The whole page."""
+    parts = [_HEAD, "## graft.toml"]
+    for section in sections():
+        parts += [f"### {section.header}", _prose(section.model), _table(section.model)]
+    variables = {f"{PREFIX}{name.upper()}": field for name, field in Settings.model_fields.items()}
+    parts += [_ENVIRONMENT.format(prefix=PREFIX), _rows(variables)]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def sections() -> Iterator[Section]:
+    """Every table of graft.toml in the order of the models, the top level first."""
+    yield Section("Top level", Project)
+    yield from _sections(Project, "")
+
+
+def _sections(model: type[BaseModel], path: str) -> Iterator[Section]:
+    for name, field in _fields(model).items():
+        yield from _below(field.annotation, f"{path}{name}")
+
+
+def _below(annotation: Any, path: str) -> Iterator[Section]:
+    """The tables that a key of this type opens; none where it is a plain value."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is list:
+        inner, header, below = arguments[0], f"`[[{path}]]`", path
+    elif origin is dict:
+        inner, header, below = arguments[1], f"`[{path}.NAME]`", f"{path}.NAME"
+    else:
+        inner, header, below = annotation, f"`[{path}]`", path
+    for model in _models(inner):
+        yield Section(f'{header} with kind = "{tag}"' if (tag := _tag(model)) else header, model)
+        yield from _sections(model, f"{below}.")
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    """The `kind` by which the file chooses this model among the ones that may stand there; None where there is one."""
+    kind = model.model_fields.get("kind")
+    return None if kind is None or kind.is_required() else str(kind.default)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    return [a for a in _alternatives(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The branches of a union, None left out; else the type itself."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [branch for a in get_args(annotation) if a is not NoneType for branch in _alternatives(a)]
+    return [annotation]
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys that stand in the file, under the name that they have there."""
+    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
+
+
+def _prose(model: type[BaseModel]) -> str:
+    lines = (model.__doc__ or "").strip().splitlines()
+    return "\n".join(line.strip() for line in lines).replace("``", "`")
+
+
+def _table(model: type[BaseModel]) -> str:
+    """The keys that hold a value; those that open a table of their own have a section."""
+    held = {name: field for name, field in _fields(model).items() if not list(_below(field.annotation, name))}
+    if _tag(model):
+        del held["kind"]
+    return _rows(held)
+
+
+def _rows(fields: dict[str, FieldInfo]) -> str:
+    if not fields:
+        return ""
+    rows = [_row(name, field) for name, field in fields.items()]
+    return "\n".join(_line(cells) for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *rows))
+
+
+def _row(name: str, field: FieldInfo) -> list[str]:
+    unit = _UNITS.get(name.rpartition("_")[2].lower(), "")
+    return [f"`{name}`", _type(field.annotation), unit, _default(field), _allowed(field), field.description or ""]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _type(annotation: Any) -> str:
+    return " or ".join(dict.fromkeys(_plain_type(branch) for branch in _alternatives(annotation)))
+
+
+def _plain_type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "text"
+    if origin in (list, tuple):
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"table of {_type(arguments[1])}"
+    return _TYPES.get(annotation, str(annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return ""
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, str | Path):
+        return f'`"{default}"`'
+    return f"`{default}`"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What a value must be: the field's own words (json_schema_extra: allowed), its values, or its limits."""
+    if isinstance(field.json_schema_extra, dict) and "allowed" in field.json_schema_extra:
+        return str(field.json_schema_extra["allowed"])
+    values = [value for branch in _alternatives(field.annotation) for value in _literals(branch)]
+    if values:
+        return ", ".join(f"`{value}`" for value in values)
+    return ", ".join(_limits(field.metadata))
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _limits(metadata: Sequence[Any]) -> Iterator[str]:
+    """The bounds, lengths and patterns of a value, in the order in which they are declared."""
+    for limit in metadata:
+        for name, text in (("gt", "> {}"), ("ge", ">= {}"), ("lt", "< {}"), ("le", "<= {}")):
+            if (bound := getattr(limit, name, None)) is not None:
+                yield text.format(bound)
+        if (least := getattr(limit, "min_length", None)) is not None:
+            yield f"at least {least}"
+        if (most := getattr(limit, "max_length", None)) is not None:
+            yield f"at most {most}"
+        if (pattern := getattr(limit, "pattern", None)) is not None:
+            yield f"`{pattern}`"
+
+
+if __name__ == "__main__":
+    FILE.write_text(configuration(), "utf-8")

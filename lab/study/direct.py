@@ -1,0 +1,92 @@
+"""The study's arm that breaks a rule on purpose: served heads learn from the teacher too, not from labels alone.
+
+Shapes: B rows, N distinct table rows, T teacher tasks.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from student.learn.arm import Arm
+from student.learn.batch import Batch
+from student.learn.config import DistillationConfig
+from student.learn.heads import TeacherHead
+from student.learn.model import Inputs, Outputs
+from student.learn.running import RunningStatistics
+from student.learn.setup import LearnerSetup
+
+
+def direct_faults(direct: Collection[str], distillation: Sequence[DistillationConfig]) -> Iterator[str]:
+    """Why a served head cannot learn one of the `direct` teacher tasks."""
+    by_task = {config.teacher_task: config for config in distillation}
+    for name in direct:
+        config = by_task.get(name)
+        if config is None:
+            yield f"direct: no distilled teacher task {name!r}; there are {', '.join(by_task) or 'none'}"
+        elif config.student_task is None:
+            yield f"direct: {name!r} must have a student_task, whose served head learns it; it has none"
+        elif config.adapter or config.loss != "soft_label":
+            got = f"loss {config.loss!r}{' and an adapter' if config.adapter else ''}"
+            yield f"direct: {name!r} must have loss 'soft_label' and no adapter, got {got}"
+
+
+class DirectArm(Arm):
+    """A student whose served heads learn the soft labels of the `direct` teacher tasks beside their own labels.
+
+    `direct_faults` must have found none. The auxiliary heads of these tasks learn nothing. For one process.
+    """
+
+    def __init__(self, setup: LearnerSetup, direct: Collection[str]) -> None:
+        super().__init__(setup)
+        self.running = _LabelUnits(setup, direct)
+        self._direct = direct
+
+    def step(self, rows: Batch, unshown: Batch | None, examples: int) -> None:
+        """As Arm's, but `unshown` rows teach no served head: theirs is the teacher of auxiliary heads alone."""
+        if unshown is not None:
+            logit_BT = unshown.logit_BT.copy()
+            logit_BT[:, [self._setup.teacher_column(name) for name in self._direct]] = np.nan
+            unshown = Batch(unshown.dense_BD, unshown.row_BC, unshown.label_BK, logit_BT)
+        super().step(rows, unshown, examples)
+
+    def start_served_heads(self, learnt: Collection[str]) -> None:
+        """As Arm's, but a served head that has learnt the teacher itself stays as it is."""
+        trained = {name: weight.detach().clone() for name, weight in self.student.dense.items()}
+        super().start_served_heads(learnt)
+        for task, twin in self._setup.twins.items():
+            if twin.teacher_task in self._direct and twin.teacher_task in learnt:
+                head = self.student.layers.heads[task]
+                with torch.no_grad():
+                    self.student.dense[head.weight].copy_(trained[head.weight])
+                    self.student.dense[head.bias].copy_(trained[head.bias])
+
+    def _outputs(self, inputs: Inputs, touched_NE: Tensor) -> Outputs:
+        """As Arm's, with the served head's values where those of a direct task's auxiliary head are."""
+        served_KB, auxiliary_AB = super()._outputs(inputs, touched_NE)
+        taught_AB = [
+            served_KB[self._setup.task_column(config.student_task or "")]
+            if config.teacher_task in self._direct
+            else value_B
+            for config, value_B in zip(self._setup.distillation, auxiliary_AB, strict=True)
+        ]
+        return Outputs(served_KB, taught_AB)
+
+
+class _LabelUnits(RunningStatistics):
+    """Gives the heads of direct tasks the unit of their labels, which is that of the served head."""
+
+    def __init__(self, setup: LearnerSetup, direct: Collection[str]) -> None:
+        super().__init__(setup)
+        self._direct = direct
+
+    def teacher_heads(self, weights: Sequence[float]) -> list[TeacherHead]:
+        """As RunningStatistics', but for those units."""
+        return [self._served(head) for head in super().teacher_heads(weights)]
+
+    def _served(self, head: TeacherHead) -> TeacherHead:
+        if head.config.teacher_task not in self._direct:
+            return head
+        task = self._setup.task_column(head.config.student_task or "")
+        return head._replace(unit=self.label_units()[task])

@@ -1,0 +1,119 @@
+"""The tensors of model.safetensors: their names, their shapes, and what is wrong with a set of them.
+
+The learner writes them, the scorer reads them. The learner's own weights have the same names, beside others that are
+not served. Shapes: D dense columns, R table rows, E embedding.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from student.versions.config import StudentConfig
+from student.versions.manifest import Manifest
+
+MEAN = "normalizer.mean"
+"""[D]: what is subtracted from the dense columns."""
+
+STD = "normalizer.std"
+"""[D]: what the dense columns are divided by then; above 0."""
+
+EMBEDDING = "embedding.weight"
+"""[R, E]."""
+
+
+class Layer(NamedTuple):
+    """A linear layer of so many inputs and outputs."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+    @property
+    def weight(self) -> str:
+        """The name of its weight [outputs, inputs]."""
+        return f"{self.name}.weight"
+
+    @property
+    def bias(self) -> str:
+        """The name of its bias [outputs]."""
+        return f"{self.name}.bias"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Its tensors by name."""
+        return {self.weight: (self.outputs, self.inputs), self.bias: (self.outputs,)}
+
+
+class Layers(NamedTuple):
+    """The layers of a student: the shared ones, then a tower and a head for each task, by its name."""
+
+    cross: tuple[Layer, ...]
+    trunk: tuple[Layer, ...]
+    towers: dict[str, Layer]
+    heads: dict[str, Layer]
+
+    def of_tasks(self, tasks: Iterable[str]) -> Iterator[Layer]:
+        """All that the heads of these tasks need, from the inputs on."""
+        yield from self.cross
+        yield from self.trunk
+        for task in tasks:
+            yield self.towers[task]
+            yield self.heads[task]
+
+
+def layers_of(config: StudentConfig, dense: int, categorical: int, tasks: Iterable[str]) -> Layers:
+    """The layers of a student of so many dense and categorical columns."""
+    names, width = list(tasks), dense + categorical * config.embedding_dim
+    widths = [width, *config.trunk]
+    return Layers(
+        cross=tuple(Layer(f"trunk.cross.{i}", width, width) for i in range(config.cross_layers)),
+        trunk=tuple(Layer(f"trunk.{i}", widths[i], units) for i, units in enumerate(config.trunk)),
+        towers={name: Layer(f"tower.{name}", widths[-1], config.tower) for name in names},
+        heads={name: Layer(f"head.{name}", config.tower, 1) for name in names},
+    )
+
+
+def served_tasks(manifest: Manifest) -> tuple[str, ...]:
+    """The names of the tasks that a reply carries, in the project's order."""
+    return tuple(task.name for task in manifest.tasks if task.served)
+
+
+def served_layers(manifest: Manifest) -> Layers:
+    """The layers that a version serves."""
+    spec = manifest.spec
+    return layers_of(manifest.student, len(spec.dense_names), len(spec.categorical), served_tasks(manifest))
+
+
+def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """Every tensor of model.safetensors that `manifest` demands, each float32, with its shape."""
+    dense, student = len(manifest.spec.dense_names), manifest.student
+    table = (student.table_rows, student.embedding_dim)
+    shapes: dict[str, tuple[int, ...]] = {MEAN: (dense,), STD: (dense,), EMBEDDING: table}
+    for layer in served_layers(manifest).of_tasks(served_tasks(manifest)):
+        shapes |= layer.shapes()
+    return shapes
+
+
+def tensor_faults(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Every tensor that is missing, unknown, of another shape or dtype, or not finite: what is expected, what found."""
+    shapes = tensor_shapes(manifest)
+    faults = [f"{name} is missing, expected float32 {list(shapes[name])}" for name in shapes if name not in tensors]
+    faults += [f"{name} is unknown, expected {', '.join(shapes)}" for name in tensors if name not in shapes]
+    if not served_tasks(manifest):
+        faults.append(f"no task is served, expected one of {', '.join(t.name for t in manifest.tasks)}")
+    for name, shape in shapes.items():
+        if name in tensors:
+            faults += _value_faults(name, shape, tensors[name])
+    return faults
+
+
+def _value_faults(name: str, shape: tuple[int, ...], tensor: NDArray[Any]) -> list[str]:
+    if tensor.dtype != np.float32 or tensor.shape != shape:
+        return [f"{name}: expected float32 {list(shape)}, found {tensor.dtype} {list(tensor.shape)}"]
+    if not np.isfinite(tensor).all():
+        count = tensor.size - np.count_nonzero(np.isfinite(tensor))
+        return [f"{name}: expected finite values, found {count} of {tensor.size} that are not"]
+    if name == STD and not (tensor > 0).all():
+        return [f"{name}: expected values above 0, found {tensor.min()}"]
+    return []

@@ -1,0 +1,124 @@
+"""One version's folder: its three files, checked whenever they are read. No torch: the scorer imports it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from runtime.errors import GraftError
+from student.versions.manifest import FORMAT, Manifest
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.safetensors"
+LEARNER_FILE = "learner.safetensors"
+_STATE_KEY = "state"
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class VersionError(GraftError):
+    """A version that cannot be used: absent, damaged, of another format, or with values that are not finite."""
+
+
+class VersionFolder:
+    """The folder of a published version. What it reads raises VersionError when a file is missing or damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version = path.name
+
+    def manifest(self) -> Manifest:
+        """The manifest; VersionError too when it is of another format."""
+        fields = self._manifest_fields()
+        found = fields.get("format")
+        if found != FORMAT:
+            raise VersionError(
+                f"version {self._version}: {MANIFEST_FILE}: format must be {FORMAT}, found {found!r}; "
+                "use the release of graft that published it, or set GRAFT_VERSIONS to another folder"
+            )
+        try:
+            manifest = Manifest.model_validate(fields)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key = ".".join(map(str, fault["loc"]))
+            raise self._damaged(f"{MANIFEST_FILE}: {key}: {fault['msg']}") from None
+        if manifest.version != self._version:
+            raise self._damaged(f"{MANIFEST_FILE}: version must be {self._version}, found {manifest.version}")
+        return manifest
+
+    def model(self) -> tuple[Manifest, dict[str, NDArray[np.float32]]]:
+        """What serves: manifest and tensors. VersionError too when a value is not finite."""
+        manifest = self.manifest()
+        tensors = safetensors.numpy.load(self._verified(manifest, MODEL_FILE))
+        refuse_non_finite(self._version, tensors)
+        return manifest, tensors
+
+    def learner(self) -> tuple[Manifest, dict[str, NDArray[Any]], dict[str, Any]]:
+        """What the learner continues from: manifest, tensors and state as they were published."""
+        manifest = self.manifest()
+        tensors = safetensors.numpy.load(self._verified(manifest, LEARNER_FILE))
+        with safetensors.safe_open(self._path / LEARNER_FILE, "numpy") as file:
+            state: dict[str, Any] = json.loads(file.metadata()[_STATE_KEY])
+        return manifest, tensors, state
+
+    def _manifest_fields(self) -> dict[str, Any]:
+        try:
+            fields = json.loads(self._read(MANIFEST_FILE))
+        except ValueError as error:
+            raise self._damaged(f"{MANIFEST_FILE} is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise self._damaged(f"{MANIFEST_FILE} must hold a JSON object, found {type(fields).__name__}")
+        return fields
+
+    def _verified(self, manifest: Manifest, name: str) -> bytes:
+        """The file's bytes, of which the manifest's digest is known to hold."""
+        data = self._read(name)
+        expected, found = manifest.sha256.get(name), hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise self._damaged(f"{name}: sha256 must be {expected}, found {found}")
+        return data
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._path / name).read_bytes()
+        except FileNotFoundError:
+            raise self._damaged(f"{name} is missing") from None
+        except OSError as error:
+            fault = f"{self._path / name}: cannot be read: {error.strerror}"
+            raise VersionError(f"version {self._version}: {fault}") from None
+
+    def _damaged(self, fault: str) -> VersionError:
+        return VersionError(
+            f"version {self._version}: {fault}; remove the folder {self._path} and restart the learner "
+            "('graft student train'): it goes on from the newest version that is left, and makes that the champion"
+        )
+
+
+def packed(model: Tensors, learner: Tensors, learner_state: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a version beside its manifest: name -> content."""
+    return {
+        MODEL_FILE: safetensors.numpy.save(_contiguous(model)),
+        LEARNER_FILE: safetensors.numpy.save(_contiguous(learner), {_STATE_KEY: json.dumps(learner_state)}),
+    }
+
+
+def refuse_non_finite(version: str, tensors: Tensors) -> None:
+    """VersionError, with the first such tensor of a served student, when a value is not finite."""
+    for name, tensor in tensors.items():
+        bad = int(tensor.size - np.isfinite(tensor).sum())
+        if bad:
+            raise VersionError(
+                f"version {version}: {MODEL_FILE}: {name} must be finite, found {bad} of {tensor.size} values that are "
+                "not; the version before it stays"
+            )
+
+
+def _contiguous(tensors: Tensors) -> dict[str, NDArray[Any]]:
+    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
