@@ -117,7 +117,8 @@ class _Pipeline(asyncio.Protocol):
 
     def _take(self, reply: Any) -> None:
         exchange = self._line[0]
-        exchange.replies.append(reply)
+        is_other_type = isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
+        exchange.replies.append(None if is_other_type else reply)
         if len(exchange.replies) < exchange.due:
             return
         self._line.popleft()

@@ -13,8 +13,8 @@ from features.spec import Feature, FeatureSpec, Value
 from features.values import decode_column
 
 Columns = dict[str, list[Value]]
-Reply = Sequence[bytes | None]
-"""One HMGET's answer: the stored message of each field."""
+Reply = Sequence[bytes | None] | None
+"""One HMGET's answer: the stored message of each field; None: the key is not a hash."""
 
 
 class FeatureReader(Protocol):
@@ -111,8 +111,8 @@ def _stored(
     features: Sequence[Feature], layout: EntityLayout, ids: Sequence[EntityId | None], replies: Iterator[Reply]
 ) -> Mapping[str, Sequence[Value]]:
     """Each feature's values over E entities."""
-    miss: Reply = (None,) * layout.width
-    rows = [miss if entity_id is None or not features else next(replies, miss) for entity_id in ids]
+    miss = (None,) * layout.width
+    rows = [(entity_id is not None and features and next(replies, None)) or miss for entity_id in ids]
     if not rows:
         return {f.name: () for f in features}
     return {f.name: decode_column(f, raws) for f, raws in zip(features, zip(*rows, strict=True), strict=True)}

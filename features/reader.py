@@ -1,13 +1,12 @@
 """Reads features for batches of rows from the hashes that Feast keeps in Redis: the stream's reader."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from features.contract import ContextValue
-from features.lookup import Columns, Lookup, Reply
+from features.lookup import Columns, Lookup
 from features.redis_layout import EntityId
 from features.spec import FeatureSpec
-from runtime.redis import connect, reaching
+from runtime.redis import connect, exchange, reaching
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -29,26 +28,13 @@ class OnlineReader:
     ) -> Columns:
         """Columns of B rows in one round trip over their distinct entities; None where a value is missing.
 
-        Raises ServiceUnavailableError when Redis does not answer within 5 s.
+        A key of another type counts as missing. ServiceUnavailableError when Redis does not answer within 5 s.
         """
         query = self._lookup.query(user_ids, item_ids)
         commands = self._lookup.commands(query)
         with reaching(self._redis_url):
-            replies = self._exchange(commands) if commands else []
+            replies = exchange(self._client, commands) if commands else []
         return self._lookup.columns(query, replies, contexts)
-
-    def _exchange(self, commands: list[bytes]) -> list[Reply]:
-        # redis-py's own pipeline builds each command anew, which costs more than the reading.
-        pool: Any = self._client.connection_pool  # partly untyped
-        connection = pool.get_connection()
-        try:
-            connection.send_packed_command([b"".join(commands)])
-            return [connection.read_response() for _ in commands]
-        except BaseException:
-            connection.disconnect()  # replies that were not read must not answer the next read
-            raise
-        finally:
-            pool.release(connection)
 
     def close(self) -> None:
         """Give the connection back."""

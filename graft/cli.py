@@ -12,6 +12,7 @@ _COMMANDS = {
     "features": LazyCommand("graft.commands.features:features", "Register features with Feast, fill the online store."),
     "replay": LazyCommand("graft.commands.stream:replay", "Send events from a file to Kafka."),
     "stream": LazyCommand("graft.commands.stream:stream", "Validate and join events into examples."),
+    "dlq": LazyCommand("graft.commands.dlq:dlq", "List, show and put back what the stream could not use."),
     "teacher": LazyCommand(
         "graft.commands.teacher:teacher", "Score the target's rows with the teacher into the cache."
     ),

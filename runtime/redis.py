@@ -4,7 +4,7 @@ Replies stay bytes. `redis.asyncio` is not used: the scorer multiplexes its read
 (features/async_reader.py), which needs only the address that `parse_url` gives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +15,9 @@ from redis.connection import parse_url as _redis_parse_url
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 
 Client = redis.Redis
+_FOR_NOW = ("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
+"""Error replies that go away without a change of ours: a disk that is full, a replica that is not up yet, ..."""
+
 _ALLOWED_URL = (
     "GRAFT_REDIS_URL: must be redis[s]://[user:password@]host[:port][/db] with a numeric port; "
     "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
@@ -68,15 +71,45 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
     return redis.Redis.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
 
 
+def exchange(client: Client, commands: Sequence[bytes]) -> list[Any]:
+    """The replies to packed commands, sent in one piece; None in place of the reply of a key of another type.
+
+    redis-py's own pipeline builds each command anew, which costs more than the reading. Every other error reply raises.
+    """
+    pool: Any = client.connection_pool  # partly untyped
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command([b"".join(commands)])
+        return [_reply(connection) for _ in commands]
+    except BaseException:
+        connection.disconnect()  # replies that were not read must not answer the next exchange
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            return None
+        raise
+
+
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turn a Redis that does not answer, or takes no writes, inside the block into ServiceUnavailableError."""
+    """Turn a Redis inside the block that does not answer, or refuses for now, into ServiceUnavailableError."""
     try:
         yield
     except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
         raise ServiceUnavailableError(
             f"Redis at {parse_url(url)} takes no writes ({error}); give it more memory, or name the primary"
         ) from error
+    except redis.ResponseError as error:
+        if not str(error).startswith(_FOR_NOW):
+            raise
+        raise ServiceUnavailableError(f"Redis at {parse_url(url)} refuses for now: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ServiceUnavailableError(
             f"Redis at {parse_url(url)} does not answer ({type(error).__name__}); "

@@ -23,7 +23,12 @@ class StreamConfig(BaseModel):
     idle_seconds: float = Field(
         default=5.0,
         gt=0,
-        description="wall clock without an event, after which a quiet input's event time moves on with the wall clock",
+        description="wall clock: in a pause of both inputs an impression closes so long after its longest window",
+    )
+    max_ahead_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="how far an event may be ahead of the broker's clock and of ours; beyond it is a dead letter",
     )
     dedup_seconds: float = Field(
         default=86_400.0, gt=0, description="how long the id of a closed impression is remembered, to drop duplicates"

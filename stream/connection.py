@@ -1,6 +1,6 @@
 """How Kafka clients are built, and errors that say what to do when the brokers do not answer.
 
-Uncompressed: gzip costs more CPU than it saves here, and the other codecs need another package.
+What graft writes is uncompressed: on these small records a codec costs more CPU than it saves. It reads every codec.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,9 @@ from kafka.errors import (
 )
 
 from runtime.errors import GraftError, ServiceUnavailableError
+from stream.header_names import read_odd_header_names
+
+read_odd_header_names()
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers
 REQUEST_TIMEOUT_MS = 10_000
@@ -55,7 +58,7 @@ def group_member(kafka_servers: str, group_id: str, instance: str, **settings: A
     )
 
 
-def producer(kafka_servers: str, transactional_id: str | None = None) -> KafkaProducer:
+def producer(kafka_servers: str, transactional_id: str | None = None, **settings: Any) -> KafkaProducer:
     """An idempotent producer; with a `transactional_id` it fences all earlier producers of that id."""
     transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
     with reaching(kafka_servers):
@@ -70,6 +73,7 @@ def producer(kafka_servers: str, transactional_id: str | None = None) -> KafkaPr
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             delivery_timeout_ms=15_000 if transactional_id else 120_000,
             allow_auto_create_topics=False,
+            **settings,
         )
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
@@ -12,7 +11,7 @@ from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream import connection
 from stream.config import Topics
 from stream.groups import STREAM_GROUP, group_id
-from stream.messages import Message
+from stream.messages import Message, message_of
 
 # A poll gives all that was fetched, so fetches are small. kafka-python 3.0.12 never again delivers a partition that was
 # paused when a poll had left a part of its fetch (its Fetcher looks for such parts only when `_next_partition_records`
@@ -49,7 +48,7 @@ class Inputs:
                 f"the broker no longer has the next messages of {error.args[0]}: they were deleted before they were "
                 "joined; give the topics a longer retention, and start again with a new stream.topic_prefix"
             ) from error
-        return [_message(record) for batch in records.values() for record in batch]
+        return [message_of(record) for batch in records.values() for record in batch]
 
     def are_moving(self) -> bool:
         """Whether a rebalance is under way: polled messages may belong to another member, and nothing can be claimed.
@@ -160,7 +159,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python
         # Last, so that no claim lies between these and the pause, and is undone by it.
         self._inputs._moves += 1  # noqa: SLF001 - its own listener
         self._inputs._moving_since = None  # noqa: SLF001 - its own listener
-
-
-def _message(record: Any) -> Message:
-    return Message(record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers or ()))

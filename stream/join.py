@@ -2,16 +2,25 @@
 
 Life of an impression: pending until event time passes its longest attribution window, then one example; its id is
 remembered for the dedup horizon. Feedback that comes before its impression waits for it as an orphan.
+
+Event time is moved by events alone. In a pause, when both inputs have nothing more, the wall clock closes what has
+waited here for its longest window and a margin: an example does not wait for the next event. That leaves event time
+where it is, so an impression that comes after the pause has its whole window.
 """
 
 import heapq
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
+from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, TeacherRequest
-from stream.messages import DeadLetter, Message
+from stream.messages import Message
 from stream.tasks import TaskSpec
+
+MAX_WAITING_BYTES = 256 * 1024
+"""Of the feedback that waits for one impression: what is saved of it is one entry, written anew at each change."""
 
 Entry = tuple[str, bytes | None]
 """A key of the saved state and its value; None: the key is gone."""
@@ -23,6 +32,8 @@ class Pending:
 
     request: TeacherRequest
     close_ms: int
+    since_ms: float
+    """When it was taken, by the clock of `Join.tick`."""
     labels: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
@@ -39,12 +50,15 @@ class Joined:
 class Join:
     """One partition's join; `changes()` and `entries()` give its state as small records, `restore` takes them back."""
 
-    def __init__(self, tasks: Sequence[TaskSpec], dedup_seconds: float) -> None:
+    def __init__(self, tasks: Sequence[TaskSpec], dedup_seconds: float, idle_seconds: float = 0.0) -> None:
         self._tasks = tuple(tasks)
         self._window_ms = {task.name: round(task.window_seconds * 1000) for task in tasks}
         self._longest_ms = max(self._window_ms.values())
         self._dedup_ms = round(dedup_seconds * 1000)
+        self._patience_ms = self._longest_ms + idle_seconds * 1000
+        self._now_ms = 0.0
         self._pending: dict[str, Pending] = {}
+        self._orphans_since_ms: dict[str, float] = {}
         self._orphans: dict[str, list[tuple[int, Message]]] = {}
         self._closed: dict[str, int] = {}
         self._closing: list[tuple[int, str]] = []
@@ -84,16 +98,21 @@ class Join:
             )
             self._out.dead_letters.append(DeadLetter(message, "too_late", reason))
             return
-        self._pending[impression_id] = Pending(request, close_ms)
+        self._pending[impression_id] = Pending(request, close_ms, self._now_ms)
         heapq.heappush(self._closing, (close_ms, impression_id))
         self._dirty[f"impression:{impression_id}"] = None
         self._out.requests.append(request)
+        self._orphans_since_ms.pop(impression_id, None)
         for _, orphan in self._orphans.pop(impression_id, ()):
             self._dirty[f"orphans:{impression_id}"] = None
             self.feedback(Feedback.model_validate_json(orphan.value or b""), orphan)
 
     def feedback(self, feedback: Feedback, message: Message) -> None:
         """Take valid feedback: the last value by event time within its task's window holds (the greater of equals)."""
+        if feedback.task not in self._window_ms:
+            reason = f"task: {feedback.task} was removed from the project while the feedback waited for its impression"
+            self._out.dead_letters.append(DeadLetter(message, "removed_task", reason))
+            return
         pending = self._pending.get(feedback.impression_id)
         if pending is None:
             self._feedback_alone(feedback, message)
@@ -117,11 +136,29 @@ class Join:
             watermark_ms = self._watermark_ms
         self._watermark_ms = watermark_ms
         while self._closing and self._closing[0][0] < watermark_ms:
-            self._close(heapq.heappop(self._closing)[1])
+            close_ms, impression_id = heapq.heappop(self._closing)
+            if impression_id in self._pending and self._pending[impression_id].close_ms == close_ms:  # else: in a pause
+                self._close(impression_id)
         while self._expiring and self._expiring[0][0] < watermark_ms:
             self._expire(*heapq.heappop(self._expiring))
         while self._forgetting and self._forgetting[0][0] < watermark_ms:
             self._forget(heapq.heappop(self._forgetting)[1])
+
+    def tick(self, now_ms: float, *, is_pause: bool) -> None:
+        """Let a clock reach `now_ms`, of which only differences count; it begins anew with each process.
+
+        In a pause (all that the inputs have was taken) close the impressions that were taken so long ago, in the order
+        of (close time, id), and expire the orphans.
+        """
+        self._now_ms = now_ms
+        if not is_pause:
+            return
+        due = [(p.close_ms, i) for i, p in takewhile(lambda kv: self._is_due(kv[1].since_ms), self._pending.items())]
+        for _, impression_id in sorted(due):
+            self._close(impression_id)
+        for impression_id, since_ms in list(self._orphans_since_ms.items()):
+            if self._is_due(since_ms):
+                self._expire(max(at for at, _ in self._orphans[impression_id]), impression_id)
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call."""
@@ -145,9 +182,12 @@ class Join:
                 request = TeacherRequest.model_validate_json(value)
                 labels = json.loads(entries.get(f"labels:{impression_id}", b"{}"))
                 close_ms = request.event_time_ms + self._longest_ms
-                self._pending[impression_id] = Pending(request, close_ms, {t: (at, v) for t, (at, v) in labels.items()})
+                self._pending[impression_id] = Pending(
+                    request, close_ms, self._now_ms, {t: (at, v) for t, (at, v) in labels.items()}
+                )
             elif kind == "orphans":
                 self._orphans[impression_id] = [(at, Message.from_json(m)) for at, m in json.loads(value)]
+                self._orphans_since_ms[impression_id] = self._now_ms
             elif kind == "closed":
                 self._closed[impression_id] = int(value)
         self._closing = _heap((p.close_ms, i) for i, p in self._pending.items())
@@ -161,10 +201,22 @@ class Join:
             reason = f"impression_id: {impression_id} is closed: the feedback came after its longest window had passed"
             self._out.dead_letters.append(DeadLetter(message, "late", reason))
             return
+        waiting = self._orphans.get(impression_id, [])
+        if sum(_size(one) for _, one in waiting) + _size(message) > MAX_WAITING_BYTES:
+            reason = (
+                f"impression_id: no impression {impression_id} came, and {len(waiting)} feedback messages wait for it; "
+                f"at most {MAX_WAITING_BYTES} bytes of them are kept"
+            )
+            self._out.dead_letters.append(DeadLetter(message, "no_impression", reason))
+            return
         expire_ms = feedback.event_time_ms + self._longest_ms
         self._orphans.setdefault(impression_id, []).append((expire_ms, message))
+        self._orphans_since_ms.setdefault(impression_id, self._now_ms)
         heapq.heappush(self._expiring, (expire_ms, impression_id))
         self._dirty[f"orphans:{impression_id}"] = None
+
+    def _is_due(self, since_ms: float) -> bool:
+        return since_ms + self._patience_ms <= self._now_ms
 
     def _close(self, impression_id: str) -> None:
         pending = self._pending.pop(impression_id)
@@ -193,7 +245,7 @@ class Join:
         self._out.dead_letters += [DeadLetter(message, "no_impression", reason) for message in expired]
         self._orphans[impression_id] = [(at, message) for at, message in orphans if at > expire_ms]
         if not self._orphans[impression_id]:
-            del self._orphans[impression_id]
+            del self._orphans[impression_id], self._orphans_since_ms[impression_id]
         self._dirty[f"orphans:{impression_id}"] = None
 
     def _forget(self, impression_id: str) -> None:
@@ -220,6 +272,12 @@ class Join:
         if kind == "impression":
             return pending.request.model_dump_json().encode() if pending else None
         return json.dumps(pending.labels).encode() if pending and pending.labels else None
+
+
+def _size(message: Message) -> int:
+    """Bytes of key, value and headers."""
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers
 
 
 def _heap(items: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:

@@ -1,9 +1,12 @@
-"""A Kafka message as it came, and the dead letter that it becomes when it cannot be used."""
+"""A Kafka message as it came."""
 
 import base64
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-MAX_REASON_CHARACTERS = 2_000
+_LOG_APPEND_TIME = 1  # Kafka's timestamp type; 0 is the time that the producer gives
+
+Header = tuple[str, bytes | None]
+"""Name and value; Kafka allows a header without a value."""
 
 
 class Message(NamedTuple):
@@ -14,10 +17,12 @@ class Message(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[Header, ...] = ()
+    appended_ms: int | None = None
+    """When the broker took it, by its clock; None where the topic keeps the producer's time instead."""
 
     def to_json(self) -> list[object]:
-        """The message as JSON values; bytes in base 64."""
+        """The message as JSON values; bytes in base 64, without the broker's time."""
         return [
             self.topic,
             self.partition,
@@ -35,27 +40,21 @@ class Message(NamedTuple):
         assert isinstance(partition, int)
         assert isinstance(offset, int)
         assert isinstance(headers, list)
-        return Message(
-            topic, partition, offset, _bytes(key), _bytes(value), tuple((name, _bytes(v) or b"") for name, v in headers)
-        )
+        own = tuple((name, _bytes(v)) for name, v in headers)
+        return Message(topic, partition, offset, _bytes(key), _bytes(value), own)
 
 
-class DeadLetter(NamedTuple):
-    """A message that cannot be used, and why in a sentence. `kind` is the reason's short name in the metrics."""
-
-    message: Message
-    kind: str
-    reason: str
-
-    def headers(self) -> list[tuple[str, bytes]]:
-        """Why and whence, utf-8; then the message's own headers."""
-        return [
-            ("reason", self.reason[:MAX_REASON_CHARACTERS].encode()),
-            ("topic", self.message.topic.encode()),
-            ("partition", str(self.message.partition).encode()),
-            ("offset", str(self.message.offset).encode()),
-            *self.message.headers,
-        ]
+def message_of(record: Any) -> Message:
+    """A kafka-python ConsumerRecord as a message."""
+    return Message(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        tuple(record.headers or ()),
+        record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else None,
+    )
 
 
 def _text(value: bytes | None) -> str | None:

@@ -22,11 +22,14 @@ POSITION = "position"
 
 @dataclass(frozen=True)
 class Taken:
-    """One input message in its turn; `event` is None where it could not be used, and `fault` then says why."""
+    """One input message in its turn; `event` is None where it could not be used: `code` and `fault` then say why."""
 
     message: Message
     event: Impression | Feedback | None
-    fault: str
+    reached_ms: int = 0
+    """How far the event moves event time: to its own time, but not past the clocks that saw it come."""
+    code: str = ""
+    fault: str = ""
 
 
 class Partition:
@@ -46,27 +49,36 @@ class Partition:
     ) -> None:
         self.number = number
         self.inputs = (topics.impressions, topics.feedback)
-        self.join = Join(tasks, config.dedup_seconds)
+        self.join = Join(tasks, config.dedup_seconds, config.idle_seconds)
         self.aggregates = PartialAggregates(aggregates_factory)
-        self.watermark = Watermark(self.inputs, config.idle_seconds * 1000)
+        self.watermark = Watermark(self.inputs)
         self.positions = self._positions_at({})
+        self._max_ahead_ms = round(config.max_ahead_seconds * 1000)
         self._taken = False
         self._merge: Merge[str, Taken] = Merge(self.inputs)
         self._last_ms = dict.fromkeys(self.inputs, 0)
 
-    def add(self, message: Message, validator: Validator, now_ms: float) -> None:
-        """Buffer the next message of one of the inputs. A message that cannot be used takes its predecessor's time."""
+    def add(self, message: Message, validator: Validator, wall_ms: int) -> None:
+        """Buffer the next message of one of the inputs. A message that cannot be used takes its predecessor's time.
+
+        `wall_ms`: our clock. An event too far ahead of it, or of the broker's, cannot be used.
+        """
         topic = message.topic
-        self.watermark.heard(topic, now_ms)
-        event: Impression | Feedback | None = None
-        fault = ""
+        clock_ms = wall_ms if message.appended_ms is None else min(wall_ms, message.appended_ms)
         try:
             is_impression = topic == self.inputs[0]
             event = validator.impression(message.value) if is_impression else validator.feedback(message.value)
-            self._last_ms[topic] = event.event_time_ms
         except InvalidInputError as error:
-            fault = str(error)
-        self._merge.add(topic, self._last_ms[topic], Taken(message, event, fault))
+            taken = Taken(message, None, code="invalid", fault=str(error))
+        else:
+            ahead_ms = event.event_time_ms - clock_ms
+            if ahead_ms > self._max_ahead_ms:
+                fault = f"is {ahead_ms} ms ahead of the clock; at most {self._max_ahead_ms} ms are allowed"
+                taken = Taken(message, None, code="ahead", fault=f"event_time_ms: {event.event_time_ms} {fault}")
+            else:
+                taken = Taken(message, event, min(event.event_time_ms, clock_ms))
+                self._last_ms[topic] = event.event_time_ms
+        self._merge.add(topic, self._last_ms[topic], taken)
 
     def start_at(self, offsets: Mapping[str, int]) -> None:
         """The next message of each input is the one at this offset, or a later one."""
@@ -86,13 +98,13 @@ class Partition:
     def observe(self, taken: Taken) -> None:
         """Let event time pass after a message was joined."""
         if taken.event is not None:
-            self.watermark.observe(taken.message.topic, taken.event.event_time_ms)
+            self.watermark.observe(taken.message.topic, taken.reached_ms)
             self.join.advance(self.watermark.value_ms)
 
     def tick(self, caught_up: Collection[str], now_ms: float) -> None:
         """Let wall-clock time pass."""
-        self.watermark.tick([topic for topic in caught_up if not self._merge.buffered(topic)], now_ms)
-        self.join.advance(self.watermark.value_ms)
+        has_more = any(topic not in caught_up or self._merge.buffered(topic) for topic in self.inputs)
+        self.join.tick(now_ms, is_pause=not has_more)
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call, the position among them; none when nothing did."""
@@ -108,7 +120,7 @@ class Partition:
 
     def restore(self, entries: Mapping[str, bytes], now_ms: float) -> None:
         """Take back a state that the state log gave; nothing to do where it is empty."""
-        self.watermark.started(now_ms)
+        self.join.tick(now_ms, is_pause=False)
         if POSITION not in entries:
             return
         position = json.loads(entries[POSITION])

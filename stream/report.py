@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from kafka import TopicPartition
 from prometheus_client import Counter, Gauge
 
-from stream.messages import DeadLetter
+from stream.dead_letters import DeadLetter
 from stream.partition import Partition
 from stream.step import Effects
 
@@ -55,8 +55,8 @@ class Report:
             RECORDS.labels(topic).inc(count)
         EXAMPLES.inc(work.examples)
         DUPLICATES.labels(impressions_topic).inc(work.duplicates)
-        for (topic, kind), count in Counts((d.message.topic, d.kind) for d in work.dead_letters).items():
-            DEAD_LETTERS.labels(topic, kind).inc(count)
+        for (topic, code), count in Counts((d.message.topic, d.code) for d in work.dead_letters).items():
+            DEAD_LETTERS.labels(topic, code).inc(count)
         self._done.update(
             records=work.taken.total(),
             examples=work.examples,

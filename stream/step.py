@@ -10,8 +10,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from features.spec import FeatureSpec, Value
+from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, Impression, TeacherRequest
-from stream.messages import DeadLetter, Message
+from stream.messages import Message
 from stream.partition import Partition, Taken
 from stream.tasks import TaskSpec
 from stream.validation import Validator
@@ -24,12 +25,14 @@ class Arrival(NamedTuple):
     """What came since the last step.
 
     `messages` follow each other in each partition of a topic. `caught_up` names each (topic, partition) that has no
-    more messages now. `now_ms` is a wall clock that only differences are taken of.
+    more messages now. `now_ms` is a clock that never jumps, of which only differences count; `wall_ms` is the time
+    since 1970 by our clock.
     """
 
     messages: Sequence[Message]
     caught_up: Collection[tuple[str, int]]
     now_ms: float
+    wall_ms: int
 
 
 class Effects(NamedTuple):
@@ -66,7 +69,7 @@ class StreamStep:
         """
         # 1. Validate, which gives each message its event time.
         for message in arrival.messages:
-            partitions[message.partition].add(message, self._validator, arrival.now_ms)
+            partitions[message.partition].add(message, self._validator, arrival.wall_ms)
         # 2. Merge the two inputs of each partition in event-time order.
         taken = {number: _turn(partition, arrival, limit) for number, partition in partitions.items()}
         # 3. Read the features of the new impressions, as they are now.
@@ -102,7 +105,7 @@ def _joined(partition: Partition, taken: Iterable[Taken], requests: Iterator[Tea
         elif isinstance(one.event, Feedback):
             partition.join.feedback(one.event, one.message)
         else:
-            invalid.append(DeadLetter(one.message, "invalid", one.fault))
+            invalid.append(DeadLetter(one.message, one.code, one.fault, "validate"))
         partition.observe(one)
     joined = partition.join.drain()
     for example in joined.examples:

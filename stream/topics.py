@@ -69,6 +69,8 @@ def _settings(name: str, topics: Topics, limits: TopicLimits | None) -> dict[str
         "cleanup.policy": "delete",
         "max.message.bytes": str(_MAX_EVENT_BYTES if is_input else _MAX_RECORD_BYTES),
     }
+    if is_input:  # the broker's clock, so that a producer's cannot say when its event came
+        settings["message.timestamp.type"] = "LogAppendTime"
     if name == topics.join_state:
         return {**settings, "retention.ms": "-1", "retention.bytes": "-1"}
     if limits:

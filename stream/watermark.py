@@ -1,4 +1,4 @@
-"""How far event time has come in one partition; the stream does not wait for earlier events."""
+"""How far event time has come in one partition, by its events alone: no wall clock moves it."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -19,17 +19,13 @@ class WatermarkState(BaseModel):
 class Watermark:
     """The least of the inputs' newest event times; it never goes back.
 
-    An input that is quiet (caught up, and without a record for `idle_ms` of wall clock) does not hold it back. When
-    all are quiet, event time moves on with the wall clock from the newest event. Clocks are passed in, in
-    milliseconds; an input without any event yet holds the watermark back until it is quiet.
+    So an event of one input cannot bend it, however odd its time: the other input holds it. An input without any event
+    holds it back too; what waits for it is closed by a pause (`Join.tick`), which leaves event time alone.
     """
 
-    def __init__(self, inputs: Iterable[str], idle_ms: float) -> None:
-        self._idle_ms = idle_ms
-        self._heard_ms = dict.fromkeys(inputs, 0.0)
+    def __init__(self, inputs: Iterable[str]) -> None:
+        self._inputs = tuple(inputs)
         self._newest_ms: dict[str, int] = {}
-        self._quiet: frozenset[str] = frozenset()
-        self._moved_on_ms = 0.0
         self.value_ms: int | None = None
 
     def restored(self, state: WatermarkState) -> Self:
@@ -41,37 +37,10 @@ class Watermark:
         """What `restored` takes."""
         return WatermarkState.model_construct(watermark_ms=self.value_ms, newest_ms=dict(self._newest_ms))
 
-    def started(self, now_ms: float) -> None:
-        """Reading begins: no input is quiet before `idle_ms` have passed."""
-        self._heard_ms = dict.fromkeys(self._heard_ms, now_ms)
-
-    def heard(self, source: str, now_ms: float) -> None:
-        """A record of this input arrived at this wall-clock time."""
-        self._heard_ms[source] = now_ms
-        self._quiet -= {source}
-
-    def tick(self, caught_up: Iterable[str], now_ms: float) -> None:
-        """Let wall-clock time pass; `caught_up` names the inputs whose every record has been taken."""
-        self._quiet = frozenset(s for s in caught_up if now_ms - self._heard_ms[s] >= self._idle_ms)
-        all_quiet = len(self._quiet) == len(self._heard_ms)
-        self._moved_on_ms = now_ms - max(self._heard_ms.values()) - self._idle_ms if all_quiet else 0.0
-        self._advance()
-
     def observe(self, source: str, event_time_ms: int) -> None:
         """A record of this input with this event time was taken."""
-        if event_time_ms > self._newest_ms.get(source, -1):
-            self._newest_ms[source] = event_time_ms
-            self._advance()
-
-    def _advance(self) -> None:
-        value = self._value()
-        if value is not None and (self.value_ms is None or value > self.value_ms):
-            self.value_ms = value
-
-    def _value(self) -> int | None:
-        newest = self._newest_ms
-        if len(self._quiet) == len(self._heard_ms):
-            return int(max(newest.values()) + self._moved_on_ms) if newest else None
-        waited_for = [newest.get(s) for s in self._heard_ms if s not in self._quiet]
-        seen = [ms for ms in waited_for if ms is not None]
-        return min(seen) if len(seen) == len(waited_for) else None
+        if event_time_ms <= self._newest_ms.get(source, -1):
+            return
+        self._newest_ms[source] = event_time_ms
+        if len(self._newest_ms) == len(self._inputs):
+            self.value_ms = max(min(self._newest_ms.values()), -1 if self.value_ms is None else self.value_ms)

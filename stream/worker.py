@@ -20,9 +20,10 @@ from runtime.telemetry import StopSignal
 from stream import connection, state_log
 from stream.aggregation import AggregatePusher, TotalAggregates
 from stream.config import StreamConfig, Topics
+from stream.dead_letters import DeadLetter
 from stream.events import Impression
 from stream.inputs import Inputs
-from stream.messages import DeadLetter, Message
+from stream.messages import Message
 from stream.partition import Partition
 from stream.report import Report, Work
 from stream.step import Arrival, Effects, StreamStep
@@ -147,7 +148,7 @@ class StreamWorker:
 
     def _join(self, messages: Sequence[Message], now_ms: float) -> None:
         self._ends = self._inputs.ends(self._partitions)
-        arrival = Arrival(messages, self._inputs.caught_up(self._ends), now_ms)
+        arrival = Arrival(messages, self._inputs.caught_up(self._ends), now_ms, time.time_ns() // 1_000_000)
         limit = max(1, _STEP_MESSAGES // max(1, len(self._partitions)))
         effects = self._step.take(self._partitions, arrival, limit)
         self._has_more = any(one.taken.total() == limit for one in effects)
@@ -177,9 +178,8 @@ class StreamWorker:
 
     def _put_aside(self, letter: DeadLetter) -> None:
         message = letter.message
-        value = b"" if message.key is None and message.value is None else message.value  # Kafka takes no empty record
         topic = self._job.topics.dead_letters(message.topic)
-        self._records.append(Outgoing(topic, message.partition, message.key, value, letter.headers()))
+        self._records.append(Outgoing(topic, message.partition, *letter.record()))
 
     def _is_due(self) -> bool:
         if self._work.taken.total() >= _MAX_UNCOMMITTED:

@@ -1,6 +1,5 @@
 """``graft teacher run`` and ``graft teacher backfill``."""
 
-import re
 import time
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graft.commands.age import age_seconds
 from graft.commands.output import echo_result, json_option
 from graft.process import Process, begin
 
@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from teacher_cache.cache import LogitCache
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.unshown import UnshownCache, UnshownScorer
-
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def _seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    """A duration such as 30d, in seconds."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+)([smhd])", value)
-    if match is None:
-        raise click.BadParameter(f"must be a number with s, m, h or d, such as 30d, got {value!r}")
-    return int(match[1]) * _SECONDS[match[2]]
 
 
 @click.group
@@ -66,7 +54,9 @@ def run(project: Path | None) -> None:
 
 
 @teacher.command
-@click.option("--since", callback=_seconds, metavar="AGE", help="Score the teacher requests of the last 30d, 12h, ...")
+@click.option(
+    "--since", callback=age_seconds, metavar="AGE", help="Score the teacher requests of the last 30d, 12h, ..."
+)
 @click.option(
     "--events",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

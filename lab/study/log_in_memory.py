@@ -5,6 +5,7 @@ next impression is read. In the stream that takes until the next commit (`stream
 replay that is faster than life reads aggregates that are older in event time.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -63,16 +64,17 @@ class _Stream:
         self._store = MemoryStore(spec, sources, project.features.aggregates)
         self._step = StreamStep(spec, project.tasks, self._features)
         self._total = TotalAggregates(aggregates, [])
+        self._wall_ms = time.time_ns() // 1_000_000
 
     def take(self, message: Message) -> Iterator[Example]:
         """The examples that close with this message; it waits for its turn where the other input is not so far."""
-        yield from self._joined(Arrival([message], (), 0.0))
+        yield from self._joined(Arrival([message], (), 0.0, self._wall_ms))
 
     def end(self) -> Iterator[Example]:
         """The examples still open, as if the inputs were quiet for long."""
         all_inputs = {(topic, 0) for topic in self.inputs}
-        yield from self._joined(Arrival([], all_inputs, 0.0))
-        yield from self._joined(Arrival([], all_inputs, _LONG_AFTER_MS))
+        yield from self._joined(Arrival([], all_inputs, 0.0, self._wall_ms))
+        yield from self._joined(Arrival([], all_inputs, _LONG_AFTER_MS, self._wall_ms))
 
     def _joined(self, arrival: Arrival) -> Iterator[Example]:
         """Step until no message has its turn; a closed example moves its aggregates before the next step."""

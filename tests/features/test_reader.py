@@ -3,6 +3,7 @@
 import pytest
 
 from features.reader import OnlineReader
+from features.redis_layout import EntityLayout
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
 
@@ -53,3 +54,15 @@ def test_a_password_and_a_database_are_used(own_redis, small_spec, store_small):
     store_small(url, 10)
 
     assert OnlineReader(small_spec, url).read([3], [4], [{}]) == {"users:number": [3], "items:number": [4]}
+
+
+def test_a_key_of_another_type_is_a_miss_and_the_other_rows_are_read(own_redis, small_spec, store_small):
+    store_small(own_redis.url, 10)
+    layout = EntityLayout(small_spec.feast_project, small_spec.user_join_key, small_spec.user_id_type, [])
+    with connect(own_redis.url) as client:
+        client.delete(layout.key(2))
+        client.set(layout.key(2), "no hash")
+    reader = OnlineReader(small_spec, own_redis.url)
+    assert reader.read([1, 2, 3], [4, 4, 4], [{}] * 3) == {"users:number": [1, None, 3], "items:number": [4, 4, 4]}
+    assert reader.read([3], [4], [{}]) == {"users:number": [3], "items:number": [4]}
+    reader.close()

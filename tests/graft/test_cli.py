@@ -47,7 +47,7 @@ def test_help_lists_the_commands_in_the_order_of_the_path_then_the_laboratorys_a
     done = _run("--help")
     words = done.stdout.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in words if line.strip()]
-    assert names == ["check", "features", "replay", "stream", "teacher", "student", "demo", "pair", "study"]
+    assert names == ["check", "features", "replay", "stream", "dlq", "teacher", "student", "demo", "pair", "study"]
     assert not {"torch", "feast", "kafka", "onnxruntime", "pandas", "rich"} & _modules_after("--help")
 
 

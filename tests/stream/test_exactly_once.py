@@ -42,9 +42,14 @@ def assert_dead_letters(harness: StreamHarness, scenario: Scenario) -> None:
         inputs = {(r.partition, r.offset): r for r in harness.read(topic)}
         for letter in (r for r in letters if r.topic == f"{topic}.dlq"):
             headers = {name: value.decode() for name, value in letter.headers}
-            original = inputs[int(headers["partition"]), int(headers["offset"])]
-            assert (headers["topic"], letter.key, letter.value) == (topic, original.key, original.value)
-            assert headers["reason"]
+            place = int(headers["__streams.errors.partition"]), int(headers["__streams.errors.offset"])
+            original = inputs[place]
+            assert (headers["__streams.errors.topic"], letter.key, letter.value) == (
+                topic,
+                original.key,
+                original.value,
+            )
+            assert headers["__streams.errors.message"]
 
 
 def assert_offsets_at_the_end(harness: StreamHarness) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import Feedback, TeacherRequest
-from stream.join import Join
+from stream.join import MAX_WAITING_BYTES, Join
 from stream.messages import Message
 from tests.stream.pair import TASKS
 
@@ -44,7 +44,7 @@ def labels_after(*events, watermark_ms=10**9):
         feed(join, event)
     join.advance(watermark_ms)
     joined = join.drain()
-    return [e.labels for e in joined.examples], [d.kind for d in joined.dead_letters]
+    return [e.labels for e in joined.examples], [d.code for d in joined.dead_letters]
 
 
 def test_without_feedback_a_binary_label_is_0_and_a_regression_label_is_none():
@@ -77,7 +77,7 @@ def test_an_orphan_expires_into_the_dead_letters_with_its_bytes():
     assert join.drain().dead_letters == []
     join.advance(5 + RATING_MS + 1)
     (letter,) = join.drain().dead_letters
-    assert letter.kind == "no_impression"
+    assert letter.code == "no_impression"
     assert letter.message == message(orphan, offset=7)
 
 
@@ -87,7 +87,7 @@ def test_feedback_for_a_closed_impression_is_a_dead_letter():
     feed(join, feedback(1, "rating", 3, 1))
     joined = join.drain()
     assert [e.labels["rating"] for e in joined.examples] == [None]
-    assert [d.kind for d in joined.dead_letters] == ["late"]
+    assert [d.code for d in joined.dead_letters] == ["late"]
 
 
 def test_a_late_impression_becomes_one_example_at_once_with_the_feedback_that_waited():
@@ -105,7 +105,7 @@ def test_an_impression_that_cannot_be_told_from_a_duplicate_is_a_dead_letter():
     feed(join, request(2))
     joined = join.drain()
     assert [e.impression_id for e in joined.examples] == ["i1"]
-    assert [d.kind for d in joined.dead_letters] == ["too_late"]
+    assert [d.code for d in joined.dead_letters] == ["too_late"]
 
 
 def test_ids_are_forgotten_after_the_dedup_horizon_so_memory_stays_bounded():
@@ -186,3 +186,25 @@ def test_examples_leave_in_the_order_of_close_time_and_id(events):
     examples, _, _ = joined_in_order(events, [0] * len(events))
     keys = [(e.event_time_ms, e.impression_id) for e in examples]
     assert keys == sorted(keys)
+
+
+def test_feedback_that_waits_for_a_task_that_was_removed_since_is_a_dead_letter():
+    before = Join(TASKS, DEDUP_SECONDS)
+    orphan = feedback(1, "rating", 4, 5)
+    before.feedback(orphan, message(orphan))
+    join = Join(TASKS[:1], DEDUP_SECONDS)
+    join.restore(dict(before.entries()), None)
+    feed(join, request(1), watermark_ms=10**9)
+    joined = join.drain()
+    assert [letter.code for letter in joined.dead_letters] == ["removed_task"]
+    assert [example.labels for example in joined.examples] == [{"like": 0.0}]
+
+
+def test_the_feedback_that_waits_for_one_impression_is_bounded_in_bytes():
+    join = Join(TASKS, DEDUP_SECONDS)
+    one = feedback(1, "like", 1, 5)
+    large = message(one)._replace(value=bytes(MAX_WAITING_BYTES // 3))
+    for offset in range(5):
+        join.feedback(one, large._replace(offset=offset))
+    letters = join.drain().dead_letters
+    assert [(letter.code, letter.message.offset) for letter in letters] == [("no_impression", n) for n in (2, 3, 4)]

@@ -17,10 +17,15 @@ from tests.stream.pair import AGGREGATES, SPEC, TASKS, Scenario, stream_config, 
 TOPICS = topics("")
 INPUTS = (TOPICS.impressions, TOPICS.feedback)
 END_MS = 10.0**9
+WALL_MS = 2**53
+
+
+def aggregates():
+    return Aggregates(AGGREGATES)
 
 
 def partition(number=0):
-    return Partition(number, TOPICS, stream_config(""), TASKS, lambda: Aggregates(AGGREGATES))
+    return Partition(number, TOPICS, stream_config(""), TASKS, aggregates)
 
 
 def columns(impressions):
@@ -44,7 +49,7 @@ def steps(step, partitions, arrivals, limit):
     """All effects of each partition in one, after steps until nothing more comes."""
     whole = {number: Effects(number, Counter(), [], [], [], 0) for number in partitions}
     everywhere = caught_up(*partitions)
-    for arrived in [*arrivals, Arrival([], everywhere, 0.0), Arrival([], everywhere, END_MS)]:
+    for arrived in [*arrivals, Arrival([], everywhere, 0.0, WALL_MS), Arrival([], everywhere, END_MS, WALL_MS)]:
         arrival, more = arrived, True
         while more:
             found = step.take(partitions, arrival, limit)
@@ -62,13 +67,16 @@ SCENARIO = Scenario(80)
 
 def test_one_step_of_everything_gives_every_example_dead_letter_and_count():
     (effects,) = steps(
-        StreamStep(SPEC, TASKS, columns), {0: partition()}, [Arrival(messages_of(SCENARIO.lines), (), 0.0)], 10_000
+        StreamStep(SPEC, TASKS, columns),
+        {0: partition()},
+        [Arrival(messages_of(SCENARIO.lines), (), 0.0, WALL_MS)],
+        10_000,
     ).values()
     assert {e.impression_id: e.labels for e in effects.examples} == SCENARIO.labels
     assert [e.features for e in effects.examples[:2]] == [[0, "item0", 0], [1, "item1", 1]]
     assert Counter(r.impression_id for r in effects.requests) == Counter(list(SCENARIO.labels))
     assert effects.duplicates == 8
-    kinds = Counter(letter.kind for letter in effects.dead_letters)
+    kinds = Counter(letter.code for letter in effects.dead_letters)
     assert kinds == {"outside_window": len(SCENARIO.late), "invalid": len(SCENARIO.bad)}
     assert effects.taken.total() == len(SCENARIO.lines)
 
@@ -78,8 +86,8 @@ def test_one_step_of_everything_gives_every_example_dead_letter_and_count():
 def test_how_messages_arrive_and_how_many_a_step_takes_changes_nothing(cuts, limit):
     messages = messages_of(SCENARIO.lines)
     ends = [*sorted(cut for cut in cuts if cut < len(messages)), len(messages)]
-    arrivals = [Arrival(messages[a:b], (), 0.0) for a, b in zip([0, *ends], ends, strict=False)]
-    at_once = steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, [Arrival(messages, (), 0.0)], 10_000)
+    arrivals = [Arrival(messages[a:b], (), 0.0, WALL_MS) for a, b in zip([0, *ends], ends, strict=False)]
+    at_once = steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, [Arrival(messages, (), 0.0, WALL_MS)], 10_000)
     assert steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, arrivals, limit) == at_once
 
 
@@ -93,7 +101,7 @@ def test_features_of_all_partitions_are_read_at_once_and_go_to_their_own_impress
     lines = {2: Scenario(3).lines, 5: Scenario(3, first=100).lines}
     arrived = [message for number, of_it in lines.items() for message in messages_of(of_it, number)]
     partitions = {number: partition(number) for number in lines}
-    found = StreamStep(SPEC, TASKS, read).take(partitions, Arrival(arrived, caught_up(2, 5), 0.0), 1_000)
+    found = StreamStep(SPEC, TASKS, read).take(partitions, Arrival(arrived, caught_up(2, 5), 0.0, WALL_MS), 1_000)
     assert len(asked) == 1
     for effects in found:
         for request in effects.requests:
@@ -104,7 +112,7 @@ def test_features_of_all_partitions_are_read_at_once_and_go_to_their_own_impress
 
 def test_a_step_takes_no_more_than_its_limit_and_says_so():
     step, partitions = StreamStep(SPEC, TASKS, columns), {0: partition()}
-    arrival = Arrival(messages_of(SCENARIO.lines[:10]), caught_up(0), 0.0)
+    arrival = Arrival(messages_of(SCENARIO.lines[:10]), caught_up(0), 0.0, WALL_MS)
     taken = []
     for _ in range(4):
         (effects,) = step.take(partitions, arrival, 4)
@@ -116,7 +124,7 @@ def test_a_step_takes_no_more_than_its_limit_and_says_so():
 def test_an_example_moves_its_partitions_aggregates_in_the_step_that_closes_it():
     made = partition()
     (effects,) = steps(
-        StreamStep(SPEC, TASKS, columns), {0: made}, [Arrival(messages_of(Scenario(3).lines), (), 0.0)], 1_000
+        StreamStep(SPEC, TASKS, columns), {0: made}, [Arrival(messages_of(Scenario(3).lines), (), 0.0, WALL_MS)], 1_000
     ).values()
     assert len(effects.examples) == 3
     assert [made.aggregates.aggregates.state_of("user", user_id)[1] for user_id in (0, 1, 2, 3)] == [1, 1, 1, 0]
@@ -129,5 +137,5 @@ def test_what_the_reader_raises_ends_the_step():
 
     with pytest.raises(ServiceUnavailableError):
         StreamStep(SPEC, TASKS, away).take(
-            {0: partition()}, Arrival(messages_of(SCENARIO.lines[:3]), caught_up(0), 0.0), 10
+            {0: partition()}, Arrival(messages_of(SCENARIO.lines[:3]), caught_up(0), 0.0, WALL_MS), 10
         )

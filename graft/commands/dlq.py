@@ -1,0 +1,181 @@
+"""``graft dlq ls``, ``show`` and ``replay``: the messages that the stream could not use."""
+
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graft.commands.age import age_seconds
+from graft.commands.output import echo_result, json_option
+from graft.process import begin
+from runtime.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream.config import Topics
+    from stream.dead_letter_topics import Selection
+    from stream.dead_letters import StoredLetter
+
+_SHOWN_BYTES = 10_000
+
+
+def _selection_options(command: "Callable[..., None]") -> "Callable[..., None]":
+    options = (
+        click.option("--topic", type=click.Choice(["impressions", "feedback"]), help="Only those of this input."),
+        click.option("--code", help="Only those with this reason, such as invalid or late."),
+        click.option("--since", callback=age_seconds, metavar="AGE", help="Only those of the last 30d, 12h, ..."),
+        click.option("--until", callback=age_seconds, metavar="AGE", help="Only those older than 30d, 12h, ..."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group
+def dlq() -> None:
+    """List, show and put back the messages that the stream could not use."""
+
+
+@dlq.command
+@_selection_options
+@json_option
+@click.pass_obj
+def ls(
+    project: Path | None, topic: str | None, code: str | None, since: int | None, until: int | None, *, as_json: bool
+) -> None:
+    """Count the dead letters by topic and reason, with the newest of each.
+
+    Those that were put back are not counted.
+
+    Example: graft dlq ls --since 1d
+    """
+    from stream.dead_letter_topics import read_dead_letters
+
+    process = begin(project)
+    topics = process.project.topics
+    counts: Counter[tuple[str, str]] = Counter()
+    newest: dict[tuple[str, str], StoredLetter] = {}
+    for letter in read_dead_letters(process.settings.kafka, topics, _selection(topics, topic, code, since, until)):
+        kind = letter.message.topic, letter.code
+        counts[kind] += 1
+        newest[kind] = max(letter, newest.get(kind, letter), key=lambda one: one.written_ms)
+    rows = [
+        {"topic": kind[0], "code": kind[1], "count": count, "newest": _described(newest[kind])}
+        for kind, count in counts.most_common()
+    ]
+    lines = [_line(row) for row in rows] or ["no dead letters"]
+    echo_result(lines, rows, as_json=as_json)
+
+
+@dlq.command
+@click.argument("topic", type=click.Choice(["impressions", "feedback"]))
+@click.argument("partition", type=click.IntRange(0))
+@click.argument("offset", type=click.IntRange(0))
+@json_option
+@click.pass_obj
+def show(project: Path | None, topic: str, partition: int, offset: int, *, as_json: bool) -> None:
+    """Print one dead letter whole: why it is one, and its message. OFFSET is the one in the dead-letter topic.
+
+    Example: graft dlq show impressions 0 17
+    """
+    from stream.dead_letter_topics import read_dead_letters
+
+    process = begin(project)
+    topics = process.project.topics
+    for letter in read_dead_letters(process.settings.kafka, topics, _selection(topics, topic, None, None, None)):
+        if (letter.partition, letter.offset) == (partition, offset):
+            described = _described(letter)
+            value = (letter.message.value or b"")[:_SHOWN_BYTES]
+            described |= {
+                "key": _text(letter.message.key),
+                "value": _text(value),
+                "headers": [[name, _text(data)] for name, data in letter.message.headers],
+            }
+            echo_result([f"{name}: {value}" for name, value in described.items()], described, as_json=as_json)
+            return
+    place = f"{topics.dead_letters(_topic_of(topics, topic))}-{partition} offset {offset}"
+    raise InvalidInputError(f"{place}: no dead letter stands there, or it was put back; 'graft dlq ls' names some")
+
+
+@dlq.command
+@_selection_options
+@click.option("--dry-run", is_flag=True, help="Count what would be put back; write nothing.")
+@json_option
+@click.pass_obj
+def replay(
+    project: Path | None,
+    topic: str | None,
+    code: str | None,
+    since: int | None,
+    until: int | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Put dead letters back into their topic, each once, with their original bytes.
+
+    Mend first what made them dead letters: a task, a feature, the stream's settings. A message that has been a dead
+    letter three times stays where it is, as does one of which only the digest was kept.
+
+    Example: graft dlq replay --code invalid --since 1d
+    """
+    from graft.progress import progress
+    from stream.dead_letter_topics import MAX_ATTEMPTS, replay_dead_letters
+
+    process = begin(project)
+    topics = process.project.topics
+    selection = _selection(topics, topic, code, since, until)
+    with progress("replay") as advance:
+        done = replay_dead_letters(
+            process.settings.kafka, topics, selection, dry_run=dry_run, advance=lambda count: advance(count, None)
+        )
+    line = f"{'would put' if dry_run else 'put'} {done.replayed:,} messages back"
+    if done.left_failed:
+        line += f"; left {done.left_failed:,} that were dead letters {MAX_ATTEMPTS} times"
+    if done.left_cut:
+        line += f"; left {done.left_cut:,} of which only size and digest were kept"
+    echo_result([line], done._asdict(), as_json=as_json)
+
+
+def _selection(
+    topics: "Topics", topic: str | None, code: str | None, since: int | None, until: int | None
+) -> "Selection":
+    from stream.dead_letter_topics import Selection
+
+    now_ms = time.time_ns() // 1_000_000
+    since_ms, until_ms = (None if age is None else now_ms - age * 1_000 for age in (since, until))
+    return Selection(None if topic is None else _topic_of(topics, topic), code, since_ms, until_ms)
+
+
+def _topic_of(topics: "Topics", name: str) -> str:
+    return topics.impressions if name == "impressions" else topics.feedback
+
+
+def _described(letter: "StoredLetter") -> dict[str, Any]:
+    return {
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "written_at": datetime.fromtimestamp(letter.written_ms / 1000, UTC).isoformat(timespec="seconds"),
+        "code": letter.code,
+        "stage": letter.stage,
+        "attempt": letter.attempt,
+        "reason": letter.text,
+        "from": f"{letter.message.topic}-{letter.message.partition} offset {letter.message.offset}",
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    newest = row["newest"]
+    place = f"partition {newest['partition']} offset {newest['offset']}"
+    return (
+        f"{row['topic']}  {row['code']}  {row['count']:,}  newest {newest['written_at']}, {place}: {newest['reason']}"
+    )
+
+
+def _text(data: bytes | None) -> str | None:
+    """Bytes as text; what is no UTF-8 is shown by its hexadecimal digits."""
+    return None if data is None else data.decode("utf-8", "backslashreplace")

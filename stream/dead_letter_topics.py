@@ -1,0 +1,145 @@
+"""The dead-letter topics of a project: read, and put back what can be used now.
+
+A replayed dead letter is marked in its own topic by a record with the header `graft.replayed`, whose value is the
+letter's offset in the same partition. Message and mark are one transaction, so that no letter is put back twice, also
+when a replay is killed or two run at once: the later one fences the earlier one before it reads the marks.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import InvalidProducerEpochError, ProducerFencedError
+
+from runtime.errors import GraftError, InvalidInputError
+from stream import connection
+from stream.config import Topics
+from stream.dead_letters import ATTEMPT, StoredLetter, stored_letter
+from stream.groups import group_id
+from stream.messages import message_of
+
+MAX_ATTEMPTS = 3
+"""A message that was a dead letter so often is not put back again: only a change of the message itself can help it."""
+
+_REPLAYED = "graft.replayed"
+_BATCH = 500  # messages of one transaction
+_POLL_MS = 200
+_log = logging.getLogger(__name__)
+
+
+class Selection(NamedTuple):
+    """Which dead letters are meant. None: any; times are those at which they were written, since 1970."""
+
+    topic: str | None = None
+    code: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def has(self, letter: StoredLetter) -> bool:
+        """Whether `letter` is one of them."""
+        return (
+            self.topic in {None, letter.message.topic}
+            and self.code in {None, letter.code}
+            and (self.since_ms is None or letter.written_ms >= self.since_ms)
+            and (self.until_ms is None or letter.written_ms < self.until_ms)
+        )
+
+
+class PutBack(NamedTuple):
+    """What a replay did: messages put back, and those left because their value was cut or they failed too often."""
+
+    replayed: int = 0
+    left_cut: int = 0
+    left_failed: int = 0
+
+
+def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) -> Iterator[StoredLetter]:
+    """The dead letters that are there now and were not put back, by topic, partition and offset.
+
+    ServiceUnavailableError when Kafka does not answer. A record that is no dead letter of ours is left out, with a
+    warning.
+    """
+    consumer = connection.consumer(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            for topic in (topics.impressions, topics.feedback):
+                for partition in sorted(consumer.partitions_for_topic(topics.dead_letters(topic)) or ()):
+                    at = TopicPartition(topics.dead_letters(topic), partition)
+                    yield from (letter for letter in _unmarked(consumer, at) if selection.has(letter))
+    finally:
+        consumer.close(autocommit=False, timeout_ms=2_000)
+
+
+def replay_dead_letters(
+    kafka_servers: str, topics: Topics, selection: Selection, *, dry_run: bool, advance: Callable[[int], None]
+) -> PutBack:
+    """Put the original bytes of the selected dead letters back into their topics and partitions, each once.
+
+    With `dry_run` nothing is written, and the counts are those of what would be. `advance` gets the messages put back.
+    """
+    if dry_run:
+        return _counted(list(read_dead_letters(kafka_servers, topics, selection)))
+    producer = connection.producer(kafka_servers, group_id(topics, "graft-dlq-replay"))
+    total = PutBack()
+    try:
+        with connection.reaching(kafka_servers):
+            producer.init_transactions()
+            letters = read_dead_letters(kafka_servers, topics, selection)
+            while batch := list(islice(letters, _BATCH)):
+                count = _counted(batch)
+                _put_back(producer, topics, [letter for letter in batch if _can_go_back(letter)])
+                total = PutBack(*(a + b for a, b in zip(total, count, strict=True)))
+                advance(total.replayed)
+    except (InvalidProducerEpochError, ProducerFencedError) as error:
+        raise GraftError(
+            f"another 'graft dlq replay' of this project has begun; this one ends, with {total.replayed} messages put "
+            "back; wait for the other one, then look at 'graft dlq ls'"
+        ) from error
+    finally:
+        producer.close(timeout=5)
+    return total
+
+
+def _unmarked(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[StoredLetter]:
+    """The letters of a partition that no mark names; the marks are read first, since they follow what they name."""
+    marks = {int(value) for r in _records(consumer, at) for name, value in r.headers if name == _REPLAYED and value}
+    for record in _records(consumer, at):
+        message = message_of(record)
+        if message.offset in marks or any(name == _REPLAYED for name, _ in message.headers):
+            continue
+        try:
+            yield stored_letter(at.topic, at.partition, message.offset, record.timestamp, message)
+        except InvalidInputError as error:
+            _log.warning("%s", error)
+
+
+def _records(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[Any]:
+    consumer.assign([at])
+    consumer.seek(at, consumer.beginning_offsets([at])[at])
+    end = consumer.end_offsets([at])[at]
+    while consumer.position(at) < end:
+        yield from consumer.poll(timeout_ms=_POLL_MS).get(at, [])
+
+
+def _put_back(producer: KafkaProducer, topics: Topics, letters: Sequence[StoredLetter]) -> None:
+    if not letters:
+        return
+    producer.begin_transaction()
+    for letter in letters:
+        message, marker = letter.message, [(_REPLAYED, str(letter.offset).encode())]
+        headers = [*((n, v or b"") for n, v in message.headers), (ATTEMPT, str(letter.attempt).encode())]
+        producer.send(message.topic, message.value, message.key, headers, message.partition)
+        producer.send(topics.dead_letters(message.topic), b"", None, marker, letter.partition)
+    producer.commit_transaction()
+
+
+def _can_go_back(letter: StoredLetter) -> bool:
+    return not letter.is_cut and letter.attempt < MAX_ATTEMPTS
+
+
+def _counted(letters: Sequence[StoredLetter]) -> PutBack:
+    cut = sum(letter.is_cut for letter in letters)
+    failed = sum(not letter.is_cut and letter.attempt >= MAX_ATTEMPTS for letter in letters)
+    return PutBack(len(letters) - cut - failed, cut, failed)
