@@ -193,13 +193,13 @@ class GrowingLearner(Learner):
     def _predictions(self, batch: Batch, item_ids: Sequence[Any]) -> NDArray[np.float32]:
         return super()._predictions(self.table.with_rows(batch), item_ids)
 
-    def _step(self, batch: Batch, unshown: Batch | None) -> None:
+    def _step(self, batch: Batch, unshown: Batch | None) -> bool:
         assert unshown is None, "pairs without an example have no sighting"
         given = self.table.see(batch.row_BC.ravel().tolist())
         for weight_RE, squares_R in zip(self._weights, self._squares, strict=True):
             weight_RE[given] = self._fresh_RE[given]
             squares_R[given] = 0
-        super()._step(self.table.with_rows(batch), unshown)
+        return super()._step(self.table.with_rows(batch), unshown)
 
 
 def ids_in_place_of_rows(categorical_BC: NDArray[np.uint64], _table_rows: int) -> NDArray[np.int64]:

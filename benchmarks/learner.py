@@ -42,7 +42,7 @@ from stream.events import Example, TeacherRequest
 from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
 from student.evaluate.metrics import exact_auc
-from student.learn.arm import Arm
+from student.learn.arm import Arm, Gradient
 from student.learn.batch import Batch
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
@@ -286,30 +286,35 @@ class Step(NamedTuple):
 
 def recorded_steps(bench: Bench) -> list[Step]:
     """Every step of both arms over the whole log, in order."""
-    steps, take = [], Arm.step
+    steps, take = [], Arm.gradient
 
-    def recorded(arm: Arm, rows: Batch, *rest: Any) -> None:
+    def recorded(arm: Arm, rows: Batch, *rest: Any) -> Gradient:
         columns = bench.setup.teacher_columns if arm.student.shape.distillation else ()
         logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
         dense_BD, row_BC = torch.from_numpy(rows.dense_BD), torch.from_numpy(rows.row_BC)
         steps.append(Step(arm.student.shape, dense_BD, row_BC, torch.from_numpy(rows.label_BK).unbind(1), logit_AB))
-        take(arm, rows, *rest)
+        return take(arm, rows, *rest)
 
-    with mock.patch.object(Arm, "step", recorded):
+    with mock.patch.object(Arm, "gradient", recorded):
         learner_in_memory(bench)
     return steps
 
 
 def own_steps(bench: Bench) -> Measured:
     """The time within the steps of the learner's own arms."""
-    seconds, take = [], Arm.step
+    seconds: list[float] = []
 
-    def timed(arm: Arm, *step: Any) -> None:
-        began = time.perf_counter()
-        take(arm, *step)
-        seconds.append(time.perf_counter() - began)
+    def timed(part: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            result = part(*arguments)
+            seconds.append(time.perf_counter() - began)
+            return result
 
-    with mock.patch.object(Arm, "step", timed):
+        return wrapper
+
+    gradient, descend = timed(Arm.gradient), timed(Arm.descend)
+    with mock.patch.object(Arm, "gradient", gradient), mock.patch.object(Arm, "descend", descend):
         return learner_in_memory(bench)._replace(seconds=sum(seconds))
 
 

@@ -1,10 +1,17 @@
 """What a student learns to predict, and how long an impression waits for its feedback."""
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TaskKind = Literal["binary", "regression"]
+
+LARGEST_VALUE = 1e9
+"""The largest size of a regression's label or teacher value where no range is declared. A week is 6e8 milliseconds, so
+what people rate, spend or watch is below; its square times all rows of a step still has a float32."""
+
+_LARGEST_BOUND = 1e12  # the squares of a step's labels still have a float32
 
 
 class TaskSpec(BaseModel):
@@ -30,3 +37,34 @@ class TaskSpec(BaseModel):
         default=None,
         description="the teacher task that the evaluation compares it with; none: the first that is distilled into it",
     )
+    range: tuple[float, float] | None = Field(
+        default=None,
+        description="of a regression: the lowest and the highest label, in its unit; feedback beyond is a dead letter. "
+        f"none: [-{LARGEST_VALUE:g}, {LARGEST_VALUE:g}], and the learner leaves out what is far from all it has seen",
+    )
+
+    def allows(self, value: float) -> bool:
+        """Whether a label may be `value`: 0 or 1 of a binary task, within `bounds` of a regression."""
+        low, high = self.bounds
+        return value in (low, high) if self.kind == "binary" else low <= value <= high
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest label."""
+        if self.kind == "binary":
+            return 0.0, 1.0
+        return self.range or (-LARGEST_VALUE, LARGEST_VALUE)
+
+    @model_validator(mode="after")
+    def _has_a_range_of_numbers(self) -> Self:
+        if self.range is None:
+            return self
+        low, high = self.range
+        if self.kind == "binary":
+            raise ValueError(f"range must not be set for the binary task {self.name}, whose labels are 0 and 1")
+        if not (math.isfinite(low) and math.isfinite(high) and low < high and max(-low, high) <= _LARGEST_BOUND):
+            raise ValueError(
+                f"range of the task {self.name} must be two numbers, the lower one first, "
+                f"of a size up to {_LARGEST_BOUND:g}, got [{low:g}, {high:g}]"
+            )
+        return self

@@ -22,6 +22,7 @@ _LABEL = Rule(
     ),
     "a finite number",
 )
+_NO_RANGE = "; if such labels are meant, declare the task's range in graft.toml"
 _Event = TypeVar("_Event", bound=BaseModel)
 
 
@@ -29,7 +30,7 @@ class Validator:
     """Bytes to events. InvalidInputError names every bad field, its value and what is allowed."""
 
     def __init__(self, spec: FeatureSpec, tasks: Sequence[TaskSpec]) -> None:
-        self._kinds = {task.name: task.kind for task in tasks}
+        self._tasks = {task.name: task for task in tasks}
         contract = contract_of(spec)
         self._impression = _Parser(
             Impression,
@@ -48,7 +49,7 @@ class Validator:
             "an object with impression_id, task, value and event_time_ms",
             {
                 "impression_id": ID_TEXT,
-                "task": Rule(core_schema.literal_schema(list(self._kinds)), f"one of {', '.join(self._kinds)}"),
+                "task": Rule(core_schema.literal_schema(list(self._tasks)), f"one of {', '.join(self._tasks)}"),
                 "value": _LABEL,
                 "event_time_ms": _EVENT_TIME,
             },
@@ -61,8 +62,12 @@ class Validator:
     def feedback(self, value: bytes | None) -> Feedback:
         """The feedback that `value` holds."""
         feedback = self._feedback.parse(value)
-        if self._kinds[feedback.task] == "binary" and feedback.value not in (0, 1):
-            raise InvalidInputError(f"value: of the binary task {feedback.task} must be 0 or 1, got {feedback.value}")
+        task = self._tasks[feedback.task]
+        if not task.allows(feedback.value):
+            raise InvalidInputError(
+                f"value: of the {task.kind} task {task.name} must be {_allowed_labels(task)}, got {feedback.value}"
+                f"{_NO_RANGE if task.kind == 'regression' and task.range is None else ''}"
+            )
         return feedback
 
 
@@ -88,6 +93,12 @@ class _Parser(Generic[_Event]):
         except ValidationError as error:
             faults = faults_of(error, "the message", self._allowed)
             raise InvalidInputError("; ".join(f"{f['message']}, got {f['value']!r}" for f in faults)) from None
+
+
+def _allowed_labels(task: TaskSpec) -> str:
+    """What a label of the task may be, in words."""
+    low, high = task.bounds
+    return "0 or 1" if task.kind == "binary" else f"in [{low:g}, {high:g}]"
 
 
 def _or_empty(rule: Rule) -> Rule:

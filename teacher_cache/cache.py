@@ -17,9 +17,17 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from runtime.redis import connect, reaching
 from stream.events import EntityId
+from stream.tasks import LARGEST_VALUE
+
+UNUSABLE_LOGITS = Counter(
+    "graft_teacher_unusable_logits_total",
+    "Rows found in Redis whose logits are not finite or of a size above 1e9; read as misses",
+    ["cache"],
+)
 
 _CHUNK_ENTRIES = 2000  # commands of one round trip: about 100 KB on the wire
 _Entry = TypeVar("_Entry")
@@ -59,7 +67,7 @@ class LogitCache:
             self._put_chunk(chunk)
 
     def get(self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId]) -> CachedLogits:
-        """The logits of B rows, in their order. A value of another length (not ours) is a miss."""
+        """The logits of B rows, in their order. A value that is not what `put` may write is a miss."""
         values: list[bytes | None] = []
         for chunk in _chunks(zip(user_ids, item_ids, strict=True)):
             values += self._get_chunk(chunk)
@@ -113,18 +121,28 @@ def encode(logit_BT: NDArray[np.float32], scored_at_ms: int) -> list[bytes]:
 
 
 def decode(values: Sequence[bytes | None], tasks: int, now_seconds: float, ttl_seconds: float) -> CachedLogits:
-    """The inverse of `encode` for B values of T = `tasks` logits; NaN where there is none of that length and age."""
+    """The inverse of `encode` for B values of T = `tasks` logits.
+
+    NaN where there is none of that length and age, and where one of the T is not `usable`, which is counted.
+    """
     entry = np.dtype([("scored_at", "<u4"), ("logit_T", "<f4", (tasks,))])
     logit_BT = np.full((len(values), tasks), np.nan, np.float32)
     age_seconds_B = np.full(len(values), np.nan)
     rows = [row for row, value in enumerate(values) if value is not None and len(value) == entry.itemsize]
     found = np.frombuffer(b"".join(values[row] or b"" for row in rows), entry)
     age_seconds = np.maximum(0.0, now_seconds - found["scored_at"].astype(np.float64))
-    fresh = age_seconds <= ttl_seconds
-    kept = np.asarray(rows, np.intp)[fresh]
-    logit_BT[kept] = found["logit_T"][fresh]
-    age_seconds_B[kept] = age_seconds[fresh]
+    usable_N = usable(found["logit_T"])
+    UNUSABLE_LOGITS.labels("logits").inc(len(found) - int(usable_N.sum()))
+    taken = usable_N & (age_seconds <= ttl_seconds)
+    kept = np.asarray(rows, np.intp)[taken]
+    logit_BT[kept] = found["logit_T"][taken]
+    age_seconds_B[kept] = age_seconds[taken]
     return CachedLogits(logit_BT, age_seconds_B)
+
+
+def usable(logit_NT: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Per row whether all its logits are finite and of a size that a teacher may have: up to `LARGEST_VALUE`."""
+    return np.asarray((np.abs(logit_NT) <= LARGEST_VALUE).all(axis=1), np.bool_)  # a NaN is not below anything
 
 
 def _chunks(entries: Iterator[_Entry]) -> Iterator[list[_Entry]]:

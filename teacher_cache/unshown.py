@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.spec import FeatureSpec, Value
 from runtime.redis import connect, reaching
 from stream.events import EntityId, TeacherRequest
-from teacher_cache.cache import task_list_id
+from teacher_cache.cache import UNUSABLE_LOGITS, task_list_id, usable
 from teacher_cache.config import TeacherConfig, UnshownConfig
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 
@@ -120,15 +120,21 @@ class UnshownCache:
             pipeline.execute()
 
     def get(self, impression_ids: Sequence[str]) -> UnshownRows:
-        """The rows of these impressions, in their order; an impression with a damaged value has none."""
+        """The rows of these impressions, in their order.
+
+        An impression with a damaged value has none. Rows whose logits are not `usable` are left out and counted.
+        """
         pipeline = self._client.pipeline(transaction=False)
         for impression_id in impression_ids:
             pipeline.get(self._prefix + impression_id)
         with reaching(self._url):
             values = pipeline.execute()
         rows = [row for value in values if value is not None for row in _decode(value, *self._widths)]
-        logits = np.array([logit_T for _, logit_T in rows], np.float32).reshape(len(rows), self._widths[1])
-        return UnshownRows([features for features, _ in rows], logits)
+        logit_UT = np.array([logit_T for _, logit_T in rows], np.float64).reshape(len(rows), self._widths[1])
+        usable_U = usable(logit_UT)
+        UNUSABLE_LOGITS.labels("unshown").inc(len(rows) - int(usable_U.sum()))
+        features = [features for (features, _), kept in zip(rows, usable_U, strict=True) if kept]
+        return UnshownRows(features, logit_UT[usable_U].astype(np.float32))
 
     def close(self) -> None:
         """Close the connections."""
@@ -156,7 +162,7 @@ def _decode(value: bytes, features: int, tasks: int) -> list[tuple[list[Value], 
     """The rows of one impression; none when the value is not what `put` wrote."""
     try:
         rows = [(list(row), [float(logit) for logit in logit_T]) for row, logit_T in json.loads(value)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
     whole = all(len(row) == features and len(logit_T) == tasks for row, logit_T in rows)
     return rows if whole else []

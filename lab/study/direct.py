@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from student.learn.arm import Arm
+from student.learn.arm import Arm, Gradient
 from student.learn.batch import Batch
 from student.learn.config import DistillationConfig
 from student.learn.heads import TeacherHead
@@ -43,13 +43,13 @@ class DirectArm(Arm):
         self.running = _LabelUnits(setup, direct)
         self._direct = direct
 
-    def step(self, rows: Batch, unshown: Batch | None, examples: int) -> None:
+    def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
         """As Arm's, but `unshown` rows teach no served head: theirs is the teacher of auxiliary heads alone."""
         if unshown is not None:
             logit_BT = unshown.logit_BT.copy()
             logit_BT[:, [self._setup.teacher_column(name) for name in self._direct]] = np.nan
             unshown = Batch(unshown.dense_BD, unshown.row_BC, unshown.label_BK, logit_BT)
-        super().step(rows, unshown, examples)
+        return super().gradient(rows, unshown, examples)
 
     def start_served_heads(self, learnt: Collection[str]) -> None:
         """As Arm's, but a served head that has learnt the teacher itself stays as it is."""

@@ -6,6 +6,7 @@ T teacher tasks, N distinct table rows, D dense columns, C categorical columns, 
 
 from collections.abc import Collection, Mapping, Sequence
 from math import nan
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from student.learn.batch import Batch, concatenate
+from student.learn.bounds import Bounded
 from student.learn.exchange import ALONE, Exchange
 from student.learn.heads import TeacherHead
 from student.learn.model import CPU, Inputs, Outputs, Shape, Student
@@ -22,6 +24,22 @@ from student.learn.setup import LearnerSetup
 
 _BOOTSTRAP_WEIGHT = 200
 """Examples that the statistics of a bootstrap count as, beside the stream's."""
+
+_LARGEST_GRADIENT = 1e15
+"""The optimizers sum its squares, in float32. Their steps are bounded by the learning rates, whatever its size."""
+
+
+class Gradient(NamedTuple):
+    """Where the loss of a step rises: of the dense weights, and of the N table rows that the step touches."""
+
+    dense_N: Tensor
+    row_N: Tensor
+    table_NE: Tensor
+
+    def is_usable(self) -> bool:
+        """Whether a step down it leaves weights and optimizers finite. The same on all ranks."""
+        parts = self.dense_N, self.table_NE
+        return all(bool((part.abs() <= _LARGEST_GRADIENT).all()) for part in parts)  # a NaN is not below anything
 
 
 class Arm:
@@ -49,36 +67,39 @@ class Arm:
         value_BK: NDArray[np.float32] = self.student.score(self._inputs(dense_BD, row_BC)).cpu().numpy()
         return value_BK * scale_K + offset_K
 
-    def step(self, rows: Batch, unshown: Batch | None, examples: int) -> None:
-        """One optimizer step on all rows, with the weights that distillations have after `examples` learnt examples.
+    def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
+        """Of the loss of all rows, with the weights that distillations have after `examples` learnt examples.
 
         `unshown` rows have no labels: they teach auxiliary heads alone, so an arm without one to teach leaves them out.
         """
         heads = self.running.teacher_heads([config.weight_after(examples) for config in self._setup.distillation])
         if unshown is not None and heads:
             rows = concatenate([rows, unshown])
-        self._learn(rows, heads)
+        return self._gradient(rows, heads)
 
-    def bootstrap(
-        self,
-        dense_PD: NDArray[np.float32],
-        row_PC: NDArray[np.int64],
-        logit_PT: NDArray[np.float32],
-        index_SB: NDArray[np.int64],
-        held_out: int,
-    ) -> dict[str, float]:
+    def descend(self, gradient: Gradient) -> None:
+        """One step of each optimizer down a gradient, which must be usable."""
+        with torch.no_grad():
+            self._adam.step(gradient.dense_N)
+            self._adagrad.step(gradient.row_N, gradient.table_NE)
+
+    def bootstrap(self, pairs: Bounded, index_SB: NDArray[np.int64], held_out: int) -> dict[str, float]:
         """Learn the teacher alone on P pairs, in a step for each row of `index_SB`; no weight decays.
 
         A ranking loss leaves the level of a list open, so here the soft label takes its place. The result is, per
         teacher task, the share of its variance that its head explains in the last `held_out` pairs.
         """
-        self.running.start(dense_PD, logit_PT)
+        dense_PD, row_PC, _, logit_PT = pairs.learnt
+        self.running.start(pairs.counted.dense_BD, logit_PT)
         # What is off on the stream is what a bootstrap alone learns.
         weights = [config.weight or 1.0 for config in self._setup.distillation]
         heads = [head.pointwise() for head in self.running.teacher_heads(weights)]
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         for index_B in index_SB:
-            self._learn(Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B]), heads)
+            rows = Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B])
+            gradient = self._gradient(rows, heads)
+            if gradient.is_usable():
+                self.descend(gradient)
         return self._explained(heads, dense_PD[-held_out:], row_PC[-held_out:], logit_PT[-held_out:])
 
     def start_served_heads(self, learnt: Collection[str]) -> None:
@@ -106,8 +127,8 @@ class Arm:
             owner.restore(_of(part, tensors))
         self.running.restore({name: tensor.numpy() for name, tensor in _of("running", tensors).items()})
 
-    def _learn(self, rows: Batch, heads: Sequence[TeacherHead]) -> None:
-        """One optimizer step on all rows, in which `heads` alone learn from the teacher."""
+    def _gradient(self, rows: Batch, heads: Sequence[TeacherHead]) -> Gradient:
+        """Of the loss of all rows, in which `heads` alone learn from the teacher."""
         # 1. The rows, and the embeddings that they touch.
         inputs = self._inputs(rows.dense_BD, rows.row_BC)
         label_KB, logit_TB = self._columns(rows.label_BK), self._columns(rows.logit_BT)
@@ -125,18 +146,16 @@ class Arm:
                 losses.append(head.unit.loss(adapted_B, label_KB[head.labels].where(~teacher_B.isnan(), nan)))
                 teacher_B = head.unit.natural(adapted_B.detach())
             losses.append(head.loss(outputs.auxiliary_AB[head.place], teacher_B))
-        # 5. One step of each optimizer down the sum.
-        self._descend(torch.stack(losses).sum(), inputs.row_N, touched_NE)
+        # 5. The gradient of the sum.
+        return self._differentiated(torch.stack(losses).sum(), inputs.row_N, touched_NE)
 
-    def _descend(self, loss: Tensor, row_N: Tensor, touched_NE: Tensor) -> None:
-        """Move all weights one step down the loss; of the table the rows `row_N`, whose embeddings are `touched_NE`."""
+    def _differentiated(self, loss: Tensor, row_N: Tensor, touched_NE: Tensor) -> Gradient:
+        """Of all weights; of the table the rows `row_N`, whose embeddings are `touched_NE`. Equal on all ranks."""
         leaves = [touched_NE, *self.student.dense.values()]
         table_NE, *dense = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        with torch.no_grad():
-            gradient_N = torch.cat([gradient.flatten() for gradient in dense])
-            gradient_N, table_NE = self._exchange.sum(gradient_N, table_NE)
-            self._adam.step(gradient_N)
-            self._adagrad.step(row_N, table_NE)
+        dense_N = torch.cat([gradient.flatten() for gradient in dense])
+        dense_N, table_NE = self._exchange.sum(dense_N, table_NE)
+        return Gradient(dense_N, row_N, table_NE)
 
     def _inputs(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> Inputs:
         return self.running.inputs(dense_BD, row_BC).to(self._device)

@@ -3,12 +3,14 @@
 Shapes: B rows, D dense columns, C categorical columns, K tasks, T teacher tasks, U unshown rows.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.spec import Feature, Value
 from runtime.errors import InvalidInputError
 from stream.events import Example
 from student.learn.setup import LearnerSetup
@@ -42,34 +44,68 @@ def columns(*batches: Batch) -> Iterator[tuple[NDArray[Any], ...]]:
 def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[np.float32]) -> Batch:
     """The examples with the teacher's logits of them.
 
-    InvalidInputError for an example of another feature spec or without the label of a task.
+    InvalidInputError for an example that has a fault; see `fault_of`.
     """
     for example in examples:
-        _check(setup, example)
+        if fault := fault_of(setup, example):
+            raise InvalidInputError(fault)
     features = setup.spec.encode(setup.spec.columns_of([example.features for example in examples]))
     labels = [[example.labels[task.name] for task in setup.tasks] for example in examples]
     row_BC = embedding_rows(features.categorical_BC, setup.student.table_rows)
-    return Batch(features.dense_BD, row_BC, np.array(labels, np.float32), logit_BT.astype(np.float32))
+    with np.errstate(over="ignore"):  # a label beyond float32 is infinite here; bounds leave it out
+        label_BK = np.array(labels, np.float32)
+    return Batch(features.dense_BD, row_BC, label_BK, logit_BT.astype(np.float32))
 
 
 def encoded_pairs(setup: LearnerSetup, pairs: UnshownRows | None) -> Batch | None:
-    """Unshown pairs, which have no labels; None when there are none."""
-    if pairs is None or not pairs.features:
+    """Unshown pairs, which have no labels; None when there are none. Those that cannot be encoded are left out."""
+    if pairs is None:
         return None
-    features = setup.spec.encode(setup.spec.columns_of(pairs.features))
-    label_UK = np.full((len(pairs.features), len(setup.tasks)), np.nan, np.float32)
+    kept_U = [u for u, row in enumerate(pairs.features) if all(map(_fits, setup.spec.features, row))]
+    if not kept_U:
+        return None
+    features = setup.spec.encode(setup.spec.columns_of([pairs.features[u] for u in kept_U]))
+    label_UK = np.full((len(kept_U), len(setup.tasks)), np.nan, np.float32)
     row_UC = embedding_rows(features.categorical_BC, setup.student.table_rows)
-    return Batch(features.dense_BD, row_UC, label_UK, pairs.logit_UT.astype(np.float32))
+    return Batch(features.dense_BD, row_UC, label_UK, pairs.logit_UT[kept_U].astype(np.float32))
 
 
-def _check(setup: LearnerSetup, example: Example) -> None:
+def fault_of(setup: LearnerSetup, example: Example) -> str | None:
+    """Why the example cannot be learnt: another feature spec, other features than it has, no label of a task."""
+    place = f"example {example.impression_id}"
     if example.spec_id != setup.spec.spec_id:
-        raise InvalidInputError(
-            f"example {example.impression_id}: spec_id must be {setup.spec.spec_id}, got {example.spec_id}: "
+        return (
+            f"{place}: spec_id must be {setup.spec.spec_id}, got {example.spec_id}: "
             "it was joined under other features; learn it with the project of its time, or set another topic_prefix"
         )
     missing = [task.name for task in setup.tasks if task.name not in example.labels]
     if missing:
-        raise InvalidInputError(
-            f"example {example.impression_id}: labels must have {', '.join(missing)}, got {sorted(example.labels)}"
-        )
+        return f"{place}: labels must have {', '.join(missing)}, got {sorted(example.labels)}"
+    if len(example.features) != len(setup.spec.features):
+        return f"{place}: features must have {len(setup.spec.features)} values, got {len(example.features)}"
+    for feature, value in zip(setup.spec.features, example.features, strict=True):
+        if not _fits(feature, value):
+            return f"{place}: {feature.name} must be {_ALLOWED[feature.role]}, got {value!r}"
+    return None
+
+
+_ALLOWED = {
+    "dense": "a number",
+    "embedding": "a list of numbers of the declared length",
+    "categorical": "a number or a text",
+}
+
+
+def _fits(feature: Feature, value: Value) -> bool:
+    """Whether a logged value can be encoded; None is a miss, and a passthrough feature is not encoded."""
+    if value is None or feature.role == "passthrough":
+        return True
+    if feature.role == "embedding":
+        return isinstance(value, list) and len(value) == feature.width and all(map(_is_number, value))
+    if feature.role == "categorical":
+        return not isinstance(value, list)
+    return _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max

@@ -19,6 +19,7 @@ from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
 from student.learn.arm import Arm
 from student.learn.batch import Batch, concatenate, encoded, encoded_pairs
+from student.learn.bounds import Bounds
 from student.learn.config import FEWEST_PAIRS
 from student.learn.exchange import ALONE, Exchange
 from student.learn.model import CPU
@@ -66,32 +67,36 @@ class Learner:
         self._student = self._new_student()
         self._control = Arm(setup.control(), exchange, device)
         self._item_mean = ItemMean(setup.tasks)
+        self._bounds = Bounds(setup)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
 
     def learn(
         self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
-    ) -> None:
+    ) -> bool:
         """Predict B examples, then learn them in one step per arm, together with replayed ones.
 
         `logit_BT`: the teacher's, in the order of the setup's teacher tasks; a NaN costs that signal, never the step.
         `unshown`: pairs without labels that the student's auxiliary heads learn in the same step.
-        InvalidInputError for an example of another feature spec or without the label of a task.
+        False when a step would have made the weights of an arm not finite: then neither arm takes it, and the examples
+        are not learnt. InvalidInputError for an example that cannot be learnt; see `fault_of`.
         """
-        # 1. Encode.
-        batch = encoded(self.setup, examples, logit_BT)
+        # 1. Encode, and leave out labels and logits beyond reason.
+        batch, counted = self._bounds.learn(encoded(self.setup, examples, logit_BT))
         item_ids = [example.item_id for example in examples]
         # 2. Predict with all that was known before these examples, and judge the predictions.
         user_ids = [example.user_id for example in examples]
         self.evaluation.update(batch.label_BK, self._predictions(batch, item_ids), user_ids, item_ids)
         # 3. Take the examples into the running statistics.
         for arm in (self._student, self._control):
-            arm.running.update(batch)
+            arm.running.update(counted)
         self._item_mean.update(item_ids, batch.label_BK)
         # 4. One step per arm on the new examples and replayed ones.
-        self._step(batch, encoded_pairs(self.setup, unshown))
+        if not self._step(batch, encoded_pairs(self.setup, unshown)):
+            return False
         # 5. The examples may be replayed from now on.
         self._reservoir.add(batch)
         self.examples += len(batch)
+        return True
 
     def bootstrap(self, features: FeatureBatch, logit_PT: NDArray[np.float32], steps: int) -> dict[str, float]:
         """Distil the student from the teacher's logits of P pairs, before the first example; the control is left alone.
@@ -113,11 +118,13 @@ class Learner:
             )
         held_out = len(logit_PT) // _HELD_OUT
         student = self.setup.student
+        label_PK = np.full((len(logit_PT), len(self.setup.tasks)), np.nan, np.float32)
         rows = student.micro_batch * (1 + student.replay_batches)
         index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
         row_PC = embedding_rows(features.categorical_BC, student.table_rows)
+        pairs = Bounds(self.setup).learn(Batch(features.dense_BD, row_PC, label_PK, logit_PT.astype(np.float32)))
         arm = self._new_student()
-        explained = arm.bootstrap(features.dense_BD, row_PC, logit_PT.astype(np.float32), index_SB, held_out)
+        explained = arm.bootstrap(pairs, index_SB, held_out)
         learnt = {task for task, share in explained.items() if share >= least_explained(len(logit_PT))}
         if learnt:
             arm.start_served_heads(learnt)
@@ -186,11 +193,19 @@ class Learner:
         value_ABK = [value_BK.numpy() for value_BK in self._exchange.whole(value_AbK, len(batch))]
         return np.stack([*value_ABK, teacher_BK, self._item_mean.score(item_ids)], axis=2)
 
-    def _step(self, batch: Batch, unshown: Batch | None) -> None:
+    def _step(self, batch: Batch, unshown: Batch | None) -> bool:
+        """One step of both arms; False, and no arm has moved, when one of them cannot take it."""
         replayed = self._reservoir.draw(self.setup.student.replay_batches * len(batch))
-        rows = batch if replayed is None else concatenate([batch, replayed])
-        for arm in (self._student, self._control):
-            arm.step(rows, unshown, self.examples)
+        rows = batch if replayed is None else concatenate([batch, self._bounds.apply(replayed)])
+        if unshown is not None:
+            unshown = self._bounds.apply(unshown)
+        arms = self._student, self._control
+        gradients = [arm.gradient(rows, unshown, self.examples) for arm in arms]
+        if not all(gradient.is_usable() for gradient in gradients):
+            return False
+        for arm, gradient in zip(arms, gradients, strict=True):
+            arm.descend(gradient)
+        return True
 
     def _parts(self) -> tuple[tuple[str, Any], ...]:
         return (
@@ -199,6 +214,7 @@ class Learner:
             ("item_mean", self._item_mean),
             ("reservoir", self._reservoir),
             ("evaluation", self.evaluation),
+            ("bounds", self._bounds),
         )
 
 

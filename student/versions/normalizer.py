@@ -21,7 +21,8 @@ def normalised(
     value_BD: NDArray[np.float32], mean_D: NDArray[np.float32], std_D: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Values in deviations from the mean, in [-2, 2], as learner and scorer give them to the student."""
-    clipped_BD: NDArray[np.float32] = ((value_BD - mean_D) / std_D).clip(-_CLIP, _CLIP)
+    with np.errstate(over="ignore"):  # what is beyond float32 in deviations is cut off like any other large value
+        clipped_BD: NDArray[np.float32] = ((value_BD - mean_D) / std_D).clip(-_CLIP, _CLIP)
     return clipped_BD
 
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from features.spec import Feature
 from runtime.errors import InvalidInputError
 from stream.events import Example, Impression, TeacherRequest
+from stream.tasks import TaskSpec
 from stream.validation import Validator
 from tests.stream.pair import SPEC, TASKS, feedback, impression
 
@@ -51,6 +52,55 @@ def test_feedback_of_an_unknown_task_or_with_a_value_that_is_not_allowed_is_refu
     with pytest.raises(InvalidInputError) as caught:
         VALIDATOR.feedback(json.dumps(feedback(1, "like", 1, 5) | changes).encode())
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+RANGED = Validator(SPEC, [TaskSpec(name="rating", kind="regression", window_seconds=60, range=(1, 5))])
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 4.5, 5])
+def test_feedback_within_a_tasks_range_is_valid(value):
+    assert RANGED.feedback(json.dumps(feedback(1, "rating", value, 5)).encode()).value == value
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.999, "0.999"), (5.001, "5.001"), (-1e6, "-1000000.0"), (1e39, "1e+39")])
+def test_feedback_outside_a_tasks_range_is_refused_with_the_range_and_the_value(value, told):
+    with pytest.raises(InvalidInputError) as caught:
+        RANGED.feedback(json.dumps(feedback(1, "rating", value, 5)).encode())
+    assert str(caught.value) == f"value: of the regression task rating must be in [1, 5], got {told}"
+
+
+@pytest.mark.parametrize(("value", "told"), [(1.1e9, "1100000000.0"), (-1e39, "-1e+39"), (2**62, f"{2**62}")])
+def test_a_regression_without_a_range_has_a_finite_bound_and_the_reason_says_how_to_widen_it(value, told):
+    with pytest.raises(InvalidInputError) as caught:
+        VALIDATOR.feedback(json.dumps(feedback(1, "rating", value, 5)).encode())
+    assert str(caught.value) == (
+        f"value: of the regression task rating must be in [-1e+09, 1e+09], got {told}; "
+        "if such labels are meant, declare the task's range in graft.toml"
+    )
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "true", '"3"', "9" * 309])
+def test_a_label_that_is_no_finite_number_is_refused(value):
+    message = json.dumps(feedback(1, "rating", 3, 5)).replace('"value": 3', f'"value": {value}')
+    with pytest.raises(InvalidInputError, match=r"^(value|the message): "):
+        RANGED.feedback(message.encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "reason"),
+    [
+        ("binary", [0, 1], "range must not be set for the binary task t, whose labels are 0 and 1"),
+        ("regression", [5, 1], "the lower one first, of a size up to 1e+12, got [5, 1]"),
+        ("regression", [1, 1], "the lower one first"),
+        ("regression", [0, float("inf")], "got [0, inf]"),
+        ("regression", [float("nan"), 1], "got [nan, 1]"),
+        ("regression", [0, 1e13], "got [0, 1e+13]"),
+    ],
+)
+def test_a_range_is_two_finite_numbers_of_a_regression(kind, bounds, reason):
+    with pytest.raises(ValidationError) as caught:
+        TaskSpec.model_validate({"name": "t", "kind": kind, "window_seconds": 60, "range": bounds})
+    assert reason in str(caught.value)
 
 
 def test_all_faults_of_an_event_are_told_at_once():

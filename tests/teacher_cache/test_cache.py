@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
-from teacher_cache.cache import LogitCache, decode, encode, task_list_id
+from teacher_cache.cache import UNUSABLE_LOGITS, LogitCache, decode, encode, task_list_id
 
 DAY = 86_400
 TASKS = ("finish", "rating")
@@ -142,6 +142,17 @@ def test_a_logit_that_is_not_finite_is_refused_whole(open_cache, client):
     assert client.keys() == []
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1.1e9, -3e38])
+def test_a_stored_row_with_a_logit_that_no_teacher_has_is_a_miss_and_counted(bad):
+    head = (1_700_000_000).to_bytes(4, "little")
+    values = [head + _logits([1, 2]).tobytes(), head + _logits([1, bad]).tobytes(), head + _logits([-1e9, 0]).tobytes()]
+    before = UNUSABLE_LOGITS.labels("logits")._value.get()
+    found = decode(values, 2, 1_700_000_001, DAY)
+    np.testing.assert_array_equal(found.logit_BT, _logits([1, 2], [np.nan, np.nan], [-1e9, 0]))
+    assert np.isnan(found.age_seconds_B).tolist() == [False, True, False]
+    assert UNUSABLE_LOGITS.labels("logits")._value.get() - before == 1
+
+
 def test_a_redis_that_is_away_is_named():
     cache = LogitCache(f"redis://127.0.0.1:{free_port()}/0", "t1", TASKS, DAY)
     with pytest.raises(ServiceUnavailableError, match=r"Redis at redis://127\.0\.0\.1:\d+/0 does not answer"):
@@ -150,7 +161,7 @@ def test_a_redis_that_is_away_is_named():
         cache.put([1], [1], _logits([1, 2]), _now_ms())
 
 
-finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+finite = st.floats(-1e9, 1e9, width=32)
 batches = st.integers(1, 5).flatmap(
     lambda tasks: st.integers(0, 6).flatmap(lambda rows: arrays(np.float32, (rows, tasks), elements=finite))
 )
@@ -173,3 +184,5 @@ def test_no_bytes_break_the_decoder(values):
     assert found.logit_BT.shape == (len(values), 2)
     wrong = [value is None or len(value) != 12 for value in values]
     assert np.isnan(found.age_seconds_B[wrong]).all()
+    known = ~np.isnan(found.logit_BT)
+    assert (np.abs(found.logit_BT[known]) <= 1e9).all()

@@ -9,6 +9,7 @@ from features.spec import FeatureSpec
 from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
+from teacher_cache.cache import UNUSABLE_LOGITS
 from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
@@ -90,6 +91,18 @@ def test_a_damaged_value_is_no_pair(redis_url, unshown, request_of, value):
         (key,) = client.keys("graft:unshown:*")
         client.set(key, value)
     assert unshown.get(["imp-1"]).features == []
+
+
+@pytest.mark.parametrize("bad", ["NaN", "Infinity", "-1e39", "2e9", "1e999"])
+def test_a_pair_with_a_logit_that_no_teacher_has_is_left_out_and_counted(redis_url, unshown, request_of, bad):
+    unshown.put([request_of(1, item_id=5), request_of(1, item_id=6)], np.array([[1, 2], [3, 4]], np.float32))
+    with connect(redis_url) as client:
+        (key,) = client.keys("graft:unshown:*")
+        client.set(key, client.get(key).replace(b"3.0", bad.encode()))
+    before = UNUSABLE_LOGITS.labels("unshown")._value.get()
+    found = unshown.get(["imp-1"])
+    assert (len(found.features), found.logit_UT.tolist()) == (1, [[1, 2]])
+    assert UNUSABLE_LOGITS.labels("unshown")._value.get() - before == 1
 
 
 def test_another_teacher_version_or_feature_spec_sees_none_of_them(redis_url, unshown, config, spec, request_of):

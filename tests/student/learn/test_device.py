@@ -25,7 +25,7 @@ def test_a_step_is_taken_on_the_device_of_the_weights(name: str) -> None:
         random.standard_normal((6, len(setup.teacher_tasks)), np.float32),
     )
     arm.running.update(rows)
-    arm.step(rows, rows, examples=6)
+    arm.descend(arm.gradient(rows, rows, examples=6))
     devices = {tensor.device for part, tensor in arm.tensors().items() if part.startswith(("weights", "adagrad"))}
     assert devices == {META}
     assert arm.tensors()["adam/first"].device == META
