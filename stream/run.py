@@ -23,7 +23,7 @@ from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
 from stream.state_log import SNAPSHOT_FLOOR_BYTES
 from stream.tasks import TaskSpec
-from stream.topics import ensure_topics
+from stream.topics import ensure_topics, warn_of_retention
 from stream.worker import StreamJob, StreamWorker, replaced_error
 
 _HOPELESS = (
@@ -63,6 +63,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     while not stop.is_set():
         try:
             ensure_topics(kafka_servers, config, topics)
+            warn_of_retention(kafka_servers, config, topics)
             _work(job, stop, kafka)
         except (KafkaError, ServiceUnavailableError) as error:
             stop.wait(kafka.failed(error))
