@@ -22,7 +22,7 @@ class RetentionConfig(BaseModel):
         default=30.0,
         ge=0.01,
         le=36_500,
-        description="how far back a new student learns without an example log; how long learner and archive may be down",
+        description="how far back a new student learns without an example log; how long the learner may be down",
     )
     teacher_requests_days: float = Field(
         default=30.0,
