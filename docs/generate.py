@@ -31,6 +31,7 @@ _TYPES = {bool: "true or false", int: "integer", float: "number", str: "text", P
 _UNITS = {
     "seconds": "s",
     "ms": "ms",
+    "days": "days",
     "examples": "examples",
     "rows": "rows",
     "batches": "micro-batches",

@@ -32,6 +32,11 @@ class AggregatePusher:
         views = self._store.list_feature_views()
         self._views = {c.push_source: _fed_by(c.push_source, views) for c in configs}
 
+    @property
+    def views(self) -> dict[str, str]:
+        """Push source -> the name of the view that it feeds."""
+        return {source: view.name for source, view in self._views.items()}
+
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
         """Write the values of the changed entities as of `event_time_ms`; the number of rows written.
 

@@ -10,6 +10,7 @@ Sources: feast/infra/key_encoding_utils.py and feast/infra/online_stores/{helper
 same entities through Feast and through this module.
 """
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Literal
@@ -19,6 +20,8 @@ import mmh3
 SERIALIZATION_VERSION = 3
 _STRING, _INT64 = 2, 4  # feast.ValueType
 _INT64_MIN, _INT64_END = -(2**63), 2**63
+_SPECIAL = re.compile(rb"[\\*?\[\]^-]")
+"""What means something else than itself in a pattern of Redis."""
 
 IdType = Literal["int", "str"]
 EntityId = int | str
@@ -49,6 +52,19 @@ class EntityLayout:
         self._prefix = struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", kind)
         self._start = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
         self._end = b"\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in fields)
+
+    @property
+    def pattern(self) -> bytes:
+        """What Redis' SCAN matches for the keys of this entity; it may match others, too: see `has`."""
+        return _SPECIAL.sub(rb"\\\g<0>", self._prefix) + b"*" + _SPECIAL.sub(rb"\\\g<0>", self._project)
+
+    def has(self, key: bytes) -> bool:
+        """Whether `key` is that of an entity of this join key, id type and project."""
+        start = len(self._prefix) + 4
+        if not key.startswith(self._prefix) or len(key) < start:
+            return False
+        (size,) = struct.unpack_from("<I", key, len(self._prefix))
+        return key[start + size :] == self._project
 
     def key(self, entity_id: EntityId) -> bytes:
         """The Redis key of an entity; `entity_id` comes from `usable_id`."""

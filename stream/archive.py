@@ -18,14 +18,16 @@ from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.example_file import DAYS, runs, write
 from stream.example_log import ExampleLog
-from stream.examples import ExampleReader, ExampleRecord, oldest_offsets
+from stream.examples import ExampleReader, ExampleRecord
 from stream.positions import Positions
+from stream.topics import topic_id
 
 EXAMPLES = Counter("graft_archive_examples", "Examples written to the example log")
 LAG = Gauge("graft_archive_lag_records", "Records of the examples topic that are not in the example log yet")
 
 _log = logging.getLogger(__name__)
 
+_ADVICE = "to go on past the gap, archive into an empty folder: 'graft stream archive NEW_LOG'"
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a flush that is due
 
 
@@ -40,15 +42,14 @@ def run_archive(
 ) -> None:
     """Write files to `folder` every so many examples or seconds; on `stop` write the rest and return.
 
-    An empty log begins with the oldest example that the topic still has. DataLossError when the topic has lost what
-    comes after the log's end; GraftError when another process writes this log, or its disk takes no writes: the next
-    process goes on where the log ends.
+    A partition that the log does not have yet begins with the oldest example that the topic still has. DataLossError
+    when the topic has lost what comes after the log's end, or was made anew since; GraftError when another process
+    writes this log, or its disk takes no writes: the next process goes on where the log ends.
     """
     with claim_folder(folder, "another process writes this example log; stop it, or name another folder"):
         remove_partial_files(folder, DAYS)
-        offsets = _offsets(folder, kafka_servers, topics)
-        reader = _open(folder, kafka_servers, topics, offsets)
-        archive = Archive(folder, offsets)
+        reader = _open(folder, kafka_servers, topics)
+        archive = Archive(folder, reader.started)
         flushed_at = time.monotonic()
         try:
             while not stop.is_set():
@@ -93,21 +94,16 @@ class Archive:
             _log.info("archived examples=%d offsets=%s", count, self.offsets)
 
 
-def _offsets(folder: Path, kafka_servers: str, topics: Topics) -> dict[int, int]:
-    offsets = ExampleLog(folder).offsets_end()
-    if offsets:
-        return offsets
-    oldest = oldest_offsets(kafka_servers, topics)
-    if any(oldest.values()):
-        _log.warning("%s begins after the topic did: offsets=%s", folder, oldest)
-    return oldest
-
-
-def _open(folder: Path, kafka_servers: str, topics: Topics, offsets: Mapping[int, int]) -> ExampleReader:
+def _open(folder: Path, kafka_servers: str, topics: Topics) -> ExampleReader:
+    """A reader of the topic that goes on where the log ends; the log notes the topic's id."""
+    log, its_id = ExampleLog(folder), topic_id(kafka_servers, topics.examples)
+    log.check_topic(its_id)
+    offsets = log.offsets_end()
+    if its_id:
+        log.note_topic(its_id)
     try:
-        return ExampleReader(kafka_servers, topics, offsets)
+        return ExampleReader(kafka_servers, topics, offsets, if_gone=_ADVICE)
     except DataLossError as error:
         raise DataLossError(
-            f"{folder} ends at offsets {dict(offsets)}, but the topic does not go on there: {error.args[0]}; to go on "
-            "past the gap, archive into an empty folder"
+            f"{folder} ends at offsets {dict(offsets)}, but the topic does not go on there: {error.args[0]}"
         ) from error

@@ -3,6 +3,41 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class RetentionConfig(BaseModel):
+    """How long Kafka keeps the records of each topic at least, in days of the broker's clock.
+
+    Set when a topic is made; a topic that exists keeps its own. The join's state log keeps all that it needs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    impressions_days: float = Field(
+        default=7.0,
+        ge=0.01,
+        le=36_500,
+        description="how long the stream process may be down without losing impressions that it has not joined",
+    )
+    feedback_days: float = Field(default=7.0, gt=0, le=36_500, description="the same for feedback")
+    examples_days: float = Field(
+        default=30.0,
+        ge=0.01,
+        le=36_500,
+        description="how far back a new student learns without an example log; how long the learner may be down",
+    )
+    teacher_requests_days: float = Field(
+        default=30.0,
+        ge=0.01,
+        le=36_500,
+        description="how far back `graft teacher backfill --since` reaches, such as for a new teacher",
+    )
+    dead_letters_days: float = Field(
+        default=90.0,
+        ge=0.01,
+        le=36_500,
+        description="how long there is to mend what made them dead letters and put them back with `graft dlq replay`",
+    )
+
+
 class StreamConfig(BaseModel):
     """How the stream process reads and joins. Times are seconds of event time unless the effect says wall clock."""
 
@@ -36,6 +71,7 @@ class StreamConfig(BaseModel):
     commit_seconds: float = Field(
         default=0.5, gt=0, le=30, description="wall clock between two transactions, after which examples are visible"
     )
+    retention: RetentionConfig = RetentionConfig()
 
 
 class Topics(BaseModel):

@@ -1,6 +1,7 @@
 """The example log: the examples topic as Parquet files by day, for as long as one keeps them.
 
     LOG/day=2026-11-24/p0-0-999.parquet    partition 0, offsets 0 to 999
+    LOG/_topic_id                          Kafka's id of the topic, where the broker tells one
 
 Each partition's files follow each other without gap or overlap, so the file names alone say where the log ends.
 """
@@ -11,13 +12,21 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from runtime.errors import DataLossError, InvalidInputError
+from runtime.folder import replacing
 from stream.config import Topics
 from stream.example_file import ExampleFile, list_files, read
 from stream.examples import ExampleReader, ExampleRecord
 from stream.merge import Merge
 from stream.ranks import ONE_RANK, Ranks
+from stream.topics import topic_id
 
 _log = logging.getLogger(__name__)
+
+_TOPIC_ID_FILE = "_topic_id"  # tools that read a folder of Parquet files pass over names with _
+_ADVICE = (
+    "if 'graft stream archive' writes this log, start again: it may have written them since; else begin anew without "
+    "--from: set GRAFT_VERSIONS to a new folder, and a new student begins with the oldest example that is left"
+)
 
 
 class ExampleLog:
@@ -30,6 +39,24 @@ class ExampleLog:
     def __init__(self, folder: Path, spec_id: str | None = None) -> None:
         self.folder = folder
         self._spec_id = spec_id
+
+    def check_topic(self, topic_id: str | None) -> None:
+        """DataLossError where the log is of a topic with another id: its offsets say nothing of this one.
+
+        A log without an id, as from earlier versions, and a broker that tells none, fit any.
+        """
+        path = self.folder / _TOPIC_ID_FILE
+        if not topic_id or not path.is_file() or (logged := path.read_text().strip()) == topic_id:
+            return
+        raise DataLossError(
+            f"{self.folder} is the log of a topic with the id {logged}, but the topic of that name now has {topic_id}: "
+            "it was deleted and made anew; archive the new one into an empty folder: 'graft stream archive NEW_LOG'"
+        )
+
+    def note_topic(self, topic_id: str) -> None:
+        """Write down which topic this log is of; only for its one writer."""
+        with replacing(self.folder / _TOPIC_ID_FILE) as file:
+            file.write(topic_id.encode() + b"\n")
 
     def offsets_end(self) -> dict[int, int]:
         """Per partition the offset after its last example; a partition without any is absent."""
@@ -70,7 +97,8 @@ class ExampleLog:
         if offsets[partition] < oldest.first:
             raise DataLossError(
                 f"{self.folder}: partition {partition} is to be read from offset {offsets[partition]} on, "
-                f"but the log's first file is {oldest}"
+                f"but the log's first file is {oldest}; name the log that has them, or leave --from out; where neither "
+                "goes on, set GRAFT_VERSIONS to a new folder"
             )
         return offsets[partition]
 
@@ -113,16 +141,16 @@ def log_then_topic(
     """The examples from `offsets` on: from the log as far as it goes now, then from the topic; each exactly once.
 
     Their order is that of an ExampleReader that reads them all from the topic. DataLossError when the topic does not
-    have the log's end.
+    have the log's end, or was made anew since the log began.
     """
+    log.check_topic(topic_id(kafka_servers, topics.examples))
     history = log.partitions(offsets)
     ends = {number: partition.end for number, partition in history.items()}
     try:
-        return ExampleReader(kafka_servers, topics, {**offsets, **ends}, history, ranks)
+        return ExampleReader(kafka_servers, topics, {**offsets, **ends}, history, ranks, _ADVICE)
     except DataLossError as error:
         raise DataLossError(
-            f"{log.folder} is learnt up to its end, offset {ends}, but the topic does not go on there: {error}; "
-            "is it the log of this topic, and does 'graft stream archive' run?"
+            f"{log.folder} is learnt up to its end, offset {ends}, but the topic does not go on there: {error}"
         ) from error
 
 

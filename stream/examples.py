@@ -21,6 +21,13 @@ from stream.ranks import ONE_RANK, Ranks
 _log = logging.getLogger(__name__)
 
 
+LEARNER_ADVICE = (
+    "if an example log has them, 'graft student train --from LOG' goes on; else set GRAFT_VERSIONS to a new folder, "
+    "and a new student begins with the oldest example that is left"
+)
+"""What to do when a learner's own position is gone."""
+
+
 class ExampleRecord(NamedTuple):
     """An example and its place in the topic; a reader that starts at `offset` + 1 does not get it again."""
 
@@ -42,26 +49,16 @@ class History(Protocol):
         ...
 
 
-def oldest_offsets(kafka_servers: str, topics: Topics) -> dict[int, int]:
-    """Per partition the offset at which `examples` begins on the broker now."""
-    consumer = connection.consumer(kafka_servers)
-    try:
-        with connection.reaching(kafka_servers):
-            partitions = [TopicPartition(topics.examples, p) for p in consumer.partitions_for_topic(topics.examples)]
-            return {at.partition: offset for at, offset in sorted(consumer.beginning_offsets(partitions).items())}
-    finally:
-        consumer.close(autocommit=False, timeout_ms=2_000)
-
-
 class ExampleReader:
-    """Reads all partitions of `examples` from `offsets` on (per partition the next to read; 0 where absent).
+    """Reads all partitions of `examples` from `offsets` on: per partition the next to read.
 
-    A partition with a `history` gives that first; it must end right before the partition's offset.
+    A partition without an offset begins with the oldest example that the broker has; a warning says what was deleted
+    before it. A partition with a `history` gives that first; it must end right before the partition's offset.
 
     It is no member of a group: the offsets are the caller's, who keeps them with what it learnt. Partitions are merged
     by event time, which gives one order for one log; while the log still grows, the order of several partitions may
-    depend on what has arrived. DataLossError when an offset is not on the broker any more, OffsetError when a
-    partition's offsets do not rise.
+    depend on what has arrived. DataLossError, which ends with the advice `if_gone`, when an offset is not on the broker
+    any more; OffsetError when a partition's offsets do not rise.
 
     With several `ranks` each fetches and decodes the partitions whose number modulo `ranks` is its own, then all merge
     the records of all: every rank gets every example, in the order of one process. They poll together.
@@ -74,9 +71,11 @@ class ExampleReader:
         offsets: Mapping[int, int],
         history: Mapping[int, History] | None = None,
         ranks: Ranks = ONE_RANK,
+        if_gone: str = LEARNER_ADVICE,
     ) -> None:
         self._kafka_servers = kafka_servers
         self._ranks = ranks
+        self._if_gone = if_gone
         self._topic = topics.examples
         self._consumer = connection.consumer(kafka_servers, group_id=group_id(topics, LEARNER_GROUP))
         try:
@@ -97,6 +96,11 @@ class ExampleReader:
         self._next = {at: offset for at, offset in self._started.items() if not self._is_own(at)}
         self._busy = False
         self._lag = 0
+
+    @property
+    def started(self) -> dict[int, int]:
+        """Per partition the offset of the first record that is read of the topic."""
+        return {at.partition: offset for at, offset in self._started.items()}
 
     def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
         """The next examples in their order; none when nothing came within `timeout_seconds`, or Kafka is away."""
@@ -182,13 +186,32 @@ class ExampleReader:
             )
         oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
         self._consumer.assign([at for at in partitions if self._is_own(at)])
-        started = {at: offsets.get(at.partition, 0) for at in partitions}
-        for at, offset in started.items():
-            if not oldest[at] <= offset <= max(ends[at], 0):
-                raise self._gone({at: offset})
-            if self._is_own(at):
-                self._consumer.seek(at, offset)
+        for at in partitions:
+            if at.partition in offsets and not oldest[at] <= offsets[at.partition] <= max(ends[at], 0):
+                raise self._gone({at: offsets[at.partition]}, f"; the broker has {oldest[at]} to {ends[at]} there")
+        self._warn_of_missed({at: oldest[at] for at in self._consumer.assignment() if at.partition not in offsets})
+        started = self._agreed({at: offsets.get(at.partition, oldest[at]) for at in partitions})
+        for at in self._consumer.assignment():
+            self._consumer.seek(at, started[at])
         return started
+
+    def _agreed(self, started: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Where each partition starts by the rank whose own it is: two ranks may have asked the broker at two times."""
+        own = [b"%d %d" % (at.partition, offset) for at, offset in started.items() if self._is_own(at)]
+        told = (tuple(map(int, message.split())) for rank in self._ranks.gather(own) for message in rank)
+        found = {TopicPartition(self._topic, partition): offset for partition, offset in told}
+        return {at: found[at] for at in started}
+
+    def _warn_of_missed(self, begun: Mapping[TopicPartition, int]) -> None:
+        for at, offset in sorted(begun.items()):
+            if offset:
+                _log.warning(
+                    "topic %s, partition %d begins with offset %d now: the examples before it were deleted, "
+                    "and are missed; an example log may have them",
+                    at.topic,
+                    at.partition,
+                    offset,
+                )
 
     def _caught_up(self) -> set[int]:
         """The partitions with nothing more on the broker; asked only when some have to wait for others."""
@@ -205,12 +228,9 @@ class ExampleReader:
             return []
         return [at.partition for at, end in ends.items() if self._consumer.position(at) >= end]
 
-    def _gone(self, offsets: Mapping[TopicPartition, int]) -> DataLossError:
+    def _gone(self, offsets: Mapping[TopicPartition, int], there: str = "") -> DataLossError:
         places = ", ".join(f"{at.topic}-{at.partition} offset {offset}" for at, offset in offsets.items())
-        return DataLossError(
-            f"examples that were not learnt yet are not on the broker: {places}; give the topic a longer retention, "
-            "and start the student again from an empty versions folder"
-        )
+        return DataLossError(f"the next examples are not on the broker: {places}{there}; {self._if_gone}")
 
 
 _PLACE = struct.Struct("<iq")

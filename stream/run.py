@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from kafka.errors import (
     AuthorizationError,
@@ -16,14 +17,14 @@ from kafka.errors import (
 from features.aggregates import Aggregates
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec
-from runtime.absence import Absence, StoppedError
+from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
-from stream.state_log import SNAPSHOT_FLOOR_BYTES
+from stream.state_log import SNAPSHOT_FLOOR_BYTES, StateId, state_id
 from stream.tasks import TaskSpec
-from stream.topics import ensure_topics
+from stream.topics import ensure_topics, warn_of_retention
 from stream.worker import StreamJob, StreamWorker, replaced_error
 
 _HOPELESS = (
@@ -48,21 +49,27 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     instance: str,
     stop: StopSignal,
     *,
+    claim_aggregates: Callable[[StateId], None] = lambda _: None,
     snapshot_floor_bytes: int = SNAPSHOT_FLOOR_BYTES,
 ) -> None:
     """Join until a stop is asked for; what was joined is then committed.
 
     With Kafka or Redis away it waits and goes on by itself. GraftError when another process of this `instance` has
     taken over; DataLossError when input messages or saved state are gone; ConfigurationError when the topics do not
-    fit. `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
+    fit. `claim_aggregates` makes the aggregates in Redis this state's own, before any is read or pushed.
+    `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
     """
     job = StreamJob(
         kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
     )
     kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
+    redis = Absence("redis", "the stream begins when it is back")
     while not stop.is_set():
         try:
             ensure_topics(kafka_servers, config, topics)
+            warn_of_retention(kafka_servers, config, topics)
+            state = state_id(kafka_servers, topics.join_state)
+            wait_for(partial(claim_aggregates, state), redis, stop)
             _work(job, stop, kafka)
         except (KafkaError, ServiceUnavailableError) as error:
             stop.wait(kafka.failed(error))

@@ -13,7 +13,9 @@ from kafka.admin import OffsetSpec
 
 from runtime.errors import DataLossError, ServiceUnavailableError
 from stream import connection
+from stream.groups import end_offsets
 from stream.join import Entry
+from stream.topics import topic_id
 
 SNAPSHOT = "snapshot"
 SNAPSHOT_FLOOR_BYTES = 1_000_000
@@ -27,6 +29,25 @@ class Saved(NamedTuple):
 
     entries: dict[str, bytes]
     bytes_read: int
+
+
+class StateId(NamedTuple):
+    """Which state log this is, and whether nothing was ever written to it."""
+
+    name: str
+    is_new: bool
+
+
+def state_id(kafka_servers: str, topic: str) -> StateId:
+    """The state log's name, with Kafka's id of its topic where the broker tells one: made anew it is another one."""
+    its_id = topic_id(kafka_servers, topic)
+    admin = connection.admin(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            ends = end_offsets(admin, [topic])
+    finally:
+        admin.close()
+    return StateId(f"{topic} ({its_id})" if its_id else topic, not any(ends.values()))
 
 
 class SnapshotSchedule:

@@ -1,15 +1,25 @@
 """The topics of a pair on a broker: made once, checked at every start."""
 
+import logging
+import uuid
+from typing import Any
+
 from kafka import KafkaAdminClient
-from kafka.errors import TopicAlreadyExistsError
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import AuthorizationError, TopicAlreadyExistsError
 from pydantic import BaseModel, ConfigDict, Field
 
 from runtime.errors import ConfigurationError
 from stream import connection
 from stream.config import StreamConfig, Topics
 
+_log = logging.getLogger(__name__)
+
 _MAX_EVENT_BYTES = 1_000_000
 _MAX_RECORD_BYTES = 4_000_000  # an event with its features, or in a dead letter with its reason, still fits
+_DAY_MS = 86_400_000
+_RETENTION = "retention.ms"
+_TOPIC = ConfigResourceType.TOPIC
 
 
 class TopicLimits(BaseModel):
@@ -30,7 +40,7 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
     Existing topics keep their settings. Everything in a pair is partitioned by impression id, so a partition count
     cannot be changed once there is data.
     """
-    wanted = {name: _settings(name, topics, limits) for name in all_topics(topics)}
+    wanted = {name: _settings(name, config, topics, limits) for name in all_topics(topics)}
     client = connection.admin(kafka_servers)
     try:
         with connection.reaching(kafka_servers):
@@ -50,6 +60,46 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
         raise ConfigurationError(faults)
 
 
+def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) -> None:
+    """Warn, in one line, of the topics that keep their records for another time than the project says.
+
+    A client that may not see the topics' settings warns of nothing.
+    """
+    client = connection.admin(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            found = _described(client, [ConfigResource(_TOPIC, name, [_RETENTION]) for name in all_topics(topics)])
+    finally:
+        client.close()
+    others = [
+        f"{name} {_in_days(kept)} (the project: {_in_days(wanted)})"
+        for name, settings in sorted(found.items())
+        if (kept := int(settings[_RETENTION]["value"])) != (wanted := _retention_ms(name, config, topics))
+    ]
+    if others:
+        _log.warning(
+            "these topics exist and keep their records for another time than [stream.retention] says: %s; "
+            "Kafka's kafka-configs.sh changes it (%s), or change graft.toml",
+            ", ".join(others),
+            _RETENTION,
+        )
+
+
+def topic_id(kafka_servers: str, topic: str) -> str | None:
+    """Kafka's own id of a topic, which another topic of the same name does not have; None where the broker tells none.
+
+    None too where there is no such topic.
+    """
+    client = connection.admin(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            (described,) = client.describe_topics([topic])
+    finally:
+        client.close()
+    found = described.get("topic_id")
+    return str(found) if found and uuid.UUID(str(found)).int else None
+
+
 def all_topics(topics: Topics) -> tuple[str, ...]:
     """Every topic of a pair."""
     return (
@@ -63,19 +113,47 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
     )
 
 
-def _settings(name: str, topics: Topics, limits: TopicLimits | None) -> dict[str, str]:
+def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None) -> dict[str, str]:
     is_input = name in (topics.impressions, topics.feedback)
     settings = {
         "cleanup.policy": "delete",
         "max.message.bytes": str(_MAX_EVENT_BYTES if is_input else _MAX_RECORD_BYTES),
+        _RETENTION: str(_retention_ms(name, config, topics)),
     }
     if is_input:  # the broker's clock, so that a producer's cannot say when its event came
         settings["message.timestamp.type"] = "LogAppendTime"
     if name == topics.join_state:
-        return {**settings, "retention.ms": "-1", "retention.bytes": "-1"}
+        return {**settings, "retention.bytes": "-1"}
     if limits:
         settings |= {"retention.bytes": str(limits.retention_bytes), "segment.bytes": str(limits.segment_bytes)}
     return settings
+
+
+def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
+    """How long a topic of the pair keeps its records; -1: for ever."""
+    if name == topics.join_state:
+        return -1
+    retention = config.retention
+    days = {
+        topics.impressions: retention.impressions_days,
+        topics.feedback: retention.feedback_days,
+        topics.examples: retention.examples_days,
+        topics.teacher_requests: retention.teacher_requests_days,
+    }
+    return round(days.get(name, retention.dead_letters_days) * _DAY_MS)
+
+
+def _described(client: KafkaAdminClient, resources: list[ConfigResource]) -> dict[str, Any]:
+    """The settings of these topics; none where this client may not see them."""
+    try:
+        found: dict[str, Any] = client.describe_configs(resources)["topic"]
+    except AuthorizationError:
+        return {}
+    return found
+
+
+def _in_days(retention_ms: int) -> str:
+    return "for ever" if retention_ms < 0 else f"{retention_ms / _DAY_MS:g} days"
 
 
 def _create(client: KafkaAdminClient, name: str, partitions: int, settings: dict[str, str]) -> None:

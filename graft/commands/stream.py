@@ -68,9 +68,11 @@ def run(project: Path | None) -> None:
     # Last: Feast takes seconds, and from then on every library's deprecation warnings are shown.
     from features.aggregates import Aggregates
     from features.push import AggregatePusher
+    from features.pushed_rows import OwnedPusher, PushedRows
     from features.reader import OnlineReader
 
     pusher = AggregatePusher(pair.repo, process.redis_url, pair.features.aggregates)
+    owned = OwnedPusher(pusher, PushedRows(process.redis_url, spec, pusher.views, pair.features.aggregates))
     gc.collect()
     gc.freeze()  # Feast's 290,000 objects live until the end: without them a full collection takes no 150 ms pause
 
@@ -82,9 +84,10 @@ def run(project: Path | None) -> None:
         spec,
         OnlineReader(spec, process.redis_url),
         lambda: Aggregates(pair.features.aggregates),
-        pusher,
+        owned,
         settings.instance,
         stop,
+        claim_aggregates=lambda state: owned.claim(state.name, is_new=state.is_new),
     )
 
 

@@ -51,7 +51,7 @@ def train(project: Path | None, log: Path | None) -> None:
     from graft.commands.teacher import open_cache, open_unshown_cache
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
-    from stream.topics import ensure_topics
+    from stream.topics import ensure_topics, topic_id
     from student.learn.exchange import nearest_device, open_exchange
     from student.learn.train import run_training
     from student.versions.registry import Registry
@@ -70,6 +70,7 @@ def train(project: Path | None, log: Path | None) -> None:
             cache=open_cache(process),
             unshown=open_unshown_cache(process, spec),
             open_source=partial(open_source, ranks=exchange),
+            topic_id=topic_id(settings.kafka, pair.topics.examples),
             stop=stop,
             exchange=exchange,
             device=nearest_device(),

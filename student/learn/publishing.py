@@ -49,12 +49,14 @@ class Publisher:
         registry: Registry,
         config: PublishConfig,
         teacher_version: str | None,
+        topic_id: str | None = None,
     ) -> None:
         self._learner = learner
         self._offsets = offsets
         self._registry = registry
         self._config = config
         self._teacher_version = teacher_version
+        self._topic_id = topic_id
         self._progress = Progress(registry.metrics_folder, learner.examples, learner.evaluation)
         latest = registry.latest()
         if latest is None:
@@ -94,6 +96,7 @@ class Publisher:
             examples=learner.examples,
             bootstrapped_pairs=learner.bootstrapped_pairs,
             offsets={str(partition): offset for partition, offset in self._offsets.items()},
+            topic_id=self._topic_id,
             spec=learner.setup.spec,
             tasks=list(learner.setup.tasks),
             student=learner.setup.student,

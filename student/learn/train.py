@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from prometheus_client import Histogram
 
-from runtime.errors import InvalidInputError
+from runtime.errors import DataLossError, InvalidInputError
 from runtime.telemetry import StopSignal
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
@@ -57,15 +57,18 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     cache: LogitCache,
     unshown: UnshownCache | None = None,
     open_source: Callable[[Mapping[int, int]], ExampleSource],
+    topic_id: str | None = None,
     stop: StopSignal,
     exchange: Exchange = ALONE,
     device: torch.device = CPU,
 ) -> None:
     """Learn from the newest version on, or from the first example on, until `stop`; then publish what is learnt.
 
-    `open_source` gets the offset per partition (0 where absent) at which the learning goes on. ConfigurationError when
-    the newest version was learnt with another setup. A kill loses only what was learnt since the last version; the
-    restart learns the same again from that version's offsets.
+    `open_source` gets the offset per partition at which the learning goes on; a partition that the version does not
+    know is absent. `topic_id`: Kafka's id of the examples topic, None where it tells none. DataLossError when the
+    newest version was learnt from a topic with another id, ConfigurationError when it was learnt with another setup. A
+    kill loses only what was learnt since the last version; the restart learns the same again from that version's
+    offsets.
 
     With an `exchange` of several ranks their sources give all of them the same records. A stop of one stops all, as
     does the end of what started them. The first one alone writes to the registry, which all of them can read.
@@ -73,10 +76,10 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
     with registry.claim() if exchange.rank == 0 else nullcontext():
         learner = Learner(setup, exchange, device)
-        offsets = _restore(learner, registry, exchange)
+        offsets = _restore(learner, registry, exchange, topic_id)
         publisher = None
         if exchange.rank == 0:
-            publisher = Publisher(learner, offsets, registry, publish, teacher_version)
+            publisher = Publisher(learner, offsets, registry, publish, teacher_version, topic_id)
         logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
         teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)
         source = open_source(offsets)
@@ -91,7 +94,7 @@ def _wait_seconds(setup: LearnerSetup) -> float:
     return setup.wait_seconds if any(config.weight > 0 for config in setup.distillation) else 0.0
 
 
-def _restore(learner: Learner, registry: Registry, exchange: Exchange) -> dict[int, int]:
+def _restore(learner: Learner, registry: Registry, exchange: Exchange, topic_id: str | None) -> dict[int, int]:
     """Take over the newest version that the first rank sees; the offsets at which the learning goes on."""
     latest = (registry.latest() or "").encode()
     version = exchange.gather([latest])[0][0].decode()
@@ -99,10 +102,22 @@ def _restore(learner: Learner, registry: Registry, exchange: Exchange) -> dict[i
         return {}
     manifest, tensors, state = registry.load_learner(version)
     learner.setup.check_continues(version, state["setup"])
+    if manifest.offsets:
+        _refuse_other_topic(version, manifest.topic_id, topic_id)
     learner.restore(tensors, state)
     offsets = {int(partition): offset for partition, offset in manifest.offsets.items()}
     _log.info("continuing from version %s examples=%d offsets=%s", version, manifest.examples, offsets)
     return offsets
+
+
+def _refuse_other_topic(version: str, learnt: str | None, found: str | None) -> None:
+    """DataLossError where both ids are known and differ: offsets say nothing of another topic."""
+    if learnt and found and learnt != found:
+        raise DataLossError(
+            f"version {version} was learnt from an examples topic with the id {learnt}, but the topic of that name now "
+            f"has {found}: it was deleted and made anew, and the version's offsets do not count in it; set "
+            "GRAFT_VERSIONS to a new folder, and a new student begins with the oldest example of the new topic"
+        )
 
 
 class _Run:

@@ -45,6 +45,9 @@ class Draft(BaseModel):
         default=0, ge=0, description="pairs distilled into the student before the first example; the control had none"
     )
     offsets: dict[str, int] = Field(description="'partition' -> offset in the examples topic up to which is learnt")
+    topic_id: str | None = Field(
+        default=None, description="Kafka's id of the examples topic that `offsets` count in; none: not known"
+    )
     spec: FeatureSpec
     tasks: list[TaskSpec]
     student: StudentConfig

@@ -327,3 +327,14 @@ def test_the_log_is_read_without_torch_and_feast():
     code = "import sys, stream.example_log; print([m for m in ('torch', 'feast', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_log_of_a_topic_that_was_made_anew_is_refused_and_one_without_an_id_fits_any(tmp_path):
+    log = ExampleLog(tmp_path)
+    log.check_topic("a")
+    log.note_topic("a")
+    log.check_topic("a")
+    log.check_topic(None)
+    with pytest.raises(DataLossError, match=r"a topic with the id a, .* now has b: .*'graft stream archive NEW_LOG'"):
+        log.check_topic("b")
+    assert log.offsets_end() == {}

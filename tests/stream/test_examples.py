@@ -9,7 +9,9 @@ from kafka.structs import ConsumerGroupMetadata
 
 from runtime.errors import DataLossError, GraftError
 from stream import connection
+from stream.archive import Archive
 from stream.events import Example
+from stream.example_log import ExampleLog, log_then_topic
 from stream.examples import ExampleReader
 from stream.groups import LEARNER_GROUP, group_id, lag
 from stream.topics import ensure_topics
@@ -100,14 +102,53 @@ def test_the_learner_s_progress_is_visible_as_a_lag(three):
     admin.close()
 
 
-@pytest.mark.parametrize("offsets", [{}, {0: 2}, {1: 10_000}])
-def test_examples_that_are_gone_are_an_error_and_never_skipped(three, offsets):
-    kafka_servers, made = three
-    admin = connection.admin(kafka_servers)
-    admin.delete_records({TopicPartition(made.examples, 0): 5})
+def delete_before(three, partition, offset):
+    admin = connection.admin(three[0])
+    admin.delete_records({TopicPartition(three[1].examples, partition): offset})
     admin.close()
-    with pytest.raises(DataLossError, match=f"{made.examples}-[01] offset"):
-        ExampleReader(kafka_servers, made, offsets)
+
+
+@pytest.mark.parametrize("offsets", [{0: 2}, {1: 10_000}])
+def test_examples_after_a_readers_own_position_that_are_gone_are_an_error_and_never_skipped(three, offsets):
+    delete_before(three, 0, 5)
+    with pytest.raises(DataLossError, match=rf"{three[1].examples}-[01] offset \d+; the broker has \d+ to \d+ there"):
+        ExampleReader(*three, offsets)
+
+
+def test_a_reader_without_a_position_begins_with_the_oldest_example_and_says_what_it_missed(three, caplog):
+    alone = ExampleReader(*three, {})
+    whole = read(alone, 50)
+    alone.close()
+    assert caplog.messages == []
+    delete_before(three, 0, 5)
+    reader = ExampleReader(*three, {1: 0})
+    assert reader.started == {0: 5, 1: 0, 2: 0}
+    (line,) = caplog.messages
+    assert line.startswith(f"topic {three[1].examples}, partition 0 begins with offset 5 now: the examples before it")
+    wanted = [r for r in whole if r.partition or r.offset >= 5]
+    assert read(reader, len(wanted)) == wanted
+    reader.close()
+
+
+def test_the_advice_to_a_learner_whose_position_is_gone_works_when_it_is_followed(three, tmp_path):
+    alone = ExampleReader(*three, {})
+    whole = read(alone, 50)
+    alone.close()
+    folder = tmp_path / "LOG"
+    folder.mkdir()
+    archive = Archive(folder, {})
+    archive.add(whole[:30])
+    archive.flush()
+    delete_before(three, 0, 5)
+    learnt = {r.partition: r.offset + 1 for r in whole[:4]}
+    with pytest.raises(DataLossError, match=r"'graft student train --from LOG' goes on; else .* new folder"):
+        ExampleReader(*three, learnt)
+    with_log, in_new_folder = log_then_topic(ExampleLog(folder), *three, learnt), ExampleReader(*three, {})
+    assert read(with_log, 46) == whole[4:]
+    left = [r for r in whole if r.partition or r.offset >= 5]
+    assert read(in_new_folder, len(left)) == left
+    with_log.close()
+    in_new_folder.close()
 
 
 def test_a_partition_that_does_not_exist_is_an_error(three):

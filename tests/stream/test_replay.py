@@ -10,14 +10,12 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from runtime.errors import ConfigurationError, ServiceUnavailableError
+from runtime.errors import ServiceUnavailableError
 from stream import connection
-from stream.config import StreamConfig
 from stream.event_file import impressions_of, read_events
 from stream.groups import STREAM_GROUP, group_id
 from stream.replay import ReplayCount, replay
-from stream.topics import TopicLimits, all_topics, ensure_topics
-from tests.stream.pair import feedback, impression, topics
+from tests.stream.pair import feedback, impression
 
 ROWS = [
     {"type": "impression", **impression(1, 10)},
@@ -99,21 +97,6 @@ def test_replay_waits_for_the_stream_process_when_it_is_too_far_behind(harness, 
         thread.join(0.1)
     consumer.close(autocommit=False)
     assert harness.end(harness.topics.impressions) == 100
-
-
-def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, topic_prefix):
-    config = StreamConfig(topic_prefix=topic_prefix, partitions=2)
-    made = topics(topic_prefix)
-    limits = TopicLimits(retention_bytes=5_000_000, segment_bytes=1_000_000)
-    for _ in range(2):
-        ensure_topics(kafka, config, made, limits)
-    admin = connection.admin(kafka)
-    assert set(all_topics(made)) <= set(admin.list_topics())
-    admin.close()
-    with pytest.raises(ConfigurationError) as caught:
-        ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
-    assert len(caught.value.faults) == 7
-    assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
 
 
 def test_a_broker_that_is_not_there_is_named():

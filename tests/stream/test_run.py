@@ -7,6 +7,8 @@ from kafka.errors import KafkaTimeoutError
 
 from runtime.telemetry import StopSignal
 from stream import run as stream_run
+from stream.config import Topics
+from stream.state_log import StateId
 from stream.worker import StreamJob
 
 
@@ -42,9 +44,11 @@ def test_kafkas_absence_is_one_warning_however_often_the_worker_starts_again(
     caplog.set_level(logging.INFO, "runtime.absence")
     monkeypatch.setattr(stream_run, "StreamWorker", _Worker)
     monkeypatch.setattr(stream_run, "ensure_topics", lambda *_: None)
+    monkeypatch.setattr(stream_run, "warn_of_retention", lambda *_: None)
+    monkeypatch.setattr(stream_run, "state_id", lambda *_: StateId("join-state", is_new=True))
     monkeypatch.setattr(stream_run, "_STEADY_SECONDS", 0.0)
     monkeypatch.setattr(_Worker, "failures", 3)
-    stream_run.run_stream("localhost:9092", *[None] * 7, "0", StopSignal())
+    stream_run.run_stream("localhost:9092", None, Topics(), *[None] * 5, "0", StopSignal())
     assert _Worker.started == 4
     assert [record.message.partition(" after ")[0] for record in caplog.records] == [
         "KafkaTimeoutError: no answer; starting again from what is committed, nothing is lost",

@@ -14,7 +14,7 @@ import pytest
 
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
-from runtime.errors import ConfigurationError, InvalidInputError
+from runtime.errors import ConfigurationError, DataLossError, InvalidInputError
 from runtime.telemetry import StopSignal
 from stream import connection
 from stream.config import StreamConfig, Topics
@@ -61,7 +61,9 @@ class Process:
         producer.flush()
         producer.close()
 
-    def run(self, setup: LearnerSetup, stop: StopSignal, every_seconds: float = 60.0) -> None:
+    def run(
+        self, setup: LearnerSetup, stop: StopSignal, every_seconds: float = 60.0, topic_id: str | None = None
+    ) -> None:
         run_training(
             setup=setup,
             publish=PublishConfig(every_seconds=every_seconds, keep=1000),
@@ -70,13 +72,14 @@ class Process:
             cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600),
             unshown=UnshownCache(self.redis_url, UNSHOWN_TEACHER, setup.spec, 3600),
             open_source=lambda offsets: ExampleReader(self.kafka_servers, self.topics, offsets),
+            topic_id=topic_id,
             stop=stop,
         )
 
     @contextlib.contextmanager
-    def running(self, setup: LearnerSetup, every_seconds: float = 0.05) -> Iterator[None]:
+    def running(self, setup: LearnerSetup, every_seconds: float = 0.05, topic_id: str | None = None) -> Iterator[None]:
         stop = StopSignal()
-        thread = threading.Thread(target=self.run, args=(setup, stop, every_seconds))
+        thread = threading.Thread(target=self.run, args=(setup, stop, every_seconds, topic_id))
         thread.start()
         try:
             yield
@@ -288,3 +291,30 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
         unshown = UnshownRows(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
         offline.learn(examples[start : start + 8], logit_BT[start : start + 8], unshown)
     equal(offline.tensors(), ends[0][1])
+
+
+def test_a_version_of_a_topic_that_was_made_anew_is_refused_with_what_to_do(toy: Any, process: Process) -> None:
+    process.write([toy.example(n) for n in range(64)])
+    setup = patient(toy, 0)
+    with process.running(setup, topic_id="first"):
+        process.wait_for(64)
+    newest = process.registry.load_manifest(str(process.registry.latest()))
+    assert newest.topic_id == "first"
+    with pytest.raises(DataLossError, match=r"the id first, .* now has second: it was deleted .* new folder"):
+        process.run(setup, StopSignal(), topic_id="second")
+    process.registry = Registry(process.registry.folder / "new")
+    with process.running(setup, topic_id="second"):
+        process.wait_for(64)
+
+
+def test_a_version_without_a_topics_id_goes_on_and_the_next_one_has_it(toy: Any, process: Process) -> None:
+    process.write([toy.example(n) for n in range(64)])
+    with process.running(patient(toy, 0)):
+        process.wait_for(64)
+    process.write([toy.example(n) for n in range(64, 128)])
+    with process.running(patient(toy, 0), topic_id="known"):
+        process.wait_for(128)
+    newest = process.registry.load_manifest(str(process.registry.latest()))
+    assert (newest.topic_id, newest.offsets) == ("known", {"0": 64, "1": 64})
+    with process.running(patient(toy, 0)):  # a broker that tells no id
+        process.wait_for(128)

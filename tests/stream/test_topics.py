@@ -1,0 +1,102 @@
+"""The topics of a pair: their partitions, what they keep, and Kafka's ids."""
+
+import logging
+import re
+
+import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from runtime.errors import ConfigurationError
+from stream import connection
+from stream.config import RetentionConfig, StreamConfig
+from stream.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
+from tests.apache_kafka import ApacheKafka
+from tests.stream.pair import topics
+
+DAY_MS = 86_400_000
+
+
+def settings_of(kafka, names, *keys):
+    admin = connection.admin(kafka)
+    found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, n, list(keys)) for n in names])["topic"]
+    admin.close()
+    return {name: {key: of[key]["value"] for key in keys} for name, of in found.items()}
+
+
+def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, topic_prefix):
+    config = StreamConfig(topic_prefix=topic_prefix, partitions=2)
+    made = topics(topic_prefix)
+    limits = TopicLimits(retention_bytes=5_000_000, segment_bytes=1_000_000)
+    for _ in range(2):
+        ensure_topics(kafka, config, made, limits)
+    admin = connection.admin(kafka)
+    assert set(all_topics(made)) <= set(admin.list_topics())
+    admin.close()
+    with pytest.raises(ConfigurationError) as caught:
+        ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
+    assert len(caught.value.faults) == 7
+    assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
+
+
+def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_log_keeps_all(kafka, topic_prefix):
+    retention = RetentionConfig(
+        impressions_days=1, feedback_days=2, examples_days=3.5, teacher_requests_days=4, dead_letters_days=5
+    )
+    made = topics(topic_prefix)
+    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix, retention=retention), made)
+    days = {
+        name: int(found["retention.ms"]) / DAY_MS
+        for name, found in settings_of(kafka, all_topics(made), "retention.ms").items()
+    }
+    assert days == {
+        made.impressions: 1,
+        made.feedback: 2,
+        made.examples: 3.5,
+        made.teacher_requests: 4,
+        made.join_state: -1 / DAY_MS,
+        made.dead_letters(made.impressions): 5,
+        made.dead_letters(made.feedback): 5,
+    }
+
+
+def test_byte_limits_hold_beside_the_retention(kafka, topic_prefix):
+    made = topics(topic_prefix)
+    limits = TopicLimits(retention_bytes=5_000_000, segment_bytes=1_000_000)
+    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix), made, limits)
+    found = settings_of(kafka, [made.examples, made.join_state], "retention.ms", "retention.bytes")
+    assert found[made.examples] == {"retention.ms": str(30 * DAY_MS), "retention.bytes": "5000000"}
+    assert found[made.join_state] == {"retention.ms": "-1", "retention.bytes": "-1"}
+
+
+def test_topics_that_exist_keep_their_retention_and_one_line_says_where_it_differs(kafka, topic_prefix, caplog):
+    caplog.set_level(logging.INFO, "stream.topics")
+    made, config = topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
+    ensure_topics(kafka, config, made)
+    warn_of_retention(kafka, config, made)
+    assert caplog.messages == []
+    longer = config.model_copy(update={"retention": RetentionConfig(examples_days=90, impressions_days=0.5)})
+    ensure_topics(kafka, longer, made)
+    warn_of_retention(kafka, longer, made)
+    (line,) = caplog.messages
+    assert f"{made.examples} 30 days (the project: 90 days), {made.impressions} 7 days (the project: 0.5 days)" in line
+    assert settings_of(kafka, [made.examples], "retention.ms")[made.examples]["retention.ms"] == str(30 * DAY_MS)
+
+
+def test_a_broker_without_topic_ids_tells_none(kafka, topic_prefix):
+    assert topic_id(kafka, f"{topic_prefix}nothing") is None
+
+
+def test_apache_kafka_gives_a_topic_that_was_made_anew_another_id(kafka_home):
+    with ApacheKafka(kafka_home) as kafka:
+        made, config = topics("a-"), StreamConfig(topic_prefix="a-")
+        ensure_topics(kafka.servers, config, made)
+        warn_of_retention(kafka.servers, config, made)
+        first = topic_id(kafka.servers, made.examples)
+        admin = connection.admin(kafka.servers)
+        admin.delete_topics([made.examples])
+        admin.close()
+        assert topic_id(kafka.servers, made.examples) is None
+        ensure_topics(kafka.servers, config, made)
+        second = topic_id(kafka.servers, made.examples)
+        assert first != second
+        assert all(re.fullmatch(r"[0-9a-f-]{36}", str(found)) for found in (first, second))
