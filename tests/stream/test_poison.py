@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from lab.embedded import ApacheKafka
 from stream import connection
+from tests.apache_kafka import ApacheKafka
 from tests.stream.conftest import StreamHarness
 from tests.stream.pair import feedback, impression
 
