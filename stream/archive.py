@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from runtime.errors import DataLossError
 from runtime.folder import claim_folder, remove_partial_files
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.example_file import DAYS, runs, write
@@ -26,6 +27,7 @@ LAG = Gauge("graft_archive_lag_records", "Records of the examples topic that are
 
 _log = logging.getLogger(__name__)
 
+_LOOP = "archiving"
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a flush that is due
 
 
@@ -50,6 +52,7 @@ def run_archive(
         reader = _open(folder, kafka_servers, topics, offsets)
         archive = Archive(folder, offsets)
         flushed_at = time.monotonic()
+        HEALTH.begin(_LOOP)
         try:
             while not stop.is_set():
                 archive.add(reader.poll(_POLL_SECONDS))
@@ -57,6 +60,7 @@ def run_archive(
                     archive.flush()
                     LAG.set(reader.lag())
                     flushed_at = time.monotonic()
+                HEALTH.round_ended(_LOOP)
             archive.flush()
         finally:
             reader.close()

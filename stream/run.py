@@ -18,6 +18,7 @@ from features.lookup import FeatureReader
 from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError
 from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
@@ -33,6 +34,7 @@ _HOPELESS = (
     RecordListTooLargeError,
     UnsupportedVersionError,
 )
+_LOOP = "joining"
 _STEADY_SECONDS = 2.0  # above the usual commit_seconds: what fails at every commit is one absence, not many
 
 
@@ -60,6 +62,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
         kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
     )
     kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
+    HEALTH.begin(_LOOP)
     while not stop.is_set():
         try:
             ensure_topics(kafka_servers, config, topics)
@@ -75,7 +78,8 @@ def _work(job: StreamJob, stop: StopSignal, kafka: Absence) -> None:
     steady_at = time.monotonic() + _STEADY_SECONDS
     try:
         while not stop.is_set():
-            worker.step()
+            if worker.step():
+                HEALTH.round_ended(_LOOP)
             if time.monotonic() >= steady_at:
                 kafka.ended()
         worker.commit()

@@ -69,28 +69,33 @@ class StreamWorker:
         self._ends: dict[TopicPartition, int] = {}
         self._has_more = False
         self._features_absence = Absence("redis", "impressions wait for their features, none is lost")
-        self._push_absence = Absence("redis", "aggregates wait to be pushed")  # Redis may read and take no writes
+        # Redis may read and take no writes; examples are joined all the same.
+        self._push_absence = Absence("redis", "aggregates wait to be pushed", stops_work=False)
         self._committed_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
         self._transactions = Transactions(job.kafka_servers, self._admin, job.topics, job.instance)
         self._inputs = Inputs(job.kafka_servers, job.topics, job.instance)
 
-    def step(self) -> None:
-        """One round: read what there is, join it, and commit when it is time."""
+    def step(self) -> bool:
+        """One round: read what there is, join it, and commit when it is time.
+
+        Whether the work advances, or there is none: False while messages wait and none is taken.
+        """
         # 1. Poll; when partitions came or went, restore ours and start them where their state says.
         messages = self._inputs.poll(0 if self._has_more else _POLL_MS)
         if self._inputs.are_moving():
-            return
+            return False
         if self._inputs.have_moved():
             self._restore()
-            return
+            return True
         # 2. Join it, up to the messages whose turn it is.
-        self._join(messages, time.monotonic() * 1000)
+        advances = self._join(messages, time.monotonic() * 1000)
         # 3. Commit all of it in one transaction; 4. push the aggregates that changed.
         if self._is_due():
             self.commit()
         self._report.tell(self._partitions.values(), self._ends)
+        return advances
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction; then push the aggregates that changed."""
@@ -146,7 +151,7 @@ class StreamWorker:
     def _forget_uncommitted(self) -> None:
         self._records, self._work = [], Work()
 
-    def _join(self, messages: Sequence[Message], now_ms: float) -> None:
+    def _join(self, messages: Sequence[Message], now_ms: float) -> bool:
         self._ends = self._inputs.ends(self._partitions)
         arrival = Arrival(messages, self._inputs.caught_up(self._ends), now_ms, time.time_ns() // 1_000_000)
         limit = max(1, _STEP_MESSAGES // max(1, len(self._partitions)))
@@ -157,6 +162,7 @@ class StreamWorker:
         )
         for one in effects:
             self._collect(one)
+        return any(one.taken for one in effects) or all(at in arrival.caught_up for at in self._ends)
 
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]

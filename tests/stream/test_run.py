@@ -21,12 +21,13 @@ class _Worker:
         self._stop = stop
         self._steps = 0
 
-    def step(self) -> None:
+    def step(self) -> bool:
         if self.started <= self.failures:
             raise KafkaTimeoutError("no answer")
         self._steps += 1
         if self._steps == 2:
             self._stop.set()
+        return True
 
     def is_replaced(self) -> bool:
         return False
