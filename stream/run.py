@@ -1,8 +1,9 @@
 """The stream process: validates events, joins impressions with feedback, and writes each example exactly once."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from kafka import TopicPartition
 from kafka.errors import (
     AuthorizationError,
     FencedInstanceIdError,
@@ -22,9 +23,11 @@ from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
+from stream.pause import Pause
 from stream.state_log import SNAPSHOT_FLOOR_BYTES
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics
+from stream.unusable import MostlyUnusableError
 from stream.worker import StreamJob, StreamWorker, replaced_error
 
 _HOPELESS = (
@@ -54,27 +57,31 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
 ) -> None:
     """Join until a stop is asked for; what was joined is then committed.
 
-    With Kafka or Redis away it waits and goes on by itself. GraftError when another process of this `instance` has
-    taken over; DataLossError when input messages or saved state are gone; ConfigurationError when the topics do not
-    fit. `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
+    With Kafka or Redis away, or while nearly no message of an input can be used, it waits and goes on by itself.
+    GraftError when another process of this `instance` has taken over; UndecodableError when messages cannot be decoded;
+    DataLossError when input messages or saved state are gone; ConfigurationError when the topics do not fit.
+    `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
     """
     job = StreamJob(
         kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
     )
     kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
+    excused: dict[TopicPartition, int] = {}
     HEALTH.begin(_LOOP)
     while not stop.is_set():
         try:
             ensure_topics(kafka_servers, config, topics)
-            _work(job, stop, kafka)
+            _work(job, stop, kafka, excused)
+        except MostlyUnusableError as error:
+            excused |= Pause(job, error).wait(stop)
         except (KafkaError, ServiceUnavailableError) as error:
             stop.wait(kafka.failed(error))
         except StoppedError:
             return
 
 
-def _work(job: StreamJob, stop: StopSignal, kafka: Absence) -> None:
-    worker = StreamWorker(job, stop)
+def _work(job: StreamJob, stop: StopSignal, kafka: Absence, excused: Mapping[TopicPartition, int]) -> None:
+    worker = StreamWorker(job, stop, excused)
     steady_at = time.monotonic() + _STEADY_SECONDS
     try:
         while not stop.is_set():

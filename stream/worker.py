@@ -6,7 +6,7 @@ committed. A restart inside the process is the same as a kill, so there is one w
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kafka import TopicPartition
@@ -29,6 +29,7 @@ from stream.report import Report, Work
 from stream.step import Arrival, Effects, StreamStep
 from stream.tasks import TaskSpec
 from stream.transactions import Outgoing, Transactions
+from stream.unusable import UNDECIDED_SECONDS, UnusableShare
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -54,9 +55,12 @@ class StreamJob:
 
 
 class StreamWorker:
-    """One membership of the group: `step()` until it raises or a stop is asked for, then `commit()` and `close()`."""
+    """One membership of the group: `step()` until it raises or a stop is asked for, then `commit()` and `close()`.
 
-    def __init__(self, job: StreamJob, stop: StopSignal) -> None:
+    `excused`: offsets before which messages are put aside however many are unusable.
+    """
+
+    def __init__(self, job: StreamJob, stop: StopSignal, excused: Mapping[TopicPartition, int] | None = None) -> None:
         self._job = job
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features)
@@ -65,6 +69,7 @@ class StreamWorker:
         self._total = TotalAggregates(job.aggregates_factory, [])
         self._records: list[Outgoing] = []
         self._work = Work()
+        self._share = UnusableShare(job.config.max_unusable_share, excused or {})
         self._report = Report()
         self._ends: dict[TopicPartition, int] = {}
         self._has_more = False
@@ -98,7 +103,11 @@ class StreamWorker:
         return advances
 
     def commit(self) -> None:
-        """Write everything since the last commit in one transaction; then push the aggregates that changed."""
+        """Write everything since the last commit in one transaction; then push the aggregates that changed.
+
+        MostlyUnusableError, and nothing is written, when nearly no message of an input could be used.
+        """
+        self._share.check(self._work, self._partitions)
         records, snapshots = self._records, dict[int, int]()
         positions: dict[TopicPartition, int] = {}
         for number, partition in self._partitions.items():
@@ -114,6 +123,7 @@ class StreamWorker:
         if records:
             offsets = self._transactions.commit(records, positions, self._inputs.identity)
             self._report.committed(self._work, self._job.topics.impressions)
+            self._share.committed(self._work)
             self._forget_uncommitted()
             for number, at in snapshots.items():
                 state_log.trim(self._admin, self._job.topics.join_state, number, offsets[at])
@@ -191,6 +201,8 @@ class StreamWorker:
         if self._work.taken.total() >= _MAX_UNCOMMITTED:
             return True
         waited = time.monotonic() - self._committed_at
+        if waited < self._job.config.commit_seconds + UNDECIDED_SECONDS and self._share.is_undecided(self._work):
+            return False
         return waited >= self._job.config.commit_seconds and bool(self._records or self._work.taken)
 
     def _push(self) -> None:

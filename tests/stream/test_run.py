@@ -16,7 +16,7 @@ class _Worker:
     failures = 0
     started = 0
 
-    def __init__(self, _job: StreamJob, stop: StopSignal) -> None:
+    def __init__(self, _job: StreamJob, stop: StopSignal, _excused: object) -> None:
         type(self).started += 1
         self._stop = stop
         self._steps = 0

@@ -142,7 +142,9 @@ def test_a_fetch_without_a_whole_batch_fails_with_its_offset(harness, monkeypatc
         consumer.assign([at])
         consumer.seek(at, 0)
         for _ in range(2):
-            with pytest.raises(UndecodableError, match=r"-0: offset 0 cannot be decoded \(KafkaError: Failed to make progress"):
+            with pytest.raises(
+                UndecodableError, match=r"-0: offset 0 cannot be decoded \(KafkaError: Failed to make progress"
+            ):
                 consumer.poll(timeout_ms=5_000)
 
 
