@@ -135,7 +135,7 @@ class _Connection:
         self._address = address
         self._pipeline: _Pipeline | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._redis = Absence("redis", "answers are degraded")
+        self._redis = Absence("redis", "answers are degraded", stops_work=False)
         self._tried = asyncio.Event()
         """Set once the first attempt to connect is over."""
 

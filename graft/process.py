@@ -10,7 +10,8 @@ from graft.log_level import given_level
 from graft.project import Project, load_project
 from graft.settings import Settings, load_settings
 from runtime.errors import GraftError
-from runtime.telemetry import StopSignal, configure_logging, serve_metrics
+from runtime.health_server import HealthServer
+from runtime.telemetry import StopSignal, configure_logging
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Process:
         return self.settings.redis_url.get_secret_value()
 
     def run_until_stopped(self, environment: Mapping[str, str] = os.environ) -> StopSignal:
-        """Take over SIGTERM and SIGINT, and serve this process's metrics where GRAFT_METRICS_PORT is set.
+        """Take over SIGTERM and SIGINT, and serve this process's health and metrics where GRAFT_METRICS_PORT is set.
 
         torchrun's processes, which share their environment, take one port each: that and the following ones.
         """
@@ -39,7 +40,7 @@ class Process:
         if port is not None:
             port += int(environment.get("LOCAL_RANK", "0"))
             try:
-                serve_metrics(port, host)
+                HealthServer(port, host)
             except OSError as error:
                 raise GraftError(f"GRAFT_METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
         return stop

@@ -42,12 +42,12 @@ class Settings(BaseModel):
         description="tells this process from others of the same command, so that Kafka lets it back in after a kill",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
-    metrics_host: str = Field(default="127.0.0.1", description="where this process serves its metrics")
+    metrics_host: str = Field(default="127.0.0.1", description="where this process serves its health and metrics")
     metrics_port: int | None = Field(
         default=None,
         ge=1,
         le=65_535,
-        description="the port of its metrics; none: it serves none (the scorer's are on its HTTP port)",
+        description="the port of /healthz, /readyz and /metrics; none: not served (the scorer's are on its HTTP port)",
     )
     http_host: str = Field(default="127.0.0.1", description="where the scorer listens; --host overrides it")
     http_port: int = Field(default=8080, ge=1, le=65_535, description="the scorer's port; --port overrides it")

@@ -1,6 +1,7 @@
 """The one policy for a service that is away: how long to wait between tries, and what the operator sees of it.
 
-An absence is one warning when it begins, one line when it is over, and ``graft_service_away{service}`` in between.
+An absence is one warning when it begins, one line when it is over, and in between ``graft_service_away{service}`` and,
+where the work waits, a process that is not ready.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import TypeVar
 from prometheus_client import Gauge
 
 from runtime.errors import ServiceUnavailableError
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 
 AWAY = Gauge("graft_service_away", "1 while this process waits for a service that does not answer, else 0", ["service"])
@@ -33,12 +35,21 @@ class Absence:
     """Records whether a service answers one caller, who calls `failed` or `ended` after every try.
 
     `service` is the metric's label, such as kafka. `consequence` ends the warning: what happens until the service is
-    back. `fraction` gives random numbers in [0, 1) for the jitter.
+    back. `stops_work` is False where the caller does its work without the service meanwhile: the process stays ready.
+    `fraction` gives random numbers in [0, 1) for the jitter.
     """
 
-    def __init__(self, service: str, consequence: str, fraction: Callable[[], float] = _RANDOM.random) -> None:
+    def __init__(
+        self,
+        service: str,
+        consequence: str,
+        fraction: Callable[[], float] = _RANDOM.random,
+        *,
+        stops_work: bool = True,
+    ) -> None:
         self._service = service
         self._consequence = consequence
+        self._stops_work = stops_work
         self._fraction = fraction
         self._gauge = AWAY.labels(service)
         self._since: float | None = None
@@ -56,6 +67,8 @@ class Absence:
         else:
             _log.debug("%s is still away: %s", self._service, error)
         self._gauge.set(1)
+        if self._stops_work:
+            HEALTH.hold(self, f"{error}; {self._consequence}")
         seconds = self._bound_seconds * (1 + self._fraction()) / 2
         self._bound_seconds = min(2 * self._bound_seconds, _LONGEST_SECONDS)
         return seconds
@@ -71,6 +84,7 @@ class Absence:
         """Nobody tries any more: the caller gives the service up, whether it is away or not."""
         if self._since is not None:
             self._gauge.set(0)
+        HEALTH.release(self)
         self._since = None
         self._bound_seconds = _FIRST_SECONDS
 

@@ -1,7 +1,7 @@
-"""Logs, metrics and the stop signal of one process.
+"""Logs and the stop signal of one process.
 
-Metric objects are declared at the top of the module that sets them, with `prometheus_client`; this module only exposes
-them. Log lines go to standard error as ``time level logger message key=value``.
+Metric objects are declared at the top of the module that sets them, with `prometheus_client`; runtime/health_server.py
+exposes them. Log lines go to standard error as ``time level logger message key=value``.
 """
 
 import logging
@@ -9,8 +9,6 @@ import signal
 import sys
 import threading
 from types import FrameType
-
-from prometheus_client import start_http_server
 
 
 def configure_logging(level: str = "INFO") -> None:
@@ -25,11 +23,6 @@ def configure_logging(level: str = "INFO") -> None:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     for name in ("feast", "uvicorn.access", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
-    """Serve this process's metrics at ``http://host:port/metrics`` from a daemon thread."""
-    start_http_server(port, addr=host)
 
 
 class StopSignal:

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from runtime.errors import DataLossError
 from runtime.folder import claim_folder, remove_partial_files
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.example_file import DAYS, runs, write
@@ -28,6 +29,7 @@ LAG = Gauge("graft_archive_lag_records", "Records of the examples topic that are
 _log = logging.getLogger(__name__)
 
 _ADVICE = "to go on past the gap, archive into an empty folder: 'graft stream archive NEW_LOG'"
+_LOOP = "archiving"
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a flush that is due
 
 
@@ -51,6 +53,7 @@ def run_archive(
         reader = _open(folder, kafka_servers, topics)
         archive = Archive(folder, reader.started)
         flushed_at = time.monotonic()
+        HEALTH.begin(_LOOP)
         try:
             while not stop.is_set():
                 archive.add(reader.poll(_POLL_SECONDS))
@@ -58,6 +61,7 @@ def run_archive(
                     archive.flush()
                     LAG.set(reader.lag())
                     flushed_at = time.monotonic()
+                HEALTH.round_ended(_LOOP)
             archive.flush()
         finally:
             reader.close()

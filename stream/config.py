@@ -65,6 +65,12 @@ class StreamConfig(BaseModel):
         ge=0,
         description="how far an event may be ahead of the broker's clock and of ours; beyond it is a dead letter",
     )
+    max_unusable_share: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="when more of an input's last messages are unusable, the stream pauses and commits none; 1: never",
+    )
     dedup_seconds: float = Field(
         default=86_400.0, gt=0, description="how long the id of a closed impression is remembered, to drop duplicates"
     )

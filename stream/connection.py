@@ -17,8 +17,10 @@ from kafka.errors import (
 
 from runtime.errors import GraftError, ServiceUnavailableError
 from stream.header_names import read_odd_header_names
+from stream.undecodable import name_undecodable_records
 
 read_odd_header_names()
+name_undecodable_records()
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers
 REQUEST_TIMEOUT_MS = 10_000

@@ -16,7 +16,7 @@ from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 from runtime.errors import GraftError, InvalidInputError
 from stream import connection
 from stream.config import Topics
-from stream.dead_letters import ATTEMPT, StoredLetter, stored_letter
+from stream.dead_letters import ATTEMPT, SKIPPED, StoredLetter, stored_letter
 from stream.groups import group_id
 from stream.messages import message_of
 
@@ -48,11 +48,15 @@ class Selection(NamedTuple):
 
 
 class PutBack(NamedTuple):
-    """What a replay did: messages put back, and those left because their value was cut or they failed too often."""
+    """What a replay did: messages put back, and those left because their value was cut or they failed too often.
+
+    `left_skipped` counts the records that stand for messages which could not be decoded.
+    """
 
     replayed: int = 0
     left_cut: int = 0
     left_failed: int = 0
+    left_skipped: int = 0
 
 
 def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) -> Iterator[StoredLetter]:
@@ -68,6 +72,16 @@ def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) 
                 for partition in sorted(consumer.partitions_for_topic(topics.dead_letters(topic)) or ()):
                     at = TopicPartition(topics.dead_letters(topic), partition)
                     yield from (letter for letter in _unmarked(consumer, at) if selection.has(letter))
+    finally:
+        consumer.close(autocommit=False, timeout_ms=2_000)
+
+
+def letters_of(kafka_servers: str, topics: Topics, topic: str, partition: int) -> Iterator[StoredLetter]:
+    """The dead letters of one partition of an input, as `read_dead_letters` gives them."""
+    consumer = connection.consumer(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            yield from _unmarked(consumer, TopicPartition(topics.dead_letters(topic), partition))
     finally:
         consumer.close(autocommit=False, timeout_ms=2_000)
 
@@ -136,10 +150,12 @@ def _put_back(producer: KafkaProducer, topics: Topics, letters: Sequence[StoredL
 
 
 def _can_go_back(letter: StoredLetter) -> bool:
-    return not letter.is_cut and letter.attempt < MAX_ATTEMPTS
+    return _counted([letter]).replayed == 1
 
 
 def _counted(letters: Sequence[StoredLetter]) -> PutBack:
-    cut = sum(letter.is_cut for letter in letters)
-    failed = sum(not letter.is_cut and letter.attempt >= MAX_ATTEMPTS for letter in letters)
-    return PutBack(len(letters) - cut - failed, cut, failed)
+    skipped = sum(letter.code == SKIPPED for letter in letters)
+    messages = [letter for letter in letters if letter.code != SKIPPED]
+    cut = sum(letter.is_cut for letter in messages)
+    failed = sum(not letter.is_cut and letter.attempt >= MAX_ATTEMPTS for letter in messages)
+    return PutBack(len(messages) - cut - failed, cut, failed, skipped)

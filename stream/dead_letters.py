@@ -7,7 +7,7 @@ The headers are those of Kafka Streams (KIP-1034) and ours; every value is UTF-8
     __streams.errors.partition    ... its partition ...
     __streams.errors.offset       ... and its offset
     graft.errors.code             the reason's short name, as in the metrics
-    graft.errors.stage            "validate" or "join"
+    graft.errors.stage            "poll", "validate" or "join"
     graft.errors.attempt          how often the message has become a dead letter, with this time
     graft.errors.size             only where the value did not fit: its bytes ...
     graft.errors.sha256           ... and their digest, in place of the value
@@ -29,6 +29,9 @@ MAX_DEAD_LETTER_BYTES = 3_900_000
 """Of key, value and headers. The topic takes 4,000,000 bytes a record, the record's own frame among them."""
 
 ATTEMPT = "graft.errors.attempt"
+SKIPPED = "skipped"
+"""The code of a record that stands for messages which nobody could decode (stream/skips.py): no message at all."""
+
 _SIZE, _DIGEST = "graft.errors.size", "graft.errors.sha256"
 _STREAMS, _OURS = "__streams.errors.", "graft."
 _RESERVED = (_STREAMS, _OURS)

@@ -9,6 +9,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
+from runtime.absence import Absence
 from runtime.errors import DataLossError, GraftError
 from stream import connection
 from stream.config import Topics
@@ -77,6 +78,7 @@ class ExampleReader:
         self._ranks = ranks
         self._if_gone = if_gone
         self._topic = topics.examples
+        self._kafka = Absence("kafka", "waiting for it, no example is lost")
         self._consumer = connection.consumer(kafka_servers, group_id=group_id(topics, LEARNER_GROUP))
         try:
             with connection.reaching(kafka_servers):
@@ -113,8 +115,10 @@ class ExampleReader:
         """Offsets between what was returned and the end of the topic; the last known number while Kafka is away."""
         try:
             ends = self._consumer.end_offsets(list(self._started))
-        except RetriableError:
+        except RetriableError as error:
+            self._kafka.failed(error)  # no wait here: poll waits for records anyway
             return self._lag
+        self._kafka.ended()
         ahead = sum(max(0, end - self._position(at)) for at, end in ends.items())
         ahead += sum(records.left for records in self._history.values())
         self._lag = ahead + sum(map(self._merge.buffered, self._partitions))
@@ -134,6 +138,7 @@ class ExampleReader:
 
     def close(self) -> None:
         """Let go of the connections."""
+        self._kafka.forget()
         self._consumer.close(autocommit=False, timeout_ms=2_000)
 
     def _read(self, timeout_seconds: float) -> list[ExampleRecord]:

@@ -1,17 +1,25 @@
 """The input topics, read as a member of the stream group."""
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
+from prometheus_client import Counter
 
 from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream import connection
 from stream.config import Topics
 from stream.groups import STREAM_GROUP, group_id
 from stream.messages import Message, message_of
+from stream.skips import find_skip
+from stream.undecodable import UndecodableError
+
+SKIPPED = Counter("graft_stream_skipped_offsets", "Offsets passed over after 'graft stream skip'", ["topic"])
+
+_log = logging.getLogger(__name__)
 
 # A poll gives all that was fetched, so fetches are small. kafka-python 3.0.12 never again delivers a partition that was
 # paused when a poll had left a part of its fetch (its Fetcher looks for such parts only when `_next_partition_records`
@@ -30,6 +38,7 @@ class Inputs:
 
     def __init__(self, kafka_servers: str, topics: Topics, instance: str) -> None:
         self.topics = (topics.impressions, topics.feedback)
+        self._topics = topics
         self.identity = ConsumerGroupMetadata()
         self._kafka_servers = kafka_servers
         self._instance = instance
@@ -40,7 +49,10 @@ class Inputs:
         self._consumer.subscribe(self.topics, listener=_Listener(self))
 
     def poll(self, timeout_ms: float) -> list[Message]:
-        """The next messages of the partitions that were started. DataLossError when the next one is gone."""
+        """The next messages of the partitions that were started. DataLossError when the next one is gone.
+
+        UndecodableError when it cannot be decoded, unless an operator lets the stream skip it.
+        """
         try:
             records = self._consumer.poll(timeout_ms=timeout_ms)
         except OffsetOutOfRangeError as error:
@@ -48,6 +60,9 @@ class Inputs:
                 f"the broker no longer has the next messages of {error.args[0]}: they were deleted before they were "
                 "joined; give the topics a longer retention, and start again with a new stream.topic_prefix"
             ) from error
+        except UndecodableError as error:
+            self._skip(error)
+            return []
         return [message_of(record) for batch in records.values() for record in batch]
 
     def are_moving(self) -> bool:
@@ -136,6 +151,21 @@ class Inputs:
             member.get("group_instance_id") == self._instance and member["member_id"] != self.identity.member_id
             for member in members
         )
+
+    def _skip(self, error: UndecodableError) -> None:
+        """Go past what cannot be decoded where that was asked for; else raise what says how to ask."""
+        records = error.records
+        skip = find_skip(self._kafka_servers, self._topics, records)
+        if skip is None:
+            name = "impressions" if records.topic == self._topics.impressions else "feedback"
+            raise UndecodableError(
+                records,
+                f"'graft stream skip {name} {records.partition} {records.first} {records.last}' lets the stream go on "
+                "after it",
+            ) from error
+        _log.warning("%s; skipped up to offset %d, as was asked for", records, skip.last)
+        SKIPPED.labels(records.topic).inc(skip.last + 1 - records.first)
+        self._consumer.seek(TopicPartition(records.topic, records.partition), skip.last + 1)
 
     def close(self) -> None:
         """Leave without a commit; a static member keeps its partitions until its session ends."""

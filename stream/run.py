@@ -1,9 +1,10 @@
 """The stream process: validates events, joins impressions with feedback, and writes each example exactly once."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from kafka import TopicPartition
 from kafka.errors import (
     AuthorizationError,
     FencedInstanceIdError,
@@ -19,12 +20,15 @@ from features.lookup import FeatureReader
 from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
+from stream.pause import Pause
 from stream.state_log import SNAPSHOT_FLOOR_BYTES, StateId, state_id
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics, warn_of_retention
+from stream.unusable import MostlyUnusableError
 from stream.worker import StreamJob, StreamWorker, replaced_error
 
 _HOPELESS = (
@@ -34,6 +38,7 @@ _HOPELESS = (
     RecordListTooLargeError,
     UnsupportedVersionError,
 )
+_LOOP = "joining"
 _STEADY_SECONDS = 2.0  # above the usual commit_seconds: what fails at every commit is one absence, not many
 
 
@@ -54,9 +59,10 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
 ) -> None:
     """Join until a stop is asked for; what was joined is then committed.
 
-    With Kafka or Redis away it waits and goes on by itself. GraftError when another process of this `instance` has
-    taken over; DataLossError when input messages or saved state are gone; ConfigurationError when the topics do not
-    fit. `claim_aggregates` makes the aggregates in Redis this state's own, before any is read or pushed.
+    With Kafka or Redis away, or while nearly no message of an input can be used, it waits and goes on by itself.
+    GraftError when another process of this `instance` has taken over; UndecodableError when messages cannot be decoded;
+    DataLossError when input messages or saved state are gone; ConfigurationError when the topics do not fit.
+    `claim_aggregates` makes the aggregates in Redis this state's own, before any is read or pushed.
     `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
     """
     job = StreamJob(
@@ -64,25 +70,30 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     )
     kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
     redis = Absence("redis", "the stream begins when it is back")
+    excused: dict[TopicPartition, int] = {}
+    HEALTH.begin(_LOOP)
     while not stop.is_set():
         try:
             ensure_topics(kafka_servers, config, topics)
             warn_of_retention(kafka_servers, config, topics)
             state = state_id(kafka_servers, topics.join_state)
             wait_for(partial(claim_aggregates, state), redis, stop)
-            _work(job, stop, kafka)
+            _work(job, stop, kafka, excused)
+        except MostlyUnusableError as error:
+            excused |= Pause(job, error).wait(stop)
         except (KafkaError, ServiceUnavailableError) as error:
             stop.wait(kafka.failed(error))
         except StoppedError:
             return
 
 
-def _work(job: StreamJob, stop: StopSignal, kafka: Absence) -> None:
-    worker = StreamWorker(job, stop)
+def _work(job: StreamJob, stop: StopSignal, kafka: Absence, excused: Mapping[TopicPartition, int]) -> None:
+    worker = StreamWorker(job, stop, excused)
     steady_at = time.monotonic() + _STEADY_SECONDS
     try:
         while not stop.is_set():
-            worker.step()
+            if worker.step():
+                HEALTH.round_ended(_LOOP)
             if time.monotonic() >= steady_at:
                 kafka.ended()
         worker.commit()

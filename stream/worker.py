@@ -6,7 +6,7 @@ committed. A restart inside the process is the same as a kill, so there is one w
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kafka import TopicPartition
@@ -29,6 +29,7 @@ from stream.report import Report, Work
 from stream.step import Arrival, Effects, StreamStep
 from stream.tasks import TaskSpec
 from stream.transactions import Outgoing, Transactions
+from stream.unusable import UNDECIDED_SECONDS, UnusableShare
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -54,9 +55,12 @@ class StreamJob:
 
 
 class StreamWorker:
-    """One membership of the group: `step()` until it raises or a stop is asked for, then `commit()` and `close()`."""
+    """One membership of the group: `step()` until it raises or a stop is asked for, then `commit()` and `close()`.
 
-    def __init__(self, job: StreamJob, stop: StopSignal) -> None:
+    `excused`: offsets before which messages are put aside however many are unusable.
+    """
+
+    def __init__(self, job: StreamJob, stop: StopSignal, excused: Mapping[TopicPartition, int] | None = None) -> None:
         self._job = job
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features)
@@ -65,35 +69,45 @@ class StreamWorker:
         self._total = TotalAggregates(job.aggregates_factory, [])
         self._records: list[Outgoing] = []
         self._work = Work()
+        self._share = UnusableShare(job.config.max_unusable_share, excused or {})
         self._report = Report()
         self._ends: dict[TopicPartition, int] = {}
         self._has_more = False
         self._features_absence = Absence("redis", "impressions wait for their features, none is lost")
-        self._push_absence = Absence("redis", "aggregates wait to be pushed")  # Redis may read and take no writes
+        # Redis may read and take no writes; examples are joined all the same.
+        self._push_absence = Absence("redis", "aggregates wait to be pushed", stops_work=False)
         self._committed_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
         self._transactions = Transactions(job.kafka_servers, self._admin, job.topics, job.instance)
         self._inputs = Inputs(job.kafka_servers, job.topics, job.instance)
 
-    def step(self) -> None:
-        """One round: read what there is, join it, and commit when it is time."""
+    def step(self) -> bool:
+        """One round: read what there is, join it, and commit when it is time.
+
+        Whether the work advances, or there is none: False while messages wait and none is taken.
+        """
         # 1. Poll; when partitions came or went, restore ours and start them where their state says.
         messages = self._inputs.poll(0 if self._has_more else _POLL_MS)
         if self._inputs.are_moving():
-            return
+            return False
         if self._inputs.have_moved():
             self._restore()
-            return
+            return True
         # 2. Join it, up to the messages whose turn it is.
-        self._join(messages, time.monotonic() * 1000)
+        advances = self._join(messages, time.monotonic() * 1000)
         # 3. Commit all of it in one transaction; 4. push the aggregates that changed.
         if self._is_due():
             self.commit()
         self._report.tell(self._partitions.values(), self._ends)
+        return advances
 
     def commit(self) -> None:
-        """Write everything since the last commit in one transaction; then push the aggregates that changed."""
+        """Write everything since the last commit in one transaction; then push the aggregates that changed.
+
+        MostlyUnusableError, and nothing is written, when nearly no message of an input could be used.
+        """
+        self._share.check(self._work, self._partitions)
         records, snapshots = self._records, dict[int, int]()
         positions: dict[TopicPartition, int] = {}
         for number, partition in self._partitions.items():
@@ -109,6 +123,7 @@ class StreamWorker:
         if records:
             offsets = self._transactions.commit(records, positions, self._inputs.identity)
             self._report.committed(self._work, self._job.topics.impressions)
+            self._share.committed(self._work)
             self._forget_uncommitted()
             for number, at in snapshots.items():
                 state_log.trim(self._admin, self._job.topics.join_state, number, offsets[at])
@@ -146,7 +161,7 @@ class StreamWorker:
     def _forget_uncommitted(self) -> None:
         self._records, self._work = [], Work()
 
-    def _join(self, messages: Sequence[Message], now_ms: float) -> None:
+    def _join(self, messages: Sequence[Message], now_ms: float) -> bool:
         self._ends = self._inputs.ends(self._partitions)
         arrival = Arrival(messages, self._inputs.caught_up(self._ends), now_ms, time.time_ns() // 1_000_000)
         limit = max(1, _STEP_MESSAGES // max(1, len(self._partitions)))
@@ -157,6 +172,7 @@ class StreamWorker:
         )
         for one in effects:
             self._collect(one)
+        return any(one.taken for one in effects) or all(at in arrival.caught_up for at in self._ends)
 
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
@@ -185,6 +201,8 @@ class StreamWorker:
         if self._work.taken.total() >= _MAX_UNCOMMITTED:
             return True
         waited = time.monotonic() - self._committed_at
+        if waited < self._job.config.commit_seconds + UNDECIDED_SECONDS and self._share.is_undecided(self._work):
+            return False
         return waited >= self._job.config.commit_seconds and bool(self._records or self._work.taken)
 
     def _push(self) -> None:

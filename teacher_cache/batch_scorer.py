@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import ServiceUnavailableError
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
@@ -23,6 +24,7 @@ from teacher_cache.unshown import UnshownScorer
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
 _LOG_SECONDS = 5.0
+_LOOP = "scoring"
 _NOTHING_LOST = "waiting for it, no request is lost"
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ def run_batch_scorer(
     batches = _Pass(reader, scorer, cache, unshown, stop)
     report = _Report(scorer.defaulted_share)
     kafka = Absence("kafka", _NOTHING_LOST)
+    HEALTH.begin(_LOOP)
     while not stop.is_set():
         started = time.monotonic()
         try:
@@ -71,6 +74,7 @@ def run_batch_scorer(
             stop.wait(kafka.failed(error))
         else:
             kafka.ended()
+            HEALTH.round_ended(_LOOP)
             if drained:
                 stop.wait(max(0.0, started + config.every_seconds - time.monotonic()))
 
@@ -105,6 +109,7 @@ class _Pass:
             if not self._score(requests, report):
                 return True
             self._reader.commit()
+            HEALTH.round_ended(_LOOP)  # a slow teacher's pass over a backlog takes longer than the bound
         _PASS_SECONDS.observe(time.monotonic() - started)
         return False
 

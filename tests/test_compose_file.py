@@ -31,6 +31,13 @@ def test_the_command_of_a_service_exists(name: str) -> None:
     assert noun.get_command(click.Context(noun), verb) is not None
 
 
+@pytest.mark.parametrize("name", ["stream", "teacher", "learner", "archive", "scorer"])
+def test_a_service_is_healthy_only_when_it_is_ready(name: str) -> None:
+    service = _GRAFT[name]
+    port = service["environment"].get("GRAFT_HTTP_PORT") or service["environment"]["GRAFT_METRICS_PORT"]
+    assert f"http://127.0.0.1:{port}/readyz" in service["healthcheck"]["test"][-1]
+
+
 def test_ports_are_published_on_loopback_only() -> None:
     ports = [port for service in _SERVICES.values() for port in service.get("ports", [])]
     assert ports

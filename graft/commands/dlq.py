@@ -136,6 +136,8 @@ def replay(
     line = f"{'would put' if dry_run else 'put'} {done.replayed:,} messages back"
     if done.left_failed:
         line += f"; left {done.left_failed:,} that were dead letters {MAX_ATTEMPTS} times"
+    if done.left_skipped:
+        line += f"; left {done.left_skipped:,} that stand for what could not be decoded"
     if done.left_cut:
         line += f"; left {done.left_cut:,} of which only size and digest were kept"
     echo_result([line], done._asdict(), as_json=as_json)

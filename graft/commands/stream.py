@@ -92,6 +92,36 @@ def run(project: Path | None) -> None:
 
 
 @stream.command
+@click.argument("topic", type=click.Choice(["impressions", "feedback"]))
+@click.argument("partition", type=click.IntRange(0))
+@click.argument("first", type=click.IntRange(0))
+@click.argument("last", type=click.IntRange(0), required=False)
+@click.option("--dry-run", is_flag=True, help="Say what cannot be decoded there; write nothing.")
+@json_option
+@click.pass_obj
+def skip(
+    project: Path | None, topic: str, partition: int, first: int, last: int | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Let the stream go past what it cannot decode: the offsets FIRST to LAST of an input.
+
+    The last line of a stream process that has ended names them. Without LAST it is FIRST alone. A record of the skip
+    stands in the dead letters, with the code "skipped"; start the stream process again after it.
+
+    Example: graft stream skip impressions 0 12 57
+    """
+    from stream.skips import Skip
+    from stream.skips import skip as record_skip
+
+    process = begin(project)
+    topics = process.project.topics
+    name = topics.impressions if topic == "impressions" else topics.feedback
+    wanted = Skip(name, partition, first, first if last is None else last)
+    found = record_skip(process.settings.kafka, topics, wanted, dry_run=dry_run)
+    line = f"{found}; {'would skip' if dry_run else 'skips'} offsets {wanted.first} to {wanted.last}"
+    echo_result([line], {**wanted._asdict(), "fault": found.fault}, as_json=as_json)
+
+
+@stream.command
 @click.argument("log", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--every-seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Between files.")
 @click.pass_obj

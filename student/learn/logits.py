@@ -50,7 +50,7 @@ class LogitSource:
         self._wait_seconds = wait_seconds
         self._skips_after_wait = 0
         self._skips_left = 0
-        self._redis = Absence("redis", "learning from the labels alone")
+        self._redis = Absence("redis", "learning from the labels alone", stops_work=False)
 
     def fetch(self, examples: Sequence[Example], stop: StopSignal) -> NDArray[np.float32] | None:
         """Logits [B, T], a row of NaN for each miss. None when `stop` was set while some were missing."""

@@ -12,6 +12,7 @@ import torch
 from prometheus_client import Histogram
 
 from runtime.errors import DataLossError, InvalidInputError
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
@@ -33,6 +34,7 @@ STEP = Histogram(
 
 _log = logging.getLogger(__name__)
 
+_LOOP = "learning"
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
 
 
@@ -143,6 +145,7 @@ class _Run:
         batches = MicroBatches(config.micro_batch, config.max_wait_seconds)
         if self._publisher:
             source.commit(self._offsets)
+        HEALTH.begin(_LOOP)
         while not self._exchange.any(stop.is_set() or self._exchange.is_abandoned()):
             for batch in batches.add(source.poll(_POLL_SECONDS)):
                 if not self._learn(batch, stop):
@@ -170,5 +173,6 @@ class _Run:
         return True
 
     def _tick(self, source: ExampleSource) -> None:
+        HEALTH.round_ended(_LOOP)
         if self._publisher:
             self._publisher.tick(source)

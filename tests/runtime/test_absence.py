@@ -5,6 +5,7 @@ import pytest
 
 from runtime.absence import AWAY, Absence, StoppedError, wait_for
 from runtime.errors import ServiceUnavailableError
+from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 
 _REFUSED = ServiceUnavailableError("Redis at redis://localhost:6379 refused the connection")
@@ -88,6 +89,18 @@ def test_a_caller_that_gives_up_leaves_no_absence_behind(caplog: pytest.LogCaptu
     assert _away("h") == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert absence.failed(_REFUSED) == pytest.approx(0.1)
+
+
+def test_the_process_is_not_ready_during_an_absence_that_stops_its_work() -> None:
+    waits, goes_on = Absence("i", "examples wait"), Absence("i", "no matter", stops_work=False)
+    HEALTH.begin("test")
+    HEALTH.round_ended("test")
+    waits.failed(_REFUSED)
+    goes_on.failed(_REFUSED)
+    assert HEALTH.reasons() == [f"{_REFUSED}; examples wait"]
+    waits.ended()
+    assert HEALTH.reasons() == []
+    goes_on.forget()
 
 
 def test_wait_for_gives_the_first_answer_and_waits_once_per_refusal() -> None:

@@ -12,10 +12,11 @@ from runtime.telemetry import StopSignal
 _PROCESS = """
 import sys
 from prometheus_client import Counter
-from runtime.telemetry import StopSignal, configure_logging, serve_metrics
+from runtime.health_server import HealthServer
+from runtime.telemetry import StopSignal, configure_logging
 configure_logging("INFO")
 Counter("graft_test", "A test's.").inc(3)
-serve_metrics(int(sys.argv[1]))
+HealthServer(int(sys.argv[1]))
 stop = StopSignal().install()
 print("ready", flush=True)
 while not stop.wait(60):

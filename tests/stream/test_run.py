@@ -18,17 +18,18 @@ class _Worker:
     failures = 0
     started = 0
 
-    def __init__(self, _job: StreamJob, stop: StopSignal) -> None:
+    def __init__(self, _job: StreamJob, stop: StopSignal, _excused: object) -> None:
         type(self).started += 1
         self._stop = stop
         self._steps = 0
 
-    def step(self) -> None:
+    def step(self) -> bool:
         if self.started <= self.failures:
             raise KafkaTimeoutError("no answer")
         self._steps += 1
         if self._steps == 2:
             self._stop.set()
+        return True
 
     def is_replaced(self) -> bool:
         return False

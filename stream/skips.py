@@ -1,0 +1,95 @@
+"""Skips: what an operator lets the stream pass over since it cannot be decoded.
+
+A skip is a record in the dead-letter topic of its input, in the same partition, with the code `skipped`. Its value is
+``{"first": 12, "last": 57}``: offsets of the input. The stream asks for it only where it cannot decode.
+"""
+
+import json
+from typing import NamedTuple
+
+from kafka import TopicPartition
+
+from runtime.errors import InvalidInputError
+from stream import connection
+from stream.config import Topics
+from stream.dead_letter_topics import letters_of
+from stream.dead_letters import SKIPPED, DeadLetter
+from stream.messages import Message
+from stream.undecodable import Undecodable, UndecodableError
+
+_READ_SECONDS = 5.0
+
+
+class Skip(NamedTuple):
+    """The offsets `first` to `last` of one partition of an input."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+def skip(kafka_servers: str, topics: Topics, wanted: Skip, *, dry_run: bool) -> Undecodable:
+    """Record a skip; what cannot be decoded there.
+
+    InvalidInputError, and nothing is written, when the record at `first` can be decoded, or `last` is not on the
+    broker.
+    """
+    found = _undecodable(kafka_servers, wanted)
+    if not dry_run:
+        place = Message(wanted.topic, wanted.partition, wanted.first, None, _to_json(wanted))
+        text = f"offsets {wanted.first} to {wanted.last} are skipped by 'graft stream skip': {found.fault}"
+        key, value, headers = DeadLetter(place, SKIPPED, text, "poll").record()
+        producer = connection.producer(kafka_servers)
+        try:
+            with connection.reaching(kafka_servers):
+                sent = producer.send(topics.dead_letters(wanted.topic), value, key, headers, wanted.partition)
+                sent.get(timeout=connection.REQUEST_TIMEOUT_MS / 1000)
+        finally:
+            producer.close(timeout=5)
+    return found
+
+
+def find_skip(kafka_servers: str, topics: Topics, records: Undecodable) -> Skip | None:
+    """The recorded skip that the first of these records belongs to, the farthest of several; None: there is none."""
+    found: Skip | None = None
+    for letter in letters_of(kafka_servers, topics, records.topic, records.partition):
+        if letter.code != SKIPPED:
+            continue
+        offsets = json.loads(letter.message.value or b"")
+        if offsets["first"] <= records.first <= offsets["last"] and (found is None or found.last < offsets["last"]):
+            found = Skip(records.topic, records.partition, offsets["first"], offsets["last"])
+    return found
+
+
+def _undecodable(kafka_servers: str, wanted: Skip) -> Undecodable:
+    """What cannot be decoded at the skip's first offset."""
+    at = TopicPartition(wanted.topic, wanted.partition)
+    place = f"{at.topic}-{at.partition}"
+    consumer = connection.consumer(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            if wanted.partition not in (consumer.partitions_for_topic(wanted.topic) or ()):
+                raise InvalidInputError(f"{place}: there is no such partition")
+            consumer.assign([at])
+            begin, end = consumer.beginning_offsets([at])[at], consumer.end_offsets([at])[at]
+            if not begin <= wanted.first <= wanted.last < end:
+                raise InvalidInputError(
+                    f"{place}: FIRST and LAST must lie within the offsets {begin} to {end - 1} that are on the broker, "
+                    f"FIRST not after LAST, got {wanted.first} and {wanted.last}"
+                )
+            consumer.seek(at, wanted.first)
+            read = consumer.poll(timeout_ms=_READ_SECONDS * 1000, max_records=1)
+    except UndecodableError as error:
+        return error.records
+    finally:
+        consumer.close(autocommit=False, timeout_ms=2_000)
+    outcome = "can be decoded" if read else f"gave nothing within {_READ_SECONDS:.0f} s"
+    raise InvalidInputError(
+        f"{place}: offset {wanted.first} {outcome}, so nothing is to be skipped; the last line of a stream process "
+        "that has ended names the offsets"
+    )
+
+
+def _to_json(wanted: Skip) -> bytes:
+    return json.dumps({"first": wanted.first, "last": wanted.last}).encode()
