@@ -23,7 +23,7 @@ class ProducerId:
 
     def __init__(self) -> None:
         self.is_fenced = False
-        self.transaction = Transaction("aborted")
+        self.transaction = Transaction("aborted", has_moved_offsets=True)
 
 
 class Broker:
@@ -64,8 +64,6 @@ class Broker:
         transaction: Transaction | None = None,
     ) -> int:
         """Write one record; its offset."""
-        if transaction and self.is_full:
-            raise KafkaTimeoutError("the broker's disk is full")
         size = len(key or b"") + len(value or b"") + sum(len(n) + len(v or b"") for n, v in headers)
         if transaction and size > int(self.topics[at.topic]["max.message.bytes"]):
             raise MessageSizeTooLargeError(f"{at.topic}: {size} bytes")
@@ -106,9 +104,11 @@ class Broker:
         self._mark(transaction)
 
     def check(self, producer: ProducerId) -> None:
-        """Refuse a producer that was fenced."""
+        """Refuse a producer that was fenced, and every one while the disk is full."""
         if producer.is_fenced:
             raise ProducerFencedError
+        if self.is_full:
+            raise KafkaTimeoutError("the broker's disk is full")
 
     def _fence(self, producer: ProducerId) -> None:
         producer.is_fenced = True
@@ -127,6 +127,7 @@ class Broker:
         self.logs[at].mark(transaction, self.wall_ms, self._timeline.now_ms)
 
     def _move_offsets(self, transaction: Transaction) -> None:
+        transaction.has_moved_offsets = True
         if transaction.state == "committed":
             for name, offsets in transaction.offsets.items():
                 self.group(name).offsets.update(offsets)

@@ -30,11 +30,16 @@ class Given(NamedTuple):
 
 
 class Consumer:
-    """A read-committed consumer, alone or as a static member of a group."""
+    """A consumer with kafka-python's settings: alone, or a static member of a group."""
 
-    def __init__(self, process: Process, group: Group | None, instance: str) -> None:
-        self.instance, self.member_id = instance, ""
-        self._process, self._broker, self._group = process, process.broker, group
+    def __init__(self, process: Process, **settings: Any) -> None:
+        assert settings["enable_auto_commit"] is False
+        assert settings["auto_offset_reset"] == "none"
+        group_id: str | None = settings.get("group_id")
+        self.instance, self.member_id = settings.get("group_instance_id", ""), ""
+        self._process, self._broker = process, process.broker
+        self._group = group = None if group_id is None else self._broker.group(group_id)
+        self._is_committed = settings["isolation_level"] == "read_committed"
         self._topics: Sequence[str] = ()
         self._listener: ConsumerRebalanceListener | None = None
         self._positions: dict[TopicPartition, int] = {}
@@ -114,7 +119,7 @@ class Consumer:
     def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Where what can be read of each ends."""
         with self._process.call("ends"):
-            ends = {at: self._broker.logs[at].stable for at in partitions}
+            ends = {at: self._end(at) for at in partitions}
         self._receive()
         return ends
 
@@ -163,19 +168,22 @@ class Consumer:
             self._listener.on_partitions_assigned(partitions)
 
     def _has_more(self) -> bool:
-        logs = self._broker.logs
-        return any(at not in self._paused and p < logs[at].stable for at, p in self._positions.items())
+        return any(at not in self._paused and p < self._end(at) for at, p in self._positions.items())
+
+    def _end(self, at: TopicPartition) -> int:
+        log = self._broker.logs[at]
+        return log.stable if self._is_committed else len(log.records)
 
     def _fetched(self, at: TopicPartition) -> list[Given]:
-        log, position = self._broker.logs[at], self._positions[at]
-        if at in self._paused or position >= log.stable:
+        log, position, end = self._broker.logs[at], self._positions[at], self._end(at)
+        if at in self._paused or position >= end:
             return []
         if position < log.start:
             raise OffsetOutOfRangeError({at: position})
         most = self._process.random.choice((1, 3, 10, 1_000))
         found: list[Given] = []
-        following = log.stable
-        for record in log.committed(position):
+        following = end
+        for record in log.committed(position) if self._is_committed else log.all(position):
             if len(found) == most:
                 following = record.offset
                 break

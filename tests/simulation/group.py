@@ -82,7 +82,9 @@ class Group:
         return False
 
     def check_identity(self, identity: ConsumerGroupMetadata) -> None:
-        """Refuse a commit by who is no member of this generation."""
+        """Refuse a commit by who is no member of this generation; who does not say so is not checked."""
+        if identity.generation_id < 0 and not identity.member_id:
+            return
         instances = {m.instance: m.member_id for m in self.members.values()}
         held = instances.get(identity.group_instance_id)
         if held is not None and held != identity.member_id:

@@ -17,10 +17,11 @@ class Transaction:
     marked: set[TopicPartition] = field(default_factory=set)
     offsets: dict[str, dict[TopicPartition, OffsetAndMetadata]] = field(default_factory=dict)
     """Per group, what it commits of the group's offsets."""
+    has_moved_offsets: bool = False
 
     def is_complete(self) -> bool:
         """Whether it was decided and every partition has its marker."""
-        return self.state != "open" and self.marked == set(self.partitions)
+        return self.state != "open" and self.has_moved_offsets and self.marked == set(self.partitions)
 
 
 @dataclass(eq=False)
@@ -75,6 +76,10 @@ class PartitionLog:
             is_aborted = record.transaction is not None and record.transaction.state == "aborted"
             if not record.is_marker and not is_aborted:
                 yield record
+
+    def all(self, offset: int) -> Iterator[Record]:
+        """What a reader without isolation is given from `offset` on."""
+        return (record for record in self.records[offset:] if not record.is_marker)
 
     def _settle(self, now_ms: float) -> None:
         while self.stable < len(self.records):

@@ -210,4 +210,4 @@ def _trouble(random: Random, instances: tuple[str, ...], length_ms: float) -> Tr
     kind = random.choice(("redis", "disk", "clock", "stop"))
     at_ms = random.random() * length_ms
     by_ms = random.choice((-100_000.0, -3_000.0, 50_000.0, 10**8))
-    return Trouble(kind, at_ms, random.choice((500.0, 5_000.0, 40_000.0)), random.choice(instances), by_ms)
+    return Trouble(kind, at_ms, random.choice((500.0, 5_000.0, 40_000.0, 90_000.0)), random.choice(instances), by_ms)

@@ -109,10 +109,6 @@ class World:
         finally:
             self.timeline.end()
 
-    def consumer(self, group: str | None = None, instance: str = "") -> Consumer:
-        """A consumer of the process that runs now."""
-        return Consumer(self.process, None if group is None else self.broker.group(group), instance)
-
     def saved(self, number: int) -> dict[str, bytes]:
         """What the state log of a partition adds up to."""
         state: dict[str, bytes] = {}
@@ -134,7 +130,7 @@ class World:
     def _instance(self, name: str) -> Instance:
         faults = {(fault.call, fault.nth): fault for fault in self.schedule.faults if fault.instance == name}
         instance = Instance(name, faults)
-        instance.start = lambda: self._start(instance)
+        instance.start = lambda: None if instance.is_retired else self._start(instance)
         return instance
 
     def _process(self, instance: Instance) -> Process:
@@ -162,9 +158,10 @@ class World:
                 self.timeline.at(self.timeline.now_ms + instance.restart_ms, instance.start)
             instance.restart_ms = RESTART_MS
 
-    def _send(self, sent: Sent) -> None:
+    def _send(self, sent: Sent, partition: int | None = None) -> None:
         transaction = Transaction() if sent.is_aborted else None
-        at = TopicPartition(getattr(TOPICS, sent.kind), partition_of(sent.key, self.schedule.partitions))
+        number = partition_of(sent.key, self.schedule.partitions) if partition is None else partition
+        at = TopicPartition(getattr(TOPICS, sent.kind), number)
         offset = self.broker.append(at, sent.key, sent.value, sent.headers, transaction)
         if transaction:
             self.timeline.at(self.timeline.now_ms + sent.open_ms, lambda: self.broker.abort(transaction))
@@ -196,7 +193,9 @@ class World:
             self.timeline.sleep(2_000)
 
     def _has_converged(self) -> bool:
-        """Whether every message was taken and nothing waits in any join."""
+        """Whether every message was taken, nothing waits in any join, and all of that can be read."""
+        if not all(transaction.is_complete() for transaction in self.broker.committed):
+            return False
         logs = [self.broker.logs[TopicPartition(t, p)] for t in INPUTS for p in range(self.schedule.partitions)]
         if any(next(log.committed(self.group_offset(log.at)), None) for log in logs):
             return False
@@ -214,6 +213,8 @@ class World:
         for sent in self.schedule.sent:
             if sent.kind == "impressions" and not sent.invalid and f"closed:{sent.key.decode()}" in remembered:
                 self._send(sent)
+        for number in range(self.schedule.partitions):  # so that it has restored what it has when all is taken
+            self._send(Sent(0.0, "impressions", b"end", b"the end", invalid=True), number)
         last = self._instances[_LAST]
         last.is_retired = True
         self._start(last)
@@ -234,10 +235,9 @@ def simulated(world: World) -> Iterator[None]:
         change = lambda owner, **values: stack.enter_context(mock.patch.multiple(owner, **values))  # noqa: E731
         change(
             connection,
-            admin=lambda _: Admin(world.process),
-            consumer=lambda _: world.consumer(),
-            group_member=lambda _, group, instance, **__: world.consumer(group, instance),
-            producer=lambda _, transactional_id: Producer(world.process, transactional_id),
+            KafkaAdminClient=lambda **_: Admin(world.process),
+            KafkaConsumer=lambda **settings: Consumer(world.process, **settings),
+            KafkaProducer=lambda **settings: Producer(world.process, settings["transactional_id"]),
         )
         change(
             worker,
