@@ -44,6 +44,7 @@ class Inputs:
         self._instance = instance
         self._group = group_id(topics, STREAM_GROUP)
         self._moves = self._claimed = 0
+        self._begun: set[TopicPartition] = set()
         self._moving_since: float | None = time.monotonic()
         self._consumer = connection.group_member(kafka_servers, self._group, instance, **_FETCH)
         self._consumer.subscribe(self.topics, listener=_Listener(self))
@@ -95,6 +96,8 @@ class Inputs:
                 f"group {self._group}: this member has partitions {sorted(impressions)} of {self.topics[0]} but "
                 f"{sorted(feedback)} of {self.topics[1]}; both topics need the same partition count"
             )
+        # Before the state is restored: of a process that stands still in between, another owner may begin meanwhile.
+        self._begun = {at for at in self._consumer.assignment() if self._consumer.committed(at)}
         return sorted(impressions)
 
     def start(self, partition: int, positions: Mapping[str, int]) -> dict[str, int]:
@@ -108,7 +111,7 @@ class Inputs:
         started: dict[str, int] = {}
         for at in inputs:
             position = positions.get(at.topic)
-            if not positions and self._consumer.committed(at):
+            if not positions and at in self._begun:
                 raise DataLossError(
                     f"group {self._group} has read {at.topic}-{partition}, but the join's state log is empty; restore "
                     "that topic, or start again with a new stream.topic_prefix"

@@ -211,7 +211,7 @@ class Join:
             return
         expire_ms = feedback.event_time_ms + self._longest_ms
         self._orphans.setdefault(impression_id, []).append((expire_ms, message))
-        self._orphans_since_ms.setdefault(impression_id, self._now_ms)
+        self._orphans_since_ms[impression_id] = self._now_ms  # the newest: each of them has its whole wait
         heapq.heappush(self._expiring, (expire_ms, impression_id))
         self._dirty[f"orphans:{impression_id}"] = None
 

@@ -78,11 +78,13 @@ def restore(kafka_servers: str, admin: KafkaAdminClient, topic: str, partition: 
     does not begin with a snapshot and its beginning is gone.
     """
     at = TopicPartition(topic, partition)
-    end = admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
     reader = connection.consumer(kafka_servers)
     try:
         reader.assign([at])
         start = reader.beginning_offsets([at])[at]
+        # After the start: of a process that stood still in between, another owner may have trimmed the log beyond its
+        # end of then, and an empty log would look lost. As it is, the reader finds its start gone, and starts again.
+        end = admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
         reader.seek(at, start)
         return _fold(_entries(reader, at, end), whole=start == 0, topic=topic, partition=partition)
     finally:

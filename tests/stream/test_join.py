@@ -81,6 +81,18 @@ def test_an_orphan_expires_into_the_dead_letters_with_its_bytes():
     assert letter.message == message(orphan, offset=7)
 
 
+def test_feedback_that_comes_after_other_feedback_has_its_own_whole_wait_for_the_impression_in_a_pause():
+    join, first, second = Join(TASKS, DEDUP_SECONDS, idle_seconds=1), feedback(1, "like", 0, 5), feedback(1, "like", 1, 9)
+    join.feedback(first, message(first))
+    join.tick(50_000.0, is_pause=True)
+    join.feedback(second, message(second))
+    join.tick(61_000.0, is_pause=True)
+    join.impression(request(1), message(request(1)))
+    join.tick(200_000.0, is_pause=True)
+    out = join.drain()
+    assert (out.examples[0].labels["like"], out.dead_letters) == (1.0, [])
+
+
 def test_feedback_for_a_closed_impression_is_a_dead_letter():
     join = Join(TASKS, DEDUP_SECONDS)
     feed(join, request(1), RATING_MS + 1)

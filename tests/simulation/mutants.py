@@ -1,0 +1,295 @@
+"""Faults planted in the product's code, each of which the simulation must find: a name and how it is planted."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kafka.structs import ConsumerGroupMetadata
+
+from stream import connection, inputs, state_log, worker
+from stream.aggregation import PartialAggregates, TotalAggregates
+from stream.dead_letters import DeadLetter
+from stream.events import Feedback
+from stream.join import Join
+from stream.partition import Partition, Taken
+from stream.positions import Positions
+from stream.transactions import Transactions
+from stream.watermark import Watermark
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+MUTANTS: dict[str, Plant] = {}
+
+
+def mutant(plant: Plant) -> Plant:
+    """Add it to the mutants."""
+    MUTANTS[plant.__name__] = plant
+    return plant
+
+
+@mutant
+def offsets_committed_before_the_records(monkeypatch):
+    """In a transaction of their own."""
+
+    def commit(self, records, positions, identity):
+        self._producer.begin_transaction()
+        self._producer.send_offsets_to_transaction(
+            {at: SimpleNamespace(offset=offset) for at, offset in positions.items()}, identity
+        )
+        self._producer.commit_transaction()
+        self._producer.begin_transaction()
+        sent = [self._producer.send(r.topic, r.value, r.key, r.headers, r.partition) for r in records]
+        self._producer.flush()
+        self._producer.commit_transaction()
+        return [future.get().offset for future in sent]
+
+    monkeypatch.setattr(Transactions, "commit", commit)
+
+
+@mutant
+def state_and_examples_in_two_transactions(monkeypatch):
+    """The state first."""
+    whole = Transactions.commit
+
+    def commit(self, records, positions, identity):
+        state = [one for one in records if one.topic == "join-state"]
+        offsets = whole(self, state, positions, identity)
+        whole(self, [one for one in records if one.topic != "join-state"], {}, identity)
+        return [*[0] * (len(records) - len(state)), *offsets]
+
+    monkeypatch.setattr(Transactions, "commit", commit)
+
+
+@mutant
+def offsets_committed_without_the_state(monkeypatch):
+    whole = Transactions.commit
+
+    def commit(self, records, positions, identity):
+        kept = [one for one in records if one.topic != "join-state"]
+        return [*whole(self, kept, positions, identity), *[0] * (len(records) - len(kept))]
+
+    monkeypatch.setattr(Transactions, "commit", commit)
+
+
+@mutant
+def a_lost_tombstone(monkeypatch):
+    """An impression that has closed stays in the state log."""
+    whole = Join.changes
+
+    def changes(self):
+        return [(key, value) for key, value in whole(self) if value is not None or not key.startswith("impression:")]
+
+    monkeypatch.setattr(Join, "changes", changes)
+
+
+@mutant
+def an_unclamped_watermark(monkeypatch):
+    """An event moves event time to its own time, past the clocks."""
+    whole = Partition.add
+
+    def add(self, message, validator, wall_ms):
+        put = self._merge.add
+        self._merge.add = lambda topic, at_ms, taken: put(
+            topic, at_ms, Taken(taken.message, taken.event, getattr(taken.event, "event_time_ms", 0), taken.code)
+        )
+        try:
+            whole(self, message, validator, wall_ms)
+        finally:
+            del self._merge.add
+
+    monkeypatch.setattr(Partition, "add", add)
+
+
+@mutant
+def a_watermark_of_the_faster_input(monkeypatch):
+    def observe(self, source, event_time_ms):
+        self._newest_ms[source] = max(event_time_ms, self._newest_ms.get(source, -1))
+        self.value_ms = max(self._newest_ms.values())
+
+    monkeypatch.setattr(Watermark, "observe", observe)
+
+
+@mutant
+def a_watermark_that_a_restart_forgets(monkeypatch):
+    monkeypatch.setattr(Watermark, "restored", lambda self, state: self)
+
+
+@mutant
+def an_id_forgotten_too_early(monkeypatch):
+    """When its impression closes."""
+    monkeypatch.setattr(Join, "knows", lambda self, impression_id: impression_id in self._pending)
+
+
+@mutant
+def ids_forgotten_by_a_restart(monkeypatch):
+    whole = Join.restore
+
+    def restore(self, entries, watermark_ms):
+        whole(self, {key: value for key, value in entries.items() if not key.startswith("closed:")}, watermark_ms)
+
+    monkeypatch.setattr(Join, "restore", restore)
+
+
+@mutant
+def uncommitted_read(monkeypatch):
+    """By every consumer."""
+    whole = connection.consumer
+    monkeypatch.setattr(
+        connection, "consumer", lambda servers, **more: whole(servers, **{"isolation_level": "read_uncommitted", **more})
+    )
+
+
+@mutant
+def positions_not_restored(monkeypatch):
+    """A restart goes on at the end of the inputs."""
+
+    def start(self, partition, positions):
+        found = self.ends([partition])
+        for at, offset in found.items():
+            self._consumer.seek(at, offset)
+        self._consumer.resume(*found)
+        return {at.topic: offset for at, offset in found.items()}
+
+    monkeypatch.setattr(inputs.Inputs, "start", start)
+
+
+@mutant
+def a_restart_that_begins_anew(monkeypatch):
+    """From the first message, with the state as it is."""
+    monkeypatch.setattr(Positions, "take", lambda self, key, offset: self._offsets.update({key: offset + 1}))
+    whole = inputs.Inputs.start
+    monkeypatch.setattr(
+        inputs.Inputs, "start", lambda self, partition, positions: whole(self, partition, dict.fromkeys(positions, 0))
+    )
+
+
+@mutant
+def a_label_overwritten_by_an_older_one(monkeypatch):
+    whole = Join.feedback
+
+    def take(self, feedback: Feedback, message):
+        pending = self._pending.get(feedback.impression_id)
+        if pending:
+            pending.labels.pop(feedback.task, None)
+        whole(self, feedback, message)
+
+    monkeypatch.setattr(Join, "feedback", take)
+
+
+@mutant
+def labels_lost_by_a_restart(monkeypatch):
+    """Orphans and labels come back, but not those of the entry that changed last."""
+    whole = Join.restore
+
+    def restore(self, entries, watermark_ms):
+        last = next((key for key in reversed(entries) if key.startswith("labels:")), "")
+        whole(self, {key: value for key, value in entries.items() if key != last}, watermark_ms)
+
+    monkeypatch.setattr(Join, "restore", restore)
+
+
+@mutant
+def orphans_dropped_by_a_restart(monkeypatch):
+    whole = Join.restore
+
+    def restore(self, entries, watermark_ms):
+        whole(self, {key: value for key, value in entries.items() if not key.startswith("orphans:")}, watermark_ms)
+
+    monkeypatch.setattr(Join, "restore", restore)
+
+
+@mutant
+def a_snapshot_without_its_tail(monkeypatch):
+    """Its last join entry is missing."""
+    whole = Partition.entries
+
+    def entries(self):
+        return [one for at, one in enumerate(whole(self)) if at != len(list(self.join.entries())) - 1]
+
+    monkeypatch.setattr(Partition, "entries", entries)
+
+
+@mutant
+def a_snapshot_added_to_what_lies_before_it(monkeypatch):
+    """What was closed just before it comes back when the log was not trimmed yet."""
+    whole = state_log._fold
+
+    def fold(entries, **more):
+        found = list(entries)
+        more["whole"] = more["whole"] or any(key == state_log.SNAPSHOT for key, _ in found)
+        return whole((one for one in found if one[0] != state_log.SNAPSHOT), **more)
+
+    monkeypatch.setattr(state_log, "_fold", fold)
+
+
+@mutant
+def a_restore_that_does_not_wait_for_open_transactions(monkeypatch):
+    def restored(reader, at, end):
+        for batch in reader.poll(timeout_ms=200).values():
+            yield from ((record.key.decode(), record.value) for record in batch)
+
+    monkeypatch.setattr(state_log, "_entries", restored)
+
+
+@mutant
+def a_zombie_that_is_not_fenced(monkeypatch):
+    """Offsets are committed without saying of which generation, so that nobody is refused."""
+    whole = inputs.Inputs.claim
+
+    def claim(self):
+        found = whole(self)
+        self.identity = ConsumerGroupMetadata(self.identity.group_id, -1, "", None)
+        return found
+
+    monkeypatch.setattr(inputs.Inputs, "claim", claim)
+
+
+@mutant
+def totals_that_a_restart_forgets(monkeypatch):
+    whole = TotalAggregates.__init__
+    monkeypatch.setattr(TotalAggregates, "__init__", lambda self, factory, partials: whole(self, factory, []))
+
+
+@mutant
+def aggregates_lost_by_a_restart(monkeypatch):
+    monkeypatch.setattr(PartialAggregates, "restore", lambda self, entries: None)
+
+
+@mutant
+def a_pause_found_by_what_was_polled(monkeypatch):
+    """An input is taken for caught up when its buffer is empty."""
+    monkeypatch.setattr(inputs.Inputs, "caught_up", lambda self, ends: set(ends))
+
+
+@mutant
+def records_kept_after_an_error(monkeypatch):
+    """A batch that was committed is sent again."""
+    monkeypatch.setattr(worker.StreamWorker, "_forget_uncommitted", lambda self: None)
+
+
+@mutant
+def a_dead_letter_that_is_dropped(monkeypatch):
+    monkeypatch.setattr(
+        worker.StreamWorker,
+        "_put_aside",
+        lambda self, letter: None if letter.code == "outside_window" else self._records.append(_record(self, letter)),
+    )
+
+
+def _record(self: Any, letter: DeadLetter) -> worker.Outgoing:
+    topic = self._job.topics.dead_letters(letter.message.topic)
+    return worker.Outgoing(topic, letter.message.partition, *letter.record())
+
+
+@mutant
+def records_kept_across_a_rebalance(monkeypatch):
+    """What was not committed when the partitions moved is committed after it, and made again."""
+    whole = worker.StreamWorker._restore
+
+    def restore(self):
+        kept = self._records
+        whole(self)
+        self._records = kept
+
+    monkeypatch.setattr(worker.StreamWorker, "_restore", restore)
+

@@ -1,0 +1,213 @@
+"""What a simulated run is made of, from one seed: what producers send and when, and what goes wrong."""
+
+import json
+from random import Random
+from typing import Literal, NamedTuple
+from zlib import crc32
+
+from tests.simulation.broker import START_MS, Headers
+from tests.simulation.process import Fault
+from tests.stream.pair import TASKS, feedback, impression
+
+WINDOW_MS = {task.name: round(task.window_seconds * 1000) for task in TASKS}
+CALLS = (
+    *("poll", "ends", "begin", "flush", "offsets", "commit", "trim", "read", "push", "init", "register"),
+    *("registered", "latest", "beginnings", "committed", "topics", "close"),
+)
+_OFTEN = ("flush", "offsets", "commit", "poll", "push")  # between these lies what must not come apart
+
+
+class Sent(NamedTuple):
+    """A message that a producer sends to `kind`'s topic at `at_ms`.
+
+    `invalid`: it can be no event. `is_aborted`: it is written in a transaction that is aborted `open_ms` later.
+    """
+
+    at_ms: float
+    kind: Literal["impressions", "feedback"]
+    key: bytes
+    value: bytes | None
+    headers: Headers = ()
+    invalid: bool = False
+    is_aborted: bool = False
+    open_ms: float = 0.0
+
+
+class Trouble(NamedTuple):
+    """What is wrong with the world for a time: Redis or the broker's disk, or an instance's wall clock by `by_ms`."""
+
+    kind: Literal["redis", "disk", "clock", "stop"]
+    at_ms: float
+    ms: float
+    instance: str = ""
+    by_ms: float = 0.0
+
+
+class Limits(NamedTuple):
+    """Sizes that a seed draws small, so that few messages reach them."""
+
+    step_messages: int
+    uncommitted: int
+    buffered: int
+    snapshot_bytes: int
+
+
+class Schedule(NamedTuple):
+    """All of a run: `parts` of it can be left out, which leaves a schedule."""
+
+    seed: int
+    partitions: int
+    instances: tuple[str, ...]
+    dedup_seconds: float
+    commit_seconds: float
+    limits: Limits
+    sent: tuple[Sent, ...]
+    faults: tuple[Fault, ...]
+    troubles: tuple[Trouble, ...]
+
+    @property
+    def end_ms(self) -> float:
+        """When the last message was sent and the last trouble is over; no fault strikes after it."""
+        return max([0.0, *(s.at_ms + s.open_ms for s in self.sent), *(t.at_ms + t.ms for t in self.troubles)])
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where producers send a key."""
+    return crc32(key) % partitions
+
+
+def schedule_of(seed: int) -> Schedule:
+    """A schedule with everything that can go wrong."""
+    random = Random(seed)
+    sent = _sent(random)
+    length_ms = max(s.at_ms for s in sent)
+    instances = ("a", "b")[: random.choice((1, 1, 2))]
+    return Schedule(
+        seed,
+        random.choice((1, 2, 3)),
+        instances,
+        random.choice((5.0, 100.0)),
+        random.choice((0.05, 0.5, 3.0)),
+        Limits(random.choice((2, 7, 1_000)), random.choice((3, 5_000)), random.choice((2, 2_000)), _snapshot(random)),
+        sent,
+        tuple(_fault(random, instances) for _ in range(random.choice((0, 1, 2, 4, 8)))),
+        tuple(_trouble(random, instances, length_ms) for _ in range(random.choice((0, 0, 1, 2)))),
+    )
+
+
+def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
+    """All sent at once, in the order of event time, before anything starts: whatever reads it makes the same of it."""
+    random = Random(seed)
+    events = _events(random, count, START_MS - 10**7, ahead=False)
+    sent = [_message(0.0, event) for event in sorted(events, key=lambda event: event["event_time_ms"])]
+    poison = [_poison(random, 0.0) for _ in range(5)]
+    for message in poison:
+        if message.invalid:
+            sent.insert(random.randrange(len(sent)), message)
+    return Schedule(seed, 2, ("a",), 100.0, 0.05, Limits(1_000, 5_000, 2_000, 1_000_000), tuple(sent), (), ())
+
+
+def _snapshot(random: Random) -> int:
+    return random.choice((0, 2_000, 1_000_000))
+
+
+def _sent(random: Random) -> tuple[Sent, ...]:
+    """Impressions with feedback, sent live or as a replay, with pauses, lags, disorder, duplicates and poison."""
+    replayed_ms = random.choice((0, 0, 5_000, 10**8))
+    events = _events(random, random.randint(3, 25), START_MS + 1_000 - replayed_ms, ahead=random.random() < 0.2)
+    speed = random.choice((1.0, 1.0, 0.05, 4.0))
+    lag_ms = {"impressions": random.choice((0.0, 0.0, 8_000.0)), "feedback": random.choice((0.0, 0.0, 8_000.0))}
+    disorder = random.choice((0.0, 0.0, 0.1, 0.3))
+    messages: list[Sent] = []
+    at_ms, previous = 1_000.0, min(event["event_time_ms"] for event in events)
+    for event in sorted(events, key=lambda event: event["event_time_ms"]):
+        step_ms = min(event["event_time_ms"] - previous, 60_000) * speed
+        at_ms += step_ms + (random.choice((20_000.0, 70_000.0, 130_000.0)) if random.random() < 0.02 else 0.0)
+        previous = event["event_time_ms"]
+        message = _message(0.0, event)
+        late_ms = random.random() * random.choice((2_000, 30_000, 100_000)) if random.random() < disorder else 0.0
+        messages.append(message._replace(at_ms=at_ms + lag_ms[message.kind] + late_ms))
+        if random.random() < 0.1:
+            again_ms = random.choice((0.0, 500.0, 90_000.0))
+            messages.append(messages[-1]._replace(at_ms=messages[-1].at_ms + again_ms))
+        if random.random() < 0.03:
+            messages.append(_ghost(random, at_ms))
+    for _ in range(random.choice((0, 0, 1, 3))):
+        messages.append(_poison(random, random.random() * at_ms))
+    return tuple(sorted(messages, key=lambda message: message.at_ms))
+
+
+def _events(random: Random, count: int, start_ms: int, *, ahead: bool) -> list[dict[str, object]]:
+    """Impressions, and their feedback within and beyond its window."""
+    events = []
+    at = start_ms
+    spacing_ms = random.choice((300, 3_000, 15_000))
+    for number in range(count):
+        at += random.randint(0, spacing_ms)
+        shown_ms = at + (random.randint(0, 250_000) if ahead and random.random() < 0.2 else 0)
+        events.append(impression(number, shown_ms))
+        for task, window_ms in WINDOW_MS.items():
+            for _ in range(random.choice((0, 1, 1, 3))):
+                after_ms = random.choice((0, random.randint(0, window_ms), window_ms, window_ms + 1, -1))
+                after_ms = after_ms if random.random() < 0.2 else random.randint(0, window_ms)
+                value = random.randint(0, 1) if task == "like" else random.randint(1, 5)
+                events.append(feedback(number, task, value, shown_ms + after_ms))
+    for number in range(1_000, 1_000 + random.choice((0, 0, 2))):  # nobody was shown these
+        events.append(feedback(number, "like", 1, start_ms + random.randint(0, at - start_ms + 1)))
+    return events
+
+
+def _message(at_ms: float, event: dict[str, object]) -> Sent:
+    kind = "feedback" if "task" in event else "impressions"
+    return Sent(at_ms, kind, str(event["impression_id"]).encode(), json.dumps(event).encode())
+
+
+def _ghost(random: Random, at_ms: float) -> Sent:
+    """A message whose transaction is aborted: no reader may see it."""
+    number, open_ms = 5_000 + random.randrange(1_000), random.choice((100.0, 3_000.0))
+    event = random.choice((impression(number, START_MS + int(at_ms)), feedback(1, "like", 1, START_MS + int(at_ms))))
+    return _message(at_ms, {**event, "impression_id": f"ghost{number}"})._replace(is_aborted=True, open_ms=open_ms)
+
+
+_FAR = 4_102_444_800_000  # the year 2100
+
+
+def _poison(random: Random, at_ms: float) -> Sent:
+    """A message that nobody planned for."""
+    number = 9_000 + random.randrange(1_000)
+    wall_ms = START_MS + int(at_ms)
+    shown = json.dumps(impression(number, wall_ms)).encode()
+    like = json.dumps(feedback(number % 20, "like", 1, wall_ms)).encode()
+    bad = [b"", None, b"not json", b"\xff\xfe\x00", b"[" * 300, b"{}", shown[:-1], shown.replace(b"{", b'{"x": 1, ', 1)]
+    bad += [like.replace(b'"like"', b'"share"'), like.replace(b": 1,", b": " + b"1" * 309 + b",")]
+    bad += [like.replace(b": 1,", b": NaN,"), shown.replace(b'"i9', b'"i' + b"9" * 300), b"x" * 3_000]
+    odd: list[tuple[bytes, bool]] = [
+        (json.dumps(impression(number, _FAR)).encode(), False),
+        (json.dumps(impression(number, 0)).encode(), False),
+        (json.dumps(feedback(number % 20, "rating", 1, _FAR)).encode(), False),
+        (json.dumps(feedback(number % 20, "rating", 1, 0)).encode(), False),
+        (json.dumps(impression(number, -1)).encode(), True),
+    ]
+    value, invalid = random.choice([*((one, True) for one in bad), *odd])
+    if random.random() < 0.01:
+        value, invalid = b"x" * 4_000_000, True
+    headers = random.choice(((), (("n", None),), (("graft.errors.code", b"forged"), ("__streams.errors.offset", b"7"))))
+    kind: Literal["impressions", "feedback"] = "feedback" if value and b'"task"' in value else "impressions"
+    return Sent(at_ms, kind, f"i{number % 20}".encode(), value, headers, invalid)
+
+
+def _fault(random: Random, instances: tuple[str, ...]) -> Fault:
+    call = random.choice((*CALLS, *_OFTEN * 3))
+    nth = random.randint(1, random.choice((3, 40)))
+    when = random.choice(("before", "after"))
+    kind = random.choice(("kill", "kill", "freeze", "fail"))
+    short, long = random.random() * 500, random.choice((3_000.0, 7_000.0, 12_000.0, 25_000.0, 80_000.0))
+    ms = random.choice((short, long))
+    return Fault(kind, random.choice(instances), call, nth, when, ms, kind == "freeze" and random.random() < 0.3)
+
+
+def _trouble(random: Random, instances: tuple[str, ...], length_ms: float) -> Trouble:
+    kind = random.choice(("redis", "disk", "clock", "stop"))
+    at_ms = random.random() * length_ms
+    by_ms = random.choice((-100_000.0, -3_000.0, 50_000.0, 10**8))
+    return Trouble(kind, at_ms, random.choice((500.0, 5_000.0, 40_000.0, 90_000.0)), random.choice(instances), by_ms)
