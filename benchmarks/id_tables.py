@@ -194,7 +194,7 @@ class GrowingLearner(Learner):
         return super()._predictions(self.table.with_rows(batch), item_ids)
 
     def _step(self, batch: Batch, unshown: Batch | None) -> None:
-        assert unshown is None, "pairs without an example have no sighting"
+        assert unshown is None, "rows without an example have no sighting"
         given = self.table.see(batch.row_BC.ravel().tolist())
         for weight_RE, squares_R in zip(self._weights, self._squares, strict=True):
             weight_RE[given] = self._fresh_RE[given]

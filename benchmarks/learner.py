@@ -194,7 +194,7 @@ def cache_of(bench: Bench, redis_url: str) -> LogitCache:
 
 
 def fill(bench: Bench, redis_url: str) -> None:
-    """The teacher's logits of every pair."""
+    """The teacher's logits of every row."""
     users, items = zip(*((r.example.user_id, r.example.item_id) for r in bench.records), strict=True)
     cache_of(bench, redis_url).put(users, items, bench.logit_NT, time.time_ns() // 1_000_000)
 
@@ -252,7 +252,7 @@ def unshown_rows(bench: Bench) -> list[UnshownRows | None]:
     """Those of every micro-batch, made and scored as in the batch scorer."""
     sampler = UnshownSampler(bench.setup.spec, UnshownConfig(ratio=UNSHOWN_RATIO))
     scored = [bench.scorer.score(sampler.sample(requests_of(examples))) for examples, _ in bench.micro_batches()]
-    return [rows and UnshownRows([pair.features for pair in rows.requests], rows.logit_BT) for rows in scored]
+    return [rows and UnshownRows([row.features for row in rows.requests], rows.logit_BT) for rows in scored]
 
 
 def learner_in_memory(bench: Bench, unshown: Sequence[UnshownRows | None] | None = None) -> Measured:
@@ -261,12 +261,12 @@ def learner_in_memory(bench: Bench, unshown: Sequence[UnshownRows | None] | None
 
 
 def learn(learner: Learner, bench: Bench, unshown: Sequence[UnshownRows | None] | None = None) -> Measured:
-    """All examples, by a learner that has learnt none; `unshown` has pairs for each micro-batch."""
+    """All examples, by a learner that has learnt none; `unshown` has rows for each micro-batch."""
     batches = list(bench.micro_batches())
     unshown = unshown or [None] * len(batches)
     began = time.perf_counter()
-    for (examples, logit_BT), pairs in zip(batches, unshown, strict=True):
-        learner.learn(examples, logit_BT, pairs)
+    for (examples, logit_BT), rows in zip(batches, unshown, strict=True):
+        learner.learn(examples, logit_BT, rows)
     seconds = time.perf_counter() - began
     return Measured(seconds, learner.examples, auc_by_arm(bench, learner.evaluation.whole()))
 

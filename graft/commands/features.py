@@ -29,16 +29,16 @@ def features() -> None:
 @features.command
 @json_option
 @click.pass_obj
-def apply(project: Path | None, *, as_json: bool) -> None:
+def apply(folder: Path | None, *, as_json: bool) -> None:
     """Register the feature repository and save the spec that learner and scorer read.
 
     Example: graft features apply
     """
-    process = begin(project)
-    pair = process.project
+    process = begin(folder)
+    project = process.project
     from features import store
 
-    spec = store.apply(pair.repo, process.redis_url, pair.features)
+    spec = store.apply(project.repo, process.redis_url, project.features)
     result = {
         "spec_id": spec.spec_id,
         "features": len(spec.features),
@@ -55,14 +55,14 @@ def apply(project: Path | None, *, as_json: bool) -> None:
 )
 @json_option
 @click.pass_obj
-def materialize(project: Path | None, until: datetime | None, *, as_json: bool) -> None:
+def materialize(folder: Path | None, until: datetime | None, *, as_json: bool) -> None:
     """Load the batch feature views into Redis; views that the stream pushes are left alone.
 
     Example: graft features materialize --until 2026-01-31T12:00:00Z
     """
-    process = begin(project)
-    pair = process.project
+    process = begin(folder)
+    project = process.project
     from features import store
 
-    rows = store.materialize(pair.repo, process.redis_url, pair.features, until)
+    rows = store.materialize(project.repo, process.redis_url, project.features, until)
     echo_result([f"{view}: {count:,} rows" for view, count in rows.items()], rows, as_json=as_json)

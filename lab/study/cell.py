@@ -22,7 +22,7 @@ from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.arm import Arm
 from student.learn.batch import encoded
-from student.learn.bootstrap import ScoredPairs
+from student.learn.bootstrap import DayZeroRows
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
 from student.learn.setup import LearnerSetup
@@ -52,7 +52,7 @@ class Teaching(NamedTuple):
 
     logit_NT: NDArray[np.float32]
     unshown: Unshown | None = None
-    day_zero: ScoredPairs | None = None
+    day_zero: DayZeroRows | None = None
 
 
 def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:

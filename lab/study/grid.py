@@ -58,10 +58,10 @@ class Variant(_Config):
     traffic: list[int] | None = Field(default=None, description="overrides the grid's")
 
     @model_validator(mode="after")
-    def _sees_pairs_as_the_log_does(self) -> Self:
+    def _sees_unshown_rows_as_the_log_does(self) -> Self:
         if self.teacher_as_input and "*" not in self.without:
             raise ValueError(
-                f"without must be ['*'] with teacher_as_input, got {self.without}: its pairs lack the inputs"
+                f"without must be ['*'] with teacher_as_input, got {self.without}: the log alone has these inputs"
             )
         return self
 

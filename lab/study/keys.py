@@ -40,9 +40,9 @@ class Keys:
         """Names the teacher's logits of the log."""
         return digest_of([self._log, self.teacher(cell)])
 
-    def pairs(self, cell: Cell) -> str:
-        """Names the pairs of its bootstrap, with their features and logits."""
-        return digest_of([self._log, self._tables, self.teacher(cell), f"{cell.project.bootstrap.pairs} {cell.seed}"])
+    def day_zero(self, cell: Cell) -> str:
+        """Names the rows of its bootstrap, with their features and logits."""
+        return digest_of([self._log, self._tables, self.teacher(cell), f"{cell.project.bootstrap.rows} {cell.seed}"])
 
     def result(self, cell: Cell) -> str:
         """Names what it scores."""
@@ -50,5 +50,5 @@ class Keys:
         unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
         part = [cell.events, cell.windows, cell.traffic, variant.learner, variant.teacher_as_input, variant.direct]
         project = cell.project.model_dump_json(exclude=unused)
-        started = self.pairs(cell) if variant.bootstrap else ""
+        started = self.day_zero(cell) if variant.bootstrap else ""
         return digest_of([self.logits(cell), json.dumps(part), project, started])

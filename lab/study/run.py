@@ -86,11 +86,11 @@ class _Worker:
             return Teaching(logit_NT)
         log = cls.log.first(cell.events)
         unshown = cls._unshown(cell, log) if project.unshown.ratio > 0 else None
-        pairs = None
+        day_zero = None
         if cell.variant.bootstrap:
-            path = place.out / "day_zero" / f"{place.keys.pairs(cell)}.npz"
-            pairs = place.day_zero.kept_pairs(path, project, StudyTeacher(change, project, log.spec), log.spec)
-        return Teaching(logit_NT, unshown, pairs)
+            path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
+            day_zero = place.day_zero.kept_rows(path, project, StudyTeacher(change, project, log.spec), log.spec)
+        return Teaching(logit_NT, unshown, day_zero)
 
     @classmethod
     def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:

@@ -52,14 +52,14 @@ def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[
     return Batch(features.dense_BD, row_BC, np.array(labels, np.float32), logit_BT.astype(np.float32))
 
 
-def encoded_pairs(setup: LearnerSetup, pairs: UnshownRows | None) -> Batch | None:
-    """Unshown pairs, which have no labels; None when there are none."""
-    if pairs is None or not pairs.features:
+def encoded_unshown(setup: LearnerSetup, unshown: UnshownRows | None) -> Batch | None:
+    """Unshown rows, which have no labels; None when there are none."""
+    if unshown is None or not unshown.features:
         return None
-    features = setup.spec.encode(setup.spec.columns_of(pairs.features))
-    label_UK = np.full((len(pairs.features), len(setup.tasks)), np.nan, np.float32)
+    features = setup.spec.encode(setup.spec.columns_of(unshown.features))
+    label_UK = np.full((len(unshown.features), len(setup.tasks)), np.nan, np.float32)
     row_UC = embedding_rows(features.categorical_BC, setup.student.table_rows)
-    return Batch(features.dense_BD, row_UC, label_UK, pairs.logit_UT.astype(np.float32))
+    return Batch(features.dense_BD, row_UC, label_UK, unshown.logit_UT.astype(np.float32))
 
 
 def _check(setup: LearnerSetup, example: Example) -> None:

@@ -92,7 +92,7 @@ class Publisher:
         slices = self._progress.publish()
         draft = Draft(
             examples=learner.examples,
-            bootstrapped_pairs=learner.bootstrapped_pairs,
+            bootstrapped_rows=learner.bootstrapped_rows,
             offsets={str(partition): offset for partition, offset in self._offsets.items()},
             spec=learner.setup.spec,
             tasks=list(learner.setup.tasks),

@@ -67,8 +67,7 @@ default = 0.0
 [[distillation]]
 teacher_task = "like"
 student_task = "like"
-schedule = "decay"
-decay_examples = 100
+half_life_examples = 100
 [[distillation]]
 teacher_task = "stars"
 
@@ -80,7 +79,7 @@ trunk = [8]
 replay_capacity = 100
 
 [bootstrap]
-pairs = 1000
+rows = 1000
 
 [publish]
 keep = 10
@@ -116,14 +115,14 @@ FAULTS = {
     "boundaries": ("boundaries = [20, 40]", "boundaries = [40, 20]"),
     "unknown teacher task": ('teacher_task = "like"', 'teacher_task = "love"'),
     "unknown student task": ('student_task = "like"', 'student_task = "share"'),
-    "decay over nothing": ("decay_examples = 100", "decay_examples = 0"),
-    "negative decay": ("decay_examples = 100", "decay_examples = -1"),
-    "misspelt decay": ("decay_examples", "decay_exmaples"),
+    "half-life of nothing": ("half_life_examples = 100", "half_life_examples = 0"),
+    "negative half-life": ("half_life_examples = 100", "half_life_examples = -1"),
+    "misspelt half-life": ("half_life_examples", "half_life_exmaples"),
     "unshown": ("ratio = 1", "ratio = -1"),
     "misspelt key of the student": ("replay_capacity = 100", "replay_capasity = 100"),
     "replay of nothing": ("replay_capacity = 100", "replay_capacity = 0"),
     "student": ("trunk = [8]", "trunk = []"),
-    "bootstrap": ("pairs = 1000", "pairs = 1"),
+    "bootstrap": ("rows = 1000", "rows = 1"),
     "publish": ("keep = 10", "kep = 10"),
 }
 MASKS = {
@@ -134,7 +133,7 @@ MASKS = {
     frozenset({"unknown reference", "teacher task kind"}),
     frozenset({"unknown input", "kind of input"}),  # one renames the key of the other
 }
-"""Pairs of which one cannot be seen, or not under the same key, before the other is mended."""
+"""Two faults of which one cannot be seen, or not under the same key, before the other is mended."""
 STORE = "project: tiny\nprovider: local\nregistry: data/registry.db\nonline_store: {type: redis}\n"
 DEFINITIONS = """
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType

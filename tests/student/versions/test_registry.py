@@ -98,6 +98,13 @@ def test_an_absent_version_and_another_format_are_named(registry: Registry) -> N
         registry.load_model(version)
 
 
+def test_a_manifest_with_the_former_name_of_the_bootstraps_size_is_read(registry: Registry) -> None:
+    version = publish(registry)
+    path = registry.folder / version / "manifest.json"
+    path.write_text(path.read_text().replace('"bootstrapped_rows": 0', '"bootstrapped_pairs": 200'))
+    assert registry.load_manifest(version).bootstrapped_rows == 200
+
+
 def test_a_missing_file_is_named(registry: Registry) -> None:
     version = publish(registry)
     (registry.folder / version / MODEL_FILE).unlink()
