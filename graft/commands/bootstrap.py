@@ -18,7 +18,7 @@ from runtime.errors import InvalidInputError
 )
 @json_option
 @click.pass_obj
-def bootstrap(folder: Path | None, events: Path | None, *, as_json: bool) -> None:
+def bootstrap(project_folder: Path | None, events: Path | None, *, as_json: bool) -> None:
     """Distil a first version from the teacher alone, before the first label.
 
     Users and items of the feature repository's batch tables are combined at random, scored by the teacher with their
@@ -35,7 +35,7 @@ def bootstrap(folder: Path | None, events: Path | None, *, as_json: bool) -> Non
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher
 
-    process = begin(folder)
+    process = begin(project_folder)
     project = process.project
     spec = load_spec(project.repo)
     users, items = _ids(process, events)

@@ -29,12 +29,12 @@ def features() -> None:
 @features.command
 @json_option
 @click.pass_obj
-def apply(folder: Path | None, *, as_json: bool) -> None:
+def apply(project_folder: Path | None, *, as_json: bool) -> None:
     """Register the feature repository and save the spec that learner and scorer read.
 
     Example: graft features apply
     """
-    process = begin(folder)
+    process = begin(project_folder)
     project = process.project
     from features import store
 
@@ -55,12 +55,12 @@ def apply(folder: Path | None, *, as_json: bool) -> None:
 )
 @json_option
 @click.pass_obj
-def materialize(folder: Path | None, until: datetime | None, *, as_json: bool) -> None:
+def materialize(project_folder: Path | None, until: datetime | None, *, as_json: bool) -> None:
     """Load the batch feature views into Redis; views that the stream pushes are left alone.
 
     Example: graft features materialize --until 2026-01-31T12:00:00Z
     """
-    process = begin(folder)
+    process = begin(project_folder)
     project = process.project
     from features import store
 

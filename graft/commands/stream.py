@@ -17,7 +17,7 @@ from graft.process import begin
 @json_option
 @click.pass_obj
 def replay(
-    folder: Path | None, file: Path, rate: float | None, max_lag: int | None, *, dry_run: bool, as_json: bool
+    project_folder: Path | None, file: Path, rate: float | None, max_lag: int | None, *, dry_run: bool, as_json: bool
 ) -> None:
     """Send the events of FILE (JSONL or Parquet) to Kafka, as they are.
 
@@ -29,7 +29,7 @@ def replay(
     from stream.replay import replay as send
     from stream.topics import ensure_topics
 
-    process = begin(folder)
+    process = begin(project_folder)
     topics = process.project.topics
     if not dry_run:
         ensure_topics(process.settings.kafka, process.project.stream, topics)
@@ -51,14 +51,14 @@ def stream() -> None:
 
 @stream.command
 @click.pass_obj
-def run(folder: Path | None) -> None:
+def run(project_folder: Path | None) -> None:
     """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
 
     Start as many as there are partitions, each with a GRAFT_INSTANCE of its own.
 
     Example: GRAFT_METRICS_PORT=9100 graft stream run
     """
-    process = begin(folder)
+    process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
@@ -92,14 +92,14 @@ def run(folder: Path | None) -> None:
 @click.argument("log", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--every-seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Between files.")
 @click.pass_obj
-def archive(folder: Path | None, log: Path, every_seconds: float) -> None:
+def archive(project_folder: Path | None, log: Path, every_seconds: float) -> None:
     """Write the examples to LOG as Parquet files by day, until stopped (SIGTERM or Ctrl-C).
 
     Goes on exactly where LOG ends. One process per LOG.
 
     Example: GRAFT_METRICS_PORT=9104 graft stream archive example-log
     """
-    process = begin(folder)
+    process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from stream.archive import run_archive

@@ -33,7 +33,7 @@ student.add_command(bootstrap)
     help="Learn what this example log has first, then the stream from where it ends.",
 )
 @click.pass_obj
-def train(folder: Path | None, log: Path | None) -> None:
+def train(project_folder: Path | None, log: Path | None) -> None:
     """Learn from the stream of examples until stopped (SIGTERM or Ctrl-C), and publish versions on the way.
 
     Goes on from the newest version in GRAFT_VERSIONS. One learner per folder. It computes on a GPU where CUDA sees one.
@@ -44,7 +44,7 @@ def train(folder: Path | None, log: Path | None) -> None:
 
     Example: torchrun --nproc-per-node 2 -m graft student train
     """
-    process = begin(folder)
+    process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
@@ -80,7 +80,7 @@ def train(folder: Path | None, log: Path | None) -> None:
 @click.option("--host", help="Where to listen; overrides GRAFT_HTTP_HOST.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Overrides GRAFT_HTTP_PORT.")
 @click.pass_obj
-def serve(folder: Path | None, host: str | None, port: int | None) -> None:
+def serve(project_folder: Path | None, host: str | None, port: int | None) -> None:
     """Answer POST /score from the champion version, and swap to each new one.
 
     Needs no project: a version says all of itself. Metrics are at /metrics of the same port.
@@ -91,7 +91,7 @@ def serve(folder: Path | None, host: str | None, port: int | None) -> None:
     from student.serve.server import run_server
     from student.versions.registry import Registry
 
-    process = begin(folder)
+    process = begin(project_folder)
     settings = process.settings
     stop = StopSignal().install()
     run_server(
@@ -102,7 +102,7 @@ def serve(folder: Path | None, host: str | None, port: int | None) -> None:
 @student.command
 @json_option
 @click.pass_obj
-def versions(folder: Path | None, *, as_json: bool) -> None:
+def versions(project_folder: Path | None, *, as_json: bool) -> None:
     """List the published versions, oldest first; the champion serves.
 
     The row of a version that cannot be read says why and what to do.
@@ -111,7 +111,7 @@ def versions(folder: Path | None, *, as_json: bool) -> None:
     """
     from student.versions.registry import Registry
 
-    rows = _version_rows(Registry(begin(folder).settings.versions))
+    rows = _version_rows(Registry(begin(project_folder).settings.versions))
     lines = [_version_line(row) for row in rows] or ["no versions yet; 'graft student train' publishes them"]
     echo_result(lines, rows, as_json=as_json)
 

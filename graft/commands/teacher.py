@@ -28,7 +28,7 @@ def teacher() -> None:
 
 @teacher.command
 @click.pass_obj
-def run(folder: Path | None) -> None:
+def run(project_folder: Path | None) -> None:
     """Score the stream's teacher requests in batches until stopped (SIGTERM or Ctrl-C).
 
     Example: GRAFT_METRICS_PORT=9101 graft teacher run
@@ -41,7 +41,7 @@ def run(folder: Path | None) -> None:
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher
 
-    process = begin(folder)
+    process = begin(project_folder)
     stop = process.run_until_stopped()
     project, settings = process.project, process.settings
     ensure_topics(settings.kafka, project.stream, project.topics)
@@ -66,7 +66,9 @@ def run(folder: Path | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Score, but write nothing.")
 @json_option
 @click.pass_obj
-def backfill(folder: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool) -> None:
+def backfill(
+    project_folder: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool
+) -> None:
     """Fill the teacher cache for a history. Idempotent; it may run beside 'graft teacher run'.
 
     With [unshown] it makes unshown rows too; they wait as long as the logits, teacher.ttl_seconds.
@@ -82,7 +84,7 @@ def backfill(folder: Path | None, since: int | None, events: Path | None, *, dry
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher
 
-    process = begin(folder)
+    process = begin(project_folder)
     project = process.project
     spec = load_spec(project.repo)
     model = load_teacher(project.teacher, project.folder)

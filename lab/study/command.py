@@ -14,6 +14,7 @@ from graft.process import begin
 from graft.progress import progress
 from graft.project import FILE_NAME
 from lab.pairs.project_folder import EVENTS, TRUTH
+from runtime.folder import replacing
 
 if TYPE_CHECKING:
     from features.spec import FeatureSpec
@@ -84,9 +85,11 @@ def study(  # noqa: PLR0913 - one for each option
         results = run_cells(cells, place, jobs, advance)
     findings = Findings(grid, project.tasks, results, _best_auc(project))
     summary = headline(findings, project.name)
-    (out / "headline.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
-    made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
-    (out / "study.md").write_text(f"{made_by}\n\n{tables(findings)}", "utf-8")
+    with replacing(out / "headline.json") as file:
+        file.write(json.dumps(summary, indent=1).encode() + b"\n")
+    with replacing(out / "study.md") as file:
+        made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
+        file.write(f"{made_by}\n\n{tables(findings)}".encode())
     plot_all(findings, out)
     echo_result([f"{out}/headline.json, {out}/study.md", *_lines(findings)], summary, as_json=as_json)
 
