@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.spec import FeatureSpec
 from runtime.errors import GraftError
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
@@ -17,16 +16,9 @@ from student.versions.manifest import FORMAT, Draft
 from student.versions.registry import Registry
 from student.versions.version_folder import LEARNER_FILE, MODEL_FILE, VersionError
 from tests.disks import Disk
+from tests.specs import spec_of
 
-SPEC = FeatureSpec(
-    feast_project="p",
-    user_join_key="u",
-    item_join_key="i",
-    user_id_type="int",
-    item_id_type="int",
-    entity_key_serialization_version=3,
-    features=(),
-)
+SPEC = spec_of()
 
 
 def draft(examples: int = 0) -> Draft:
