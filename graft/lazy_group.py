@@ -1,4 +1,4 @@
-"""A group of commands, each imported when it runs: a command does not wait for what only others need."""
+"""A group of commands. Each is imported when it runs, so that it does not wait for the imports of the others."""
 
 import importlib
 import signal

@@ -125,7 +125,7 @@ def replay(
     """Put dead letters back into their topic, each once, with their original bytes.
 
     Mend first what made them dead letters: a task, a feature, the stream's settings. A message that has been a dead
-    letter three times stays where it is, as does one of which only the digest was kept.
+    letter three times stays where it is. So does one whose value was too large and of which only the digest was kept.
 
     Example: graft dlq replay --code invalid --since 1d
     """
@@ -183,5 +183,5 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _text(data: bytes | None) -> str | None:
-    """Bytes as text; what is no UTF-8 is shown by its hexadecimal digits."""
+    """Bytes as text; bytes that are not UTF-8 as hexadecimal digits."""
     return None if data is None else data.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""``graft features apply`` and ``graft features materialize``. Faults come before the seconds of Feast's import."""
+"""``graft features apply`` and ``graft features materialize``. Feast is imported only when graft.toml is sound."""
 
 from datetime import UTC, datetime
 from pathlib import Path

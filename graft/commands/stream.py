@@ -21,7 +21,7 @@ def replay(
 ) -> None:
     """Send the events of FILE (JSONL or Parquet) to Kafka, as they are.
 
-    A line is an impression or feedback with its "type"; what is not goes to the dead letters by the stream.
+    A line is an impression or feedback with its "type". The stream makes any other line a dead letter.
 
     Example: graft replay events.jsonl --rate 500
     """

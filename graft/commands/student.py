@@ -83,7 +83,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
 def serve(project_folder: Path | None, host: str | None, port: int | None) -> None:
     """Answer POST /score from the champion version, and swap to each new one.
 
-    Needs no project: a version says all of itself. Metrics are at /metrics of the same port.
+    Needs no project folder: a version holds all that serving it takes. Metrics are at /metrics of the same port.
 
     Example: graft student serve --port 8080
     """
@@ -117,7 +117,7 @@ def versions(project_folder: Path | None, *, as_json: bool) -> None:
 
 
 def _version_rows(registry: "Registry") -> list[dict[str, Any]]:
-    """One row per version; one too for a champion that is gone."""
+    """One row per version, and one for a champion that is gone."""
     champion, names = registry.champion(), registry.versions()
     gone = [champion] if champion and champion not in names else []
     return [{"version": name, "champion": name == champion, **_described(registry, name)} for name in [*names, *gone]]

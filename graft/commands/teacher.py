@@ -69,7 +69,7 @@ def run(project_folder: Path | None) -> None:
 def backfill(
     project_folder: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Fill the teacher cache for a history. Idempotent; it may run beside 'graft teacher run'.
+    """Fill the teacher cache for a history. It may be repeated, and may run beside 'graft teacher run'.
 
     With [unshown] it makes unshown rows too; they wait as long as the logits, teacher.ttl_seconds.
 
@@ -114,7 +114,7 @@ def open_cache(process: Process) -> "LogitCache":
 def open_unshown_cache(process: Process, spec: "FeatureSpec", ttl_seconds: int | None = None) -> "UnshownCache | None":
     """The unshown rows of the project's teacher: batch scorer, backfill and learner share them; None: there are none.
 
-    `ttl_seconds`: how long those wait that are put through it; None: as long as those of the stream do.
+    `ttl_seconds`: how long rows wait that are put into it; None: as long as those of the stream.
     """
     from teacher_cache.unshown import STREAM_TTL_SECONDS, UnshownCache
 

@@ -61,9 +61,9 @@ def study(  # noqa: PLR0913 - one for each option
     """Learn LOG with every variant and seed of a grid, with the stream's own learner.
 
     LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Writes
-    to OUT: headline.json, study.md, plots, and one small file per finished learner, which another start skips: what it
-    depends on is part of the file's name, but not graft's own code. After a change of graft that changes what a learner
-    learns, name another OUT.
+    headline.json, study.md, plots, and one small file per finished learner to OUT. Another start skips what is finished
+    and depends on the same log, teacher and settings. It does not notice that graft's own code has changed: after a
+    change of what a learner learns, name another OUT.
 
     Example: graft study my-pair --grid headline --out study
     """

@@ -22,13 +22,13 @@ class DayZero(NamedTuple):
     items: list[EntityId]
 
     def rows(self, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> DayZeroRows:
-        """The rows as the command samples and scores them; in one batch, which a changed teacher changes as a whole."""
+        """The rows as the command scores them, but in one batch: a changed teacher changes a batch as a whole."""
         reader = MemoryStore(spec, self.sources, project.features.aggregates)
         sampled = sample_rows(self.users, self.items, project.bootstrap.rows, project.student.seed)
         return score_rows(sampled, reader, teacher, spec, len(sampled))
 
     def kept_rows(self, path: Path, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> DayZeroRows:
-        """As `rows`, which takes as long as half a cell: from the file `path` where another cell has written it."""
+        """The same rows, which take half as long as a cell: from the file `path` if another cell has written it."""
         if not path.exists():
             (dense_PD, categorical_PC), logit_PT = self.rows(project, teacher, spec)
             with replacing(path) as file:

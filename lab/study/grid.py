@@ -86,7 +86,7 @@ class Variant(_Config):
         return project
 
     def _unknown_tasks(self, base: Project) -> Iterator[str]:
-        """What names a teacher task that this project does not distil, and so would change nothing."""
+        """Each value for a teacher task that this project does not distil; it would change nothing."""
         distilled = [row.teacher_task for row in base.distillation]
         for key, names in (("head", self.head), ("without", self.without)):
             for name in names:
@@ -106,7 +106,7 @@ class Grid(_Config):
     variants: list[Variant] = Field(min_length=1)
 
     def limited(self, seeds: int | None, events: int | None) -> "Grid":
-        """With so many seeds of every variant and so many examples; None leaves the grid's."""
+        """The grid with so many seeds of every variant and so many examples; None leaves the grid's own number."""
         update: dict[str, int] = {}
         if seeds:
             update["seeds"] = seeds

@@ -1,4 +1,4 @@
-"""Runs the cells of a grid on several processes; each leaves a file, and those that are there already are not run."""
+"""Runs the cells of a grid in several processes. Each cell writes a file; a cell whose file is there is not run."""
 
 import multiprocessing
 import os
@@ -102,7 +102,7 @@ class _Worker:
 
 
 def _end_with_the_study() -> None:
-    """End this worker with the study: else it would finish its cell, and then wait for ever."""
+    """End this worker with the study: without it the worker would finish its cell and then wait for ever."""
     study = multiprocessing.parent_process()
     if study is not None:
         wait([study.sentinel])
