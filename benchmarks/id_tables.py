@@ -4,7 +4,7 @@
 
 A hashed table bounds memory by sharing rows: an id has the row of its hash. A growing one, as Monolith's (Liu et al.
 2022), gives an id a row of its own when it was seen k times; when no row is free, that of the id seen longest ago. Ids
-without a row read row 0, as a scorer would before it is told of them. A row that changes hands starts anew, in both
+without a row read row 0. A row that is given to another id starts anew, in both
 arms and their optimizers. Its bytes are the weights and a 64-bit key a row; the counts of ids without a row are exact
 and not among them.
 
@@ -58,7 +58,7 @@ class Table(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Of one version's table."""
+        """The bytes of the table in one version."""
         return self.rows * (ROW_BYTES + (KEY_BYTES if self.sightings else 0))
 
 
@@ -94,7 +94,7 @@ def distinct_ids(bench: Bench) -> int:
 
 
 def tables(ids: int) -> Iterator[Table]:
-    """The default one, which the others' speed is told beside; then by size, those of one size together."""
+    """The default table, with whose speed the others are compared; then the other tables, grouped by size."""
     default = StudentConfig().table_rows
     yield Table("hashed", default)
     yield Table("hashed, no row ever learns", default, learning_rate=STILL)
@@ -136,7 +136,7 @@ class GrowingTable:
         self._free = list(range(rows - 1, MISSING_ROW, -1))
 
     def see(self, ids: Sequence[int]) -> list[int]:
-        """Take note of the ids of new examples; the rows that another id has from now on."""
+        """Count the ids of new examples; the rows that belong to another id from now on."""
         given = []
         for one in ids:
             if one in self._row_of:
@@ -147,7 +147,7 @@ class GrowingTable:
         return given
 
     def with_rows(self, batch: Batch) -> Batch:
-        """A batch of ids as one of rows."""
+        """The batch with each id's row in place of the id."""
         row_of = self._row_of.get
         rows = [row_of(one, MISSING_ROW) for one in batch.row_BC.ravel().tolist()]
         row_BC = np.array(rows, np.int64).reshape(batch.row_BC.shape)
@@ -173,13 +173,13 @@ class IdReservoir(Reservoir):
         self._table = table
 
     def draw(self, count: int) -> Batch | None:
-        """As the learner's, with the rows of now."""
+        """The examples that the learner's reservoir would draw, with the rows that their ids have now."""
         drawn = super().draw(count)
         return None if drawn is None else self._table.with_rows(drawn)
 
 
 class GrowingLearner(Learner):
-    """The learner with a growing table in front of its arms: where its batches have rows, these have ids."""
+    """The learner with a growing table in front of its arms: its batches hold ids where the learner's hold rows."""
 
     def __init__(self, setup: LearnerSetup, sightings: int) -> None:
         super().__init__(setup)
@@ -194,7 +194,7 @@ class GrowingLearner(Learner):
         return super()._predictions(self.table.with_rows(batch), item_ids)
 
     def _step(self, batch: Batch, unshown: Batch | None) -> bool:
-        assert unshown is None, "pairs without an example have no sighting"
+        assert unshown is None, "rows without an example have no sighting"
         given = self.table.see(batch.row_BC.ravel().tolist())
         for weight_RE, squares_R in zip(self._weights, self._squares, strict=True):
             weight_RE[given] = self._fresh_RE[given]

@@ -4,7 +4,7 @@
 
 The whole learner is `student.learn.train.run_training`: examples from embedded Kafka, decoded; logits from an embedded
 Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the rows without
-distillation, and with unshown rows: what the teacher's signal costs, once it is there. The bare torch steps are as
+distillation, and with unshown rows, which shows what the teacher's signal costs. The bare torch steps are as
 many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and torch.optim.
 River and Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file
 (VW). Each takes its turn in every round; the median round counts. One core each.
@@ -75,11 +75,11 @@ class Bench(NamedTuple):
 
     @property
     def task(self) -> str:
-        """The binary task whose AUC is told."""
+        """The binary task whose AUC is printed."""
         return next(task.name for task in self.setup.tasks if task.kind == "binary")
 
     def micro_batches(self) -> Iterator[tuple[list[Any], Any]]:
-        """Those that the learner cuts, with their logits."""
+        """The micro-batches that the learner would learn, with their logits."""
         batches, first = MicroBatches(self.setup.student.micro_batch, self.setup.student.max_wait_seconds), 0
         for batch in batches.add(self.records):
             yield [record.example for record in batch], self.logit_NT[first : first + len(batch)]
@@ -87,7 +87,7 @@ class Bench(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One turn: wall-clock seconds, the examples learnt in them, and AUCs of the task by what predicted it."""
+    """One turn: wall-clock seconds, the examples learnt in them, and the AUC on the task of each arm or library."""
 
     seconds: float
     examples: int
@@ -128,7 +128,7 @@ def load(project: Project, events: int | None) -> Bench:
 
 
 def scorer_of(project: Project, spec: FeatureSpec) -> RequestScorer:
-    """What scores in the batch scorer."""
+    """The scorer that the batch scorer uses."""
     teacher = load_teacher(project.teacher, project.folder)
     return RequestScorer(teacher, DomainMap(project.teacher, project.folder, teacher, spec), spec)
 
@@ -194,7 +194,7 @@ def cache_of(bench: Bench, redis_url: str) -> LogitCache:
 
 
 def fill(bench: Bench, redis_url: str) -> None:
-    """The teacher's logits of every pair."""
+    """The teacher's logits of every row."""
     users, items = zip(*((r.example.user_id, r.example.item_id) for r in bench.records), strict=True)
     cache_of(bench, redis_url).put(users, items, bench.logit_NT, time.time_ns() // 1_000_000)
 
@@ -208,7 +208,7 @@ class WholeTopic(ExampleReader):
         self.began, self.seconds = 0.0, 0.0
 
     def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
-        """As the reader; once all is given, which is when all is learnt, the stop."""
+        """The reader's next records; sets the stop when all records have been given and learnt."""
         self.began = self.began or time.perf_counter()
         if not self._left:
             self.seconds = time.perf_counter() - self.began
@@ -252,7 +252,7 @@ def unshown_rows(bench: Bench) -> list[UnshownRows | None]:
     """Those of every micro-batch, made and scored as in the batch scorer."""
     sampler = UnshownSampler(bench.setup.spec, UnshownConfig(ratio=UNSHOWN_RATIO))
     scored = [bench.scorer.score(sampler.sample(requests_of(examples))) for examples, _ in bench.micro_batches()]
-    return [rows and UnshownRows([pair.features for pair in rows.requests], rows.logit_BT) for rows in scored]
+    return [rows and UnshownRows([row.features for row in rows.requests], rows.logit_BT) for rows in scored]
 
 
 def learner_in_memory(bench: Bench, unshown: Sequence[UnshownRows | None] | None = None) -> Measured:
@@ -261,12 +261,12 @@ def learner_in_memory(bench: Bench, unshown: Sequence[UnshownRows | None] | None
 
 
 def learn(learner: Learner, bench: Bench, unshown: Sequence[UnshownRows | None] | None = None) -> Measured:
-    """All examples, by a learner that has learnt none; `unshown` has pairs for each micro-batch."""
+    """All examples, by a learner that has learnt none; `unshown` has rows for each micro-batch."""
     batches = list(bench.micro_batches())
     unshown = unshown or [None] * len(batches)
     began = time.perf_counter()
-    for (examples, logit_BT), pairs in zip(batches, unshown, strict=True):
-        learner.learn(examples, logit_BT, pairs)
+    for (examples, logit_BT), rows in zip(batches, unshown, strict=True):
+        learner.learn(examples, logit_BT, rows)
     seconds = time.perf_counter() - began
     return Measured(seconds, learner.examples, auc_by_arm(bench, learner.evaluation.whole()))
 
@@ -319,7 +319,7 @@ def own_steps(bench: Bench) -> Measured:
 
 
 class PlainStudent(nn.Module):
-    """The same layers as anyone would write them."""
+    """The same layers in plain torch.nn."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -403,7 +403,7 @@ class Rows:
         self.categories = [[f"{c}={h}" for c, h in enumerate(row)] for row in encoded.categorical_BC.tolist()]
 
     def measured(self, seconds: float, scores: Iterable[float]) -> Measured:
-        """With the AUC of the scores, one a row."""
+        """The measurement, with the AUC of the scores, one for each row."""
         label_N, score_N = np.array(self.labels, np.float32), np.fromiter(scores, np.float32)
         return Measured(seconds, len(self.labels), {"": exact_auc(label_N, score_N)})
 

@@ -1,4 +1,4 @@
-"""Where a request of the scoring endpoint goes: 1 user x 100 items over loopback, one process, one connection.
+"""How long each part of a scoring request takes: 1 user x 100 items over loopback, one process, one connection.
 
     python benchmarks/scorer.py [--seconds 3]
 
@@ -6,7 +6,7 @@ Starts its own Redis (filled as Feast fills it), a scorer with random weights of
 the same Starlette on the same uvicorn, which reads a body and replies one of the same sizes. All are measured in one
 run on one machine, client and servers on the same cores. The stages are timed one by one in this process; what is left
 between their sum and the request is the event loop and the two processes' switching. All take turns in short slices, so
-that other work on the machine disturbs them alike; p10 is what is left when it does not.
+that other work on the machine disturbs them alike; p10 shows the time without it.
 """
 
 import graft  # noqa: F401 - gives numpy one BLAS thread, as the scorer's process has
@@ -199,7 +199,7 @@ def answers(port: int) -> bool:
 
 
 class Client:
-    """One keep-alive connection; spends as little as it can, since it shares the cores with the server."""
+    """One keep-alive connection; uses as little CPU as it can, since it shares the cores with the server."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), 10)
@@ -262,7 +262,7 @@ def throughput(port: int, clients: int, limit_seconds: float) -> tuple[float, Ti
 
 
 def redis_round_trip(redis_url: str) -> Callable[[bytes], Any]:
-    """The request's HMGETs in one write, their replies parsed by hiredis, not decoded: what no reader can save."""
+    """The request's HMGETs in one write, their replies parsed by hiredis but not decoded: any reader needs that."""
     address, lookup, contract = parse_url(redis_url), Lookup(SPEC), RequestContract(SPEC)
     connection, parser = socket.create_connection((address.host, address.port)), hiredis.Reader()
     wire = {}

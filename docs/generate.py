@@ -37,7 +37,6 @@ _UNITS = {
     "batches": "micro-batches",
     "batch": "examples",
     "capacity": "examples",
-    "pairs": "rows",
     "steps": "steps",
 }
 """The unit of a key by the last word of its name."""

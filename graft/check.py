@@ -37,7 +37,7 @@ class TaskSummary(BaseModel):
 
 
 class Summary(BaseModel):
-    """What a sound project amounts to. D dense columns and C categorical ones make the student's input."""
+    """What a sound project consists of. D dense columns and C categorical ones make the student's input."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,14 +58,14 @@ class Summary(BaseModel):
         return self.teacher_inputs_defaulted / max(1, self.teacher_inputs)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The summary as lines of text."""
         mapped = self.teacher_inputs - self.teacher_inputs_defaulted
-        student = f"{self.dense_columns} dense columns, {self.categorical_columns} categorical"
+        student = f"dense columns {self.dense_columns}, categorical {self.categorical_columns}"
         teacher = f"{self.teacher_inputs} inputs, {mapped} mapped, {self.teacher_inputs_defaulted} defaulted"
         return [
             f"project {self.name} is sound",
             *(_task_line(task) for task in self.tasks),
-            f"  student: {student} ({self.passthrough_features} features pass through to the teacher alone)",
+            f"  student: {student}; features for the teacher alone {self.passthrough_features}",
             f"  teacher {self.teacher_version}: {teacher} ({self.defaulted_share:.0%})",
             *(_distillation_line(row) for row in self.distillation),
         ]

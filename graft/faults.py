@@ -88,7 +88,7 @@ def _text(fault: Any, place: Place, owner: Any) -> str:
 
 
 def _allowed(owner: Any, name: str) -> str:
-    """What the field with a pattern says of itself in words; no user reads a regular expression."""
+    """The field's own words for what its pattern allows; a regular expression is not for users."""
     words: str = owner.model_fields[name].json_schema_extra["allowed"]
     return f"must be {words}"
 

@@ -1,4 +1,4 @@
-"""A group of commands, each imported when it runs: a command does not wait for what only others need."""
+"""A group of commands. Each is imported when it runs, so that it does not wait for the imports of the others."""
 
 import importlib
 import signal
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from runtime.errors import ConfigurationError, GraftError
+from runtime.errors import ConfigurationError, GraftError, did_you_mean
 
 _INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that the signal ended
 
@@ -47,6 +47,15 @@ class LazyGroup(click.Group):
         """The imported command; None where there is none of that name."""
         lazy = self._lazy(cmd_name)
         return lazy.load() if lazy else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` begin with; an unknown one is a usage error that names the nearest known one."""
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-") and self._lazy(name) is None:
+            ctx.fail(f"no such command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands without importing any."""

@@ -109,7 +109,7 @@ def _remove_between(table: dict[str, Any], fault: Fault) -> list[Keys]:
 
 
 def _normalised(parent: Any, key: Any) -> str | None:
-    """A name with a letter that is not allowed, written as it would be; so that what refers to it finds it."""
+    """A name without the letters that are not allowed, so that what refers to it finds it."""
     value = parent.get(key) if isinstance(parent, dict) else None
     name = re.sub(r"[^a-z0-9_]", "_", value.lower()) if key == "name" and isinstance(value, str) else ""
     return name if name[:1].isalpha() else None

@@ -46,13 +46,13 @@ class Process:
         return stop
 
 
-def begin(project: Path | None) -> Process:
+def begin(project_folder: Path | None) -> Process:
     """Read the settings and send the log to standard error.
 
-    `project` (--project) overrides GRAFT_PROJECT; --verbose and --quiet override GRAFT_LOG_LEVEL.
+    `project_folder` (--project) overrides GRAFT_PROJECT; --verbose and --quiet override GRAFT_LOG_LEVEL.
     """
     settings = load_settings()
-    if project is not None:
-        settings = settings.model_copy(update={"project": project})
+    if project_folder is not None:
+        settings = settings.model_copy(update={"project": project_folder})
     configure_logging(given_level() or settings.log_level)
     return Process(settings)

@@ -17,7 +17,7 @@ _LINE_SECONDS = 5.0
 
 @contextmanager
 def progress(label: str) -> Iterator[Advance]:
-    """Show how far the block has come, whenever it calls what it is given."""
+    """Show how far the block has come; the block calls what it is given to say so."""
     if not sys.stderr.isatty():
         yield _Lines(label)
         return

@@ -105,7 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _cross_faults(project: Project) -> Iterator[str]:
-    """What one table says about another and does not hold."""
+    """Each statement of one table about another that is wrong."""
     yield from _duplicates("tasks", [task.name for task in project.tasks])
     yield from _duplicates("teacher.tasks", [task.name for task in project.teacher.tasks])
     if not any(task.served for task in project.tasks):

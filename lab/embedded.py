@@ -1,7 +1,7 @@
 """Servers that this process starts and ends: a Redis and a Kafka-compatible broker.
 
 Each is a context manager on a loopback port of its own that ends with this process, also when that is killed. Made for
-the demo and the tests; production names its own by GRAFT_KAFKA and GRAFT_REDIS_URL.
+the demo and the tests; GRAFT_KAFKA and GRAFT_REDIS_URL name the servers of a product.
 """
 
 import os

@@ -1,12 +1,12 @@
 """The look that all pictures of the laboratory share: one colour for each arm, the same axes, PNG files."""
 
-import io
 from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from runtime.folder import replacing
 from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT, TEACHER
 
 INK, FAINT = "#22272e", "#d9dde3"
@@ -23,7 +23,6 @@ def style(axes: Axes, title: str, x_label: str, grid: Literal["x", "y"] = "y") -
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure to `path` as a PNG file, as a whole or not at all."""
-    page = io.BytesIO()
-    figure.savefig(page, format="png", dpi=110, metadata={"Software": "graft"})
-    path.write_bytes(page.getvalue())
+    """Write the figure to `path` as a PNG file, whole or not at all; GraftError when the disk refuses."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": "graft"})

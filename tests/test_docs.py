@@ -15,7 +15,9 @@ from graft.cli import cli
 _ROOT = Path(__file__).parents[1]
 _DOCUMENTS = [_ROOT / "README.md", _ROOT / "CHANGELOG.md", *sorted((_ROOT / "docs").rglob("*.md"))]
 _RECORDS = sorted((_ROOT / "docs/decisions").glob("[0-9]*.md"))
-_OURS = re.compile(r"`((?:graft|stream|features|teacher_cache|student|tests|benchmarks|fixtures|docs)/[\w./-]+)`")
+_OURS = re.compile(
+    r"`((?:runtime|features|stream|teacher_cache|student|graft|lab|tests|benchmarks|fixtures|docs)/[\w./-]+)`"
+)
 
 
 @pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: str(path.relative_to(_ROOT)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command
 @json_option
 @click.pass_obj
-def check(project: Path | None, *, as_json: bool) -> None:
+def check(project_folder: Path | None, *, as_json: bool) -> None:
     """Validate graft.toml against the feature repository and the teacher; needs no server.
 
     Every fault is listed at once, each with its key, the value and what is allowed. Exit code 2 when there is one.
@@ -25,7 +25,7 @@ def check(project: Path | None, *, as_json: bool) -> None:
     Example: graft --project my-pair check
     """
     try:
-        summary = _check(begin(project))
+        summary = _check(begin(project_folder))
     except ConfigurationError as error:
         if as_json:
             echo_json({"faults": error.faults})

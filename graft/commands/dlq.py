@@ -45,7 +45,13 @@ def dlq() -> None:
 @json_option
 @click.pass_obj
 def ls(
-    project: Path | None, topic: str | None, code: str | None, since: int | None, until: int | None, *, as_json: bool
+    project_folder: Path | None,
+    topic: str | None,
+    code: str | None,
+    since: int | None,
+    until: int | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Count the dead letters by topic and reason, with the newest of each.
 
@@ -55,7 +61,7 @@ def ls(
     """
     from stream.dead_letter_topics import read_dead_letters
 
-    process = begin(project)
+    process = begin(project_folder)
     topics = process.project.topics
     counts: Counter[tuple[str, str]] = Counter()
     newest: dict[tuple[str, str], StoredLetter] = {}
@@ -77,14 +83,14 @@ def ls(
 @click.argument("offset", type=click.IntRange(0))
 @json_option
 @click.pass_obj
-def show(project: Path | None, topic: str, partition: int, offset: int, *, as_json: bool) -> None:
+def show(project_folder: Path | None, topic: str, partition: int, offset: int, *, as_json: bool) -> None:
     """Print one dead letter whole: why it is one, and its message. OFFSET is the one in the dead-letter topic.
 
     Example: graft dlq show impressions 0 17
     """
     from stream.dead_letter_topics import read_dead_letters
 
-    process = begin(project)
+    process = begin(project_folder)
     topics = process.project.topics
     for letter in read_dead_letters(process.settings.kafka, topics, _selection(topics, topic, None, None, None)):
         if (letter.partition, letter.offset) == (partition, offset):
@@ -107,7 +113,7 @@ def show(project: Path | None, topic: str, partition: int, offset: int, *, as_js
 @json_option
 @click.pass_obj
 def replay(
-    project: Path | None,
+    project_folder: Path | None,
     topic: str | None,
     code: str | None,
     since: int | None,
@@ -119,14 +125,14 @@ def replay(
     """Put dead letters back into their topic, each once, with their original bytes.
 
     Mend first what made them dead letters: a task, a feature, the stream's settings. A message that has been a dead
-    letter three times stays where it is, as does one of which only the digest was kept.
+    letter three times stays where it is. So does one whose value was too large and of which only the digest was kept.
 
     Example: graft dlq replay --code invalid --since 1d
     """
     from graft.progress import progress
     from stream.dead_letter_topics import MAX_ATTEMPTS, replay_dead_letters
 
-    process = begin(project)
+    process = begin(project_folder)
     topics = process.project.topics
     selection = _selection(topics, topic, code, since, until)
     with progress("replay") as advance:
@@ -179,5 +185,5 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _text(data: bytes | None) -> str | None:
-    """Bytes as text; what is no UTF-8 is shown by its hexadecimal digits."""
+    """Bytes as text; bytes that are not UTF-8 as hexadecimal digits."""
     return None if data is None else data.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""``graft features apply`` and ``graft features materialize``. Faults come before the seconds of Feast's import."""
+"""``graft features apply`` and ``graft features materialize``. Feast is imported only when graft.toml is sound."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,16 +29,16 @@ def features() -> None:
 @features.command
 @json_option
 @click.pass_obj
-def apply(project: Path | None, *, as_json: bool) -> None:
+def apply(project_folder: Path | None, *, as_json: bool) -> None:
     """Register the feature repository and save the spec that learner and scorer read.
 
     Example: graft features apply
     """
-    process = begin(project)
-    pair = process.project
+    process = begin(project_folder)
+    project = process.project
     from features import store
 
-    spec = store.apply(pair.repo, process.redis_url, pair.features)
+    spec = store.apply(project.repo, process.redis_url, project.features)
     result = {
         "spec_id": spec.spec_id,
         "features": len(spec.features),
@@ -55,14 +55,14 @@ def apply(project: Path | None, *, as_json: bool) -> None:
 )
 @json_option
 @click.pass_obj
-def materialize(project: Path | None, until: datetime | None, *, as_json: bool) -> None:
+def materialize(project_folder: Path | None, until: datetime | None, *, as_json: bool) -> None:
     """Load the batch feature views into Redis; views that the stream pushes are left alone.
 
     Example: graft features materialize --until 2026-01-31T12:00:00Z
     """
-    process = begin(project)
-    pair = process.project
+    process = begin(project_folder)
+    project = process.project
     from features import store
 
-    rows = store.materialize(pair.repo, process.redis_url, pair.features, until)
+    rows = store.materialize(project.repo, process.redis_url, project.features, until)
     echo_result([f"{view}: {count:,} rows" for view, count in rows.items()], rows, as_json=as_json)

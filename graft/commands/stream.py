@@ -17,11 +17,11 @@ from graft.process import begin
 @json_option
 @click.pass_obj
 def replay(
-    project: Path | None, file: Path, rate: float | None, max_lag: int | None, *, dry_run: bool, as_json: bool
+    project_folder: Path | None, file: Path, rate: float | None, max_lag: int | None, *, dry_run: bool, as_json: bool
 ) -> None:
     """Send the events of FILE (JSONL or Parquet) to Kafka, as they are.
 
-    A line is an impression or feedback with its "type"; what is not goes to the dead letters by the stream.
+    A line is an impression or feedback with its "type". The stream makes any other line a dead letter.
 
     Example: graft replay events.jsonl --rate 500
     """
@@ -29,7 +29,7 @@ def replay(
     from stream.replay import replay as send
     from stream.topics import ensure_topics
 
-    process = begin(project)
+    process = begin(project_folder)
     topics = process.project.topics
     if not dry_run:
         ensure_topics(process.settings.kafka, process.project.stream, topics)
@@ -51,39 +51,39 @@ def stream() -> None:
 
 @stream.command
 @click.pass_obj
-def run(project: Path | None) -> None:
+def run(project_folder: Path | None) -> None:
     """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
 
     Start as many as there are partitions, each with a GRAFT_INSTANCE of its own.
 
     Example: GRAFT_METRICS_PORT=9100 graft stream run
     """
-    process = begin(project)
-    pair, settings = process.project, process.settings
+    process = begin(project_folder)
+    project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
     from stream.run import run_stream
 
-    spec = load_spec(pair.repo)
+    spec = load_spec(project.repo)
     # Last: Feast takes seconds, and from then on every library's deprecation warnings are shown.
     from features.aggregates import Aggregates
     from features.push import AggregatePusher
     from features.pushed_rows import OwnedPusher, PushedRows
     from features.reader import OnlineReader
 
-    pusher = AggregatePusher(pair.repo, process.redis_url, pair.features.aggregates)
-    owned = OwnedPusher(pusher, PushedRows(process.redis_url, spec, pusher.views, pair.features.aggregates))
+    pusher = AggregatePusher(project.repo, process.redis_url, project.features.aggregates)
+    owned = OwnedPusher(pusher, PushedRows(process.redis_url, spec, pusher.views, project.features.aggregates))
     gc.collect()
     gc.freeze()  # Feast's 290,000 objects live until the end: without them a full collection takes no 150 ms pause
 
     run_stream(
         settings.kafka,
-        pair.stream,
-        pair.topics,
-        pair.tasks,
+        project.stream,
+        project.topics,
+        project.tasks,
         spec,
         OnlineReader(spec, process.redis_url),
-        lambda: Aggregates(pair.features.aggregates),
+        lambda: Aggregates(project.features.aggregates),
         owned,
         settings.instance,
         stop,
@@ -125,18 +125,18 @@ def skip(
 @click.argument("log", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--every-seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Between files.")
 @click.pass_obj
-def archive(project: Path | None, log: Path, every_seconds: float) -> None:
+def archive(project_folder: Path | None, log: Path, every_seconds: float) -> None:
     """Write the examples to LOG as Parquet files by day, until stopped (SIGTERM or Ctrl-C).
 
     Goes on exactly where LOG ends. One process per LOG.
 
     Example: GRAFT_METRICS_PORT=9104 graft stream archive example-log
     """
-    process = begin(project)
-    pair, settings = process.project, process.settings
+    process = begin(project_folder)
+    project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from stream.archive import run_archive
     from stream.topics import ensure_topics
 
-    ensure_topics(settings.kafka, pair.stream, pair.topics)
-    run_archive(log, settings.kafka, pair.topics, stop, every_seconds=every_seconds)
+    ensure_topics(settings.kafka, project.stream, project.topics)
+    run_archive(log, settings.kafka, project.topics, stop, every_seconds=every_seconds)

@@ -33,7 +33,7 @@ student.add_command(bootstrap)
     help="Learn what this example log has first, then the stream from where it ends.",
 )
 @click.pass_obj
-def train(project: Path | None, log: Path | None) -> None:
+def train(project_folder: Path | None, log: Path | None) -> None:
     """Learn from the stream of examples until stopped (SIGTERM or Ctrl-C), and publish versions on the way.
 
     Goes on from the newest version in GRAFT_VERSIONS. One learner per folder. It computes on a GPU where CUDA sees one.
@@ -44,8 +44,8 @@ def train(project: Path | None, log: Path | None) -> None:
 
     Example: torchrun --nproc-per-node 2 -m graft student train
     """
-    process = begin(project)
-    pair, settings = process.project, process.settings
+    process = begin(project_folder)
+    project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
     from graft.commands.teacher import open_cache, open_unshown_cache
@@ -56,21 +56,21 @@ def train(project: Path | None, log: Path | None) -> None:
     from student.learn.train import run_training
     from student.versions.registry import Registry
 
-    spec = load_spec(pair.repo)
-    open_source = partial(ExampleReader, settings.kafka, pair.topics)
+    spec = load_spec(project.repo)
+    open_source = partial(ExampleReader, settings.kafka, project.topics)
     if log is not None:
-        open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, pair.topics)
-    ensure_topics(settings.kafka, pair.stream, pair.topics)
+        open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, project.topics)
+    ensure_topics(settings.kafka, project.stream, project.topics)
     with open_exchange() as exchange:
         run_training(
-            setup=pair.learner_setup(spec),
-            publish=pair.publish,
-            teacher_version=pair.teacher.version,
+            setup=project.learner_setup(spec),
+            publish=project.publish,
+            teacher_version=project.teacher.version,
             registry=Registry(settings.versions),
             cache=open_cache(process),
             unshown=open_unshown_cache(process, spec),
             open_source=partial(open_source, ranks=exchange),
-            topic_id=topic_id(settings.kafka, pair.topics.examples),
+            topic_id=topic_id(settings.kafka, project.topics.examples),
             stop=stop,
             exchange=exchange,
             device=nearest_device(),
@@ -81,10 +81,10 @@ def train(project: Path | None, log: Path | None) -> None:
 @click.option("--host", help="Where to listen; overrides GRAFT_HTTP_HOST.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Overrides GRAFT_HTTP_PORT.")
 @click.pass_obj
-def serve(project: Path | None, host: str | None, port: int | None) -> None:
+def serve(project_folder: Path | None, host: str | None, port: int | None) -> None:
     """Answer POST /score from the champion version, and swap to each new one.
 
-    Needs no project: a version says all of itself. Metrics are at /metrics of the same port.
+    Needs no project folder: a version holds all that serving it takes. Metrics are at /metrics of the same port.
 
     Example: graft student serve --port 8080
     """
@@ -92,7 +92,7 @@ def serve(project: Path | None, host: str | None, port: int | None) -> None:
     from student.serve.server import run_server
     from student.versions.registry import Registry
 
-    process = begin(project)
+    process = begin(project_folder)
     settings = process.settings
     stop = StopSignal().install()
     run_server(
@@ -103,7 +103,7 @@ def serve(project: Path | None, host: str | None, port: int | None) -> None:
 @student.command
 @json_option
 @click.pass_obj
-def versions(project: Path | None, *, as_json: bool) -> None:
+def versions(project_folder: Path | None, *, as_json: bool) -> None:
     """List the published versions, oldest first; the champion serves.
 
     The row of a version that cannot be read says why and what to do.
@@ -112,13 +112,13 @@ def versions(project: Path | None, *, as_json: bool) -> None:
     """
     from student.versions.registry import Registry
 
-    rows = _version_rows(Registry(begin(project).settings.versions))
+    rows = _version_rows(Registry(begin(project_folder).settings.versions))
     lines = [_version_line(row) for row in rows] or ["no versions yet; 'graft student train' publishes them"]
     echo_result(lines, rows, as_json=as_json)
 
 
 def _version_rows(registry: "Registry") -> list[dict[str, Any]]:
-    """One row per version; one too for a champion that is gone."""
+    """One row per version, and one for a champion that is gone."""
     champion, names = registry.champion(), registry.versions()
     gone = [champion] if champion and champion not in names else []
     return [{"version": name, "champion": name == champion, **_described(registry, name)} for name in [*names, *gone]]

@@ -28,7 +28,7 @@ def teacher() -> None:
 
 @teacher.command
 @click.pass_obj
-def run(project: Path | None) -> None:
+def run(project_folder: Path | None) -> None:
     """Score the stream's teacher requests in batches until stopped (SIGTERM or Ctrl-C).
 
     Example: GRAFT_METRICS_PORT=9101 graft teacher run
@@ -41,16 +41,16 @@ def run(project: Path | None) -> None:
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher
 
-    process = begin(project)
+    process = begin(project_folder)
     stop = process.run_until_stopped()
-    pair, settings = process.project, process.settings
-    ensure_topics(settings.kafka, pair.stream, pair.topics)
-    spec = load_spec(pair.repo)
-    model = load_teacher(pair.teacher, pair.folder)
-    scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
+    project, settings = process.project, process.settings
+    ensure_topics(settings.kafka, project.stream, project.topics)
+    spec = load_spec(project.repo)
+    model = load_teacher(project.teacher, project.folder)
+    scorer = RequestScorer(model, DomainMap(project.teacher, project.folder, model, spec), spec)
     unshown = _open_unshown(process, spec, scorer)
-    with closing(TeacherRequestReader(settings.kafka, pair.topics, settings.instance)) as reader:
-        run_batch_scorer(reader, scorer, open_cache(process), pair.teacher, stop, unshown)
+    with closing(TeacherRequestReader(settings.kafka, project.topics, settings.instance)) as reader:
+        run_batch_scorer(reader, scorer, open_cache(process), project.teacher, stop, unshown)
 
 
 @teacher.command
@@ -66,8 +66,10 @@ def run(project: Path | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Score, but write nothing.")
 @json_option
 @click.pass_obj
-def backfill(project: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool) -> None:
-    """Fill the teacher cache for a history. Idempotent; it may run beside 'graft teacher run'.
+def backfill(
+    project_folder: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Fill the teacher cache for a history. It may be repeated, and may run beside 'graft teacher run'.
 
     With [unshown] it makes unshown rows too; they wait as long as the logits, teacher.ttl_seconds.
 
@@ -82,13 +84,13 @@ def backfill(project: Path | None, since: int | None, events: Path | None, *, dr
     from teacher_cache.request_scorer import RequestScorer
     from teacher_cache.teacher import load_teacher
 
-    process = begin(project)
-    pair = process.project
-    spec = load_spec(pair.repo)
-    model = load_teacher(pair.teacher, pair.folder)
-    scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
+    process = begin(project_folder)
+    project = process.project
+    spec = load_spec(project.repo)
+    model = load_teacher(project.teacher, project.folder)
+    scorer = RequestScorer(model, DomainMap(project.teacher, project.folder, model, spec), spec)
     requests = _requests_of_file(process, spec, events) if events else _requests_since(process, since or 0)
-    cache, unshown = open_cache(process), _open_unshown(process, spec, scorer, pair.teacher.ttl_seconds)
+    cache, unshown = open_cache(process), _open_unshown(process, spec, scorer, project.teacher.ttl_seconds)
     with progress("backfill") as advance:
         report = fill(requests, scorer, cache, unshown, progress=advance, dry_run=dry_run)
     verb = "would put" if dry_run else "put"
@@ -112,14 +114,14 @@ def open_cache(process: Process) -> "LogitCache":
 def open_unshown_cache(process: Process, spec: "FeatureSpec", ttl_seconds: int | None = None) -> "UnshownCache | None":
     """The unshown rows of the project's teacher: batch scorer, backfill and learner share them; None: there are none.
 
-    `ttl_seconds`: how long those wait that are put through it; None: as long as those of the stream do.
+    `ttl_seconds`: how long rows wait that are put into it; None: as long as those of the stream.
     """
     from teacher_cache.unshown import STREAM_TTL_SECONDS, UnshownCache
 
-    pair = process.project
-    if pair.unshown.ratio == 0:
+    project = process.project
+    if project.unshown.ratio == 0:
         return None
-    return UnshownCache(process.redis_url, pair.teacher, spec, ttl_seconds or STREAM_TTL_SECONDS)
+    return UnshownCache(process.redis_url, project.teacher, spec, ttl_seconds or STREAM_TTL_SECONDS)
 
 
 def _open_unshown(

@@ -30,7 +30,7 @@ def binary_tasks(tasks: Sequence[TaskSpec]) -> list[str]:
 
 
 class VersionExamples:
-    """The number of examples that each published version has learnt; keeps those of versions that are pruned since."""
+    """The number of examples that each published version has learnt; remembers versions that were pruned meanwhile."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -1,4 +1,4 @@
-"""Which pair a demo runs on: the one asked for, or the simulated one where that cannot be fetched."""
+"""Chooses the pair of a demo: the one that was asked for, or the simulated one where that one cannot be fetched."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple

@@ -22,7 +22,7 @@ class EventFile(NamedTuple):
 
 
 def read_events(path: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> EventFile:
-    """Read an event file; `progress` is told how many events are read of how many. Bad rows count as events only.
+    """Read an event file; `progress` gets the events read and all there are. A bad row counts as an event only.
 
     InvalidInputError when no row is a valid impression.
     """

@@ -22,7 +22,7 @@ class HitRate(NamedTuple):
 
 
 class Joined(BaseModel):
-    """How many impressions were sent, how many examples came of them, and how many are missing, doubled or unknown."""
+    """How many impressions were sent, how many examples they became, and how many are missing, doubled or unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

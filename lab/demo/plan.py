@@ -1,4 +1,4 @@
-"""How big a demo is and how fast it goes, with the arithmetic."""
+"""The size and the pace of a demo, and how they are computed."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ MAX_LAG = 2_000
 
 
 class Plan(NamedTuple):
-    """One demo's size and pace. `events_per_second` is the replay's; a lag above MAX_LAG slows it down further."""
+    """One demo's size and pace. `events_per_second` is the replay's; a lag above MAX_LAG slows it down."""
 
     impressions: int | None
     """Only the first of them; None: all."""

@@ -70,7 +70,7 @@ def plot_latency(path: Path, answers: Sequence[Answer], swaps: Sequence[Swap]) -
 
 
 def plot_hit_rate(path: Path, hits: Sequence[HitRate]) -> None:
-    """Share of learnt examples whose teacher logit lay in the cache: so far, and between two looks."""
+    """Share of learnt examples whose teacher logit lay in the cache: over all so far, and between two readings."""
     figure = Figure(figsize=(11, 3.0), layout="constrained")
     axes = figure.subplots()
     moved = [(before, after) for before, after in itertools.pairwise(hits) if after.asked > before.asked]

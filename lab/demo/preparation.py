@@ -42,7 +42,7 @@ def make_pair(data: Data, plan: Plan) -> list[Command]:
 
 
 def set_pace(folder: Path, plan: Plan) -> None:
-    """Write the demo's own cadence into the project file: a short run needs its versions sooner, and fewer steps."""
+    """Write the demo's own pace into the project file: a short run needs more frequent versions and fewer steps."""
     path = folder / FILE_NAME
     text = path.read_text(encoding="utf-8")
     pace: dict[str, Mapping[str, Scalar]] = {
@@ -64,7 +64,7 @@ PREPARE_DAY_ZERO = [
 
 
 def run_command(command: Command, console: Console, folder: Path, environment: Mapping[str, str], log: Path) -> None:
-    """Run it in `folder` to its end, and show what it says; GraftError, with the end of its log, when it fails.
+    """Run the command in `folder` and show its output; GraftError, with the end of its log, when it fails.
 
     Its standard error goes to the file `log`, or to the terminal when it shows its own progress.
     """
@@ -83,7 +83,7 @@ def run_command(command: Command, console: Console, folder: Path, environment: M
 
 
 def _said(process: subprocess.Popen[bytes]) -> str:
-    """All that it writes to its standard output; an exception such as Ctrl-C stops the process."""
+    """The whole standard output of the process; an exception such as Ctrl-C stops the process."""
     try:
         return process.communicate()[0].decode()
     except BaseException:

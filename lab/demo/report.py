@@ -12,6 +12,7 @@ from lab.demo.outcome import Outcome
 from lab.demo.plots import ARM_NAMES, plot_auc, plot_hit_rate, plot_latency
 from lab.demo.summary import Summary, faults
 from lab.machine import MACHINE
+from runtime.folder import replacing
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS, CONTROL, STUDENT
 from student.evaluate.history import Point
@@ -44,7 +45,8 @@ def write_report(folder: Path, found: Findings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for picture in folder.glob("auc_*.png"):  # of another pair's tasks
         picture.unlink()
-    (folder / "summary.json").write_text(found.summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / "summary.json") as file:
+        file.write(found.summary.model_dump_json(indent=2).encode() + b"\n")
     outcome, learnt = found.outcome, found.outcome.examples_of_version
     swaps_at_examples = [learnt[swap.version] for swap in outcome.swaps if swap.version in learnt]
     for task in binary_tasks(found.tasks):
@@ -52,7 +54,8 @@ def write_report(folder: Path, found: Findings) -> Path:
     plot_latency(folder / "latency.png", outcome.answers, outcome.swaps)
     plot_hit_rate(folder / "cache_hits.png", outcome.hits)
     index = folder / "index.html"
-    index.write_text(_page(found), encoding="utf-8")
+    with replacing(index) as file:
+        file.write(_page(found).encode())
     return index
 
 

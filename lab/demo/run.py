@@ -69,7 +69,7 @@ class Timings:
 
 
 def run_demo(plan: Plan, data: Data, folders: Folders, console: Console, command: str) -> Findings:
-    """Prepare, stream, stop, report. GraftError when it cannot come to a report at all."""
+    """Prepare, stream, stop, report. GraftError when there can be no report."""
     timings = Timings()
     with running_services() as services:
         environment = environment_of(services, folders.project, folders.versions)

@@ -1,4 +1,4 @@
-"""Reads the Prometheus metrics of the stages, and keeps their counters whole when a stage restarts."""
+"""Reads the Prometheus metrics of the stages, and adds up their counters over restarts."""
 
 import http.client
 import urllib.request

@@ -28,7 +28,7 @@ _LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a se
 
 
 class Setting(NamedTuple):
-    """What a stream phase runs on; `environment` has GRAFT_KAFKA and all else that the stages need."""
+    """What a stream phase needs; `environment` has GRAFT_KAFKA and the other settings of the stages."""
 
     plan: Plan
     project: Project
@@ -107,7 +107,7 @@ def _watch_until_through(
 
 
 def _await_last_swap(client: ScoringClient, registry: Registry) -> None:
-    """Give the scorer time to swap to the version that the learner published at its end."""
+    """Wait until the scorer has swapped to the last version, `_LAST_SWAP_SECONDS` at most."""
     deadline = time.monotonic() + _LAST_SWAP_SECONDS
     champion = registry.champion()
     while client.answers and client.answers[-1].version != champion and time.monotonic() < deadline:

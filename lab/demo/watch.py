@@ -1,4 +1,4 @@
-"""Reads the metrics of the running stages: for the live table, and to know when the demo is through."""
+"""Reads the metrics of the running stages, for the live table and to find out when the demo has finished."""
 
 import time
 from collections import deque
@@ -56,11 +56,11 @@ class Watch:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Examples on the topic and examples learnt: neither grows when the demo has stalled."""
+        """Examples on the topic and examples learnt: the demo has stalled when neither grows."""
         return self._count.examples, self.learned
 
     def is_up(self) -> bool:
-        """Whether teacher, learner and scorer are at work; for the stream the replay itself waits."""
+        """Whether teacher, learner and scorer work. The stream is not asked: the replay itself waits for it."""
         self._refresh()
         teacher_reads = self._metrics[TEACHER].gauge("graft_teacher_lag_records") is not None
         has_version = self._metrics[LEARNER].gauge("graft_student_version") or 0

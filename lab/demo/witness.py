@@ -43,7 +43,7 @@ class IdCount:
 
 
 class Witness:
-    """Reads every committed example from the topic's first on, in a thread of its own; `count` grows meanwhile."""
+    """Reads every committed example of the topic in a thread of its own; `count` has those that were read so far."""
 
     def __init__(self, kafka_servers: str, topics: Topics) -> None:
         self.count = IdCount()
@@ -68,7 +68,7 @@ class Witness:
             raise self._failure
 
     def read_to_end(self, seconds: float) -> None:
-        """Return when a whole look at the topic found nothing more, or after `seconds`."""
+        """Return when the topic has nothing more to read, or after `seconds`."""
         for _ in range(2):  # the first of the two looks may have begun before the topic's last record
             self._found_nothing.clear()
             self._found_nothing.wait(seconds / 2)

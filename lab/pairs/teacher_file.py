@@ -6,6 +6,7 @@ from pathlib import Path
 from lab.pairs.onnx_export import save_onnx
 from lab.pairs.source import load_source
 from lab.pairs.teacher_training import Progress, TeacherReport, train_teacher
+from runtime.folder import replacing
 
 TEACHER = "teacher.onnx"
 
@@ -15,11 +16,11 @@ def write_teacher(
 ) -> TeacherReport:
     """Train on the oldest `share` of `folder`/source, and write `name` and its report (teacher_report.json) beside it.
 
-    InvalidInputError when the folder has no source rows. A teacher there is replaced at once, as a whole.
+    Each file takes the place of an earlier one whole. InvalidInputError when the folder has no source rows, GraftError
+    when the disk refuses.
     """
     network, report = train_teacher(load_source(folder).oldest(share), seed, progress)
     save_onnx(network, folder / name)
-    (folder / f"{Path(name).stem}_report.json").write_text(
-        json.dumps(report._asdict(), indent=2) + "\n", encoding="utf-8"
-    )
+    with replacing(folder / f"{Path(name).stem}_report.json") as file:
+        file.write(json.dumps(report._asdict(), indent=2).encode() + b"\n")
     return report

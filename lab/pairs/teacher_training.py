@@ -43,7 +43,7 @@ def train_teacher(source: Source, seed: int, progress: Progress) -> tuple[Teache
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread: the same sums on every machine, and on a busy one 8 times faster than threads that wait."""
+    """One thread: the same sums on every machine, and 8 times as fast as several threads on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -108,7 +108,7 @@ def _loss(
 def _inputs(
     design: TeacherDesign, tables: Mapping[str, Tensor], chosen: Tensor, unknown_B: Tensor
 ) -> dict[str, Tensor]:
-    """The teacher's inputs for the chosen rows; the history of the rows in `unknown_B` is not shown."""
+    """The teacher's inputs for the chosen rows; the history inputs of the rows in `unknown_B` have their defaults."""
     keys = {"rows": chosen, "users": tables["rows.user"][chosen].long(), "items": tables["rows.item"][chosen].long()}
     inputs = {}
     for spec in design.inputs:

@@ -1,4 +1,4 @@
-"""One cell of a grid: a learner over the log, its predictions kept, and what they score.
+"""One cell of a grid: a learner learns the log, its predictions are kept, and their scores are computed.
 
 Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
@@ -22,7 +22,7 @@ from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.arm import Arm
 from student.learn.batch import encoded
-from student.learn.bootstrap import ScoredPairs
+from student.learn.bootstrap import DayZeroRows
 from student.learn.learner import Learner
 from student.learn.micro_batch import MicroBatches
 from student.learn.setup import LearnerSetup
@@ -52,11 +52,11 @@ class Teaching(NamedTuple):
 
     logit_NT: NDArray[np.float32]
     unshown: Unshown | None = None
-    day_zero: ScoredPairs | None = None
+    day_zero: DayZeroRows | None = None
 
 
 def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
-    """Learn the log, or what the cell has of it, in the order and the micro-batches of `graft student train`."""
+    """Learn the log, or the cell's part of it, in the order and the micro-batches of `graft student train`."""
     torch.set_num_threads(1)
     if cell.variant.teacher_as_input:
         log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], teaching.logit_NT)
@@ -109,7 +109,7 @@ class ObservedLearner(Learner):
         self._batches = _micro_batches(setup, log)
 
     def learn_until(self, examples: int) -> None:
-        """Go on until a step has reached that many examples, or the log ends: its last, open micro-batch stays."""
+        """Learn until a step has reached that many examples or the log ends; its open micro-batch is not learnt."""
         while self.examples < examples:
             batch = next(self._batches, None)
             if batch is None:
@@ -120,7 +120,7 @@ class ObservedLearner(Learner):
             self.steps += 1
 
     def scores_of(self, records: Sequence[ExampleRecord], logit_BT: NDArray[np.float32]) -> Scores:
-        """What the arms as they are now score on these rows, which are not learnt."""
+        """The scores of the arms, as they are now, on these rows, which are not learnt."""
         examples = [record.example for record in records]
         batch = encoded(self.setup, examples, logit_BT)
         value_BKA = self._predictions(batch, [example.item_id for example in examples])

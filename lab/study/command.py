@@ -14,6 +14,7 @@ from graft.process import begin
 from graft.progress import progress
 from graft.project import FILE_NAME
 from lab.pairs.project_folder import EVENTS, TRUTH
+from runtime.folder import replacing
 
 if TYPE_CHECKING:
     from features.spec import FeatureSpec
@@ -60,9 +61,9 @@ def study(  # noqa: PLR0913 - one for each option
     """Learn LOG with every variant and seed of a grid, with the stream's own learner.
 
     LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Writes
-    to OUT: headline.json, study.md, plots, and one small file per finished learner, which another start skips: what it
-    depends on is part of the file's name, but not graft's own code. After a change of graft that changes what a learner
-    learns, name another OUT.
+    headline.json, study.md, plots, and one small file per finished learner to OUT. Another start skips what is finished
+    and depends on the same log, teacher and settings. It does not notice that graft's own code has changed: after a
+    change of what a learner learns, name another OUT.
 
     Example: graft study my-pair --grid headline --out study
     """
@@ -84,9 +85,11 @@ def study(  # noqa: PLR0913 - one for each option
         results = run_cells(cells, place, jobs, advance)
     findings = Findings(grid, project.tasks, results, _best_auc(project))
     summary = headline(findings, project.name)
-    (out / "headline.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
-    made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
-    (out / "study.md").write_text(f"{made_by}\n\n{tables(findings)}", "utf-8")
+    with replacing(out / "headline.json") as file:
+        file.write(json.dumps(summary, indent=1).encode() + b"\n")
+    with replacing(out / "study.md") as file:
+        made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
+        file.write(f"{made_by}\n\n{tables(findings)}".encode())
     plot_all(findings, out)
     echo_result([f"{out}/headline.json, {out}/study.md", *_lines(findings)], summary, as_json=as_json)
 

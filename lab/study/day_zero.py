@@ -11,7 +11,7 @@ from graft.project import Project
 from lab.study.memory_store import MemoryStore, Sources
 from lab.study.teachers import StudyTeacher
 from runtime.folder import replacing
-from student.learn.bootstrap import ScoredPairs, sample_pairs, score_pairs
+from student.learn.bootstrap import DayZeroRows, sample_rows, score_rows
 
 
 class DayZero(NamedTuple):
@@ -21,17 +21,17 @@ class DayZero(NamedTuple):
     users: list[EntityId]
     items: list[EntityId]
 
-    def pairs(self, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> ScoredPairs:
-        """The rows as the command samples and scores them; in one batch, which a changed teacher changes as a whole."""
+    def rows(self, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> DayZeroRows:
+        """The rows as the command scores them, but in one batch: a changed teacher changes a batch as a whole."""
         reader = MemoryStore(spec, self.sources, project.features.aggregates)
-        sampled = sample_pairs(self.users, self.items, project.bootstrap.pairs, project.student.seed)
-        return score_pairs(sampled, reader, teacher, spec, len(sampled))
+        sampled = sample_rows(self.users, self.items, project.bootstrap.rows, project.student.seed)
+        return score_rows(sampled, reader, teacher, spec, len(sampled))
 
-    def kept_pairs(self, path: Path, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> ScoredPairs:
-        """As `pairs`, which takes as long as half a cell: from the file `path` where another cell has written it."""
+    def kept_rows(self, path: Path, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> DayZeroRows:
+        """The same rows, which take half as long as a cell: from the file `path` if another cell has written it."""
         if not path.exists():
-            (dense_PD, categorical_PC), logit_PT = self.pairs(project, teacher, spec)
+            (dense_PD, categorical_PC), logit_PT = self.rows(project, teacher, spec)
             with replacing(path) as file:
                 np.savez(file, dense_PD=dense_PD, categorical_PC=categorical_PC, logit_PT=logit_PT)
         with np.load(path, allow_pickle=False) as kept:
-            return ScoredPairs(FeatureBatch(kept["dense_PD"], kept["categorical_PC"]), kept["logit_PT"])
+            return DayZeroRows(FeatureBatch(kept["dense_PD"], kept["categorical_PC"]), kept["logit_PT"])

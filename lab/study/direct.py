@@ -35,7 +35,7 @@ def direct_faults(direct: Collection[str], distillation: Sequence[DistillationCo
 class DirectArm(Arm):
     """A student whose served heads learn the soft labels of the `direct` teacher tasks beside their own labels.
 
-    `direct_faults` must have found none. The auxiliary heads of these tasks learn nothing. For one process.
+    `direct_faults` must have found no fault. The auxiliary heads of these tasks learn nothing. For one process.
     """
 
     def __init__(self, setup: LearnerSetup, direct: Collection[str]) -> None:
@@ -44,7 +44,7 @@ class DirectArm(Arm):
         self._direct = direct
 
     def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
-        """As Arm's, but `unshown` rows teach no served head: theirs is the teacher of auxiliary heads alone."""
+        """As Arm's, but `unshown` rows teach no served head: their logits are for auxiliary heads alone."""
         if unshown is not None:
             logit_BT = unshown.logit_BT.copy()
             logit_BT[:, [self._setup.teacher_column(name) for name in self._direct]] = np.nan

@@ -15,7 +15,7 @@ TEACHER_AS_INPUT, PERMUTED = "teacher as input", "permuted"
 
 
 class Series(NamedTuple):
-    """One of the things that a table or a picture compares: an arm of a variant, and its name there."""
+    """An arm of a variant that a table or a picture compares, and its name there."""
 
     name: str
     variant: str
@@ -51,7 +51,7 @@ class Findings:
 
     @property
     def permuted(self) -> str | None:
-        """The variant that refutes: its logits belong to other rows. None where the grid has none."""
+        """The variant whose logits belong to other rows; None where the grid has none. Its gain should be 0."""
         return next((v.name for v in self.grid.variants if v.teacher.permuted), None)
 
     @property
@@ -89,7 +89,7 @@ class Findings:
     ) -> Interval | None:
         """Student minus control of the same run, or minus another (variant, arm) of the same seed.
 
-        Above 0 is better: of an RMSE the difference is turned round. Seeds that only one of the two has are left out.
+        Above 0 is better; of an RMSE it is the other minus the student. A seed that only one of them has is left out.
         """
         other, arm = over or (variant, CONTROL)
         ours, theirs = self.values(variant, part, task, STUDENT), self.values(other, part, task, arm)
@@ -108,14 +108,14 @@ class Findings:
         return ours.mean / theirs.mean
 
     def baseline_part(self, events: int | None) -> str:
-        """The slice of the baseline that is to be compared with all of a variant that learns so many examples."""
+        """The slice of the baseline that is compared with a whole variant that learns so many examples."""
         base = self.variant(self.grid.baseline).events or self.grid.events
         return "all" if events in {base, None} else f"first {events}"
 
     def steps_equal(self) -> bool:
         """Whether the headline's variants took the same steps over the log on every seed; both arms of one always do.
 
-        The bootstrap's, which the student takes before it and on top, are `Result.bootstrap_steps`.
+        The student's additional steps of the bootstrap are `Result.bootstrap_steps`.
         """
         found = {(result.seed, result.steps) for series in self.series() for result in self._of[series.variant]}
         return len(found) == len({seed for seed, _ in found})
@@ -127,7 +127,7 @@ class Findings:
 
 
 def headline(findings: Findings, pair: str) -> dict[str, Any]:
-    """study/headline.json: the baseline variant against its control, the teacher, and the two that try to refute it."""
+    """study/headline.json: the baseline against its control, the teacher and the variants that could refute it."""
     base = findings.grid.baseline
     results = [result for result in findings.results if result.variant == base]
     if not results:

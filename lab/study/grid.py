@@ -58,10 +58,10 @@ class Variant(_Config):
     traffic: list[int] | None = Field(default=None, description="overrides the grid's")
 
     @model_validator(mode="after")
-    def _sees_pairs_as_the_log_does(self) -> Self:
+    def _sees_unshown_rows_as_the_log_does(self) -> Self:
         if self.teacher_as_input and "*" not in self.without:
             raise ValueError(
-                f"without must be ['*'] with teacher_as_input, got {self.without}: its pairs lack the inputs"
+                f"without must be ['*'] with teacher_as_input, got {self.without}: the log alone has these inputs"
             )
         return self
 
@@ -86,7 +86,7 @@ class Variant(_Config):
         return project
 
     def _unknown_tasks(self, base: Project) -> Iterator[str]:
-        """What names a teacher task that this project does not distil, and so would change nothing."""
+        """Each value for a teacher task that this project does not distil; it would change nothing."""
         distilled = [row.teacher_task for row in base.distillation]
         for key, names in (("head", self.head), ("without", self.without)):
             for name in names:
@@ -106,7 +106,7 @@ class Grid(_Config):
     variants: list[Variant] = Field(min_length=1)
 
     def limited(self, seeds: int | None, events: int | None) -> "Grid":
-        """With so many seeds of every variant and so many examples; None leaves the grid's."""
+        """The grid with so many seeds of every variant and so many examples; None leaves the grid's own number."""
         update: dict[str, int] = {}
         if seeds:
             update["seeds"] = seeds

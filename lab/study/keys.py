@@ -1,7 +1,7 @@
-"""Names of all that a study keeps, so that another start finds what is finished.
+"""The keys of all that a study keeps, so that another start finds what is finished.
 
-A key is a digest of everything that the kept thing depends on **but the code**: finished cells stay usable when graft
-changes, as most changes leave their results alone. After one that does not, name another OUT.
+A key is a digest of everything that the kept thing depends on, **except the code**: finished cells stay usable when
+graft changes, as most changes leave their results alone. After a change that affects results, name another OUT.
 """
 
 import json
@@ -16,7 +16,7 @@ from teacher_cache.config import LookupInput
 
 
 class Keys:
-    """The keys of cells that learn one log; equal keys, equal content."""
+    """The keys of cells that learn one log. Equal keys mean equal content."""
 
     def __init__(self, log: StudyLog, day_zero: DayZero) -> None:
         self._log = log.key
@@ -24,7 +24,7 @@ class Keys:
         self._teachers: dict[str, str] = {}
 
     def teacher(self, cell: Cell) -> str:
-        """Names its teacher: table, ONNX file, lookup files and change. ConfigurationError when a file is missing."""
+        """The key of its teacher: table, ONNX file, lookup files, change. ConfigurationError when a file is missing."""
         change, project = cell.variant.teacher, cell.project
         config = changed_config(change, project.teacher)
         told = change.model_dump_json() + config.model_dump_json()
@@ -37,18 +37,18 @@ class Keys:
         return self._teachers[told]
 
     def logits(self, cell: Cell) -> str:
-        """Names the teacher's logits of the log."""
+        """The key of the teacher's logits of the log."""
         return digest_of([self._log, self.teacher(cell)])
 
-    def pairs(self, cell: Cell) -> str:
-        """Names the pairs of its bootstrap, with their features and logits."""
-        return digest_of([self._log, self._tables, self.teacher(cell), f"{cell.project.bootstrap.pairs} {cell.seed}"])
+    def day_zero(self, cell: Cell) -> str:
+        """The key of the rows of its bootstrap, with their features and logits."""
+        return digest_of([self._log, self._tables, self.teacher(cell), f"{cell.project.bootstrap.rows} {cell.seed}"])
 
     def result(self, cell: Cell) -> str:
-        """Names what it scores."""
+        """The key of its result."""
         variant = cell.variant
         unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
         part = [cell.events, cell.windows, cell.traffic, variant.learner, variant.teacher_as_input, variant.direct]
         project = cell.project.model_dump_json(exclude=unused)
-        started = self.pairs(cell) if variant.bootstrap else ""
+        started = self.day_zero(cell) if variant.bootstrap else ""
         return digest_of([self.logits(cell), json.dumps(part), project, started])

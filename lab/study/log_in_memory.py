@@ -2,7 +2,7 @@
 
 It equals the log that the stream archives, with one difference: here a closed example moves its aggregates before the
 next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so a
-replay that is faster than life reads aggregates that are older in event time.
+replay that is faster than real time reads aggregates that are older in event time.
 """
 
 import time
@@ -33,7 +33,7 @@ def records_of(
 ) -> Iterator[ExampleRecord]:
     """The examples of the event file in the stream's order; offsets count them from 0 in one partition.
 
-    Events that the stream would put aside are left out.
+    Events that the stream would make dead letters are left out.
     """
     stream = _Stream(project, spec, sources)
     total = count_events(events)
@@ -47,7 +47,7 @@ def records_of(
 
 
 def log_key(project: Project, spec: FeatureSpec, sources: Sources, events: Path) -> str:
-    """Names the log that `records_of` gives, by all that it depends on but the code."""
+    """The key of the log that `records_of` gives: a digest of all that it depends on, except the code."""
     joined = project.model_dump_json(include={"tasks", "stream", "features"})
     return digest_of([spec.spec_id, joined, sources.key, events])
 
@@ -67,17 +67,17 @@ class _Stream:
         self._wall_ms = time.time_ns() // 1_000_000
 
     def take(self, message: Message) -> Iterator[Example]:
-        """The examples that close with this message; it waits for its turn where the other input is not so far."""
+        """The examples that this message closes; it waits for its turn while the other input is behind."""
         yield from self._joined(Arrival([message], (), 0.0, self._wall_ms))
 
     def end(self) -> Iterator[Example]:
-        """The examples still open, as if the inputs were quiet for long."""
+        """The examples that are still open, as after a long pause."""
         all_inputs = {(topic, 0) for topic in self.inputs}
         yield from self._joined(Arrival([], all_inputs, 0.0, self._wall_ms))
         yield from self._joined(Arrival([], all_inputs, _LONG_AFTER_MS, self._wall_ms))
 
     def _joined(self, arrival: Arrival) -> Iterator[Example]:
-        """Step until no message has its turn; a closed example moves its aggregates before the next step."""
+        """Take steps until no message has its turn; a closed example moves its aggregates before the next step."""
         taken = True
         while taken:
             (effects,) = self._step.take({0: self._partition}, arrival, limit=1)
@@ -93,7 +93,7 @@ class _Stream:
 
 
 def _messages(events: Iterator[FileEvent], inputs: tuple[str, str]) -> Iterator[Message]:
-    """As `stream.replay` sends them; unreadable lines go where a dead letter would come of them: nowhere."""
+    """The messages that `stream.replay` would send; unreadable lines are left out."""
     topic_of = dict(zip(("impression", "feedback"), inputs, strict=True))
     for offset, event in enumerate(events):
         if event.kind != "unreadable":

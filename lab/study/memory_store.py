@@ -21,7 +21,7 @@ _Row = dict[str, Value]
 
 
 class Sources(NamedTuple):
-    """As `features.store.ViewSources`, for processes without Feast: of each table path, join key and time column."""
+    """`features.store.ViewSources` for processes without Feast: path, join key and time column of each table."""
 
     tables: Mapping[str, tuple[Path, str, str]]
     pushed: Mapping[str, str]

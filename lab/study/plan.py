@@ -25,7 +25,7 @@ class Cell(NamedTuple):
 def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
     """Every cell, seed by seed; ConfigurationError names each variant that does not fit the project.
 
-    Reads no file: whether the teachers are there is not known yet.
+    Reads no file, so it does not know whether the teachers are there.
     """
     faults = [fault for variant in grid.variants for fault in _faults(grid, variant, base, spec)]
     if faults:

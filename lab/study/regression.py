@@ -1,4 +1,4 @@
-"""The reference below which no control may fall: online logistic regression on the target's own features.
+"""The reference for the control: online logistic regression on the target's own features.
 
 Shapes: B rows, N examples learnt, D dense columns, C categorical columns, R table rows, K tasks.
 """
@@ -22,7 +22,7 @@ _BATCH = 1  # each row is learnt before the next: in batches of 16 it loses .005
 
 
 class Regression:
-    """A weight per dense column and per category, learnt in one pass by Adagrad (Duchi et al. 2011); as River's is.
+    """A weight per dense column and per category, learnt in one pass by Adagrad (Duchi et al. 2011), as in River.
 
     Dense columns are normalised by their running moments. Regression tasks have no value.
     """
@@ -58,7 +58,7 @@ class Regression:
             self.steps += 1
 
     def scores_of(self, records: Sequence[ExampleRecord], _logit_BT: NDArray[np.float32]) -> Scores:
-        """What it scores on these rows as it is now."""
+        """Its scores on these rows, as it is now."""
         dense_BD, row_BC, label_BK, _ = self._encoded([record.example for record in records])
         value_BK = self._visible(self._logits(dense_BD, row_BC))
         return scores_of(self.setup.tasks, self.arms, label_BK, value_BK[:, :, None])
@@ -68,7 +68,7 @@ class Regression:
         return np.concatenate(self._labels), np.concatenate(self._values)[:, :, None]
 
     def _encoded(self, examples: Sequence[Example]) -> Batch:
-        """As the learner encodes them, without a teacher."""
+        """The rows as the learner encodes them, without a teacher."""
         return encoded(self.setup, examples, np.empty((len(examples), 0), np.float32))
 
     def _normalised(self, dense_BD: NDArray[np.float32]) -> NDArray[np.float32]:

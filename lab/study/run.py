@@ -1,4 +1,4 @@
-"""Runs the cells of a grid on several processes; each leaves a file, and those that are there already are not run."""
+"""Runs the cells of a grid in several processes. Each cell writes a file; a cell whose file is there is not run."""
 
 import multiprocessing
 import os
@@ -86,11 +86,11 @@ class _Worker:
             return Teaching(logit_NT)
         log = cls.log.first(cell.events)
         unshown = cls._unshown(cell, log) if project.unshown.ratio > 0 else None
-        pairs = None
+        day_zero = None
         if cell.variant.bootstrap:
-            path = place.out / "day_zero" / f"{place.keys.pairs(cell)}.npz"
-            pairs = place.day_zero.kept_pairs(path, project, StudyTeacher(change, project, log.spec), log.spec)
-        return Teaching(logit_NT, unshown, pairs)
+            path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
+            day_zero = place.day_zero.kept_rows(path, project, StudyTeacher(change, project, log.spec), log.spec)
+        return Teaching(logit_NT, unshown, day_zero)
 
     @classmethod
     def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:
@@ -102,7 +102,7 @@ class _Worker:
 
 
 def _end_with_the_study() -> None:
-    """End this worker with the study: else it would finish its cell, and then wait for ever."""
+    """End this worker with the study: without it the worker would finish its cell and then wait for ever."""
     study = multiprocessing.parent_process()
     if study is not None:
         wait([study.sentinel])

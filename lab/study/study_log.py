@@ -79,7 +79,7 @@ def read_log(folder: Path, spec: FeatureSpec) -> StudyLog:
 
 
 def write_log(folder: Path, records: Iterable[ExampleRecord]) -> None:
-    """Write a log of its own, as `graft stream archive` would: as a whole or not at all; one that is there stays."""
+    """Write a log as `graft stream archive` would, whole or not at all; a log that is there stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".arriving-") as arriving:
         whole = Path(arriving) / folder.name

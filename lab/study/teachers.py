@@ -27,7 +27,7 @@ _SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every 
 def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyLog) -> NDArray[np.float32]:
     """The changed teacher's logits of a log [N, T], NaN where it gives none; kept in the file `path` from then on.
 
-    Every impression has its own. The cache of the stream has one for each (user, item): that of its last impression.
+    Every impression has its own logits. The stream's cache has those of the last impression of a user and an item.
     """
     if not path.exists():
         requests = requests_of(log)
@@ -55,12 +55,12 @@ class StudyTeacher(RequestScorer):
         self._tasks = len(config.tasks)
 
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
-        """One batch; noise and permutation are drawn anew for each, so score all that belong together at once."""
+        """The logits of one batch, which draws its own noise and permutation: score together what belongs together."""
         scored = self._unchanged.score(requests)
         return scored and scored._replace(logit_BT=changed(self._change, scored.logit_BT))
 
     def score_all(self, requests: Sequence[TeacherRequest]) -> ScoredRows:
-        """All of them, in batches; without those that the teacher cannot score."""
+        """The logits of all requests that the teacher can score; noise and permutation are drawn over all of them."""
         batches = [self._unchanged.score(requests[at : at + _CHUNK]) for at in range(0, len(requests), _CHUNK)]
         rows = [request for scored in batches if scored for request in scored.requests]
         logits = [np.empty((0, self._tasks), np.float32), *(scored.logit_BT for scored in batches if scored)]

@@ -1,7 +1,7 @@
 """One side of the experiment: a student, its optimizers, and the statistics of its columns.
 
 Student and control differ in their distillation alone. Shapes: B rows, b rows of one rank, K tasks, A auxiliary heads,
-T teacher tasks, N distinct table rows, D dense columns, C categorical columns, P pairs, S steps.
+T teacher tasks, N distinct table rows, D dense columns, C categorical columns, P rows, S steps.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -84,10 +84,10 @@ class Arm:
             self._adagrad.step(gradient.row_N, gradient.table_NE)
 
     def bootstrap(self, pairs: Bounded, index_SB: NDArray[np.int64], held_out: int) -> dict[str, float]:
-        """Learn the teacher alone on P pairs, in a step for each row of `index_SB`; no weight decays.
+        """Learn the teacher alone on P rows, in a step for each row of `index_SB`; no weight decays.
 
         A ranking loss leaves the level of a list open, so here the soft label takes its place. The result is, per
-        teacher task, the share of its variance that its head explains in the last `held_out` pairs.
+        teacher task, the share of its variance that its head explains in the last `held_out` rows.
         """
         dense_PD, row_PC, _, logit_PT = pairs.learnt
         self.running.start(pairs.counted.dense_BD, logit_PT)

@@ -57,17 +57,17 @@ def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[
     return Batch(features.dense_BD, row_BC, label_BK, logit_BT.astype(np.float32))
 
 
-def encoded_pairs(setup: LearnerSetup, pairs: UnshownRows | None) -> Batch | None:
-    """Unshown pairs, which have no labels; None when there are none. Those that cannot be encoded are left out."""
-    if pairs is None:
+def encoded_unshown(setup: LearnerSetup, unshown: UnshownRows | None) -> Batch | None:
+    """Unshown rows, which have no labels; None when there are none. Those that cannot be encoded are left out."""
+    if unshown is None:
         return None
-    kept_U = [u for u, row in enumerate(pairs.features) if all(map(_fits, setup.spec.features, row))]
+    kept_U = [u for u, row in enumerate(unshown.features) if all(map(_fits, setup.spec.features, row))]
     if not kept_U:
         return None
-    features = setup.spec.encode(setup.spec.columns_of([pairs.features[u] for u in kept_U]))
+    features = setup.spec.encode(setup.spec.columns_of([unshown.features[u] for u in kept_U]))
     label_UK = np.full((len(kept_U), len(setup.tasks)), np.nan, np.float32)
     row_UC = embedding_rows(features.categorical_BC, setup.student.table_rows)
-    return Batch(features.dense_BD, row_UC, label_UK, pairs.logit_UT[kept_U].astype(np.float32))
+    return Batch(features.dense_BD, row_UC, label_UK, unshown.logit_UT[kept_U].astype(np.float32))
 
 
 def fault_of(setup: LearnerSetup, example: Example) -> str | None:

@@ -1,4 +1,4 @@
-"""Day zero: a first version from the teacher alone, before the first label. Shapes: P pairs, T teacher tasks."""
+"""Day zero: a first version from the teacher alone, before the first label. Shapes: P rows, T teacher tasks."""
 
 import logging
 import time
@@ -25,11 +25,12 @@ from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer
 
 _log = logging.getLogger(__name__)
 
-Pairs = Sequence[tuple[EntityId, EntityId]]
+RowIds = Sequence[tuple[EntityId, EntityId]]
+"""The user and the item of each row."""
 
 
-class ScoredPairs(NamedTuple):
-    """P pairs: their features for the student, and the teacher's logits."""
+class DayZeroRows(NamedTuple):
+    """P rows of a bootstrap: their features for the student, and the teacher's logits."""
 
     features: FeatureBatch
     logit_PT: NDArray[np.float32]
@@ -38,43 +39,43 @@ class ScoredPairs(NamedTuple):
 class BootstrapReport(NamedTuple):
     """What was distilled into `version`.
 
-    `explained`: per teacher task the share of its variance that the student explains on the pairs held out. Served
+    `explained`: per teacher task the share of its variance that the student explains on the rows held out. Served
     heads have started from those with at least `least_explained`.
     """
 
     version: str
-    pairs: int
+    rows: int
     explained: dict[str, float]
     least_explained: float
     steps: int
     seconds: float
 
 
-def sample_pairs(user_ids: Sequence[EntityId], item_ids: Sequence[EntityId], count: int, seed: int) -> Pairs:
-    """`count` distinct (user, item) pairs of distinct ids, or all where there are not so many, in a random order."""
+def sample_rows(user_ids: Sequence[EntityId], item_ids: Sequence[EntityId], count: int, seed: int) -> RowIds:
+    """`count` distinct rows (user, item) of distinct ids, or all where there are not so many, in a random order."""
     total = len(user_ids) * len(item_ids)
     random = np.random.Generator(np.random.PCG64(seed))
     chosen = random.choice(total, min(count, total), replace=False)
     return [(user_ids[n // len(item_ids)], item_ids[n % len(item_ids)]) for n in chosen.tolist()]
 
 
-def score_pairs(
-    pairs: Pairs, reader: FeatureReader, scorer: RequestScorer, spec: FeatureSpec, batch_rows: int
-) -> ScoredPairs:
-    """The pairs with their features of now and an empty context; those that the teacher cannot score are left out.
+def score_rows(
+    row_ids: RowIds, reader: FeatureReader, scorer: RequestScorer, spec: FeatureSpec, batch_rows: int
+) -> DayZeroRows:
+    """The rows with their features of now and an empty context; those that the teacher cannot score are left out.
 
     InvalidInputError when none is left; ServiceUnavailableError when the feature store does not answer.
     """
     rows, logits = [], []
-    requests = requests_of_impressions(_impressions(pairs), reader, spec, batch_rows)
+    requests = requests_of_impressions(_impressions(row_ids), reader, spec, batch_rows)
     while batch := list(islice(requests, batch_rows)):
         scored = scorer.score(batch)
         if scored is not None:
             rows += [request.features for request in scored.requests]
             logits.append(scored.logit_BT)
     if not rows:
-        raise InvalidInputError(f"the teacher scored none of {len(pairs)} pairs; there is nothing to distil")
-    return ScoredPairs(spec.encode(spec.columns_of(rows)), np.concatenate(logits))
+        raise InvalidInputError(f"the teacher scored none of {len(row_ids)} rows; there is nothing to distil")
+    return DayZeroRows(spec.encode(spec.columns_of(rows)), np.concatenate(logits))
 
 
 def run_bootstrap(
@@ -83,11 +84,11 @@ def run_bootstrap(
     config: BootstrapConfig,
     teacher: TeacherConfig,
     registry: Registry,
-    pairs: Pairs,
+    row_ids: RowIds,
     reader: FeatureReader,
     scorer: RequestScorer,
 ) -> BootstrapReport:
-    """Publish a first version that has learnt the teacher's logits of `pairs` and no example.
+    """Publish a first version that has learnt the teacher's logits of `row_ids` and no example.
 
     Its control is untouched. InvalidInputError when the registry has a version (day zero is over), and when the student
     cannot learn any task of this teacher from what it sees.
@@ -101,18 +102,18 @@ def run_bootstrap(
                 "GRAFT_VERSIONS to another folder"
             )
         learner = Learner(setup)
-        scored = score_pairs(pairs, reader, scorer, setup.spec, BATCH_ROWS)
+        scored = score_rows(row_ids, reader, scorer, setup.spec, BATCH_ROWS)
         explained, least = learner.bootstrap(*scored, config.steps), least_explained(len(scored.logit_PT))
-        if not learner.bootstrapped_pairs:
+        if not learner.bootstrapped_rows:
             raise InvalidInputError(
-                "the student cannot learn this teacher: of its variance on held-out pairs the student explains "
+                "the student cannot learn this teacher: of its variance on held-out rows the student explains "
                 f"{explained_text(explained)}, at least {100 * least:.3g} % of one task is needed; nothing is "
                 "published. Is teacher.inputs in graft.toml right ('graft check' lists what is defaulted)? Or set more "
-                "bootstrap.steps or bootstrap.pairs"
+                "bootstrap.steps or bootstrap.rows"
             )
         draft = Draft(
             examples=0,
-            bootstrapped_pairs=learner.bootstrapped_pairs,
+            bootstrapped_rows=learner.bootstrapped_rows,
             offsets={},
             spec=setup.spec,
             tasks=list(setup.tasks),
@@ -121,9 +122,9 @@ def run_bootstrap(
             metrics={},
         )
         version = registry.publish(draft, learner.served_tensors(), learner.tensors(), learner.state()).version
-    _log.info("published version %s bootstrapped_pairs=%d steps=%d", version, learner.bootstrapped_pairs, config.steps)
+    _log.info("published version %s bootstrapped_rows=%d steps=%d", version, learner.bootstrapped_rows, config.steps)
     seconds = time.monotonic() - started
-    return BootstrapReport(version, learner.bootstrapped_pairs, explained, least, config.steps, seconds)
+    return BootstrapReport(version, learner.bootstrapped_rows, explained, least, config.steps, seconds)
 
 
 def explained_text(explained: Mapping[str, float]) -> str:
@@ -131,6 +132,6 @@ def explained_text(explained: Mapping[str, float]) -> str:
     return ", ".join(f"{task} {100 * share:.1f} %" for task, share in explained.items())
 
 
-def _impressions(pairs: Iterable[tuple[EntityId, EntityId]]) -> Iterator[Impression]:
-    for n, (user_id, item_id) in enumerate(pairs):
+def _impressions(row_ids: Iterable[tuple[EntityId, EntityId]]) -> Iterator[Impression]:
+    for n, (user_id, item_id) in enumerate(row_ids):
         yield Impression(impression_id=f"bootstrap-{n}", user_id=user_id, item_id=item_id, event_time_ms=0)

@@ -61,16 +61,16 @@ class DistillationConfig(_Config):
         return self
 
 
-FEWEST_PAIRS = 100
+FEWEST_ROWS = 100
 """Of a bootstrap: a tenth of fewer shows nothing of what was learnt."""
 
 
 class BootstrapConfig(_Config):
     """Day zero: what ``graft student bootstrap`` distils before the first example."""
 
-    pairs: int = Field(
+    rows: int = Field(
         default=50_000,
-        ge=FEWEST_PAIRS,
+        ge=FEWEST_ROWS,
         description="distinct rows of a user and an item that the teacher scores; a tenth of them is held out",
     )
     steps: int = Field(default=1_000, ge=1, description="optimizer steps, each of as many rows as a step of the stream")

@@ -18,34 +18,35 @@ from stream.events import Example
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
 from student.learn.arm import Arm
-from student.learn.batch import Batch, concatenate, encoded, encoded_pairs
+from student.learn.batch import Batch, concatenate, encoded, encoded_unshown
 from student.learn.bounds import Bounds
-from student.learn.config import FEWEST_PAIRS
+from student.learn.config import FEWEST_ROWS
 from student.learn.exchange import ALONE, Exchange
 from student.learn.model import CPU
 from student.learn.replay_buffer import Reservoir
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
+from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
 from student.versions.served_tensors import EMBEDDING, MEAN, STD
 from teacher_cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
 
 LEAST_EXPLAINED = 0.01
-"""A share of a teacher task's variance. On 500 held-out pairs a student explained below 0.006 of logits that were dealt
-out to other pairs, and above 0.9 of the pairs' own."""
+"""A share of a teacher task's variance. On 500 held-out rows a student explained below 0.006 of logits that were dealt
+out to other rows, and above 0.9 of the logits of the rows themselves."""
 
 _HELD_OUT = 10
-"""Of the pairs of a bootstrap one in this many is held out."""
+"""Of the rows of a bootstrap one in this many is held out."""
 
 _CHANCE = 9.0
 """Divided by n rows: a bound on the share that predictions explain by chance. It is at most the square of their
 correlation with the targets, and chance gives a correlation above 3 * n ** -0.5 one time in 700."""
 
 
-def least_explained(pairs: int) -> float:
-    """The share of a teacher task's variance below which a bootstrap on so many pairs has not learnt that task."""
-    return max(LEAST_EXPLAINED, _CHANCE / (pairs // _HELD_OUT))
+def least_explained(rows: int) -> float:
+    """The share of a teacher task's variance below which a bootstrap on so many rows has not learnt that task."""
+    return max(LEAST_EXPLAINED, _CHANCE / (rows // _HELD_OUT))
 
 
 class Learner:
@@ -63,7 +64,7 @@ class Learner:
         self._device = device
         self.examples = 0
         self.evaluation = ProgressiveEvaluation(setup.tasks)
-        self.bootstrapped_pairs = 0
+        self.bootstrapped_rows = 0
         self._student = self._new_student()
         self._control = Arm(setup.control(), exchange, device)
         self._item_mean = ItemMean(setup.tasks)
@@ -76,7 +77,7 @@ class Learner:
         """Predict B examples, then learn them in one step per arm, together with replayed ones.
 
         `logit_BT`: the teacher's, in the order of the setup's teacher tasks; a NaN costs that signal, never the step.
-        `unshown`: pairs without labels that the student's auxiliary heads learn in the same step.
+        `unshown`: rows without labels that the student's auxiliary heads learn in the same step.
         False when a step would have made the weights of an arm not finite: then neither arm takes it, and the examples
         are not learnt. InvalidInputError for an example that cannot be learnt; see `fault_of`.
         """
@@ -91,7 +92,7 @@ class Learner:
             arm.running.update(counted)
         self._item_mean.update(item_ids, batch.label_BK)
         # 4. One step per arm on the new examples and replayed ones.
-        if not self._step(batch, encoded_pairs(self.setup, unshown)):
+        if not self._step(batch, encoded_unshown(self.setup, unshown)):
             return False
         # 5. The examples may be replayed from now on.
         self._reservoir.add(batch)
@@ -99,21 +100,21 @@ class Learner:
         return True
 
     def bootstrap(self, features: FeatureBatch, logit_PT: NDArray[np.float32], steps: int) -> dict[str, float]:
-        """Distil the student from the teacher's logits of P pairs, before the first example; the control is left alone.
+        """Distil the student from the teacher's logits of P rows, before the first example; the control is left alone.
 
         `steps` steps of as many rows as a step of the stream has, pass after pass in a random order of the setup's
-        seed. The last tenth of the pairs is held out: the result is, per teacher task, the share of its variance there
+        seed. The last tenth of the rows is held out: the result is, per teacher task, the share of its variance there
         that the student explains. A task whose share is below `least_explained` is not learnt. A served head starts as
         the auxiliary head on its tower if that one's task is learnt, else with the teacher's mean for every row, and
         untrained where its tower has no auxiliary head. When no task is learnt, the student stays as it was.
-        InvalidInputError when nothing is distilled, fewer than 100 pairs have logits, or examples were learnt.
+        InvalidInputError when nothing is distilled, fewer than 100 rows have logits, or examples were learnt.
         """
         distilled = len(self.setup.distillation)
         with_logits = int(np.isfinite(logit_PT).any(axis=1).sum())
-        if self.examples or not distilled or with_logits < FEWEST_PAIRS:
+        if self.examples or not distilled or with_logits < FEWEST_ROWS:
             raise InvalidInputError(
-                f"a bootstrap needs a [[distillation]] table, {FEWEST_PAIRS} pairs with teacher logits and a student "
-                f"without examples, got {distilled} such tables, {with_logits} pairs with logits, "
+                f"a bootstrap needs a [[distillation]] table, {FEWEST_ROWS} rows with teacher logits and a student "
+                f"without examples, got {distilled} such tables, {with_logits} rows with logits, "
                 f"{self.examples} examples"
             )
         held_out = len(logit_PT) // _HELD_OUT
@@ -129,7 +130,7 @@ class Learner:
         if learnt:
             arm.start_served_heads(learnt)
             self._student = arm
-            self.bootstrapped_pairs = len(logit_PT)
+            self.bootstrapped_rows = len(logit_PT)
         return explained
 
     def score(self, features: FeatureBatch) -> NDArray[np.float32]:
@@ -160,7 +161,7 @@ class Learner:
         """What is not a tensor, as JSON values."""
         return {
             "examples": self.examples,
-            "bootstrapped_pairs": self.bootstrapped_pairs,
+            BOOTSTRAPPED: self.bootstrapped_rows,
             "setup": self.setup.described(),
             "reservoir": self._reservoir.state(),
         }
@@ -168,7 +169,7 @@ class Learner:
     def restore(self, tensors: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
         """Take over what `tensors` and `state` gave, so that what follows is bit-equal to never having stopped."""
         self.examples = state["examples"]
-        self.bootstrapped_pairs = state["bootstrapped_pairs"]
+        self.bootstrapped_rows = state[BOOTSTRAPPED if BOOTSTRAPPED in state else FORMERLY_BOOTSTRAPPED]
         for part, owner in self._parts():
             found = {n.removeprefix(f"{part}/"): t for n, t in tensors.items() if n.startswith(f"{part}/")}
             if isinstance(owner, Reservoir):

@@ -40,7 +40,7 @@ class LogitSource:
     """Looks logits up and waits up to `wait_seconds` of wall clock for missing ones.
 
     A wait that brings no logit is not repeated at once: the next batch goes without a wait, after the next such wait 3
-    batches, then 7, up to 1,023. A wait that brings one sets this back. So a teacher that is absent, or a pair that it
+    batches, then 7, up to 1,023. A wait that brings one sets this back. So a teacher that is absent, or a row that it
     never scores, costs a few waits, not one per batch. An unreachable Redis counts as no logits.
     """
 
@@ -117,11 +117,11 @@ class UnshownSource:
     def fetch(self, examples: Sequence[Example]) -> UnshownRows | None:
         """The rows of these examples. No more will come: the batch scorer writes them before the examples' logits."""
         try:
-            pairs = self._cache.get([example.impression_id for example in examples])
+            rows = self._cache.get([example.impression_id for example in examples])
         except ServiceUnavailableError:
             return None  # LogitSource asks the same Redis first and logs that it is away
-        UNSHOWN.inc(len(pairs.features))
-        return pairs
+        UNSHOWN.inc(len(rows.features))
+        return rows
 
 
 class TeacherSignal(NamedTuple):
@@ -152,15 +152,17 @@ class TeacherSource:
         unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
         return TeacherSignal(logit_BT.numpy(), unshown)
 
-    def _gathered(self, pairs: UnshownRows | None) -> UnshownRows | None:
+    def _gathered(self, unshown: UnshownRows | None) -> UnshownRows | None:
         if self._exchange.ranks == 1:
-            return pairs
-        own = [] if pairs is None else zip(pairs.features, pairs.logit_UT.tolist(), strict=True)
-        found = self._exchange.gather([json.dumps(pair).encode() for pair in own])
-        rows = [json.loads(message) for messages in found for message in messages]
-        if not rows:
+            return unshown
+        rows = [] if unshown is None else zip(unshown.features, unshown.logit_UT.tolist(), strict=True)
+        found = self._exchange.gather([json.dumps(row).encode() for row in rows])
+        all_rows = [json.loads(message) for messages in found for message in messages]
+        if not all_rows:
             return None
-        return UnshownRows([features for features, _ in rows], np.array([logit_T for _, logit_T in rows], np.float32))
+        return UnshownRows(
+            [features for features, _ in all_rows], np.array([logit_T for _, logit_T in all_rows], np.float32)
+        )
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:

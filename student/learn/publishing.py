@@ -94,7 +94,7 @@ class Publisher:
         slices = self._progress.publish()
         draft = Draft(
             examples=learner.examples,
-            bootstrapped_pairs=learner.bootstrapped_pairs,
+            bootstrapped_rows=learner.bootstrapped_rows,
             offsets={str(partition): offset for partition, offset in self._offsets.items()},
             topic_id=self._topic_id,
             spec=learner.setup.spec,

@@ -1,12 +1,16 @@
 """What a published version says of itself: manifest.json in its folder. Imported by learner and scorer alike."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 
 FORMAT = 3
+
+BOOTSTRAPPED = "bootstrapped_rows"
+FORMERLY_BOOTSTRAPPED = "bootstrapped_pairs"
+"""The former name of the same number, in manifests and learner states: still read, no longer written."""
 
 
 class ArmMetrics(BaseModel):
@@ -41,8 +45,11 @@ class Draft(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     examples: int = Field(ge=0, description="examples learnt since the first version")
-    bootstrapped_pairs: int = Field(
-        default=0, ge=0, description="pairs distilled into the student before the first example; the control had none"
+    bootstrapped_rows: int = Field(
+        default=0,
+        ge=0,
+        validation_alias=AliasChoices(BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED),
+        description="rows distilled into the student before the first example; the control had none",
     )
     offsets: dict[str, int] = Field(description="'partition' -> offset in the examples topic up to which is learnt")
     topic_id: str | None = Field(

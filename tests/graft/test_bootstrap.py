@@ -15,14 +15,14 @@ from student.versions.registry import Registry
 
 @pytest.fixture
 def environment(sound_project: Path, redis_url: str) -> dict[str, str]:
-    """A project whose table knows forty users; a bootstrap of all pairs."""
+    """A project whose table knows forty users; a bootstrap of all rows."""
     data = sound_project / "feature_repo" / "data"
     data.mkdir()
     day = datetime(2026, 1, 1, tzinfo=UTC)
     ages = pa.array([n / 10 - 2 for n in range(40)], pa.float32())
     pq.write_table(pa.table({"user_id": range(40), "age": ages, "event_timestamp": [day] * 40}), data / "users.parquet")
     with (sound_project / "graft.toml").open("a") as file:
-        file.write("\n[bootstrap]\npairs = 1000\nsteps = 100\n")
+        file.write("\n[bootstrap]\nrows = 1000\nsteps = 100\n")
     return {
         "GRAFT_PROJECT": str(sound_project),
         "GRAFT_REDIS_URL": redis_url,
@@ -38,7 +38,7 @@ def test_day_zero_publishes_what_the_teacher_knows(environment: dict[str, str], 
     assert graft("features", "apply")[0] == graft("features", "materialize")[0] == 0
 
     code, output = graft("student", "bootstrap")
-    assert (code, "needs users and items to pair, got 40 users, 0 items" in output) == (1, True)
+    assert (code, "needs users and items, got 40 users, 0 items" in output) == (1, True)
 
     events = sound_project / "events.jsonl"
     lines = [
@@ -49,15 +49,15 @@ def test_day_zero_publishes_what_the_teacher_knows(environment: dict[str, str], 
     result = CliRunner().invoke(cli, ["student", "bootstrap", "--events", str(events), "--json"], env=environment)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert {key: report[key] for key in ("version", "pairs", "users", "items", "steps")} == {
+    assert {key: report[key] for key in ("version", "rows", "users", "items", "steps")} == {
         "version": "v000001",
-        "pairs": 200,
+        "rows": 200,
         "users": 40,
         "items": 5,
         "steps": 100,
     }
     manifest = Registry(Path(environment["GRAFT_VERSIONS"])).load_manifest("v000001")
-    assert (manifest.bootstrapped_pairs, manifest.examples) == (200, 0)
+    assert (manifest.bootstrapped_rows, manifest.examples) == (200, 0)
 
     code, output = graft("student", "bootstrap", "--events", str(events))
     assert (code, "a bootstrap is for an empty registry" in output) == (1, True)

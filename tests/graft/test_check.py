@@ -38,7 +38,7 @@ def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
     assert summary.lines() == [
         "project tiny is sound",
         "  task like: binary, window 60 s",
-        "  student: 1 dense columns, 2 categorical (0 features pass through to the teacher alone)",
+        "  student: dense columns 1, categorical 2; features for the teacher alone 0",
         "  teacher t1: 2 inputs, 1 mapped, 1 defaulted (50%)",
         f"  distillation: teacher task like through an auxiliary head of like, weight 1, {scales}",
     ]

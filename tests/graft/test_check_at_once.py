@@ -79,7 +79,7 @@ trunk = [8]
 replay_capacity = 100
 
 [bootstrap]
-pairs = 1000
+rows = 1000
 
 [publish]
 keep = 10
@@ -122,7 +122,7 @@ FAULTS = {
     "misspelt key of the student": ("replay_capacity = 100", "replay_capasity = 100"),
     "replay of nothing": ("replay_capacity = 100", "replay_capacity = 0"),
     "student": ("trunk = [8]", "trunk = []"),
-    "bootstrap": ("pairs = 1000", "pairs = 1"),
+    "bootstrap": ("rows = 1000", "rows = 1"),
     "publish": ("keep = 10", "kep = 10"),
 }
 MASKS = {
@@ -133,7 +133,7 @@ MASKS = {
     frozenset({"unknown reference", "teacher task kind"}),
     frozenset({"unknown input", "kind of input"}),  # one renames the key of the other
 }
-"""Pairs of which one cannot be seen, or not under the same key, before the other is mended."""
+"""Two faults of which one cannot be seen, or not under the same key, before the other is mended."""
 STORE = "project: tiny\nprovider: local\nregistry: data/registry.db\nonline_store: {type: redis}\n"
 DEFINITIONS = """
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType

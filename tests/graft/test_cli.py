@@ -62,6 +62,13 @@ def _leaves(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
             yield (*path, name)
 
 
+def test_an_unknown_command_is_answered_with_the_nearest_one_or_all_of_them() -> None:
+    result = CliRunner().invoke(cli, ["chek"])
+    assert (result.exit_code, "no such command 'chek'; did you mean check?" in result.output) == (2, True)
+    result = CliRunner().invoke(cli, ["xyz"])
+    assert "no such command 'xyz'; allowed are check, features, replay" in result.output
+
+
 def test_every_commands_help_has_an_example_of_it() -> None:
     commands = list(_leaves(cli))
     assert ("student", "bootstrap") in commands

@@ -8,25 +8,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from features.spec import FeatureSpec
 from graft.cli import cli
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 from student.versions.manifest import Draft
 from student.versions.registry import Registry
+from tests.specs import spec_of
 
 DRAFT = Draft(
     examples=40,
     offsets={"0": 40},
-    spec=FeatureSpec(
-        feast_project="p",
-        user_join_key="u",
-        item_join_key="i",
-        user_id_type="int",
-        item_id_type="int",
-        entity_key_serialization_version=3,
-        features=(),
-    ),
+    spec=spec_of(),
     tasks=[TaskSpec(name="like", kind="binary", window_seconds=60)],
     student=StudentConfig(),
     teacher_version="t1",

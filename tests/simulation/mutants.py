@@ -135,7 +135,9 @@ def uncommitted_read(monkeypatch):
     """By every consumer."""
     whole = connection.consumer
     monkeypatch.setattr(
-        connection, "consumer", lambda servers, **more: whole(servers, **{"isolation_level": "read_uncommitted", **more})
+        connection,
+        "consumer",
+        lambda servers, **more: whole(servers, **{"isolation_level": "read_uncommitted", **more}),
     )
 
 
@@ -292,4 +294,3 @@ def records_kept_across_a_rebalance(monkeypatch):
         self._records = kept
 
     monkeypatch.setattr(worker.StreamWorker, "_restore", restore)
-

@@ -200,7 +200,9 @@ class World:
         if any(next(log.committed(self.group_offset(log.at)), None) for log in logs):
             return False
         return not any(
-            key.startswith(("impression:", "orphans:")) for p in range(self.schedule.partitions) for key in self.saved(p)
+            key.startswith(("impression:", "orphans:"))
+            for p in range(self.schedule.partitions)
+            for key in self.saved(p)
         )
 
     def _take_over(self) -> None:
@@ -209,7 +211,9 @@ class World:
             for process in self._instances[name].processes:
                 assert process.participant
                 self.timeline.kill(process.participant)
-        remembered = {key for p in range(self.schedule.partitions) for key in self.saved(p) if key.startswith("closed:")}
+        remembered = {
+            key for p in range(self.schedule.partitions) for key in self.saved(p) if key.startswith("closed:")
+        }
         for sent in self.schedule.sent:
             if sent.kind == "impressions" and not sent.invalid and f"closed:{sent.key.decode()}" in remembered:
                 self._send(sent)

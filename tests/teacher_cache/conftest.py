@@ -15,6 +15,7 @@ from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import Teacher, load_teacher
 from teacher_cache.unshown import UnshownCache
+from tests.specs import spec_of
 
 Tensors = dict[str, tuple[int, list[Any]]]
 
@@ -88,15 +89,7 @@ FEATURES = (
 @pytest.fixture
 def spec() -> FeatureSpec:
     """Five target features: an int, a str, a list of three floats, a float and the item's id."""
-    return FeatureSpec(
-        feast_project="p",
-        user_join_key="user_id",
-        item_join_key="item_id",
-        user_id_type="int",
-        item_id_type="int",
-        entity_key_serialization_version=3,
-        features=FEATURES,
-    )
+    return spec_of(*FEATURES)
 
 
 @pytest.fixture

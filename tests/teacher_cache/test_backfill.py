@@ -18,7 +18,7 @@ def cache(redis_url):
 
 
 @pytest.fixture
-def pairing(spec, scorer, unshown):
+def unshown_scorer(spec, scorer, unshown):
     """Makes scorers of unshown rows that have not seen an item yet."""
 
     def make(ratio=2.0, cache=unshown):
@@ -39,7 +39,7 @@ def test_history_fills_the_cache_with_the_logits_computed_by_hand(scorer, cache,
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 100])
-def test_of_a_pair_that_comes_again_the_last_row_holds_and_counts_once(scorer, cache, request_of, batch_rows):
+def test_of_a_row_that_comes_again_the_last_row_holds_and_counts_once(scorer, cache, request_of, batch_rows):
     rows = [request_of(1, item_id=5), request_of(2, item_id=6), request_of(3, item_id="5")]
     report = backfill(rows, scorer, cache, batch_rows=batch_rows, progress=_nothing)
     assert report.rows == 2
@@ -74,7 +74,7 @@ def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_ou
     )
 
 
-def test_no_history_is_no_pair(scorer, cache):
+def test_no_history_is_no_row(scorer, cache):
     report = backfill([], scorer, cache, batch_rows=4, progress=_nothing)
     assert (report.rows, report.defaulted_share, report.fallback_share) == (0, 0.25, 0.0)
 
@@ -112,34 +112,34 @@ def test_impressions_become_requests_with_the_features_of_now(scorer, cache, spe
     assert cache.get([1], [3]).logit_BT.tolist() == [[21.0, 4.0]]
 
 
-def test_every_impression_of_a_history_gets_the_pairs_that_the_sampler_chooses(
-    scorer, cache, unshown, pairing, spec, request_of
+def test_every_impression_of_a_history_gets_the_unshown_rows_that_the_sampler_chooses(
+    scorer, cache, unshown, unshown_scorer, spec, request_of
 ):
     history = [request_of(n, item_id=n % 7) for n in range(60)]  # each of 7 items is shown again and again
-    report = backfill(history, scorer, cache, pairing(), batch_rows=8, progress=_nothing)
+    report = backfill(history, scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
     chosen = UnshownSampler(spec, UnshownConfig(ratio=2.0)).sample(history)
     found = unshown.get([request.impression_id for request in history])
-    assert found.features == [pair.features for pair in chosen]
-    assert found.logit_UT.tolist() == [[18 + pair.features[2][0], 4.5] for pair in chosen]
+    assert found.features == [row.features for row in chosen]
+    assert found.logit_UT.tolist() == [[18 + row.features[2][0], 4.5] for row in chosen]
     assert (report.rows, report.unshown_rows) == (7, len(chosen))
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 100])
-def test_a_history_that_is_filled_again_gets_the_same_pairs_however_it_is_cut(
-    scorer, cache, unshown, pairing, request_of, batch_rows
+def test_a_history_that_is_filled_again_gets_the_same_unshown_rows_however_it_is_cut(
+    scorer, cache, unshown, unshown_scorer, request_of, batch_rows
 ):
     history = [request_of(n) for n in range(30)]
     impressions = [request.impression_id for request in history]
-    backfill(history, scorer, cache, pairing(), batch_rows=8, progress=_nothing)
+    backfill(history, scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
     first = unshown.get(impressions)
-    backfill(history, scorer, cache, pairing(), batch_rows=batch_rows, progress=_nothing)
+    backfill(history, scorer, cache, unshown_scorer(), batch_rows=batch_rows, progress=_nothing)
     again = unshown.get(impressions)
     assert again.features == first.features
     assert again.logit_UT.tobytes() == first.logit_UT.tobytes()
 
 
-def test_whoever_sees_a_backfilled_logit_finds_its_impressions_pairs_too(
-    scorer, redis_url, unshown, pairing, request_of
+def test_whoever_sees_a_backfilled_logit_finds_its_unshown_rows_too(
+    scorer, redis_url, unshown, unshown_scorer, request_of
 ):
     seen = []
 
@@ -149,18 +149,18 @@ def test_whoever_sees_a_backfilled_logit_finds_its_impressions_pairs_too(
             super().put(user_ids, item_ids, logit_BT, scored_at_ms)
 
     cache = Watched(redis_url, "t1", ("finish", "rating"), 100)
-    backfill([request_of(n) for n in range(8)], scorer, cache, pairing(ratio=1), batch_rows=4, progress=_nothing)
+    backfill([request_of(n) for n in range(8)], scorer, cache, unshown_scorer(ratio=1), batch_rows=4, progress=_nothing)
     cache.close()
     assert seen == [3, 4]  # the very first impression has no other item
 
 
-def test_a_dry_run_counts_the_unshown_rows_and_puts_none(scorer, cache, unshown, pairing, request_of):
+def test_a_dry_run_counts_the_unshown_rows_and_puts_none(scorer, cache, unshown, unshown_scorer, request_of):
     history = [request_of(n) for n in range(10)]
-    dry = backfill(history, scorer, cache, pairing(), batch_rows=4, progress=_nothing, dry_run=True)
+    dry = backfill(history, scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing, dry_run=True)
     assert unshown.get([request.impression_id for request in history]).features == []
     assert (
         dry.unshown_rows
-        == backfill(history, scorer, cache, pairing(), batch_rows=4, progress=_nothing).unshown_rows
+        == backfill(history, scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing).unshown_rows
         > 10
     )
 
@@ -171,14 +171,18 @@ def test_a_history_without_unshown_rows_has_none_and_says_so(scorer, cache, unsh
     assert unshown.get([f"imp-{n}" for n in range(10)]).features == []
 
 
-def test_no_pair_is_made_of_a_row_of_another_feature_spec(scorer, cache, unshown, pairing, request_of):
+def test_no_unshown_row_is_made_of_a_row_of_another_feature_spec(scorer, cache, unshown, unshown_scorer, request_of):
     rows = [request_of(1, spec_id="0123456789abcdef"), request_of(2), request_of(3, spec_id="0123456789abcdef")]
-    report = backfill(rows, scorer, cache, pairing(), batch_rows=4, progress=_nothing)
+    report = backfill(rows, scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing)
     assert (report.rows, report.left_out, report.unshown_rows) == (1, 2, 0)
 
 
-def test_without_redis_there_is_no_logit_without_its_pairs(scorer, cache, pairing, config, spec, request_of):
+def test_without_redis_there_is_no_logit_without_its_unshown_rows(
+    scorer, cache, unshown_scorer, config, spec, request_of
+):
     away = UnshownCache(f"redis://127.0.0.1:{free_port()}", config, spec, 100)
     with pytest.raises(ServiceUnavailableError):
-        backfill([request_of(1), request_of(2)], scorer, cache, pairing(cache=away), batch_rows=4, progress=_nothing)
+        backfill(
+            [request_of(1), request_of(2)], scorer, cache, unshown_scorer(cache=away), batch_rows=4, progress=_nothing
+        )
     assert np.isnan(cache.get([1, 1], [1, 2]).logit_BT).all()

@@ -78,7 +78,7 @@ def test_a_batch_is_committed_only_when_its_logits_are_in_redis(run, cache, requ
     assert reader.in_cache_at_commit == [[True] * 4, [True] * 8, [True] * 10]
 
 
-def test_the_metrics_tell_pairs_lag_and_defaulted_inputs(run, cache, request_of):
+def test_the_metrics_tell_rows_lag_and_defaulted_inputs(run, cache, request_of):
     before = _sample("graft_teacher_scored_rows_total"), _sample("graft_teacher_pass_seconds_count")
     stop = StopSignal()
     run(_Requests([request_of(n) for n in range(10)], cache, stop), cache, stop)
@@ -182,21 +182,21 @@ def _wait_until(condition):
 def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
     run, redis_url, cache, scorer, spec, config, request_of
 ):
-    pairs = UnshownCache(redis_url, config, spec, 100)
-    unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, pairs)
+    cache_of_unshown = UnshownCache(redis_url, config, spec, 100)
+    unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, cache_of_unshown)
     seen = []
 
     class Watched(LogitCache):
         def put(self, user_ids, item_ids, logit_BT, scored_at_ms):
-            seen.append(len(pairs.get([f"imp-{item}" for item in item_ids]).features))
+            seen.append(len(cache_of_unshown.get([f"imp-{item}" for item in item_ids]).features))
             super().put(user_ids, item_ids, logit_BT, scored_at_ms)
 
     stop = StopSignal()
     requests = _Requests([request_of(n) for n in range(8)], cache, stop)
     run(requests, Watched(redis_url, "t1", TASKS, 100), stop, unshown)
     assert seen == [3, 4]  # batches of 4; the very first impression has no other item
-    found = pairs.get(["imp-7"])
+    found = cache_of_unshown.get(["imp-7"])
     (row,), (logit_T,) = found.features, found.logit_UT.tolist()
     assert logit_T == [18 + row[2][0], 4.5]
     assert np.isnan(cache.get([1], [100]).logit_BT).all()
-    pairs.close()
+    cache_of_unshown.close()

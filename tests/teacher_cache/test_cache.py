@@ -44,7 +44,7 @@ def _now_ms():
     return int(time.time() * 1000)
 
 
-def test_pairs_come_back_in_the_order_asked_for_with_nan_rows_for_misses(open_cache):
+def test_rows_come_back_in_the_order_asked_for_with_nan_rows_for_misses(open_cache):
     cache = open_cache()
     cache.put([1, 2, 1], [10, 10, 11], _logits([1, 2], [3, 4], [5, 6]), _now_ms() - 30_000)
     found = cache.get([1, 3, 1, 2, 2, 1], [11, 10, 10, 99, 10, 11])
@@ -75,7 +75,7 @@ def test_ids_that_only_look_alike_stay_apart(open_cache):
     assert cache.get(users, [1] * 6).logit_BT[:, 0].tolist() == [0, 2, 4, 6, 8, 10]
 
 
-def test_a_later_put_of_a_pair_holds_also_within_one_call(open_cache):
+def test_a_later_put_of_a_row_holds_also_within_one_call(open_cache):
     cache = open_cache()
     cache.put([1, 1], [10, 10], _logits([1, 1], [2, 2]), _now_ms())
     assert cache.get([1], [10]).logit_BT.tolist() == [[2, 2]]
@@ -121,7 +121,7 @@ def test_a_logit_from_a_clock_ahead_of_ours_has_age_zero(open_cache):
     assert cache.get([1], [10]).age_seconds_B.tolist() == [0.0]
 
 
-def test_more_pairs_than_one_round_trip_takes_come_back(open_cache):
+def test_more_rows_than_one_round_trip_takes_come_back(open_cache):
     cache = open_cache()
     users = [n % 97 for n in range(5001)]
     items = list(range(5001))
@@ -130,7 +130,7 @@ def test_more_pairs_than_one_round_trip_takes_come_back(open_cache):
     assert cache.get(users, items).logit_BT.tolist() == logit_BT.tolist()
 
 
-def test_no_pairs_are_no_trip(open_cache):
+def test_no_rows_are_no_trip(open_cache):
     cache = open_cache()
     cache.put([], [], np.empty((0, 2), np.float32), _now_ms())
     assert cache.get([], []).logit_BT.shape == (0, 2)

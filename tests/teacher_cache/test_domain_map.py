@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.spec import Feature, FeatureSpec
+from features.spec import Feature
 from runtime.errors import ConfigurationError
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap, faults
 from teacher_cache.teacher import TensorSpec
+from tests.specs import spec_of
 
 FLOAT = TensorSpec(np.dtype(np.float32), 1)
 INT = TensorSpec(np.dtype(np.int64), 1)
@@ -22,15 +23,7 @@ FEATURES = (
     Feature(name="items:year", source="item", role="dense", dtype="float", default=0.0),
 )
 
-SPEC = FeatureSpec(
-    feast_project="p",
-    user_join_key="user_id",
-    item_join_key="item_id",
-    user_id_type="int",
-    item_id_type="int",
-    entity_key_serialization_version=3,
-    features=FEATURES,
-)
+SPEC = spec_of(*FEATURES)
 
 
 class _Signature:

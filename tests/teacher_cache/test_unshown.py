@@ -18,55 +18,55 @@ def sampler(spec, ratio=2.0, capacity=100):
     return UnshownSampler(spec, UnshownConfig(ratio=ratio), capacity)
 
 
-def test_a_pair_has_the_users_half_of_one_row_and_the_items_half_of_another(spec, request_of):
+def test_a_row_has_the_users_half_of_one_row_and_the_items_half_of_another(spec, request_of):
     first = request_of(1, user_id=1, features=[20, "nurse", [1.0, 0.0, 0.0], 5.0, 1])
     second = request_of(2, user_id=2, features=[40, "cook", [2.0, 0.0, 0.0], 6.0, 2])
-    (pair,) = sampler(spec).sample([first, second])
-    assert (pair.impression_id, pair.user_id, pair.item_id) == ("imp-2", 2, 1)
-    assert pair.features == [40, "cook", [1.0, 0.0, 0.0], 5.0, 1]
+    (row,) = sampler(spec).sample([first, second])
+    assert (row.impression_id, row.user_id, row.item_id) == ("imp-2", 2, 1)
+    assert row.features == [40, "cook", [1.0, 0.0, 0.0], 5.0, 1]
 
 
 def test_the_newest_features_of_an_item_hold(spec, request_of):
     requests = [request_of(n, item_id=1, features=[20, "", [0.0] * 3, float(n), 1]) for n in range(3)]
-    (pair,) = sampler(spec).sample([*requests, request_of(9)])
-    assert pair.features[3] == 2.0
+    (row,) = sampler(spec).sample([*requests, request_of(9)])
+    assert row.features[3] == 2.0
 
 
-def test_a_pair_never_has_the_shown_item_and_comes_once(spec, request_of):
-    pairs = sampler(spec, ratio=8).sample([request_of(n, item_id=n % 6) for n in range(200)])
+def test_a_row_never_has_the_shown_item_and_comes_once(spec, request_of):
+    rows = sampler(spec, ratio=8).sample([request_of(n, item_id=n % 6) for n in range(200)])
     shown = {f"imp-{n}": n % 6 for n in range(200)}
-    assert all(pair.item_id != shown[pair.impression_id] for pair in pairs)
-    assert max(Counter((pair.impression_id, pair.item_id) for pair in pairs).values()) == 1
+    assert all(row.item_id != shown[row.impression_id] for row in rows)
+    assert max(Counter((row.impression_id, row.item_id) for row in rows).values()) == 1
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 1.0, 2.5])
-def test_the_ratio_of_pairs_to_impressions_is_the_declared_one(spec, request_of, ratio):
-    pairs = sampler(spec, ratio=ratio, capacity=5000).sample([request_of(n) for n in range(4000)])
-    assert len(pairs) / 4000 == pytest.approx(ratio, abs=0.03)
+def test_the_ratio_of_rows_to_impressions_is_the_declared_one(spec, request_of, ratio):
+    rows = sampler(spec, ratio=ratio, capacity=5000).sample([request_of(n) for n in range(4000)])
+    assert len(rows) / 4000 == pytest.approx(ratio, abs=0.03)
 
 
 def test_items_are_drawn_evenly_and_only_from_the_last_ones(spec, request_of):
     chosen = sampler(spec, ratio=1, capacity=10)
     chosen.sample([request_of(n) for n in range(50)])
-    pairs = chosen.sample([request_of(1000 + n, item_id=49) for n in range(2000)])
-    counts = Counter(pair.item_id for pair in pairs)
+    rows = chosen.sample([request_of(1000 + n, item_id=49) for n in range(2000)])
+    counts = Counter(row.item_id for row in rows)
     assert set(counts) == set(range(40, 49))
     assert min(counts.values()) > 140
 
 
-def test_the_same_requests_give_the_same_pairs_however_they_are_cut(spec, request_of):
+def test_the_same_requests_give_the_same_rows_however_they_are_cut(spec, request_of):
     requests = [request_of(n, item_id=n % 7) for n in range(60)]
     whole, pieces = sampler(spec), sampler(spec)
-    cut = [pair for start in range(0, 60, 13) for pair in pieces.sample(requests[start : start + 13])]
+    cut = [row for start in range(0, 60, 13) for row in pieces.sample(requests[start : start + 13])]
     assert cut == whole.sample(requests)
 
 
-def test_pairs_come_back_by_impression_with_their_logits(unshown, request_of):
-    pairs = [request_of(1, item_id=5), request_of(1, item_id=6), request_of(2, item_id=7)]
+def test_rows_come_back_by_impression_with_their_logits(unshown, request_of):
+    rows = [request_of(1, item_id=5), request_of(1, item_id=6), request_of(2, item_id=7)]
     logit_UT = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
-    unshown.put(pairs, logit_UT)
+    unshown.put(rows, logit_UT)
     found = unshown.get(["imp-2", "imp-3", "imp-1"])
-    assert found.features == [pairs[2].features, pairs[0].features, pairs[1].features]
+    assert found.features == [rows[2].features, rows[0].features, rows[1].features]
     assert found.logit_UT.tolist() == [[5, 6], [1, 2], [3, 4]]
     assert unshown.get([]).logit_UT.shape == unshown.get(["imp-3"]).logit_UT.shape == (0, 2)
 
@@ -77,7 +77,7 @@ def test_a_logit_keeps_its_bits(unshown, request_of):
     assert unshown.get(["imp-1"]).logit_UT.tobytes() == logit_UT.tobytes()
 
 
-def test_pairs_wait_no_longer_than_their_time(redis_url, unshown, request_of):
+def test_rows_wait_no_longer_than_their_time(redis_url, unshown, request_of):
     unshown.put([request_of(1)], np.zeros((1, 2), np.float32))
     with connect(redis_url) as client:
         (key,) = client.keys("graft:unshown:*")
@@ -85,7 +85,7 @@ def test_pairs_wait_no_longer_than_their_time(redis_url, unshown, request_of):
 
 
 @pytest.mark.parametrize("value", [b"{", b"7", b"[[1]]", b"[[[20], [1.0, 2.0]]]", b'[["ab", ["x", 1]]]', b"\xff"])
-def test_a_damaged_value_is_no_pair(redis_url, unshown, request_of, value):
+def test_a_damaged_value_is_no_row(redis_url, unshown, request_of, value):
     unshown.put([request_of(1)], np.zeros((1, 2), np.float32))
     with connect(redis_url) as client:
         (key,) = client.keys("graft:unshown:*")
@@ -116,7 +116,7 @@ def test_another_teacher_version_or_feature_spec_sees_none_of_them(redis_url, un
         other.close()
 
 
-def test_a_pair_that_the_teacher_cannot_score_is_left_out(spec, scorer, unshown, request_of):
+def test_a_row_that_the_teacher_cannot_score_is_left_out(spec, scorer, unshown, request_of):
     bad = request_of(1, features=[20, "nurse", [3e38, 3e38, 0.0], 5.0, 1])
     work = UnshownScorer(sampler(spec, ratio=20), scorer, unshown)
     scored = work.score([bad, *(request_of(n) for n in range(2, 6))])

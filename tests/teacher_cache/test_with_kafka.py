@@ -69,7 +69,7 @@ def cache(redis_url):
 
 @pytest.fixture
 def run_until_cached(kafka, topics, scorer, cache, config):
-    """Runs the batch scorer with a real reader until the pairs are in the cache; its last batch is committed then."""
+    """Runs the batch scorer with a real reader until the rows are in the cache; its last batch is committed then."""
 
     def run(user_ids, item_ids):
         stop = StopSignal()

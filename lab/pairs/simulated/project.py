@@ -40,7 +40,7 @@ class Sizes(NamedTuple):
 def write_simulated(folder: Path, sizes: Sizes, seed: int) -> int:
     """Write the pair to `folder`; its number of impressions. Same sizes and seed, same files.
 
-    truth.json holds the AUC of the true probabilities: no student can do better but by chance. InvalidInputError
+    truth.json holds the AUC of the true probabilities: only by chance can a student do better. InvalidInputError
     when the folder is not empty.
     """
     with new_folder(folder) as arriving:

@@ -1,7 +1,7 @@
 """The truth of the simulated pair: what people of both domains like, and how often they act on it.
 
-Taste works alike in both domains. A person's taste depends on country, age and chance, a work's character on style and
-chance. A work's quality differs somewhat between the domains: `_KINSHIP` is their correlation.
+Taste has the same effect in both domains. A person's taste depends on country, age and chance, a work's character on
+style and chance. A work's quality differs somewhat between the domains: `_KINSHIP` is their correlation.
 
 Shapes: N rows, U people, I works, K = 4 dimensions of taste.
 """
@@ -89,6 +89,6 @@ class World:
 
 
 def chance(logit_N: Floats) -> Floats:
-    """The probability of a logit."""
+    """The probability that belongs to a logit."""
     result: Floats = 1 / (1 + np.exp(-logit_N))
     return result

@@ -22,7 +22,7 @@ from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import RECENT_EXAMPLES
-from student.learn.bootstrap import run_bootstrap, sample_pairs
+from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import PublishConfig
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
@@ -35,7 +35,7 @@ from teacher_cache.teacher import Teacher, load_teacher
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from tests.lab.study.conftest import Pair, no_progress
 
-_BOOTSTRAP = {"pairs": 500, "steps": 20}
+_BOOTSTRAP = {"rows": 500, "steps": 20}
 
 
 class _Source:
@@ -63,7 +63,7 @@ class _Source:
 
 @pytest.fixture
 def log(pair: Pair) -> StudyLog:
-    """The first impression of each (user, item): a pair has one logit in the cache, in a study each impression has."""
+    """The first impression of each (user, item): a row has one logit in the cache, in a study each impression has."""
     first = {(r.example.user_id, r.example.item_id): r for r in reversed(pair.log.records)}
     return pair.log._replace(records=sorted(first.values(), key=lambda record: record.offset))
 
@@ -74,7 +74,7 @@ def test_a_cell_scores_what_the_learner_process_scores_on_the_same_log(
     variant = Variant(name="v", bootstrap=True, tables={"bootstrap": _BOOTSTRAP, "unshown": {"ratio": 1.5}})
     (cell,) = cells_of(Grid(seeds=1, baseline="v", windows=[0, 500], variants=[variant]), pair.project, pair.spec)
     write_log(tmp_path / "log", log.records)
-    # 1. The process: bootstrap, then the log with logits and pairs that a backfill has put into Redis.
+    # 1. The process: bootstrap, then the log with logits and unshown rows that a backfill has put into Redis.
     setup, label_NK, value_NKA = _process(cell, pair, log, redis_url, tmp_path)
     # 2. The study, in a process of its own, from the files that it reads, and from nothing else.
     keys = Keys(read_log(tmp_path / "log", pair.spec), pair.day_zero)
@@ -104,7 +104,7 @@ def _process(
         config=project.bootstrap,
         teacher=project.teacher,
         registry=registry,
-        pairs=sample_pairs(pair.day_zero.users, pair.day_zero.items, project.bootstrap.pairs, project.student.seed),
+        row_ids=sample_rows(pair.day_zero.users, pair.day_zero.items, project.bootstrap.rows, project.student.seed),
         reader=MemoryStore(pair.spec, pair.day_zero.sources, project.features.aggregates),
         scorer=teacher,
     )
@@ -121,7 +121,7 @@ def _process(
     newest = registry.latest()
     assert newest is not None
     manifest, tensors, _ = registry.load_learner(newest)
-    assert manifest.bootstrapped_pairs == project.bootstrap.pairs
+    assert manifest.bootstrapped_rows == project.bootstrap.rows
     assert manifest.examples < RECENT_EXAMPLES
     learnt = slice(manifest.examples)
     return setup, tensors["evaluation/label"][learnt], tensors["evaluation/value"][learnt]

@@ -23,7 +23,7 @@ from tests.lab.study.conftest import Pair
 from tests.student.conftest import Toy
 
 TOY = Toy()
-PAIRS = 200
+ROWS = 200
 
 
 def distilled(*names: str) -> tuple[DistillationConfig, ...]:
@@ -58,11 +58,11 @@ def test_unshown_rows_teach_no_served_head() -> None:
     others = [TOY.example(n) for n in range(100, 140)]
     unshown = UnshownRows([example.features for example in others], TOY.logits(others, misses=False))
     (batch,) = TOY.batches(1)
-    with_pairs, without = learner(), learner()
-    with_pairs.learn(batch, TOY.logits(batch), unshown)
+    with_unshown, without = learner(), learner()
+    with_unshown.learn(batch, TOY.logits(batch), unshown)
     without.learn(batch, TOY.logits(batch))
     for name, tensor in weights(without).items():
-        assert weights(with_pairs)[name] == pytest.approx(tensor, abs=1e-6), name
+        assert weights(with_unshown)[name] == pytest.approx(tensor, abs=1e-6), name
 
 
 def test_a_learner_without_direct_tasks_is_the_streams_own_bit_for_bit() -> None:
@@ -73,7 +73,7 @@ def test_a_learner_without_direct_tasks_is_the_streams_own_bit_for_bit() -> None
 
 
 def features(first: int = 0) -> FeatureBatch:
-    batch: FeatureBatch = TOY.spec.encode(TOY.spec.columns_of([TOY.example(first + n).features for n in range(PAIRS)]))
+    batch: FeatureBatch = TOY.spec.encode(TOY.spec.columns_of([TOY.example(first + n).features for n in range(ROWS)]))
     return batch
 
 
@@ -92,9 +92,9 @@ def test_a_served_head_that_was_bootstrapped_itself_starts_with_what_it_has_lear
 
 def test_a_served_head_that_has_not_learnt_its_teacher_starts_at_the_teachers_mean() -> None:
     direct, logit_PT = learner(("like", "rating"), ("like", "rating")), teacher_logits(features())
-    logit_PT[:, 1] = np.random.default_rng(7).standard_normal(PAIRS)
+    logit_PT[:, 1] = np.random.default_rng(7).standard_normal(ROWS)
     explained = direct.bootstrap(features(), logit_PT, 300)
-    assert explained["like"] < least_explained(PAIRS) < explained["rating"]
+    assert explained["like"] < least_explained(ROWS) < explained["rating"]
     score_PK = direct.score(features(first=5000))
     mean = (1 / (1 + np.exp(-logit_PT[:, 1]))).mean()
     assert score_PK[:, 0] == pytest.approx(np.log(mean / (1 - mean)), abs=0.01)

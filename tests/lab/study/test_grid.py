@@ -34,7 +34,7 @@ without = ["*"]
 name = "whole"
 question = "What more helps?"
 bootstrap = true
-tables = { bootstrap = { pairs = 200, steps = 5 }, unshown = { ratio = 1 } }
+tables = { bootstrap = { rows = 200, steps = 5 }, unshown = { ratio = 1 } }
 [[variants]]
 name = "regression"
 learner = false

@@ -30,7 +30,7 @@ def _cells(project: Project, pair: Pair, *variants: Variant) -> list[Cell]:
 def _kept(pair: Pair, project: Project, variant: Variant) -> tuple[str, str, str]:
     """The keys of logits, bootstrap and result."""
     keys, (cell,) = Keys(pair.log.first(20), pair.day_zero), _cells(project, pair, variant)
-    return keys.logits(cell), keys.pairs(cell), keys.result(cell)
+    return keys.logits(cell), keys.day_zero(cell), keys.result(cell)
 
 
 def test_cells_that_learn_the_same_share_a_key(pair: Pair) -> None:
@@ -45,7 +45,7 @@ def test_cells_that_learn_the_same_share_a_key(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("changed", ["teacher.onnx", "codes.json", "inputs"])
-def test_another_teacher_has_other_logits_pairs_and_results(pair: Pair, folder: Path, changed: str) -> None:
+def test_another_teacher_has_other_logits_day_zero_rows_and_results(pair: Pair, folder: Path, changed: str) -> None:
     (folder / "codes.json").write_text(json.dumps({"pop": 1}))
     lookup = {"kind": "lookup", "feature": "track:style", "file": "codes.json", "default": 0}
     project = _with_input(pair.project, folder, lookup)

@@ -27,9 +27,9 @@ def main() -> None:
             assert len(expected.features) in (1, 5)
             assert said.unshown.features == expected.features
             np.testing.assert_array_equal(said.unshown.logit_UT, expected.logit_UT)
-        without_pairs = source.fetch([toy.example(1)], StopSignal())
-        assert without_pairs is not None
-        assert without_pairs.unshown is None
+        without_rows = source.fetch([toy.example(1)], StopSignal())
+        assert without_rows is not None
+        assert without_rows.unshown is None
         stop = StopSignal()
         if exchange.rank == 1:
             stop.set()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.spec import FeatureBatch, Value
 from runtime.errors import InvalidInputError
-from student.learn.bootstrap import run_bootstrap, sample_pairs
+from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import BootstrapConfig, DistillationConfig
 from student.learn.learner import Learner, least_explained
 from student.serve.numpy_model import NumpyStudent
@@ -18,10 +18,10 @@ from student.versions.registry import Registry
 from teacher_cache.config import TeacherConfig
 from teacher_cache.request_scorer import ScoredRows
 
-PAIRS = 200
+ROWS = 200
 
 
-def features(toy: Any, first: int = 0, count: int = PAIRS) -> FeatureBatch:
+def features(toy: Any, first: int = 0, count: int = ROWS) -> FeatureBatch:
     batch: FeatureBatch = toy.spec.encode(toy.spec.columns_of([toy.example(first + n).features for n in range(count)]))
     return batch
 
@@ -48,49 +48,49 @@ def test_served_heads_start_as_the_teacher_sees_rows_it_never_scored(toy: Any) -
     assert score_BK[:, 2].mean() == pytest.approx(teacher_BT[:, 2].mean(), abs=0.2)
 
 
-def test_held_out_pairs_show_how_much_of_the_teacher_the_student_has_learnt(toy: Any) -> None:
+def test_held_out_rows_show_how_much_of_the_teacher_the_student_has_learnt(toy: Any) -> None:
     learner, batch = Learner(toy.setup()), features(toy)
     logit_PT = teacher_logits(batch)
-    unseen = slice(-PAIRS // 10, None)
+    unseen = slice(-ROWS // 10, None)
     shown = logit_PT.copy()
     shown[unseen, 1] = logit_PT[unseen, 1][::-1]  # what it reports is of rows that it does not learn
     assert learner.bootstrap(batch, logit_PT, 300)["like"] > 0.9
     assert Learner(toy.setup()).bootstrap(batch, shown, 300)["like"] < 0.5
 
 
-def test_a_teacher_whose_logits_belong_to_other_pairs_teaches_nothing(toy: Any, equal: Any) -> None:
+def test_a_teacher_whose_logits_belong_to_other_rows_teaches_nothing(toy: Any, equal: Any) -> None:
     learner, batch = Learner(toy.setup()), features(toy, count=2_000)
     logit_PT = np.random.default_rng(7).permutation(teacher_logits(batch))
     explained = learner.bootstrap(batch, logit_PT, 300)
     assert max(explained.values()) < 0.01
-    assert learner.bootstrapped_pairs == 0
+    assert learner.bootstrapped_rows == 0
     equal(learner.tensors(), Learner(toy.setup()).tensors())
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_is_not_learnt_however_few_pairs_there_are(toy: Any, seed: int) -> None:
+def test_noise_is_not_learnt_however_few_rows_there_are(toy: Any, seed: int) -> None:
     learner, batch = Learner(toy.setup()), features(toy, first=1000 * seed, count=100)
     learner.bootstrap(batch, np.random.default_rng(seed).standard_normal((100, 3)).astype(np.float32), 100)
-    assert learner.bootstrapped_pairs == 0
+    assert learner.bootstrapped_rows == 0
 
 
-def test_the_fewer_pairs_are_held_out_the_more_of_the_teacher_they_must_show() -> None:
-    assert [least_explained(pairs) for pairs in (100, 200, 1_000, 9_000, 50_000)] == [0.9, 0.45, 0.09, 0.01, 0.01]
+def test_the_fewer_rows_are_held_out_the_more_of_the_teacher_they_must_show() -> None:
+    assert [least_explained(rows) for rows in (100, 200, 1_000, 9_000, 50_000)] == [0.9, 0.45, 0.09, 0.01, 0.01]
 
 
 def test_a_served_head_starts_at_the_teachers_mean_when_its_twin_is_not_learnt(toy: Any) -> None:
     heads = tuple(DistillationConfig(teacher_task=name, student_task=name) for name in ("like", "rating"))
     learner, batch = Learner(toy.setup(distillation=heads)), features(toy)
     logit_PT = teacher_logits(batch)
-    logit_PT[:, 1] = np.random.default_rng(7).standard_normal(PAIRS)
+    logit_PT[:, 1] = np.random.default_rng(7).standard_normal(ROWS)
     explained = learner.bootstrap(batch, logit_PT, 300)
-    assert explained["like"] < least_explained(PAIRS) < explained["rating"]
+    assert explained["like"] < least_explained(ROWS) < explained["rating"]
     score_BK = learner.score(features(toy, first=5000))
     mean = (1 / (1 + np.exp(-logit_PT[:, 1]))).mean()
     assert score_BK[:, 0] == pytest.approx(np.log(mean / (1 - mean)), abs=0.01)
     assert score_BK[:, 2].std() > 0.1
     assert score_BK[:, 2].mean() == pytest.approx(logit_PT[:, 2].mean(), abs=0.2)
-    assert learner.bootstrapped_pairs == PAIRS
+    assert learner.bootstrapped_rows == ROWS
 
 
 def test_a_task_without_a_twin_starts_neutral(toy: Any) -> None:
@@ -140,11 +140,21 @@ def test_a_bootstrap_is_repeated_bit_for_bit_and_survives_a_restart(toy: Any, eq
     equal(first.tensors(), second.tensors())
     restored = Learner(toy.setup())
     restored.restore({n: t.copy() for n, t in first.tensors().items()}, first.state())
-    assert restored.bootstrapped_pairs == PAIRS
+    assert restored.bootstrapped_rows == ROWS
     equal(toy.learnt(restored, toy.batches(3)).tensors(), toy.learnt(second, toy.batches(3)).tensors())
 
 
-def test_a_missing_logit_costs_its_pair_alone(toy: Any) -> None:
+def test_a_learner_state_with_the_former_name_of_the_bootstraps_size_is_continued(toy: Any) -> None:
+    learner = bootstrapped(toy)
+    state = learner.state()
+    state["bootstrapped_pairs"] = state.pop("bootstrapped_rows")
+    restored = Learner(toy.setup())
+    restored.restore(learner.tensors(), state)
+    assert restored.state() == learner.state()
+    assert restored.state()["bootstrapped_rows"] == ROWS
+
+
+def test_a_missing_logit_costs_its_row_alone(toy: Any) -> None:
     batch = features(toy)
     logit_PT = teacher_logits(batch)
     logit_PT[::3] = np.nan
@@ -159,11 +169,11 @@ def test_a_bootstrap_after_the_first_example_is_refused(toy: Any) -> None:
         learner.bootstrap(features(toy), teacher_logits(features(toy)), 1)
 
 
-def test_a_bootstrap_on_too_few_pairs_to_hold_some_out_is_refused(toy: Any) -> None:
+def test_a_bootstrap_on_too_few_rows_to_hold_some_out_is_refused(toy: Any) -> None:
     batch = features(toy, count=110)
     logit_PT = teacher_logits(batch)
     logit_PT[::10] = np.nan
-    with pytest.raises(InvalidInputError, match=r"100 pairs with teacher logits .* 99 pairs with logits"):
+    with pytest.raises(InvalidInputError, match=r"100 rows with teacher logits .* 99 rows with logits"):
         Learner(toy.setup()).bootstrap(batch, logit_PT, 1)
 
 
@@ -174,12 +184,12 @@ def test_a_bootstrap_without_a_distillation_is_refused_as_such(toy: Any) -> None
         bootstrapped(toy, distillation=())
 
 
-def test_pairs_are_distinct_and_repeatable() -> None:
-    pairs = sample_pairs([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
-    assert len(set(pairs)) == 8
-    assert pairs == sample_pairs([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
-    assert pairs != sample_pairs([1, 2, 3], ["a", "b", "c", "d"], 8, 8)
-    assert sorted(sample_pairs([1, 2], [3], 100, 7)) == [(1, 3), (2, 3)]
+def test_rows_are_distinct_and_repeatable() -> None:
+    row_ids = sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
+    assert len(set(row_ids)) == 8
+    assert row_ids == sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
+    assert row_ids != sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 8)
+    assert sorted(sample_rows([1, 2], [3], 100, 7)) == [(1, 3), (2, 3)]
 
 
 class Store:
@@ -227,13 +237,13 @@ def teacher() -> TeacherConfig:
 def publish(
     toy: Any, registry: Registry, teacher: TeacherConfig, steps: int = 200, scorer: Scorer | None = None
 ) -> Any:
-    pairs = sample_pairs(list(range(20)), [f"i{n}" for n in range(30)], 300, 7)
+    row_ids = sample_rows(list(range(20)), [f"i{n}" for n in range(30)], 300, 7)
     return run_bootstrap(
         setup=toy.setup(),
-        config=BootstrapConfig(pairs=300, steps=steps),
+        config=BootstrapConfig(rows=300, steps=steps),
         teacher=teacher,
         registry=registry,
-        pairs=pairs,
+        row_ids=row_ids,
         reader=Store(),
         scorer=scorer or Scorer(),  # type: ignore[arg-type]
     )
@@ -248,7 +258,7 @@ def test_the_first_version_serves_the_teachers_order_and_says_where_it_is_from(
     assert report.version == registry.champion() == "v000001"
     assert report.explained["like"] > 0.9
     assert (manifest.examples, manifest.offsets, manifest.teacher_version) == (0, {}, "t1")
-    assert 280 < manifest.bootstrapped_pairs == report.pairs < 300
+    assert 280 < manifest.bootstrapped_rows == report.rows < 300
     columns = Store().read([1] * 30, [f"i{n}" for n in range(30)], [{}] * 30)
     scores = NumpyStudent(manifest, tensors).score(toy.spec.encode(columns))
     assert np.corrcoef(scores["like"], np.arange(30))[0, 1] > 0.9

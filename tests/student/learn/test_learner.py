@@ -286,24 +286,24 @@ def unshown(toy: Any, first: int, count: int) -> UnshownRows:
 
 
 def test_unshown_rows_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
-    with_pairs, without = Learner(toy.setup()), Learner(toy.setup())
+    with_unshown, without = Learner(toy.setup()), Learner(toy.setup())
     (batch,) = toy.batches(1)
-    with_pairs.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
+    with_unshown.learn(batch, toy.logits(batch), unshown(toy, 100, 40))
     without.learn(batch, toy.logits(batch))
-    left, right = snapshot(with_pairs), snapshot(without)
+    left, right = snapshot(with_unshown), snapshot(without)
     assert not np.array_equal(
         left["student/weights/teacher_head.like.bias"], right["student/weights/teacher_head.like.bias"]
     )
     served = [n for n in left if n.startswith(("student/weights/head.", "student/running/labels"))]
     for name in served:
         assert left[name] == pytest.approx(right[name], abs=1e-6), name
-    assert with_pairs.examples == without.examples == 8
+    assert with_unshown.examples == without.examples == 8
     assert left["reservoir/label_BK"].tobytes() == right["reservoir/label_BK"].tobytes()
-    for learner in (with_pairs, without):  # heads start at 0: the trunk feels them from the second step on
+    for learner in (with_unshown, without):  # heads start at 0: the trunk feels them from the second step on
         toy.learnt(learner, toy.batches(1, first=8))
-    equal(shared(with_pairs, "control"), shared(without, "control"))
+    equal(shared(with_unshown, "control"), shared(without, "control"))
     for name in ("weights/trunk.0.weight", "weights/embedding.weight"):
-        assert not np.array_equal(shared(with_pairs, "student")[name], shared(without, "student")[name]), name
+        assert not np.array_equal(shared(with_unshown, "student")[name], shared(without, "student")[name]), name
 
 
 def test_learning_unshown_rows_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:

@@ -55,8 +55,8 @@ class Log:
         logit_cache(redis_url).put(users, items, logit_BT, time.time_ns() // 1_000_000)
         requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in examples]
         others = reversed(requests)
-        pairs = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(others, requests, strict=True)]
-        unshown_cache(redis_url).put(pairs[::2], logit_BT[::-2])
+        rows = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(others, requests, strict=True)]
+        unshown_cache(redis_url).put(rows[::2], logit_BT[::-2])
 
     def start(self, folder: Path, how: list[str], stderr: int | None = None, log: Path | None = None) -> Any:
         """One learner: `how` is what runs Python's -m."""

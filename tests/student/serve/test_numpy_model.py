@@ -7,27 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from features.spec import Feature, FeatureBatch, FeatureSpec
+from features.spec import Feature, FeatureBatch
 from stream.tasks import TaskSpec
 from student.serve.numpy_model import NumpyStudent
 from student.versions.config import StudentConfig
 from student.versions.manifest import Manifest
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import VersionError
+from tests.specs import spec_of
 
-SPEC = FeatureSpec(
-    feast_project="p",
-    user_join_key="user_id",
-    item_join_key="item_id",
-    user_id_type="int",
-    item_id_type="int",
-    entity_key_serialization_version=3,
-    features=(
-        Feature(name="user:age", source="user", role="dense", dtype="float", default=0.0),
-        Feature(name="item:vector", source="item", role="embedding", dtype="float_list", default=[0.0, 0.0, 0.0]),
-        Feature(name="user_id", source="user_id", role="categorical", dtype="int", default=None),
-        Feature(name="item:genre", source="item", role="categorical", dtype="str", default=""),
-    ),
+SPEC = spec_of(
+    Feature(name="user:age", source="user", role="dense", dtype="float", default=0.0),
+    Feature(name="item:vector", source="item", role="embedding", dtype="float_list", default=[0.0, 0.0, 0.0]),
+    Feature(name="user_id", source="user_id", role="categorical", dtype="int", default=None),
+    Feature(name="item:genre", source="item", role="categorical", dtype="str", default=""),
 )
 STUDENT = StudentConfig(trunk=[8, 6], tower=4, embedding_dim=3, table_rows=32)
 TASKS = [

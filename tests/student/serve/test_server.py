@@ -37,19 +37,7 @@ from student.versions.config import StudentConfig
 from student.versions.manifest import Draft, Manifest
 from student.versions.registry import Registry
 from student.versions.served_tensors import tensor_shapes
-
-
-def spec_of(*features: Feature) -> FeatureSpec:
-    return FeatureSpec(
-        feast_project="p",
-        user_join_key="user_id",
-        item_join_key="item_id",
-        user_id_type="int",
-        item_id_type="int",
-        entity_key_serialization_version=3,
-        features=features,
-    )
-
+from tests.specs import spec_of
 
 SPEC = spec_of(
     Feature(

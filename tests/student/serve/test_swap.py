@@ -21,16 +21,9 @@ from student.versions.manifest import FORMAT, Draft, Manifest
 from student.versions.registry import Registry
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE
+from tests.specs import spec_of
 
-SPEC = FeatureSpec(
-    feast_project="p",
-    user_join_key="user_id",
-    item_join_key="item_id",
-    user_id_type="int",
-    item_id_type="int",
-    entity_key_serialization_version=3,
-    features=(Feature(name="context:hour", source="context", role="dense", dtype="int", default=12),),
-)
+SPEC = spec_of(Feature(name="context:hour", source="context", role="dense", dtype="int", default=12))
 DRAFT = Draft(
     examples=0,
     offsets={},

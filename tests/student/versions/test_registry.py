@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.spec import FeatureSpec
 from runtime.errors import GraftError
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
@@ -17,16 +16,9 @@ from student.versions.manifest import FORMAT, Draft
 from student.versions.registry import Registry
 from student.versions.version_folder import LEARNER_FILE, MODEL_FILE, VersionError
 from tests.disks import Disk
+from tests.specs import spec_of
 
-SPEC = FeatureSpec(
-    feast_project="p",
-    user_join_key="u",
-    item_join_key="i",
-    user_id_type="int",
-    item_id_type="int",
-    entity_key_serialization_version=3,
-    features=(),
-)
+SPEC = spec_of()
 
 
 def draft(examples: int = 0) -> Draft:
@@ -96,6 +88,13 @@ def test_an_absent_version_and_another_format_are_named(registry: Registry) -> N
     path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(VersionError, match=f"format must be {FORMAT}, found 99"):
         registry.load_model(version)
+
+
+def test_a_manifest_with_the_former_name_of_the_bootstraps_size_is_read(registry: Registry) -> None:
+    version = publish(registry)
+    path = registry.folder / version / "manifest.json"
+    path.write_text(path.read_text().replace('"bootstrapped_rows": 0', '"bootstrapped_pairs": 200'))
+    assert registry.load_manifest(version).bootstrapped_rows == 200
 
 
 def test_a_missing_file_is_named(registry: Registry) -> None:
