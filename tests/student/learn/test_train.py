@@ -257,8 +257,8 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     cache = LogitCache(process.redis_url, TEACHER, TASKS, 3600)
     cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
     requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in reversed(examples)]
-    unshown = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(requests, examples, strict=True)]
-    UnshownCache(process.redis_url, UNSHOWN_TEACHER, toy.spec, 3600).put(unshown[::2], logit_BT[::-2])
+    others = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(requests, examples, strict=True)]
+    UnshownCache(process.redis_url, UNSHOWN_TEACHER, toy.spec, 3600).put(others[::2], logit_BT[::-2])
     process.write(examples)
 
     whole = spawn(tmp_path / "whole")
@@ -287,7 +287,7 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     offline = Learner(patient(toy, 0))
     for start in range(0, total, 8):
         rows = range(start, start + 8)
-        features = [unshown[n].features for n in rows if n % 2 == 0]
+        features = [others[n].features for n in rows if n % 2 == 0]
         unshown = UnshownRows(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
         offline.learn(examples[start : start + 8], logit_BT[start : start + 8], unshown)
     equal(offline.tensors(), ends[0][1])
