@@ -16,11 +16,15 @@ _KINDS = ("impression", "feedback")
 
 
 class FileEvent(NamedTuple):
-    """One row: the message's key and bytes. An `unreadable` one keeps its line's bytes."""
+    """One row: the message's key and bytes. An `unreadable` one keeps its line's bytes.
+
+    `number`: its line, or its row of a Parquet file, from 1 on.
+    """
 
     kind: Literal["impression", "feedback", "unreadable"]
     key: bytes | None
     value: bytes
+    number: int
 
 
 def read_events(path: Path) -> Iterator[FileEvent]:
@@ -52,18 +56,20 @@ def impressions_of(path: Path) -> Iterator[Impression]:
 
 def _json_lines(path: Path) -> Iterator[FileEvent]:
     with path.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if raw := line.strip():
-                yield _event(_parsed(raw), raw)
+                yield _event(_parsed(raw), raw, number)
 
 
 def _parquet(path: Path) -> Iterator[FileEvent]:
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1_000):
-        for row in batch.to_pylist(maps_as_pydicts="strict"):
-            present = {name: value for name, value in row.items() if value is not None}
-            if isinstance(present.get("context"), dict):
-                present["context"] = {k: v for k, v in present["context"].items() if v is not None}
-            yield _event(present, json.dumps(present, default=str).encode())
+    batches = pq.ParquetFile(path).iter_batches(batch_size=1_000)
+    rows = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
+    for number, row in enumerate(rows, 1):
+        present = {name: value for name, value in row.items() if value is not None}
+        if isinstance(present.get("context"), dict):
+            present["context"] = {k: v for k, v in present["context"].items() if v is not None}
+        raw = json.dumps(present, default=str).encode()
+        yield _event(json.loads(raw), raw, number)  # as JSON has it: a Parquet time is a text there
 
 
 def _parsed(raw: bytes) -> Any:
@@ -73,11 +79,12 @@ def _parsed(raw: bytes) -> Any:
         return None
 
 
-def _event(row: Any, raw: bytes) -> FileEvent:
+def _event(row: Any, raw: bytes, number: int) -> FileEvent:
     """A row as its message; `type` says the topic and is not part of it."""
     if not isinstance(row, dict) or row.get("type") not in _KINDS:
-        return FileEvent("unreadable", None, raw)
+        return FileEvent("unreadable", None, raw, number)
     event = {name: value for name, value in row.items() if name != "type"}
     impression_id = event.get("impression_id")
     key = impression_id.encode("utf-8", "replace") if isinstance(impression_id, str) else None
-    return FileEvent(row["type"], key, json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    value = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return FileEvent(row["type"], key, value, number)

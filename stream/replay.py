@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from kafka import TopicPartition
 from kafka.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
@@ -17,10 +18,11 @@ from runtime.errors import GraftError
 from stream import connection
 from stream.config import Topics
 from stream.event_file import FileEvent, count_events, read_events
-from stream.groups import LEARNER_GROUP, STREAM_GROUP, TEACHER_GROUP, lag
+from stream.groups import LEARNER_GROUP, STREAM_GROUP, TEACHER_GROUP, end_offsets, lag
 
 if TYPE_CHECKING:
     from kafka import KafkaAdminClient, KafkaProducer
+    from kafka.producer.future import RecordMetadata
 
 
 _BATCH = 500
@@ -41,6 +43,17 @@ class ReplayCount(NamedTuple):
     unreadable: int = 0
 
 
+class Sent(NamedTuple):
+    """What a replay sent: how many of each kind, and the offsets that they got, of each partition from first to last.
+
+    `dead_letter_ends`: where the dead-letter topics ended before.
+    """
+
+    count: ReplayCount
+    offsets: dict[TopicPartition, range] = {}  # noqa: RUF012 - never changed
+    dead_letter_ends: dict[TopicPartition, int] = {}  # noqa: RUF012 - never changed
+
+
 def replay(
     path: Path,
     kafka_servers: str,
@@ -50,7 +63,7 @@ def replay(
     max_lag: int | None,
     progress: Callable[[int, int | None], None],
     dry_run: bool = False,
-) -> ReplayCount:
+) -> Sent:
     """Send the events of `path` in their order; all are acknowledged on return.
 
     `rate`: events per second, None: unbounded. `max_lag`: wait while the stream process, or another reader that has
@@ -58,7 +71,7 @@ def replay(
     """
     total = count_events(path)
     if dry_run:
-        return _count(read_events(path))
+        return Sent(_count(read_events(path)))
     count = ReplayCount()
     with _Sender(kafka_servers, topics) as sender:
         sent, started = 0, time.monotonic()
@@ -71,7 +84,7 @@ def replay(
             sent += len(batch)
             count = _added(count, _count(iter(batch)))
             progress(sent, total)
-    return count
+    return Sent(count, sender.offsets, sender.dead_letter_ends)
 
 
 class _Sender:
@@ -82,6 +95,10 @@ class _Sender:
         self._topics = topics
         self._admin: KafkaAdminClient = connection.admin(kafka_servers)
         self._producer: KafkaProducer = connection.producer(kafka_servers)
+        self.offsets: dict[TopicPartition, range] = {}
+        with connection.reaching(kafka_servers):
+            inputs = (topics.impressions, topics.feedback)
+            self.dead_letter_ends = end_offsets(self._admin, [topics.dead_letters(name) for name in inputs])
 
     def __enter__(self) -> Self:
         return self
@@ -99,9 +116,14 @@ class _Sender:
             self._producer.flush()
             for event, future in zip(batch, futures, strict=True):
                 try:
-                    future.get(timeout=0)
+                    self._note(future.get(timeout=0))
                 except KafkaError as error:
                     raise GraftError(f"Kafka did not take {event.value[:200]!r}: {error}") from error
+
+    def _note(self, sent: "RecordMetadata") -> None:
+        at = TopicPartition(sent.topic, sent.partition)
+        first = self.offsets[at].start if at in self.offsets else sent.offset
+        self.offsets[at] = range(first, sent.offset + 1)
 
     def wait_for_readers(self, max_lag: int) -> None:
         """Return when the stream process and the others that have begun are at most `max_lag` records behind."""

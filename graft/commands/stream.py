@@ -1,12 +1,19 @@
 """``graft replay``, ``graft stream run`` and ``archive``."""
 
 import gc
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graft.commands.output import echo_result, json_option
-from graft.process import begin
+from graft.process import Process, begin
+from runtime.errors import GraftError
+
+if TYPE_CHECKING:
+    from graft.project import Project
+    from stream.replay import Sent
 
 
 @click.command
@@ -21,27 +28,75 @@ def replay(
 ) -> None:
     """Send the events of FILE (JSONL or Parquet) to Kafka, as they are.
 
-    A line is an impression or feedback with its "type". The stream makes any other line a dead letter.
+    A line is an impression or feedback with its "type". The stream makes any other line a dead letter. At the end the
+    command waits until the stream has read them, a minute at most, and says how many became dead letters. A file whose
+    times cannot be milliseconds since 1970 is refused.
+
+    With --dry-run nothing is sent; the events are checked against the project where its feature spec is there.
 
     Example: graft replay events.jsonl --rate 500
     """
     from graft.progress import progress
+    from stream.event_check import check_times
     from stream.replay import replay as send
     from stream.topics import ensure_topics
 
     process = begin(project_folder)
     topics = process.project.topics
+    check_times(file, time.time_ns() // 1_000_000)
     if not dry_run:
         ensure_topics(process.settings.kafka, process.project.stream, topics)
     with progress("replay") as advance:
-        count = send(
-            file, process.settings.kafka, topics, rate=rate, max_lag=max_lag, progress=advance, dry_run=dry_run
-        )
+        sent = send(file, process.settings.kafka, topics, rate=rate, max_lag=max_lag, progress=advance, dry_run=dry_run)
+    count = sent.count
     verb = "would send" if dry_run else "sent"
     line = f"{verb} {count.impressions:,} impressions and {count.feedback:,} feedback events"
     if count.unreadable:
         line += f", and {count.unreadable:,} rows that are neither: dead letters"
-    echo_result([line], count._asdict(), as_json=as_json)
+    after = _checked(process.project, file) if dry_run else _awaited(process, sent)
+    echo_result([line], count._asdict() | after, as_json=as_json)
+
+
+def _awaited(process: Process, sent: "Sent") -> dict[str, Any]:
+    """What became of the messages; warns of dead letters, and where that is not known."""
+    from stream.replay_outcome import await_outcome
+
+    outcome = await_outcome(process.settings.kafka, process.project.topics, sent)
+    if dead := sum(outcome.dead_letters.values()):
+        reasons = ", ".join(f"{count:,} {code}" for code, count in outcome.dead_letters.items())
+        _warn(
+            f"{dead:,} of {sum(sent.count):,} messages became dead letters: {reasons}; 'graft dlq ls' shows why, "
+            "docs/dead-letters.md what each reason means"
+        )
+    if not outcome.has_reader:
+        _warn(
+            "no stream process reads these topics now, so it is not known how many of the messages become dead "
+            "letters: start 'graft stream run', then look at 'graft dlq ls'"
+        )
+    elif outcome.unread:
+        _warn(f"the stream has still to read {outcome.unread:,} messages; look at 'graft dlq ls' when it has")
+    return {"dead_letters": outcome.dead_letters, "unread": outcome.unread}
+
+
+def _checked(project: "Project", file: Path) -> dict[str, Any]:
+    """How many events the project does not allow, with a warning; None where it has no feature spec yet."""
+    from features.spec_file import load_spec
+    from stream.event_check import invalid_events
+    from stream.validation import Validator
+
+    try:
+        spec = load_spec(project.repo)
+    except GraftError as error:
+        _warn(f"the events are not checked against the project: {error}")
+        return {"invalid": None}
+    invalid = invalid_events(file, Validator(spec, project.tasks))
+    if invalid.count:
+        _warn(f"{invalid.count:,} events would become dead letters; the first is line {invalid.line}: {invalid.fault}")
+    return {"invalid": invalid.count}
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
 
 
 @click.group

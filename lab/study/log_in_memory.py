@@ -2,7 +2,9 @@
 
 It equals the log that the stream archives, with one difference: here a closed example moves its aggregates before the
 next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so a
-replay that is faster than real time reads aggregates that are older in event time.
+replay that is faster than real time reads aggregates that are older in event time. And the batch features of an
+impression are those of its time: a row that begins later is not read. The stream reads what was materialized, whatever
+its time.
 """
 
 import time
@@ -89,7 +91,8 @@ class _Stream:
 
     def _features(self, impressions: Sequence[Impression]) -> Columns:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
-        return self._store.read(users, items, [i.context for i in impressions])
+        times_ms = [i.event_time_ms for i in impressions]
+        return self._store.read_at(users, items, [i.context for i in impressions], times_ms)
 
 
 def _messages(events: Iterator[FileEvent], inputs: tuple[str, str]) -> Iterator[Message]:

@@ -1,7 +1,12 @@
-"""The online store in memory: the values that Feast keeps in Redis, from the same tables and aggregates."""
+"""The online store in memory: the values that Feast keeps in Redis, from the same tables and aggregates.
+
+Of a table it knows every row, so what it reads of a moment is what was known then: Feast's point-in-time join.
+"""
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +23,8 @@ from lab.study.digest import digest_of
 
 _FLOATS = {"FLOAT": np.float32, "FLOAT_LIST": np.float32, "DOUBLE": np.float64, "DOUBLE_LIST": np.float64}
 _Row = dict[str, Value]
+_NOW_MS = 2**63
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Sources(NamedTuple):
@@ -34,6 +41,18 @@ class Sources(NamedTuple):
         return digest_of([told, *(self.tables[view][0] for view in views)])
 
 
+class _Rows(NamedTuple):
+    """The rows of one entity by the time from which each holds."""
+
+    begin_ms: list[int]
+    values: list[_Row]
+
+    def at(self, time_ms: int) -> _Row:
+        """The row that holds at a time; an empty one before the first."""
+        number = bisect_right(self.begin_ms, time_ms)
+        return self.values[number - 1] if number else {}
+
+
 class MemoryStore:
     """Reads as `features.reader.OnlineReader` does; a push is visible to the next read, without any delay."""
 
@@ -41,7 +60,7 @@ class MemoryStore:
         self._spec = spec
         self._configs = aggregates
         self._view_of = sources.pushed
-        self._stored: dict[str, dict[EntityId, _Row]] = {f.view: {} for f in spec.features}
+        self._stored: dict[str, dict[EntityId, _Rows]] = {f.view: {} for f in spec.features}
         self._features: dict[str, list[Feature]] = {view: [] for view in self._stored}
         for feature in spec.features:
             self._features[feature.view].append(feature)
@@ -49,7 +68,9 @@ class MemoryStore:
             if view in self._stored:
                 path, join_key, timestamp_field = table
                 for row in pq.read_table(path).sort_by(timestamp_field).to_pylist():
-                    self._store(view, row[join_key], row)
+                    rows = self._stored[view].setdefault(row[join_key], _Rows([], []))
+                    rows.begin_ms.append(_begin_ms(row[timestamp_field]))
+                    rows.values.append(self._as_stored(view, row))
 
     def read(
         self,
@@ -57,8 +78,21 @@ class MemoryStore:
         item_ids: Sequence[EntityId],
         contexts: Sequence[Mapping[str, ContextValue]],
     ) -> Columns:
-        """Columns of B rows as they are now; None where a value is missing."""
-        rows = list(zip(user_ids, item_ids, contexts, strict=True))
+        """Columns of B rows as they are at the end of all tables; None where a value is missing."""
+        return self.read_at(user_ids, item_ids, contexts, [_NOW_MS] * len(user_ids))
+
+    def read_at(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        contexts: Sequence[Mapping[str, ContextValue]],
+        times_ms: Sequence[int],
+    ) -> Columns:
+        """Columns of B rows, each as it was at its own time; None where a value is missing, or begins later.
+
+        Of a table it is the last row that had begun. Pushed rows are those of now, whose pushes came in their order.
+        """
+        rows = list(zip(user_ids, item_ids, contexts, times_ms, strict=True))
         return {feature.name: [self._value(feature, *row) for row in rows] for feature in self._spec.features}
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:  # noqa: ARG002 - a pusher's signature
@@ -68,15 +102,21 @@ class MemoryStore:
             view, ids = self._view_of[config.push_source], changed.get(config.entity, ())
             columns = aggregates.rows(config.push_source, config.entity, ids)
             for i, entity_id in enumerate(ids):
-                self._store(view, entity_id, {name: values[i] for name, values in columns.items()})
+                row = self._as_stored(view, {name: values[i] for name, values in columns.items()})
+                self._stored[view][entity_id] = _Rows([-_NOW_MS], [row])
             pushed += len(ids)
         return pushed
 
-    def _store(self, view: str, entity_id: EntityId, row: Mapping[str, Any]) -> None:
-        self._stored[view][entity_id] = {f.feature: _as_stored(f, row[f.feature]) for f in self._features[view]}
+    def _as_stored(self, view: str, row: Mapping[str, Any]) -> _Row:
+        return {f.feature: _as_stored(f, row[f.feature]) for f in self._features[view]}
 
     def _value(
-        self, feature: Feature, user_id: EntityId, item_id: EntityId, context: Mapping[str, ContextValue]
+        self,
+        feature: Feature,
+        user_id: EntityId,
+        item_id: EntityId,
+        context: Mapping[str, ContextValue],
+        time_ms: int,
     ) -> Value:
         if feature.source == "context":
             return context_value(feature, context.get(context_name(feature)))
@@ -86,7 +126,14 @@ class MemoryStore:
             entity_id = usable_id(item_id, self._spec.item_id_type)
         if feature.source in ("user_id", "item_id") or entity_id is None:
             return entity_id
-        return self._stored[feature.view].get(entity_id, {}).get(feature.feature)
+        rows = self._stored[feature.view].get(entity_id)
+        return rows.at(time_ms).get(feature.feature) if rows else None
+
+
+def _begin_ms(time: datetime) -> int:
+    """The first whole millisecond at which a row of a table holds; its time is UTC where it names no zone."""
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _1970
+    return -(-since // timedelta(milliseconds=1))
 
 
 def _as_stored(feature: Feature, value: Any) -> Value:

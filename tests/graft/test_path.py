@@ -32,14 +32,22 @@ every_seconds = 0.1
 [unshown]
 ratio = 4
 """
+_NOON_MS = 1_767_268_800_000
 _EVENTS = [
     *(
-        {"type": "impression", "impression_id": f"i{n}", "user_id": n, "item_id": "ab"[n % 2], "event_time_ms": n}
+        {
+            "type": "impression",
+            "impression_id": f"i{n}",
+            "user_id": n,
+            "item_id": "ab"[n % 2],
+            "event_time_ms": _NOON_MS + n,
+        }
         for n in range(4)
     ),
-    {"type": "feedback", "impression_id": "i2", "task": "like", "value": 1, "event_time_ms": 5},
+    {"type": "feedback", "impression_id": "i2", "task": "like", "value": 1, "event_time_ms": _NOON_MS + 5},
     {"type": "noise"},
 ]
+_SENT = {"impressions": 4, "feedback": 1, "unreadable": 1}
 
 
 def _graft(environment: dict[str, str], *arguments: str) -> Any:
@@ -80,7 +88,7 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
     assert _graft(environment, "features", "apply")["dense_columns"] == 1
     with _running(environment, sound_project):
         sent = _graft(environment, "replay", str(sound_project / "events.jsonl"))
-        assert sent == {"impressions": 4, "feedback": 1, "unreadable": 1}
+        assert {name: sent[name] for name in ("impressions", "feedback", "unreadable")} == _SENT
         newest = _wait_for_examples(Registry(sound_project / "versions"), 4)
         assert _score_by(newest, port)["degraded"] is False
         assert _graft(environment, "student", "versions")[-1]["version"] == newest
