@@ -54,7 +54,7 @@ def stream() -> None:
 def run(project: Path | None) -> None:
     """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
 
-    Start as many as there are partitions, each with a GRAFT_INSTANCE of its own.
+    Start as many as there are partitions; several on one host need a GRAFT_INSTANCE each.
 
     Example: GRAFT_METRICS_PORT=9100 graft stream run
     """
@@ -83,7 +83,7 @@ def run(project: Path | None) -> None:
         OnlineReader(spec, process.redis_url),
         lambda: Aggregates(pair.features.aggregates),
         pusher,
-        settings.instance,
+        process.instance,
         stop,
     )
 

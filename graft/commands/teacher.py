@@ -49,7 +49,7 @@ def run(project: Path | None) -> None:
     model = load_teacher(pair.teacher, pair.folder)
     scorer = RequestScorer(model, DomainMap(pair.teacher, pair.folder, model, spec), spec)
     unshown = _open_unshown(process, spec, scorer)
-    with closing(TeacherRequestReader(settings.kafka, pair.topics, settings.instance)) as reader:
+    with closing(TeacherRequestReader(settings.kafka, pair.topics, process.instance)) as reader:
         run_batch_scorer(reader, scorer, open_cache(process), pair.teacher, stop, unshown)
 
 
