@@ -1,6 +1,8 @@
 """One process of graft: its settings and project, and what every long-running one does first."""
 
 import os
+import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +14,8 @@ from graft.settings import Settings, load_settings
 from runtime.errors import GraftError
 from runtime.health_server import HealthServer
 from runtime.telemetry import StopSignal, configure_logging
+
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]")  # in the name of an instance
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,14 @@ class Process:
     def redis_url(self) -> str:
         """Redis' address with its password: not for messages."""
         return self.settings.redis_url.get_secret_value()
+
+    @property
+    def instance(self) -> str:
+        """What tells this process from others of its command: the same after a restart, another in another container.
+
+        The host's name where GRAFT_INSTANCE is not set; several processes on one host need a GRAFT_INSTANCE each.
+        """
+        return self.settings.instance or _NOT_ALLOWED.sub("-", socket.gethostname())[:64] or "0"
 
     def run_until_stopped(self, environment: Mapping[str, str] = os.environ) -> StopSignal:
         """Take over SIGTERM and SIGINT, and serve this process's health and metrics where GRAFT_METRICS_PORT is set.

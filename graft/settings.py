@@ -36,10 +36,10 @@ class Settings(BaseModel):
     versions: Path = Field(
         default=Path("versions"), description="the version registry's folder, relative to where the command runs"
     )
-    instance: str = Field(
-        default="0",
+    instance: str | None = Field(
+        default=None,
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="tells this process from others of the same command, so that Kafka lets it back in after a kill",
+        description="tells this process from others of its command, for Kafka to let it back in; none: its host's name",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
     metrics_host: str = Field(default="127.0.0.1", description="where this process serves its health and metrics")

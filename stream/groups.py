@@ -7,6 +7,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import GroupIdNotFoundError
 
+from runtime.errors import GraftError
 from stream.config import Topics
 
 STREAM_GROUP = "graft-stream"
@@ -26,6 +27,14 @@ def inputs_of(topics: Topics, group: str) -> tuple[str, ...]:
         TEACHER_GROUP: (topics.teacher_requests,),
         LEARNER_GROUP: (topics.examples,),
     }[group]
+
+
+def replaced_error(command: str, instance: str) -> GraftError:
+    """Says that this process must end since another one has its place in the group, and what to do."""
+    return GraftError(
+        f"another '{command}' process named {instance!r} has joined and taken over; each needs a GRAFT_INSTANCE of its "
+        "own (without one it has its host's name)"
+    )
 
 
 class Lag(NamedTuple):

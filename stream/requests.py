@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
     CommitFailedError,
+    FencedInstanceIdError,
     IllegalGenerationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
@@ -16,15 +17,18 @@ from kafka.errors import (
 from stream import connection
 from stream.config import Topics
 from stream.events import TeacherRequest
-from stream.groups import TEACHER_GROUP, group_id
+from stream.groups import TEACHER_GROUP, group_id, replaced_error
 from stream.merge import Merge
 
 _log = logging.getLogger(__name__)
+_COMMAND = "graft teacher run"
 _POLL_MS = 500
 
 
 class TeacherRequestReader:
     """A member of the teacher group: every request at least once. `instance` lets it back in at once after a kill.
+
+    GraftError when another process of that name has joined in its place.
 
     A request that retention deleted before it was read costs a teacher's signal only, so the reader warns and goes on
     from the oldest one that is left.
@@ -33,6 +37,7 @@ class TeacherRequestReader:
     def __init__(self, kafka_servers: str, topics: Topics, instance: str) -> None:
         self._kafka_servers = kafka_servers
         self._topic = topics.teacher_requests
+        self._instance = instance
         self._consumer = connection.group_member(kafka_servers, group_id(topics, TEACHER_GROUP), instance)
         self._consumer.subscribe([self._topic])
 
@@ -47,6 +52,8 @@ class TeacherRequestReader:
             _log.warning("teacher requests were deleted before they were scored, after %s", error.args[0])
             self._from_oldest(error.args[0])
             return []
+        except FencedInstanceIdError as error:
+            raise replaced_error(_COMMAND, self._instance) from error
         return [TeacherRequest.model_validate_json(record.value) for records in batches.values() for record in records]
 
     def commit(self) -> None:
@@ -54,6 +61,8 @@ class TeacherRequestReader:
         try:
             with connection.reaching(self._kafka_servers):
                 self._consumer.commit()
+        except FencedInstanceIdError as error:
+            raise replaced_error(_COMMAND, self._instance) from error
         except (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError) as error:
             _log.warning("partitions moved before their requests were committed; they are scored again: %s", error)
 

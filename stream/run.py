@@ -24,12 +24,13 @@ from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
+from stream.groups import replaced_error
 from stream.pause import Pause
 from stream.state_log import SNAPSHOT_FLOOR_BYTES, StateId, state_id
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics, warn_of_retention
 from stream.unusable import MostlyUnusableError
-from stream.worker import StreamJob, StreamWorker, replaced_error
+from stream.worker import StreamJob, StreamWorker
 
 _HOPELESS = (
     AuthorizationError,
@@ -38,6 +39,7 @@ _HOPELESS = (
     RecordListTooLargeError,
     UnsupportedVersionError,
 )
+_COMMAND = "graft stream run"
 _LOOP = "joining"
 _STEADY_SECONDS = 2.0  # above the usual commit_seconds: what fails at every commit is one absence, not many
 
@@ -98,12 +100,12 @@ def _work(job: StreamJob, stop: StopSignal, kafka: Absence, excused: Mapping[Top
                 kafka.ended()
         worker.commit()
     except FencedInstanceIdError as error:
-        raise replaced_error(job.instance) from error
+        raise replaced_error(_COMMAND, job.instance) from error
     except _HOPELESS as error:
         raise GraftError(f"Kafka at {job.kafka_servers} refuses the stream's work: {error}") from error
     except KafkaError as error:
         if worker.is_replaced():
-            raise replaced_error(job.instance) from error
+            raise replaced_error(_COMMAND, job.instance) from error
         raise
     finally:
         worker.close()

@@ -15,7 +15,7 @@ from features.aggregates import Aggregates
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec, Value
 from runtime.absence import Absence, wait_for
-from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream import connection, state_log
 from stream.aggregation import AggregatePusher, TotalAggregates
@@ -212,10 +212,3 @@ class StreamWorker:
             self._push_absence.failed(error)  # the next commit tries again, and pushes all that waits
         else:
             self._push_absence.ended()
-
-
-def replaced_error(instance: str) -> GraftError:
-    """Says that this process must end, and what to do."""
-    return GraftError(
-        f"another stream process named {instance!r} has joined and taken over; each needs a GRAFT_INSTANCE of its own"
-    )

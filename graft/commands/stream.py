@@ -109,7 +109,7 @@ def stream() -> None:
 def run(project_folder: Path | None) -> None:
     """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
 
-    Start as many as there are partitions, each with a GRAFT_INSTANCE of its own.
+    Start as many as there are partitions; several on one host need a GRAFT_INSTANCE each.
 
     Example: GRAFT_METRICS_PORT=9100 graft stream run
     """
@@ -140,7 +140,7 @@ def run(project_folder: Path | None) -> None:
         OnlineReader(spec, process.redis_url),
         lambda: Aggregates(project.features.aggregates),
         owned,
-        settings.instance,
+        process.instance,
         stop,
         claim_aggregates=lambda state: owned.claim(state.name, is_new=state.is_new),
     )

@@ -49,7 +49,7 @@ def run(project_folder: Path | None) -> None:
     model = load_teacher(project.teacher, project.folder)
     scorer = RequestScorer(model, DomainMap(project.teacher, project.folder, model, spec), spec)
     unshown = _open_unshown(process, spec, scorer)
-    with closing(TeacherRequestReader(settings.kafka, project.topics, settings.instance)) as reader:
+    with closing(TeacherRequestReader(settings.kafka, project.topics, process.instance)) as reader:
         run_batch_scorer(reader, scorer, open_cache(process), project.teacher, stop, unshown)
 
 

@@ -1,13 +1,17 @@
 """The teacher's reader: at least once, and again from where it was committed."""
 
 import time
+from contextlib import closing
 
 import pytest
+from kafka.errors import FencedInstanceIdError
 
+from runtime.errors import GraftError
 from stream import connection
 from stream.events import TeacherRequest
 from stream.requests import TeacherRequestReader, requests_since
 from stream.topics import ensure_topics
+from tests.apache_kafka import ApacheKafka
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 
@@ -90,3 +94,46 @@ def test_the_requests_of_several_partitions_come_by_their_event_time(kafka, topi
     send(kafka, made, range(0, 900, 2), partition=2)  # more than one poll gives; partition 1 stays empty
     send(kafka, made, range(1, 900, 2), partition=0)
     assert [*requests_since(kafka, made, 0)] == [request(n) for n in range(900)]
+
+
+@pytest.mark.parametrize("call", ["poll", "commit"])
+def test_a_reader_whose_name_another_one_has_taken_says_so(kafka, made, monkeypatch, call):
+    with closing(TeacherRequestReader(kafka, made, "t")) as reader:
+
+        def fenced(**_given):
+            raise FencedInstanceIdError
+
+        monkeypatch.setattr(reader._consumer, call, fenced)
+        with pytest.raises(GraftError, match="another 'graft teacher run' process named 't' has joined and taken over"):
+            reader.poll(0.1, 1) if call == "poll" else reader.commit()
+
+
+@pytest.mark.kafka_home
+def test_on_apache_kafka_two_of_one_name_end_one_of_them_and_two_names_share_the_work(kafka_home, topic_prefix):
+    with ApacheKafka(kafka_home) as broker:
+        made = topics(topic_prefix)
+        ensure_topics(broker.servers, stream_config(topic_prefix, 2), made)
+        first = TeacherRequestReader(broker.servers, made, "t")
+        await_that(lambda: first.poll(0.1, 7) == [] and first._consumer.assignment(), 30, lambda: "not assigned")
+        with closing(TeacherRequestReader(broker.servers, made, "t")) as second:
+            with pytest.raises(GraftError, match="process named 't' has joined and taken over"):
+                read_in_turn(first, second)
+            first.close()
+            with closing(TeacherRequestReader(broker.servers, made, "u")) as other:
+                readers = (second, other)
+                await_that(lambda: poll_all(*readers) == [1, 1], 30, lambda: "the partitions are not shared")
+
+
+def poll_all(*readers):
+    """How many partitions each reader has after one more poll of all."""
+    for reader in readers:
+        reader.poll(0.1, 7)
+    return [len(reader._consumer.assignment()) for reader in readers]
+
+
+def read_in_turn(*readers):
+    """For 30 s at most."""
+    for _ in range(150):
+        poll_all(*readers)
+        for reader in readers:
+            reader.commit()
