@@ -15,6 +15,9 @@ from tests.simulation.process import Process
 _IDLE = (1, 1, 1, 3, 10, 50)
 """How many times its time-out an empty poll takes: a process is not scheduled when it likes."""
 
+_FETCHED = (0, 1, 3, 10, 1_000)
+"""How many records of a partition a poll gives at most: a fetch may be under way still."""
+
 
 class Given(NamedTuple):
     """A record as a consumer gives it."""
@@ -180,7 +183,7 @@ class Consumer:
             return []
         if position < log.start:
             raise OffsetOutOfRangeError({at: position})
-        most = self._process.random.choice((1, 3, 10, 1_000))
+        most = self._process.random.choice(_FETCHED)
         found: list[Given] = []
         following = end
         for record in log.committed(position) if self._is_committed else log.all(position):

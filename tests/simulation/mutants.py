@@ -111,7 +111,9 @@ def a_watermark_of_the_faster_input(monkeypatch):
 
 @mutant
 def a_watermark_that_a_restart_forgets(monkeypatch):
+    whole = Join.restore
     monkeypatch.setattr(Watermark, "restored", lambda self, state: self)
+    monkeypatch.setattr(Join, "restore", lambda self, entries, watermark_ms: whole(self, entries, None))
 
 
 @mutant
