@@ -28,7 +28,8 @@ _FEW_VALUES = 64.0
 """The reach is wider by this over the number of values held: what few of them show is a small part of the column."""
 
 _REFRESH_ROWS = 64
-"""Rows after which the bounds follow what is held. A value beyond them makes them follow at once."""
+"""Rows after which the bounds follow what is held, and before whenever it has doubled. A value beyond them makes them
+follow at once."""
 
 
 class SeenValues:
@@ -65,7 +66,7 @@ class SeenValues:
         """Take B rows in. They count for the bounds by which they are judged."""
         self._remember(value_BX)
         self._rows += len(value_BX)
-        if self._rows[0] >= _REFRESH_ROWS or self.far(value_BX).any():
+        if self._rows[0] >= min(_REFRESH_ROWS, self._seen_X.max(initial=0) // 2) or self.far(value_BX).any():
             self._refresh()
 
     def far(self, value_BX: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -9,18 +9,20 @@ from contextlib import nullcontext
 from typing import Protocol
 
 import torch
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
+from student.learn.batch import fault_of
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
-from student.learn.logits import LogitSource, TeacherSource, UnshownSource
+from student.learn.logits import LogitSource, TeacherSignal, TeacherSource, UnshownSource
 from student.learn.micro_batch import MicroBatches, Record, offsets_after
 from student.learn.model import CPU
 from student.learn.publishing import ExamplesTopic, Publisher
+from student.learn.set_aside import Rejected, SetAside
 from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
@@ -32,9 +34,18 @@ STEP = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5),
 )
 
+REFUSED_STEPS = Counter(
+    "graft_student_refused_steps_total", "Steps that were not taken because they would have made weights not finite"
+)
+
 _log = logging.getLogger(__name__)
 
 _LOOP = "learning"
+_MOST_UNLEARNABLE = 100
+"""Unlearnable examples in a row at which the learner stops: then it is not they who are wrong, but the project."""
+
+_REFUSED = "the step of its micro-batch was not taken: it would have made weights or optimizers not finite"
+
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
 
 
@@ -79,14 +90,15 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     with registry.claim() if exchange.rank == 0 else nullcontext():
         learner = Learner(setup, exchange, device)
         offsets = _restore(learner, registry, exchange, topic_id)
-        publisher = None
+        publisher = set_aside = None
         if exchange.rank == 0:
             publisher = Publisher(learner, offsets, registry, publish, teacher_version, topic_id)
+            set_aside = SetAside(registry.folder)
         logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
         teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)
         source = open_source(offsets)
         try:
-            _Run(learner, offsets, teacher, publisher, exchange).learn_until(stop, source)
+            _Run(learner, offsets, teacher, publisher, set_aside, exchange).learn_until(stop, source)
         finally:
             source.close()
 
@@ -123,7 +135,7 @@ def _refuse_other_topic(version: str, learnt: str | None, found: str | None) -> 
 
 
 class _Run:
-    """The loop of one learner process; only the first rank has a publisher."""
+    """The loop of one learner process; only the first rank publishes and sets examples aside."""
 
     def __init__(
         self,
@@ -131,13 +143,16 @@ class _Run:
         offsets: dict[int, int],
         teacher: TeacherSource,
         publisher: Publisher | None,
+        set_aside: SetAside | None,
         exchange: Exchange,
     ) -> None:
         self._learner = learner
         self._offsets = offsets
         self._teacher = teacher
         self._publisher = publisher
+        self._set_aside = set_aside
         self._exchange = exchange
+        self._unlearnable_in_a_row = 0
 
     def learn_until(self, stop: StopSignal, source: ExampleSource) -> None:
         """Learn micro-batch by micro-batch, publish in between, and once more at the end."""
@@ -156,21 +171,44 @@ class _Run:
             self._publisher.publish_if_new(source)
 
     def _learn(self, batch: Sequence[Record], stop: StopSignal) -> bool:
-        """One micro-batch; False, with nothing learnt, when a stop came first."""
-        examples = [record.example for record in batch]
-        signal = self._teacher.fetch(examples, stop)
-        if signal is None:
+        """One micro-batch; False, with nothing learnt, when a stop came first.
+
+        Examples that cannot be learnt, or whose step cannot be taken, are set aside; InvalidInputError after too many
+        unlearnable ones in a row.
+        """
+        faults = [fault_of(self._learner.setup, record.example) for record in batch]
+        learnable = [record for record, fault in zip(batch, faults, strict=True) if fault is None]
+        signal = self._teacher.fetch([record.example for record in learnable], stop) if learnable else None
+        if learnable and signal is None:
             return False
-        try:
-            with STEP.time():
-                self._learner.learn(examples, *signal)
-        except InvalidInputError as error:
-            places = f"partition {batch[0].partition} from offset {batch[0].offset} on"
-            raise InvalidInputError(f"examples topic, {places}: {error}") from error
+        self._leave_out(batch, faults)
+        if signal is not None:
+            self._step(learnable, signal)
         self._offsets = offsets_after(self._offsets, batch)
         if self._publisher:
             self._publisher.step(self._offsets)
         return True
+
+    def _step(self, records: Sequence[Record], signal: TeacherSignal) -> None:
+        with STEP.time():
+            taken = self._learner.learn([record.example for record in records], *signal)
+        if not taken:
+            REFUSED_STEPS.inc()
+            if self._set_aside:
+                self._set_aside.add("step", [Rejected(record, _REFUSED) for record in records])
+
+    def _leave_out(self, batch: Sequence[Record], faults: Sequence[str | None]) -> None:
+        """Set those with a fault aside."""
+        rejected = [Rejected(record, fault) for record, fault in zip(batch, faults, strict=True) if fault]
+        if rejected and self._set_aside:
+            self._set_aside.add("unlearnable", rejected)
+        for record, fault in zip(batch, faults, strict=True):
+            self._unlearnable_in_a_row = self._unlearnable_in_a_row + 1 if fault else 0
+            if self._unlearnable_in_a_row == _MOST_UNLEARNABLE:
+                raise InvalidInputError(
+                    f"examples topic, partition {record.partition}, offset {record.offset}: "
+                    f"{_MOST_UNLEARNABLE} examples in a row cannot be learnt, so the learner stops; {fault}"
+                )
 
     def _tick(self, source: ExampleSource) -> None:
         HEALTH.round_ended(_LOOP)

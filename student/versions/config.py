@@ -19,8 +19,10 @@ class StudentConfig(BaseModel):
     tower: int = Field(default=16, ge=1, description="the width of each task's own layer")
     embedding_dim: int = Field(default=8, ge=1, description="the width of each categorical column's embedding")
     table_rows: int = Field(default=65_536, ge=2, description="rows of the hashed embedding table; row 0: missing")
-    learning_rate: float = Field(default=0.01, gt=0, description="of Adam, for all weights but the embeddings")
-    embedding_learning_rate: float = Field(default=0.05, gt=0, description="of row-wise Adagrad, for the embeddings")
+    learning_rate: float = Field(default=0.01, gt=0, le=10, description="of Adam, for all weights but the embeddings")
+    embedding_learning_rate: float = Field(
+        default=0.05, gt=0, le=10, description="of row-wise Adagrad, for the embeddings"
+    )
     micro_batch: int = Field(default=16, ge=1, description="new examples that a step learns")
     max_wait_seconds: float = Field(
         default=60.0,

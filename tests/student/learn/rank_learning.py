@@ -16,6 +16,7 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
+from stream.events import Example
 from student.learn.config import DistillationConfig
 from student.learn.exchange import ALONE, Exchange, open_exchange
 from student.learn.learner import Learner
@@ -38,6 +39,7 @@ SETUPS = {
     "listwise": TOY.setup(distillation=_like(loss="listwise")),
     "pairwise": TOY.setup(distillation=_like(loss="pairwise")),
     "adapter": TOY.setup(distillation=_like(adapter=True)),
+    "odd values": TOY.setup(),
     "without replay": TOY.setup(student=TOY.student.model_copy(update={"replay_batches": 0})),
 }
 
@@ -51,8 +53,28 @@ def learn_on(learner: Learner, name: str) -> None:
         if number % 3 == 0:
             others = [TOY.example(n) for n in range(10_000 + first, 10_000 + first + 5)]
             unshown = UnshownRows([e.features for e in others], TOY.logits(others, misses=False))
+        if name == "odd values":
+            examples = [_odd(example) for example in examples]
+            refuse_a_step(learner, examples)
         learner.learn(examples, TOY.logits(examples), unshown)
         first += size
+
+
+def refuse_a_step(learner: Learner, examples: list[Example]) -> None:
+    """Let the learner refuse to learn the examples, for a weight that is not finite."""
+    bias = learner.tensors()["student/weights/head.like.bias"]
+    good = bias.copy()
+    bias[:] = np.nan
+    assert not learner.learn(examples, TOY.logits(examples))
+    bias[:] = good
+
+
+def _odd(example: Example) -> Example:
+    """Every third example with a feature and a label beyond reason."""
+    if int(example.impression_id[1:]) % 3:
+        return example
+    features, labels = [*example.features[:-1], 1e20], {**example.labels, "rating": 1e39}
+    return example.model_copy(update={"features": features, "labels": labels})
 
 
 def warm(name: str) -> Learner:

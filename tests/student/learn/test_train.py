@@ -14,7 +14,7 @@ import pytest
 
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
-from runtime.errors import ConfigurationError, DataLossError, InvalidInputError
+from runtime.errors import ConfigurationError, DataLossError
 from runtime.telemetry import StopSignal
 from stream import connection
 from stream.config import StreamConfig, Topics
@@ -28,7 +28,6 @@ from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.registry import Registry
-from student.versions.version_folder import VersionError
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.unshown import UnshownCache, UnshownRows
@@ -204,23 +203,17 @@ def test_another_setup_is_refused_with_all_that_changed(toy: Any, process: Proce
     assert "learning_rate" not in str(error.value)
 
 
-def test_an_example_of_another_spec_ends_the_process_and_is_named(toy: Any, process: Process) -> None:
-    process.write([toy.example(n).model_copy(update={"spec_id": "ffff"}) for n in range(8)])
-    with pytest.raises(InvalidInputError, match=r"partition 0 from offset 0 on: example m0: spec_id must be"):
-        process.run(patient(toy, 0), StopSignal())
-
-
-def test_a_student_that_diverged_never_serves(toy: Any, process: Process) -> None:
+def test_a_student_that_diverges_publishes_nothing_that_is_not_finite(toy: Any, process: Process) -> None:
     process.write([toy.example(n) for n in range(80)])
     wild = toy.setup(
-        student=toy.student.model_copy(update={"learning_rate": 1e30}),
-        wait_seconds=0,
+        student=toy.student.model_copy(update={"learning_rate": 10.0, "embedding_learning_rate": 10.0}), wait_seconds=0
     )
-    with np.errstate(all="ignore"), pytest.raises(VersionError, match=r"version v0+\d: .* must be finite, found"):
-        process.run(wild, StopSignal(), every_seconds=0.001)
-    champion = process.registry.champion()
-    assert champion == process.registry.latest()
-    assert all(np.isfinite(tensor).all() for tensor in process.registry.load_model(str(champion))[1].values())
+    with process.running(wild, every_seconds=0.001):
+        process.wait_for(80)
+    for version in process.registry.versions():
+        _, tensors, _ = process.registry.load_learner(version)
+        weights = [t for n, t in tensors.items() if n.startswith(("student/", "control/"))]
+        assert all(np.isfinite(tensor).all() for tensor in weights)
 
 
 _CHILD = """

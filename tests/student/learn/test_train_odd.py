@@ -1,0 +1,174 @@
+"""The learner's loop outlives examples that it cannot learn: it sets them aside, and a restart decides the same."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lab.embedded import free_port
+from runtime.errors import InvalidInputError
+from runtime.telemetry import StopSignal
+from stream.events import Example
+from stream.examples import ExampleRecord
+from student.learn.config import PublishConfig
+from student.learn.learner import Learner
+from student.learn.train import REFUSED_STEPS, run_training
+from student.versions.registry import Registry
+from teacher_cache.cache import LogitCache
+
+NO_REDIS = f"redis://127.0.0.1:{free_port()}/0"
+TASKS = ("finish", "like", "rating")
+
+
+class Log:
+    """Records in memory, from the given offset on; then a stop."""
+
+    def __init__(self, examples: Sequence[Example], offsets: Mapping[int, int], stop: StopSignal) -> None:
+        self._records = [ExampleRecord(0, n, example) for n, example in enumerate(examples)][offsets.get(0, 0) :]
+        self._stop = stop
+
+    def poll(self, _timeout_seconds: float) -> Sequence[ExampleRecord]:
+        if not self._records:
+            self._stop.set()
+        records, self._records = self._records, []
+        return records
+
+    def lag(self) -> int:
+        return 0
+
+    def commit(self, offsets: Mapping[int, int]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def learn(toy: Any, registry: Registry, examples: Sequence[Example]) -> None:
+    stop = StopSignal()
+    run_training(
+        setup=toy.setup(wait_seconds=0),
+        publish=PublishConfig(every_seconds=1000, keep=10),
+        teacher_version="t1",
+        registry=registry,
+        cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
+        open_source=lambda offsets: Log(examples, offsets, stop),
+        stop=stop,
+    )
+
+
+def set_aside(registry: Registry) -> list[tuple[int, str, str]]:
+    path = registry.folder / "set_aside.jsonl"
+    if not path.exists():
+        return []
+    lines = map(json.loads, path.read_text().splitlines())
+    return [(line["offset"], line["code"], line["reason"]) for line in lines]
+
+
+def end(registry: Registry) -> tuple[int, dict[str, int], dict[str, Any]]:
+    version = registry.latest()
+    assert version is not None
+    manifest, tensors, _ = registry.load_learner(version)
+    return manifest.examples, manifest.offsets, tensors
+
+
+UNLEARNABLE: dict[str, tuple[Callable[[Example], dict[str, Any]], str]] = {
+    "another spec": (lambda _: {"spec_id": "ffff"}, "spec_id must be"),
+    "a missing task": (
+        lambda e: {"labels": {"like": 1.0, "rating": e.labels["rating"]}},
+        "labels must have hidden, got",
+    ),
+    "too few features": (lambda e: {"features": e.features[:-1]}, "features must have 5 values, got 4"),
+    "a text for a number": (lambda e: {"features": [*e.features[:-1], "x"]}, "mean must be a number, got 'x'"),
+    "a number without float": (lambda e: {"features": [10**400, *e.features[1:]]}, "age must be a number, got 1000"),
+    "a list for an id": (lambda e: {"features": [20, [1.0], *e.features[2:]]}, "user_id must be a number or a text"),
+    "a list of another length": (
+        lambda e: {"features": [20, 1, [1.0], *e.features[3:]]},
+        "taste must be a list of numbers of the declared length, got [1.0]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNLEARNABLE)
+def test_an_example_that_cannot_be_learnt_is_set_aside_and_the_others_are_learnt(
+    toy: Any, tmp_path: Path, equal: Callable[..., None], name: str
+) -> None:
+    change, reason = UNLEARNABLE[name]
+    examples = [toy.example(n) for n in range(32)]
+    examples[11] = examples[11].model_copy(update=change(examples[11]))
+    registry = Registry(tmp_path)
+    learn(toy, registry, examples)
+    ((offset, code, told),) = set_aside(registry)
+    assert (offset, code) == (11, "unlearnable")
+    assert told.startswith(f"example m11: {reason}")
+    learnt, offsets, tensors = end(registry)
+    assert (learnt, offsets) == (31, {"0": 32})
+    alone = Learner(toy.setup())
+    for batch in (examples[:8], [*examples[8:11], *examples[12:16]], examples[16:24], examples[24:]):
+        alone.learn(batch, np.full((len(batch), 3), np.nan, np.float32))
+    equal(tensors, alone.tensors())
+
+
+def test_a_micro_batch_of_unlearnable_examples_is_passed(toy: Any, tmp_path: Path) -> None:
+    examples = [toy.example(n) for n in range(32)]
+    for n in range(8, 16):
+        examples[n] = examples[n].model_copy(update={"spec_id": "ffff"})
+    registry = Registry(tmp_path)
+    learn(toy, registry, examples)
+    assert [offset for offset, _, _ in set_aside(registry)] == list(range(8, 16))
+    assert end(registry)[:2] == (24, {"0": 32})
+
+
+def test_too_many_unlearnable_examples_in_a_row_stop_the_learner_with_advice_again_and_again(
+    toy: Any, tmp_path: Path
+) -> None:
+    """A project of other features must not use the topic up: no offset moves past them."""
+    examples = [toy.example(n) for n in range(250)]
+    for n in range(40, 140):
+        examples[n] = examples[n].model_copy(update={"spec_id": "ffff"})
+    registry = Registry(tmp_path)
+    for _ in range(2):
+        with pytest.raises(InvalidInputError) as caught:
+            learn(toy, registry, examples)
+        assert str(caught.value).startswith(
+            "examples topic, partition 0, offset 139: 100 examples in a row cannot be learnt, so the learner stops; "
+            "example m139: spec_id must be "
+        )
+        assert str(caught.value).endswith("learn it with the project of its time, or set another topic_prefix")
+    assert [offset for offset, _, _ in set_aside(registry)] == list(range(40, 140))
+    assert end(registry)[1] in ({}, {"0": 0})
+    examples[139] = toy.example(139)
+    learn(toy, registry, examples)
+    assert end(registry)[0] == 248 - 99
+
+
+def test_a_step_that_cannot_be_taken_is_counted_set_aside_and_followed_by_the_next(
+    toy: Any, tmp_path: Path, equal: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third step fails, in a whole run and in one that goes on after the second step."""
+    take = Learner._step
+
+    def third_fails(learner: Learner, *rows: Any) -> bool:
+        if learner.examples != 16 or learner.evaluation.whole()["like"]["student"].count != 24:
+            return take(learner, *rows)
+        bias = learner.tensors()["control/weights/head.rating.bias"]
+        good = bias.copy()
+        bias[:] = np.nan
+        with np.errstate(all="ignore"):
+            taken = take(learner, *rows)
+        bias[:] = good
+        return taken
+
+    monkeypatch.setattr(Learner, "_step", third_fails)
+    examples, before = [toy.example(n) for n in range(48)], REFUSED_STEPS._value.get()
+    whole, halves = Registry(tmp_path / "whole"), Registry(tmp_path / "halves")
+    learn(toy, whole, examples)
+    assert REFUSED_STEPS._value.get() - before == 1
+    learn(toy, halves, examples[:16])
+    learn(toy, halves, examples[:24])
+    learn(toy, halves, examples)
+    for registry in (whole, halves):
+        assert [offset for offset, code, _ in set_aside(registry) if code == "step"] == list(range(16, 24))
+        assert end(registry)[:2] == (40, {"0": 48})
+        assert all(np.isfinite(t).all() for n, t in end(registry)[2].items() if n.startswith(("student", "control")))
+    equal(end(whole)[2], end(halves)[2])
