@@ -10,18 +10,17 @@ Sources: feast/infra/key_encoding_utils.py and feast/infra/online_stores/{helper
 same entities through Feast and through this module.
 """
 
-import re
 import struct
 from collections.abc import Sequence
 from typing import Literal
 
 import mmh3
 
+from runtime.redis import literal
+
 SERIALIZATION_VERSION = 3
 _STRING, _INT64 = 2, 4  # feast.ValueType
 _INT64_MIN, _INT64_END = -(2**63), 2**63
-_SPECIAL = re.compile(rb"[\\*?\[\]^-]")
-"""What means something else than itself in a pattern of Redis."""
 
 IdType = Literal["int", "str"]
 EntityId = int | str
@@ -56,7 +55,7 @@ class EntityLayout:
     @property
     def pattern(self) -> bytes:
         """What Redis' SCAN matches for the keys of this entity; it may match others, too: see `has`."""
-        return _SPECIAL.sub(rb"\\\g<0>", self._prefix) + b"*" + _SPECIAL.sub(rb"\\\g<0>", self._project)
+        return literal(self._prefix) + b"*" + literal(self._project)
 
     def has(self, key: bytes) -> bool:
         """Whether `key` is that of an entity of this join key, id type and project."""

@@ -17,6 +17,7 @@ _COMMANDS = {
         "graft.commands.teacher:teacher", "Score the target's rows with the teacher into the cache."
     ),
     "student": LazyCommand("graft.commands.student:student", "Learn, publish and serve the student."),
+    "reset": LazyCommand("graft.commands.reset:reset", "Remove what a project has left behind, to start over."),
 }
 
 

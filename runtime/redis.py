@@ -4,6 +4,7 @@ Replies stay bytes. `redis.asyncio` is not used: the scorer multiplexes its read
 (features/async_reader.py), which needs only the address that `parse_url` gives.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from runtime.errors import ConfigurationError, ServiceUnavailableError
 Client = redis.Redis
 _FOR_NOW = ("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
 """Error replies that go away without a change of ours: a disk that is full, a replica that is not up yet, ..."""
+
+_SPECIAL = re.compile(rb"[\\*?\[\]^-]")
+"""What means something else than itself in a pattern of SCAN."""
 
 _ALLOWED_URL = (
     "GRAFT_REDIS_URL: must be redis[s]://[user:password@]host[:port][/db] with a numeric port; "
@@ -63,6 +67,11 @@ def _parts(url: str) -> dict[str, Any]:
         raise ValueError
     parts: dict[str, Any] = _redis_parse_url(url)  # type: ignore[no-untyped-call]
     return parts
+
+
+def literal(text: bytes) -> bytes:
+    """The pattern of SCAN that matches `text` alone."""
+    return _SPECIAL.sub(rb"\\\g<0>", text)
 
 
 def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:

@@ -20,7 +20,7 @@ _UNITS = (("seconds", 1e3), ("microseconds", 1e-3), ("nanoseconds", 1e-6))
 class Invalid(NamedTuple):
     """How many events of a file the project does not allow, and the first one's line and faults."""
 
-    count: int = 0
+    events: int = 0
     line: int = 0
     fault: str = ""
 
@@ -49,8 +49,8 @@ def invalid_events(path: Path, validator: Validator) -> Invalid:
         try:
             validator.feedback(event.value) if event.kind == "feedback" else validator.impression(event.value)
         except InvalidInputError as error:
-            found = found._replace(count=found.count + 1)
-            if found.count == 1:
+            found = found._replace(events=found.events + 1)
+            if found.events == 1:
                 found = Invalid(1, event.number, str(error))
     return found
 

@@ -49,7 +49,7 @@ class Sent(NamedTuple):
     `dead_letter_ends`: where the dead-letter topics ended before.
     """
 
-    count: ReplayCount
+    events: ReplayCount
     offsets: dict[TopicPartition, range] = {}  # noqa: RUF012 - never changed
     dead_letter_ends: dict[TopicPartition, int] = {}  # noqa: RUF012 - never changed
 

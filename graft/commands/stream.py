@@ -48,7 +48,7 @@ def replay(
         ensure_topics(process.settings.kafka, process.project.stream, topics)
     with progress("replay") as advance:
         sent = send(file, process.settings.kafka, topics, rate=rate, max_lag=max_lag, progress=advance, dry_run=dry_run)
-    count = sent.count
+    count = sent.events
     verb = "would send" if dry_run else "sent"
     line = f"{verb} {count.impressions:,} impressions and {count.feedback:,} feedback events"
     if count.unreadable:
@@ -65,7 +65,7 @@ def _awaited(process: Process, sent: "Sent") -> dict[str, Any]:
     if dead := sum(outcome.dead_letters.values()):
         reasons = ", ".join(f"{count:,} {code}" for code, count in outcome.dead_letters.items())
         _warn(
-            f"{dead:,} of {sum(sent.count):,} messages became dead letters: {reasons}; 'graft dlq ls' shows why, "
+            f"{dead:,} of {sum(sent.events):,} messages became dead letters: {reasons}; 'graft dlq ls' shows why, "
             "docs/dead-letters.md what each reason means"
         )
     if not outcome.has_reader:
@@ -90,9 +90,9 @@ def _checked(project: "Project", file: Path) -> dict[str, Any]:
         _warn(f"the events are not checked against the project: {error}")
         return {"invalid": None}
     invalid = invalid_events(file, Validator(spec, project.tasks))
-    if invalid.count:
-        _warn(f"{invalid.count:,} events would become dead letters; the first is line {invalid.line}: {invalid.fault}")
-    return {"invalid": invalid.count}
+    if invalid.events:
+        _warn(f"{invalid.events:,} events would become dead letters; the first is line {invalid.line}: {invalid.fault}")
+    return {"invalid": invalid.events}
 
 
 def _warn(text: str) -> None:

@@ -147,6 +147,18 @@ class Registry:
                 shutil.rmtree(doomed)
         return removed
 
+    def clear(self) -> list[str]:
+        """Remove all versions, the champion and the history of metrics; the removed versions.
+
+        The registry must be claimed. Numbers go on after the last one, so that no name is used twice.
+        """
+        removed = self.versions()
+        with writing(self.folder):
+            (self.folder / _CHAMPION_FILE).unlink(missing_ok=True)  # first: it names no version that is gone
+            for doomed in (*(self.folder / version for version in removed), self.metrics_folder):
+                shutil.rmtree(doomed, ignore_errors=not doomed.exists())
+        return removed
+
     def _spared(self) -> set[str | None]:
         champion = self._legible_champion()
         if champion is None:

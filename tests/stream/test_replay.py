@@ -40,7 +40,7 @@ def send(path, harness, **options):
 
 def test_events_go_to_their_topics_by_key_and_unreadable_lines_go_as_they_are(harness, jsonl):
     count, calls = send(jsonl, harness)
-    assert count.count == ReplayCount(impressions=2, feedback=1, unreadable=3)
+    assert count.events == ReplayCount(impressions=2, feedback=1, unreadable=3)
     assert calls[-1] == (6, 6)
     impressions, feedbacks = harness.read(harness.topics.impressions), harness.read(harness.topics.feedback)
     assert [json.loads(r.value) for r in impressions[:2]] == [impression(1, 10), impression(2, 30, item_id="é")]
@@ -69,7 +69,7 @@ def test_a_row_that_is_nested_too_deep_is_unreadable_like_any_other(tmp_path):
 
 
 def test_a_dry_run_counts_and_sends_nothing(harness, jsonl):
-    assert send(jsonl, harness, dry_run=True)[0].count == ReplayCount(2, 1, 3)
+    assert send(jsonl, harness, dry_run=True)[0].events == ReplayCount(2, 1, 3)
     assert harness.end(harness.topics.impressions) == 0
 
 

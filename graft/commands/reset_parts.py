@@ -1,0 +1,113 @@
+"""What a project leaves behind and how each part of it is removed, for `graft reset`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from graft.process import Process
+
+PARTS = ("topics", "state", "aggregates", "cache", "versions")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that can be removed.
+
+    `consequence` says what follows, in a sentence. `found` tells what there is: name -> how many records, rows or
+    versions. `refuse_if_used` raises GraftError while a process works with it.
+    """
+
+    name: str
+    consequence: str
+    found: Callable[[], dict[str, int]]
+    remove: Callable[[], object]
+    refuse_if_used: Callable[[], None] = lambda: None
+
+
+def parts_of(process: Process, names: set[str]) -> Iterator[Part]:
+    """The parts of these names (of PARTS), in the order in which they are to be removed.
+
+    What others are made of comes last, so that a reset that was killed can be repeated.
+    """
+    makers = {"versions": _versions, "cache": _cache, "aggregates": _aggregates, "state": _state, "topics": _topics}
+    for name, make in makers.items():
+        if name in names and not (name == "state" and "topics" in names):  # the topics have the state's among them
+            yield make(process)
+
+
+def _topics(process: Process) -> Part:
+    from stream.topic_removal import whole_removal
+
+    removal = whole_removal(process.settings.kafka, process.project.topics)
+    return Part(
+        "topics",
+        "events, examples, teacher requests, dead letters and the join's state are gone; the stream begins with what "
+        "is sent next, and a learner goes on from no version of before (--versions)",
+        removal.records,
+        removal.remove,
+        removal.refuse_if_read,
+    )
+
+
+def _state(process: Process) -> Part:
+    from stream.topic_removal import state_removal
+
+    removal = state_removal(process.settings.kafka, process.project.topics)
+    return Part(
+        "state",
+        "the stream joins again what its input topics still have, and writes these examples a second time",
+        removal.records,
+        removal.remove,
+        removal.refuse_if_read,
+    )
+
+
+def _aggregates(process: Process) -> Part:
+    from features.pushed_rows import PushedRows
+    from features.spec_file import load_spec
+    from features.store import view_sources
+
+    project = process.project
+    views = view_sources(project.repo, process.redis_url).pushed
+    rows = PushedRows(process.redis_url, load_spec(project.repo), views, project.features.aggregates)
+    return Part(
+        "aggregates",
+        "these features have their defaults until examples close; a stream that has its state pushes it when it starts",
+        lambda: {f"rows of Feast project {load_spec(project.repo).feast_project}": rows.count()},
+        rows.remove,
+    )
+
+
+def _cache(process: Process) -> Part:
+    from teacher_cache.removal import CachedKeys
+
+    version = process.project.teacher.version
+    keys = CachedKeys(process.redis_url, version)
+    return Part(
+        "cache",
+        "the student learns from labels alone until the teacher has scored again: 'graft teacher backfill'",
+        lambda: {f"keys of teacher version {version}": keys.count()},
+        keys.remove,
+    )
+
+
+def _versions(process: Process) -> Part:
+    from student.versions.registry import Registry
+
+    registry = Registry(process.settings.versions)
+
+    def remove() -> None:
+        with registry.claim():
+            registry.clear()
+
+    def refuse_if_used() -> None:
+        if registry.versions():
+            with registry.claim():
+                return
+
+    return Part(
+        "versions",
+        "a learner begins anew; a scorer that runs keeps the version that it has until the next one",
+        lambda: {f"versions in {registry.folder}": len(registry.versions())},
+        remove,
+        refuse_if_used,
+    )

@@ -1,0 +1,99 @@
+"""``graft reset`` as people use it: what it says, asks, removes and leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from graft.cli import cli
+from lab.embedded import free_port
+from runtime.redis import connect
+from stream.config import StreamConfig, Topics
+from stream.topics import ensure_topics
+from student.versions.registry import Registry
+
+
+@pytest.fixture
+def environment(sound_project: Path, kafka: str, redis_url: str, topic_prefix: str) -> dict[str, str]:
+    """A project with topics, logits of two teacher versions, and a version."""
+    with (sound_project / "graft.toml").open("a") as file:
+        file.write(f'[stream]\ntopic_prefix = "{topic_prefix}"\n')
+    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix), Topics(prefix=topic_prefix))
+    versions = sound_project / "versions"
+    (versions / "v000007").mkdir(parents=True)
+    (versions / "metrics").mkdir()
+    (versions / "champion").write_text("v000007\n")
+    (versions / "last_version").write_text("v000007\n")
+    with connect(redis_url) as client:
+        for key in ("graft:logits:t1:x:1", "graft:logits:t1:x:2", "graft:unshown:t1:x:i1", "graft:logits:t10:x:1"):
+            client.set(key, "x")
+    return {
+        "GRAFT_PROJECT": str(sound_project),
+        "GRAFT_KAFKA": kafka,
+        "GRAFT_REDIS_URL": redis_url,
+        "GRAFT_VERSIONS": str(versions),
+    }
+
+
+def reset(environment: dict[str, str], *options: str) -> Result:
+    return CliRunner().invoke(cli, ["reset", *options], env=environment)
+
+
+def keys_of(redis_url: str) -> set[bytes]:
+    with connect(redis_url) as client:
+        return set(client.keys("graft:*"))  # type: ignore[arg-type] # of a client that waits for no promise
+
+
+def test_a_dry_run_says_what_there_is_and_what_follows_and_removes_nothing(
+    environment: dict[str, str], redis_url: str
+) -> None:
+    before = keys_of(redis_url)
+    done = reset(environment, "--cache", "--versions", "--topics", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "would remove cache (keys of teacher version t1: 3): the student learns from labels alone" in done.stdout
+    assert f"would remove versions (versions in {environment['GRAFT_VERSIONS']}: 1): a learner begins" in done.stdout
+    assert "examples: 0" in done.stdout
+    assert keys_of(redis_url) == before
+    assert Registry(Path(environment["GRAFT_VERSIONS"])).champion() == "v000007"
+
+
+def test_each_part_is_removed_on_its_own(environment: dict[str, str], redis_url: str) -> None:
+    registry = Registry(Path(environment["GRAFT_VERSIONS"]))
+    done = reset(environment, "--cache", "--yes", "--json")
+    assert json.loads(done.stdout) == {"cache": {"keys of teacher version t1": 3}, "removed": True}
+    assert keys_of(redis_url) == {b"graft:logits:t10:x:1"}
+    assert registry.versions() == ["v000007"]
+
+    assert reset(environment, "--versions", "--yes").exit_code == 0
+    assert (registry.versions(), registry.champion(), registry.metrics_folder.exists()) == ([], None, False)
+    assert (registry.folder / "last_version").read_text() == "v000007\n"  # no number is used twice
+
+    done = reset(environment, "--topics", "--state", "--yes", "--json")
+    assert list(json.loads(done.stdout)) == ["topics", "removed"]
+    assert len(json.loads(done.stdout)["topics"]) == 7
+    assert json.loads(reset(environment, "--topics", "--dry-run", "--json").stdout)["topics"] == {}
+
+
+def test_without_a_terminal_or_an_answer_nothing_is_removed(environment: dict[str, str], redis_url: str) -> None:
+    before = keys_of(redis_url)
+    for options in (["--cache"], [], ["--yes"]):
+        assert reset(environment, *options).exit_code == 2, options
+    assert "give --yes, or --dry-run" in reset(environment, "--cache").output
+    assert "say what to remove: --topics" in reset(environment, "--yes").output
+    assert keys_of(redis_url) == before
+
+
+def test_a_part_that_is_in_use_keeps_all_parts(environment: dict[str, str], redis_url: str) -> None:
+    before = keys_of(redis_url)
+    with Registry(Path(environment["GRAFT_VERSIONS"])).claim():
+        done = reset(environment, "--cache", "--versions", "--yes")
+    assert done.exit_code == 1
+    assert "another learner publishes here" in str(done.exception) + done.output
+    assert keys_of(redis_url) == before
+
+
+def test_only_what_is_asked_for_has_to_answer(environment: dict[str, str]) -> None:
+    away = environment | {"GRAFT_KAFKA": f"127.0.0.1:{free_port()}", "GRAFT_REDIS_URL": "redis://127.0.0.1:1"}
+    assert reset(away, "--versions", "--yes").exit_code == 0
+    assert reset(away, "--cache", "--yes").exit_code == 1

@@ -1,0 +1,69 @@
+"""A project that starts over in Kafka."""
+
+import json
+
+import pytest
+
+from runtime.child import stop_child
+from runtime.errors import GraftError
+from stream.state_log import state_id
+from stream.topic_removal import state_removal, whole_removal
+from stream.topics import all_topics, ensure_topics
+from tests.apache_kafka import ApacheKafka
+from tests.stream.conftest import StreamHarness
+from tests.stream.pair import feedback, impression, stream_config
+
+
+def two_examples(harness):
+    harness.send([("impression", f"i{n}", json.dumps(impression(n, 1_000_000 + n)).encode()) for n in range(2)])
+    harness.send([("feedback", "i1", json.dumps(feedback(1, "like", 1, 1_000_005)).encode())])
+    harness.send_end()
+
+
+def test_topics_without_readers_are_removed_with_their_groups_and_made_anew(harness):
+    two_examples(harness)
+    removal = whole_removal(harness.kafka_servers, harness.topics)
+    found = removal.records()
+    assert set(found) == set(all_topics(harness.topics))
+    assert (found[harness.topics.impressions], found[harness.topics.feedback]) == (3, 2)
+    removal.refuse_if_read()
+    removal.remove()
+    assert removal.records() == {}
+    removal.remove()  # nothing is there any more
+    ensure_topics(harness.kafka_servers, stream_config(harness.prefix), harness.topics)
+    assert set(removal.records().values()) == {0}
+
+
+def test_a_stream_that_runs_is_named_and_nothing_is_removed(harness):
+    two_examples(harness)
+    harness.start("morning")
+    harness.await_examples(2)
+    removal = state_removal(harness.kafka_servers, harness.topics)
+    with pytest.raises(GraftError, match=rf"still read the project's topics: {harness.prefix}graft-stream/morning "):
+        removal.refuse_if_read(leave_seconds=0.5)
+    assert removal.records()[harness.topics.join_state] > 0
+
+
+def test_a_state_log_is_new_until_something_was_written_to_it(harness):
+    assert state_id(harness.kafka_servers, harness.topics.join_state) == (harness.topics.join_state, True)
+    two_examples(harness)
+    harness.start()
+    harness.await_examples(2)
+    assert state_id(harness.kafka_servers, harness.topics.join_state) == (harness.topics.join_state, False)
+
+
+def test_on_apache_kafka_a_removed_state_is_joined_again_from_the_inputs(kafka_home, redis_url, tmp_path):
+    with ApacheKafka(kafka_home) as kafka:
+        harness = StreamHarness(kafka.servers, redis_url, "a-", tmp_path / "stream.log")
+        two_examples(harness)
+        process = harness.start()
+        harness.await_examples(2)
+        first = state_id(kafka.servers, harness.topics.join_state)
+        stop_child(process)
+        removal = state_removal(kafka.servers, harness.topics)
+        removal.refuse_if_read()
+        removal.remove()
+        harness.start()
+        assert [e["impression_id"] for e in harness.await_examples(4)] == ["i0", "i1"] * 2
+        assert state_id(kafka.servers, harness.topics.join_state).name != first.name
+        harness.close()
