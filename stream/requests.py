@@ -67,7 +67,8 @@ class TeacherRequestReader:
             _log.warning("partitions moved before their requests were committed; they are scored again: %s", error)
 
     def lag(self) -> int:
-        """Offsets between what was polled and the end, in this member's partitions."""
+        """Offsets between what was polled and the end, in this member's partitions; all that was polled is scored."""
+        self._check_membership()
         with connection.reaching(self._kafka_servers):
             ends = self._consumer.end_offsets(list(self._consumer.assignment()))
             return sum(max(0, end - (self._consumer.position(at, timeout_ms=0) or 0)) for at, end in ends.items())
@@ -75,6 +76,11 @@ class TeacherRequestReader:
     def close(self) -> None:
         """Leave; what was polled since the last commit is read again."""
         self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def _check_membership(self) -> None:
+        """kafka-python 3.0.12 tells nobody that its heartbeat was refused: it stops sending them. A commit tells."""
+        if self._consumer.assignment() and not self._consumer._coordinator._heartbeat_enabled:  # noqa: SLF001
+            self.commit()
 
     def _from_oldest(self, partitions: Collection[TopicPartition]) -> None:
         self._consumer.seek_to_beginning(*(set(partitions) & self._consumer.assignment()))

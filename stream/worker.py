@@ -94,6 +94,7 @@ class StreamWorker:
         if self._inputs.have_moved():
             self._restore()
             return True
+        self._inputs.check_membership(self._admin)
         # 2. Join it, up to the messages whose turn it is.
         advances = self._join(messages, time.monotonic() * 1000)
         # 3. Commit all of it in one transaction; 4. push the aggregates that changed.
