@@ -137,7 +137,9 @@ def uncommitted_read(monkeypatch):
     """By every consumer."""
     whole = connection.consumer
     monkeypatch.setattr(
-        connection, "consumer", lambda servers, **more: whole(servers, **{"isolation_level": "read_uncommitted", **more})
+        connection,
+        "consumer",
+        lambda servers, **more: whole(servers, **{"isolation_level": "read_uncommitted", **more}),
     )
 
 
@@ -294,4 +296,3 @@ def records_kept_across_a_rebalance(monkeypatch):
         self._records = kept
 
     monkeypatch.setattr(worker.StreamWorker, "_restore", restore)
-

@@ -1,5 +1,6 @@
 """What a simulated run is made of, from one seed: what producers send and when, and what goes wrong."""
 
+import itertools
 import json
 from random import Random
 from typing import Literal, NamedTuple
@@ -16,6 +17,9 @@ CALLS = (
 )
 _OFTEN = ("flush", "offsets", "commit", "trim", "poll", "push")  # between these lies what must not come apart
 _FROZEN = ("begin", "flush", "offsets")  # who wakes up before these may be a zombie
+
+LAST = 90_000
+"""From here on the impressions of a calm schedule are those that only a pause closes."""
 
 
 class Sent(NamedTuple):
@@ -97,15 +101,22 @@ def schedule_of(seed: int) -> Schedule:
 
 
 def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
-    """All sent at once, in the order of event time, before anything starts: whatever reads it makes the same of it."""
-    random = Random(seed)
+    """All is sent at once, in the order of event time, and at its end event time passes every window.
+
+    So whatever reads it makes the same of it, at any speed; only the last impression of each partition closes in a
+    pause. The faults are those of `schedule_of`.
+    """
+    random, partitions, faults = Random(seed), 2, schedule_of(seed).faults
     events = _events(random, count, START_MS - 10**7, ahead=False)
     sent = [_message(0.0, event) for event in sorted(events, key=lambda event: event["event_time_ms"])]
-    poison = [_poison(random, 0.0) for _ in range(5)]
-    for message in poison:
-        if message.invalid:
-            sent.insert(random.randrange(len(sent)), message)
-    return Schedule(seed, 2, ("a",), 100.0, 0.05, Limits(1_000, 5_000, 2_000, 1_000_000), tuple(sent), (), ())
+    for poison in (_poison(random, 0.0)._replace(headers=()) for _ in range(9)):
+        if poison.invalid:
+            sent.insert(random.randrange(len(sent)), poison)
+    for partition in range(partitions):
+        end = next(number for number in itertools.count(LAST) if partition_of(b"i%d" % number, partitions) == partition)
+        sent += [_message(0.0, impression(end, START_MS)), _message(0.0, feedback(end, "like", 1, START_MS))]
+    faults = tuple(fault._replace(instance="a") for fault in faults)
+    return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000), tuple(sent), faults, ())
 
 
 def _snapshot(random: Random) -> int:

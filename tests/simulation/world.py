@@ -201,7 +201,9 @@ class World:
         if any(next(log.committed(self.group_offset(log.at)), None) for log in logs):
             return False
         return not any(
-            key.startswith(("impression:", "orphans:")) for p in range(self.schedule.partitions) for key in self.saved(p)
+            key.startswith(("impression:", "orphans:"))
+            for p in range(self.schedule.partitions)
+            for key in self.saved(p)
         )
 
     def _take_over(self) -> None:
