@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.seeds import failure_of, failing
+from tests.simulation.seeds import failing, failure_of
 
 _AT_ONCE = 200
 

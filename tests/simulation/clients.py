@@ -231,9 +231,7 @@ class Producer:
         with self._process.call("begin"):
             self._broker.begin(self._own)
 
-    def send(  # noqa: PLR0917 - kafka-python's signature
-        self, topic: str, value: bytes | None, key: bytes | None, headers: Any, partition: int
-    ) -> Sent:
+    def send(self, topic: str, value: bytes | None, key: bytes | None, headers: Any, partition: int) -> Sent:
         """Buffer a record."""
         self._buffer.append(Sent(TopicPartition(topic, partition), key, value, tuple(headers)))
         return self._buffer[-1]

@@ -47,7 +47,7 @@ class PartitionLog:
         self.start = self.stable = 0
         self.records: list[Record] = []
 
-    def append(  # noqa: PLR0917 - a record's parts
+    def append(
         self,
         key: bytes | None,
         value: bytes | None,

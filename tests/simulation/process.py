@@ -12,7 +12,6 @@ from runtime.errors import ServiceUnavailableError
 from tests.simulation.broker import START_MS, Broker
 from tests.simulation.timeline import Killed, Participant, Timeline
 
-
 RESTART_MS = 100.0
 
 
@@ -60,7 +59,7 @@ class Instance:
 class Process:
     """One start of an instance. Every effect on the world outside goes through `call`."""
 
-    def __init__(  # noqa: PLR0917 - what it is made of
+    def __init__(
         self, timeline: Timeline, broker: Broker, random: Random, instance: Instance, faults_end_ms: float
     ) -> None:
         self.timeline, self.broker, self.random, self.instance = timeline, broker, random, instance

@@ -144,8 +144,7 @@ def _sent(random: Random) -> tuple[Sent, ...]:
             messages.append(messages[-1]._replace(at_ms=messages[-1].at_ms + again_ms))
         if random.random() < 0.03:
             messages.append(_ghost(random, at_ms))
-    for _ in range(random.choice((0, 0, 1, 3))):
-        messages.append(_poison(random, random.random() * at_ms))
+    messages += [_poison(random, random.random() * at_ms) for _ in range(random.choice((0, 0, 1, 3)))]
     return tuple(sorted(messages, key=lambda message: message.at_ms))
 
 
@@ -164,9 +163,8 @@ def _events(random: Random, count: int, start_ms: int, *, ahead: bool) -> list[d
                 after_ms = after_ms if random.random() < 0.2 else random.randint(0, window_ms)
                 value = random.randint(0, 1) if task == "like" else random.randint(1, 5)
                 events.append(feedback(number, task, value, shown_ms + after_ms))
-    for number in range(1_000, 1_000 + random.choice((0, 0, 2))):  # nobody was shown these
-        events.append(feedback(number, "like", 1, start_ms + random.randint(0, at - start_ms + 1)))
-    return events
+    unknown = range(1_000, 1_000 + random.choice((0, 0, 2)))  # nobody was shown these
+    return events + [feedback(number, "like", 1, random.randint(start_ms, at + 1)) for number in unknown]
 
 
 def _message(at_ms: float, event: dict[str, object]) -> Sent:
