@@ -108,13 +108,13 @@ def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
     """
     random, partitions, faults = Random(seed), 2, schedule_of(seed).faults
     events = _events(random, count, START_MS - 10**7, ahead=False)
-    sent = [_message(0.0, event) for event in sorted(events, key=lambda event: event["event_time_ms"])]
+    sent = [message_of(event, 0.0) for event in sorted(events, key=lambda event: event["event_time_ms"])]
     for poison in (_poison(random, 0.0)._replace(headers=()) for _ in range(9)):
         if poison.invalid:
             sent.insert(random.randrange(len(sent)), poison)
     for partition in range(partitions):
         end = next(number for number in itertools.count(LAST) if partition_of(b"i%d" % number, partitions) == partition)
-        sent += [_message(0.0, impression(end, START_MS)), _message(0.0, feedback(end, "like", 1, START_MS))]
+        sent += [message_of(impression(end, START_MS), 0.0), message_of(feedback(end, "like", 1, START_MS), 0.0)]
     faults = tuple(fault._replace(instance="a") for fault in faults)
     return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000), tuple(sent), faults, ())
 
@@ -136,7 +136,7 @@ def _sent(random: Random) -> tuple[Sent, ...]:
         step_ms = min(event["event_time_ms"] - previous, 60_000) * speed
         at_ms += step_ms + (random.choice((20_000.0, 70_000.0, 130_000.0)) if random.random() < 0.02 else 0.0)
         previous = event["event_time_ms"]
-        message = _message(0.0, event)
+        message = message_of(event, 0.0)
         late_ms = random.random() * random.choice((2_000, 30_000, 100_000)) if random.random() < disorder else 0.0
         messages.append(message._replace(at_ms=at_ms + lag_ms[message.kind] + late_ms))
         if random.random() < 0.1:
@@ -167,7 +167,8 @@ def _events(random: Random, count: int, start_ms: int, *, ahead: bool) -> list[d
     return events + [feedback(number, "like", 1, random.randint(start_ms, at + 1)) for number in unknown]
 
 
-def _message(at_ms: float, event: dict[str, object]) -> Sent:
+def message_of(event: dict[str, object], at_ms: float) -> Sent:
+    """An event as a producer sends it."""
     kind = "feedback" if "task" in event else "impressions"
     return Sent(at_ms, kind, str(event["impression_id"]).encode(), json.dumps(event).encode())
 
@@ -176,7 +177,7 @@ def _ghost(random: Random, at_ms: float) -> Sent:
     """A message whose transaction is aborted: no reader may see it."""
     number, open_ms = 5_000 + random.randrange(1_000), random.choice((100.0, 3_000.0))
     event = random.choice((impression(number, START_MS + int(at_ms)), feedback(1, "like", 1, START_MS + int(at_ms))))
-    return _message(at_ms, {**event, "impression_id": f"ghost{number}"})._replace(is_aborted=True, open_ms=open_ms)
+    return message_of({**event, "impression_id": f"ghost{number}"}, at_ms)._replace(is_aborted=True, open_ms=open_ms)
 
 
 _FAR = 4_102_444_800_000  # the year 2100
