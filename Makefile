@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo study test lint docs bench test-compose clean
+.PHONY: help demo study test simulate lint docs bench test-compose clean
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -22,6 +22,11 @@ study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: Mov
 
 test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+N ?= 100000
+FIRST ?= 0
+simulate: $(INSTALLED) ## N schedules of the stream in a simulated Kafka, from seed FIRST on: make simulate N=1000000
+	$(BIN)/python -m tests.simulation $(N) $(FIRST)
 
 lint: $(INSTALLED) ## ruff, mypy --strict, and the contracts of the rooms (import-linter)
 	$(BIN)/ruff check

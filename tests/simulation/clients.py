@@ -12,7 +12,7 @@ from tests.simulation.group import SESSION_MS, Group
 from tests.simulation.log import Record
 from tests.simulation.process import Process
 
-_IDLE = (1, 1, 1, 3, 10, 50)
+_IDLE = (1, 1, 3, 10, 50, 50)
 """How many times its time-out an empty poll takes: a process is not scheduled when it likes."""
 
 _FETCHED = (0, 1, 3, 10, 1_000)

@@ -1,5 +1,6 @@
 """What a simulated run is made of, from one seed: what producers send and when, and what goes wrong."""
 
+import itertools
 import json
 from random import Random
 from typing import Literal, NamedTuple
@@ -16,6 +17,9 @@ CALLS = (
 )
 _OFTEN = ("flush", "offsets", "commit", "trim", "poll", "push")  # between these lies what must not come apart
 _FROZEN = ("begin", "flush", "offsets")  # who wakes up before these may be a zombie
+
+LAST = 90_000
+"""From here on the impressions of a calm schedule are those that only a pause closes."""
 
 
 class Sent(NamedTuple):
@@ -97,15 +101,22 @@ def schedule_of(seed: int) -> Schedule:
 
 
 def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
-    """All sent at once, in the order of event time, before anything starts: whatever reads it makes the same of it."""
-    random = Random(seed)
+    """All is sent at once, in the order of event time, and at its end event time passes every window.
+
+    So whatever reads it makes the same of it, at any speed; only the last impression of each partition closes in a
+    pause. The faults are those of `schedule_of`.
+    """
+    random, partitions, faults = Random(seed), 2, schedule_of(seed).faults
     events = _events(random, count, START_MS - 10**7, ahead=False)
-    sent = [_message(0.0, event) for event in sorted(events, key=lambda event: event["event_time_ms"])]
-    poison = [_poison(random, 0.0) for _ in range(5)]
-    for message in poison:
-        if message.invalid:
-            sent.insert(random.randrange(len(sent)), message)
-    return Schedule(seed, 2, ("a",), 100.0, 0.05, Limits(1_000, 5_000, 2_000, 1_000_000), tuple(sent), (), ())
+    sent = [message_of(event, 0.0) for event in sorted(events, key=lambda event: event["event_time_ms"])]
+    for poison in (_poison(random, 0.0)._replace(headers=()) for _ in range(9)):
+        if poison.invalid:
+            sent.insert(random.randrange(len(sent)), poison)
+    for partition in range(partitions):
+        end = next(number for number in itertools.count(LAST) if partition_of(b"i%d" % number, partitions) == partition)
+        sent += [message_of(impression(end, START_MS), 0.0), message_of(feedback(end, "like", 1, START_MS), 0.0)]
+    faults = tuple(fault._replace(instance="a") for fault in faults)
+    return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000), tuple(sent), faults, ())
 
 
 def _snapshot(random: Random) -> int:
@@ -125,7 +136,7 @@ def _sent(random: Random) -> tuple[Sent, ...]:
         step_ms = min(event["event_time_ms"] - previous, 60_000) * speed
         at_ms += step_ms + (random.choice((20_000.0, 70_000.0, 130_000.0)) if random.random() < 0.02 else 0.0)
         previous = event["event_time_ms"]
-        message = _message(0.0, event)
+        message = message_of(event, 0.0)
         late_ms = random.random() * random.choice((2_000, 30_000, 100_000)) if random.random() < disorder else 0.0
         messages.append(message._replace(at_ms=at_ms + lag_ms[message.kind] + late_ms))
         if random.random() < 0.1:
@@ -133,8 +144,7 @@ def _sent(random: Random) -> tuple[Sent, ...]:
             messages.append(messages[-1]._replace(at_ms=messages[-1].at_ms + again_ms))
         if random.random() < 0.03:
             messages.append(_ghost(random, at_ms))
-    for _ in range(random.choice((0, 0, 1, 3))):
-        messages.append(_poison(random, random.random() * at_ms))
+    messages += [_poison(random, random.random() * at_ms) for _ in range(random.choice((0, 0, 1, 3)))]
     return tuple(sorted(messages, key=lambda message: message.at_ms))
 
 
@@ -153,12 +163,12 @@ def _events(random: Random, count: int, start_ms: int, *, ahead: bool) -> list[d
                 after_ms = after_ms if random.random() < 0.2 else random.randint(0, window_ms)
                 value = random.randint(0, 1) if task == "like" else random.randint(1, 5)
                 events.append(feedback(number, task, value, shown_ms + after_ms))
-    for number in range(1_000, 1_000 + random.choice((0, 0, 2))):  # nobody was shown these
-        events.append(feedback(number, "like", 1, start_ms + random.randint(0, at - start_ms + 1)))
-    return events
+    unknown = range(1_000, 1_000 + random.choice((0, 0, 2)))  # nobody was shown these
+    return events + [feedback(number, "like", 1, random.randint(start_ms, at + 1)) for number in unknown]
 
 
-def _message(at_ms: float, event: dict[str, object]) -> Sent:
+def message_of(event: dict[str, object], at_ms: float) -> Sent:
+    """An event as a producer sends it."""
     kind = "feedback" if "task" in event else "impressions"
     return Sent(at_ms, kind, str(event["impression_id"]).encode(), json.dumps(event).encode())
 
@@ -167,7 +177,7 @@ def _ghost(random: Random, at_ms: float) -> Sent:
     """A message whose transaction is aborted: no reader may see it."""
     number, open_ms = 5_000 + random.randrange(1_000), random.choice((100.0, 3_000.0))
     event = random.choice((impression(number, START_MS + int(at_ms)), feedback(1, "like", 1, START_MS + int(at_ms))))
-    return _message(at_ms, {**event, "impression_id": f"ghost{number}"})._replace(is_aborted=True, open_ms=open_ms)
+    return message_of({**event, "impression_id": f"ghost{number}"}, at_ms)._replace(is_aborted=True, open_ms=open_ms)
 
 
 _FAR = 4_102_444_800_000  # the year 2100

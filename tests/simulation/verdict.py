@@ -224,7 +224,7 @@ class Verdict:
     def _together(self) -> Iterator[str]:
         """Each transaction moves offsets and state together, forward; at the end both are at the end."""
         group = group_id(TOPICS, STREAM_GROUP)
-        saved = {id(r.transaction): {} for at in () for r in ()}  # type: dict[int, dict[TopicPartition, int]]
+        saved: dict[int, dict[TopicPartition, int]] = {}
         for at, log in self._world.broker.logs.items():
             for record in log.records if at.topic == TOPICS.join_state else ():
                 if record.key == b"position" and record.transaction:
@@ -238,10 +238,8 @@ class Verdict:
                 yield f"a transaction moved offsets to {moved}, its state to {saved.get(id(transaction))}"
             yield from (f"{at} went back from {reached[at]} to {o}" for at, o in moved.items() if o < reached[at])
             reached.update(moved)
-        for at, _ in self._read(*INPUTS):
-            last = max((e.offset for e in self._world.broker.logs[at].committed()), default=-1)
-            if reached[at] <= last:
-                yield f"{at}: offset {last} was never taken"
+        last = {at: record.offset for at, record in self._read(*INPUTS)}
+        yield from (f"{at}: offset {offset} was never taken" for at, offset in last.items() if reached[at] <= offset)
 
     def _pushed(self) -> Iterator[str]:
         """The online store has the aggregates of all examples."""

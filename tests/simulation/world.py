@@ -89,6 +89,14 @@ class World:
         """The process that runs now."""
         return self._processes[self.timeline.running]
 
+    def monotonic(self) -> float:
+        """Seconds by the clock of the process that runs now."""
+        return self.process.monotonic()
+
+    def time_ns(self) -> int:
+        """Nanoseconds since 1970 by its machine's clock."""
+        return self.process.time_ns()
+
     def live(self) -> None:
         """Send everything, let everything go wrong, and wait until all of it is made good.
 
@@ -238,9 +246,12 @@ def simulated(world: World) -> Iterator[None]:
     """Give the stream's modules the world's Kafka and clocks in place of the true ones."""
     limits = world.schedule.limits
     runtime.absence._RANDOM.seed(world.schedule.seed)
-    clock = SimpleNamespace(monotonic=lambda: world.process.monotonic(), time_ns=lambda: world.process.time_ns())
+    clock = SimpleNamespace(monotonic=world.monotonic, time_ns=world.time_ns)
     with ExitStack() as stack:
-        change = lambda owner, **values: stack.enter_context(mock.patch.multiple(owner, **values))  # noqa: E731
+
+        def change(owner: ModuleType, **values: object) -> None:
+            stack.enter_context(mock.patch.multiple(owner, **values))
+
         change(
             connection,
             KafkaAdminClient=lambda **_: Admin(world.process),

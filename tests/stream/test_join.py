@@ -82,11 +82,8 @@ def test_an_orphan_expires_into_the_dead_letters_with_its_bytes():
 
 
 def test_feedback_that_comes_after_other_feedback_has_its_own_whole_wait_for_the_impression_in_a_pause():
-    join, first, second = (
-        Join(TASKS, DEDUP_SECONDS, idle_seconds=1),
-        feedback(1, "like", 0, 5),
-        feedback(1, "like", 1, 9),
-    )
+    join = Join(TASKS, DEDUP_SECONDS, idle_seconds=1)
+    first, second = feedback(1, "like", 0, 5), feedback(1, "like", 1, 9)
     join.feedback(first, message(first))
     join.tick(50_000.0, is_pause=True)
     join.feedback(second, message(second))
