@@ -56,10 +56,10 @@ def reset(
 
 
 def _remove(parts: "list[Part]") -> None:
-    """Remove every part, or none where one is in use."""
+    """Remove every part, or none where one is in use. A reset that was killed can be repeated."""
     for part in parts:
         part.refuse_if_used()
-    for part in parts:
+    for part in reversed(parts):
         part.remove()
 
 

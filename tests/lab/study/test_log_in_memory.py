@@ -13,8 +13,10 @@ import pytest
 
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
+from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
 from features.spec import FeatureSpec
+from features.spec_file import load_spec
 from features.store import apply, materialize
 from graft.project import Project, load_project
 from runtime.telemetry import StopSignal
@@ -30,8 +32,11 @@ from tests.lab.study.conftest import Pair, no_progress
 @contextmanager
 def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, redis_url: str) -> Iterator[None]:
     stop = StopSignal()
+    pusher = AggregatePusher(project.repo, redis_url, project.features.aggregates)
+    owned = OwnedPusher(pusher, PushedRows(redis_url, spec, pusher.views, project.features.aggregates))
     thread = threading.Thread(
         target=run_stream,
+        kwargs={"claim_aggregates": lambda state: owned.claim(state.name, is_new=state.is_new)},
         args=(
             kafka,
             project.stream.model_copy(update={"topic_prefix": topics.prefix, "idle_seconds": 0.5}),
@@ -40,7 +45,7 @@ def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, 
             spec,
             OnlineReader(spec, redis_url),
             partial(Aggregates, project.features.aggregates),
-            AggregatePusher(project.repo, redis_url, project.features.aggregates),
+            owned,
             "a",
             stop,
         ),
@@ -92,6 +97,23 @@ def test_the_log_in_memory_is_the_streams_but_for_the_age_of_running_aggregates(
         for view, entity in _entities(pair).items():
             of_entity = states[view, theirs.user_id if entity == "user" else theirs.item_id]
             assert of_entity.index(_row(pair, view, theirs)) <= of_entity.index(_row(pair, view, mine))
+
+
+def test_a_second_replay_under_a_new_prefix_does_not_read_the_firsts_aggregates(
+    pair: Pair, streamed: list[Example], tmp_path: Path, kafka: str, redis_url: str, topic_prefix: str
+) -> None:
+    """With the first one's totals in Redis the item mean knew the end of the history: AUC .918 in place of .572."""
+    project, topics = load_project(tmp_path / "pair"), Topics(prefix=f"{topic_prefix}again-")
+    ensure_topics(kafka, project.stream, topics)
+    events = tmp_path / "some.jsonl"
+    events.write_text("".join(pair.events.read_text().splitlines(keepends=True)[:300]))
+    with _streaming(project, load_spec(project.repo), topics, kafka, redis_url):
+        replay(events, kafka, topics, rate=None, max_lag=500, progress=no_progress)
+        again = _read(kafka, topics, 10)
+    assert [e.impression_id for e in again[:10]] == [e.impression_id for e in streamed[:10]]
+    for view in _entities(pair):
+        assert {_row(pair, view, example) for example in again[:10]} == {_row(pair, view, e) for e in streamed[:10]}
+        assert set(_row(pair, view, again[0])) == {None}
 
 
 def test_without_delay_a_closed_example_moves_what_the_next_impression_reads(pair: Pair) -> None:
