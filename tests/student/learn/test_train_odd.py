@@ -44,11 +44,13 @@ class Log:
     def close(self) -> None: ...
 
 
-def learn(toy: Any, registry: Registry, examples: Sequence[Example]) -> None:
+def learn(
+    toy: Any, registry: Registry, examples: Sequence[Example], every_seconds: float = 1000, **student: Any
+) -> None:
     stop = StopSignal()
     run_training(
-        setup=toy.setup(wait_seconds=0),
-        publish=PublishConfig(every_seconds=1000, keep=10),
+        setup=toy.setup(wait_seconds=0, student=toy.student.model_copy(update=student)),
+        publish=PublishConfig(every_seconds=every_seconds, keep=1000),
         teacher_version="t1",
         registry=registry,
         cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
@@ -172,3 +174,18 @@ def test_a_step_that_cannot_be_taken_is_counted_set_aside_and_followed_by_the_ne
         assert end(registry)[:2] == (40, {"0": 48})
         assert all(np.isfinite(t).all() for n, t in end(registry)[2].items() if n.startswith(("student", "control")))
     equal(end(whole)[2], end(halves)[2])
+
+
+def test_a_student_that_diverges_publishes_nothing_that_is_not_finite_and_does_not_end(
+    toy: Any, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path)
+    examples = [toy.example(n) for n in range(160)]
+    with np.errstate(all="ignore"):
+        learn(toy, registry, examples, every_seconds=1e-9, learning_rate=10.0, embedding_learning_rate=10.0)
+    assert set_aside(registry), "the student did not diverge: the test proves nothing"
+    for version in registry.versions():
+        tensors = registry.load_learner(version)[1]
+        weights = [t for n, t in tensors.items() if n.startswith(("student/", "control/"))]
+        assert all(np.isfinite(tensor).all() for tensor in weights)
+        assert registry.load_model(version)[0].version == version
