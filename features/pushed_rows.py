@@ -90,7 +90,8 @@ class PushedRows:
         """GraftError when the rows belong to another owner by now."""
         found = self.owner()
         if found is None:  # Redis was emptied
-            self._client.set(self._key, owner)
+            with reaching(self._url):
+                self._client.set(self._key, owner)
         elif found != owner:
             raise self._taken(owner, found)
 
