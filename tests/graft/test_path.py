@@ -59,11 +59,13 @@ def _graft(environment: dict[str, str], *arguments: str) -> Any:
 
 
 @contextmanager
-def _running(environment: dict[str, str], logs: Path) -> Iterator[None]:
-    children = []
+def _running(environment: dict[str, str], logs: Path, metrics_port: int) -> Iterator[None]:
+    """All stages; those before the scorer serve their health at `metrics_port` and the two ports above it."""
+    children, ports = [], [metrics_port + number for number in range(3)]
     for stage in _STAGES:
+        own = environment | ({"GRAFT_METRICS_PORT": str(ports.pop())} if stage[1] != "serve" else {})
         with (logs / f"{stage[0]}-{stage[1]}.log").open("wb") as log:
-            children.append(start_child([*_GRAFT, *stage], env=environment, stdout=log, stderr=log))
+            children.append(start_child([*_GRAFT, *stage], env=own, stdout=log, stderr=log))
     try:
         yield
     finally:
@@ -76,7 +78,7 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
     toml = (sound_project / "graft.toml").read_text().replace("window_seconds = 60", "window_seconds = 1")
     (sound_project / "graft.toml").write_text(toml + _FAST.replace("PREFIX", topic_prefix))
     (sound_project / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _EVENTS))
-    port = free_port()
+    port, metrics_port = free_port(), free_port(3)
     environment = {
         **os.environ,
         "GRAFT_PROJECT": str(sound_project),
@@ -86,12 +88,13 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
         "GRAFT_HTTP_PORT": str(port),
     }
     assert _graft(environment, "features", "apply")["dense_columns"] == 1
-    with _running(environment, sound_project):
+    with _running(environment, sound_project, metrics_port):
         sent = _graft(environment, "replay", str(sound_project / "events.jsonl"))
         assert {name: sent[name] for name in ("impressions", "feedback", "unreadable")} == _SENT
         newest = _wait_for_examples(Registry(sound_project / "versions"), 4)
         assert _score_by(newest, port)["degraded"] is False
         assert _graft(environment, "student", "versions")[-1]["version"] == newest
+        assert [_readiness(metrics_port + number) for number in range(3)] == [{"status": "ready"}] * 3
         report = _graft(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
         assert (report["rows"], report["defaulted_share"]) == (4, 0.5)
     with connect(redis_url) as client:
@@ -114,6 +117,11 @@ def _wait_for_examples(registry: Registry, examples: int) -> str:
             return newest
         time.sleep(0.1)  # another process writes the folder
     raise AssertionError(f"no version with {examples} examples, but {found}")
+
+
+def _readiness(port: int) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as reply:
+        return json.loads(reply.read())
 
 
 def _score_by(version: str, port: int) -> dict[str, Any]:

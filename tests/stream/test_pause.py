@@ -4,9 +4,14 @@ import json
 
 from kafka import TopicPartition
 
-from stream.pause import newest
+from runtime.health import HEALTH
+from runtime.telemetry import StopSignal
+from stream import pause
+from stream.pause import PAUSED, Pause, newest
+from stream.unusable import MostlyUnusableError
+from stream.worker import StreamJob
 from tests.stream.conftest import StreamHarness, await_that
-from tests.stream.pair import impression
+from tests.stream.pair import SPEC, TASKS, impression, stream_config, topics
 
 AT = 1_000_000
 
@@ -56,6 +61,23 @@ def test_a_first_message_that_is_unusable_is_put_aside_at_once(harness):
     harness.start()
     assert len(harness.await_dead_letters(1)) == 1
     assert "pausing" not in harness.log.read_text()
+
+
+def test_a_pause_is_the_reason_why_the_process_is_not_ready_until_it_ends(monkeypatch):
+    job = StreamJob("", stream_config(""), topics(""), TASKS, SPEC, None, None, None, "a")
+    at, reasons = TopicPartition("impressions", 0), []
+
+    def look(_pause):
+        reasons.append(("nothing fits" in HEALTH.reasons(), PAUSED.labels("impressions")._value.get()))
+        return {at: 7} if len(reasons) == 2 else {}
+
+    monkeypatch.setattr(Pause, "_look", look)
+    monkeypatch.setattr(pause, "_FIRST_SECONDS", 0.001)
+    HEALTH.round_ended("joining")
+    assert Pause(job, MostlyUnusableError("impressions", {at: 0}, "nothing fits")).wait(StopSignal()) == {at: 7}
+    assert reasons == [(True, 1)] * 2
+    assert "nothing fits" not in HEALTH.reasons()
+    assert PAUSED.labels("impressions")._value.get() == 0
 
 
 def test_the_newest_messages_are_those_after_a_position_and_at_most_a_hundred(harness):
