@@ -8,10 +8,21 @@ from pathlib import Path
 
 import prometheus_client  # noqa: F401 - before Feast's import, which else turns every metric into a file
 import pytest
+from hypothesis import settings
 
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from runtime.health import HEALTH
 from runtime.redis import connect
 from tests.disks import Disk, mounted
+
+settings.register_profile("graft", deadline=None)  # the machine may be busy
+settings.load_profile("graft")
+
+
+@pytest.fixture(autouse=True)
+def _health_as_at_a_start() -> None:
+    """A loop that a test ran in its own process does not stand still in the tests after it."""
+    HEALTH.__init__()  # type: ignore[misc]
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """kafka-python's clients as the stream uses them, on the simulated broker."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from kafka import ConsumerRebalanceListener, TopicPartition
@@ -49,6 +50,7 @@ class Consumer:
         self._paused: set[TopicPartition] = set()
         self._generation = -1
         self._waiting: tuple[float, list[TopicPartition], int] | None = None
+        self._coordinator = SimpleNamespace(_heartbeat_enabled=True)  # here a poll tells a member that it is out
         if group is not None:
             process.members.append(self)
 
@@ -288,7 +290,12 @@ class Admin:
     def describe_topics(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Each topic with its partitions."""
         with self._process.call("topics"):
-            return [{"name": name, "partitions": [{}] * self._broker.partitions} for name in names]
+            partitions = [{"partition_index": number} for number in range(self._broker.partitions)]
+            return [{"name": name, "partitions": partitions} for name in names]
+
+    def describe_configs(self, _resources: object) -> dict[str, dict[str, Any]]:
+        """No topic's settings, as for a client that may not see them."""
+        return {"topic": {}}
 
     def create_topics(self, topics: Mapping[str, Mapping[str, Any]], **_: object) -> None:
         """Make topics."""
