@@ -3,59 +3,21 @@
 import asyncio
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.embedded import free_port
 from runtime.errors import GraftError
-from runtime.telemetry import StopSignal
-from stream.examples import ExampleRecord
-from student.learn.config import PublishConfig
-from student.learn.train import run_training
 from student.serve.swap import ChampionSwap
 from student.versions.registry import Registry
 from student.versions.version_folder import LEARNER_FILE, MANIFEST_FILE, MODEL_FILE, VersionError
-from teacher_cache.cache import LogitCache
-
-NO_REDIS = f"redis://127.0.0.1:{free_port()}/0"
-TASKS = ("finish", "like", "rating")
-
-
-class Log:
-    """The first `count` examples of the toy pair, from the given offset on; then a stop."""
-
-    def __init__(self, toy: Any, count: int, offsets: Mapping[int, int], stop: StopSignal) -> None:
-        self._records = [ExampleRecord(0, n, toy.example(n)) for n in range(offsets.get(0, 0), count)]
-        self._stop = stop
-
-    def poll(self, _timeout_seconds: float) -> Sequence[ExampleRecord]:
-        if not self._records:
-            self._stop.set()
-        records, self._records = self._records, []
-        return records
-
-    def lag(self) -> int:
-        return 0
-
-    def commit(self, offsets: Mapping[int, int]) -> None: ...
-
-    def close(self) -> None: ...
+from tests.student.learn.learning_in_memory import NO_REDIS, learn_in_memory
 
 
 def learn(toy: Any, registry: Registry, count: int) -> None:
-    stop = StopSignal()
-    run_training(
-        setup=toy.setup(wait_seconds=0),
-        publish=PublishConfig(every_seconds=1000, keep=10),
-        teacher_version="t1",
-        registry=registry,
-        cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
-        open_source=lambda offsets: Log(toy, count, offsets, stop),
-        stop=stop,
-    )
+    learn_in_memory(toy, registry, [toy.example(n) for n in range(count)], keep=10)
 
 
 def served(registry: Registry, caplog: pytest.LogCaptureFixture) -> tuple[str | None, str]:

@@ -1,62 +1,19 @@
 """The learner's loop outlives examples that it cannot learn: it sets them aside, and a restart decides the same."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lab.embedded import free_port
 from runtime.errors import InvalidInputError
-from runtime.telemetry import StopSignal
 from stream.events import Example
-from stream.examples import ExampleRecord
-from student.learn.config import PublishConfig
 from student.learn.learner import Learner
-from student.learn.train import REFUSED_STEPS, run_training
+from student.learn.train import REFUSED_STEPS
 from student.versions.registry import Registry
-from teacher_cache.cache import LogitCache
-
-NO_REDIS = f"redis://127.0.0.1:{free_port()}/0"
-TASKS = ("finish", "like", "rating")
-
-
-class Log:
-    """Records in memory, from the given offset on; then a stop."""
-
-    def __init__(self, examples: Sequence[Example], offsets: Mapping[int, int], stop: StopSignal) -> None:
-        self._records = [ExampleRecord(0, n, example) for n, example in enumerate(examples)][offsets.get(0, 0) :]
-        self._stop = stop
-
-    def poll(self, _timeout_seconds: float) -> Sequence[ExampleRecord]:
-        if not self._records:
-            self._stop.set()
-        records, self._records = self._records, []
-        return records
-
-    def lag(self) -> int:
-        return 0
-
-    def commit(self, offsets: Mapping[int, int]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def learn(
-    toy: Any, registry: Registry, examples: Sequence[Example], every_seconds: float = 1000, **student: Any
-) -> None:
-    stop = StopSignal()
-    run_training(
-        setup=toy.setup(wait_seconds=0, student=toy.student.model_copy(update=student)),
-        publish=PublishConfig(every_seconds=every_seconds, keep=1000),
-        teacher_version="t1",
-        registry=registry,
-        cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
-        open_source=lambda offsets: Log(examples, offsets, stop),
-        stop=stop,
-    )
+from tests.student.learn.learning_in_memory import learn_in_memory
 
 
 def set_aside(registry: Registry) -> list[tuple[int, str, str]]:
@@ -99,7 +56,7 @@ def test_an_example_that_cannot_be_learnt_is_set_aside_and_the_others_are_learnt
     examples = [toy.example(n) for n in range(32)]
     examples[11] = examples[11].model_copy(update=change(examples[11]))
     registry = Registry(tmp_path)
-    learn(toy, registry, examples)
+    learn_in_memory(toy, registry, examples)
     ((offset, code, told),) = set_aside(registry)
     assert (offset, code) == (11, "unlearnable")
     assert told.startswith(f"example m11: {reason}")
@@ -116,7 +73,7 @@ def test_a_micro_batch_of_unlearnable_examples_is_passed(toy: Any, tmp_path: Pat
     for n in range(8, 16):
         examples[n] = examples[n].model_copy(update={"spec_id": "ffff"})
     registry = Registry(tmp_path)
-    learn(toy, registry, examples)
+    learn_in_memory(toy, registry, examples)
     assert [offset for offset, _, _ in set_aside(registry)] == list(range(8, 16))
     assert end(registry)[:2] == (24, {"0": 32})
 
@@ -131,7 +88,7 @@ def test_too_many_unlearnable_examples_in_a_row_stop_the_learner_with_advice_aga
     registry = Registry(tmp_path)
     for _ in range(2):
         with pytest.raises(InvalidInputError) as caught:
-            learn(toy, registry, examples)
+            learn_in_memory(toy, registry, examples)
         assert str(caught.value).startswith(
             "examples topic, partition 0, offset 139: 100 examples in a row cannot be learnt, so the learner stops; "
             "example m139: spec_id must be "
@@ -140,7 +97,7 @@ def test_too_many_unlearnable_examples_in_a_row_stop_the_learner_with_advice_aga
     assert [offset for offset, _, _ in set_aside(registry)] == list(range(40, 140))
     assert end(registry)[1] in ({}, {"0": 0})
     examples[139] = toy.example(139)
-    learn(toy, registry, examples)
+    learn_in_memory(toy, registry, examples)
     assert end(registry)[0] == 248 - 99
 
 
@@ -164,11 +121,11 @@ def test_a_step_that_cannot_be_taken_is_counted_set_aside_and_followed_by_the_ne
     monkeypatch.setattr(Learner, "_step", third_fails)
     examples, before = [toy.example(n) for n in range(48)], REFUSED_STEPS._value.get()
     whole, halves = Registry(tmp_path / "whole"), Registry(tmp_path / "halves")
-    learn(toy, whole, examples)
+    learn_in_memory(toy, whole, examples)
     assert REFUSED_STEPS._value.get() - before == 1
-    learn(toy, halves, examples[:16])
-    learn(toy, halves, examples[:24])
-    learn(toy, halves, examples)
+    learn_in_memory(toy, halves, examples[:16])
+    learn_in_memory(toy, halves, examples[:24])
+    learn_in_memory(toy, halves, examples)
     for registry in (whole, halves):
         assert [offset for offset, code, _ in set_aside(registry) if code == "step"] == list(range(16, 24))
         assert end(registry)[:2] == (40, {"0": 48})
@@ -182,7 +139,7 @@ def test_a_student_that_diverges_publishes_nothing_that_is_not_finite_and_does_n
     registry = Registry(tmp_path)
     examples = [toy.example(n) for n in range(160)]
     with np.errstate(all="ignore"):
-        learn(toy, registry, examples, every_seconds=1e-9, learning_rate=10.0, embedding_learning_rate=10.0)
+        learn_in_memory(toy, registry, examples, every_seconds=1e-9, learning_rate=10.0, embedding_learning_rate=10.0)
     assert set_aside(registry), "the student did not diverge: the test proves nothing"
     for version in registry.versions():
         tensors = registry.load_learner(version)[1]

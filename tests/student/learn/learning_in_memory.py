@@ -1,0 +1,59 @@
+"""Runs the learner's whole loop over examples in memory, without Kafka and Redis."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lab.embedded import free_port
+from runtime.telemetry import StopSignal
+from stream.events import Example
+from stream.examples import ExampleRecord
+from student.learn.config import PublishConfig
+from student.learn.train import run_training
+from student.versions.registry import Registry
+from teacher_cache.cache import LogitCache
+
+NO_REDIS = f"redis://127.0.0.1:{free_port()}/0"
+TASKS = ("finish", "like", "rating")
+
+
+class Log:
+    """Records in memory, from the given offset on; then a stop."""
+
+    def __init__(self, examples: Sequence[Example], offsets: Mapping[int, int], stop: StopSignal) -> None:
+        self._records = [ExampleRecord(0, n, example) for n, example in enumerate(examples)][offsets.get(0, 0) :]
+        self._stop = stop
+
+    def poll(self, _timeout_seconds: float) -> Sequence[ExampleRecord]:
+        if not self._records:
+            self._stop.set()
+        records, self._records = self._records, []
+        return records
+
+    def lag(self) -> int:
+        return 0
+
+    def commit(self, offsets: Mapping[int, int]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def learn_in_memory(
+    toy: Any,
+    registry: Registry,
+    examples: Sequence[Example],
+    *,
+    every_seconds: float = 1000,
+    keep: int = 1000,
+    **student: Any,
+) -> None:
+    """Go on with the registry's newest version through `examples` of the toy pair, of which offset n is the nth."""
+    stop = StopSignal()
+    run_training(
+        setup=toy.setup(wait_seconds=0, student=toy.student.model_copy(update=student)),
+        publish=PublishConfig(every_seconds=every_seconds, keep=keep),
+        teacher_version="t1",
+        registry=registry,
+        cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
+        open_source=lambda offsets: Log(examples, offsets, stop),
+        stop=stop,
+    )
