@@ -11,6 +11,9 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     AuthorizationError,
+    InvalidProducerEpochError,
+    KafkaError,
+    ProducerFencedError,
     RetriableError,
     SaslAuthenticationFailedError,
 )
@@ -77,6 +80,16 @@ def producer(kafka_servers: str, transactional_id: str | None = None, **settings
             allow_auto_create_topics=False,
             **settings,
         )
+
+
+def is_fenced(error: KafkaError) -> bool:
+    """Whether a producer failed because a later one has its transactional id.
+
+    kafka-python raises the reason itself, a KafkaError that carries it, or one that has it in its text alone, by the
+    call that meets it.
+    """
+    fences = (InvalidProducerEpochError, ProducerFencedError)
+    return isinstance(error, fences) or any(fence.__name__ in str(error) for fence in fences)
 
 
 def admin(kafka_servers: str) -> KafkaAdminClient:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import InvalidProducerEpochError, ProducerFencedError
+from kafka.errors import KafkaError
 
 from runtime.errors import GraftError, InvalidInputError
 from stream import connection
@@ -106,7 +106,9 @@ def replay_dead_letters(
                 _put_back(producer, topics, [letter for letter in batch if _can_go_back(letter)])
                 total = PutBack(*(a + b for a, b in zip(total, count, strict=True)))
                 advance(total.replayed)
-    except (InvalidProducerEpochError, ProducerFencedError) as error:
+    except KafkaError as error:
+        if not connection.is_fenced(error):
+            raise
         raise GraftError(
             f"another 'graft dlq replay' of this project has begun; this one ends, with {total.replayed} messages put "
             "back; wait for the other one, then look at 'graft dlq ls'"

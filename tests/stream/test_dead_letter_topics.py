@@ -5,10 +5,13 @@ import threading
 from typing import Any
 
 import pytest
+from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from runtime.errors import GraftError
+from stream import connection, dead_letter_topics
 from stream.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
 from stream.dead_letters import DeadLetter
+from stream.groups import group_id
 from stream.messages import Message
 from tests.stream.conftest import StreamHarness
 from tests.stream.pair import feedback, impression
@@ -73,6 +76,33 @@ def test_a_letter_that_can_be_used_now_becomes_an_example(with_letters):
     assert put_back(with_letters, Selection(code="invalid")).replayed == 2
     with_letters.send_end(2_200_000_000)
     assert "i7" in [example["impression_id"] for example in with_letters.await_examples(2)]
+
+
+def test_a_replay_that_is_fenced_says_what_it_has_done(with_letters, monkeypatch):
+    monkeypatch.setattr(dead_letter_topics, "_BATCH", 1)
+    servers, topics = with_letters.kafka_servers, with_letters.topics
+
+    def a_later_one_begins(_count: int) -> None:
+        later = connection.producer(servers, group_id(topics, "graft-dlq-replay"))
+        later.init_transactions()
+        later.close(timeout=5)
+
+    with pytest.raises(GraftError, match=r"another 'graft dlq replay'.* with 1 messages put back"):
+        replay_dead_letters(servers, topics, ALL, dry_run=False, advance=a_later_one_begins)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProducerFencedError(),
+        InvalidProducerEpochError(),
+        KafkaError("Cannot perform send because a previous request has failed.", ProducerFencedError()),
+        KafkaError("Cannot execute transactional method because we are in an error state: ProducerFencedError()"),
+    ],
+)
+def test_fencing_is_known_in_each_form_that_the_client_gives_it(error):
+    assert connection.is_fenced(error)
+    assert not connection.is_fenced(KafkaError("Cannot perform send"))
 
 
 def test_two_replays_at_once_put_each_letter_back_once(with_letters):
