@@ -13,6 +13,7 @@ from feast.data_source import PushMode, PushSource
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
+from features.push_order import in_order
 from features.redis_layout import usable_id
 from features.spec_file import load_spec
 from features.store import open_store
@@ -37,16 +38,24 @@ class AggregatePusher:
         """Push source -> the name of the view that it feeds."""
         return {source: view.name for source, view in self._views.items()}
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        event_time_ms: int,
+        positions: Mapping[int, int],
+    ) -> int:
         """Write the values of the changed entities as of `event_time_ms`; the number of rows written.
 
-        ServiceUnavailableError without Redis: then some may be written, and the same push is to be repeated.
+        `positions`: partition -> the position in its updates that the values are of. ServiceUnavailableError without
+        Redis: then some may be written, and the same push is to be repeated. StalePushError, and no later row is
+        overwritten, when Redis has rows of a later position.
         """
         pushed = 0
         for config in self._configs:
             ids = self._storable(config.entity, changed.get(config.entity, ()))
             if ids:
-                with reaching(self._redis_url):
+                with reaching(self._redis_url), in_order(self._store, self._spec.feast_project, positions):
                     self._store.push(
                         config.push_source, self._frame(config, aggregates, ids, event_time_ms), to=PushMode.ONLINE
                     )

@@ -1,6 +1,7 @@
 """The running aggregates that Redis holds: rows of the views that push sources feed, and whose state they are of.
 
     key    graft:aggregates:{Feast project}    value  the name of the join state that made them, their *owner*
+    keys   ...:position:{partition}            value  of which position the last push was (features/push_order.py)
 
 Redis has room for one owner's rows: a hash is that of an entity, and the scorer that reads it knows of no owner. So a
 new state removes another's rows before it reads any (`claim`), and who has lost them stops (`OwnedPusher`). The
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
+from features.push_order import POSITION, owner_key
 from features.redis_layout import EntityLayout, field_name
 from features.spec import FeatureSpec
 from runtime.errors import GraftError
-from runtime.redis import connect, reaching
+from runtime.redis import connect, literal, reaching
 
 _log = logging.getLogger(__name__)
 _SCAN_KEYS = 1_000  # of one round trip
@@ -42,7 +44,7 @@ class PushedRows:
     ) -> None:
         self._url = redis_url
         self._client = connect(redis_url)
-        self._key = f"graft:aggregates:{spec.feast_project}"
+        self._key = owner_key(spec.feast_project)
         self._pushed = [_pushed(spec, views[config.push_source], config) for config in configs]
 
     def owner(self) -> str | None:
@@ -58,6 +60,7 @@ class PushedRows:
 
     def remove(self) -> int:
         """Remove all rows, then the owner's name; how many rows there were. Other features of an entity stay."""
+        self._forget_positions()
         removed = 0
         with reaching(self._url):
             for pushed in self._pushed:
@@ -78,6 +81,8 @@ class PushedRows:
         with reaching(self._url), self._client.lock(f"{self._key}:claim", timeout=_CLAIM_SECONDS):
             found = self.owner()
             if found == owner:
+                if is_new:  # on a broker whose topics have no ids
+                    self._forget_positions()
                 return
             if is_new:
                 if removed := self.remove():
@@ -94,6 +99,12 @@ class PushedRows:
                 self._client.set(self._key, owner)
         elif found != owner:
             raise self._taken(owner, found)
+
+    def _forget_positions(self) -> None:
+        """Let a state begin anew, with positions that begin anew."""
+        with reaching(self._url):
+            for key in self._client.scan_iter(match=literal(f"{self._key}:{POSITION}:".encode()) + b"*"):
+                self._client.delete(key)
 
     def _taken(self, owner: str, found: str) -> GraftError:
         return GraftError(
@@ -119,7 +130,13 @@ class PushedRows:
 class Pusher(Protocol):
     """Writes the rows of changed entities."""
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        event_time_ms: int,
+        positions: Mapping[int, int],
+    ) -> int:
         """Write their absolute values; the number of rows."""
         ...
 
@@ -135,10 +152,16 @@ class OwnedPusher:
         self._rows.claim(owner, is_new=is_new)
         self._owner = owner
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        event_time_ms: int,
+        positions: Mapping[int, int],
+    ) -> int:
         """Write absolute values; GraftError when another stream has claimed the rows since."""
         self._rows.check(self._owner)
-        return self._pusher.push(aggregates, changed, event_time_ms)
+        return self._pusher.push(aggregates, changed, event_time_ms, positions)
 
 
 def _pushed(spec: FeatureSpec, view: str, config: AggregateConfig) -> _Pushed:

@@ -33,7 +33,7 @@ def push(pusher, config, times, event_time_ms=NOON_MS):
     aggregates = Aggregates(config.aggregates)
     for _ in range(times):
         aggregates.update(USER, ITEM, LIKED, event_time_ms)
-    return pusher.push(aggregates, aggregates.changed(), event_time_ms)
+    return pusher.push(aggregates, aggregates.changed(), event_time_ms, {0: 0})
 
 
 def read(applied):

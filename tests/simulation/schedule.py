@@ -16,7 +16,7 @@ CALLS = (
     *("registered", "latest", "beginnings", "committed", "topics", "close"),
 )
 _OFTEN = ("flush", "offsets", "commit", "trim", "poll", "push")  # between these lies what must not come apart
-_FROZEN = ("begin", "flush", "offsets")  # who wakes up before these may be a zombie
+_FROZEN = ("begin", "flush", "offsets", "push")  # who wakes up before these may be a zombie
 
 LAST = 90_000
 """From here on the impressions of a calm schedule are those that only a pause closes."""

@@ -18,7 +18,7 @@ class HashPusher:
         self._url, self._prefix = redis_url, prefix
         self._client = connect(redis_url)
 
-    def push(self, aggregates, changed, event_time_ms):  # noqa: ARG002 - the protocol
+    def push(self, aggregates, changed, event_time_ms, positions):  # noqa: ARG002 - the protocol
         written = 0
         with reaching(self._url):
             for entity, ids in changed.items():
