@@ -213,7 +213,7 @@ def _fault(random: Random, instances: tuple[str, ...]) -> Fault:
     nth = random.randint(1, random.choice((3, 15, 40)))
     ms = random.choice((random.random() * 500, 3_000.0, 7_000.0, 9_000.0, 12_000.0, 25_000.0, 80_000.0))
     when = random.choice(("before", "after"))
-    return Fault(kind, random.choice(instances), call, nth, when, ms, kind == "freeze" and random.random() < 0.3)
+    return Fault(kind, random.choice(instances), call, nth, when, ms, kind == "freeze" and random.random() < 0.5)
 
 
 def _trouble(random: Random, instances: tuple[str, ...], length_ms: float) -> Trouble:
