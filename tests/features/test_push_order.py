@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from features.push_order import StalePushError, in_order
-from runtime.redis import connect
+from runtime.redis import WatchError, connect
 
 PROJECT = "ordered"
 
@@ -62,12 +62,20 @@ def test_a_push_of_an_earlier_position_writes_nothing_and_says_of_which_partitio
 def test_a_push_that_was_under_way_when_a_later_one_came_writes_nothing(client):
     """It has looked at the positions and stands still; so no look before the write can be enough."""
     late = store(client)
-    with pytest.raises(StalePushError, match=r"another process pushes the aggregates of partitions \[0\]"):  # noqa: SIM117
-        with in_order(late, PROJECT, {0: 3}):
-            begun = late.provider.online_store.begin(b"old")
-            push(client, b"new", {0: 4})
+    with in_order(late, PROJECT, {0: 3}):
+        begun = late.provider.online_store.begin(b"old")
+        push(client, b"new", {0: 4})
+        with pytest.raises(WatchError):
             begun.execute()
     assert row(client) == b"new"
+
+
+def test_such_a_push_is_told_as_a_stale_one():
+    with (
+        pytest.raises(StalePushError, match=r"another process pushes the aggregates of partitions \[0\]"),
+        in_order(store(None), PROJECT, {0: 3}),
+    ):
+        raise WatchError
 
 
 def test_pushes_of_different_partitions_do_not_disturb_each_other(client):
