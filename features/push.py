@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from feast import FeatureView
+from feast import FeatureStore, FeatureView
 from feast.data_source import PushMode, PushSource
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
-from features.push_order import in_order
 from features.redis_layout import usable_id
 from features.spec_file import load_spec
 from features.store import open_store
@@ -34,28 +33,25 @@ class AggregatePusher:
         self._views = {c.push_source: _fed_by(c.push_source, views) for c in configs}
 
     @property
+    def store(self) -> FeatureStore:
+        """Feast's store, to which it writes."""
+        return self._store
+
+    @property
     def views(self) -> dict[str, str]:
         """Push source -> the name of the view that it feeds."""
         return {source: view.name for source, view in self._views.items()}
 
-    def push(
-        self,
-        aggregates: Aggregates,
-        changed: Mapping[Entity, Sequence[EntityId]],
-        event_time_ms: int,
-        positions: Mapping[int, int],
-    ) -> int:
+    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
         """Write the values of the changed entities as of `event_time_ms`; the number of rows written.
 
-        `positions`: partition -> the position in its updates that the values are of. ServiceUnavailableError without
-        Redis: then some may be written, and the same push is to be repeated. StalePushError, and no later row is
-        overwritten, when Redis has rows of a later position.
+        ServiceUnavailableError without Redis: then some may be written, and the same push is to be repeated.
         """
         pushed = 0
         for config in self._configs:
             ids = self._storable(config.entity, changed.get(config.entity, ()))
             if ids:
-                with reaching(self._redis_url), in_order(self._store, self._spec.feast_project, positions):
+                with reaching(self._redis_url):
                     self._store.push(
                         config.push_source, self._frame(config, aggregates, ids, event_time_ms), to=PushMode.ONLINE
                     )

@@ -40,7 +40,7 @@ def test_pushed_aggregates_are_read_back(applied, aggregates, pusher):
 
     aggregates.update(500, "pushed", LIKED, NOON_MS)
     aggregates.update(500, "other", PASSED, NOON_MS)
-    assert pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 0}) == 3
+    assert pusher.push(aggregates, aggregates.changed(), NOON_MS) == 3
 
     assert history(applied, 500, "pushed") == [2, 0.5, 5.0, 1.0]
 
@@ -48,23 +48,23 @@ def test_pushed_aggregates_are_read_back(applied, aggregates, pusher):
 def test_a_push_at_the_same_event_time_is_not_lost(applied, aggregates, pusher):
     for count in (1, 2, 3):
         aggregates.update(501, "same", LIKED, NOON_MS)
-        pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 0})
+        pusher.push(aggregates, aggregates.changed(), NOON_MS)
         assert history(applied, 501, "same")[0] == count
 
 
 def test_a_repeated_push_changes_nothing(applied, aggregates, pusher):
     aggregates.update(502, "again", LIKED, NOON_MS)
     changed = aggregates.changed()
-    pusher.push(aggregates, changed, NOON_MS, {0: 0})
+    pusher.push(aggregates, changed, NOON_MS)
     once = history(applied, 502, "again")
 
-    assert pusher.push(aggregates, changed, NOON_MS - 10_000, {0: 0}) == 2
+    assert pusher.push(aggregates, changed, NOON_MS - 10_000) == 2
     assert history(applied, 502, "again") == once
 
 
 def test_a_push_leaves_the_batch_views_of_the_same_hash_alone(applied, aggregates, pusher):
     aggregates.update(1, "i1", LIKED, NOON_MS)
-    pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 0})
+    pusher.push(aggregates, aggregates.changed(), NOON_MS)
 
     columns = OnlineReader(applied.spec, applied.redis_url).read([1], ["i1"], [{}])
     assert columns["users:city"] == [""]
@@ -74,7 +74,7 @@ def test_a_push_leaves_the_batch_views_of_the_same_hash_alone(applied, aggregate
 def test_ids_that_cannot_be_join_keys_are_not_pushed(aggregates, pusher):
     aggregates.update("a string", 7, LIKED, NOON_MS)
 
-    assert pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 0}) == 0
+    assert pusher.push(aggregates, aggregates.changed(), NOON_MS) == 0
 
 
 def test_a_push_without_redis_says_so(applied, config, aggregates):
@@ -82,11 +82,11 @@ def test_a_push_without_redis_says_so(applied, config, aggregates):
     aggregates.update(1, "i1", LIKED, NOON_MS)
 
     with pytest.raises(ServiceUnavailableError, match=r"Redis at redis://127.0.0.1:1/0 does not answer"):
-        pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 0})
+        pusher.push(aggregates, aggregates.changed(), NOON_MS)
 
 
 def test_feast_is_opened_once(applied, config, aggregates, pusher, monkeypatch):
     monkeypatch.setattr(FeatureStore, "__init__", lambda *_, **__: pytest.fail("a second FeatureStore"))
     aggregates.update(503, "once", LIKED, NOON_MS)
 
-    assert pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 0}) == 2
+    assert pusher.push(aggregates, aggregates.changed(), NOON_MS) == 2

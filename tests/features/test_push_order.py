@@ -4,15 +4,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from features.push_order import StalePushError, in_order
+from features.push_order import StalePushError, in_order, owner_key
+from runtime.errors import GraftError
 from runtime.redis import WatchError, connect
 
-PROJECT = "ordered"
+PROJECT, OWNER = "ordered", "join-state"
 
 
 @pytest.fixture
 def client(own_redis):
     with connect(own_redis.url) as made:
+        made.set(owner_key(PROJECT), OWNER)
         yield made
 
 
@@ -37,7 +39,7 @@ class Online:
 
 def push(client, value, positions):
     feast = store(client)
-    with in_order(feast, PROJECT, positions):
+    with in_order(feast, PROJECT, OWNER, positions):
         feast.provider.online_store.begin(value).execute()
 
 
@@ -62,7 +64,7 @@ def test_a_push_of_an_earlier_position_writes_nothing_and_says_of_which_partitio
 def test_a_push_that_was_under_way_when_a_later_one_came_writes_nothing(client):
     """It has looked at the positions and stands still; so no look before the write can be enough."""
     late = store(client)
-    with in_order(late, PROJECT, {0: 3}):
+    with in_order(late, PROJECT, OWNER, {0: 3}):
         begun = late.provider.online_store.begin(b"old")
         push(client, b"new", {0: 4})
         with pytest.raises(WatchError):
@@ -73,14 +75,14 @@ def test_a_push_that_was_under_way_when_a_later_one_came_writes_nothing(client):
 def test_such_a_push_is_told_as_a_stale_one():
     with (
         pytest.raises(StalePushError, match=r"another process pushes the aggregates of partitions \[0\]"),
-        in_order(store(None), PROJECT, {0: 3}),
+        in_order(store(None), PROJECT, OWNER, {0: 3}),
     ):
         raise WatchError
 
 
 def test_pushes_of_different_partitions_do_not_disturb_each_other(client):
     first = store(client)
-    with in_order(first, PROJECT, {0: 3}):
+    with in_order(first, PROJECT, OWNER, {0: 3}):
         begun = first.provider.online_store.begin(b"first")
         push(client, b"second", {1: 1})
         begun.execute()
@@ -89,6 +91,18 @@ def test_pushes_of_different_partitions_do_not_disturb_each_other(client):
 
 def test_what_is_written_outside_the_block_has_no_condition(client):
     feast = store(client)
-    with in_order(feast, PROJECT, {0: 3}):
+    with in_order(feast, PROJECT, OWNER, {0: 3}):
         pass
     assert feast.provider.online_store._get_client(None) is client
+
+
+def test_a_push_that_was_under_way_when_another_state_took_the_rows_writes_nothing(client):
+    late = store(client)
+    with in_order(late, PROJECT, OWNER, {0: 3}):
+        begun = late.provider.online_store.begin(b"old")
+        client.set(owner_key(PROJECT), "another")
+        with pytest.raises(WatchError):
+            begun.execute()
+    with pytest.raises(GraftError, match="belong to the stream of another, and this is the stream of join-state"):
+        push(client, b"old", {0: 3})
+    assert row(client) is None

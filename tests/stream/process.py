@@ -25,7 +25,7 @@ class HashPusher:
         return self._client
 
     def push(self, aggregates, changed, event_time_ms, positions):  # noqa: ARG002 - the protocol
-        with reaching(self._url), in_order(self._store, self._prefix, positions):
+        with reaching(self._url), in_order(self._store, self._prefix, "the tests", positions):
             pipe = self._get_client(None).pipeline(transaction=False)
             for entity, ids in changed.items():
                 for name, values in aggregates.rows(f"{entity}_push", entity, ids).items():
