@@ -5,7 +5,7 @@ says of which positions its values are, and Redis takes none of an earlier posit
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
@@ -53,7 +53,7 @@ class EntityAggregates:
         return self._event_time_ms
 
     @property
-    def waiting(self) -> Iterable[tuple[Entity, EntityId]]:
+    def waiting(self) -> Collection[tuple[Entity, EntityId]]:
         """The entities that changed since the last push that succeeded; at first all that were restored."""
         return self._waiting.keys()
 

@@ -109,7 +109,8 @@ def stream() -> None:
 def run(project_folder: Path | None) -> None:
     """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
 
-    Start as many as there are partitions; several on one host need a GRAFT_INSTANCE each.
+    Several share the partitions of [stream] partitions, and there is work for as many. Each has its host's name;
+    several on one host need a GRAFT_INSTANCE each. A killed one goes on where it was; its partitions move after 6 s.
 
     Example: GRAFT_METRICS_PORT=9100 graft stream run
     """
