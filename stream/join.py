@@ -10,20 +10,18 @@ where it is, so an impression that comes after the pause has its whole window.
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
 from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, TeacherRequest
+from stream.log_cleaner import Entry
 from stream.messages import Message
 from stream.tasks import TaskSpec
 
 MAX_WAITING_BYTES = 256 * 1024
 """Of the feedback that waits for one impression: what is saved of it is one entry, written anew at each change."""
-
-Entry = tuple[str, bytes | None]
-"""A key of the saved state and its value; None: the key is gone."""
 
 
 @dataclass
@@ -48,7 +46,7 @@ class Joined:
 
 
 class Join:
-    """One partition's join; `changes()` and `entries()` give its state as small records, `restore` takes them back."""
+    """One partition's join; `changes()` gives its state as small records, `restore` takes them back."""
 
     def __init__(self, tasks: Sequence[TaskSpec], dedup_seconds: float, idle_seconds: float = 0.0) -> None:
         self._tasks = tuple(tasks)
@@ -162,20 +160,28 @@ class Join:
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call."""
-        changed = [(key, self._entry(key)) for key in self._dirty]
+        changed = [(key, self.entry(key)) for key in self._dirty]
         self._dirty.clear()
         return changed
 
-    def entries(self) -> Iterator[tuple[str, bytes]]:
-        """The whole state."""
-        for kind, ids in self._ids_by_kind().items():
-            for impression_id in ids:
-                value = self._entry(f"{kind}:{impression_id}")
-                if value is not None:
-                    yield f"{kind}:{impression_id}", value
+    def entry(self, key: str) -> bytes | None:
+        """The value of an entry as of the last `changes()`; None when it is gone."""
+        kind, _, impression_id = key.partition(":")
+        if kind == "closed":
+            closed = self._closed.get(impression_id)
+            return None if closed is None else str(closed).encode()
+        if kind == "orphans":
+            orphans = self._orphans.get(impression_id)
+            return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
+        pending = self._pending.get(impression_id)
+        if kind == "impression" and pending:
+            return pending.request.model_dump_json().encode()
+        if kind == "labels" and pending and pending.labels:
+            return json.dumps(pending.labels).encode()
+        return None
 
     def restore(self, entries: Mapping[str, bytes], watermark_ms: int | None) -> None:
-        """Take back the entries that `entries()`, or all `changes()` in their order, add up to."""
+        """Take back the entries that all `changes()` in their order add up to."""
         for key, value in entries.items():
             kind, _, impression_id = key.partition(":")
             if kind == "impression":
@@ -251,27 +257,6 @@ class Join:
     def _forget(self, impression_id: str) -> None:
         del self._closed[impression_id]
         self._dirty[f"closed:{impression_id}"] = None
-
-    def _ids_by_kind(self) -> dict[str, Iterable[str]]:
-        return {
-            "impression": self._pending,
-            "labels": self._pending,
-            "orphans": self._orphans,
-            "closed": self._closed,
-        }
-
-    def _entry(self, key: str) -> bytes | None:
-        kind, _, impression_id = key.partition(":")
-        if kind == "closed":
-            closed = self._closed.get(impression_id)
-            return None if closed is None else str(closed).encode()
-        if kind == "orphans":
-            orphans = self._orphans.get(impression_id)
-            return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
-        pending = self._pending.get(impression_id)
-        if kind == "impression":
-            return pending.request.model_dump_json().encode() if pending else None
-        return json.dumps(pending.labels).encode() if pending and pending.labels else None
 
 
 def _size(message: Message) -> int:

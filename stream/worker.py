@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kafka import TopicPartition
 
@@ -31,6 +32,9 @@ from stream.tasks import TaskSpec
 from stream.transactions import Outgoing, Transactions
 from stream.unusable import UNDECIDED_SECONDS, UnusableShare
 
+if TYPE_CHECKING:
+    from stream.log_cleaner import LogCleaner
+
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
 _STEP_MESSAGES = 1_000  # joined in one round, of all partitions together
@@ -51,7 +55,7 @@ class StreamJob:
     aggregates_factory: Callable[[], Aggregates]
     pusher: AggregatePusher
     instance: str
-    snapshot_floor_bytes: int = state_log.SNAPSHOT_FLOOR_BYTES
+    log_floor_bytes: int = state_log.FLOOR_BYTES
 
 
 class StreamWorker:
@@ -65,7 +69,7 @@ class StreamWorker:
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features)
         self._partitions: dict[int, Partition] = {}
-        self._schedules: dict[int, state_log.SnapshotSchedule] = {}
+        self._cleaners: dict[int, LogCleaner] = {}
         self._total = TotalAggregates(job.aggregates_factory, [])
         self._records: list[Outgoing] = []
         self._work = Work()
@@ -109,25 +113,24 @@ class StreamWorker:
         MostlyUnusableError, and nothing is written, when nearly no message of an input could be used.
         """
         self._share.check(self._work, self._partitions)
-        records, snapshots = self._records, dict[int, int]()
+        records, topic = self._records, self._job.topics.join_state
         positions: dict[TopicPartition, int] = {}
+        saved: dict[int, slice] = {}
         for number, partition in self._partitions.items():
-            if entries := partition.changes():
-                if self._schedules[number].is_due():
-                    entries = [(state_log.SNAPSHOT, b""), *partition.entries()]
-                    snapshots[number] = len(records)
-                self._schedules[number].wrote(entries)
-                topic = self._job.topics.join_state
+            if changes := partition.changes():
+                entries = self._cleaners[number].append(changes, partition.entry)
+                saved[number] = slice(len(records), len(records) + len(entries))
                 records += [Outgoing(topic, number, key.encode(), value) for key, value in entries]
-                positions |= {TopicPartition(topic, number): at for topic, at in partition.positions.items()}
+                positions |= {TopicPartition(one, number): at for one, at in partition.positions.items()}
         self._committed_at = time.monotonic()
         if records:
             offsets = self._transactions.commit(records, positions, self._inputs.identity)
             self._report.committed(self._work, self._job.topics.impressions)
             self._share.committed(self._work)
             self._forget_uncommitted()
-            for number, at in snapshots.items():
-                state_log.trim(self._admin, self._job.topics.join_state, number, offsets[at])
+            for number, those in saved.items():
+                if (before := self._cleaners[number].committed(offsets[those])) is not None:
+                    state_log.trim(self._admin, topic, number, before)
         self._push()
 
     def is_replaced(self) -> bool:
@@ -143,6 +146,7 @@ class StreamWorker:
 
     def _restore(self) -> None:
         self._forget_uncommitted()
+        self._cleaners.clear()
         self._partitions = {number: self._restored(number) for number in self._inputs.claim()}
         partials = [p.aggregates for p in self._partitions.values()]
         self._total = TotalAggregates(self._job.aggregates_factory, partials)
@@ -152,11 +156,12 @@ class StreamWorker:
 
     def _restored(self, number: int) -> Partition:
         job = self._job
-        saved = state_log.restore(job.kafka_servers, self._admin, job.topics.join_state, number)
+        topic, floor = job.topics.join_state, job.log_floor_bytes
+        saved = state_log.restore(job.kafka_servers, self._admin, topic, number, floor)
+        self._cleaners[number] = saved.cleaner
         partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
         partition.restore(saved.entries, time.monotonic() * 1000)
         partition.start_at(self._inputs.start(number, partition.positions))
-        self._schedules[number] = state_log.SnapshotSchedule(job.snapshot_floor_bytes, saved.bytes_read)
         return partition
 
     def _forget_uncommitted(self) -> None:

@@ -54,7 +54,7 @@ class Limits(NamedTuple):
     step_messages: int
     uncommitted: int
     buffered: int
-    snapshot_bytes: int
+    floor_bytes: int
 
 
 class Schedule(NamedTuple):

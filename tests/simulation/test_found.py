@@ -24,7 +24,7 @@ def live(count: int) -> list[Sent]:
 @pytest.mark.parametrize("call", ["latest", "beginnings", "committed", "poll"])
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_a_process_that_stands_still_in_its_restore_while_its_twin_goes_on_reports_no_loss(call, has_begun):
-    """The twin commits, takes snapshots and trims the state log, all between two questions of the restore."""
+    """The twin commits and trims the state log, all between two questions of the restore."""
     begun = (Fault("kill", "a", "commit", 9, "after", 100.0),) if has_begun else ()
     for nth in range(1, 9):
         for when in ("before", "after"):

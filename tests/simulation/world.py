@@ -119,13 +119,11 @@ class World:
             self.timeline.end()
 
     def saved(self, number: int) -> dict[str, bytes]:
-        """What the state log of a partition adds up to."""
+        """What the state log of a partition adds up to, had nothing of it ever been deleted."""
         state: dict[str, bytes] = {}
-        for record in self.broker.logs[TopicPartition(TOPICS.join_state, number)].committed():
+        for record in self.broker.logs[TopicPartition(TOPICS.join_state, number)].committed(whole=True):
             key = (record.key or b"").decode()
-            if key == "snapshot":
-                state = {}
-            elif record.value is None:
+            if record.value is None:
                 state.pop(key, None)
             else:
                 state[key] = record.value
@@ -153,10 +151,10 @@ class World:
 
     def _run(self, process: Process) -> None:
         """A process from its start to its end, and what restarts it."""
-        instance, floor_bytes = process.instance, self.schedule.limits.snapshot_bytes
+        instance, floor_bytes = process.instance, self.schedule.limits.floor_bytes
         arguments = ("", self.config, TOPICS, TASKS, SPEC, self.redis, lambda: Aggregates(AGGREGATES), self.redis)
         try:
-            run.run_stream(*arguments, instance.name, Stop(process), snapshot_floor_bytes=floor_bytes)
+            run.run_stream(*arguments, instance.name, Stop(process), log_floor_bytes=floor_bytes)
         except GraftError as error:
             if "has joined and taken over" not in str(error):
                 raise
