@@ -15,6 +15,7 @@ from stream.join import Join
 from stream.log_cleaner import BEGINS_AT, LogCleaner, Record
 from stream.partition import Partition, Taken
 from stream.positions import Positions
+from stream.remembered import RememberedIds
 from stream.transactions import Transactions
 from stream.watermark import Watermark
 
@@ -128,9 +129,33 @@ def ids_forgotten_by_a_restart(monkeypatch):
     whole = Join.restore
 
     def restore(self, entries, watermark_ms):
-        whole(self, {key: value for key, value in entries.items() if not key.startswith("closed:")}, watermark_ms)
+        whole(self, {key: value for key, value in entries.items() if not key.startswith("remembered:")}, watermark_ms)
 
     monkeypatch.setattr(Join, "restore", restore)
+
+
+@mutant
+def remembered_ids_deleted_with_the_first_of_their_segment(monkeypatch):
+    whole = RememberedIds.forget
+
+    def forget(self, before_ms):
+        before = {key: segment.ids for key, segment in self._segments.items()}
+        whole(self, before_ms)
+        self._emptied.update((key, None) for key, one in self._segments.items() if one.ids != before[key])
+
+    monkeypatch.setattr(RememberedIds, "forget", forget)
+
+
+@mutant
+def remembered_ids_overwritten_after_a_restart(monkeypatch):
+    """Segments are numbered from 0 again."""
+    whole = RememberedIds.restore
+
+    def restore(self, entries, watermark_ms):
+        whole(self, entries, watermark_ms)
+        self._count = 0
+
+    monkeypatch.setattr(RememberedIds, "restore", restore)
 
 
 @mutant
