@@ -5,7 +5,8 @@ beginning of the log can be deleted (`stream/log_cleaner.py`). Readers see a tra
 and input offsets are always of one moment.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -14,8 +15,9 @@ from kafka.admin import OffsetSpec
 from runtime.errors import DataLossError, ServiceUnavailableError
 from stream import connection
 from stream.groups import end_offsets
-from stream.log_cleaner import Record, Saved, saved_state
+from stream.log_cleaner import Entry, LogCleaner, Record, saved_state
 from stream.topics import topic_id
+from stream.transactions import Outgoing
 
 FLOOR_BYTES = 4_000_000  # of dead records that are left alone: a restart reads them in a fraction of a second
 _POLL_MS = 200
@@ -41,35 +43,59 @@ def state_id(kafka_servers: str, topic: str) -> StateId:
     return StateId(f"{topic} ({its_id})" if its_id else topic, not any(ends.values()))
 
 
-def restore(kafka_servers: str, admin: KafkaAdminClient, topic: str, partition: int, floor_bytes: int) -> Saved:
-    """What was committed of a partition's state; empty when nothing was ever committed.
+class StateLog:
+    """The state log of the partitions that one process owns: their only writer, unless it is a zombie.
 
-    Waits for open transactions to be decided, so that nothing committed can appear later. DataLossError when more of
-    the log's beginning is gone than what its writer allows.
+    `floor_bytes` of dead records are left alone in each partition.
     """
-    at = TopicPartition(topic, partition)
-    reader = connection.consumer(kafka_servers)
-    try:
-        reader.assign([at])
-        start = reader.beginning_offsets([at])[at]
-        # After the start: of a process that stood still in between, another owner may have trimmed the log beyond its
-        # end of then, and an empty log would look lost. As it is, the reader finds its start gone, and starts again.
-        end = admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
-        reader.seek(at, start)
-        saved = saved_state(_records(reader, at, end), floor_bytes)
-    finally:
-        reader.close()
-    if start > saved.begins_at:
-        raise DataLossError(
-            f"{topic}-{partition}: the state log begins at offset {start}, its state at {saved.begins_at} or after it; "
-            "its topic must have retention.ms=-1; start again with a new stream.topic_prefix"
-        )
-    return saved
 
+    def __init__(self, kafka_servers: str, admin: KafkaAdminClient, topic: str, floor_bytes: int) -> None:
+        self._kafka_servers, self._admin = kafka_servers, admin
+        self._topic = topic
+        self._floor = floor_bytes
+        self._cleaners: dict[int, LogCleaner] = {}
 
-def trim(admin: KafkaAdminClient, topic: str, partition: int, before: int) -> None:
-    """Delete what lies before an offset."""
-    admin.delete_records({TopicPartition(topic, partition): before})
+    def restore(self, partition: int) -> dict[str, bytes]:
+        """What was committed of a partition's state; empty when nothing was ever committed.
+
+        Waits for open transactions to be decided, so that nothing committed can appear later. DataLossError when more
+        of the log's beginning is gone than its writer has allowed.
+        """
+        at = TopicPartition(self._topic, partition)
+        reader = connection.consumer(self._kafka_servers)
+        try:
+            reader.assign([at])
+            start = reader.beginning_offsets([at])[at]
+            # After the start: of a process that stood still in between, another owner may have trimmed the log beyond
+            # its end of then, and an empty log would look lost. As it is, the reader finds its start gone, and starts
+            # again.
+            end = self._admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
+            reader.seek(at, start)
+            saved = saved_state(_records(reader, at, end), self._floor)
+        finally:
+            reader.close()
+        if start > saved.begins_at:
+            raise DataLossError(
+                f"{self._topic}-{partition}: the state log begins at offset {start}, its state at {saved.begins_at} or "
+                "after it; its topic must have retention.ms=-1; start again with a new stream.topic_prefix"
+            )
+        self._cleaners[partition] = saved.cleaner
+        return saved.entries
+
+    def append(self, partition: int, changes: Sequence[Entry], entry: Callable[[str], bytes | None]) -> list[Outgoing]:
+        """What the next transaction writes for these changes; `entry` gives an unchanged key's value again."""
+        entries = self._cleaners[partition].append(changes, entry)
+        return [Outgoing(self._topic, partition, key.encode(), value) for key, value in entries]
+
+    def committed(self, records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
+        """The transaction was committed, its records with these offsets: delete what is dead now where that is much."""
+        own: dict[int, list[int]] = defaultdict(list)
+        for record, offset in zip(records, offsets, strict=True):
+            if record.topic == self._topic:
+                own[record.partition].append(offset)
+        for partition, its_offsets in own.items():
+            if (before := self._cleaners[partition].committed(its_offsets)) is not None:
+                self._admin.delete_records({TopicPartition(self._topic, partition): before})
 
 
 def _records(reader: KafkaConsumer, at: TopicPartition, end: int) -> Iterator[Record]:

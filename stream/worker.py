@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kafka import TopicPartition
 
@@ -18,7 +17,7 @@ from features.spec import FeatureSpec, Value
 from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
-from stream import connection, state_log
+from stream import connection
 from stream.aggregation import AggregatePusher, TotalAggregates
 from stream.config import StreamConfig, Topics
 from stream.dead_letters import DeadLetter
@@ -27,13 +26,11 @@ from stream.inputs import Inputs
 from stream.messages import Message
 from stream.partition import Partition
 from stream.report import Report, Work
+from stream.state_log import FLOOR_BYTES, StateLog
 from stream.step import Arrival, Effects, StreamStep
 from stream.tasks import TaskSpec
 from stream.transactions import Outgoing, Transactions
 from stream.unusable import UNDECIDED_SECONDS, UnusableShare
-
-if TYPE_CHECKING:
-    from stream.log_cleaner import LogCleaner
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -55,7 +52,7 @@ class StreamJob:
     aggregates_factory: Callable[[], Aggregates]
     pusher: AggregatePusher
     instance: str
-    log_floor_bytes: int = state_log.FLOOR_BYTES
+    log_floor_bytes: int = FLOOR_BYTES
 
 
 class StreamWorker:
@@ -69,7 +66,6 @@ class StreamWorker:
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features)
         self._partitions: dict[int, Partition] = {}
-        self._cleaners: dict[int, LogCleaner] = {}
         self._total = TotalAggregates(job.aggregates_factory, [])
         self._records: list[Outgoing] = []
         self._work = Work()
@@ -82,6 +78,7 @@ class StreamWorker:
         self._push_absence = Absence("redis", "aggregates wait to be pushed", stops_work=False)
         self._committed_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
+        self._state_log = StateLog(job.kafka_servers, self._admin, job.topics.join_state, job.log_floor_bytes)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
         self._transactions = Transactions(job.kafka_servers, self._admin, job.topics, job.instance)
         self._inputs = Inputs(job.kafka_servers, job.topics, job.instance)
@@ -113,24 +110,18 @@ class StreamWorker:
         MostlyUnusableError, and nothing is written, when nearly no message of an input could be used.
         """
         self._share.check(self._work, self._partitions)
-        records, topic = self._records, self._job.topics.join_state
-        positions: dict[TopicPartition, int] = {}
-        saved: dict[int, slice] = {}
+        records, positions = self._records, dict[TopicPartition, int]()
         for number, partition in self._partitions.items():
             if changes := partition.changes():
-                entries = self._cleaners[number].append(changes, partition.entry)
-                saved[number] = slice(len(records), len(records) + len(entries))
-                records += [Outgoing(topic, number, key.encode(), value) for key, value in entries]
-                positions |= {TopicPartition(one, number): at for one, at in partition.positions.items()}
+                records += self._state_log.append(number, changes, partition.entry)
+                positions |= {TopicPartition(topic, number): at for topic, at in partition.positions.items()}
         self._committed_at = time.monotonic()
         if records:
             offsets = self._transactions.commit(records, positions, self._inputs.identity)
             self._report.committed(self._work, self._job.topics.impressions)
             self._share.committed(self._work)
             self._forget_uncommitted()
-            for number, those in saved.items():
-                if (before := self._cleaners[number].committed(offsets[those])) is not None:
-                    state_log.trim(self._admin, topic, number, before)
+            self._state_log.committed(records, offsets)
         self._push()
 
     def is_replaced(self) -> bool:
@@ -146,7 +137,6 @@ class StreamWorker:
 
     def _restore(self) -> None:
         self._forget_uncommitted()
-        self._cleaners.clear()
         self._partitions = {number: self._restored(number) for number in self._inputs.claim()}
         partials = [p.aggregates for p in self._partitions.values()]
         self._total = TotalAggregates(self._job.aggregates_factory, partials)
@@ -156,11 +146,8 @@ class StreamWorker:
 
     def _restored(self, number: int) -> Partition:
         job = self._job
-        topic, floor = job.topics.join_state, job.log_floor_bytes
-        saved = state_log.restore(job.kafka_servers, self._admin, topic, number, floor)
-        self._cleaners[number] = saved.cleaner
         partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
-        partition.restore(saved.entries, time.monotonic() * 1000)
+        partition.restore(self._state_log.restore(number), time.monotonic() * 1000)
         partition.start_at(self._inputs.start(number, partition.positions))
         return partition
 
