@@ -10,7 +10,7 @@ from typing import Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from stream.events import Example
-from stream.join import Entry
+from stream.log_cleaner import Entry
 
 _PREFIX = "aggregate"
 
@@ -41,19 +41,17 @@ class PartialAggregates:
         self._ids.update(changed)
         return [(self._key(*one), self._value(*one)) for one in changed]
 
-    def entries(self) -> Iterable[tuple[str, bytes]]:
-        """The whole state, as of the last `changes()`."""
-        return ((self._key(*one), self._value(*one)) for one in self._ids)
+    def entry(self, key: str) -> bytes | None:
+        """The value of an entry as of the last `changes()`; None when it is none of these."""
+        one = self._entity(key)
+        return self._value(*one) if one and one in self._ids else None
 
     def restore(self, entries: Mapping[str, bytes]) -> None:
-        """Take back the entries of `entries()` or of all `changes()`."""
+        """Take back the entries that all `changes()` add up to."""
         for key, value in entries.items():
-            kind, _, rest = key.partition(":")
-            if kind == _PREFIX:
-                entity: Entity = "user" if rest.startswith("user:") else "item"
-                entity_id = json.loads(rest.partition(":")[2])
-                self.aggregates.restore(entity, entity_id, json.loads(value))
-                self._ids.add((entity, entity_id))
+            if one := self._entity(key):
+                self.aggregates.restore(*one, json.loads(value))
+                self._ids.add(one)
 
     def ids(self) -> Iterable[tuple[Entity, EntityId]]:
         """The entities with a state, as of the last `changes()` or `restore()`."""
@@ -61,6 +59,13 @@ class PartialAggregates:
 
     def _key(self, entity: Entity, entity_id: EntityId) -> str:
         return f"{_PREFIX}:{entity}:{json.dumps(entity_id)}"
+
+    @staticmethod
+    def _entity(key: str) -> tuple[Entity, EntityId] | None:
+        kind, _, rest = key.partition(":")
+        if kind != _PREFIX:
+            return None
+        return "user" if rest.startswith("user:") else "item", json.loads(rest.partition(":")[2])
 
     def _value(self, entity: Entity, entity_id: EntityId) -> bytes:
         return json.dumps(self.aggregates.state_of(entity, entity_id)).encode()
