@@ -54,7 +54,13 @@ SPEC = FeatureSpec(
 class NoPush:
     """The aggregates are kept and logged, but go nowhere."""
 
-    def push(self, _aggregates: Aggregates, changed: Mapping[str, Sequence[int | str]], _event_time_ms: int) -> int:
+    def push(
+        self,
+        _aggregates: Aggregates,
+        changed: Mapping[str, Sequence[int | str]],
+        _event_time_ms: int,
+        _positions: Mapping[int, int],
+    ) -> int:
         """Write nothing."""
         return len(changed)
 

@@ -51,15 +51,23 @@ class Aggregates:
         """The tasks whose labels are aggregated."""
         return frozenset(task for tasks in self._tasks.values() for task in tasks)
 
+    @property
+    def entities(self) -> tuple[Entity, ...]:
+        """The entities that have aggregates."""
+        return tuple(self._tasks)
+
     def update(
         self, user_id: EntityId, item_id: EntityId, labels: Mapping[str, float | None], event_time_ms: int
     ) -> None:
         """Add one closed example to its user and its item; a label of None does not count."""
         for entity in self._tasks:
-            entity_id = user_id if entity == "user" else item_id
-            state = self._states[entity].setdefault(entity_id, self._empty(entity))
-            self._add(entity, state, labels, event_time_ms)
-            self._changed[entity].add(entity_id)
+            self.add(entity, user_id if entity == "user" else item_id, labels, event_time_ms)
+
+    def add(self, entity: Entity, entity_id: EntityId, labels: Mapping[str, float | None], event_time_ms: int) -> None:
+        """Add one closed example to one entity, which has aggregates; a label of None does not count."""
+        state = self._states[entity].setdefault(entity_id, self._empty(entity))
+        self._add(entity, state, labels, event_time_ms)
+        self._changed[entity].add(entity_id)
 
     def changed(self) -> dict[Entity, list[EntityId]]:
         """The entities updated since `clear_changed`, each in a fixed order."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
-from features.feast import FeatureView, PushMode, PushSource
+from features.feast import FeatureStore, FeatureView, PushMode, PushSource
 from features.redis_layout import usable_id
 from features.spec_file import load_spec
 from features.store import open_store
@@ -30,6 +30,11 @@ class AggregatePusher:
         self._store = open_store(repo, redis_url)
         views = self._store.list_feature_views()
         self._views = {c.push_source: _fed_by(c.push_source, views) for c in configs}
+
+    @property
+    def store(self) -> FeatureStore:
+        """Feast's store, to which it writes."""
+        return self._store
 
     @property
     def views(self) -> dict[str, str]:

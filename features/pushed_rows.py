@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
+from features.push_order import in_order, owner_key, position_key, taken_error
 from features.redis_layout import EntityLayout, field_name
 from features.spec import FeatureSpec
-from runtime.errors import GraftError
-from runtime.redis import connect, reaching
+from runtime.redis import connect, literal, reaching
 
 _log = logging.getLogger(__name__)
 _SCAN_KEYS = 1_000  # of one round trip
@@ -42,7 +42,8 @@ class PushedRows:
     ) -> None:
         self._url = redis_url
         self._client = connect(redis_url)
-        self._key = f"graft:aggregates:{spec.feast_project}"
+        self.feast_project = spec.feast_project
+        self._key = owner_key(spec.feast_project)
         self._pushed = [_pushed(spec, views[config.push_source], config) for config in configs]
 
     def owner(self) -> str | None:
@@ -58,6 +59,7 @@ class PushedRows:
 
     def remove(self) -> int:
         """Remove all rows, then the owner's name; how many rows there were. Other features of an entity stay."""
+        self._forget_positions()
         removed = 0
         with reaching(self._url):
             for pushed in self._pushed:
@@ -78,29 +80,21 @@ class PushedRows:
         with reaching(self._url), self._client.lock(f"{self._key}:claim", timeout=_CLAIM_SECONDS):
             found = self.owner()
             if found == owner:
+                if is_new:  # on a broker whose topics have no ids
+                    self._forget_positions()
                 return
             if is_new:
                 if removed := self.remove():
                     _log.warning("%d rows of running aggregates of another stream, %s, removed", removed, found)
             elif found is not None:
-                raise self._taken(owner, found)
+                raise taken_error(owner, found)
             self._client.set(self._key, owner)
 
-    def check(self, owner: str) -> None:
-        """GraftError when the rows belong to another owner by now."""
-        found = self.owner()
-        if found is None:  # Redis was emptied
-            with reaching(self._url):
-                self._client.set(self._key, owner)
-        elif found != owner:
-            raise self._taken(owner, found)
-
-    def _taken(self, owner: str, found: str) -> GraftError:
-        return GraftError(
-            f"the running aggregates in Redis belong to the stream of {found}, and this is the stream of {owner}: "
-            "stop one of the two, or give each a Redis database or a Feast project of its own; to go on with this one, "
-            "stop the other, then 'graft reset --aggregates'"
-        )
+    def _forget_positions(self) -> None:
+        """Let a state begin anew, with positions that begin anew."""
+        with reaching(self._url):
+            for key in self._client.scan_iter(match=literal(position_key(self.feast_project, "").encode()) + b"*"):
+                self._client.delete(key)
 
     def _keys(self, layout: EntityLayout) -> Iterator[list[bytes]]:
         """The keys of an entity's hashes, some at a time."""
@@ -117,7 +111,12 @@ class PushedRows:
 
 
 class Pusher(Protocol):
-    """Writes the rows of changed entities."""
+    """Writes the rows of changed entities to the online store of `store`, a feature store of Feast."""
+
+    @property
+    def store(self) -> Any:
+        """Where it writes."""
+        ...
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
         """Write their absolute values; the number of rows."""
@@ -125,7 +124,7 @@ class Pusher(Protocol):
 
 
 class OwnedPusher:
-    """A pusher that writes as long as the rows are those of the owner that claimed them."""
+    """A pusher that writes as long as the rows are those of the owner that claimed them, and none out of order."""
 
     def __init__(self, pusher: Pusher, rows: PushedRows) -> None:
         self._pusher, self._rows, self._owner = pusher, rows, ""
@@ -135,10 +134,19 @@ class OwnedPusher:
         self._rows.claim(owner, is_new=is_new)
         self._owner = owner
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
-        """Write absolute values; GraftError when another stream has claimed the rows since."""
-        self._rows.check(self._owner)
-        return self._pusher.push(aggregates, changed, event_time_ms)
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        event_time_ms: int,
+        positions: Mapping[int, int],
+    ) -> int:
+        """Write absolute values, which are of these positions: partition -> position in its updates.
+
+        GraftError when another stream has claimed the rows since; StalePushError when a later push has come.
+        """
+        with in_order(self._pusher.store, self._rows.feast_project, self._owner, positions):
+            return self._pusher.push(aggregates, changed, event_time_ms)
 
 
 def _pushed(spec: FeatureSpec, view: str, config: AggregateConfig) -> _Pushed:

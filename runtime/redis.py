@@ -16,6 +16,7 @@ from redis.connection import parse_url as _redis_parse_url
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 
 Client = redis.Redis
+WatchError = redis.WatchError
 _FOR_NOW = ("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
 """Error replies that go away without a change of ours: a disk that is full, a replica that is not up yet, ..."""
 

@@ -1,7 +1,7 @@
-"""Running aggregates of closed examples: one partial state per partition, and their total, which is pushed.
+"""Running aggregates of a partition's entities: counted from the log of their updates, and pushed when they changed.
 
-Impressions are partitioned by impression id, so an entity's examples lie in several partitions and their partial
-states are added. With several stream instances each total covers its own instance's partitions only.
+The aggregates of a partition are a function of its updates up to a position, whichever process counts them. So a push
+says of which positions its values are, and Redis takes none of an earlier position than it has seen.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
-from stream.events import Example
+from stream.aggregate_updates import AggregateUpdate, entity_key
 from stream.log_cleaner import Entry
 
 _PREFIX = "aggregate"
@@ -18,26 +18,63 @@ _PREFIX = "aggregate"
 class AggregatePusher(Protocol):
     """Writes aggregates to the online store."""
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
-        """Write the absolute values of the changed entities; may be repeated. ServiceUnavailableError without Redis."""
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        event_time_ms: int,
+        positions: Mapping[int, int],
+    ) -> int:
+        """Write the absolute values of the changed entities; may be repeated.
+
+        `positions`: partition -> the position in its updates that the values are of. ServiceUnavailableError without
+        Redis; StalePushError when it has rows of a later position, which another process has pushed.
+        """
         ...
 
 
-class PartialAggregates:
-    """The aggregates of one partition's examples, saved in its state log."""
+class EntityAggregates:
+    """The aggregates of one partition's entities, saved in its state log."""
 
     def __init__(self, factory: Callable[[], Aggregates]) -> None:
-        self.aggregates = factory()
+        self._aggregates = factory()
         self._ids: set[tuple[Entity, EntityId]] = set()
+        self._waiting: dict[tuple[Entity, EntityId], None] = {}
+        self._event_time_ms = 0
 
-    def update(self, example: Example) -> None:
-        """Add one example."""
-        self.aggregates.update(example.user_id, example.item_id, example.labels, example.event_time_ms)
+    @property
+    def entities(self) -> tuple[Entity, ...]:
+        """The kinds of entities that have aggregates."""
+        return self._aggregates.entities
+
+    @property
+    def event_time_ms(self) -> int:
+        """That of the newest example that was counted."""
+        return self._event_time_ms
+
+    @property
+    def waiting(self) -> Iterable[tuple[Entity, EntityId]]:
+        """The entities that changed since the last push that succeeded; at first all that were restored."""
+        return self._waiting.keys()
+
+    def count(self, update: AggregateUpdate) -> None:
+        """Add one update of one of the partition's entities."""
+        self._aggregates.add(update.entity, update.entity_id, update.labels, update.event_time_ms)
+        self._event_time_ms = max(self._event_time_ms, update.event_time_ms)
+        self._waiting[update.entity, update.entity_id] = None
+
+    def state_of(self, entity: Entity, entity_id: EntityId) -> list[float]:
+        """A copy of an entity's state."""
+        return self._aggregates.state_of(entity, entity_id)
+
+    def pushed(self) -> None:
+        """All that waited was pushed."""
+        self._waiting.clear()
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call."""
-        changed = [(entity, i) for entity, ids in self.aggregates.changed().items() for i in ids]
-        self.aggregates.clear_changed()
+        changed = [(entity, i) for entity, ids in self._aggregates.changed().items() for i in ids]
+        self._aggregates.clear_changed()
         self._ids.update(changed)
         return [(self._key(*one), self._value(*one)) for one in changed]
 
@@ -46,19 +83,23 @@ class PartialAggregates:
         one = self._entity(key)
         return self._value(*one) if one and one in self._ids else None
 
+    @staticmethod
+    def are_in(entries: Iterable[str]) -> bool:
+        """Whether there are aggregates among the entries of these keys."""
+        return any(key.startswith(f"{_PREFIX}:") for key in entries)
+
     def restore(self, entries: Mapping[str, bytes]) -> None:
         """Take back the entries that all `changes()` add up to."""
         for key, value in entries.items():
             if one := self._entity(key):
-                self.aggregates.restore(*one, json.loads(value))
+                state = json.loads(value)
+                self._aggregates.restore(*one, state)
+                self._event_time_ms = max(self._event_time_ms, int(state[0]))
                 self._ids.add(one)
-
-    def ids(self) -> Iterable[tuple[Entity, EntityId]]:
-        """The entities with a state, as of the last `changes()` or `restore()`."""
-        return self._ids
+                self._waiting[one] = None
 
     def _key(self, entity: Entity, entity_id: EntityId) -> str:
-        return f"{_PREFIX}:{entity}:{json.dumps(entity_id)}"
+        return f"{_PREFIX}:{entity_key(entity, entity_id)}"
 
     @staticmethod
     def _entity(key: str) -> tuple[Entity, EntityId] | None:
@@ -68,38 +109,28 @@ class PartialAggregates:
         return "user" if rest.startswith("user:") else "item", json.loads(rest.partition(":")[2])
 
     def _value(self, entity: Entity, entity_id: EntityId) -> bytes:
-        return json.dumps(self.aggregates.state_of(entity, entity_id)).encode()
+        return json.dumps(self._aggregates.state_of(entity, entity_id)).encode()
 
 
-class TotalAggregates:
-    """The sum of an instance's partitions, and which of its entities wait to be pushed."""
+def push_waiting(
+    counted: Mapping[int, EntityAggregates],
+    positions: Mapping[int, int],
+    factory: Callable[[], Aggregates],
+    pusher: AggregatePusher,
+) -> None:
+    """Push what waits in these partitions, at once; what the pusher raises leaves it waiting.
 
-    def __init__(self, factory: Callable[[], Aggregates], partials: Iterable[PartialAggregates]) -> None:
-        self.aggregates = factory()
-        self._event_time_ms = 0
-        self._waiting: dict[Entity, set[EntityId]] = {"user": set(), "item": set()}
-        for partial in partials:
-            for entity, entity_id in partial.ids():
-                self._add(entity, entity_id, partial.aggregates.state_of(entity, entity_id))
-
-    def update(self, example: Example) -> None:
-        """Add one example."""
-        self.aggregates.update(example.user_id, example.item_id, example.labels, example.event_time_ms)
-        self._event_time_ms = max(self._event_time_ms, example.event_time_ms)
-
-    def push(self, pusher: AggregatePusher) -> None:
-        """Push what changed since the last push that succeeded, and at first all that was restored."""
-        for entity, ids in self.aggregates.changed().items():
-            self._waiting[entity].update(ids)
-        self.aggregates.clear_changed()
-        changed: dict[Entity, Sequence[EntityId]] = {e: sorted(ids, key=str) for e, ids in self._waiting.items() if ids}
-        if changed:
-            pusher.push(self.aggregates, changed, self._event_time_ms)
-            self._waiting = {"user": set(), "item": set()}
-
-    def _add(self, entity: Entity, entity_id: EntityId, state: Sequence[float]) -> None:
-        total = self.aggregates.state_of(entity, entity_id)
-        newest_ms, sums = max(total[0], state[0]), [a + b for a, b in zip(total[1:], state[1:], strict=True)]
-        self.aggregates.restore(entity, entity_id, [newest_ms, *sums])
-        self._event_time_ms = max(self._event_time_ms, int(newest_ms))
-        self._waiting[entity].add(entity_id)
+    `positions`: partition -> the position in its updates up to which it was counted, and which is committed.
+    """
+    waiting = {number: of_it for number, of_it in counted.items() if of_it.waiting}
+    if not waiting:
+        return
+    values, changed = factory(), dict[Entity, list[EntityId]]()
+    for of_it in waiting.values():
+        for entity, entity_id in of_it.waiting:
+            values.restore(entity, entity_id, of_it.state_of(entity, entity_id))
+            changed.setdefault(entity, []).append(entity_id)
+    event_time_ms = max(of_it.event_time_ms for of_it in waiting.values())
+    pusher.push(values, changed, event_time_ms, {number: positions[number] for number in waiting})
+    for of_it in waiting.values():
+        of_it.pushed()

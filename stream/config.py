@@ -30,6 +30,12 @@ class RetentionConfig(BaseModel):
         le=36_500,
         description="how far back `graft teacher backfill --since` reaches, such as for a new teacher",
     )
+    aggregate_updates_days: float = Field(
+        default=7.0,
+        ge=0.01,
+        le=36_500,
+        description="how long the stream process may be down without losing what examples add to running aggregates",
+    )
     dead_letters_days: float = Field(
         default=90.0,
         ge=0.01,
@@ -84,7 +90,7 @@ class StreamConfig(BaseModel):
 
 
 class Topics(BaseModel):
-    """The topics of one pair. Inputs, their joins' outputs, and the join's state log share one partition count."""
+    """The topics of one pair, which all have the same partition count."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,8 +117,13 @@ class Topics(BaseModel):
         return f"{self.prefix}teacher-requests"
 
     @property
+    def aggregate_updates(self) -> str:
+        """What examples add to running aggregates, in the partition of the entity; written in transactions."""
+        return f"{self.prefix}aggregate-updates"
+
+    @property
     def join_state(self) -> str:
-        """The join's state log; partition p restores the join of input partition p."""
+        """The state log: partition p restores the join of input partition p, and the aggregates of its entities."""
         return f"{self.prefix}join-state"
 
     @staticmethod

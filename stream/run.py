@@ -17,6 +17,7 @@ from kafka.errors import (
 
 from features.aggregates import Aggregates
 from features.lookup import FeatureReader
+from features.push_order import StalePushError
 from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
@@ -83,7 +84,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
             _work(job, stop, kafka, excused)
         except MostlyUnusableError as error:
             excused |= Pause(job, error).wait(stop)
-        except (KafkaError, ServiceUnavailableError) as error:
+        except (KafkaError, ServiceUnavailableError, StalePushError) as error:
             stop.wait(kafka.failed(error))
         except StoppedError:
             return

@@ -69,8 +69,9 @@ def refuse_if_joined(kafka_servers: str, groups: Sequence[str], leave_seconds: f
 
 
 def state_removal(kafka_servers: str, topics: Topics) -> TopicRemoval:
-    """What the join remembers: its state log, and how far the stream has read."""
-    return TopicRemoval(kafka_servers, [topics.join_state], _stream_groups(kafka_servers, topics))
+    """What the join remembers: its state log, updates of aggregates under way, and how far the stream has read."""
+    names = [topics.aggregate_updates, topics.join_state]
+    return TopicRemoval(kafka_servers, names, _stream_groups(kafka_servers, topics))
 
 
 def whole_removal(kafka_servers: str, topics: Topics) -> TopicRemoval:

@@ -37,8 +37,8 @@ class TopicLimits(BaseModel):
 def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
     """Make the topics that are missing; ConfigurationError when one has another partition count.
 
-    Existing topics keep their settings. Everything in a pair is partitioned by impression id, so a partition count
-    cannot be changed once there is data.
+    Existing topics keep their settings. Everything in a pair is partitioned by impression id or by entity, so a
+    partition count cannot be changed once there is data.
     """
     wanted = {name: _settings(name, config, topics, limits) for name in all_topics(topics)}
     client = connection.admin(kafka_servers)
@@ -107,6 +107,7 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
         topics.feedback,
         topics.examples,
         topics.teacher_requests,
+        topics.aggregate_updates,
         topics.join_state,
         topics.dead_letters(topics.impressions),
         topics.dead_letters(topics.feedback),
@@ -139,6 +140,7 @@ def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
         topics.feedback: retention.feedback_days,
         topics.examples: retention.examples_days,
         topics.teacher_requests: retention.teacher_requests_days,
+        topics.aggregate_updates: retention.aggregate_updates_days,
     }
     return round(days.get(name, retention.dead_letters_days) * _DAY_MS)
 

@@ -6,7 +6,7 @@ committed. A restart inside the process is the same as a kill, so there is one w
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kafka import TopicPartition
@@ -18,7 +18,8 @@ from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream import connection
-from stream.aggregation import AggregatePusher, TotalAggregates
+from stream.aggregate_updates import AggregateUpdate, packed
+from stream.aggregation import AggregatePusher, push_waiting
 from stream.config import StreamConfig, Topics
 from stream.dead_letters import DeadLetter
 from stream.events import Impression
@@ -66,8 +67,8 @@ class StreamWorker:
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features)
         self._partitions: dict[int, Partition] = {}
-        self._total = TotalAggregates(job.aggregates_factory, [])
         self._records: list[Outgoing] = []
+        self._updates: list[AggregateUpdate] = []
         self._work = Work()
         self._share = UnusableShare(job.config.max_unusable_share, excused or {})
         self._report = Report()
@@ -96,7 +97,7 @@ class StreamWorker:
             self._restore()
             return True
         self._inputs.check_membership(self._admin)
-        # 2. Join it, up to the messages whose turn it is.
+        # 2. Join it, up to the messages whose turn it is, and count what is known of our entities.
         advances = self._join(messages, time.monotonic() * 1000)
         # 3. Commit all of it in one transaction; 4. push the aggregates that changed.
         if self._is_due():
@@ -110,7 +111,7 @@ class StreamWorker:
         MostlyUnusableError, and nothing is written, when nearly no message of an input could be used.
         """
         self._share.check(self._work, self._partitions)
-        records, positions = self._records, dict[TopicPartition, int]()
+        records, positions = [*self._records, *self._packed_updates()], dict[TopicPartition, int]()
         for number, partition in self._partitions.items():
             if changes := partition.changes():
                 records += self._state_log.append(number, changes, partition.entry)
@@ -138,8 +139,6 @@ class StreamWorker:
     def _restore(self) -> None:
         self._forget_uncommitted()
         self._partitions = {number: self._restored(number) for number in self._inputs.claim()}
-        partials = [p.aggregates for p in self._partitions.values()]
-        self._total = TotalAggregates(self._job.aggregates_factory, partials)
         self._push()  # the kill may have come between a commit and its push
         if self._partitions:
             _log.info("partitions %s restored", sorted(self._partitions))
@@ -152,7 +151,7 @@ class StreamWorker:
         return partition
 
     def _forget_uncommitted(self) -> None:
-        self._records, self._work = [], Work()
+        self._records, self._updates, self._work = [], [], Work()
 
     def _join(self, messages: Sequence[Message], now_ms: float) -> bool:
         self._ends = self._inputs.ends(self._partitions)
@@ -181,9 +180,12 @@ class StreamWorker:
             ]
         for letter in effects.dead_letters:
             self._put_aside(letter)
-        for example in effects.examples:
-            self._total.update(example)
+        self._updates += effects.updates
         self._work.add(effects)
+
+    def _packed_updates(self) -> Iterator[Outgoing]:
+        config, topic = self._job.config, self._job.topics.aggregate_updates
+        return (Outgoing(topic, number, None, value) for number, value in packed(self._updates, config.partitions))
 
     def _put_aside(self, letter: DeadLetter) -> None:
         message = letter.message
@@ -196,11 +198,15 @@ class StreamWorker:
         waited = time.monotonic() - self._committed_at
         if waited < self._job.config.commit_seconds + UNDECIDED_SECONDS and self._share.is_undecided(self._work):
             return False
-        return waited >= self._job.config.commit_seconds and bool(self._records or self._work.taken)
+        has_new = self._records or self._work.taken or any(p.aggregates.waiting for p in self._partitions.values())
+        return waited >= self._job.config.commit_seconds and bool(has_new)
 
     def _push(self) -> None:
+        """Push what waits; all of it is committed."""
+        counted = {number: partition.aggregates for number, partition in self._partitions.items()}
+        positions = {n: p.positions[p.updates] for n, p in self._partitions.items()}
         try:
-            self._total.push(self._job.pusher)
+            push_waiting(counted, positions, self._job.aggregates_factory, self._job.pusher)
         except ServiceUnavailableError as error:
             self._push_absence.failed(error)  # the next commit tries again, and pushes all that waits
         else:

@@ -9,6 +9,7 @@ its time.
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from graft.progress import Advance
 from graft.project import Project
 from lab.study.digest import digest_of
 from lab.study.memory_store import MemoryStore, Sources
-from stream.aggregation import TotalAggregates
+from stream.aggregation import push_waiting
 from stream.event_file import FileEvent, count_events, read_events
 from stream.events import Example, Impression
 from stream.examples import ExampleRecord
@@ -58,14 +59,11 @@ class _Stream:
     """One partition, one message a step."""
 
     def __init__(self, project: Project, spec: FeatureSpec, sources: Sources) -> None:
-        def aggregates() -> Aggregates:
-            return Aggregates(project.features.aggregates)
-
-        self._partition = Partition(0, project.topics, project.stream, project.tasks, aggregates)
+        self._aggregates_factory = partial(Aggregates, project.features.aggregates)
+        self._partition = Partition(0, project.topics, project.stream, project.tasks, self._aggregates_factory)
         self.inputs = self._partition.inputs
         self._store = MemoryStore(spec, sources, project.features.aggregates)
         self._step = StreamStep(spec, project.tasks, self._features)
-        self._total = TotalAggregates(aggregates, [])
         self._wall_ms = time.time_ns() // 1_000_000
 
     def take(self, message: Message) -> Iterator[Example]:
@@ -83,10 +81,10 @@ class _Stream:
         taken = True
         while taken:
             (effects,) = self._step.take({0: self._partition}, arrival, limit=1)
-            for example in effects.examples:
-                self._total.update(example)
-                self._total.push(self._store)
-                yield example
+            for update in effects.updates:
+                self._partition.aggregates.count(update)
+            push_waiting({0: self._partition.aggregates}, {0: 0}, self._aggregates_factory, self._store)
+            yield from effects.examples
             arrival, taken = arrival._replace(messages=[]), bool(effects.taken)
 
     def _features(self, impressions: Sequence[Impression]) -> Columns:

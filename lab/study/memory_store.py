@@ -95,7 +95,13 @@ class MemoryStore:
         rows = list(zip(user_ids, item_ids, contexts, times_ms, strict=True))
         return {feature.name: [self._value(feature, *row) for row in rows] for feature in self._spec.features}
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:  # noqa: ARG002 - a pusher's signature
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        event_time_ms: int,  # noqa: ARG002 - a pusher's signature
+        positions: Mapping[int, int],  # noqa: ARG002
+    ) -> int:
         """Store the absolute values of the changed entities; the number of rows."""
         pushed = 0
         for config in self._configs:

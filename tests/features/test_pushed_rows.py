@@ -4,6 +4,7 @@ import pytest
 
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
+from features.push_order import StalePushError
 from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
 from features.redis_layout import EntityLayout
@@ -29,11 +30,11 @@ def pusher(applied, config, rows):
     return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows)
 
 
-def push(pusher, config, times, event_time_ms=NOON_MS):
+def push(pusher, config, times, event_time_ms=NOON_MS, position=0):
     aggregates = Aggregates(config.aggregates)
     for _ in range(times):
         aggregates.update(USER, ITEM, LIKED, event_time_ms)
-    return pusher.push(aggregates, aggregates.changed(), event_time_ms)
+    return pusher.push(aggregates, aggregates.changed(), event_time_ms, {0: position})
 
 
 def read(applied):
@@ -89,6 +90,23 @@ def test_who_has_lost_the_rows_pushes_none_and_cannot_claim_them_back_unseen(app
     pusher.claim("first", is_new=False)
     push(pusher, config, 5)
     assert read(applied)[0] == 5
+
+
+def test_a_process_that_stood_still_does_not_overwrite_what_another_one_has_pushed_since(applied, config, rows, pusher):
+    pusher.claim("first", is_new=True)
+    push(pusher, config, 2, position=8)
+    with pytest.raises(StalePushError, match="partition 0 in Redis are of position 8 in its updates, later than 7"):
+        push(pusher, config, 1, position=7)
+    assert read(applied)[0] == 2
+
+
+@pytest.mark.parametrize("name", ["second", "first"])  # the same one: on a broker whose topics have no ids
+def test_a_state_that_begins_anew_pushes_from_its_first_position_on(applied, config, rows, pusher, name):
+    pusher.claim("first", is_new=True)
+    push(pusher, config, 2, position=8)
+    pusher.claim(name, is_new=True)
+    push(pusher, config, 1, position=1)
+    assert read(applied)[0] == 1
 
 
 def test_an_emptied_redis_takes_the_owner_s_rows_again(applied, config, rows, pusher):

@@ -1,5 +1,7 @@
 """Faults planted in the product's code, each of which the simulation must find: a name and how it is planted."""
 
+import json
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -7,8 +9,8 @@ from typing import Any
 import pytest
 from kafka.structs import ConsumerGroupMetadata
 
-from stream import connection, inputs, state_log, worker
-from stream.aggregation import PartialAggregates, TotalAggregates
+from stream import aggregate_updates, connection, inputs, state_log, worker
+from stream.aggregation import EntityAggregates
 from stream.dead_letters import DeadLetter
 from stream.events import Feedback
 from stream.join import Join
@@ -334,14 +336,87 @@ def a_zombie_that_is_not_fenced(monkeypatch):
 
 
 @mutant
-def totals_that_a_restart_forgets(monkeypatch):
-    whole = TotalAggregates.__init__
-    monkeypatch.setattr(TotalAggregates, "__init__", lambda self, factory, partials: whole(self, factory, []))
+def aggregates_lost_by_a_restart(monkeypatch):
+    monkeypatch.setattr(EntityAggregates, "restore", lambda self, entries: None)
 
 
 @mutant
-def aggregates_lost_by_a_restart(monkeypatch):
-    monkeypatch.setattr(PartialAggregates, "restore", lambda self, entries: None)
+def restored_aggregates_that_are_not_pushed(monkeypatch):
+    whole = EntityAggregates.restore
+    monkeypatch.setattr(EntityAggregates, "restore", lambda self, entries: (whole(self, entries), self.pushed()))
+
+
+@mutant
+def updates_written_outside_the_transaction(monkeypatch):
+    """In one of their own, after it."""
+    whole = Transactions.commit
+
+    def commit(self, records, positions, identity):
+        updates = [one for one in records if one.topic == "aggregate-updates"]
+        offsets = whole(self, [one for one in records if one.topic != "aggregate-updates"], positions, identity)
+        if updates:
+            whole(self, updates, {}, identity)
+        return [*[0] * len(updates), *offsets]
+
+    monkeypatch.setattr(Transactions, "commit", commit)
+
+
+@mutant
+def the_position_of_the_updates_not_saved(monkeypatch):
+    whole = Partition._position
+
+    def position(self):
+        key, value = whole(self)
+        saved = json.loads(value or b"")
+        del saved["offsets"][self.updates]
+        return key, json.dumps(saved).encode()
+
+    monkeypatch.setattr(Partition, "_position", position)
+    monkeypatch.setattr(EntityAggregates, "are_in", staticmethod(lambda entries: False))
+
+
+@mutant
+def updates_in_the_partition_of_their_example(monkeypatch):
+    """So that several partitions count an entity, as if it were theirs alone."""
+    monkeypatch.setattr(aggregate_updates, "crc32", lambda key: random.randrange(2**32))
+
+
+@mutant
+def a_push_that_a_zombie_makes(monkeypatch):
+    """It says that it is the latest of all."""
+    whole = worker.push_waiting
+
+    def push(counted, positions, factory, pusher):
+        return whole(counted, dict.fromkeys(positions, 2**62), factory, pusher)
+
+    monkeypatch.setattr(worker, "push_waiting", push)
+
+
+@mutant
+def a_push_before_its_commit(monkeypatch):
+    """What is committed later may be counted in another order of pushes."""
+    whole = worker.StreamWorker._join
+
+    def join(self, messages, now_ms):
+        advances = whole(self, messages, now_ms)
+        self._push()
+        return advances
+
+    monkeypatch.setattr(worker.StreamWorker, "_join", join)
+
+
+@mutant
+def a_push_that_failed_taken_for_one_that_came_through(monkeypatch):
+    whole = worker.push_waiting
+
+    def push(counted, positions, factory, pusher):
+        try:
+            whole(counted, positions, factory, pusher)
+        finally:
+            for of_it in counted.values():
+                of_it.pushed()
+
+    monkeypatch.setattr(worker, "push_waiting", push)
 
 
 @mutant

@@ -16,7 +16,7 @@ CALLS = (
     *("registered", "latest", "beginnings", "committed", "topics", "close"),
 )
 _OFTEN = ("flush", "offsets", "commit", "trim", "poll", "push")  # between these lies what must not come apart
-_FROZEN = ("begin", "flush", "offsets")  # who wakes up before these may be a zombie
+_FROZEN = ("begin", "flush", "offsets", "push")  # who wakes up before these may be a zombie
 
 LAST = 90_000
 """From here on the impressions of a calm schedule are those that only a pause closes."""
@@ -216,7 +216,7 @@ def _fault(random: Random, instances: tuple[str, ...]) -> Fault:
     nth = random.randint(1, random.choice((3, 15, 40)))
     ms = random.choice((random.random() * 500, 3_000.0, 7_000.0, 9_000.0, 12_000.0, 25_000.0, 80_000.0))
     when = random.choice(("before", "after"))
-    return Fault(kind, random.choice(instances), call, nth, when, ms, kind == "freeze" and random.random() < 0.3)
+    return Fault(kind, random.choice(instances), call, nth, when, ms, kind == "freeze" and random.random() < 0.5)
 
 
 def _trouble(random: Random, instances: tuple[str, ...], length_ms: float) -> Trouble:

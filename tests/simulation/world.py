@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from random import Random
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from kafka import TopicPartition
 
 import runtime.absence
 from features.aggregates import Aggregates
+from features.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
 from stream import connection, remembered, run, worker
 from stream.config import StreamConfig, Topics
@@ -30,10 +31,22 @@ from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 
 TOPICS: Topics = topics("")
 INPUTS = (TOPICS.impressions, TOPICS.feedback)
+READ = (*INPUTS, TOPICS.aggregate_updates)
 _LAST = "last"  # the instance that takes everything over at the end
 _FORGOTTEN = 3  # few, since each of them is a dead letter
 _CONVERGED_MS = 600_000.0  # beyond every time-out of the stream and of Kafka, several times
+_PUSHED_MS = 10_000.0  # after which all that is committed must be pushed; above every commit_seconds
 _CLOCKED = ("stream.", "runtime.absence")
+
+
+Rows = dict[tuple[str, object], dict[str, float]]
+
+
+class Converged(NamedTuple):
+    """The examples' values, and what the online store has of each entity."""
+
+    examples: list[bytes]
+    pushed: Rows
 
 
 class Redis:
@@ -42,7 +55,8 @@ class Redis:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.is_away = False
-        self.pushed: dict[tuple[str, object], dict[str, float]] = {}
+        self.pushed: Rows = {}
+        self._positions: dict[int, int] = {}
 
     def read(self, users: Sequence[Any], items: Sequence[Any], contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Each feature's column."""
@@ -51,15 +65,28 @@ class Redis:
             hours = [context["hour"] for context in contexts]
             return {"user_id": list(users), "item_id": list(items), "context:hour": hours}
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Any, Sequence[Any]], event_time_ms: int) -> int:  # noqa: ARG002
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Any, Sequence[Any]],
+        event_time_ms: int,  # noqa: ARG002 - a pusher's signature
+        positions: Mapping[int, int],
+    ) -> int:
         """Keep the values of the changed entities; an absence may begin between two of them."""
         for entity, ids in changed.items():
             with self._world.process.call("push"):
                 self._answer()
+                self._take_in_order(positions)
                 columns = aggregates.rows(f"{entity}_push", entity, ids)
                 for at, entity_id in enumerate(ids):
                     self.pushed[entity, entity_id] = {name: values[at] for name, values in columns.items()}
         return 0
+
+    def _take_in_order(self, positions: Mapping[int, int]) -> None:
+        """As features.push_order does."""
+        if any(self._positions.get(number, 0) > position for number, position in positions.items()):
+            raise StalePushError("simulated: a later push has come")
+        self._positions.update(positions)
 
     def _answer(self) -> None:
         if self.is_away:
@@ -77,6 +104,8 @@ class World:
         self.redis = Redis(self)
         self.places: dict[tuple[str, int, int], Sent] = {}
         """What was sent, by the topic, partition and offset where it stands."""
+        self.converged: list[Converged] = []
+        """What there was each time when all was made good: by the schedule's instances, and after the takeover."""
         self.error = ""
         """Why the run did not come to its end; empty otherwise."""
         changes = {"dedup_seconds": schedule.dedup_seconds, "commit_seconds": schedule.commit_seconds}
@@ -199,12 +228,14 @@ class World:
         while not self._has_converged():
             assert self.timeline.now_ms < deadline_ms, "with all faults over, the stream has not come to its end"
             self.timeline.sleep(2_000)
+        self.timeline.sleep(_PUSHED_MS)
+        self.converged.append(Converged(self._examples(), dict(self.redis.pushed)))
 
     def _has_converged(self) -> bool:
         """Whether every message was taken, nothing waits in any join, and all of that can be read."""
         if not all(transaction.is_complete() for transaction in self.broker.committed):
             return False
-        logs = [self.broker.logs[TopicPartition(t, p)] for t in INPUTS for p in range(self.schedule.partitions)]
+        logs = [self.broker.logs[TopicPartition(t, p)] for t in READ for p in range(self.schedule.partitions)]
         if any(next(log.committed(self.group_offset(log.at)), None) for log in logs):
             return False
         return not any(
@@ -212,6 +243,10 @@ class World:
             for p in range(self.schedule.partitions)
             for key in self.saved(p)
         )
+
+    def _examples(self) -> list[bytes]:
+        logs = [self.broker.logs[TopicPartition(TOPICS.examples, p)] for p in range(self.schedule.partitions)]
+        return [record.value or b"" for log in logs for record in log.committed()]
 
     def _take_over(self) -> None:
         for name in self.schedule.instances:

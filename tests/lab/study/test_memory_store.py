@@ -79,5 +79,5 @@ def test_pushed_aggregates_are_those_of_now(tmp_path: Path) -> None:
     aggregates = Aggregates(AGGREGATES)
     for count in (1, 2):
         aggregates.update(1, "a", {}, ms(JUNE))
-        store.push(aggregates, aggregates.changed(), ms(JUNE))
+        store.push(aggregates, aggregates.changed(), ms(JUNE), {0: 0})
         assert store.read_at([1], ["a"], [{}], [ms(JANUARY)])["activity:shown"] == [count]
