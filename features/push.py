@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from feast import FeatureStore, FeatureView
-from feast.data_source import PushMode, PushSource
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
+from features.feast import FeatureStore, FeatureView, PushMode, PushSource
 from features.redis_layout import usable_id
 from features.spec_file import load_spec
 from features.store import open_store

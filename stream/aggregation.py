@@ -10,7 +10,7 @@ from typing import Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from stream.aggregate_updates import AggregateUpdate, entity_key
-from stream.join import Entry
+from stream.log_cleaner import Entry
 
 _PREFIX = "aggregate"
 
@@ -78,9 +78,10 @@ class EntityAggregates:
         self._ids.update(changed)
         return [(self._key(*one), self._value(*one)) for one in changed]
 
-    def entries(self) -> Iterable[tuple[str, bytes]]:
-        """The whole state, as of the last `changes()`."""
-        return ((self._key(*one), self._value(*one)) for one in self._ids)
+    def entry(self, key: str) -> bytes | None:
+        """The value of an entry as of the last `changes()`; None when it is none of these."""
+        one = self._entity(key)
+        return self._value(*one) if one and one in self._ids else None
 
     @staticmethod
     def are_in(entries: Iterable[str]) -> bool:
@@ -88,19 +89,24 @@ class EntityAggregates:
         return any(key.startswith(f"{_PREFIX}:") for key in entries)
 
     def restore(self, entries: Mapping[str, bytes]) -> None:
-        """Take back the entries of `entries()` or of all `changes()`."""
+        """Take back the entries that all `changes()` add up to."""
         for key, value in entries.items():
-            kind, _, rest = key.partition(":")
-            if kind == _PREFIX:
-                entity: Entity = "user" if rest.startswith("user:") else "item"
-                entity_id, state = json.loads(rest.partition(":")[2]), json.loads(value)
-                self._aggregates.restore(entity, entity_id, state)
+            if one := self._entity(key):
+                state = json.loads(value)
+                self._aggregates.restore(*one, state)
                 self._event_time_ms = max(self._event_time_ms, int(state[0]))
-                self._ids.add((entity, entity_id))
-                self._waiting[entity, entity_id] = None
+                self._ids.add(one)
+                self._waiting[one] = None
 
     def _key(self, entity: Entity, entity_id: EntityId) -> str:
         return f"{_PREFIX}:{entity_key(entity, entity_id)}"
+
+    @staticmethod
+    def _entity(key: str) -> tuple[Entity, EntityId] | None:
+        kind, _, rest = key.partition(":")
+        if kind != _PREFIX:
+            return None
+        return "user" if rest.startswith("user:") else "item", json.loads(rest.partition(":")[2])
 
     def _value(self, entity: Entity, entity_id: EntityId) -> bytes:
         return json.dumps(self._aggregates.state_of(entity, entity_id)).encode()

@@ -78,7 +78,10 @@ class StreamConfig(BaseModel):
         description="when more of an input's last messages are unusable, the stream pauses and commits none; 1: never",
     )
     dedup_seconds: float = Field(
-        default=86_400.0, gt=0, description="how long the id of a closed impression is remembered, to drop duplicates"
+        default=86_400.0,
+        gt=0,
+        le=1e12,
+        description="how long the id of a closed impression is remembered, to drop duplicates",
     )
     commit_seconds: float = Field(
         default=0.5, gt=0, le=30, description="wall clock between two transactions, after which examples are visible"

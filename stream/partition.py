@@ -10,7 +10,8 @@ from stream.aggregate_updates import unpacked
 from stream.aggregation import EntityAggregates
 from stream.config import StreamConfig, Topics
 from stream.events import Feedback, Impression
-from stream.join import Entry, Join
+from stream.join import Join
+from stream.log_cleaner import Entry
 from stream.merge import Merge
 from stream.messages import Message
 from stream.positions import Positions
@@ -124,9 +125,9 @@ class Partition:
         self._taken = False
         return [*changes, self._position()]
 
-    def entries(self) -> list[Entry]:
-        """The whole state, as of the last `changes()`."""
-        return [*self.join.entries(), *self.aggregates.entries(), self._position()]
+    def entry(self, key: str) -> bytes | None:
+        """The value of an entry that has not changed since the last `changes()`; None when it is gone."""
+        return self.join.entry(key) or self.aggregates.entry(key)
 
     def restore(self, entries: Mapping[str, bytes], now_ms: float) -> None:
         """Take back a state that the state log gave; nothing to do where it is empty.

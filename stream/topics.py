@@ -23,7 +23,7 @@ _TOPIC = ConfigResourceType.TOPIC
 
 
 class TopicLimits(BaseModel):
-    """How much of each event and output topic a broker keeps; the join's state log is bounded by its snapshots.
+    """How much of each event and output topic a broker keeps; the join's state log is cleaned by its writer.
 
     A broker deletes whole segments, so both are needed.
     """

@@ -17,7 +17,7 @@ from features.spec import FeatureSpec, Value
 from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
-from stream import connection, state_log
+from stream import connection
 from stream.aggregate_updates import AggregateUpdate, packed
 from stream.aggregation import AggregatePusher, push_waiting
 from stream.config import StreamConfig, Topics
@@ -27,6 +27,7 @@ from stream.inputs import Inputs
 from stream.messages import Message
 from stream.partition import Partition
 from stream.report import Report, Work
+from stream.state_log import FLOOR_BYTES, StateLog
 from stream.step import Arrival, Effects, StreamStep
 from stream.tasks import TaskSpec
 from stream.transactions import Outgoing, Transactions
@@ -52,7 +53,7 @@ class StreamJob:
     aggregates_factory: Callable[[], Aggregates]
     pusher: AggregatePusher
     instance: str
-    snapshot_floor_bytes: int = state_log.SNAPSHOT_FLOOR_BYTES
+    log_floor_bytes: int = FLOOR_BYTES
 
 
 class StreamWorker:
@@ -66,7 +67,6 @@ class StreamWorker:
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features)
         self._partitions: dict[int, Partition] = {}
-        self._schedules: dict[int, state_log.SnapshotSchedule] = {}
         self._records: list[Outgoing] = []
         self._updates: list[AggregateUpdate] = []
         self._work = Work()
@@ -79,6 +79,7 @@ class StreamWorker:
         self._push_absence = Absence("redis", "aggregates wait to be pushed", stops_work=False)
         self._committed_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
+        self._state_log = StateLog(job.kafka_servers, self._admin, job.topics.join_state, job.log_floor_bytes)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
         self._transactions = Transactions(job.kafka_servers, self._admin, job.topics, job.instance)
         self._inputs = Inputs(job.kafka_servers, job.topics, job.instance)
@@ -110,16 +111,10 @@ class StreamWorker:
         MostlyUnusableError, and nothing is written, when nearly no message of an input could be used.
         """
         self._share.check(self._work, self._partitions)
-        records, snapshots = [*self._records, *self._packed_updates()], dict[int, int]()
-        positions: dict[TopicPartition, int] = {}
+        records, positions = [*self._records, *self._packed_updates()], dict[TopicPartition, int]()
         for number, partition in self._partitions.items():
-            if entries := partition.changes():
-                if self._schedules[number].is_due():
-                    entries = [(state_log.SNAPSHOT, b""), *partition.entries()]
-                    snapshots[number] = len(records)
-                self._schedules[number].wrote(entries)
-                topic = self._job.topics.join_state
-                records += [Outgoing(topic, number, key.encode(), value) for key, value in entries]
+            if changes := partition.changes():
+                records += self._state_log.append(number, changes, partition.entry)
                 positions |= {TopicPartition(topic, number): at for topic, at in partition.positions.items()}
         self._committed_at = time.monotonic()
         if records:
@@ -127,8 +122,7 @@ class StreamWorker:
             self._report.committed(self._work, self._job.topics.impressions)
             self._share.committed(self._work)
             self._forget_uncommitted()
-            for number, at in snapshots.items():
-                state_log.trim(self._admin, self._job.topics.join_state, number, offsets[at])
+            self._state_log.committed(records, offsets)
         self._push()
 
     def is_replaced(self) -> bool:
@@ -151,11 +145,9 @@ class StreamWorker:
 
     def _restored(self, number: int) -> Partition:
         job = self._job
-        saved = state_log.restore(job.kafka_servers, self._admin, job.topics.join_state, number)
         partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
-        partition.restore(saved.entries, time.monotonic() * 1000)
+        partition.restore(self._state_log.restore(number), time.monotonic() * 1000)
         partition.start_at(self._inputs.start(number, partition.positions))
-        self._schedules[number] = state_log.SnapshotSchedule(job.snapshot_floor_bytes, saved.bytes_read)
         return partition
 
     def _forget_uncommitted(self) -> None:

@@ -14,8 +14,10 @@ from stream.aggregation import EntityAggregates
 from stream.dead_letters import DeadLetter
 from stream.events import Feedback
 from stream.join import Join
+from stream.log_cleaner import BEGINS_AT, LogCleaner, Record
 from stream.partition import Partition, Taken
 from stream.positions import Positions
+from stream.remembered import RememberedIds
 from stream.transactions import Transactions
 from stream.watermark import Watermark
 
@@ -129,9 +131,33 @@ def ids_forgotten_by_a_restart(monkeypatch):
     whole = Join.restore
 
     def restore(self, entries, watermark_ms):
-        whole(self, {key: value for key, value in entries.items() if not key.startswith("closed:")}, watermark_ms)
+        whole(self, {key: value for key, value in entries.items() if not key.startswith("remembered:")}, watermark_ms)
 
     monkeypatch.setattr(Join, "restore", restore)
+
+
+@mutant
+def remembered_ids_deleted_with_the_first_of_their_segment(monkeypatch):
+    whole = RememberedIds.forget
+
+    def forget(self, before_ms):
+        before = {key: segment.ids for key, segment in self._segments.items()}
+        whole(self, before_ms)
+        self._emptied.update((key, None) for key, one in self._segments.items() if one.ids != before[key])
+
+    monkeypatch.setattr(RememberedIds, "forget", forget)
+
+
+@mutant
+def remembered_ids_overwritten_after_a_restart(monkeypatch):
+    """Segments are numbered from 0 again."""
+    whole = RememberedIds.restore
+
+    def restore(self, entries, watermark_ms):
+        whole(self, entries, watermark_ms)
+        self._count = 0
+
+    monkeypatch.setattr(RememberedIds, "restore", restore)
 
 
 @mutant
@@ -205,36 +231,95 @@ def orphans_dropped_by_a_restart(monkeypatch):
 
 
 @mutant
-def a_snapshot_without_its_tail(monkeypatch):
-    """Its last join entry is missing."""
-    whole = Partition.entries
+def a_state_log_trimmed_one_record_too_far(monkeypatch):
+    whole = LogCleaner.committed
 
-    def entries(self):
-        return [one for at, one in enumerate(whole(self)) if at != len(list(self.join.entries())) - 1]
+    def committed(self, offsets):
+        before = whole(self, offsets)
+        return None if before is None else before + 1
 
-    monkeypatch.setattr(Partition, "entries", entries)
+    monkeypatch.setattr(LogCleaner, "committed", committed)
 
 
 @mutant
-def a_snapshot_added_to_what_lies_before_it(monkeypatch):
-    """What was closed just before it comes back when the log was not trimmed yet."""
-    whole = state_log._fold
+def a_state_log_that_is_said_to_begin_one_entry_too_late(monkeypatch):
+    whole = LogCleaner.append
 
-    def fold(entries, **more):
-        found = list(entries)
-        more["whole"] = more["whole"] or any(key == state_log.SNAPSHOT for key, _ in found)
-        return whole((one for one in found if one[0] != state_log.SNAPSHOT), **more)
+    def append(self, changes, entry):
+        entries = whole(self, changes, entry)
+        self._head = [*self._live.values(), self._end, self._end][1]
+        entries[-1] = (BEGINS_AT, str(self._head.offset).encode())
+        return entries
 
-    monkeypatch.setattr(state_log, "_fold", fold)
+    monkeypatch.setattr(LogCleaner, "append", append)
+
+
+@mutant
+def a_state_log_trimmed_to_where_only_the_next_transaction_lets_it_begin(monkeypatch):
+    whole = LogCleaner.committed
+
+    def committed(self, offsets):
+        before = whole(self, offsets)
+        return None if before is None else next(iter(self._live.values())).offset
+
+    monkeypatch.setattr(LogCleaner, "committed", committed)
+
+
+@mutant
+def an_old_entry_that_is_not_written_anew(monkeypatch):
+    whole = LogCleaner._oldest
+    monkeypatch.setattr(LogCleaner, "_oldest", lambda self, budget, entry: list(whole(self, budget, entry))[1:])
+
+
+@mutant
+def an_old_entry_written_anew_with_the_value_that_it_had_first(monkeypatch):
+    changes, entry = Partition.changes, Partition.entry
+    firsts: dict[tuple[object, str], bytes | None] = {}
+
+    def noted(self):
+        found = changes(self)
+        for key, value in found:
+            firsts.setdefault((self, key), value)
+        return found
+
+    monkeypatch.setattr(Partition, "changes", noted)
+    monkeypatch.setattr(Partition, "entry", lambda self, key: firsts.get((self, key)) or entry(self, key))
+
+
+@mutant
+def entries_kept_in_the_order_of_their_first_write(monkeypatch):
+    whole = LogCleaner.wrote
+
+    def wrote(self, offset, key, value):
+        order = list(self._live)
+        whole(self, offset, key, value)
+        if key in order and value is not None:
+            for other in order[order.index(key) + 1 :]:
+                self._live.move_to_end(other)
+
+    monkeypatch.setattr(LogCleaner, "wrote", wrote)
+
+
+@mutant
+def a_restart_that_forgets_where_entries_stand(monkeypatch):
+    """So none of them is written anew."""
+    whole = state_log.saved_state
+
+    def saved_state(records, floor_bytes):
+        saved = whole(records, floor_bytes)
+        saved.cleaner._live.clear()
+        return saved
+
+    monkeypatch.setattr(state_log, "saved_state", saved_state)
 
 
 @mutant
 def a_restore_that_does_not_wait_for_open_transactions(monkeypatch):
     def restored(reader, at, end):
         for batch in reader.poll(timeout_ms=200).values():
-            yield from ((record.key.decode(), record.value) for record in batch)
+            yield from (Record(record.offset, record.key.decode(), record.value) for record in batch)
 
-    monkeypatch.setattr(state_log, "_entries", restored)
+    monkeypatch.setattr(state_log, "_records", restored)
 
 
 @mutant

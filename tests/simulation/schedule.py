@@ -54,7 +54,8 @@ class Limits(NamedTuple):
     step_messages: int
     uncommitted: int
     buffered: int
-    snapshot_bytes: int
+    floor_bytes: int
+    segment_ids: int
 
 
 class Schedule(NamedTuple):
@@ -93,7 +94,7 @@ def schedule_of(seed: int) -> Schedule:
         instances,
         random.choice((5.0, 100.0)),
         random.choice((0.05, 0.5, 3.0)),
-        Limits(random.choice((2, 7, 1_000)), random.choice((3, 5_000)), random.choice((2, 2_000)), _snapshot(random)),
+        _limits(random),
         sent,
         tuple(_fault(random, instances) for _ in range(random.choice((0, 1, 3, 6)))),
         tuple(_trouble(random, instances, length_ms) for _ in range(random.choice((0, 0, 1, 2)))),
@@ -116,11 +117,13 @@ def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
         end = next(number for number in itertools.count(LAST) if partition_of(b"i%d" % number, partitions) == partition)
         sent += [message_of(impression(end, START_MS), 0.0), message_of(feedback(end, "like", 1, START_MS), 0.0)]
     faults = tuple(fault._replace(instance="a") for fault in faults)
-    return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000), tuple(sent), faults, ())
+    return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000, 3), tuple(sent), faults, ())
 
 
-def _snapshot(random: Random) -> int:
-    return random.choice((0, 0, 2_000, 1_000_000))
+def _limits(random: Random) -> Limits:
+    step_messages, uncommitted = random.choice((2, 7, 1_000)), random.choice((3, 5_000))
+    floor_bytes = random.choice((0, 0, 2_000, 1_000_000))
+    return Limits(step_messages, uncommitted, random.choice((2, 2_000)), floor_bytes, random.choice((1, 3, 128)))
 
 
 def _sent(random: Random) -> tuple[Sent, ...]:

@@ -1,5 +1,6 @@
 """A simulated run: the stream's own program (`stream.run.run_stream`) in a simulated world, by a schedule."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import runtime.absence
 from features.aggregates import Aggregates
 from features.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
-from stream import connection, run, worker
+from stream import connection, remembered, run, worker
 from stream.config import StreamConfig, Topics
 from stream.groups import STREAM_GROUP, group_id
 from stream.topics import ensure_topics
@@ -148,13 +149,11 @@ class World:
             self.timeline.end()
 
     def saved(self, number: int) -> dict[str, bytes]:
-        """What the state log of a partition adds up to."""
+        """What the state log of a partition adds up to, had nothing of it ever been deleted."""
         state: dict[str, bytes] = {}
-        for record in self.broker.logs[TopicPartition(TOPICS.join_state, number)].committed():
+        for record in self.broker.logs[TopicPartition(TOPICS.join_state, number)].committed(whole=True):
             key = (record.key or b"").decode()
-            if key == "snapshot":
-                state = {}
-            elif record.value is None:
+            if record.value is None:
                 state.pop(key, None)
             else:
                 state[key] = record.value
@@ -182,10 +181,10 @@ class World:
 
     def _run(self, process: Process) -> None:
         """A process from its start to its end, and what restarts it."""
-        instance, floor_bytes = process.instance, self.schedule.limits.snapshot_bytes
+        instance, floor_bytes = process.instance, self.schedule.limits.floor_bytes
         arguments = ("", self.config, TOPICS, TASKS, SPEC, self.redis, lambda: Aggregates(AGGREGATES), self.redis)
         try:
-            run.run_stream(*arguments, instance.name, Stop(process), snapshot_floor_bytes=floor_bytes)
+            run.run_stream(*arguments, instance.name, Stop(process), log_floor_bytes=floor_bytes)
         except GraftError as error:
             if "has joined and taken over" not in str(error):
                 raise
@@ -269,11 +268,19 @@ class World:
 
     def _send_again(self) -> None:
         """Every impression that is remembered, and some that no longer can be."""
-        saved = {key for p in range(self.schedule.partitions) for key in self.saved(p)}
+        remembered = {one for p in range(self.schedule.partitions) for one in remembered_in(self.saved(p))}
         shown = [s for s in self.schedule.sent if s.kind == "impressions" and not s.invalid and not s.is_aborted]
-        forgotten = [sent for sent in shown if f"closed:{sent.key.decode()}" not in saved]
+        forgotten = [sent for sent in shown if sent.key.decode() not in remembered]
         for sent in [*(sent for sent in shown if sent not in forgotten), *forgotten[:_FORGOTTEN]]:
             self._send(sent)
+
+
+def remembered_in(saved: Mapping[str, bytes]) -> Iterator[str]:
+    """The ids of closed impressions that a saved state remembers."""
+    watermark_ms = json.loads(saved["position"])["watermark"]["watermark_ms"] if saved else None
+    for key, value in saved.items():
+        if key.startswith("remembered:"):
+            yield from (one for one, ms in zip(*json.loads(value), strict=True) if ms >= (watermark_ms or 0))
 
 
 @contextmanager
@@ -299,6 +306,7 @@ def simulated(world: World) -> Iterator[None]:
             _MAX_UNCOMMITTED=limits.uncommitted,
             _MAX_BUFFERED=limits.buffered,
         )
+        change(remembered, _SEGMENT_IDS=limits.segment_ids, _MOST_DELETED=limits.segment_ids)
         for module in clocked_modules():
             change(module, time=clock)
         yield

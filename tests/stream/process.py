@@ -48,7 +48,7 @@ def main() -> None:
             HashPusher(redis_url, prefix),
             instance,
             StopSignal().install(),
-            snapshot_floor_bytes=int(floor),
+            log_floor_bytes=int(floor),
         )
     except GraftError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
