@@ -16,9 +16,9 @@ EntityId = int | str
 
 
 class _Source(NamedTuple):
-    """One `[[features.aggregates]]` table."""
+    """One `[[features.aggregates]]` table; an infinite half-life: nothing decays."""
 
-    half_life_seconds: float | None
+    half_life_seconds: float
     expressions: dict[str, Expression]
 
 
@@ -37,7 +37,7 @@ class Aggregates:
     """
 
     def __init__(self, configs: Sequence[AggregateConfig]) -> None:
-        self._sources = {c.push_source: _Source(c.half_life_seconds, _expressions(c)) for c in configs}
+        self._sources = {c.push_source: _Source(c.half_life_seconds or math.inf, _expressions(c)) for c in configs}
         entities = dict.fromkeys(config.entity for config in configs)
         self._layouts = {e: _layout([c for c in configs if c.entity == e], self._sources) for e in entities}
         self._states: dict[Entity, dict[EntityId, State]] = {entity: {} for entity in entities}
@@ -143,10 +143,9 @@ class Aggregates:
 
 def _layout(configs: Iterable[AggregateConfig], sources: Mapping[str, _Source]) -> StateLayout:
     """The layout of the states that the tables of one entity share."""
-    tasks: dict[float | None, set[str]] = {}
-    for config in configs:
-        used = {e.task for e in sources[config.push_source].expressions.values() if e.task}
-        tasks.setdefault(config.half_life_seconds, set()).update(used)
+    tasks: dict[float, set[str]] = {}
+    for half_life, expressions in (sources[config.push_source] for config in configs):
+        tasks.setdefault(half_life, set()).update(e.task for e in expressions.values() if e.task)
     return StateLayout(tasks)
 
 

@@ -32,7 +32,7 @@ class Sums(NamedTuple):
 class _Block(NamedTuple):
     """Where the sums of one half-life stand: the examples at `begin`, then each task's sum and number of labels."""
 
-    half_life_seconds: float | None
+    half_life_seconds: float
     begin: int
     end: int
     tasks: tuple[tuple[int, str], ...]
@@ -41,9 +41,7 @@ class _Block(NamedTuple):
     def reach(self, state: State, event_time_ms: float) -> float:
         """Let the sums decay to this time; the weight of an example of this time, below 1 where a newer one is in."""
         age_seconds = (event_time_ms - state[0]) / 1000
-        left: float = 2.0 ** -(
-            abs(age_seconds) / (self.half_life_seconds or math.inf)
-        )  # 0 where a double cannot hold it
+        left: float = 2.0 ** -(abs(age_seconds) / self.half_life_seconds)  # 0 where it is too small for a double
         if age_seconds <= 0:
             return left
         for at in range(self.begin, self.end):
@@ -52,15 +50,18 @@ class _Block(NamedTuple):
 
 
 class StateLayout:
-    """Where the sums of an entity stand in its states. `tasks` has those of each half-life; None: no half-life."""
+    """Where the sums of an entity stand in its states.
 
-    def __init__(self, tasks: Mapping[float | None, set[str]]) -> None:
-        self._blocks: dict[float | None, _Block] = {}
+    `tasks` has the tasks of each half-life in seconds, infinite where nothing decays.
+    """
+
+    def __init__(self, tasks: Mapping[float, set[str]]) -> None:
+        self._blocks: dict[float, _Block] = {}
         self.empty: State = [0.0]
         """The state of no examples."""
-        for half_life in sorted(tasks, key=lambda seconds: seconds or 0.0):
+        for half_life in sorted(tasks):
             names = tuple(sorted(tasks[half_life]))
-            self.empty += [half_life] if half_life is not None else []
+            self.empty += [half_life] if half_life < math.inf else []
             begin = len(self.empty)
             self.empty += [0.0] * (1 + 2 * len(names))
             places = tuple(zip(range(begin + 1, len(self.empty), 2), names, strict=True))
@@ -71,14 +72,14 @@ class StateLayout:
         if len(state) != len(self.empty):
             return f"has {len(state)} numbers, the project's aggregates need {len(self.empty)}"
         for half_life, block in self._blocks.items():
-            if half_life is not None and state[block.begin - 1] != half_life:
+            if half_life < math.inf and state[block.begin - 1] != half_life:
                 return f"has a half-life of {state[block.begin - 1]:g} s, the project's is {half_life:g} s"
         return ""
 
     def add(self, state: State, labels: Mapping[str, float | None], event_time_ms: int) -> None:
         """Add one example to a state; a label of None does not count."""
         for block in self._blocks.values():
-            weight = 1.0 if block.half_life_seconds is None else block.reach(state, event_time_ms)
+            weight = 1.0 if block.half_life_seconds == math.inf else block.reach(state, event_time_ms)
             state[block.begin] += weight
             for at, task in block.tasks:
                 label = labels.get(task)
@@ -90,12 +91,12 @@ class StateLayout:
     def merge(self, state: State, other: Sequence[float]) -> None:
         """Add the state of other examples to a state."""
         for block in self._blocks.values():
-            weight = 1.0 if block.half_life_seconds is None else block.reach(state, other[0])
+            weight = 1.0 if block.half_life_seconds == math.inf else block.reach(state, other[0])
             for at in range(block.begin, block.end):
                 state[at] += weight * other[at]
         state[0] = max(state[0], other[0])
 
-    def sums(self, state: State, half_life_seconds: float | None, task: str) -> Sums:
+    def sums(self, state: State, half_life_seconds: float, task: str) -> Sums:
         """The sums of one task, "" for the number of examples alone, as of the last example."""
         block = self._blocks[half_life_seconds]
         examples = state[block.begin]
@@ -105,15 +106,9 @@ class StateLayout:
         return Sums(examples, state[at], state[at + 1])
 
     def leaves_ms(self, state: State) -> float:
-        """The event time from which nothing is left of any sum: the number of examples is below a millionth.
-
-        Infinite where some sums do not decay.
-        """
-        if None in self._blocks:
-            return math.inf
+        """The event time from which less than a millionth of an example is left; infinite where a sum stays."""
         half_lives = (
             half_life * (_NOTHING_HALF_LIVES + math.log2(max(state[block.begin], 1.0)))
             for half_life, block in self._blocks.items()
-            if half_life is not None
         )
         return state[0] + 1000 * max(half_lives)
