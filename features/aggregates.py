@@ -88,13 +88,20 @@ class Aggregates:
         for entity, looks in self._looks.items():
             while looks and looks[0].event_time_ms <= event_time_ms:
                 entity_id = heapq.heappop(looks).entity_id
-                if self._layouts[entity].leaves_ms(self._states[entity][entity_id]) > event_time_ms:
+                state = self._states[entity].get(entity_id)
+                if state is None:
+                    continue
+                if self._layouts[entity].leaves_ms(state) > event_time_ms:
                     self._look_later(entity, entity_id)  # it has had more examples since
                     continue
-                del self._states[entity][entity_id]
-                self._changed[entity].add(entity_id)
+                self.forget(entity, entity_id)
                 left.append((entity, entity_id))
         return left
+
+    def forget(self, entity: Entity, entity_id: EntityId) -> None:
+        """Drop the state of an entity, where it has one; `changed` then names it."""
+        if self._states[entity].pop(entity_id, None) is not None:
+            self._changed[entity].add(entity_id)
 
     def has(self, entity: Entity, entity_id: EntityId) -> bool:
         """Whether an entity has a state: without one it has no row in the online store."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
-from features.redis_layout import EntityLayout, field_name
+from features.redis_layout import EntityLayout, field_name, usable_id
 from features.spec import FeatureSpec
 from runtime.errors import GraftError
 from runtime.redis import connect, reaching
@@ -27,6 +27,7 @@ _CLAIM_SECONDS = 60  # above what a scan of 10 million keys takes; a killed proc
 class _Pushed(NamedTuple):
     """Where the rows of one push source are."""
 
+    entity: Entity
     layout: EntityLayout
     fields: list[bytes]
 
@@ -62,11 +63,18 @@ class PushedRows:
         with reaching(self._url):
             for pushed in self._pushed:
                 for keys in self._keys(pushed.layout):
-                    pipeline = self._client.pipeline(transaction=False)
-                    for key in keys:
-                        pipeline.hdel(key, *pushed.fields)  # type: ignore[arg-type] # bytes are fields, too
-                    removed += sum(map(bool, pipeline.execute()))
+                    removed += self._removed(pushed, keys)
             self._client.delete(self._key)
+        return removed
+
+    def remove_of(self, ids: Mapping[Entity, Sequence[EntityId]]) -> int:
+        """Remove the rows of these entities; how many there were. Other features of an entity stay."""
+        removed = 0
+        with reaching(self._url):
+            for pushed in self._pushed:
+                usable = (usable_id(entity_id, pushed.layout.id_type) for entity_id in ids.get(pushed.entity, ()))
+                keys = [pushed.layout.key(entity_id) for entity_id in usable if entity_id is not None]
+                removed += self._removed(pushed, keys)
         return removed
 
     def claim(self, owner: str, *, is_new: bool) -> None:
@@ -109,6 +117,12 @@ class PushedRows:
         while some := list(islice(keys, _SCAN_KEYS)):
             yield some
 
+    def _removed(self, pushed: _Pushed, keys: Sequence[bytes]) -> int:
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hdel(key, *pushed.fields)  # type: ignore[arg-type] # bytes are fields, too
+        return sum(map(bool, pipeline.execute()))
+
     def _exists(self, pushed: _Pushed, keys: Sequence[bytes]) -> int:
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
@@ -136,13 +150,18 @@ class OwnedPusher:
         self._owner = owner
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
-        """Write absolute values; GraftError when another stream has claimed the rows since."""
+        """Write absolute values, and remove the rows of entities without a state; the number of rows written.
+
+        GraftError when another stream has claimed the rows since.
+        """
         self._rows.check(self._owner)
-        return self._pusher.push(aggregates, changed, event_time_ms)
+        present = {e: [one for one in ids if aggregates.has(e, one)] for e, ids in changed.items()}
+        self._rows.remove_of({e: [one for one in ids if not aggregates.has(e, one)] for e, ids in changed.items()})
+        return self._pusher.push(aggregates, present, event_time_ms)
 
 
 def _pushed(spec: FeatureSpec, view: str, config: AggregateConfig) -> _Pushed:
     is_user = config.entity == "user"
     join_key, id_type = (spec.user_join_key, spec.user_id_type) if is_user else (spec.item_join_key, spec.item_id_type)
     fields = [*(field_name(view, column) for column in config.columns), f"_ts:{view}".encode()]
-    return _Pushed(EntityLayout(spec.feast_project, join_key, id_type, fields), fields)
+    return _Pushed(config.entity, EntityLayout(spec.feast_project, join_key, id_type, fields), fields)

@@ -19,7 +19,11 @@ class AggregatePusher(Protocol):
     """Writes aggregates to the online store."""
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
-        """Write the absolute values of the changed entities; may be repeated. ServiceUnavailableError without Redis."""
+        """Write the absolute values of the changed entities, and remove the rows of those without a state.
+
+        May be repeated. `event_time_ms`: of the newest impression that was shown before. ServiceUnavailableError
+        without Redis.
+        """
         ...
 
 
@@ -38,10 +42,16 @@ class PartialAggregates:
         """The entries that changed since the last call."""
         changed = [(entity, i) for entity, ids in self.aggregates.changed().items() for i in ids]
         self.aggregates.clear_changed()
-        self._ids.update(changed)
+        self._ids.update(one for one in changed if self.aggregates.has(*one))
+        self._ids.difference_update(one for one in changed if not self.aggregates.has(*one))
         return [(self._key(*one), self._value(*one)) for one in changed]
 
-    def entries(self) -> Iterable[tuple[str, bytes]]:
+    def forget(self, ids: Iterable[tuple[Entity, EntityId]]) -> None:
+        """Drop the states of entities; the next `changes()` say so."""
+        for one in ids:
+            self.aggregates.forget(*one)
+
+    def entries(self) -> Iterable[Entry]:
         """The whole state, as of the last `changes()`."""
         return ((self._key(*one), self._value(*one)) for one in self._ids)
 
@@ -62,7 +72,9 @@ class PartialAggregates:
     def _key(self, entity: Entity, entity_id: EntityId) -> str:
         return f"{_PREFIX}:{entity}:{json.dumps(entity_id)}"
 
-    def _value(self, entity: Entity, entity_id: EntityId) -> bytes:
+    def _value(self, entity: Entity, entity_id: EntityId) -> bytes | None:
+        if not self.aggregates.has(entity, entity_id):
+            return None
         return json.dumps(self.aggregates.state_of(entity, entity_id)).encode()
 
 
@@ -71,30 +83,29 @@ class TotalAggregates:
 
     def __init__(self, factory: Callable[[], Aggregates], partials: Iterable[PartialAggregates]) -> None:
         self.aggregates = factory()
-        self._event_time_ms = 0
         self._waiting: dict[Entity, set[EntityId]] = {"user": set(), "item": set()}
         for partial in partials:
             for entity, entity_id in partial.ids():
-                self._add(entity, entity_id, partial.aggregates.state_of(entity, entity_id))
+                self.aggregates.merge(entity, entity_id, partial.aggregates.state_of(entity, entity_id))
+                self._waiting[entity].add(entity_id)
 
     def update(self, example: Example) -> None:
         """Add one example."""
         self.aggregates.update(example.user_id, example.item_id, example.labels, example.event_time_ms)
-        self._event_time_ms = max(self._event_time_ms, example.event_time_ms)
 
-    def push(self, pusher: AggregatePusher) -> None:
-        """Push what changed since the last push that succeeded, and at first all that was restored."""
+    def push(self, pusher: AggregatePusher, shown_ms: int, closed_ms: int) -> list[tuple[Entity, EntityId]]:
+        """Push what changed since the last push that succeeded, and at first all that was restored.
+
+        `shown_ms`: event time of the newest impression that was shown before. `closed_ms`: the event time that all
+        partitions have reached. Of the entities whose sums have decayed to nothing at that time the rows are removed;
+        they are returned, and their partial states can go, too.
+        """
+        self.aggregates.evict(closed_ms)
         for entity, ids in self.aggregates.changed().items():
             self._waiting[entity].update(ids)
         self.aggregates.clear_changed()
         changed: dict[Entity, Sequence[EntityId]] = {e: sorted(ids, key=str) for e, ids in self._waiting.items() if ids}
         if changed:
-            pusher.push(self.aggregates, changed, self._event_time_ms)
+            pusher.push(self.aggregates, changed, shown_ms)
             self._waiting = {"user": set(), "item": set()}
-
-    def _add(self, entity: Entity, entity_id: EntityId, state: Sequence[float]) -> None:
-        total = self.aggregates.state_of(entity, entity_id)
-        newest_ms, sums = max(total[0], state[0]), [a + b for a, b in zip(total[1:], state[1:], strict=True)]
-        self.aggregates.restore(entity, entity_id, [newest_ms, *sums])
-        self._event_time_ms = max(self._event_time_ms, int(newest_ms))
-        self._waiting[entity].add(entity_id)
+        return [(e, one) for e, ids in changed.items() for one in ids if not self.aggregates.has(e, one)]

@@ -207,9 +207,14 @@ class StreamWorker:
         return waited >= self._job.config.commit_seconds and bool(self._records or self._work.taken)
 
     def _push(self) -> None:
+        partitions = self._partitions.values()
+        closed = [p.watermark.value_ms for p in partitions if p.watermark.value_ms is not None]
+        shown_ms = max((partition.shown_ms for partition in partitions), default=-1)
         try:
-            self._total.push(self._job.pusher)
+            left = self._total.push(self._job.pusher, shown_ms, min(closed, default=-1))
         except ServiceUnavailableError as error:
             self._push_absence.failed(error)  # the next commit tries again, and pushes all that waits
         else:
             self._push_absence.ended()
+            for partition in partitions:  # only now: after a kill before it, their rows are removed again
+                partition.aggregates.forget(left)

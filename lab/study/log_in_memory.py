@@ -85,7 +85,7 @@ class _Stream:
             (effects,) = self._step.take({0: self._partition}, arrival, limit=1)
             for example in effects.examples:
                 self._total.update(example)
-                self._total.push(self._store)
+                self._total.push(self._store, self._partition.shown_ms, self._partition.watermark.value_ms or -1)
                 yield example
             arrival, taken = arrival._replace(messages=[]), bool(effects.taken)
 

@@ -96,14 +96,15 @@ class MemoryStore:
         return {feature.name: [self._value(feature, *row) for row in rows] for feature in self._spec.features}
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:  # noqa: ARG002 - a pusher's signature
-        """Store the absolute values of the changed entities; the number of rows."""
+        """Store the absolute values of the changed entities, and nothing of those without a state; how many rows."""
         pushed = 0
         for config in self._configs:
             view, ids = self._view_of[config.push_source], changed.get(config.entity, ())
             columns = aggregates.rows(config.push_source, config.entity, ids)
             for i, entity_id in enumerate(ids):
                 row = self._as_stored(view, {name: values[i] for name, values in columns.items()})
-                self._stored[view][entity_id] = _Rows([-_NOW_MS], [row])
+                is_there = aggregates.has(config.entity, entity_id)
+                self._stored[view][entity_id] = _Rows([-_NOW_MS], [row if is_there else {}])
             pushed += len(ids)
         return pushed
 

@@ -98,6 +98,22 @@ def test_an_emptied_redis_takes_the_owner_s_rows_again(applied, config, rows, pu
     assert (read(applied)[0], rows.owner()) == (1, "first")
 
 
+def test_an_entity_whose_state_has_left_loses_its_row_and_no_other_feature(applied, config, rows, pusher):
+    age, year = read(applied)[3:]
+    pusher.claim("first", is_new=True)
+    decaying = [
+        one.model_copy(update={"half_life_seconds": 60.0} if one.entity == "item" else {}) for one in config.aggregates
+    ]
+    aggregates = Aggregates(decaying)
+    aggregates.update(USER, ITEM, LIKED, NOON_MS)
+    pusher.push(aggregates, aggregates.changed(), NOON_MS)
+    assert read(applied) == [1, 5.0, 1.0, age, year]
+
+    assert aggregates.evict(NOON_MS + 20 * 60_000) == [("item", ITEM)]
+    pusher.push(aggregates, aggregates.changed(), NOON_MS)
+    assert read(applied) == [1, 5.0, None, age, year]
+
+
 def test_only_keys_of_the_same_project_join_key_and_id_type_are_an_entitys():
     mine = EntityLayout("a", "user_id", "str", [])
     for entity_id in ("", "7", "ba", "*", "a"):
