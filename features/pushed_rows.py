@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
-from features.redis_layout import EntityLayout, field_name, usable_id
+from features.redis_layout import EntityLayout, begin_field, field_name, usable_id
 from features.spec import FeatureSpec
 from runtime.errors import GraftError
 from runtime.redis import connect, reaching
@@ -163,5 +163,5 @@ class OwnedPusher:
 def _pushed(spec: FeatureSpec, view: str, config: AggregateConfig) -> _Pushed:
     is_user = config.entity == "user"
     join_key, id_type = (spec.user_join_key, spec.user_id_type) if is_user else (spec.item_join_key, spec.item_id_type)
-    fields = [*(field_name(view, column) for column in config.columns), f"_ts:{view}".encode()]
+    fields = [*(field_name(view, column) for column in config.columns), begin_field(view)]
     return _Pushed(config.entity, EntityLayout(spec.feast_project, join_key, id_type, fields), fields)

@@ -177,8 +177,9 @@ class StreamWorker:
 
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
-        contexts = [i.context for i in impressions]
-        return wait_for(lambda: self._job.reader.read(users, items, contexts), self._features_absence, self._stop)
+        contexts, times_ms = [i.context for i in impressions], [i.event_time_ms for i in impressions]
+        read = self._job.reader.read_at
+        return wait_for(lambda: read(users, items, contexts, times_ms), self._features_absence, self._stop)
 
     def _collect(self, effects: Effects) -> None:
         topics = self._job.topics

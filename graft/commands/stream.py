@@ -137,7 +137,7 @@ def run(project_folder: Path | None) -> None:
         project.topics,
         project.tasks,
         spec,
-        OnlineReader(spec, process.redis_url),
+        OnlineReader(spec, process.redis_url, pusher.views.values()),
         lambda: Aggregates(project.features.aggregates),
         owned,
         process.instance,

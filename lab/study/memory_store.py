@@ -86,13 +86,13 @@ class MemoryStore:
         user_ids: Sequence[EntityId],
         item_ids: Sequence[EntityId],
         contexts: Sequence[Mapping[str, ContextValue]],
-        times_ms: Sequence[int],
+        event_times_ms: Sequence[int],
     ) -> Columns:
         """Columns of B rows, each as it was at its own time; None where a value is missing, or begins later.
 
         Of a table it is the last row that had begun. Pushed rows are those of now, whose pushes came in their order.
         """
-        rows = list(zip(user_ids, item_ids, contexts, times_ms, strict=True))
+        rows = list(zip(user_ids, item_ids, contexts, event_times_ms, strict=True))
         return {feature.name: [self._value(feature, *row) for row in rows] for feature in self._spec.features}
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:  # noqa: ARG002 - a pusher's signature

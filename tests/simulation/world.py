@@ -43,7 +43,13 @@ class Redis:
         self.is_away = False
         self.pushed: dict[tuple[str, object], dict[str, float]] = {}
 
-    def read(self, users: Sequence[Any], items: Sequence[Any], contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def read_at(
+        self,
+        users: Sequence[Any],
+        items: Sequence[Any],
+        contexts: Sequence[Mapping[str, Any]],
+        event_times_ms: Sequence[int],  # noqa: ARG002
+    ) -> dict[str, Any]:
         """Each feature's column."""
         with self._world.process.call("read"):
             self._answer()
