@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
+from features.push_log import PushLog
 from features.redis_layout import EntityLayout, begin_field, field_name, usable_id
 from features.spec import FeatureSpec
 from runtime.errors import GraftError
@@ -139,15 +140,16 @@ class Pusher(Protocol):
 
 
 class OwnedPusher:
-    """A pusher that writes as long as the rows are those of the owner that claimed them."""
+    """A pusher that writes as long as the rows are those of the owner that claimed them; `log` gets what was pushed."""
 
-    def __init__(self, pusher: Pusher, rows: PushedRows) -> None:
-        self._pusher, self._rows, self._owner = pusher, rows, ""
+    def __init__(self, pusher: Pusher, rows: PushedRows, log: PushLog) -> None:
+        self._pusher, self._rows, self._log, self._owner = pusher, rows, log, ""
 
     def claim(self, owner: str, *, is_new: bool) -> None:
         """As `PushedRows.claim`; before the first push, and before the first read of features."""
         self._rows.claim(owner, is_new=is_new)
         self._owner = owner
+        self._log.begin(owner)
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
         """Write absolute values, and remove the rows of entities without a state; the number of rows written.
@@ -157,7 +159,9 @@ class OwnedPusher:
         self._rows.check(self._owner)
         present = {e: [one for one in ids if aggregates.has(e, one)] for e, ids in changed.items()}
         self._rows.remove_of({e: [one for one in ids if not aggregates.has(e, one)] for e, ids in changed.items()})
-        return self._pusher.push(aggregates, present, event_time_ms)
+        pushed = self._pusher.push(aggregates, present, event_time_ms)
+        self._log.append(aggregates, changed, event_time_ms)
+        return pushed
 
 
 def _pushed(spec: FeatureSpec, view: str, config: AggregateConfig) -> _Pushed:

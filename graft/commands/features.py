@@ -1,6 +1,6 @@
-"""``graft features apply`` and ``graft features materialize``. Feast is imported only when graft.toml is sound."""
+"""``graft features apply``, ``materialize`` and ``collect``. Feast is imported only when graft.toml is sound."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -66,3 +66,36 @@ def materialize(project_folder: Path | None, until: datetime | None, *, as_json:
 
     rows = store.materialize(project.repo, process.redis_url, project.features, until)
     echo_result([f"{view}: {count:,} rows" for view, count in rows.items()], rows, as_json=as_json)
+
+
+@features.command
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, 36_500),
+    metavar="DAYS",
+    help="Of what is older keep each entity's newest row alone.",
+)
+@json_option
+@click.pass_obj
+def collect(project_folder: Path | None, keep: float | None, *, as_json: bool) -> None:
+    """Bring what the stream has pushed into the batch tables of the pushed views.
+
+    After it Feast's get_historical_features gives the running aggregates as they were read at each time. May run beside
+    the stream; what it has brought over is removed from the push log.
+
+    Example: graft features collect --keep 90
+    """
+    process = begin(project_folder)
+    project = process.project
+    from features.collect import collect as collect_log
+    from features.pushed_tables import pushed_tables
+    from features.store import open_store
+
+    keep_from = None if keep is None else datetime.now(UTC) - timedelta(days=keep)
+    tables = pushed_tables(open_store(project.repo, process.redis_url))
+    fed = [table for source, table in tables.items() if source in {a.push_source for a in project.features.aggregates}]
+    found = {table.path.name: collect_log(table, keep_from) for table in fed}
+    lines = [
+        f"{name}: {c.rows:,} rows of {c.entities:,} entities, {c.log_rows:,} pushed since" for name, c in found.items()
+    ]
+    echo_result(lines, {name: collected._asdict() for name, collected in found.items()}, as_json=as_json)

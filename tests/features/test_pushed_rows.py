@@ -4,6 +4,7 @@ import pytest
 
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
+from features.push_log import PushLog
 from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
 from features.redis_layout import EntityLayout
@@ -26,7 +27,7 @@ def rows(applied, config):
 
 @pytest.fixture
 def pusher(applied, config, rows):
-    return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows)
+    return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows, PushLog({}, []))
 
 
 def push(pusher, config, times, event_time_ms=NOON_MS):
@@ -77,7 +78,7 @@ def test_a_state_that_goes_on_keeps_its_rows_also_those_of_earlier_versions_that
 
 def test_who_has_lost_the_rows_pushes_none_and_cannot_claim_them_back_unseen(applied, config, rows, pusher):
     pusher.claim("first", is_new=True)
-    other = OwnedPusher(pusher._pusher, rows)
+    other = OwnedPusher(pusher._pusher, rows, PushLog({}, []))
     other.claim("second", is_new=True)
     push(other, config, 1)
     with pytest.raises(GraftError, match=r"belong to the stream of second, and this is the stream of first: stop one"):
