@@ -5,12 +5,14 @@ that the impressions read it that come later, and those before it do not. Below 
 1970 without values: without one Feast 0.67 leaves the impressions before the entity's first row out of its answer.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from features.push_log import OWNER, SHOWN_MS, PushedTable, is_written, read_segment, segments
 from runtime.errors import GraftError
@@ -54,15 +56,17 @@ def collect(table: PushedTable, keep_from: datetime | None = None) -> Collected:
 
 
 def _old_rows(table: PushedTable) -> tuple[str, pa.Table | None]:
-    """Whose the table's rows are, and these; none where there is no table yet."""
+    """Whose the table's rows are, and these; none where there is no table yet, or an empty one."""
     if not table.path.exists():
         return "", None
     try:
         rows = pq.read_table(table.path)
     except (pa.ArrowException, OSError) as error:
         raise GraftError(f"{table.path}: cannot be read: {error}; move it away, then collect again") from error
+    if not rows.num_rows:
+        return "", None
     owner = (rows.schema.metadata or {}).get(OWNER, b"").decode()
-    if rows.num_rows and not owner:
+    if not owner:
         raise GraftError(
             f"{table.path}: has rows that graft did not write; the batch table of a pushed view is for what the stream "
             "pushes: move it away, or give the view another batch source"
@@ -80,8 +84,8 @@ def _rows(table: PushedTable, owner: str, found: pa.Table | pa.RecordBatch | Non
         time = found.column(SHOWN_MS if SHOWN_MS in found.schema.names else table.timestamp_field)
     except KeyError as error:
         raise GraftError(
-            f"{table.path}, {table.log_folder}: rows without the column {error}; the view has changed since: move both "
-            "away, then collect again"
+            f"{table.path}, {table.log_folder}: {error.args[0]}; the view has changed since: move both away, then "
+            "collect again"
         ) from error
     if time.type == pa.int64():
         time = pc.add(pc.multiply(time, 1000), 1).cast(_TIME)
@@ -94,10 +98,9 @@ def _thinned(table: PushedTable, rows: pa.Table) -> pa.Table:
     firsts = _before_all(table, rows)
     rows = pa.concat_tables([firsts, rows]).append_column(_NUMBER, pa.array(range(len(firsts) + len(rows)), pa.int64()))
     rows = rows.sort_by([(key, "ascending"), (time, "ascending"), (_NUMBER, "ascending")])
-    is_overwritten = _as_next(rows, [key, time])
-    rows = rows.filter(pc.invert(is_overwritten)).drop_columns([_NUMBER])
-    is_repeated = pa.concat_arrays([pa.array([False] * min(1, len(rows))), _as_next(rows, [key, *table.columns])[:-1]])
-    return rows.filter(pc.invert(is_repeated))
+    rows = rows.filter(pa.array(~_as_next(rows, [key, time]))).drop_columns([_NUMBER])
+    is_repeated = np.roll(_as_next(rows, [key, *table.columns]), 1)  # the last row is as no next one
+    return rows.filter(pa.array(~is_repeated))
 
 
 def _before_all(table: PushedTable, rows: pa.Table) -> pa.Table:
@@ -108,25 +111,21 @@ def _before_all(table: PushedTable, rows: pa.Table) -> pa.Table:
     return pa.Table.from_arrays([ids, *nulls, time], schema=rows.schema)
 
 
-def _as_next(rows: pa.Table, columns: list[str]) -> pa.Array:
+def _as_next(rows: pa.Table, columns: list[str]) -> NDArray[np.bool_]:
     """For each row whether it is equal in these columns to the next one; a missing value equals another one."""
-    if not len(rows):
-        return pa.array([], pa.bool_())
-    equal = pa.array([True] * (len(rows) - 1) + [False])
+    equal = np.arange(1, len(rows) + 1) < len(rows)
     for name in columns:
         column = rows[name].combine_chunks()
         one, other = column[:-1], column[1:]
         both_missing = pc.and_(pc.is_null(one), pc.is_null(other))
         same = pc.or_(both_missing, pc.fill_null(pc.equal(one, other), fill_value=False))
-        equal = pc.and_(equal, pa.concat_arrays([same, pa.array([False])]))
+        equal[:-1] &= same.to_numpy(zero_copy_only=False).astype(bool)
     return equal
 
 
 def _newest_before(table: PushedTable, rows: pa.Table, keep_from: datetime) -> pa.Table:
     """The rows without those that a later one of their entity replaces before that time; the rows of 1970 stay."""
-    time = rows[table.timestamp_field].combine_chunks()
-    is_old = pc.less(time, pa.scalar(keep_from.astimezone(UTC), _TIME))
-    next_is_old = pa.concat_arrays([is_old[1:], pa.array([False] * min(1, len(rows)))])
-    is_replaced = pc.and_(_as_next(rows, [table.join_key]), next_is_old)
-    is_first = pc.equal(time, pa.scalar(0, pa.int64()).cast(_TIME))
-    return rows.filter(pc.or_(pc.invert(is_replaced), is_first))
+    micros = rows[table.timestamp_field].cast(pa.int64()).to_numpy()
+    is_old = micros < (keep_from - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    is_replaced = _as_next(rows, [table.join_key]) & np.roll(is_old, -1)
+    return rows.filter(pa.array(~is_replaced | (micros == 0)))

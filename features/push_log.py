@@ -83,6 +83,11 @@ class PushLog:
             if batch.num_rows:
                 self._write(config.push_source, batch)
 
+    def close(self) -> None:
+        """End what was begun, so that all of it can be collected and removed."""
+        for push_source in list(self._segments):
+            self._end(push_source)
+
     def _write(self, push_source: str, batch: pa.RecordBatch) -> None:
         folder = self._tables[push_source].log_folder
         try:

@@ -2,6 +2,7 @@
 
 import gc
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,23 +130,24 @@ def run(project_folder: Path | None) -> None:
 
     pusher = AggregatePusher(project.repo, process.redis_url, project.features.aggregates)
     rows = PushedRows(process.redis_url, spec, pusher.views, project.features.aggregates)
-    owned = OwnedPusher(pusher, rows, PushLog(pusher.tables, project.features.aggregates))
     gc.collect()
     gc.freeze()  # Feast's 290,000 objects live until the end: without them a full collection takes no 150 ms pause
 
-    run_stream(
-        settings.kafka,
-        project.stream,
-        project.topics,
-        project.tasks,
-        spec,
-        OnlineReader(spec, process.redis_url, pusher.views.values()),
-        lambda: Aggregates(project.features.aggregates),
-        owned,
-        process.instance,
-        stop,
-        claim_aggregates=lambda state: owned.claim(state.name, is_new=state.is_new),
-    )
+    with closing(PushLog(pusher.tables, project.features.aggregates)) as log:
+        owned = OwnedPusher(pusher, rows, log)
+        run_stream(
+            settings.kafka,
+            project.stream,
+            project.topics,
+            project.tasks,
+            spec,
+            OnlineReader(spec, process.redis_url, pusher.views.values()),
+            lambda: Aggregates(project.features.aggregates),
+            owned,
+            process.instance,
+            stop,
+            claim_aggregates=lambda state: owned.claim(state.name, is_new=state.is_new),
+        )
 
 
 @stream.command

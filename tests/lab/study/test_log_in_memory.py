@@ -35,7 +35,8 @@ def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, 
     stop = StopSignal()
     pusher = AggregatePusher(project.repo, redis_url, project.features.aggregates)
     rows = PushedRows(redis_url, spec, pusher.views, project.features.aggregates)
-    owned = OwnedPusher(pusher, rows, PushLog(pusher.tables, project.features.aggregates))
+    log = PushLog(pusher.tables, project.features.aggregates)
+    owned = OwnedPusher(pusher, rows, log)
     thread = threading.Thread(
         target=run_stream,
         kwargs={"claim_aggregates": lambda state: owned.claim(state.name, is_new=state.is_new)},
@@ -58,6 +59,7 @@ def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, 
     finally:
         stop.set()
         thread.join()
+        log.close()
 
 
 def _read(kafka: str, topics: Topics, count: int) -> list[Example]:
