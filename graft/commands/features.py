@@ -93,9 +93,8 @@ def collect(project_folder: Path | None, keep: float | None, *, as_json: bool) -
 
     keep_from = None if keep is None else datetime.now(UTC) - timedelta(days=keep)
     tables = pushed_tables(open_store(project.repo, process.redis_url))
-    fed = [table for source, table in tables.items() if source in {a.push_source for a in project.features.aggregates}]
-    found = {table.path.name: collect_log(table, keep_from) for table in fed}
-    lines = [
-        f"{name}: {c.rows:,} rows of {c.entities:,} entities, {c.log_rows:,} pushed since" for name, c in found.items()
-    ]
-    echo_result(lines, {name: collected._asdict() for name, collected in found.items()}, as_json=as_json)
+    sources = [aggregate.push_source for aggregate in project.features.aggregates if aggregate.push_source in tables]
+    found = {tables[source].path.name: collect_log(tables[source], keep_from) for source in sources}
+    lines = [f"{n}: {c.rows:,} rows of {c.entities:,} entities; {c.log_rows:,} in the log" for n, c in found.items()]
+    nothing = ["nothing to collect: no pushed view that was applied has a Parquet file of this machine as its source"]
+    echo_result(lines or nothing, {name: c._asdict() for name, c in found.items()}, as_json=as_json)
