@@ -26,7 +26,7 @@ class HashPusher:
     def _get_client(self, _config):
         return self._client
 
-    def push(self, aggregates, changed, event_time_ms, positions):  # noqa: ARG002 - the protocol
+    def push(self, aggregates, changed, shown_ms, positions):  # noqa: ARG002 - the protocol
         with reaching(self._url), in_order(self._store, self._prefix, "the tests", positions):
             pipe = self._get_client(None).pipeline(transaction=False)
             for entity, ids in changed.items():
