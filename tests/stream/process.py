@@ -9,6 +9,7 @@ from features.reader import OnlineReader
 from runtime.errors import GraftError
 from runtime.redis import connect, reaching
 from runtime.telemetry import StopSignal, configure_logging
+from stream import worker
 from stream.run import run_stream
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 
@@ -36,6 +37,7 @@ class HashPusher:
 def main() -> None:
     kafka_servers, prefix, partitions, instance, redis_url, floor = sys.argv[1:]
     configure_logging()
+    worker._PURGE_SECONDS = 0.5  # so that the tests see it
     try:
         run_stream(
             kafka_servers,
