@@ -49,17 +49,25 @@ def in_order(store: Any, feast_project: str, owner: str, positions: Mapping[int,
     """
     online = store.provider.online_store
     connect = online._get_client  # noqa: SLF001 - Feast 0.67 writes without a condition, and offers no other hook
-    online._get_client = lambda config: _OrderedClient(connect(config), feast_project, owner, positions)  # noqa: SLF001
+    online._get_client = lambda config: OrderedClient(connect(config), feast_project, owner, positions)  # noqa: SLF001
     try:
-        yield
-    except WatchError as error:
-        raise StalePushError(f"another process pushes the aggregates of partitions {sorted(positions)}") from error
+        with too_late_is_stale(positions):
+            yield
     finally:
         del online._get_client  # noqa: SLF001
 
 
-class _OrderedClient:
-    """Stands in for the client of Feast's online store, of which a write uses `pipeline` alone."""
+@contextmanager
+def too_late_is_stale(positions: Mapping[int, int]) -> Iterator[None]:
+    """StalePushError where another process pushes while an `OrderedClient` writes inside the block."""
+    try:
+        yield
+    except WatchError as error:
+        raise StalePushError(f"another process pushes the aggregates of partitions {sorted(positions)}") from error
+
+
+class OrderedClient:
+    """A client whose pipelines write in order or raise as `in_order` says; Feast writes by these alone."""
 
     def __init__(self, client: Any, feast_project: str, owner: str, positions: Mapping[int, int]) -> None:
         self._client = client

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from features.collect import make_table
 from features.compiler import Compiled, check_features, compile_features
 from features.config import FeaturesConfig
 from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
@@ -28,6 +29,7 @@ from features.feast import (
     load_repo_config,
     parse_repo,
 )
+from features.pushed_tables import pushed_tables
 from features.spec import FeatureSpec
 from features.spec_file import save_spec
 from runtime.errors import ConfigurationError, GraftError
@@ -57,7 +59,8 @@ _FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
 def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
     """Register the repository's definitions with Feast, and save and return their compiled spec.
 
-    Views that the repository no longer defines are removed from the registry, and their values from Redis.
+    Views that the repository no longer defines are removed from the registry, and their values from Redis. A pushed
+    view without a batch table gets an empty one.
     ConfigurationError with every fault, before anything is changed. Redis is needed only to remove a view's values
     (ServiceUnavailableError). GraftError when the disk refuses.
     """
@@ -69,6 +72,8 @@ def apply(repo: Path, redis_url: str, config: FeaturesConfig) -> FeatureSpec:
         # All objects, not only the changed ones: Feast types a view's join key by the entities of the same call.
         _, to_delete, _, _ = extract_objects_for_apply_delete(store.project, store.registry, contents)  # type: ignore[no-untyped-call]
         store.apply(_objects(contents), objects_to_delete=to_delete, partial=False)
+    for table in pushed_tables(store).values():
+        make_table(table)
     save_spec(spec, repo)
     return spec
 

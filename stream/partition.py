@@ -95,6 +95,11 @@ class Partition:
         """The next record of each topic is the one at this offset, or a later one."""
         self.positions = self._positions_at(offsets)
 
+    @property
+    def shown_ms(self) -> int:
+        """The newest event time of the impressions taken; -1 before the first."""
+        return self.watermark.newest_ms(self.inputs[0])
+
     def buffered(self, topic: str) -> int:
         """Messages of an input that wait for the other input."""
         return self._merge.buffered(topic)

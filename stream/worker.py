@@ -170,8 +170,9 @@ class StreamWorker:
 
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
-        contexts = [i.context for i in impressions]
-        return wait_for(lambda: self._job.reader.read(users, items, contexts), self._features_absence, self._stop)
+        contexts, times_ms = [i.context for i in impressions], [i.event_time_ms for i in impressions]
+        read = self._job.reader.read_at
+        return wait_for(lambda: read(users, items, contexts, times_ms), self._features_absence, self._stop)
 
     def _collect(self, effects: Effects) -> None:
         topics = self._job.topics
@@ -215,8 +216,9 @@ class StreamWorker:
         """Push what waits; all of it is committed."""
         counted = {number: partition.aggregates for number, partition in self._partitions.items()}
         positions = {n: p.positions[p.updates] for n, p in self._partitions.items()}
+        shown_ms = max((partition.shown_ms for partition in self._partitions.values()), default=-1)
         try:
-            push_waiting(counted, positions, self._job.aggregates_factory, self._job.pusher)
+            push_waiting(counted, positions, shown_ms, self._job.aggregates_factory, self._job.pusher)
         except ServiceUnavailableError as error:
             self._push_absence.failed(error)  # the next commit tries again, and pushes all that waits
         else:

@@ -1,10 +1,10 @@
 """The examples of a project's own events, without Kafka and Redis: the stream's step on features in memory.
 
-It equals the log that the stream archives, with one difference: here a closed example moves its aggregates before the
+It equals the log that the stream archives, with two differences. Here a closed example moves its aggregates before the
 next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so a
-replay that is faster than real time reads aggregates that are older in event time. And the batch features of an
-impression are those of its time: a row that begins later is not read. The stream reads what was materialized, whatever
-its time.
+replay that is faster than real time reads aggregates that are older in event time. And of a table with several rows of
+an entity an impression has here the last one that had begun; the stream has the newest one alone, and where that begins
+after the impression it has none. In neither has it a row that begins later.
 """
 
 import time
@@ -83,7 +83,8 @@ class _Stream:
             (effects,) = self._step.take({0: self._partition}, arrival, limit=1)
             for update in effects.updates:
                 self._partition.aggregates.count(update)
-            push_waiting({0: self._partition.aggregates}, {0: 0}, self._aggregates_factory, self._store)
+            counted, shown_ms = {0: self._partition.aggregates}, self._partition.shown_ms
+            push_waiting(counted, {0: 0}, shown_ms, self._aggregates_factory, self._store)
             yield from effects.examples
             arrival, taken = arrival._replace(messages=[]), bool(effects.taken)
 

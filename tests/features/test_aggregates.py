@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.aggregates import Aggregates, Expression, parse_expression
+from features.aggregates import Aggregates
 from features.config import AggregateConfig
+from features.expressions import Expression, parse_expression
 from runtime.errors import ConfigurationError, InvalidInputError
 
 USERS = AggregateConfig(
@@ -26,18 +27,50 @@ CONFIGS = [USERS, ITEMS, MORE_USERS]
         ("count", Expression("count", "")),
         ("sum(like)", Expression("sum", "like")),
         (" mean(rating_2) ", Expression("mean", "rating_2")),
+        ("rate(like, 0.1, 20)", Expression("rate", "like", 0.1, 20.0)),
+        ("rate( like ,-2.5,1e3)", Expression("rate", "like", -2.5, 1_000.0)),
     ],
 )
-def test_the_three_expressions_are_read(text, expression):
+def test_the_four_expressions_are_read(text, expression):
     assert parse_expression(text) == expression
 
 
 @pytest.mark.parametrize(
-    "text", ["", "counts", "count()", "max(like)", "mean()", "mean(like", "sum(a b)", "mean(like);"]
+    "text",
+    [
+        "",
+        "counts",
+        "count()",
+        "max(like)",
+        "mean()",
+        "mean(like",
+        "sum(a b)",
+        "mean(like);",
+        "rate(like)",
+        "rate(like, 1)",
+    ],
 )
 def test_any_other_expression_is_refused(text):
-    with pytest.raises(ConfigurationError, match=r"must be count, sum\(TASK\) or mean\(TASK\), got "):
+    with pytest.raises(
+        ConfigurationError, match=r"must be count, sum\(TASK\), mean\(TASK\) or rate\(TASK, PRIOR, STRENGTH\), got "
+    ):
         parse_expression(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("rate(like, x, 5)", "PRIOR must be a number in [-1e12, 1e12], got x"),
+        ("rate(like, nan, 5)", "PRIOR must be a number in [-1e12, 1e12], got nan"),
+        ("rate(like, 1e13, 5)", "PRIOR must be a number in [-1e12, 1e12], got 1e13"),
+        ("rate(like, 0.1, 0)", "STRENGTH must be a number in (0, 1e12], got 0"),
+        ("rate(like, 0.1, inf)", "STRENGTH must be a number in (0, 1e12], got inf"),
+    ],
+)
+def test_a_rate_says_which_of_its_numbers_is_wrong(text, fault):
+    with pytest.raises(ConfigurationError) as error:
+        parse_expression(text)
+    assert error.value.faults == (f"{text!r}: {fault}",)
 
 
 def test_labels_are_counted_summed_and_averaged_per_user_and_per_item():

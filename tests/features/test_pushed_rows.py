@@ -4,6 +4,7 @@ import pytest
 
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
+from features.push_log import PushLog
 from features.push_order import StalePushError
 from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
@@ -27,7 +28,7 @@ def rows(applied, config):
 
 @pytest.fixture
 def pusher(applied, config, rows):
-    return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows)
+    return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows, PushLog({}, []))
 
 
 def push(pusher, config, times, event_time_ms=NOON_MS, position=0):
@@ -78,7 +79,7 @@ def test_a_state_that_goes_on_keeps_its_rows_also_those_of_earlier_versions_that
 
 def test_who_has_lost_the_rows_pushes_none_and_cannot_claim_them_back_unseen(applied, config, rows, pusher):
     pusher.claim("first", is_new=True)
-    other = OwnedPusher(pusher._pusher, rows)
+    other = OwnedPusher(pusher._pusher, rows, PushLog({}, []))
     other.claim("second", is_new=True)
     push(other, config, 1)
     with pytest.raises(GraftError, match=r"belong to the stream of second, and this is the stream of first: stop one"):
@@ -114,6 +115,25 @@ def test_an_emptied_redis_takes_the_owner_s_rows_again(applied, config, rows, pu
     rows.remove()
     push(pusher, config, 1)
     assert (read(applied)[0], rows.owner()) == (1, "first")
+
+
+def test_an_entity_whose_state_has_left_loses_its_row_and_no_other_feature(applied, config, rows, pusher):
+    age, year = read(applied)[3:]
+    pusher.claim("first", is_new=True)
+    decaying = [
+        one.model_copy(update={"half_life_seconds": 60.0} if one.entity == "item" else {}) for one in config.aggregates
+    ]
+    aggregates = Aggregates(decaying)
+    aggregates.update(USER, ITEM, LIKED, NOON_MS)
+    pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 5})
+    assert read(applied) == [1, 5.0, 1.0, age, year]
+
+    assert aggregates.evict(NOON_MS + 20 * 60_000) == [("item", ITEM)]
+    with pytest.raises(StalePushError, match="later than 4"):
+        pusher.push(aggregates, {"item": [ITEM]}, NOON_MS, {0: 4})
+    assert read(applied) == [1, 5.0, 1.0, age, year]
+    pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 5})
+    assert read(applied) == [1, 5.0, None, age, year]
 
 
 def test_only_keys_of_the_same_project_join_key_and_id_type_are_an_entitys():

@@ -400,8 +400,8 @@ def a_push_that_a_zombie_makes(monkeypatch):
     """It says that it is the latest of all."""
     whole = worker.push_waiting
 
-    def push(counted, positions, factory, pusher):
-        return whole(counted, dict.fromkeys(positions, 2**62), factory, pusher)
+    def push(counted, positions, shown_ms, factory, pusher):
+        return whole(counted, dict.fromkeys(positions, 2**62), shown_ms, factory, pusher)
 
     monkeypatch.setattr(worker, "push_waiting", push)
 
@@ -423,9 +423,9 @@ def a_push_before_its_commit(monkeypatch):
 def a_push_that_failed_taken_for_one_that_came_through(monkeypatch):
     whole = worker.push_waiting
 
-    def push(counted, positions, factory, pusher):
+    def push(counted, positions, shown_ms, factory, pusher):
         try:
-            whole(counted, positions, factory, pusher)
+            whole(counted, positions, shown_ms, factory, pusher)
         finally:
             for of_it in counted.values():
                 of_it.pushed()

@@ -59,7 +59,13 @@ class Redis:
         self.pushed: Rows = {}
         self._positions: dict[int, int] = {}
 
-    def read(self, users: Sequence[Any], items: Sequence[Any], contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def read_at(
+        self,
+        users: Sequence[Any],
+        items: Sequence[Any],
+        contexts: Sequence[Mapping[str, Any]],
+        event_times_ms: Sequence[int],  # noqa: ARG002
+    ) -> dict[str, Any]:
         """Each feature's column."""
         with self._world.process.call("read"):
             self._answer()
@@ -70,7 +76,7 @@ class Redis:
         self,
         aggregates: Aggregates,
         changed: Mapping[Any, Sequence[Any]],
-        event_time_ms: int,  # noqa: ARG002 - a pusher's signature
+        shown_ms: int,  # noqa: ARG002 - a pusher's signature
         positions: Mapping[int, int],
     ) -> int:
         """Keep the values of the changed entities; an absence may begin between two of them."""

@@ -1,5 +1,7 @@
 """The stream process of the tests: `python process.py KAFKA_SERVERS PREFIX PARTITIONS INSTANCE REDIS_URL FLOOR`."""
 
+import atexit
+import gc
 import sys
 from types import SimpleNamespace
 
@@ -25,7 +27,7 @@ class HashPusher:
     def _get_client(self, _config):
         return self._client
 
-    def push(self, aggregates, changed, event_time_ms, positions):  # noqa: ARG002 - the protocol
+    def push(self, aggregates, changed, shown_ms, positions):  # noqa: ARG002 - the protocol
         with reaching(self._url), in_order(self._store, self._prefix, "the tests", positions):
             pipe = self._get_client(None).pipeline(transaction=False)
             for entity, ids in changed.items():
@@ -35,6 +37,7 @@ class HashPusher:
 
 
 def main() -> None:
+    atexit.register(gc.freeze)  # ends as quickly as graft's own command
     kafka_servers, prefix, partitions, instance, redis_url, floor = sys.argv[1:]
     configure_logging()
     worker._PURGE_SECONDS = 0.5  # so that the tests see it

@@ -51,10 +51,10 @@ class Store:
         self.pushes = []
         self.error = None
 
-    def push(self, aggregates, changed, event_time_ms, positions):
+    def push(self, aggregates, changed, shown_ms, positions):
         if self.error:
             raise self.error
-        self.pushes.append((event_time_ms, positions))
+        self.pushes.append((shown_ms, positions))
         for entity, ids in changed.items():
             counts = aggregates.rows(f"{entity}_push", entity, ids)["seen" if entity == "user" else "shown"]
             self.seen |= {(entity, i): count for i, count in zip(ids, counts, strict=True)}
@@ -117,8 +117,8 @@ def test_aggregates_are_those_of_all_examples_however_many_partitions_count_them
             for number, made in counted.items():
                 made.restore(saved[number])
         else:
-            push_waiting(counted, dict.fromkeys(counted, at), factory, store)
-    push_waiting(counted, dict.fromkeys(counted, len(rows)), factory, store)
+            push_waiting(counted, dict.fromkeys(counted, at), at, factory, store)
+    push_waiting(counted, dict.fromkeys(counted, len(rows)), len(rows), factory, store)
     expected = Counter(("user", u) for u, _, _ in rows) + Counter(("item", i) for _, i, _ in rows)
     assert store.seen == expected
     assert all(made.entry(key) == saved[number][key] for number, made in counted.items() for key in saved[number])
@@ -129,10 +129,10 @@ def test_a_push_holds_what_changed_in_all_partitions_and_says_of_which_positions
     counted[1].count(update(7))
     counted[4].count(update("a", "item").model_copy(update={"event_time_ms": 9}))
     store = Store()
-    push_waiting(counted, {1: 10, 4: 40, 5: 50}, factory, store)
+    push_waiting(counted, {1: 10, 4: 40, 5: 50}, 9, factory, store)
     assert store.seen == {("user", 7): 1, ("item", "a"): 1}
     assert store.pushes == [(9, {1: 10, 4: 40})]
-    push_waiting(counted, {1: 10, 4: 40, 5: 50}, factory, store)
+    push_waiting(counted, {1: 10, 4: 40, 5: 50}, 9, factory, store)
     assert len(store.pushes) == 1
 
 
@@ -141,9 +141,9 @@ def test_what_could_not_be_pushed_waits_for_the_next_push():
     counted[0].count(update(7))
     store.error = ServiceUnavailableError("away")
     with pytest.raises(ServiceUnavailableError):
-        push_waiting(counted, {0: 1}, factory, store)
+        push_waiting(counted, {0: 1}, 5, factory, store)
     store.error = None
-    push_waiting(counted, {0: 1}, factory, store)
+    push_waiting(counted, {0: 1}, 5, factory, store)
     assert store.seen == {("user", 7): 1}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
+from features.push_log import PushLog
 from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
 from features.spec import FeatureSpec
@@ -33,7 +34,9 @@ from tests.lab.study.conftest import Pair, no_progress
 def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, redis_url: str) -> Iterator[None]:
     stop = StopSignal()
     pusher = AggregatePusher(project.repo, redis_url, project.features.aggregates)
-    owned = OwnedPusher(pusher, PushedRows(redis_url, spec, pusher.views, project.features.aggregates))
+    rows = PushedRows(redis_url, spec, pusher.views, project.features.aggregates)
+    log = PushLog(pusher.tables, project.features.aggregates)
+    owned = OwnedPusher(pusher, rows, log)
     thread = threading.Thread(
         target=run_stream,
         kwargs={"claim_aggregates": lambda state: owned.claim(state.name, is_new=state.is_new)},
@@ -43,7 +46,7 @@ def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, 
             topics,
             project.tasks,
             spec,
-            OnlineReader(spec, redis_url),
+            OnlineReader(spec, redis_url, pusher.views.values()),
             partial(Aggregates, project.features.aggregates),
             owned,
             "a",
@@ -56,6 +59,7 @@ def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, 
     finally:
         stop.set()
         thread.join()
+        log.close()
 
 
 def _read(kafka: str, topics: Topics, count: int) -> list[Example]:
