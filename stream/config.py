@@ -30,12 +30,6 @@ class RetentionConfig(BaseModel):
         le=36_500,
         description="how far back `graft teacher backfill --since` reaches, such as for a new teacher",
     )
-    aggregate_updates_days: float = Field(
-        default=7.0,
-        ge=0.01,
-        le=36_500,
-        description="how long the stream process may be down without losing what examples add to running aggregates",
-    )
     dead_letters_days: float = Field(
         default=90.0,
         ge=0.01,
@@ -118,7 +112,7 @@ class Topics(BaseModel):
 
     @property
     def aggregate_updates(self) -> str:
-        """What examples add to running aggregates, in the partition of the entity; written in transactions."""
+        """What examples add to running aggregates, in the partition of the entity, until it is counted."""
         return f"{self.prefix}aggregate-updates"
 
     @property

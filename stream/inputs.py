@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError, OffsetOutOfRangeError
+from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata
 from prometheus_client import Counter
 
@@ -48,22 +48,20 @@ class Inputs:
         self._group = group_id(topics, STREAM_GROUP)
         self._moves = self._claimed = 0
         self._begun: set[TopicPartition] = set()
+        self._oldest: dict[TopicPartition, int] = {}
         self._moving_since: float | None = time.monotonic()
         self._consumer = connection.group_member(kafka_servers, self._group, instance, **_FETCH)
         self._consumer.subscribe(self._read, listener=_Listener(self))
 
     def poll(self, timeout_ms: float) -> list[Message]:
-        """The next messages of the partitions that were started. DataLossError when the next one is gone.
+        """The next messages of the partitions that were started.
 
-        UndecodableError when it cannot be decoded, unless an operator lets the stream skip it.
+        OffsetOutOfRangeError when the next one is gone: to this member, which may have lost its partitions to one that
+        has gone on; only `claim` and `start` tell a loss. UndecodableError when it cannot be decoded, unless an
+        operator lets the stream skip it.
         """
         try:
             records = self._consumer.poll(timeout_ms=timeout_ms)
-        except OffsetOutOfRangeError as error:
-            raise DataLossError(
-                f"the broker no longer has the next messages of {error.args[0]}: they were deleted before they were "
-                "read; give the topics a longer retention, and start again with a new stream.topic_prefix"
-            ) from error
         except UndecodableError as error:
             self._skip(error)
             return []
@@ -100,18 +98,20 @@ class Inputs:
                 f"group {self._group}: this member must have the same partitions of each topic, but has {owned}; the "
                 "topics need the same partition count, and the group's members the same version of graft"
             )
-        # Before the state is restored: of a process that stands still in between, another owner may begin meanwhile.
+        # Before the state is restored: of a process that stands still in between, another owner may begin meanwhile, or
+        # go on and delete the updates that it has counted.
         self._begun = {at for at in self._consumer.assignment() if self._consumer.committed(at)}
+        self._oldest = self._consumer.beginning_offsets(list(self._consumer.assignment()))
         return numbers
 
     def start(self, partition: int, positions: Mapping[str, int]) -> dict[str, int]:
-        """Deliver a partition from these offsets; where there are none, from the oldest message on the broker.
+        """Deliver a partition from these offsets; where there are none, from the oldest message that `claim` has seen.
 
         The offsets that were used. DataLossError when the group has read before but the state that goes with it is
         gone, or when the next message is gone.
         """
         read = [TopicPartition(topic, partition) for topic in self._read]
-        oldest = self._consumer.beginning_offsets(read)
+        oldest = self._oldest
         started: dict[str, int] = {}
         for at in read:
             position = positions.get(at.topic)
@@ -124,7 +124,8 @@ class Inputs:
             if started[at.topic] < oldest[at]:
                 raise DataLossError(
                     f"{at.topic}-{partition}: the next message to read is {position}, but the oldest one on the broker "
-                    f"is {oldest[at]}; give the topic a longer retention, and start again with a new topic prefix"
+                    f"is {oldest[at]}: they were deleted before they were read; give the topic a longer retention, and "
+                    "start again with a new stream.topic_prefix"
                 )
             self._consumer.seek(at, started[at.topic])
         self._consumer.resume(*read)

@@ -123,7 +123,7 @@ def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimi
     }
     if is_input:  # the broker's clock, so that a producer's cannot say when its event came
         settings["message.timestamp.type"] = "LogAppendTime"
-    if name == topics.join_state:
+    if name in (topics.join_state, topics.aggregate_updates):
         return {**settings, "retention.bytes": "-1"}
     if limits:
         settings |= {"retention.bytes": str(limits.retention_bytes), "segment.bytes": str(limits.segment_bytes)}
@@ -132,7 +132,7 @@ def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimi
 
 def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
     """How long a topic of the pair keeps its records; -1: for ever."""
-    if name == topics.join_state:
+    if name in (topics.join_state, topics.aggregate_updates):
         return -1
     retention = config.retention
     days = {
@@ -140,7 +140,6 @@ def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
         topics.feedback: retention.feedback_days,
         topics.examples: retention.examples_days,
         topics.teacher_requests: retention.teacher_requests_days,
-        topics.aggregate_updates: retention.aggregate_updates_days,
     }
     return round(days.get(name, retention.dead_letters_days) * _DAY_MS)
 

@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _POLL_MS = 100
 _STEP_MESSAGES = 1_000  # joined in one round, of all partitions together
 _MAX_UNCOMMITTED = 5_000  # input messages: bounds the memory and what a kill repeats
+_PURGE_SECONDS = 30.0  # between two deletions of counted updates: what lies there meanwhile is a matter of megabytes
 _MAX_BUFFERED = 2_000  # messages of an input that wait for the other one, before it is held
 
 
@@ -77,7 +78,7 @@ class StreamWorker:
         self._features_absence = Absence("redis", "impressions wait for their features, none is lost")
         # Redis may read and take no writes; examples are joined all the same.
         self._push_absence = Absence("redis", "aggregates wait to be pushed", stops_work=False)
-        self._committed_at = time.monotonic()
+        self._committed_at = self._purged_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
         self._state_log = StateLog(job.kafka_servers, self._admin, job.topics.join_state, job.log_floor_bytes)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
@@ -123,6 +124,7 @@ class StreamWorker:
             self._share.committed(self._work)
             self._forget_uncommitted()
             self._state_log.committed(records, offsets)
+            self._purge()
         self._push()
 
     def is_replaced(self) -> bool:
@@ -201,6 +203,14 @@ class StreamWorker:
             return False
         has_new = self._records or self._work.taken or any(p.aggregates.waiting for p in self._partitions.values())
         return waited >= self._job.config.commit_seconds and bool(has_new)
+
+    def _purge(self) -> None:
+        """Delete the updates that are counted, now and then: nobody else reads them."""
+        if time.monotonic() < self._purged_at + _PURGE_SECONDS:
+            return
+        self._purged_at = time.monotonic()
+        topic = self._job.topics.aggregate_updates
+        self._admin.delete_records({TopicPartition(topic, n): p.positions[topic] for n, p in self._partitions.items()})
 
     def _push(self) -> None:
         """Push what waits; all of it is committed."""

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.structs import ConsumerGroupMetadata
 
 from stream import aggregate_updates, connection, inputs, state_log, worker
@@ -176,7 +178,7 @@ def positions_not_restored(monkeypatch):
     """A restart goes on at the end of the inputs."""
 
     def start(self, partition, positions):
-        found = self.ends([partition])
+        found = self._consumer.end_offsets([TopicPartition(topic, partition) for topic in self._read])
         for at, offset in found.items():
             self._consumer.seek(at, offset)
         self._consumer.resume(*found)
@@ -373,6 +375,18 @@ def the_position_of_the_updates_not_saved(monkeypatch):
 
     monkeypatch.setattr(Partition, "_position", position)
     monkeypatch.setattr(EntityAggregates, "are_in", staticmethod(lambda entries: False))
+
+
+@mutant
+def updates_deleted_before_they_are_counted(monkeypatch):
+    """All that there are now."""
+
+    def purge(self):
+        at = [TopicPartition("aggregate-updates", number) for number in self._partitions]
+        ends = self._admin.list_partition_offsets(dict.fromkeys(at, OffsetSpec.LATEST))
+        self._admin.delete_records({one: end.offset for one, end in ends.items()})
+
+    monkeypatch.setattr(worker.StreamWorker, "_purge", purge)
 
 
 @mutant

@@ -35,6 +35,7 @@ READ = (*INPUTS, TOPICS.aggregate_updates)
 _LAST = "last"  # the instance that takes everything over at the end
 _FORGOTTEN = 3  # few, since each of them is a dead letter
 _CONVERGED_MS = 600_000.0  # beyond every time-out of the stream and of Kafka, several times
+_PURGE_SECONDS = 1.0  # a few commits, of which a run has tens
 _PUSHED_MS = 10_000.0  # after which all that is committed must be pushed; above every commit_seconds
 _CLOCKED = ("stream.", "runtime.absence")
 
@@ -311,6 +312,7 @@ def simulated(world: World) -> Iterator[None]:
             _STEP_MESSAGES=limits.step_messages,
             _MAX_UNCOMMITTED=limits.uncommitted,
             _MAX_BUFFERED=limits.buffered,
+            _PURGE_SECONDS=_PURGE_SECONDS,
         )
         change(remembered, _SEGMENT_IDS=limits.segment_ids, _MOST_DELETED=limits.segment_ids)
         for module in clocked_modules():

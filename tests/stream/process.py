@@ -11,6 +11,7 @@ from features.reader import OnlineReader
 from runtime.errors import GraftError
 from runtime.redis import connect, reaching
 from runtime.telemetry import StopSignal, configure_logging
+from stream import worker
 from stream.run import run_stream
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 
@@ -39,6 +40,7 @@ def main() -> None:
     atexit.register(gc.freeze)  # ends as quickly as graft's own command
     kafka_servers, prefix, partitions, instance, redis_url, floor = sys.argv[1:]
     configure_logging()
+    worker._PURGE_SECONDS = 0.5  # so that the tests see it
     try:
         run_stream(
             kafka_servers,

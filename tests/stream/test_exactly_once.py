@@ -188,6 +188,20 @@ def test_what_is_gone_from_the_broker_ends_the_process_and_is_never_skipped(harn
     assert harness.topics.prefix in harness.log.read_text().splitlines()[-1]
 
 
+def test_updates_that_are_gone_before_they_were_counted_end_the_process(harness, scenario):
+    harness.send(scenario.lines)
+    harness.send_end()
+    process = harness.start()
+    harness.await_examples(len(scenario.labels))
+    process.terminate()
+    assert process.wait(10) == 0
+    admin, topic = connection.admin(harness.kafka_servers), harness.topics.aggregate_updates
+    admin.delete_records({TopicPartition(topic, 0): harness.end(topic)})
+    admin.close()
+    assert harness.start().wait(60) == 1
+    assert f"DataLossError: {topic}-0: the next message to read is" in harness.log.read_text().splitlines()[-1]
+
+
 def test_an_input_that_is_far_ahead_in_event_time_is_held_and_goes_on(harness):
     """Feedback older than all impressions: these wait, more than are buffered, until the feedback is read."""
     old = [json.dumps(feedback(n, "like", 1, 5)).encode() for n in range(10_000, 14_000)]

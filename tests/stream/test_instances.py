@@ -77,6 +77,7 @@ def test_three_instances_over_six_partitions_under_kills_give_the_aggregates_of_
     examples = six.await_examples(len(scenario.labels))
     assert_whole(six, scenario, examples)
     await_aggregates(six, examples)
+    assert sum(six.begins(six.topics.aggregate_updates)) > 0  # what was counted is deleted
 
 
 @pytest.mark.parametrize("six", [on_apache], indirect=True)

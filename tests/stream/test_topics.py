@@ -44,7 +44,6 @@ def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_
         feedback_days=2,
         examples_days=3.5,
         teacher_requests_days=4,
-        aggregate_updates_days=6,
         dead_letters_days=5,
     )
     made = topics(topic_prefix)
@@ -58,7 +57,7 @@ def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_
         made.feedback: 2,
         made.examples: 3.5,
         made.teacher_requests: 4,
-        made.aggregate_updates: 6,
+        made.aggregate_updates: -1 / DAY_MS,
         made.join_state: -1 / DAY_MS,
         made.dead_letters(made.impressions): 5,
         made.dead_letters(made.feedback): 5,
