@@ -19,6 +19,9 @@ Client = redis.Redis
 _FOR_NOW = ("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
 """Error replies that go away without a change of ours: a disk that is full, a replica that is not up yet, ..."""
 
+_IN_PIPELINE = " of pipeline caused error: "
+"""What redis-py writes between a command of a pipeline and the error reply to it."""
+
 _SPECIAL = re.compile(rb"[\\*?\[\]^-]")
 """What means something else than itself in a pattern of SCAN."""
 
@@ -116,7 +119,7 @@ def reaching(url: str) -> Iterator[None]:
             f"Redis at {parse_url(url)} takes no writes ({error}); give it more memory, or name the primary"
         ) from error
     except redis.ResponseError as error:
-        if not str(error).startswith(_FOR_NOW):
+        if not str(error).rpartition(_IN_PIPELINE)[2].startswith(_FOR_NOW):
             raise
         raise ServiceUnavailableError(f"Redis at {parse_url(url)} refuses for now: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
