@@ -60,5 +60,5 @@ def test_a_redis_that_cannot_save_is_to_be_waited_for_by_a_command_and_by_a_pipe
             time.sleep(0.01)
         pipeline = client.pipeline(transaction=False).set("key", "of pipeline caused error: OOM")
         for write in (lambda: client.set("key", "value"), pipeline.execute):
-            with pytest.raises(ServiceUnavailableError, match="refuses for now: .*MISCONF"), reaching(server.url):
+            with pytest.raises(ServiceUnavailableError, match=r"refuses for now: .*MISCONF"), reaching(server.url):
                 write()
