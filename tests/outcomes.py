@@ -127,6 +127,14 @@ class Outcomes:
             **{f"dead letters: {code}": count for code, count in sorted(letters.items())},
         }
 
+    def late_within_window(self) -> int:
+        """Feedback that is no label although its event time is within its window: it came after a pause, say."""
+        late = 0
+        for impression_id, events in self._feedback.items():
+            joined = [shown for shown in self.impressions.get(impression_id, ()) if not self._code(shown.place)]
+            late += sum(bool(self._code(e.place)) and self._is_within(e, joined[0]) for e in events if joined)
+        return late
+
     def faults(self) -> Iterator[Fault]:
         """Everything that must hold and does not."""
         yield from self._once()
@@ -218,7 +226,7 @@ class Outcomes:
     def _put_aside(self, event: Event, impression: Event) -> Iterator[str]:
         """Whether this feedback may be, or may not be, the dead letter that it is."""
         code = self._code(event.place)
-        is_within = 0 <= event.at_ms - impression.at_ms <= self.rules.window_ms[str(event.task)]
+        is_within = self._is_within(event, impression)
         if not code:
             if not is_within:
                 yield f"feedback {event.place} of {impression.impression_id} is outside its window, yet used"
@@ -229,6 +237,9 @@ class Outcomes:
             yield f"feedback {event.place} is {code}"
         elif not self._may_be_late(event, impression):
             yield f"feedback {event.place} of {impression.impression_id} came in time, but is {code}"
+
+    def _is_within(self, event: Event, impression: Event) -> bool:
+        return 0 <= event.at_ms - impression.at_ms <= self.rules.window_ms[str(event.task)]
 
     def _may_be_late(self, event: Event, impression: Event) -> bool:
         if abs(event.visible_ms - impression.visible_ms) >= self.rules.patience_ms:
