@@ -4,14 +4,11 @@ Ends with 1 when something was lost, doubled, wrong or stuck. With KAFKA_HOME it
 """
 
 import argparse
-import os
-import tempfile
-import time
 from pathlib import Path
 
 from tests.chaos.plan import Options
+from tests.chaos.report import report
 from tests.chaos.run import run_chaos
-from tests.chaos.verdict import told
 
 
 def main() -> None:
@@ -24,14 +21,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="run in this empty folder and leave it (logs)")
     arguments = parser.parse_args()
     options = Options(arguments.minutes * 60, arguments.seed, arguments.kills, arguments.rate)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="graft-chaos-") as temporary:
-        folder = arguments.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = run_chaos(options, folder.resolve(), os.environ.get("KAFKA_HOME"), lambda text: print(text, flush=True))
-    failed = any(line.faults for line in lines)
-    print(f"{'FAILED' if failed else 'all holds'} after {time.monotonic() - began:.0f} s", *told(lines), sep="\n")
-    raise SystemExit(failed)
+    report(arguments.keep, lambda folder, kafka_home, tell: run_chaos(options, folder, kafka_home, tell))
 
 
 if __name__ == "__main__":

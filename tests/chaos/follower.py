@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, Self
 
 from kafka import TopicPartition
@@ -17,7 +18,7 @@ _POLL_MS = 200
 
 
 class ReadExample(NamedTuple):
-    """An example and where it stands; `raw` is its JSON."""
+    """An example and where it stands; `raw` is its JSON where the follower keeps it."""
 
     partition: int
     offset: int
@@ -29,10 +30,18 @@ class ReadExample(NamedTuple):
 class Follower:
     """What stands in the topics so far. A thread of its own reads; a context manager.
 
-    `invalid` has the values that can be no event.
+    `invalid` has the values that can be no event, before they can be read.
     """
 
-    def __init__(self, kafka_servers: str, topics: Topics, partitions: int, invalid: frozenset[bytes | None]) -> None:
+    def __init__(
+        self,
+        kafka_servers: str,
+        topics: Topics,
+        partitions: int,
+        invalid: AbstractSet[bytes | None],
+        *,
+        keeps_json: bool = True,
+    ) -> None:
         self.inputs: dict[Place, Input] = {}
         self.letters: list[tuple[Place, Letter]] = []
         self.examples: list[ReadExample] = []
@@ -40,7 +49,7 @@ class Follower:
         """Impression id, user id and item id of each teacher request."""
         self.fault = ""
         """Why the reading ended; empty otherwise."""
-        self._topics, self._invalid = topics, invalid
+        self._topics, self._invalid, self._keeps_json = topics, invalid, keeps_json
         self._inputs = (topics.impressions, topics.feedback)
         self._names = (*self._inputs, topics.examples, topics.teacher_requests, *map(topics.dead_letters, self._inputs))
         self._consumer = connection.consumer(kafka_servers)
@@ -81,8 +90,9 @@ class Follower:
             self.inputs[place] = Input(place, record.value, record.value in self._invalid, at_ms, at_ms)
         elif topic == self._topics.examples:
             fields = json.loads(record.value)
-            example = record.partition, record.offset, fields["impression_id"], fields["labels"], record.value
-            self.examples.append(ReadExample(*example))
+            raw = record.value if self._keeps_json else b""
+            example = ReadExample(record.partition, record.offset, fields["impression_id"], fields["labels"], raw)
+            self.examples.append(example)
         elif topic == self._topics.teacher_requests:
             fields = json.loads(record.value)
             self.requests.append((fields["impression_id"], fields["user_id"], fields["item_id"]))

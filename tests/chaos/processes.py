@@ -54,6 +54,10 @@ class Processes:
         """The stages that are kept running."""
         return tuple(self._argv)
 
+    def id_of(self, name: str) -> int:
+        """The process that runs a stage now."""
+        return self._running[name].pid
+
     def start(self, stage: Stage, module: str | None = None) -> None:
         """Run ``graft ARGUMENTS``, or ``python -m MODULE ARGUMENTS``, and keep it running from now on."""
         argv = [sys.executable, "-m", module, *stage.arguments] if module else graft_argv(stage.arguments)

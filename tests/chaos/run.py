@@ -1,6 +1,7 @@
 """One run: processes and traffic, kills and troubles, then quiet, and the verdict."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -69,22 +70,19 @@ class Run:
         """The outcomes when each message has one and the stream's lag is 0; whether it came so far in time."""
         admin = connection.admin(self._world.kafka.servers)
         topics = self._world.project.topics
-        latest = outcomes_of(self._world, follower)
 
         def is_decided() -> bool:
-            nonlocal latest
-            if follower.fault or len(follower.inputs) < len(plan):
-                return bool(follower.fault)
-            if lag(admin, topics, STREAM_GROUP).records:
+            if follower.fault:
+                return True
+            if len(follower.inputs) < len(plan) or lag(admin, topics, STREAM_GROUP).records:
                 return False
-            latest = outcomes_of(self._world, follower)
-            return not any(latest.faults())
+            return not any(outcomes_of(self._world, follower).faults())
 
         try:
             is_in_time = self._world.await_that(is_decided, _CONVERGED_SECONDS)
-            return latest, is_in_time
         finally:
             admin.close()
+        return outcomes_of(self._world, follower), is_in_time
 
     def await_learner(self, follower: Follower) -> bool:
         """Whether the newest version has learnt all but an open micro-batch."""
@@ -184,6 +182,8 @@ def run_chaos(
 def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable[[str], None]) -> list[Line]:
     topics, partitions = world.project.topics, world.shape.partitions
     invalid = frozenset(message.value for message in traffic if message.is_invalid)
+    sent = Counter((message.topic, message.value) for message in traffic)
+    invalid_sent = sum(message.is_invalid for message in traffic)
     run, stuck = Run(world, plan, tell), list[str]()
     contexts = {user: {"device": DEVICES[0]} for user in USERS}
     client = ScoringClient(world.ports[SCORER], contexts, ITEMS, per_second=10, items_each=10, started_at=world.began)
@@ -191,7 +191,9 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
         with client:
             with Sender(world.kafka.servers, topics, partitions, traffic) as sender:
                 if not run.disturb(sender):
-                    stuck.append(f"Kafka has not taken all messages: {sender.sent} of {len(traffic)} were sent")
+                    stuck.append("Kafka has not taken all messages")
+                if sender.fault:
+                    stuck.append(sender.fault)
             tell("the troubles are over; waiting until each message has its outcome ...")
             outcomes, is_decided = run.await_outcomes(follower, traffic)
             if not is_decided:
@@ -203,7 +205,7 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
         ended = run.unexplained_ends()
         return [
             Line("kill -9", f"{world.processes.kills}"),
-            *message_lines(follower, traffic, sender.faults, outcomes),
+            *message_lines(follower, sent, invalid_sent, outcomes, [(one.topic, one.value) for one in sender.again]),
             archive_line(world, follower),
             *learner_lines(world, follower),
             teacher,

@@ -12,7 +12,7 @@ from lab.demo.client import Answer
 from stream.example_log import ExampleLog
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
-from tests.chaos.events import ITEMS, USERS, Sent
+from tests.chaos.events import ITEMS, USERS
 from tests.chaos.follower import Follower
 from tests.chaos.learner import LearntBatch, batches_of, undisturbed
 from tests.chaos.world import World
@@ -22,6 +22,10 @@ AGGREGATES_COUNT = False
 """Whether wrong aggregates in Redis fail a run. With two streams the last one to push wins (decision 1)."""
 
 _SHOWN = 5  # faults of a kind that are told one by one
+
+
+Value = tuple[str, bytes | None]
+"""A message's topic and value."""
 
 
 class Line(NamedTuple):
@@ -45,31 +49,36 @@ def outcomes_of(world: World, follower: Follower) -> Outcomes:
     )
 
 
-def message_lines(follower: Follower, plan: Sequence[Sent], refused: Sequence[str], outcomes: Outcomes) -> list[Line]:
-    """What became of the messages."""
+def message_lines(
+    follower: Follower,
+    sent: Counter[Value],
+    invalid: int,
+    outcomes: Outcomes,
+    again: Iterable[Value] = (),
+) -> list[Line]:
+    """What became of the messages: `sent` once each, of which `invalid` can be no event, and some of them `again`."""
     found: dict[Kind, list[str]] = defaultdict(list)
     for fault in outcomes.faults():
         found[fault.kind].append(fault.text)
-    sent = Counter((message.topic, message.value) for message in plan)
     stands = Counter((place[0], message.value) for place, message in follower.inputs.items())
+    twice = Counter(again)
     missing = [f"{value!r} is {count} times too few in {topic}" for (topic, value), count in (sent - stands).items()]
-    extra = [f"{value!r} is {count} times too many in {topic}" for (topic, value), count in (stands - sent).items()]
+    extra = [
+        f"{value!r} is {count} times too many in {topic}" for (topic, value), count in (stands - sent - twice).items()
+    ]
     counts = outcomes.counts()
-    invalid = sum(message.is_invalid for message in plan)
     letters = ", ".join(f"{name.removeprefix('dead letters: ')} {n:,}" for name, n in counts.items() if ":" in name)
     return [
-        Line("messages sent", f"{len(plan):,}, {counts['messages']:,} in the topics", [*refused, *missing, *extra]),
-        Line("impressions", f"{len(outcomes.impressions):,} distinct", [follower.fault] if follower.fault else []),
+        Line("messages", f"{sent.total():,} sent, {twice.total():,} of them again", [*missing, *extra]),
+        Line("in the topics", f"{counts['messages']:,} messages", [follower.fault] if follower.fault else []),
+        Line("impressions", f"{len(outcomes.impressions):,} distinct"),
         Line("examples", f"{counts['examples']:,}"),
         Line("lost", f"{len(found['lost'])}", found["lost"]),
         Line("doubled", f"{len(found['doubled'])}", [*found["doubled"], *found["unknown"]]),
         Line("wrong labels", f"{len(found['labels'])} of {counts['labels']:,} feedbacks", found["labels"]),
         Line("duplicates dropped", f"{counts['duplicates']:,}"),
         Line("dead letters", f"{letters}; planted: invalid {invalid:,}", found["dead letter"]),
-        Line(
-            "late by an outage",
-            f"{outcomes.late_within_window():,} feedbacks, which came after their impression had closed",
-        ),
+        Line("late on arrival", f"{outcomes.late_within_window():,} feedbacks of a closed impression"),
     ]
 
 

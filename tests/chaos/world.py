@@ -15,7 +15,7 @@ from lab.demo.services import Services
 from lab.demo.stages import environment_of
 from lab.demo.toml_table import Scalar
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
-from stream.topics import ensure_topics
+from stream.topics import TopicLimits, ensure_topics
 from tests.apache_kafka import ApacheKafka
 from tests.chaos.processes import Processes
 from tests.chaos.project import fill_features, make_project
@@ -42,6 +42,7 @@ class Shape(NamedTuple):
     idle_seconds: float
     publish_seconds: float
     dedup_seconds: float = 86_400.0
+    micro_batch: int = 8
 
     def tables(self) -> dict[str, Mapping[str, Scalar]]:
         """The values that differ from the fixture's, by graft.toml's tables."""
@@ -50,19 +51,19 @@ class Shape(NamedTuple):
             "idle_seconds": self.idle_seconds,
             "dedup_seconds": self.dedup_seconds,
         }
-        student = {"max_wait_seconds": 600, "micro_batch": 8, "table_rows": 2_048}
+        student = {"max_wait_seconds": 600, "micro_batch": self.micro_batch, "table_rows": 2_048}
         return {"stream": stream, "student": student, "publish": {"every_seconds": self.publish_seconds, "keep": 3}}
 
 
 class World:
     """Everything around a run in `folder`; a context manager. Its processes are started by `start`.
 
-    Kafka is the embedded broker, or the Apache Kafka in `kafka_home`. Without root there is no disk of its own, and
-    `disk` is None.
+    Kafka is the embedded broker, or the Apache Kafka in `kafka_home`; it keeps no more than `limits` of a topic.
+    Without root there is no disk of its own, and `disk` is None.
     """
 
-    def __init__(self, folder: Path, shape: Shape, kafka_home: str | None) -> None:
-        self.folder, self.shape = folder, shape
+    def __init__(self, folder: Path, shape: Shape, kafka_home: str | None, limits: TopicLimits | None = None) -> None:
+        self.folder, self.shape, self._limits = folder, shape, limits
         self.began = time.monotonic()
         self.kafka: EmbeddedKafka = (
             ApacheKafka(Path(kafka_home), folder / "kafka") if kafka_home else EmbeddedKafka(folder / "kafka")
@@ -82,7 +83,7 @@ class World:
             self.project = make_project(
                 self.folder / "pair", self.redis.url, self.shape.window_seconds, self.shape.tables()
             )
-            ensure_topics(self.kafka.servers, self.project.stream, self.project.topics)
+            ensure_topics(self.kafka.servers, self.project.stream, self.project.topics, self._limits)
             stack.enter_context(self.processes)
             self._stack = stack.pop_all()
         return self
