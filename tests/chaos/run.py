@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from lab.demo.client import ScoringClient
+from lab.demo.client import Answer, ScoringClient
 from stream import connection
 from stream.groups import STREAM_GROUP, lag
 from student.versions.registry import Registry
 from tests.chaos.events import DEVICES, ITEMS, USERS, Sent
 from tests.chaos.follower import Follower
+from tests.chaos.intervals import Intervals
 from tests.chaos.plan import Kill, Options, Plan, PlannedTrouble, killable_names, plan_of, possible_troubles, shape_of
+from tests.chaos.processes import Ended
 from tests.chaos.sender import Sender
 from tests.chaos.traffic import traffic_of
-from tests.chaos.troubles import DISK_IS_FULL, TROUBLES, Trouble
+from tests.chaos.troubles import TROUBLES, Trouble
 from tests.chaos.verdict import (
     Line,
     aggregates_line,
@@ -26,15 +28,15 @@ from tests.chaos.verdict import (
     scores_line,
     teacher_line,
 )
-from tests.chaos.world import ARCHIVE, LEARNER, SCORER, TEACHER, World, kill
+from tests.chaos.world import ARCHIVE, LEARNER, SCORER, TEACHER, World, kill, start_again, takes_connections
 from tests.outcomes import Outcomes
 
 _TICK_SECONDS = 0.05
 _SENT_SECONDS = 120.0  # after the last message was due: Kafka may have been away until then
 _CONVERGED_SECONDS = 180.0
 _SETTLED_SECONDS = 30.0  # above the time-outs of a stop
-_DISK_SECONDS = 15.0  # for so long after the disk has room again a process may still end because it had none
 _ON_DISK = (LEARNER, ARCHIVE)
+_NEED_KAFKA = (TEACHER, LEARNER, ARCHIVE)
 
 
 class Run:
@@ -46,10 +48,7 @@ class Run:
         self._kills: list[Kill] = list(plan.kills)
         self._begins: list[PlannedTrouble] = list(plan.troubles)
         self._current: tuple[float, str, Trouble] | None = None
-        self._scorer_down_since: float | None = None
-        self.scorer_down: list[tuple[float, float]] = []
-        self.disk_full: list[tuple[float, float]] = []
-        """Both are in seconds since the world was made."""
+        self._away = Intervals(world.seconds)
 
     def disturb(self, sender: Sender) -> bool:
         """Kill and trouble until the plan is through and all is sent; whether Kafka has taken all of it."""
@@ -59,7 +58,7 @@ class Run:
             if self._now() > until + _SENT_SECONDS:
                 return False
             self._world.processes.tick()
-            self._follow_scorer()
+            self._follow()
             self._end_trouble()
             self._begin_trouble()
             self._kill()
@@ -94,14 +93,27 @@ class Run:
 
         return self._world.await_that(has_learnt, _CONVERGED_SECONDS)
 
-    def unexplained_ends(self) -> list[str]:
-        """Processes that ended by themselves, and no full disk was the reason."""
-        return [
-            f"at {end.seconds:.1f} s {end.name} ended with code {end.code}: {end.last_line}"
-            for end in self._world.processes.ended
-            if end.name not in _ON_DISK
-            or not any(begin <= end.seconds <= until + _DISK_SECONDS for begin, until in self.disk_full)
-        ]
+    def scores(self, answers: Sequence[Answer]) -> Line:
+        """The line of the scorer's answers."""
+        return scores_line(answers, self._away.of(SCORER))
+
+    def ends(self) -> Line:
+        """The line of the processes that ended by themselves, for no reason of the run's.
+
+        A full disk ends who writes to it, and whoever starts while Kafka is away says so and ends: compose starts both
+        again.
+        """
+        unexplained = [end for end in self._world.processes.ended if not self._is_explained(end)]
+        count = len(self._world.processes.ended)
+        value = f"{count}, {count - len(unexplained)} of them for want of a disk, or of Kafka at their start"
+        return Line("ended by themselves", value, [str(end) for end in unexplained])
+
+    def _is_explained(self, end: Ended) -> bool:
+        reasons = [("disk", _ON_DISK, ""), ("kafka", _NEED_KAFKA, "does not answer")]
+        return any(
+            end.name in names and text in end.last_line and self._away.covers(what, end.seconds)
+            for what, names, text in reasons
+        )
 
     def _now(self) -> float:
         return time.monotonic() - self._began
@@ -117,13 +129,15 @@ class Run:
             if self._current and self._current[2].of == name:
                 return  # it is away, and is killed when it is back
             server = self._world.redis if name == "redis" else self._world.kafka
-            kill(server.process)
-            server.restart()
+            kill(server)
+            start_again(server)
             self._world.processes.kills += 1
+            if name == "kafka":
+                self._away.begin("kafka")
         elif not self._world.processes.kill(name):
             return  # it is about to be started again, and is killed then
         if name == SCORER:
-            self._scorer_is_down()
+            self._away.begin(SCORER)
         self._kills.pop(0)
         self._say(f"kill -9 {name}")
 
@@ -134,10 +148,7 @@ class Run:
         trouble = TROUBLES[planned.name](self._world, Random(planned.seed))
         self._say(f"{planned.name}, for {planned.seconds:.0f} s")
         trouble.begin()
-        if planned.name == DISK_IS_FULL:
-            self.disk_full.append((self._world.seconds(), float("inf")))
-        if trouble.of == "process":
-            self._scorer_is_down()  # it may be the one that stands still
+        self._away.begin(SCORER if trouble.of == "process" else trouble.of)  # the scorer may be who stands still
         self._current = self._now() + planned.seconds, planned.name, trouble
 
     def _end_trouble(self) -> None:
@@ -145,20 +156,19 @@ class Run:
             return
         _, name, trouble = self._current
         trouble.end()
-        if name == DISK_IS_FULL:
-            self.disk_full[-1] = self.disk_full[-1][0], self._world.seconds()
         self._current = None
         self._say(f"over: {name}")
 
-    def _scorer_is_down(self) -> None:
-        if self._scorer_down_since is None:
-            self._scorer_down_since = self._world.seconds()
-
-    def _follow_scorer(self) -> None:
-        """Note when a scorer that was killed or frozen answers again."""
-        if self._scorer_down_since is not None and not self._current and self._world.is_ready(SCORER):
-            self.scorer_down.append((self._scorer_down_since, self._world.seconds()))
-            self._scorer_down_since = None
+    def _follow(self) -> None:
+        """Note what is back."""
+        troubled = self._current[2].of if self._current else ""
+        for what in self._away.open():
+            if what == SCORER:
+                is_back = troubled != "process" and self._world.is_ready(SCORER)
+            else:
+                is_back = troubled != what and (what != "kafka" or takes_connections(self._world.kafka))
+            if is_back:
+                self._away.end(what)
 
 
 def run_chaos(
@@ -202,7 +212,6 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
                 stuck.append("the learner has not learnt all examples")
             teacher = _settled(world, lambda: teacher_line(world, follower))
         world.processes.stop(*world.streams, TEACHER, LEARNER, ARCHIVE, SCORER)
-        ended = run.unexplained_ends()
         return [
             Line("kill -9", f"{world.processes.kills}"),
             *message_lines(follower, sent, invalid_sent, outcomes, [(one.topic, one.value) for one in sender.again]),
@@ -210,8 +219,8 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
             *learner_lines(world, follower),
             teacher,
             aggregates_line(world, follower),
-            scores_line(client.answers, run.scorer_down),
-            Line("ended by themselves", f"{len(world.processes.ended)}, {len(ended)} not for the full disk", ended),
+            run.scores(client.answers),
+            run.ends(),
             Line("stuck", "no" if not stuck else "yes", stuck),
         ]
 

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from runtime.redis import connect
+from runtime.child import stop_child
+from runtime.redis import Client, connect
 from tests.chaos.processes import thaw
-from tests.chaos.world import World, kill
+from tests.chaos.world import World, kill, start_again
 
+_START_SECONDS = 30.0
 _SAVE_SECONDS = 5.0
 _SPOILT = 5  # keys that get another type
 _BESIDE = "chaos:beside:"
@@ -31,6 +33,11 @@ class Trouble:
         """Make it good."""
         raise NotImplementedError
 
+    def _redis(self) -> Client:
+        """A connection to Redis, once it answers: it may have been killed a moment ago."""
+        self._world.redis._wait_until_ready(_START_SECONDS)
+        return connect(self._world.redis.url)
+
 
 class RedisHangs(Trouble):
     """Redis takes connections and answers nothing."""
@@ -50,10 +57,10 @@ class RedisIsGone(Trouble):
     of = "redis"
 
     def begin(self) -> None:
-        kill(self._world.redis.process)
+        kill(self._world.redis)
 
     def end(self) -> None:
-        self._world.redis.restart()
+        start_again(self._world.redis)
 
 
 class RedisIsFull(Trouble):
@@ -62,11 +69,11 @@ class RedisIsFull(Trouble):
     of = "redis"
 
     def begin(self) -> None:
-        with connect(self._world.redis.url) as client:
+        with self._redis() as client:
             client.config_set("maxmemory", "1mb")
 
     def end(self) -> None:
-        with connect(self._world.redis.url) as client:
+        with self._redis() as client:
             client.config_set("maxmemory", "0")
 
 
@@ -77,7 +84,7 @@ class RedisCannotSave(Trouble):
 
     def begin(self) -> None:
         (self._world.redis.folder / "dump.rdb").mkdir()
-        with connect(self._world.redis.url) as client:
+        with self._redis() as client:
             client.config_set("save", "86400 1")
             client.bgsave()
             deadline = time.monotonic() + _SAVE_SECONDS
@@ -87,7 +94,7 @@ class RedisCannotSave(Trouble):
 
     def end(self) -> None:
         (self._world.redis.folder / "dump.rdb").rmdir()
-        with connect(self._world.redis.url) as client:
+        with self._redis() as client:
             client.config_set("save", "")
 
 
@@ -97,14 +104,14 @@ class KeysOfAnotherType(Trouble):
     of = "redis"
 
     def begin(self) -> None:
-        with connect(self._world.redis.url) as client:
+        with self._redis() as client:
             hashes = sorted(client.scan_iter(_type="HASH", count=1_000))
             for key in self._random.sample(hashes, min(_SPOILT, len(hashes))):
                 client.rename(key, _BESIDE.encode() + key)
                 client.set(key, "no hash")
 
     def end(self) -> None:
-        with connect(self._world.redis.url) as client:
+        with self._redis() as client:
             for beside in list(client.scan_iter(f"{_BESIDE}*", count=1_000)):
                 key = beside.removeprefix(_BESIDE.encode())
                 if client.type(key) == b"string":
@@ -131,15 +138,13 @@ class KafkaIsGone(Trouble):
     of = "kafka"
 
     def begin(self) -> None:
-        process = self._world.kafka.process
         if self._world.is_apache:
-            kill(process)
+            kill(self._world.kafka)
         else:
-            process.terminate()
-            process.wait()
+            stop_child(self._world.kafka.process)
 
     def end(self) -> None:
-        self._world.kafka.restart()
+        start_again(self._world.kafka)
 
 
 class DiskIsFull(Trouble):

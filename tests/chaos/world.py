@@ -1,9 +1,7 @@
 """Where a run takes place: a broker, a Redis, a project, a small disk, and graft's processes on them."""
 
 import http.client
-import os
-import signal
-import subprocess
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -15,6 +13,7 @@ from lab.demo.services import Services
 from lab.demo.stages import environment_of
 from lab.demo.toml_table import Scalar
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
+from runtime.child import start_child
 from stream.topics import TopicLimits, ensure_topics
 from tests.apache_kafka import ApacheKafka
 from tests.chaos.processes import Processes
@@ -174,7 +173,20 @@ class World:
         return Stage(name, arguments, {**environment, **own})
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(server: EmbeddedKafka | EmbeddedRedis) -> None:
     """End a server with -9, also one that stands still."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    server.process.kill()
+    server.process.wait()
+
+
+def start_again(server: EmbeddedKafka | EmbeddedRedis) -> None:
+    """Start an ended server on its port and data, and do not wait until it answers: its clients do."""
+    with server._log.open("ab") as log:
+        server.process = start_child(server._argv(), stdout=log, stderr=log)
+
+
+def takes_connections(server: EmbeddedKafka | EmbeddedRedis) -> bool:
+    """Whether a server takes connections."""
+    with socket.socket() as client:
+        client.settimeout(0.2)
+        return client.connect_ex(("127.0.0.1", server.port)) == 0
