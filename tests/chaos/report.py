@@ -1,6 +1,7 @@
 """How a run is told: its lines as they come, and the table at its end."""
 
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ def report(keep: Path | None, run: Callable[[Path, str | None, Tell], list[Line]
 
     Prints the table, and ends the program with 1 when a line has faults.
     """
+    signal.signal(signal.SIGTERM, _end)  # so that a disk is unmounted
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="graft-chaos-") as temporary:
         folder = keep or Path(temporary)
@@ -26,6 +28,10 @@ def report(keep: Path | None, run: Callable[[Path, str | None, Tell], list[Line]
     for line in told(lines):
         _tell(line)
     raise SystemExit(failed)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(143)
 
 
 def _tell(text: str) -> None:
