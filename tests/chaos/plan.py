@@ -10,7 +10,11 @@ from tests.chaos.world import Shape
 _LONGEST_AWAY_SECONDS = 60.0
 _SESSION_SECONDS = 6.0  # of a member of a consumer group (stream/connection.py)
 _SLOT_SECONDS = (5.0, 100.0)  # of one trouble and what follows it, at least and at most
+_SERVER_WEIGHT = 0.4
+_EARLY = 0.2  # of the kills
 _SECONDS_A_KILL = 9.0  # two busy cores restart a process in about that time
+
+SERVERS = ("redis", "kafka")
 
 
 class Options(NamedTuple):
@@ -24,10 +28,14 @@ class Options(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """A process, or a server, is killed with -9 at a time of the run."""
+    """A process, or a server, is killed with -9 at a time of the run: the first of `names` that works again then.
+
+    `is_early`: the first of them, also while it is about to start.
+    """
 
     at: float
-    name: str
+    names: tuple[str, ...]
+    is_early: bool
 
 
 class PlannedTrouble(NamedTuple):
@@ -59,7 +67,7 @@ def plan_of(options: Options, killable: Sequence[str], troubles: Sequence[str]) 
     random = Random(options.seed)
     count = round(options.seconds / _SECONDS_A_KILL) if options.kills is None else options.kills
     step = options.seconds / max(1, count)
-    kills = [Kill(step * (number + random.random()), random.choice(killable)) for number in range(count)]
+    kills = [_kill(random, step * (number + random.random()), killable) for number in range(count)]
     shortest, longest = _SLOT_SECONDS
     slot = min(max(options.seconds / len(TROUBLES), shortest), longest)
     planned: list[PlannedTrouble] = []
@@ -76,9 +84,16 @@ def plan_of(options: Options, killable: Sequence[str], troubles: Sequence[str]) 
     return Plan(options.seconds, kills, planned)
 
 
+def _kill(random: Random, at: float, killable: Sequence[str]) -> Kill:
+    """Servers are less likely to be the first: with Kafka away, nobody else has much to do."""
+    weights = [_SERVER_WEIGHT if name in SERVERS else 1.0 for name in killable]
+    drawn = dict.fromkeys(random.choices(killable, weights, k=8 * len(killable)))
+    return Kill(at, tuple(drawn), random.random() < _EARLY)
+
+
 def killable_names(names: Sequence[str], *, is_apache: bool) -> list[str]:
     """The processes, and the servers that lose nothing when they are killed."""
-    return [*names, "redis", *(["kafka"] if is_apache else [])]
+    return [*names, *(SERVERS if is_apache else SERVERS[:1])]
 
 
 def possible_troubles(*, has_disk: bool) -> list[str]:

@@ -7,13 +7,24 @@ from pathlib import Path
 from random import Random
 
 from lab.demo.client import Answer, ScoringClient
+from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from stream import connection
 from stream.groups import STREAM_GROUP, lag
 from student.versions.registry import Registry
 from tests.chaos.events import DEVICES, ITEMS, USERS, Sent
 from tests.chaos.follower import Follower
 from tests.chaos.intervals import Intervals
-from tests.chaos.plan import Kill, Options, Plan, PlannedTrouble, killable_names, plan_of, possible_troubles, shape_of
+from tests.chaos.plan import (
+    SERVERS,
+    Kill,
+    Options,
+    Plan,
+    PlannedTrouble,
+    killable_names,
+    plan_of,
+    possible_troubles,
+    shape_of,
+)
 from tests.chaos.processes import Ended
 from tests.chaos.sender import Sender
 from tests.chaos.traffic import traffic_of
@@ -124,22 +135,30 @@ class Run:
     def _kill(self) -> None:
         if not self._kills or self._now() < self._kills[0].at:
             return
-        name = self._kills[0].name
-        if name in ("redis", "kafka"):
-            if self._current and self._current[2].of == name:
-                return  # it is away, and is killed when it is back
-            server = self._world.redis if name == "redis" else self._world.kafka
-            kill(server)
-            start_again(server)
-            self._world.processes.kills += 1
-            if name == "kafka":
-                self._away.begin("kafka")
-        elif not self._world.processes.kill(name):
-            return  # it is about to be started again, and is killed then
-        if name == SCORER:
-            self._away.begin(SCORER)
+        due = self._kills[0]
+        names = due.names[:1] if due.is_early else due.names
+        name = next((name for name in names if self._may_be_killed(name, is_early=due.is_early)), None)
+        if name is None or not (self._kill_server(name) if name in SERVERS else self._world.processes.kill(name)):
+            return  # tried again at the next tick
+        if name in (SCORER, "kafka"):
+            self._away.begin(name)
         self._kills.pop(0)
         self._say(f"kill -9 {name}")
+
+    def _may_be_killed(self, name: str, *, is_early: bool) -> bool:
+        if name in SERVERS:
+            is_troubled = self._current is not None and self._current[2].of == name
+            return not is_troubled and takes_connections(self._server(name))
+        return is_early or self._world.is_ready(name)
+
+    def _kill_server(self, name: str) -> bool:
+        kill(self._server(name))
+        start_again(self._server(name))
+        self._world.processes.kills += 1
+        return True
+
+    def _server(self, name: str) -> EmbeddedRedis | EmbeddedKafka:
+        return self._world.redis if name == "redis" else self._world.kafka
 
     def _begin_trouble(self) -> None:
         if self._current or not self._begins or self._now() < self._begins[0].at:
@@ -241,4 +260,4 @@ def _tell_plan(world: World, options: Options, plan: Plan, tell: Callable[[str],
         tell("no disk gets full: one can be mounted by root on Linux alone")
     for planned in plan.troubles:
         tell(f"  planned at {planned.at:.0f} s for {planned.seconds:.0f} s: {planned.name}")
-    tell("  planned kills: " + ", ".join(f"{name} at {at:.0f} s" for at, name in plan.kills))
+    tell("  planned kills: " + ", ".join(f"{one.names[0]} at {one.at:.0f} s" for one in plan.kills))
