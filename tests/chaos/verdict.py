@@ -18,7 +18,6 @@ from tests.chaos.learner import LearntBatch, batches_of, undisturbed
 from tests.chaos.world import World
 from tests.outcomes import Kind, Outcomes, Rules
 
-
 _SHOWN = 5  # faults of a kind that are told one by one
 
 
