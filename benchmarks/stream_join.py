@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import GroupIdNotFoundError
 from kafka.structs import OffsetAndMetadata
 from pydantic_core import from_json, to_json
 
@@ -32,6 +34,7 @@ from runtime.child import start_child, stop_child
 from runtime.telemetry import StopSignal, configure_logging
 from stream import connection
 from stream.config import StreamConfig, Topics
+from stream.groups import STREAM_GROUP, group_id
 from stream.replay import replay
 from stream.run import run_stream
 from stream.tasks import TaskSpec
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     import subprocess
 
 CONFIG = StreamConfig()
-TURNS = 3
+TURNS = 1
 TASKS = [TaskSpec(name=name, kind="binary", window_seconds=60) for name in ("like", "love")]
 AGGREGATES = [AggregateConfig(entity="user", push_source="user", columns={"likes": "sum(like)"})]
 SPEC = FeatureSpec(
@@ -117,16 +120,14 @@ def main(count: int, json_file: Path | None) -> None:
 
 
 def speed(reader: Callable[..., None], kafka_servers: str, redis_url: str, topics: Topics, count: int) -> Speed:
-    """That of one process of `reader` from its first commit on, to the end of the inputs."""
-    with connection.consumer(kafka_servers) as looker:
-        process = start(reader, kafka_servers, redis_url, topics)
-        await_requests(looker, topics, 1)
-        first = end(looker, topics)
+    """That of one process of `reader`, from its first commit to the end of the inputs."""
+    process = start(reader, kafka_servers, redis_url, topics)
+    with closing(connection.admin(kafka_servers)) as admin:
+        first = await_read(admin, topics, 1)
         began, cpu = time.monotonic(), cpu_seconds(process.pid)
-        await_requests(looker, topics, count)
+        records = await_read(admin, topics, 3 * count) - first
         seconds, cpu = time.monotonic() - began, cpu_seconds(process.pid) - cpu
-        records = 3 * (end(looker, topics) - first)
-        stop_child(process)
+    stop_child(process)
     return Speed(records / seconds, cpu / records)
 
 
@@ -170,6 +171,18 @@ def cpu_seconds(pid: int) -> float:
     return sum(psutil.Process(pid).cpu_times()[:2])
 
 
+def await_read(admin: KafkaAdminClient, topics: Topics, count: int) -> int:
+    """Return when so many records of the inputs are read and committed: how many they are."""
+    group = group_id(topics, STREAM_GROUP)
+    while True:
+        with suppress(GroupIdNotFoundError):
+            offsets = admin.list_group_offsets(group).get(group, {})
+            found = sum(at.offset for tp, at in offsets.items() if tp.topic in {topics.impressions, topics.feedback})
+            if found >= count:
+                return int(found)
+        time.sleep(0.02)
+
+
 def await_requests(looker: KafkaConsumer, topics: Topics, count: int) -> None:
     """Return when so many impressions are committed (each commit adds one marker)."""
     while end(looker, topics) < count:
@@ -185,7 +198,7 @@ def end(looker: KafkaConsumer, topics: Topics) -> int:
 def run_bare_loop(kafka_servers: str, _redis_url: str, topics: Topics) -> None:
     """Decode, encode and produce each record; an impression becomes a teacher request, feedback an example."""
     outputs = {topics.impressions: topics.teacher_requests, topics.feedback: topics.examples}
-    consumer = connection.consumer(kafka_servers, group_id=f"{topics.prefix}bare", max_poll_records=1_000)
+    consumer = connection.consumer(kafka_servers, group_id=group_id(topics, STREAM_GROUP), max_poll_records=1_000)
     producer = connection.producer(kafka_servers, f"{topics.prefix}bare")
     producer.init_transactions()
     inputs = [TopicPartition(topic, 0) for topic in outputs]
