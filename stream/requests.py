@@ -71,7 +71,7 @@ class TeacherRequestReader:
         self._check_membership()
         with connection.reaching(self._kafka_servers):
             ends = self._consumer.end_offsets(list(self._consumer.assignment()))
-            return sum(max(0, end - (self._consumer.position(at, timeout_ms=0) or 0)) for at, end in ends.items())
+            return sum(max(0, end - self._position(at)) for at, end in ends.items())
 
     def close(self) -> None:
         """Leave; what was polled since the last commit is read again."""
@@ -81,6 +81,14 @@ class TeacherRequestReader:
         """kafka-python 3.0.12 tells nobody that its heartbeat was refused: it stops sending them. A commit tells."""
         if self._consumer.assignment() and not self._consumer._coordinator._heartbeat_enabled:  # noqa: SLF001
             self.commit()
+
+    def _position(self, at: TopicPartition) -> int:
+        """What is polled next; 0 where that is not known yet, as after a poll that ended with the assignment."""
+        try:
+            return self._consumer.position(at, timeout_ms=0) or 0
+        except NoOffsetForPartitionError as error:
+            self._from_oldest(error.args[0])
+            return 0
 
     def _from_oldest(self, partitions: Collection[TopicPartition]) -> None:
         self._consumer.seek_to_beginning(*(set(partitions) & self._consumer.assignment()))
