@@ -93,6 +93,14 @@ class TeacherRequestReader:
         if self._consumer.assignment() and not self._consumer._coordinator._heartbeat_enabled:  # noqa: SLF001
             self.commit()
 
+    def _position(self, at: TopicPartition) -> int:
+        """What is polled next; 0 where that is not known yet, as after a poll that ended with the assignment."""
+        try:
+            return self._consumer.position(at, timeout_ms=0) or 0
+        except NoOffsetForPartitionError as error:
+            self._from_oldest(error.args[0])
+            return 0
+
     def _from_oldest(self, partitions: Collection[TopicPartition]) -> None:
         self._consumer.seek_to_beginning(*(set(partitions) & self._consumer.assignment()))
 
