@@ -444,8 +444,16 @@ def a_pause_found_by_what_was_polled(monkeypatch):
 
 @mutant
 def records_kept_after_an_error(monkeypatch):
-    """A batch that was committed is sent again."""
-    monkeypatch.setattr(worker.StreamWorker, "_forget_uncommitted", lambda self: None)
+    """The first batch that a worker has committed is sent again."""
+    whole, kept = worker.StreamWorker._forget_uncommitted, set[int]()
+
+    def forget(self):
+        if self._records and id(self) not in kept:
+            kept.add(id(self))
+        else:
+            whole(self)
+
+    monkeypatch.setattr(worker.StreamWorker, "_forget_uncommitted", forget)
 
 
 @mutant
