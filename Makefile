@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo study test simulate lint docs bench test-compose clean
+.PHONY: help demo study test simulate chaos fuzz lint docs bench test-compose clean
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -27,6 +27,15 @@ N ?= 100000
 FIRST ?= 0
 simulate: $(INSTALLED) ## N schedules of the stream in a simulated Kafka, from seed FIRST on: make simulate N=1000000
 	$(BIN)/python -m tests.simulation $(N) $(FIRST)
+
+MINUTES ?= 5
+SEED ?= 1
+chaos: $(INSTALLED) ## kill -9 and outages for MINUTES, and what was lost: make chaos MINUTES=40 SEED=1 CHAOS="--kills 200"
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(CHAOS)
+
+MESSAGES ?= 100000
+fuzz: $(INSTALLED) ## MESSAGES with every poison in them through one stream process: make fuzz MESSAGES=1000000
+	$(BIN)/python -m tests.chaos.fuzz --messages $(MESSAGES) --seed $(SEED)
 
 lint: $(INSTALLED) ## ruff, mypy --strict, and the contracts of the rooms (import-linter)
 	$(BIN)/ruff check

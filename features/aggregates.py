@@ -97,14 +97,10 @@ class Aggregates:
                 if self._layouts[entity].leaves_ms(state) > event_time_ms:
                     self._look_later(entity, entity_id)  # it has had more examples since
                     continue
-                self.forget(entity, entity_id)
+                del self._states[entity][entity_id]
+                self._changed[entity].add(entity_id)
                 left.append((entity, entity_id))
         return left
-
-    def forget(self, entity: Entity, entity_id: EntityId) -> None:
-        """Drop the state of an entity, where it has one; `changed` then names it."""
-        if self._states[entity].pop(entity_id, None) is not None:
-            self._changed[entity].add(entity_id)
 
     def has(self, entity: Entity, entity_id: EntityId) -> bool:
         """Whether an entity has a state: without one it has no row in the online store."""

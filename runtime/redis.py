@@ -17,8 +17,16 @@ from runtime.errors import ConfigurationError, ServiceUnavailableError
 
 Client = redis.Redis
 WatchError = redis.WatchError
-_FOR_NOW = ("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
-"""Error replies that go away without a change of ours: a disk that is full, a replica that is not up yet, ..."""
+_WRONG_TYPE = "WRONGTYPE"
+_FOR_NOW = (
+    *("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"),
+    _WRONG_TYPE,
+)
+"""Error replies that go away without a change of ours: a disk that is full, a replica that is not up yet, a key that
+somebody else has written, ..."""
+
+_IN_PIPELINE = " of pipeline caused error: "
+"""What redis-py writes between a command of a pipeline and the error reply to it."""
 
 _SPECIAL = re.compile(rb"[\\*?\[\]^-]")
 """What means something else than itself in a pattern of SCAN."""
@@ -98,13 +106,33 @@ def exchange(client: Client, commands: Sequence[bytes]) -> list[Any]:
         pool.release(connection)
 
 
+def replies_of(pipeline: Any) -> list[Any]:
+    """The replies of redis-py's pipeline; None in place of the reply of a key of another type.
+
+    Every other error reply raises, after all commands were answered.
+    """
+    return [_without_wrong_type(reply) for reply in pipeline.execute(raise_on_error=False)]
+
+
 def _reply(connection: Any) -> Any:
     try:
         return connection.read_response()
     except redis.ResponseError as error:
-        if str(error).startswith("WRONGTYPE"):
-            return None
-        raise
+        return _without_wrong_type(error)
+
+
+def _without_wrong_type(reply: Any) -> Any:
+    """None for the error that a key is of another type; raises any other error."""
+    if not isinstance(reply, redis.RedisError):
+        return reply
+    if isinstance(reply, redis.ResponseError) and _code(reply).startswith(_WRONG_TYPE):
+        return None
+    raise reply
+
+
+def _code(error: redis.ResponseError) -> str:
+    """The reply itself, which begins with its code."""
+    return str(error).rpartition(_IN_PIPELINE)[2]
 
 
 @contextmanager
@@ -117,7 +145,7 @@ def reaching(url: str) -> Iterator[None]:
             f"Redis at {parse_url(url)} takes no writes ({error}); give it more memory, or name the primary"
         ) from error
     except redis.ResponseError as error:
-        if not str(error).startswith(_FOR_NOW):
+        if not _code(error).startswith(_FOR_NOW):
             raise
         raise ServiceUnavailableError(f"Redis at {parse_url(url)} refuses for now: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:

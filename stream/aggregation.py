@@ -50,6 +50,11 @@ class EntityAggregates:
         return self._aggregates.entities
 
     @property
+    def event_time_ms(self) -> int:
+        """That of the newest example that was counted."""
+        return self._event_time_ms
+
+    @property
     def waiting(self) -> Collection[tuple[Entity, EntityId]]:
         """The entities that changed since the last push that succeeded; at first all that were restored."""
         return self._waiting.keys()
@@ -135,7 +140,8 @@ def push_waiting(
     """Push what waits in these partitions, at once; what the pusher raises leaves it waiting.
 
     `positions`: partition -> the position in its updates up to which it was counted, and which is committed.
-    `shown_ms`: event time of the newest impression that was shown before.
+    `shown_ms`: event time of the newest impression that this process has shown before; what others have shown, and it
+    has counted, was shown before, too.
     """
     waiting = {number: of_it for number, of_it in counted.items() if of_it.waiting}
     if not waiting:
@@ -146,6 +152,7 @@ def push_waiting(
             if (state := of_it.state_of(entity, entity_id)) is not None:
                 values.restore(entity, entity_id, state)
             changed.setdefault(entity, []).append(entity_id)
+    shown_ms = max(shown_ms, *(of_it.event_time_ms for of_it in waiting.values()))
     pusher.push(values, changed, shown_ms, {number: positions[number] for number in waiting})
     for of_it in waiting.values():
         of_it.pushed()

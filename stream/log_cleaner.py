@@ -1,8 +1,8 @@
 """Which entries of a state log are live and where they stand, as its one writer knows it: pure, without Kafka.
 
 The log is cleaned by its writer. While more than half of it is dead, each transaction also writes the oldest live
-entries anew, as many bytes of them as it writes of its own; what then lies before the oldest live entry can be deleted.
-So no transaction grows with the state, and the log, thus a restart, stays within a constant multiple of the state.
+entries anew, half as many bytes of them as it writes of its own; what then lies before the oldest live entry can be
+deleted. So no transaction grows with the state, and the log, thus a restart, stays within a constant multiple of it.
 
 Why nothing that was deleted comes back: the log loses its beginning only. An entry and the later record that replaces
 or deletes it are either both read, in their order, or the later one alone is, or neither. So a record that deletes is
@@ -21,6 +21,7 @@ BEGINS_AT = "begins_at"
 
 _SNAPSHOT = "snapshot"  # earlier versions of graft wrote it before the whole state, and deleted what lay before it
 _GROWTH = 2  # cleaning is due when the log is this many times the live entries
+_ANEW = 2  # of its own bytes a transaction writes one in so many of old entries
 _TRIM = 4  # the dead beginning is deleted when it is one in so many bytes of the log
 
 
@@ -57,8 +58,13 @@ class LogCleaner:
         self._appended: list[Entry] = []
 
     def wrote(self, offset: int, key: str, value: bytes | None) -> None:
-        """This record is in the log, after all that were told of before."""
+        """This record is in the log, after all that were told of before.
+
+        Of a record that had to be sent twice the broker may tell no offset, but -1: then it counts as standing right
+        behind the one before it, which is never too late in the log.
+        """
         self._drop(key)
+        offset = max(offset, self._end.offset)
         size = _size(key, value)
         if value is not None and key != BEGINS_AT:
             self._live[key] = _Place(offset, self._end.before_bytes, size)
@@ -68,9 +74,9 @@ class LogCleaner:
     def append(self, changes: Sequence[Entry], entry: Callable[[str], bytes | None]) -> list[Entry]:
         """All that the next transaction writes for these changes; `entry` gives an unchanged key's value again.
 
-        At most twice the bytes of the changes, one entry and `BEGINS_AT`.
+        At most half as many bytes more than the changes, one entry and `BEGINS_AT`.
         """
-        budget = sum(_size(*change) for change in changes) if self._is_sparse() else 0
+        budget = sum(_size(*change) for change in changes) // _ANEW if self._is_sparse() else 0
         for key, _ in changes:
             self._drop(key)
         self._appended = [*changes, *self._oldest(budget, entry)]

@@ -42,9 +42,13 @@ class TeacherRequestReader:
         self._consumer.subscribe([self._topic])
 
     def poll(self, timeout_seconds: float, max_records: int) -> list[TeacherRequest]:
-        """The next requests, at most `max_records`; none after `timeout_seconds`, or while Kafka is away."""
+        """The next requests, at most `max_records`; none after `timeout_seconds`.
+
+        While Kafka is away there are none, or the absence raises ServiceUnavailableError.
+        """
         try:
-            batches = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
+            with connection.reaching(self._kafka_servers):
+                batches = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
         except NoOffsetForPartitionError as error:
             self._from_oldest(error.args[0])
             return []
@@ -71,11 +75,18 @@ class TeacherRequestReader:
         self._check_membership()
         with connection.reaching(self._kafka_servers):
             ends = self._consumer.end_offsets(list(self._consumer.assignment()))
-            return sum(max(0, end - (self._consumer.position(at, timeout_ms=0) or 0)) for at, end in ends.items())
+            return sum(max(0, end - self._position(at)) for at, end in ends.items())
 
     def close(self) -> None:
         """Leave; what was polled since the last commit is read again."""
         self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def _position(self, at: TopicPartition) -> int:
+        """The next offset to be polled; 0 where nothing was committed and no poll has begun."""
+        try:
+            return self._consumer.position(at, timeout_ms=0) or 0
+        except NoOffsetForPartitionError:
+            return 0
 
     def _check_membership(self) -> None:
         """kafka-python 3.0.12 tells nobody that its heartbeat was refused: it stops sending them. A commit tells."""

@@ -9,6 +9,7 @@ Shapes: B rows, T teacher tasks.
 """
 
 import hashlib
+import logging
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
-from runtime.redis import connect, reaching
+from runtime.redis import connect, reaching, replies_of
 from stream.events import EntityId
 from stream.tasks import LARGEST_VALUE
 
@@ -28,6 +29,8 @@ UNUSABLE_LOGITS = Counter(
     "Rows found in Redis whose logits are not finite or of a size above 1e9; read as misses",
     ["cache"],
 )
+
+_log = logging.getLogger(__name__)
 
 _CHUNK_ENTRIES = 2000  # commands of one round trip: about 100 KB on the wire
 _Entry = TypeVar("_Entry")
@@ -61,7 +64,10 @@ class LogitCache:
         logit_BT: NDArray[np.float32],
         scored_at_ms: int,
     ) -> None:
-        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of equal ids the last row holds."""
+        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of equal ids the last row holds.
+
+        Where a user's key is of another type, which graft never writes, the user's rows are not kept: they are misses.
+        """
         values = encode(logit_BT, scored_at_ms)
         for chunk in _chunks(zip(user_ids, item_ids, values, strict=True)):
             self._put_chunk(chunk)
@@ -86,7 +92,11 @@ class LogitCache:
             pipeline.hset(key, mapping=mapping)
             pipeline.expire(key, self._ttl_seconds)
         with reaching(self._url):
-            pipeline.execute()
+            replies = replies_of(pipeline)[::2]
+        refused = [key for key, reply in zip(by_key, replies, strict=True) if reply is None]
+        if refused:
+            rows = sum(len(by_key[key]) for key in refused)
+            _log.warning("%d rows are not kept, such as those of %s, which is no hash: remove it", rows, refused[0])
 
     def _get_chunk(self, chunk: Sequence[tuple[EntityId, EntityId]]) -> list[bytes | None]:
         rows_by_key: dict[str, list[int]] = {}
@@ -96,10 +106,10 @@ class LogitCache:
         for key, rows in rows_by_key.items():
             pipeline.hmget(key, [str(chunk[row][1]) for row in rows])
         with reaching(self._url):
-            replies = pipeline.execute()
+            replies = replies_of(pipeline)
         values: list[bytes | None] = [None] * len(chunk)
         for rows, reply in zip(rows_by_key.values(), replies, strict=True):
-            for row, value in zip(rows, reply, strict=True):
+            for row, value in zip(rows, reply or [None] * len(rows), strict=True):
                 values[row] = value
         return values
 

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 _BALLAST = "ballast"
-_SIZE = "16m"
+
+
+class NotMountableError(OSError):
+    """A disk can be mounted by root on Linux alone."""
 
 
 class Disk:
-    """A file system of 16 MiB in memory, mounted at `folder`."""
+    """A small file system in memory, mounted at `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,13 +35,13 @@ class Disk:
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[Disk]:
-    """A disk at `folder`; skips the test where it cannot be mounted."""
+def mounted(folder: Path, size: str = "16m") -> Iterator[Disk]:
+    """A disk of `size` at `folder`; NotMountableError where it cannot be mounted."""
     folder.mkdir()
     try:
-        _run("mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder))
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("a disk can be mounted by root on Linux alone")
+        _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NotMountableError("a disk can be mounted by root on Linux alone") from error
     try:
         yield Disk(folder)
     finally:

@@ -7,6 +7,7 @@ from features.aggregates import Aggregates
 from features.push import AggregatePusher
 from features.reader import OnlineReader
 from runtime.errors import ServiceUnavailableError
+from runtime.redis import connect
 
 NOON_MS = 1_767_268_800_000
 LIKED, PASSED = {"like": 1.0, "rating": 5.0}, {"like": 0.0, "rating": None}
@@ -90,3 +91,17 @@ def test_feast_is_opened_once(applied, config, aggregates, pusher, monkeypatch):
     aggregates.update(503, "once", LIKED, NOON_MS)
 
     assert pusher.push(aggregates, aggregates.changed(), NOON_MS) == 2
+
+
+def test_a_push_waits_for_a_key_of_another_type_to_go(applied, aggregates, pusher):
+    aggregates.update(503, "foreign", LIKED, NOON_MS)
+    pusher.push(aggregates, aggregates.changed(), NOON_MS)
+    with connect(applied.redis_url) as client:
+        (key,) = (key for key in client.scan_iter() if b"foreign" in key)
+        client.delete(key)
+        client.set(key, "no hash")
+        with pytest.raises(ServiceUnavailableError, match=r"refuses for now: .*WRONGTYPE"):
+            pusher.push(aggregates, aggregates.changed(), NOON_MS)
+        client.delete(key)
+    pusher.push(aggregates, aggregates.changed(), NOON_MS)
+    assert history(applied, 503, "foreign")[3] == 1

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from lab.embedded import EmbeddedRedis, free_port
@@ -47,3 +49,16 @@ def test_a_redis_that_is_full_is_to_be_waited_for() -> None:
         client.config_set("maxmemory", "1")
         with pytest.raises(ServiceUnavailableError, match="takes no writes"), reaching(server.url):
             client.set("key", "value")
+
+
+def test_a_redis_that_cannot_save_is_to_be_waited_for_by_a_command_and_by_a_pipeline() -> None:
+    with EmbeddedRedis() as server, connect(server.url) as client:
+        (server.folder / "dump.rdb").mkdir()  # where its dump should be written
+        client.config_set("save", "86400 1")
+        client.bgsave()
+        while client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+            time.sleep(0.01)
+        pipeline = client.pipeline(transaction=False).set("key", "of pipeline caused error: OOM")
+        for write in (lambda: client.set("key", "value"), pipeline.execute):
+            with pytest.raises(ServiceUnavailableError, match=r"refuses for now: .*MISCONF"), reaching(server.url):
+                write()

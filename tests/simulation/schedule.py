@@ -6,6 +6,7 @@ from random import Random
 from typing import Literal, NamedTuple
 from zlib import crc32
 
+from tests.poison import YEAR_2100_MS, invalid_values
 from tests.simulation.broker import START_MS, Headers
 from tests.simulation.process import Fault
 from tests.stream.pair import TASKS, feedback, impression
@@ -183,22 +184,15 @@ def _ghost(random: Random, at_ms: float) -> Sent:
     return message_of({**event, "impression_id": f"ghost{number}"}, at_ms)._replace(is_aborted=True, open_ms=open_ms)
 
 
-_FAR = 4_102_444_800_000  # the year 2100
-
-
 def _poison(random: Random, at_ms: float) -> Sent:
     """A message that nobody planned for."""
     number = 9_000 + random.randrange(1_000)
     wall_ms = START_MS + int(at_ms)
-    shown = json.dumps(impression(number, wall_ms)).encode()
-    like = json.dumps(feedback(number % 20, "like", 1, wall_ms)).encode()
-    bad = [b"", None, b"not json", b"\xff\xfe\x00", b"[" * 300, b"{}", shown[:-1], shown.replace(b"{", b'{"x": 1, ', 1)]
-    bad += [like.replace(b'"like"', b'"share"'), like.replace(b": 1,", b": " + b"1" * 309 + b",")]
-    bad += [like.replace(b": 1,", b": NaN,"), shown.replace(b'"i9', b'"i' + b"9" * 300), b"x" * 3_000]
+    bad = invalid_values(impression(number, wall_ms), feedback(number % 20, "like", 1, wall_ms))
     odd: list[tuple[bytes, bool]] = [
-        (json.dumps(impression(number, _FAR)).encode(), False),
+        (json.dumps(impression(number, YEAR_2100_MS)).encode(), False),
         (json.dumps(impression(number, 0)).encode(), False),
-        (json.dumps(feedback(number % 20, "rating", 1, _FAR)).encode(), False),
+        (json.dumps(feedback(number % 20, "rating", 1, YEAR_2100_MS)).encode(), False),
         (json.dumps(feedback(number % 20, "rating", 1, 0)).encode(), False),
         (json.dumps(impression(number, -1)).encode(), True),
     ]

@@ -143,6 +143,29 @@ def test_the_state_log_is_trimmed_and_a_restart_reads_what_is_left(harness):
     assert Counter(e["impression_id"] for e in examples).most_common(1)[0][1] == 1
 
 
+def test_the_state_log_of_an_earlier_version_is_taken_over(harness):
+    scenario, log = Scenario(20, seed=1), harness.topics.join_state
+    watermark = {
+        "watermark_ms": 1_000,
+        "newest_ms": {harness.topics.impressions: 1_000, harness.topics.feedback: 1_000},
+    }
+    offsets = {harness.topics.impressions: 0, harness.topics.feedback: 0}
+    position = json.dumps({"offsets": offsets, "watermark": watermark}).encode()
+    for key, value in (
+        ("closed:i2", b"5000000000"),
+        ("snapshot", b""),
+        ("closed:i1", b"5000000000"),
+        ("position", position),
+    ):
+        harness.producer.send(log, value, key.encode())
+    harness.producer.flush()
+    harness.start()
+    harness.send(scenario.lines)
+    harness.send_end()
+    examples = harness.await_examples(len(scenario.labels) - 1)
+    assert labels_of(examples) == {i: labels for i, labels in scenario.labels.items() if i != "i1"}
+
+
 @pytest.mark.parametrize("loss", ["inputs", "state", "the beginning of the state"])
 def test_what_is_gone_from_the_broker_ends_the_process_and_is_never_skipped(harness, scenario, loss):
     harness.send(scenario.lines[:200])

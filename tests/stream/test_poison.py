@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream import connection
 from tests.apache_kafka import ApacheKafka
+from tests.poison import NULL, OddName, null_header_values, with_number
 from tests.stream.conftest import StreamHarness
 from tests.stream.pair import feedback, impression
 
@@ -56,40 +56,27 @@ def test_every_codec_is_read(stream, codec):
 @pytest.mark.parametrize("digits", ["1" * 309, "1e400", "-" + "9" * 5_000, "NaN", "Infinity"])
 def test_a_number_beyond_reason_is_a_dead_letter(stream, digits):
     send_impression(stream, 1)
-    raw = json.dumps(feedback(1, "rating", 1, AT + 2)).replace('"value": 1', f'"value": {digits}').encode()
+    raw = with_number(feedback(1, "rating", 1, AT + 2), digits)
     stream.send([("feedback", "i1", raw)])
     (letter,) = stream.await_dead_letters(1)
     assert letter.value == raw
     assert "i1" in examples_after(stream, 1)
 
 
-def test_a_header_without_a_value_is_kept_in_the_dead_letter(stream, monkeypatch):
-    append = DefaultRecordBatchBuilder.append
-
-    def with_null(self: Any, offset: int, timestamp: int, key: bytes, value: bytes, headers: Any, **more: Any) -> Any:
-        nulled = [(name, None if data == b"null" else data) for name, data in headers]
-        return append(self, offset, timestamp, key, value, nulled, **more)
-
-    monkeypatch.setattr(DefaultRecordBatchBuilder, "append", with_null)  # the client refuses it, the protocol does not
-    stream.producer.send(stream.topics.impressions, b"bad", b"k", [("trace", b"null"), ("x", b"y")])
-    stream.producer.flush()
+def test_a_header_without_a_value_is_kept_in_the_dead_letter(stream):
+    with null_header_values():
+        stream.producer.send(stream.topics.impressions, b"bad", b"k", [("trace", NULL), ("x", b"y")])
+        stream.producer.flush()
     (letter,) = stream.await_dead_letters(1)
     assert (letter.value, dict(letter.headers)["x"]) == (b"bad", b"y")
     assert ("graft.null.trace", b"") in letter.headers
     assert examples_after(stream, 0)
 
 
-class _OddName(str):
-    __slots__ = ()
-
-    def encode(self, *_: object) -> bytes:
-        return b"\xff\xfe"
-
-
 def test_a_header_name_that_is_not_utf_8_stops_nothing(stream):
     value = json.dumps(impression(1, AT + 1)).encode()
     for each in (b"bad", value):
-        stream.producer.send(stream.topics.impressions, each, b"k", [(_OddName("x"), b"1")])
+        stream.producer.send(stream.topics.impressions, each, b"k", [(OddName("x"), b"1")])
     stream.producer.flush()
     (letter,) = stream.await_dead_letters(1)
     assert letter.value == b"bad"

@@ -4,7 +4,7 @@ import time
 from contextlib import closing, suppress
 
 import pytest
-from kafka.errors import FencedInstanceIdError
+from kafka.errors import FencedInstanceIdError, KafkaConnectionError
 
 from runtime.errors import GraftError, ServiceUnavailableError
 from stream import connection
@@ -63,6 +63,33 @@ def test_what_was_not_committed_comes_again_and_what_was_does_not(kafka, made):
     last = TeacherRequestReader(kafka, made, "t")
     assert read(last, 1) == [request(20)]
     last.close()
+
+
+def test_a_connection_that_breaks_inside_a_poll_is_an_absence(kafka, made, monkeypatch):
+    """kafka-python answers most of them with no records, and raises where it looks for the group's coordinator."""
+
+    def breaks(**_):
+        raise KafkaConnectionError("111 ECONNREFUSED")
+
+    with closing(TeacherRequestReader(kafka, made, "t")) as reader:
+        with monkeypatch.context() as patched:
+            patched.setattr(reader._consumer, "poll", breaks)
+            with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                reader.poll(0.1, 7)
+        send(kafka, made, [1])
+        assert read(reader, 1) == [request(1)]
+
+
+def test_before_the_first_poll_of_new_partitions_all_of_them_is_the_lag(kafka, made):
+    send(kafka, made, range(20))
+    with closing(TeacherRequestReader(kafka, made, "t")) as reader:
+        coordinator = reader._consumer._coordinator
+        await_that(
+            lambda: coordinator.poll(timeout_ms=100) and reader._consumer.assignment(), 30, lambda: "no partition"
+        )
+        assert {reader.lag() for _ in range(50)} == {20}  # kafka-python learns meanwhile that nothing was committed
+        assert read(reader, 20) == [request(n) for n in range(20)]
+        assert reader.lag() == 0
 
 
 def test_a_poll_gives_no_more_than_it_was_asked_for(kafka, made):

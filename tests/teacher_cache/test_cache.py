@@ -186,3 +186,14 @@ def test_no_bytes_break_the_decoder(values):
     assert np.isnan(found.age_seconds_B[wrong]).all()
     known = ~np.isnan(found.logit_BT)
     assert (np.abs(found.logit_BT[known]) <= 1e9).all()
+
+
+def test_a_key_of_another_type_is_a_miss_and_costs_no_other_user_its_logits(open_cache, client, caplog):
+    cache = open_cache()
+    key = f"graft:logits:t1:{task_list_id(TASKS)}:1"
+    client.set(key, "no hash")
+    cache.put([1, 2, 1], [10, 10, 11], _logits([1, 2], [3, 4], [5, 6]), _now_ms())
+    assert f"2 rows are not kept, such as those of {key}, which is no hash" in caplog.text
+    found = cache.get([1, 2], [10, 10])
+    np.testing.assert_array_equal(found.logit_BT, _logits([np.nan, np.nan], [3, 4]))
+    assert client.get(key) == b"no hash"
