@@ -33,7 +33,7 @@ from stream.events import Feedback, TeacherRequest
 from stream.inputs import Inputs
 from stream.messages import Message
 from stream.partition import Partition
-from stream.state_log import FLOOR_BYTES, StateLog
+from stream.state_log import FLOOR_BYTES, StateLog, entries_of
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics
 from stream.transactions import Outgoing, Transactions
@@ -205,15 +205,16 @@ def log_bytes(kafka_servers: str) -> dict[str, float]:
     reader.assign([at])
     reader.seek(at, reader.beginning_offsets([at])[at])
     end = reader.end_offsets([at])[at]
-    live: dict[bytes, int] = {}
+    live: dict[str, int] = {}
     total = 0
     while reader.position(at) < end:
         for record in reader.poll(timeout_ms=200).get(at, []):
-            size = len(record.key) + len(record.value or b"")
-            total += size
-            live.pop(record.key, None)
-            if record.value is not None:
-                live[record.key] = size
+            for _, key, value in entries_of(record):
+                size = len(key) + len(value or b"")
+                total += size
+                live.pop(key, None)
+                if value is not None:
+                    live[key] = size
     reader.close()
     alive = sum(live.values())
     return {"log_bytes": total, "live_bytes": alive, "log_over_live": round(total / alive, 2)}

@@ -26,7 +26,7 @@ _TRIM = 4  # the dead beginning is deleted when it is one in so many bytes of th
 
 
 class Record(NamedTuple):
-    """A committed record of the log."""
+    """A committed entry of the log, and the offset of the Kafka record that holds it, perhaps with others."""
 
     offset: int
     key: str
@@ -60,8 +60,8 @@ class LogCleaner:
     def wrote(self, offset: int, key: str, value: bytes | None) -> None:
         """This record is in the log, after all that were told of before.
 
-        Of a record that had to be sent twice the broker may tell no offset, but -1: then it counts as standing right
-        behind the one before it, which is never too late in the log.
+        Of a record that had to be sent twice the broker may tell no offset, but -1: then it counts as standing where
+        the one before it stands, which is never too late in the log.
         """
         self._drop(key)
         offset = max(offset, self._end.offset)
@@ -69,7 +69,7 @@ class LogCleaner:
         if value is not None and key != BEGINS_AT:
             self._live[key] = _Place(offset, self._end.before_bytes, size)
             self._live_bytes += size
-        self._end = _Place(offset + 1, self._end.before_bytes + size, 0)
+        self._end = _Place(offset, self._end.before_bytes + size, 0)
 
     def append(self, changes: Sequence[Entry], entry: Callable[[str], bytes | None]) -> list[Entry]:
         """All that the next transaction writes for these changes; `entry` gives an unchanged key's value again.

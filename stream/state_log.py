@@ -7,7 +7,7 @@ and input offsets are always of one moment.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
@@ -16,6 +16,7 @@ from runtime.errors import DataLossError, ServiceUnavailableError
 from stream import connection
 from stream.groups import end_offsets
 from stream.log_cleaner import Entry, LogCleaner, Record, saved_state
+from stream.packed_entries import count_of, packed, unpacked
 from stream.topics import topic_id
 from stream.transactions import Outgoing
 
@@ -85,26 +86,32 @@ class StateLog:
     def append(self, partition: int, changes: Sequence[Entry], entry: Callable[[str], bytes | None]) -> list[Outgoing]:
         """What the next transaction writes for these changes; `entry` gives an unchanged key's value again."""
         entries = self._cleaners[partition].append(changes, entry)
-        return [Outgoing(self._topic, partition, key.encode(), value) for key, value in entries]
+        return [Outgoing(self._topic, partition, None, value) for value in packed(entries)]
 
     def committed(self, records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
         """The transaction was committed, its records with these offsets: delete what is dead now where that is much."""
         own: dict[int, list[int]] = defaultdict(list)
         for record, offset in zip(records, offsets, strict=True):
             if record.topic == self._topic:
-                own[record.partition].append(offset)
+                own[record.partition] += [offset] * count_of(record.value or b"")
         for partition, its_offsets in own.items():
             if (before := self._cleaners[partition].committed(its_offsets)) is not None:
                 self._admin.delete_records({TopicPartition(self._topic, partition): before})
 
 
+def entries_of(record: Any) -> Iterator[Record]:
+    """The entries of a record that kafka-python gave; earlier versions of graft wrote a record with a key for each."""
+    entries = unpacked(record.value) if record.key is None else [(record.key.decode(), record.value)]
+    return (Record(record.offset, *entry) for entry in entries)
+
+
 def _records(reader: KafkaConsumer, at: TopicPartition, end: int) -> Iterator[Record]:
-    """Each committed record before `end`."""
+    """Each committed entry before `end`."""
     polls_left = polls = _RESTORE_SECONDS_WITHOUT_PROGRESS * 1000 // _POLL_MS
     while reader.position(at) < end:
         records = reader.poll(timeout_ms=_POLL_MS).get(at, [])
         for record in records:
-            yield Record(record.offset, record.key.decode(), record.value)
+            yield from entries_of(record)
         polls_left = polls if records else polls_left - 1
         if polls_left == 0:
             raise ServiceUnavailableError(

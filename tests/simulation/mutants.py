@@ -16,7 +16,7 @@ from stream.aggregation import EntityAggregates
 from stream.dead_letters import DeadLetter
 from stream.events import Feedback
 from stream.join import Join
-from stream.log_cleaner import BEGINS_AT, LogCleaner, Record
+from stream.log_cleaner import BEGINS_AT, LogCleaner
 from stream.partition import Partition, Taken
 from stream.positions import Positions
 from stream.remembered import RememberedIds
@@ -322,7 +322,7 @@ def a_restart_that_forgets_where_entries_stand(monkeypatch):
 def a_restore_that_does_not_wait_for_open_transactions(monkeypatch):
     def restored(reader, at, end):
         for batch in reader.poll(timeout_ms=200).values():
-            yield from (Record(record.offset, record.key.decode(), record.value) for record in batch)
+            yield from (entry for record in batch for entry in state_log.entries_of(record))
 
     monkeypatch.setattr(state_log, "_records", restored)
 

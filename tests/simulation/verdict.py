@@ -11,6 +11,8 @@ from typing import Any
 from kafka import TopicPartition
 
 from stream.groups import STREAM_GROUP, group_id
+from stream.packed_entries import unpacked
+from stream.partition import POSITION
 from tests.outcomes import Input, Outcomes, Rules, letter_of
 from tests.simulation.log import Record
 from tests.simulation.world import INPUTS, TOPICS, Rows, World
@@ -77,8 +79,9 @@ class Verdict:
         saved: dict[int, dict[TopicPartition, int]] = {}
         for at, log in self._world.broker.logs.items():
             for record in log.records if at.topic == TOPICS.join_state else ():
-                if record.key == b"position" and record.transaction:
-                    offsets = json.loads(record.value or b"")["offsets"]
+                position = dict(unpacked(record.value or b"")).get(POSITION)
+                if position and record.transaction:
+                    offsets = json.loads(position)["offsets"]
                     places = {TopicPartition(topic, at.partition): offset for topic, offset in offsets.items()}
                     saved.setdefault(id(record.transaction), {}).update(places)
         reached: dict[TopicPartition, int] = defaultdict(int)

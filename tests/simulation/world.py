@@ -20,6 +20,7 @@ from runtime.errors import GraftError, ServiceUnavailableError
 from stream import connection, remembered, run, worker
 from stream.config import StreamConfig, Topics
 from stream.groups import STREAM_GROUP, group_id
+from stream.packed_entries import unpacked
 from stream.topics import ensure_topics
 from tests.simulation.broker import Broker
 from tests.simulation.clients import Admin, Consumer, Producer
@@ -159,11 +160,11 @@ class World:
         """What the state log of a partition adds up to, had nothing of it ever been deleted."""
         state: dict[str, bytes] = {}
         for record in self.broker.logs[TopicPartition(TOPICS.join_state, number)].committed(whole=True):
-            key = (record.key or b"").decode()
-            if record.value is None:
-                state.pop(key, None)
-            else:
-                state[key] = record.value
+            for key, value in unpacked(record.value or b""):
+                if value is None:
+                    state.pop(key, None)
+                else:
+                    state[key] = value
         return state
 
     def group_offset(self, at: TopicPartition) -> int:

@@ -27,10 +27,12 @@ class Log:
         assert self.start <= saved.begins_at
         self.cleaner = saved.cleaner
 
-    def write(self, changes: dict[str, bytes | None], *, crashes: bool = False, is_told: bool = True) -> None:
+    def write(
+        self, changes: dict[str, bytes | None], *, crashes: bool = False, is_told: bool = True, together: int = 1
+    ) -> None:
         """One transaction, which takes effect whole, or not at all when the writer crashes.
 
-        `is_told`: whether the writer learns its records' offsets.
+        `is_told`: whether the writer learns its records' offsets. `together`: entries of a Kafka record.
         """
         changed = self.state | changes
         written = self.cleaner.append(list(changes.items()), lambda key: self.state[key])
@@ -40,9 +42,9 @@ class Log:
             self.end += len(written) + 1  # aborted records and a marker have offsets
             self.restart()
             return
-        offsets = range(self.end, self.end + len(written))
+        offsets = [self.end + at // together for at in range(len(written))]
         self.records += [Record(offset, *entry) for offset, entry in zip(offsets, written, strict=True)]
-        self.end = offsets.stop + 1
+        self.end = offsets[-1] + 2
         self.state = {key: value for key, value in changed.items() if value is not None}
         self.largest_state = max(self.largest_state, bytes_of(self.state.items()))
         if (before := self.cleaner.committed(offsets if is_told else [-1] * len(written))) is not None:
@@ -68,7 +70,7 @@ def bytes_of(entries):
 keys = st.sampled_from([f"k{n}" for n in range(12)])
 values = st.none() | st.binary(max_size=60)
 changes = st.dictionaries(keys, values, min_size=1, max_size=4)
-fates = st.sampled_from([{}, {}, {"crashes": True}, {"is_told": False}])
+fates = st.sampled_from([{}, {"together": 2}, {"together": 1_000}, {"crashes": True}, {"is_told": False}])
 steps = st.tuples(changes, fates)
 
 
