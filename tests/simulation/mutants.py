@@ -189,12 +189,15 @@ def positions_not_restored(monkeypatch):
 
 @mutant
 def a_restart_that_begins_anew(monkeypatch):
-    """From the first message, with the state as it is."""
+    """From the first message, with the state and the counted updates as they are."""
     monkeypatch.setattr(Positions, "take", lambda self, key, offset: self._offsets.update({key: offset + 1}))
     whole = inputs.Inputs.start
-    monkeypatch.setattr(
-        inputs.Inputs, "start", lambda self, partition, positions: whole(self, partition, dict.fromkeys(positions, 0))
-    )
+
+    def start(self, partition, positions):
+        counted = {topic: offset for topic, offset in positions.items() if topic == "aggregate-updates"}
+        return whole(self, partition, {**dict.fromkeys(positions, 0), **counted})
+
+    monkeypatch.setattr(inputs.Inputs, "start", start)
 
 
 @mutant
@@ -441,8 +444,16 @@ def a_pause_found_by_what_was_polled(monkeypatch):
 
 @mutant
 def records_kept_after_an_error(monkeypatch):
-    """A batch that was committed is sent again."""
-    monkeypatch.setattr(worker.StreamWorker, "_forget_uncommitted", lambda self: None)
+    """The first batch that a worker has committed is sent again."""
+    whole, kept = worker.StreamWorker._forget_uncommitted, set[int]()
+
+    def forget(self):
+        if self._records and id(self) not in kept:
+            kept.add(id(self))
+        else:
+            whole(self)
+
+    monkeypatch.setattr(worker.StreamWorker, "_forget_uncommitted", forget)
 
 
 @mutant

@@ -210,7 +210,8 @@ def _fault(random: Random, instances: tuple[str, ...]) -> Fault:
     nth = random.randint(1, random.choice((3, 15, 40)))
     ms = random.choice((random.random() * 500, 3_000.0, 7_000.0, 9_000.0, 12_000.0, 25_000.0, 80_000.0))
     when = random.choice(("before", "after"))
-    return Fault(kind, random.choice(instances), call, nth, when, ms, kind == "freeze" and random.random() < 0.5)
+    has_twin = kind == "freeze" and random.random() < (0.9 if call == "push" else 0.3)  # else it soon pushes all again
+    return Fault(kind, random.choice(instances), call, nth, when, ms, has_twin)
 
 
 def _trouble(random: Random, instances: tuple[str, ...], length_ms: float) -> Trouble:
