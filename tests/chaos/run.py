@@ -8,9 +8,6 @@ from random import Random
 
 from lab.demo.client import Answer, ScoringClient
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
-from stream import connection
-from stream.groups import STREAM_GROUP, lag
-from student.versions.registry import Registry
 from tests.chaos.events import DEVICES, ITEMS, USERS, Sent
 from tests.chaos.follower import Follower
 from tests.chaos.intervals import Intervals
@@ -26,6 +23,7 @@ from tests.chaos.plan import (
     shape_of,
 )
 from tests.chaos.processes import Ended
+from tests.chaos.quiet import await_quiet
 from tests.chaos.sender import Sender
 from tests.chaos.traffic import traffic_of
 from tests.chaos.troubles import TROUBLES, Trouble
@@ -40,12 +38,9 @@ from tests.chaos.verdict import (
     teacher_line,
 )
 from tests.chaos.world import ARCHIVE, LEARNER, SCORER, TEACHER, World, kill, start_again, takes_connections
-from tests.outcomes import Outcomes
 
 _TICK_SECONDS = 0.05
 _SENT_SECONDS = 120.0  # after the last message was due: Kafka may have been away until then
-_CONVERGED_SECONDS = 180.0
-_SETTLED_SECONDS = 30.0  # above the time-outs of a stop
 _ON_DISK = (LEARNER, ARCHIVE)
 _NEED_KAFKA = (TEACHER, LEARNER, ARCHIVE)
 
@@ -67,7 +62,7 @@ class Run:
         until = self._plan.seconds
         while self._now() < until or self._kills or self._current or not sender.is_done():
             if self._now() > until + _SENT_SECONDS:
-                return False
+                return sender.is_done()
             self._world.processes.tick()
             self._follow()
             self._end_trouble()
@@ -75,34 +70,6 @@ class Run:
             self._kill()
             time.sleep(_TICK_SECONDS)
         return True
-
-    def await_outcomes(self, follower: Follower, plan: Sequence[Sent]) -> tuple[Outcomes, bool]:
-        """The outcomes when each message has one and the stream's lag is 0; whether it came so far in time."""
-        admin = connection.admin(self._world.kafka.servers)
-        topics = self._world.project.topics
-
-        def is_decided() -> bool:
-            if follower.fault:
-                return True
-            if len(follower.inputs) < len(plan) or lag(admin, topics, STREAM_GROUP).records:
-                return False
-            return not any(outcomes_of(self._world, follower).faults())
-
-        try:
-            is_in_time = self._world.await_that(is_decided, _CONVERGED_SECONDS)
-        finally:
-            admin.close()
-        return outcomes_of(self._world, follower), is_in_time
-
-    def await_learner(self, follower: Follower) -> bool:
-        """Whether the newest version has learnt all but an open micro-batch."""
-        registry, micro_batch = Registry(self._world.versions), self._world.project.student.micro_batch
-
-        def has_learnt() -> bool:
-            version = registry.latest()
-            return bool(version) and registry.load_manifest(version).examples > len(follower.examples) - micro_batch
-
-        return self._world.await_that(has_learnt, _CONVERGED_SECONDS)
 
     def scores(self, answers: Sequence[Answer]) -> Line:
         """The line of the scorer's answers."""
@@ -209,31 +176,27 @@ def run_chaos(
 
 
 def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable[[str], None]) -> list[Line]:
+    """Run it, wait until all is quiet, stop the processes, and judge."""
     topics, partitions = world.project.topics, world.shape.partitions
-    invalid = frozenset(message.value for message in traffic if message.is_invalid)
-    sent = Counter((message.topic, message.value) for message in traffic)
-    invalid_sent = sum(message.is_invalid for message in traffic)
+    invalid = [message.value for message in traffic if message.is_invalid]
     run, stuck = Run(world, plan, tell), list[str]()
     contexts = {user: {"device": DEVICES[0]} for user in USERS}
     client = ScoringClient(world.ports[SCORER], contexts, ITEMS, per_second=10, items_each=10, started_at=world.began)
-    with Follower(world.kafka.servers, topics, partitions, invalid) as follower:
+    with Follower(world.kafka.servers, topics, partitions, frozenset(invalid)) as follower:
         with client:
             with Sender(world.kafka.servers, topics, partitions, traffic) as sender:
                 if not run.disturb(sender):
                     stuck.append("Kafka has not taken all messages")
-                if sender.fault:
-                    stuck.append(sender.fault)
             tell("the troubles are over; waiting until each message has its outcome ...")
-            outcomes, is_decided = run.await_outcomes(follower, traffic)
-            if not is_decided:
-                stuck.append("messages have no outcome, or a wrong one")
-            if not run.await_learner(follower):
-                stuck.append("the learner has not learnt all examples")
-            teacher = _settled(world, lambda: teacher_line(world, follower))
+            stuck += [sender.fault] if sender.fault else []
+            stuck += await_quiet(world, follower, len(traffic))
+        teacher = teacher_line(world, follower)
         world.processes.stop(*world.streams, TEACHER, LEARNER, ARCHIVE, SCORER)
+        sent = Counter((message.topic, message.value) for message in traffic)
+        again = [(message.topic, message.value) for message in sender.again]
         return [
             Line("kill -9", f"{world.processes.kills}"),
-            *message_lines(follower, sent, invalid_sent, outcomes, [(one.topic, one.value) for one in sender.again]),
+            *message_lines(follower, sent, len(invalid), outcomes_of(world, follower), again),
             archive_line(world, follower),
             *learner_lines(world, follower),
             teacher,
@@ -242,12 +205,6 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
             run.ends(),
             Line("stuck", "no" if not stuck else "yes", stuck),
         ]
-
-
-def _settled(world: World, look: Callable[[], Line]) -> Line:
-    """A line once it has no faults, or as it is after a time."""
-    world.await_that(lambda: not look().faults, _SETTLED_SECONDS)
-    return look()
 
 
 def _tell_plan(world: World, options: Options, plan: Plan, tell: Callable[[str], None]) -> None:
