@@ -55,13 +55,6 @@ class Aggregates:
         """The entities that have aggregates."""
         return tuple(self._layouts)
 
-    def update(
-        self, user_id: EntityId, item_id: EntityId, labels: Mapping[str, float | None], event_time_ms: int
-    ) -> None:
-        """Add one closed example to its user and its item."""
-        for entity in self._layouts:
-            self.add(entity, user_id if entity == "user" else item_id, labels, event_time_ms)
-
     def add(self, entity: Entity, entity_id: EntityId, labels: Mapping[str, float | None], event_time_ms: int) -> None:
         """Add one closed example to one entity, which has aggregates; a label of None does not count."""
         state = self._states[entity].get(entity_id)

@@ -11,6 +11,7 @@ from features.reader import OnlineReader
 from features.redis_layout import EntityLayout
 from runtime.errors import GraftError
 from runtime.redis import connect
+from tests.features.examples import count_example
 
 NOON_MS = 1_767_268_800_000
 USER, ITEM = 1, "i3"
@@ -34,7 +35,7 @@ def pusher(applied, config, rows):
 def push(pusher, config, times, event_time_ms=NOON_MS, position=0):
     aggregates = Aggregates(config.aggregates)
     for _ in range(times):
-        aggregates.update(USER, ITEM, LIKED, event_time_ms)
+        count_example(aggregates, USER, ITEM, LIKED, event_time_ms)
     return pusher.push(aggregates, aggregates.changed(), event_time_ms, {0: position})
 
 
@@ -124,7 +125,7 @@ def test_an_entity_whose_state_has_left_loses_its_row_and_no_other_feature(appli
         one.model_copy(update={"half_life_seconds": 60.0} if one.entity == "item" else {}) for one in config.aggregates
     ]
     aggregates = Aggregates(decaying)
-    aggregates.update(USER, ITEM, LIKED, NOON_MS)
+    count_example(aggregates, USER, ITEM, LIKED, NOON_MS)
     pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 5})
     assert read(applied) == [1, 5.0, 1.0, age, year]
 

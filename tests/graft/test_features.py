@@ -15,6 +15,7 @@ from features.push_log import PushLog
 from features.pushed_tables import pushed_tables
 from features.store import apply, open_store
 from graft.project import load_project
+from tests.features.examples import count_example
 
 _NOWHERE = "redis://127.0.0.1:1/0"
 _COLLECT = [sys.executable, "-m", "graft", "features", "collect"]
@@ -44,7 +45,7 @@ def test_collect_brings_the_push_log_into_the_tables_that_apply_has_made_and_nee
     log = PushLog(pushed_tables(open_store(project.repo, _NOWHERE)), project.features.aggregates)
     log.begin("a state")
     aggregates = Aggregates(project.features.aggregates)
-    aggregates.update("listener-0001", 10_001, {"click": 1.0, "dwell": None}, 1_000)
+    count_example(aggregates, "listener-0001", 10_001, {"click": 1.0, "dwell": None}, 1_000)
     log.append(aggregates, aggregates.changed(), 2_000)
     log.close()
 

@@ -27,6 +27,7 @@ from stream.examples import ExampleReader
 from stream.replay import replay
 from stream.run import run_stream
 from stream.topics import ensure_topics
+from tests.features.examples import count_example
 from tests.lab.study.conftest import Pair, no_progress
 
 
@@ -151,7 +152,7 @@ def _states(pair: Pair) -> dict[tuple[str, object], list[Row]]:
     aggregates = Aggregates(pair.project.features.aggregates)
     states: dict[tuple[str, object], list[Row]] = {}
     for example in pair.log.examples:
-        aggregates.update(example.user_id, example.item_id, example.labels, example.event_time_ms)
+        count_example(aggregates, example.user_id, example.item_id, example.labels, example.event_time_ms)
         for config in pair.project.features.aggregates:
             view = pair.day_zero.sources.pushed[config.push_source]
             key = example.user_id if config.entity == "user" else example.item_id
