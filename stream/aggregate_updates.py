@@ -8,9 +8,10 @@ transaction adds to the entities of one partition, so that a busy stream writes 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 from zlib import crc32
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from features.aggregates import Entity, EntityId
 from runtime.errors import InvalidInputError
@@ -20,10 +21,8 @@ from stream.messages import Message
 _MOST = 1_000  # updates of a record: with the longest ids it stays far below the topic's 4 MB
 
 
-class AggregateUpdate(BaseModel):
+class AggregateUpdate(NamedTuple):
     """What one example adds to one entity: itself, and the labels that it has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     entity: Entity
     entity_id: EntityId
@@ -38,12 +37,7 @@ def updates_of(example: Example, entities: Iterable[Entity]) -> list[AggregateUp
     """What an example adds to its user and its item, as far as these are among `entities`."""
     labels = {task: label for task, label in example.labels.items() if label is not None}
     ids: dict[Entity, EntityId] = {"user": example.user_id, "item": example.item_id}
-    return [
-        AggregateUpdate.model_construct(
-            entity=entity, entity_id=ids[entity], labels=labels, event_time_ms=example.event_time_ms
-        )
-        for entity in entities
-    ]
+    return [AggregateUpdate(entity, ids[entity], labels, example.event_time_ms) for entity in entities]
 
 
 def entity_key(entity: Entity, entity_id: EntityId) -> str:

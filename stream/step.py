@@ -90,7 +90,7 @@ class StreamStep:
             return []
         rows = self._spec.rows_of(self._read(impressions))
         return [
-            TeacherRequest.model_construct(**impression.__dict__, spec_id=self._spec.spec_id, features=row)
+            TeacherRequest.of_checked({**impression.__dict__, "spec_id": self._spec.spec_id, "features": row})
             for impression, row in zip(impressions, rows, strict=True)
         ]
 

@@ -87,9 +87,7 @@ def test_updates_of_a_transaction_are_one_record_a_partition_in_their_order_and_
     assert len(records) == len({number for number, _ in records}) + 2
 
 
-@pytest.mark.parametrize(
-    "value", [None, b"", b"{}", b'[{"entity":"shop","entity_id":1,"labels":{},"event_time_ms":1}]']
-)
+@pytest.mark.parametrize("value", [None, b"", b"{}", b'[["shop",1,{},1]]', b'[["user",1,{}]]', b'[["user",1,{},1,2]]'])
 def test_a_record_that_graft_did_not_write_is_named(value):
     with pytest.raises(InvalidInputError, match="aggregate-updates-4: offset 17 holds no updates"):
         unpacked(record(value, 4, 17))
@@ -127,7 +125,7 @@ def test_aggregates_are_those_of_all_examples_however_many_partitions_count_them
 def test_a_push_holds_what_changed_in_all_partitions_and_says_of_which_positions_it_is():
     counted = {number: EntityAggregates(factory) for number in (1, 4, 5)}
     counted[1].count(update(7))
-    counted[4].count(update("a", "item").model_copy(update={"event_time_ms": 9}))
+    counted[4].count(update("a", "item")._replace(event_time_ms=9))
     store = Store()
     push_waiting(counted, {1: 10, 4: 40, 5: 50}, 9, factory, store)
     assert store.seen == {("user", 7): 1, ("item", "a"): 1}
