@@ -50,6 +50,7 @@ _MOST_BYTES = 950_000  # of a value that the inputs' topics take uncompressed
 _MOST_BEHIND = 20_000  # messages, on a broker that keeps all
 _LARGE = 100_000  # bytes of which few fit into what the embedded broker keeps
 _OPEN_RECORDS = 500  # that the learner has not published: an open micro-batch, and markers of transactions
+_GROWTH = 1.1  # of the most memory from the first half to the second, at most
 _MEGABYTE = 1_000_000
 
 
@@ -184,12 +185,15 @@ def weights_line(world: World) -> Line:
 
 
 def memory_line(samples: Sequence[Sample]) -> Line:
-    """The stream's memory: at first, at most, and how it rises in the last tenth."""
+    """The stream's memory: at first, at most, and how it rises in the last tenth. It is not to grow without end."""
     last = samples[-max(2, len(samples) // 10) :]
     rise = np.polyfit([s.messages for s in last], [s.resident_bytes for s in last], 1)[0] if len(samples) > 2 else 0.0
     first, most = samples[0].resident_bytes, max(sample.resident_bytes for sample in samples)
+    halves = samples[: len(samples) // 2] or samples, samples[len(samples) // 2 :]
+    before, after = (max(sample.resident_bytes for sample in half) for half in halves)
+    grown = [f"at most {before:,} bytes in the first half, {after:,} in the second"] if after > _GROWTH * before else []
     slope = f"{rise * 100_000 / _MEGABYTE:+.2f} MB per 100,000 messages in the last tenth"
-    return Line("memory", f"{first / _MEGABYTE:.0f} MB at first, {most / _MEGABYTE:.0f} MB at most, {slope}")
+    return Line("memory", f"{first / _MEGABYTE:.0f} MB at first, {most / _MEGABYTE:.0f} MB at most, {slope}", grown)
 
 
 def main() -> None:
