@@ -239,7 +239,7 @@ def test_a_student_learns_from_a_teacher_that_knows_the_labels_that_it_lacks(toy
     whole = learner.evaluation.whole()["like"]
     assert whole["student"].count == whole["control"].count == 120
     assert whole["student"].auc > whole["control"].auc + 0.01
-    assert whole["student"].log_loss < whole["control"].log_loss - 0.05
+    assert whole["student"].log_loss < whole["control"].log_loss - 0.02
 
 
 def only_like(**changes: Any) -> tuple[DistillationConfig, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from features.spec import hash_category
+from student.learn.heads import Unit
 from student.learn.posterior import Posterior
 from student.learn.posterior_kernel import Rows
 from tests.specs import spec_of
@@ -120,3 +121,32 @@ def test_ten_thousand_equal_labels_leave_everything_finite(toy: Any, label: floa
         own.learn(ids(*[(1, "a")] * 1_000), rows(toy, [[label, label, 5 * label]] * 1_000))
     assert all(np.isfinite(tensor).all() for tensor in own.tensors().values())
     assert (like(own, toy, 1, "a") > 0) == (label > 0)
+
+
+def test_a_category_is_embedded_from_its_tenth_sighting_on(toy: Any) -> None:
+    own, both = posterior(toy), ids((1, "a"))
+    for seen in range(12):
+        expected = both if seen >= 10 else np.zeros_like(both)
+        assert own.admitted(both, taught=False).tolist() == expected.tolist()
+        own.learn(both, rows(toy, [[1, 1, 5]]))
+
+
+def test_rows_of_a_bootstrap_count_as_sightings_for_its_own_model_alone(toy: Any) -> None:
+    own, both = posterior(toy, (True, False)), ids((1, "a"))
+    own.start_taught(
+        0, ids(*[(1, "a")] * 10), [Unit("binary", -1.0, 1.0), Unit("binary", 0.0, 1.0), Unit("regression", 3.5, 1.0)]
+    )
+    assert own.admitted(both, taught=True).tolist() == both.tolist()
+    assert not own.admitted(both, taught=False).any()
+
+
+def test_a_bootstrapped_model_begins_at_the_level_that_its_network_expects(toy: Any) -> None:
+    own = posterior(toy, (True, False))
+    own.start_taught(
+        0, ids((1, "a")), [Unit("binary", -1.0, 1.0), Unit("binary", 0.0, 1.0), Unit("regression", 3.5, 1.0)]
+    )
+    says = np.array([[[-1.0, 0.0, 3.5]]] * 2, np.float32)
+    student, control = own.predict(ids((1, "a")), rows(toy, [[np.nan] * 3], models=2)._replace(network_MBK=says))[:, 0]
+    assert -1.1 < student[0] < -0.7
+    assert student[2] == pytest.approx(3.5, abs=0.01)
+    assert control[2] != pytest.approx(3.5, abs=0.01)
