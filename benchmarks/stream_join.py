@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import subprocess
 
 CONFIG = StreamConfig()
-TURNS = 1
+TURNS = 3
 TASKS = [TaskSpec(name=name, kind="binary", window_seconds=60) for name in ("like", "love")]
 AGGREGATES = [AggregateConfig(entity="user", push_source="user", columns={"likes": "sum(like)"})]
 SPEC = FeatureSpec(
