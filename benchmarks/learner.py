@@ -49,6 +49,7 @@ from student.learn.micro_batch import MicroBatches
 from student.learn.model import Shape
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
+from student.versions.hashing import embedding_rows
 from student.versions.manifest import Metrics
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
@@ -291,7 +292,8 @@ def recorded_steps(bench: Bench) -> list[Step]:
     def recorded(arm: Arm, rows: Batch, *rest: Any) -> Gradient:
         columns = bench.setup.teacher_columns if arm.student.shape.distillation else ()
         logit_AB = [torch.from_numpy(rows.logit_BT[:, column]) for column in columns]
-        dense_BD, row_BC = torch.from_numpy(rows.dense_BD), torch.from_numpy(rows.row_BC)
+        row_BC = torch.from_numpy(embedding_rows(rows.category_BC, arm.student.shape.config.table_rows))
+        dense_BD = torch.from_numpy(rows.dense_BD)
         steps.append(Step(arm.student.shape, dense_BD, row_BC, torch.from_numpy(rows.label_BK).unbind(1), logit_AB))
         return take(arm, rows, *rest)
 

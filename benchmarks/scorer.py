@@ -37,7 +37,7 @@ from pydantic_core import to_json
 from features.async_reader import AsyncOnlineReader
 from features.lookup import Lookup
 from features.redis_layout import EntityLayout, field_name
-from features.spec import Feature, FeatureSpec
+from features.spec import Feature, FeatureSpec, hash_category
 from lab.embedded import EmbeddedRedis, free_port
 from runtime.child import start_child, stop_child
 from runtime.redis import connect, parse_url
@@ -47,6 +47,7 @@ from student.serve.requests import RequestContract
 from student.versions.config import StudentConfig
 from student.versions.manifest import Draft, Manifest
 from student.versions.registry import Registry
+from student.versions.served_posterior import ID_KEY, USER_KEY
 from student.versions.served_tensors import STD, tensor_shapes
 
 USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
@@ -160,9 +161,11 @@ def fill(redis_url: str) -> None:
 def publish(registry: Registry) -> NumpyStudent:
     manifest = Manifest(**dict(DRAFT), version="v000001", parent=None, created_at_ms=0, sha256={})
     rng = np.random.default_rng(0)
-    shapes = tensor_shapes(manifest)
-    tensors = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    shapes = tensor_shapes(manifest, USERS, ITEMS)
+    tensors = {name: np.abs(rng.normal(0, 0.1, shape)).astype(np.float32) for name, shape in shapes.items()}
     tensors[STD] = np.ones_like(tensors[STD])
+    for key, source, count in ((USER_KEY, "user_id", USERS), (ID_KEY, "item_id", ITEMS)):
+        tensors[key] = np.sort(np.array([hash_category(source, number) for number in range(count)], np.uint64))
     registry.publish(DRAFT, tensors, {}, {})
     return NumpyStudent(manifest, tensors)
 

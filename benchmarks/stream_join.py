@@ -1,18 +1,29 @@
-"""How fast the stream process joins, and how soon it goes on after a kill -9: real broker, real Redis, features read.
+"""How fast the stream process joins, over a bare loop; and how soon it goes on after a kill -9.
 
-python benchmarks/stream_join.py [IMPRESSIONS]
+    python benchmarks/stream_join.py [IMPRESSIONS] [--json FILE]
+
+The bare loop is what kafka-python costs without any join: it polls the same records, decodes and encodes each one's
+JSON, and produces it, in one transaction each half second. Both have a real broker, the same clients and the same
+settings; the stream process also reads features from a real Redis. They take turns.
 """
 
+import argparse
 import json
+import platform
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import GroupIdNotFoundError
+from kafka.structs import OffsetAndMetadata
+from pydantic_core import from_json, to_json
 
 from features.aggregates import Aggregates
 from features.config import AggregateConfig
@@ -23,6 +34,7 @@ from runtime.child import start_child, stop_child
 from runtime.telemetry import StopSignal, configure_logging
 from stream import connection
 from stream.config import StreamConfig, Topics
+from stream.groups import STREAM_GROUP, group_id
 from stream.replay import replay
 from stream.run import run_stream
 from stream.tasks import TaskSpec
@@ -31,7 +43,8 @@ from stream.topics import ensure_topics
 if TYPE_CHECKING:
     import subprocess
 
-CONFIG, TOPICS = StreamConfig(), Topics()
+CONFIG = StreamConfig()
+TURNS = 1
 TASKS = [TaskSpec(name=name, kind="binary", window_seconds=60) for name in ("like", "love")]
 AGGREGATES = [AggregateConfig(entity="user", push_source="user", columns={"likes": "sum(like)"})]
 SPEC = FeatureSpec(
@@ -54,35 +67,88 @@ SPEC = FeatureSpec(
 class NoPush:
     """The aggregates are kept and logged, but go nowhere."""
 
-    def push(self, _aggregates: Aggregates, changed: Mapping[str, Sequence[int | str]], _event_time_ms: int) -> int:
+    def push(
+        self,
+        _aggregates: Aggregates,
+        changed: Mapping[str, Sequence[int | str]],
+        _event_time_ms: int,
+        _positions: Mapping[int, int],
+    ) -> int:
         """Write nothing."""
         return len(changed)
 
 
-def main(count: int) -> None:
-    """Send three records per impression, join them all, kill the process, send again."""
+class Speed(NamedTuple):
+    """Input records per second, and CPU seconds of the process for each."""
+
+    records_per_second: float
+    cpu_seconds: float
+
+
+def main(count: int, json_file: Path | None) -> None:
+    """Send three records per impression; read them with both, then kill the stream process and send again."""
+    speeds: dict[Callable[..., None], list[Speed]] = {run_bare_loop: [], run_stream_process: []}
     with EmbeddedKafka() as kafka, EmbeddedRedis() as redis, tempfile.TemporaryDirectory() as folder:
-        ensure_topics(kafka.servers, CONFIG, TOPICS)
-        looker = connection.consumer(kafka.servers)
-        send(kafka.servers, Path(folder), 0, count)
-        process = start(kafka.servers, redis.url)
-        await_requests(looker, 1)
+        for turn in range(TURNS):
+            for reader, found in speeds.items():
+                topics = Topics(prefix=f"{reader.__name__}-{turn}-")
+                ensure_topics(kafka.servers, CONFIG, topics)
+                send(kafka.servers, topics, Path(folder), 0, count)
+                found.append(speed(reader, kafka.servers, redis.url, topics, count))
+        recovery = recovery_seconds(kafka.servers, redis.url, topics, Path(folder), count)
+    bare, stream = (
+        Speed(*(statistics.median(values) for values in zip(*found, strict=True))) for found in speeds.values()
+    )
+    print(f"bare loop  {bare.records_per_second:,.0f} records/s, {bare.cpu_seconds * 1e6:.0f} us of CPU each")
+    print(f"joined     {stream.records_per_second:,.0f} records/s, {stream.cpu_seconds * 1e6:.0f} us of CPU each")
+    over = stream.records_per_second / bare.records_per_second
+    print(f"over the bare loop: {over:.2f} x (medians of {TURNS} turns)")
+    print(f"kill -9 to the first commit of the next process: {recovery:.1f} s, its start included")
+    if json_file:
+        result = {
+            "records_per_second": round(stream.records_per_second),
+            "over_bare_loop": round(over, 3),
+            "bare_records_per_second": round(bare.records_per_second),
+            "cpu_us_per_record": round(stream.cpu_seconds * 1e6, 1),
+            "recovery_seconds": round(recovery, 2),
+            "impressions": count,
+            "turns": TURNS,
+            "command": f"python benchmarks/stream_join.py {count}",
+            "machine": f"{psutil.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        }
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def speed(reader: Callable[..., None], kafka_servers: str, redis_url: str, topics: Topics, count: int) -> Speed:
+    """That of one process of `reader`, from its first commit to the end of the inputs."""
+    process = start(reader, kafka_servers, redis_url, topics)
+    with closing(connection.admin(kafka_servers)) as admin:
+        first = await_read(admin, topics, 1)
         began, cpu = time.monotonic(), cpu_seconds(process.pid)
-        await_requests(looker, count)
+        records = await_read(admin, topics, 3 * count) - first
         seconds, cpu = time.monotonic() - began, cpu_seconds(process.pid) - cpu
-        print(f"joined {3 * count / seconds:,.0f} records/s, {cpu / (3 * count) * 1e6:.0f} us of CPU each")
+    stop_child(process)
+    return Speed(records / seconds, cpu / records)
+
+
+def recovery_seconds(kafka_servers: str, redis_url: str, topics: Topics, folder: Path, count: int) -> float:
+    """From a kill -9 of the stream process to the first commit of the next one."""
+    with connection.consumer(kafka_servers) as looker:
+        process, before = start(run_stream_process, kafka_servers, redis_url, topics), end(looker, topics)
+        send(kafka_servers, topics, folder, count, 1)
+        await_requests(looker, topics, before + 1)
         process.kill()
         process.wait()
-        before = end(looker)
-        send(kafka.servers, Path(folder), count, 1)
-        began, process = time.monotonic(), start(kafka.servers, redis.url)
-        await_requests(looker, before + 1)
-        print(f"kill -9 to the first commit of the next process: {time.monotonic() - began:.1f} s, its start included")
+        before = end(looker, topics)
+        send(kafka_servers, topics, folder, count + 1, 1)
+        began, process = time.monotonic(), start(run_stream_process, kafka_servers, redis_url, topics)
+        await_requests(looker, topics, before + 1)
+        seconds = time.monotonic() - began
         stop_child(process)
-        looker.close()
+    return seconds
 
 
-def send(kafka_servers: str, folder: Path, first: int, count: int) -> None:
+def send(kafka_servers: str, topics: Topics, folder: Path, first: int, count: int) -> None:
     """Send impressions 10 ms apart, each with two feedback events one second later."""
     rows = []
     for n in range(first, first + count):
@@ -92,12 +158,12 @@ def send(kafka_servers: str, folder: Path, first: int, count: int) -> None:
     rows.sort(key=lambda row: row[0])
     path = folder / "events.jsonl"
     path.write_text("".join(json.dumps(row | {"event_time_ms": at}) + "\n" for at, row in rows))
-    replay(path, kafka_servers, TOPICS, rate=None, max_lag=None, progress=lambda *_: None)
+    replay(path, kafka_servers, topics, rate=None, max_lag=None, progress=lambda *_: None)
 
 
-def start(kafka_servers: str, redis_url: str) -> "subprocess.Popen[bytes]":
-    """The stream process as a child."""
-    return start_child([sys.executable, __file__, "child", kafka_servers, redis_url])
+def start(reader: Callable[..., None], kafka_servers: str, redis_url: str, topics: Topics) -> "subprocess.Popen[bytes]":
+    """The reader as a child process."""
+    return start_child([sys.executable, __file__, reader.__name__, kafka_servers, redis_url, topics.prefix])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -105,25 +171,58 @@ def cpu_seconds(pid: int) -> float:
     return sum(psutil.Process(pid).cpu_times()[:2])
 
 
-def await_requests(looker: KafkaConsumer, count: int) -> None:
-    """Return when so many impressions are committed (each commit adds one marker)."""
-    while end(looker) < count:
+def await_read(admin: KafkaAdminClient, topics: Topics, count: int) -> int:
+    """Return when so many records of the inputs are read and committed: how many they are."""
+    group = group_id(topics, STREAM_GROUP)
+    while True:
+        with suppress(GroupIdNotFoundError):
+            offsets = admin.list_group_offsets(group).get(group, {})
+            found = sum(at.offset for tp, at in offsets.items() if tp.topic in {topics.impressions, topics.feedback})
+            if found >= count:
+                return int(found)
         time.sleep(0.02)
 
 
-def end(looker: KafkaConsumer) -> int:
+def await_requests(looker: KafkaConsumer, topics: Topics, count: int) -> None:
+    """Return when so many impressions are committed (each commit adds one marker)."""
+    while end(looker, topics) < count:
+        time.sleep(0.02)
+
+
+def end(looker: KafkaConsumer, topics: Topics) -> int:
     """Offsets of committed teacher requests."""
-    at = TopicPartition(TOPICS.teacher_requests, 0)
+    at = TopicPartition(topics.teacher_requests, 0)
     return int(looker.end_offsets([at])[at])
 
 
-def child(kafka_servers: str, redis_url: str) -> None:
+def run_bare_loop(kafka_servers: str, _redis_url: str, topics: Topics) -> None:
+    """Decode, encode and produce each record; an impression becomes a teacher request, feedback an example."""
+    outputs = {topics.impressions: topics.teacher_requests, topics.feedback: topics.examples}
+    consumer = connection.consumer(kafka_servers, group_id=group_id(topics, STREAM_GROUP), max_poll_records=1_000)
+    producer = connection.producer(kafka_servers, f"{topics.prefix}bare")
+    producer.init_transactions()
+    inputs = [TopicPartition(topic, 0) for topic in outputs]
+    consumer.assign(inputs)
+    consumer.seek_to_beginning(*inputs)
+    stop = StopSignal().install()
+    while not stop.is_set():
+        producer.begin_transaction()
+        due = time.monotonic() + CONFIG.commit_seconds
+        while time.monotonic() < due:
+            for records in consumer.poll(timeout_ms=100).values():
+                for record in records:
+                    producer.send(outputs[record.topic], to_json(from_json(record.value)), record.key, partition=0)
+        offsets = {at: OffsetAndMetadata(consumer.position(at), "", -1) for at in inputs}
+        producer.send_offsets_to_transaction(offsets, consumer.config["group_id"])
+        producer.commit_transaction()
+
+
+def run_stream_process(kafka_servers: str, redis_url: str, topics: Topics) -> None:
     """Run the stream process."""
-    configure_logging("WARNING")
     run_stream(
         kafka_servers,
         CONFIG,
-        TOPICS,
+        topics,
         TASKS,
         SPEC,
         OnlineReader(SPEC, redis_url),
@@ -134,5 +233,15 @@ def child(kafka_servers: str, redis_url: str) -> None:
     )
 
 
+READERS = {reader.__name__: reader for reader in (run_bare_loop, run_stream_process)}
+
 if __name__ == "__main__":
-    child(*sys.argv[2:]) if sys.argv[1:2] == ["child"] else main(int(sys.argv[1]) if sys.argv[1:] else 20_000)
+    if sys.argv[1:] and sys.argv[1] in READERS:
+        configure_logging("WARNING")
+        READERS[sys.argv[1]](sys.argv[2], sys.argv[3], Topics(prefix=sys.argv[4]))
+    else:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("impressions", type=int, nargs="?", default=60_000)
+        parser.add_argument("--json", type=Path, help="where to write the result")
+        options = parser.parse_args()
+        main(options.impressions, options.json)

@@ -2,8 +2,8 @@
 
 from typing import Any, Literal, NamedTuple
 
-from features.aggregates import parse_expression
-from features.config import AggregateConfig, FeaturesConfig
+from features.aggregate_check import aggregate_faults, value_before_examples
+from features.config import FeaturesConfig
 from features.contract import context_name
 from features.definitions import Definitions, ViewDefinition
 from features.redis_layout import SERIALIZATION_VERSION, IdType
@@ -19,8 +19,6 @@ _FITTING: dict[Role, tuple[str, ...]] = {
     "categorical": ("int", "float", "str"),
     "passthrough": ("int", "float", "str", "float_list"),
 }
-_COUNT_TYPES = ("INT32", "INT64", "FLOAT", "DOUBLE")
-_MEAN_TYPES = ("FLOAT", "DOUBLE")
 _IDS: dict[str, Literal["user_id", "item_id"]] = {"user_id": "user_id", "item_id": "item_id"}
 
 
@@ -71,8 +69,9 @@ class _Compiler:
         self._item = self._entity("item", self._config.item_entity)
         self._check_lists()
         features = [f for role in _ROLES for name in getattr(self._config, role) if (f := self._feature(name, role))]
-        for aggregate in self._config.aggregates:
-            self._check_aggregate(aggregate)
+        entities = {"user": self._user.name, "item": self._item.name}
+        for key, fault in aggregate_faults(self._config, self._definitions, entities):
+            self._fault(key, fault)
         spec = None if self._faults else self._spec(features)
         return Compiled(tuple(features), self._faults, spec)
 
@@ -220,7 +219,8 @@ class _Compiler:
         if feature.role == "embedding":
             return self._embedding_default(feature, given)
         if given is None:
-            return 0.0 if feature.role == "dense" else None
+            is_dense = feature.role == "dense"
+            return value_before_examples(feature, self._config, self._definitions) if is_dense else None
         return _checked_default(feature, given)
 
     def _embedding_default(self, feature: Feature, given: Any) -> Value:
@@ -235,43 +235,6 @@ class _Compiler:
         if not isinstance(default, list) or not default or width not in (0, len(default)):
             raise _Fault(f"the default of {feature.name!r} must be a list of {width or 'some'} numbers, got {given!r}")
         return default
-
-    def _check_aggregate(self, aggregate: AggregateConfig) -> None:
-        key = f"aggregates.{aggregate.push_source}"
-        if [a.push_source for a in self._config.aggregates].count(aggregate.push_source) > 1:
-            self._fault(key, "stands twice; one table feeds a push source")
-        views = {n: v for n, v in self._definitions.views.items() if v.push_source == aggregate.push_source}
-        if not views:
-            sources = {v.push_source for v in self._definitions.views.values() if v.push_source}
-            self._fault(key, _unknown("push source of a view", aggregate.push_source, sources))
-        for name, view in views.items():
-            self._check_aggregate_view(key, aggregate, name, view)
-        for column, text in aggregate.columns.items():
-            self._check_expression(f"{key}.columns.{column}", text, [v.fields.get(column) for v in views.values()])
-
-    def _check_aggregate_view(self, key: str, aggregate: AggregateConfig, name: str, view: ViewDefinition) -> None:
-        entity = self._user.name if aggregate.entity == "user" else self._item.name
-        if view.entities != (entity,):
-            self._fault(key, f"view {name!r} must have the entity {entity!r}; it has {_listed(view.entities)}")
-        if set(view.fields) != set(aggregate.columns):
-            self._fault(
-                key,
-                f"its columns must be the features of view {name!r}, which are written whole: "
-                f"{_listed(sorted(view.fields))}; got {_listed(sorted(aggregate.columns))}",
-            )
-        if not view.timestamp_field:
-            self._fault(key, f"the batch source of view {name!r} must name its timestamp_field in the repository")
-
-    def _check_expression(self, key: str, text: str, fields: list[Any]) -> None:
-        try:
-            kind = parse_expression(text).kind
-        except ConfigurationError as error:
-            self._fault(key, str(error))
-            return
-        allowed = _COUNT_TYPES if kind == "count" else _MEAN_TYPES
-        for field in fields:
-            if field is not None and field.value_type not in allowed:
-                self._fault(key, f"{text} needs a field of type {_listed(allowed)}; it is {field.value_type}")
 
 
 def _check_role(feature: Feature) -> None:

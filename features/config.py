@@ -18,15 +18,25 @@ class ContextFeature(BaseModel):
 class AggregateConfig(BaseModel):
     """Running aggregates of one entity's closed examples, pushed to the push source of that name.
 
-    A column is ``count`` (examples), ``sum(TASK)`` or ``mean(TASK)`` (of the labels present; 0 before the first).
+    A column is ``count`` (examples), ``sum(TASK)``, ``mean(TASK)`` (of the labels present; 0 before the first) or
+    ``rate(TASK, PRIOR, STRENGTH)`` (the mean of the labels present and STRENGTH more that are all PRIOR).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     entity: Literal["user", "item"] = Field(description="whose examples are aggregated")
     push_source: str = Field(description="Feast's push source that receives the values")
+    half_life_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=3_155_760_000,
+        description="the event time in which an example loses half of its weight; none: every example counts in full "
+        "for ever",
+    )
     columns: dict[str, str] = Field(
-        min_length=1, description="each column of the view, and what it is: `count`, `sum(TASK)` or `mean(TASK)`"
+        min_length=1,
+        description="each column of the view, and what it is: `count`, `sum(TASK)`, `mean(TASK)` or "
+        "`rate(TASK, PRIOR, STRENGTH)`",
     )
 
 

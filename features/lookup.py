@@ -4,11 +4,12 @@ B rows, E distinct entities. Columns hold raw values, None where an entity, a fi
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 from features.contract import ContextValue, context_name
-from features.redis_layout import EntityId, EntityLayout, IdType, field_name, usable_id
+from features.later_rows import LaterRows
+from features.redis_layout import EntityId, EntityLayout, IdType, begin_field, field_name, usable_id
 from features.spec import Feature, FeatureSpec, Value
 from features.values import decode_column
 
@@ -18,7 +19,7 @@ Reply = Sequence[bytes | None] | None
 
 
 class FeatureReader(Protocol):
-    """Reads the features of B rows as they are now."""
+    """Reads the features of B rows from the online store, which has the newest ones."""
 
     def read(
         self,
@@ -27,6 +28,16 @@ class FeatureReader(Protocol):
         contexts: Sequence[Mapping[str, ContextValue]],
     ) -> Columns:
         """Columns of B rows, one for each feature of the spec. ServiceUnavailableError without Redis."""
+        ...
+
+    def read_at(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        contexts: Sequence[Mapping[str, ContextValue]],
+        event_times_ms: Sequence[int],
+    ) -> Columns:
+        """As `read`, without the values of a batch view's row that begins after the event time of the row read."""
         ...
 
 
@@ -39,15 +50,47 @@ class Query(NamedTuple):
     item_rows_B: list[int]
 
 
-class Lookup:
-    """Turns rows of ids into commands, and their replies into columns. Holds no connection."""
+class _EntityColumns(NamedTuple):
+    """Of E entities: each feature's values, and for each timed view when its rows begin, as Feast stores it."""
 
-    def __init__(self, spec: FeatureSpec) -> None:
+    values: Mapping[str, Sequence[Value]]
+    begins: Mapping[str, Sequence[bytes | None]]
+
+
+class _Stored:
+    """What is stored of the users or of the items."""
+
+    def __init__(self, spec: FeatureSpec, source: Literal["user", "item"], timed_views: Collection[str]) -> None:
+        is_user = source == "user"
+        join_key, id_type = (
+            (spec.user_join_key, spec.user_id_type) if is_user else (spec.item_join_key, spec.item_id_type)
+        )
+        self._features = tuple(f for f in spec.features if f.source == source)
+        self._timed = tuple(view for view in dict.fromkeys(f.view for f in self._features) if view in timed_views)
+        fields = [*(field_name(f.view, f.feature) for f in self._features), *map(begin_field, self._timed)]
+        self.layout = EntityLayout(spec.feast_project, join_key, id_type, fields)
+
+    def columns(self, ids: Sequence[EntityId | None], replies: Iterator[Reply]) -> _EntityColumns:
+        """What the next replies say of these entities."""
+        miss = (None,) * self.layout.width
+        rows = [(entity_id is not None and self._features and next(replies, None)) or miss for entity_id in ids]
+        raws = list(zip(*rows, strict=True)) if rows else [()] * self.layout.width
+        size = len(self._features)
+        values = {f.name: decode_column(f, raw) for f, raw in zip(self._features, raws[:size], strict=True)}
+        return _EntityColumns(values, dict(zip(self._timed, raws[size:], strict=True)))
+
+
+class Lookup:
+    """Turns rows of ids into commands, and their replies into columns. Holds no connection.
+
+    `timed_views`: of their rows the time is read, too, from which they hold.
+    """
+
+    def __init__(self, spec: FeatureSpec, timed_views: Collection[str] = ()) -> None:
         self._spec = spec
-        self._user_features = tuple(f for f in spec.features if f.source == "user")
-        self._item_features = tuple(f for f in spec.features if f.source == "item")
-        self._user = _layout(spec.feast_project, spec.user_join_key, spec.user_id_type, self._user_features)
-        self._item = _layout(spec.feast_project, spec.item_join_key, spec.item_id_type, self._item_features)
+        self._user = _Stored(spec, "user", timed_views)
+        self._item = _Stored(spec, "item", timed_views)
+        self._later = LaterRows()
 
     def query(self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId]) -> Query:
         """The distinct entities of B rows; a single user id stands for all rows."""
@@ -56,32 +99,54 @@ class Lookup:
     def commands(self, query: Query) -> list[bytes]:
         """One HMGET per distinct entity that can be stored: users, then items."""
         commands: list[bytes] = []
-        for layout, ids in ((self._user, query.users), (self._item, query.items)):
+        for layout, ids in ((self._user.layout, query.users), (self._item.layout, query.items)):
             if layout.width:
                 commands += [layout.read_command(entity_id) for entity_id in ids if entity_id is not None]
         return commands
 
     def columns(
-        self, query: Query, replies: Sequence[Reply], contexts: Sequence[Mapping[str, ContextValue]]
+        self,
+        query: Query,
+        replies: Sequence[Reply],
+        contexts: Sequence[Mapping[str, ContextValue]],
+        event_times_ms: Sequence[int] | None = None,
     ) -> Columns:
         """Columns of B rows; those of a single user or context have the one value that all rows share.
 
-        `replies` answer `commands(query)`, in order; without any, all stored values miss.
+        `replies` answer `commands(query)`, in order; without any, all stored values miss. With event times, each row
+        has one, and none of the values of a timed view's row that begins later.
         """
         following = iter(replies)
-        user_columns = _stored(self._user_features, self._user, query.users, following)
-        item_columns = _stored(self._item_features, self._item, query.items, following)
+        users = self._user.columns(query.users, following)
+        items = self._item.columns(query.items, following)
         columns: Columns = {}
         for feature in self._spec.features:
             if feature.source == "context":
                 columns[feature.name] = _context_column(feature, contexts)
             elif feature.source in ("user", "user_id"):
-                values = query.users if feature.source == "user_id" else user_columns[feature.name]
+                values = query.users if feature.source == "user_id" else users.values[feature.name]
                 columns[feature.name] = _rows_of(values, query.user_rows_B)
             else:
-                values = query.items if feature.source == "item_id" else item_columns[feature.name]
+                values = query.items if feature.source == "item_id" else items.values[feature.name]
                 columns[feature.name] = _rows_of(values, query.item_rows_B)
+        if event_times_ms is not None:
+            self._leave_out(columns, users.begins, query.user_rows_B, event_times_ms)
+            self._leave_out(columns, items.begins, query.item_rows_B, event_times_ms)
         return columns
+
+    def _leave_out(
+        self,
+        columns: Columns,
+        begins: Mapping[str, Sequence[bytes | None]],
+        rows_B: Sequence[int],
+        event_times_ms: Sequence[int],
+    ) -> None:
+        """Make the values of later rows missing."""
+        for view, times in begins.items():
+            for row in self._later.find(view, times, rows_B, event_times_ms):
+                for feature in self._spec.features:
+                    if feature.view == view:
+                        columns[feature.name][row] = None
 
 
 def context_value(feature: Feature, value: ContextValue | None) -> Value:
@@ -97,25 +162,10 @@ def context_value(feature: Feature, value: ContextValue | None) -> Value:
     return float(value) if abs(value) < 2.0**1023 and math.isfinite(value) else None
 
 
-def _layout(project: str, join_key: str, id_type: IdType, features: Sequence[Feature]) -> EntityLayout:
-    return EntityLayout(project, join_key, id_type, [field_name(f.view, f.feature) for f in features])
-
-
 def _distinct(ids: Sequence[EntityId], id_type: IdType) -> tuple[list[EntityId | None], list[int]]:
     places: dict[EntityId | None, int] = {}
     rows = [places.setdefault(usable_id(entity_id, id_type), len(places)) for entity_id in ids]
     return list(places), rows
-
-
-def _stored(
-    features: Sequence[Feature], layout: EntityLayout, ids: Sequence[EntityId | None], replies: Iterator[Reply]
-) -> Mapping[str, Sequence[Value]]:
-    """Each feature's values over E entities."""
-    miss = (None,) * layout.width
-    rows = [(entity_id is not None and features and next(replies, None)) or miss for entity_id in ids]
-    if not rows:
-        return {f.name: () for f in features}
-    return {f.name: decode_column(f, raws) for f, raws in zip(features, zip(*rows, strict=True), strict=True)}
 
 
 def _rows_of(values: Sequence[Value], rows_B: Sequence[int]) -> list[Value]:

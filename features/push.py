@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from feast import FeatureView
-from feast.data_source import PushMode, PushSource
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
+from features.feast import FeatureStore, FeatureView, PushMode, PushSource
+from features.push_log import PushedTable
+from features.pushed_tables import pushed_tables
 from features.redis_layout import usable_id
 from features.spec_file import load_spec
 from features.store import open_store
@@ -33,9 +34,19 @@ class AggregatePusher:
         self._views = {c.push_source: _fed_by(c.push_source, views) for c in configs}
 
     @property
+    def store(self) -> FeatureStore:
+        """Feast's store, to which it writes."""
+        return self._store
+
+    @property
     def views(self) -> dict[str, str]:
         """Push source -> the name of the view that it feeds."""
         return {source: view.name for source, view in self._views.items()}
+
+    @property
+    def tables(self) -> dict[str, PushedTable]:
+        """Push source -> the batch table of that view, where it can be written by `features.collect`."""
+        return pushed_tables(self._store)
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
         """Write the values of the changed entities as of `event_time_ms`; the number of rows written.

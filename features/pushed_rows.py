@@ -14,10 +14,11 @@ from typing import Any, NamedTuple, Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
-from features.redis_layout import EntityLayout, field_name
+from features.push_log import PushLog
+from features.push_order import OrderedClient, in_order, owner_key, position_key, taken_error, too_late_is_stale
+from features.redis_layout import EntityLayout, begin_field, field_name, usable_id
 from features.spec import FeatureSpec
-from runtime.errors import GraftError
-from runtime.redis import connect, reaching
+from runtime.redis import connect, literal, reaching
 
 _log = logging.getLogger(__name__)
 _SCAN_KEYS = 1_000  # of one round trip
@@ -27,6 +28,7 @@ _CLAIM_SECONDS = 60  # above what a scan of 10 million keys takes; a killed proc
 class _Pushed(NamedTuple):
     """Where the rows of one push source are."""
 
+    entity: Entity
     layout: EntityLayout
     fields: list[bytes]
 
@@ -42,7 +44,8 @@ class PushedRows:
     ) -> None:
         self._url = redis_url
         self._client = connect(redis_url)
-        self._key = f"graft:aggregates:{spec.feast_project}"
+        self.feast_project = spec.feast_project
+        self._key = owner_key(spec.feast_project)
         self._pushed = [_pushed(spec, views[config.push_source], config) for config in configs]
 
     def owner(self) -> str | None:
@@ -58,15 +61,27 @@ class PushedRows:
 
     def remove(self) -> int:
         """Remove all rows, then the owner's name; how many rows there were. Other features of an entity stay."""
+        self._forget_positions()
         removed = 0
         with reaching(self._url):
             for pushed in self._pushed:
                 for keys in self._keys(pushed.layout):
-                    pipeline = self._client.pipeline(transaction=False)
-                    for key in keys:
-                        pipeline.hdel(key, *pushed.fields)  # type: ignore[arg-type] # bytes are fields, too
-                    removed += sum(map(bool, pipeline.execute()))
+                    removed += self._removed(pushed, keys, self._client)
             self._client.delete(self._key)
+        return removed
+
+    def remove_of(self, ids: Mapping[Entity, Sequence[EntityId]], owner: str, positions: Mapping[int, int]) -> int:
+        """Remove the rows of these entities; how many there were. Other features of an entity stay.
+
+        It is a push of these positions, and comes in order as others do.
+        """
+        client = OrderedClient(self._client, self.feast_project, owner, positions)
+        removed = 0
+        with reaching(self._url), too_late_is_stale(positions):
+            for pushed in self._pushed:
+                usable = (usable_id(entity_id, pushed.layout.id_type) for entity_id in ids.get(pushed.entity, ()))
+                keys = [pushed.layout.key(entity_id) for entity_id in usable if entity_id is not None]
+                removed += self._removed(pushed, keys, client) if keys else 0
         return removed
 
     def claim(self, owner: str, *, is_new: bool) -> None:
@@ -78,29 +93,21 @@ class PushedRows:
         with reaching(self._url), self._client.lock(f"{self._key}:claim", timeout=_CLAIM_SECONDS):
             found = self.owner()
             if found == owner:
+                if is_new:  # on a broker whose topics have no ids
+                    self._forget_positions()
                 return
             if is_new:
                 if removed := self.remove():
                     _log.warning("%d rows of running aggregates of another stream, %s, removed", removed, found)
             elif found is not None:
-                raise self._taken(owner, found)
+                raise taken_error(owner, found)
             self._client.set(self._key, owner)
 
-    def check(self, owner: str) -> None:
-        """GraftError when the rows belong to another owner by now."""
-        found = self.owner()
-        if found is None:  # Redis was emptied
-            with reaching(self._url):
-                self._client.set(self._key, owner)
-        elif found != owner:
-            raise self._taken(owner, found)
-
-    def _taken(self, owner: str, found: str) -> GraftError:
-        return GraftError(
-            f"the running aggregates in Redis belong to the stream of {found}, and this is the stream of {owner}: "
-            "stop one of the two, or give each a Redis database or a Feast project of its own; to go on with this one, "
-            "stop the other, then 'graft reset --aggregates'"
-        )
+    def _forget_positions(self) -> None:
+        """Let a state begin anew, with positions that begin anew."""
+        with reaching(self._url):
+            for key in self._client.scan_iter(match=literal(position_key(self.feast_project, "").encode()) + b"*"):
+                self._client.delete(key)
 
     def _keys(self, layout: EntityLayout) -> Iterator[list[bytes]]:
         """The keys of an entity's hashes, some at a time."""
@@ -108,6 +115,12 @@ class PushedRows:
         keys = (key for key in found if layout.has(key))
         while some := list(islice(keys, _SCAN_KEYS)):
             yield some
+
+    def _removed(self, pushed: _Pushed, keys: Sequence[bytes], client: Any) -> int:
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hdel(key, *pushed.fields)
+        return sum(map(bool, pipeline.execute()[-len(keys) :]))
 
     def _exists(self, pushed: _Pushed, keys: Sequence[bytes]) -> int:
         pipeline = self._client.pipeline(transaction=False)
@@ -117,7 +130,12 @@ class PushedRows:
 
 
 class Pusher(Protocol):
-    """Writes the rows of changed entities."""
+    """Writes the rows of changed entities to the online store of `store`, a feature store of Feast."""
+
+    @property
+    def store(self) -> Any:
+        """Where it writes."""
+        ...
 
     def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
         """Write their absolute values; the number of rows."""
@@ -125,24 +143,43 @@ class Pusher(Protocol):
 
 
 class OwnedPusher:
-    """A pusher that writes as long as the rows are those of the owner that claimed them."""
+    """A pusher that writes as long as the rows are those of the owner that claimed them, and none out of order.
 
-    def __init__(self, pusher: Pusher, rows: PushedRows) -> None:
-        self._pusher, self._rows, self._owner = pusher, rows, ""
+    `log` gets what was pushed.
+    """
+
+    def __init__(self, pusher: Pusher, rows: PushedRows, log: PushLog) -> None:
+        self._pusher, self._rows, self._log, self._owner = pusher, rows, log, ""
 
     def claim(self, owner: str, *, is_new: bool) -> None:
         """As `PushedRows.claim`; before the first push, and before the first read of features."""
         self._rows.claim(owner, is_new=is_new)
         self._owner = owner
+        self._log.begin(owner)
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
-        """Write absolute values; GraftError when another stream has claimed the rows since."""
-        self._rows.check(self._owner)
-        return self._pusher.push(aggregates, changed, event_time_ms)
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        shown_ms: int,
+        positions: Mapping[int, int],
+    ) -> int:
+        """Write absolute values, and remove the rows of entities without a state; the number of rows written.
+
+        The values are of these positions: partition -> position in its updates. GraftError when another stream has
+        claimed the rows since; StalePushError when a later push has come.
+        """
+        present = {e: [one for one in ids if aggregates.has(e, one)] for e, ids in changed.items()}
+        absent = {e: [one for one in ids if not aggregates.has(e, one)] for e, ids in changed.items()}
+        self._rows.remove_of(absent, self._owner, positions)
+        with in_order(self._pusher.store, self._rows.feast_project, self._owner, positions):
+            pushed = self._pusher.push(aggregates, present, shown_ms)
+        self._log.append(aggregates, changed, shown_ms)
+        return pushed
 
 
 def _pushed(spec: FeatureSpec, view: str, config: AggregateConfig) -> _Pushed:
     is_user = config.entity == "user"
     join_key, id_type = (spec.user_join_key, spec.user_id_type) if is_user else (spec.item_join_key, spec.item_id_type)
-    fields = [*(field_name(view, column) for column in config.columns), f"_ts:{view}".encode()]
-    return _Pushed(EntityLayout(spec.feast_project, join_key, id_type, fields), fields)
+    fields = [*(field_name(view, column) for column in config.columns), begin_field(view)]
+    return _Pushed(config.entity, EntityLayout(spec.feast_project, join_key, id_type, fields), fields)

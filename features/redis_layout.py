@@ -38,6 +38,11 @@ def field_name(view: str, feature: str) -> bytes:
     return struct.pack("<I", mmh3.hash(f"{view}:{feature}", signed=False))
 
 
+def begin_field(view: str) -> bytes:
+    """The hash field that holds the time from which the row of a view holds."""
+    return f"_ts:{view}".encode()
+
+
 class EntityLayout:
     """The hashes of one entity, and the fields that are read of each of them."""
 

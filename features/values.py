@@ -29,6 +29,7 @@ _NUMBER_TAGS = {"FLOAT": _FLOAT << 3 | 5, "DOUBLE": _DOUBLE << 3 | 1}
 _LISTS: dict[str, np.dtype[Any]] = {"FLOAT_LIST": np.dtype("<f4"), "DOUBLE_LIST": np.dtype("<f8")}
 _STRING_TAG = _STRING << 3 | 2
 _SHORT_MESSAGE = 130  # tag, a length of one byte, up to 127 bytes of text
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of a Timestamp: the years 1 to 9999
 _FEW = 4  # values that are decoded sooner one by one than as an array
 _SMALL_INT = {"INT32": _INT32 << 3, "INT64": _INT64 << 3}
 
@@ -53,6 +54,25 @@ def decode_column(feature: Feature, raws: Sequence[bytes | None]) -> list[Value]
         return values
     following = iter(values)
     return [next(following) if raw else None for raw in raws]
+
+
+def decode_begin_ms(raw: bytes) -> int | None:
+    """The first whole millisecond since 1970 at which a row holds, of the google.protobuf.Timestamp of its view.
+
+    None for bytes that Feast did not write.
+    """
+    parts = {1: 0, 2: 0}  # seconds, nanoseconds; each is left out where it is 0
+    at = 0
+    try:
+        while at < len(raw):
+            tag, at = _read_varint(raw, at)
+            value, at = _read_varint(raw, at)
+            parts[tag >> 3] = value - 2**64 if value >= 2**63 else value
+    except (IndexError, ValueError):
+        return None
+    if not _FIRST_SECOND <= parts[1] <= _LAST_SECOND:
+        return None
+    return parts[1] * 1000 - (-parts[2] // 1_000_000)
 
 
 def _decode_present(feature: Feature, raws: list[bytes]) -> list[Value]:

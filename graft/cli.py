@@ -1,5 +1,7 @@
 """The command line: ``graft NOUN VERB``. A command is imported when it runs."""
 
+import atexit
+import gc
 from pathlib import Path
 
 import click
@@ -56,4 +58,5 @@ def cli(context: click.Context, project: Path | None, *, verbose: bool, quiet: b
 
 def main() -> None:
     """The console command."""
+    atexit.register(gc.freeze)  # else the interpreter's end looks through all of torch and Feast: half a second
     cli(prog_name="graft")

@@ -16,6 +16,7 @@ from redis.connection import parse_url as _redis_parse_url
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 
 Client = redis.Redis
+WatchError = redis.WatchError
 _WRONG_TYPE = "WRONGTYPE"
 _FOR_NOW = (
     *("MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"),

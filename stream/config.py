@@ -72,7 +72,10 @@ class StreamConfig(BaseModel):
         description="when more of an input's last messages are unusable, the stream pauses and commits none; 1: never",
     )
     dedup_seconds: float = Field(
-        default=86_400.0, gt=0, description="how long the id of a closed impression is remembered, to drop duplicates"
+        default=86_400.0,
+        gt=0,
+        le=1e12,
+        description="how long the id of a closed impression is remembered, to drop duplicates",
     )
     commit_seconds: float = Field(
         default=0.5, gt=0, le=30, description="wall clock between two transactions, after which examples are visible"
@@ -81,7 +84,7 @@ class StreamConfig(BaseModel):
 
 
 class Topics(BaseModel):
-    """The topics of one pair. Inputs, their joins' outputs, and the join's state log share one partition count."""
+    """The topics of one pair, which all have the same partition count."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -108,8 +111,13 @@ class Topics(BaseModel):
         return f"{self.prefix}teacher-requests"
 
     @property
+    def aggregate_updates(self) -> str:
+        """What examples add to running aggregates, in the partition of the entity, until it is counted."""
+        return f"{self.prefix}aggregate-updates"
+
+    @property
     def join_state(self) -> str:
-        """The join's state log; partition p restores the join of input partition p."""
+        """The state log: partition p restores the join of input partition p, and the aggregates of its entities."""
         return f"{self.prefix}join-state"
 
     @staticmethod

@@ -7,10 +7,12 @@ when a replay is killed or two run at once: the later one fences the earlier one
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
 from runtime.errors import GraftError, InvalidInputError
@@ -65,25 +67,17 @@ def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) 
     ServiceUnavailableError when Kafka does not answer. A record that is no dead letter of ours is left out, with a
     warning.
     """
-    consumer = connection.consumer(kafka_servers)
-    try:
-        with connection.reaching(kafka_servers):
-            for topic in (topics.impressions, topics.feedback):
-                for partition in sorted(consumer.partitions_for_topic(topics.dead_letters(topic)) or ()):
-                    at = TopicPartition(topics.dead_letters(topic), partition)
-                    yield from (letter for letter in _unmarked(consumer, at) if selection.has(letter))
-    finally:
-        consumer.close(autocommit=False, timeout_ms=2_000)
+    with _reading(kafka_servers) as clients:
+        for topic in (topics.impressions, topics.feedback):
+            for partition in sorted(clients.consumer.partitions_for_topic(topics.dead_letters(topic)) or ()):
+                at = TopicPartition(topics.dead_letters(topic), partition)
+                yield from (letter for letter in _unmarked(clients, at) if selection.has(letter))
 
 
 def letters_of(kafka_servers: str, topics: Topics, topic: str, partition: int) -> Iterator[StoredLetter]:
     """The dead letters of one partition of an input, as `read_dead_letters` gives them."""
-    consumer = connection.consumer(kafka_servers)
-    try:
-        with connection.reaching(kafka_servers):
-            yield from _unmarked(consumer, TopicPartition(topics.dead_letters(topic), partition))
-    finally:
-        consumer.close(autocommit=False, timeout_ms=2_000)
+    with _reading(kafka_servers) as clients:
+        yield from _unmarked(clients, TopicPartition(topics.dead_letters(topic), partition))
 
 
 def replay_dead_letters(
@@ -118,10 +112,26 @@ def replay_dead_letters(
     return total
 
 
-def _unmarked(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[StoredLetter]:
+class _Clients(NamedTuple):
+    consumer: KafkaConsumer
+    admin: KafkaAdminClient
+
+
+@contextmanager
+def _reading(kafka_servers: str) -> Iterator[_Clients]:
+    clients = _Clients(connection.consumer(kafka_servers), connection.admin(kafka_servers))
+    try:
+        with connection.reaching(kafka_servers):
+            yield clients
+    finally:
+        clients.consumer.close(autocommit=False, timeout_ms=2_000)
+        clients.admin.close()
+
+
+def _unmarked(clients: _Clients, at: TopicPartition) -> Iterator[StoredLetter]:
     """The letters of a partition that no mark names; the marks are read first, since they follow what they name."""
-    marks = {int(value) for r in _records(consumer, at) for name, value in r.headers if name == _REPLAYED and value}
-    for record in _records(consumer, at):
+    marks = {int(value) for r in _records(clients, at) for name, value in r.headers if name == _REPLAYED and value}
+    for record in _records(clients, at):
         message = message_of(record)
         if message.offset in marks or any(name == _REPLAYED for name, _ in message.headers):
             continue
@@ -131,10 +141,12 @@ def _unmarked(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[StoredLet
             _log.warning("%s", error)
 
 
-def _records(consumer: KafkaConsumer, at: TopicPartition) -> Iterator[Any]:
+def _records(clients: _Clients, at: TopicPartition) -> Iterator[Any]:
+    """All committed records. It waits for open transactions to be decided: they may hold the marks of what is read."""
+    consumer = clients.consumer
     consumer.assign([at])
     consumer.seek(at, consumer.beginning_offsets([at])[at])
-    end = consumer.end_offsets([at])[at]
+    end = clients.admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
     while consumer.position(at) < end:
         yield from consumer.poll(timeout_ms=_POLL_MS).get(at, [])
 

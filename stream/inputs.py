@@ -1,11 +1,11 @@
-"""The input topics, read as a member of the stream group."""
+"""The input topics and the updates of aggregates, read as a member of the stream group."""
 
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError, OffsetOutOfRangeError
+from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata
 from prometheus_client import Counter
 
@@ -30,14 +30,17 @@ _MOVING_SECONDS = 20.0  # above the group's session time-out (6 s), after which 
 
 
 class Inputs:
-    """A consumer of both input topics. Its owner says where each partition starts; until then it delivers nothing.
+    """A consumer of both input topics, and of the updates of aggregates in the same partitions.
+
+    Its owner says where each partition starts; until then it delivers nothing.
 
     `claim` takes the partitions and the group's identity of this member together. The broker refuses a transaction
     with an identity that has lost its partitions since.
     """
 
     def __init__(self, kafka_servers: str, topics: Topics, instance: str) -> None:
-        self.topics = (topics.impressions, topics.feedback)
+        self._inputs = (topics.impressions, topics.feedback)
+        self._read = (*self._inputs, topics.aggregate_updates)
         self._topics = topics
         self.identity = ConsumerGroupMetadata()
         self._kafka_servers = kafka_servers
@@ -45,22 +48,20 @@ class Inputs:
         self._group = group_id(topics, STREAM_GROUP)
         self._moves = self._claimed = 0
         self._begun: set[TopicPartition] = set()
+        self._oldest: dict[TopicPartition, int] = {}
         self._moving_since: float | None = time.monotonic()
         self._consumer = connection.group_member(kafka_servers, self._group, instance, **_FETCH)
-        self._consumer.subscribe(self.topics, listener=_Listener(self))
+        self._consumer.subscribe(self._read, listener=_Listener(self))
 
     def poll(self, timeout_ms: float) -> list[Message]:
-        """The next messages of the partitions that were started. DataLossError when the next one is gone.
+        """The next messages of the partitions that were started.
 
-        UndecodableError when it cannot be decoded, unless an operator lets the stream skip it.
+        OffsetOutOfRangeError when the next one is gone: to this member, which may have lost its partitions to one that
+        has gone on; only `claim` and `start` tell a loss. UndecodableError when it cannot be decoded, unless an
+        operator lets the stream skip it.
         """
         try:
             records = self._consumer.poll(timeout_ms=timeout_ms)
-        except OffsetOutOfRangeError as error:
-            raise DataLossError(
-                f"the broker no longer has the next messages of {error.args[0]}: they were deleted before they were "
-                "joined; give the topics a longer retention, and start again with a new stream.topic_prefix"
-            ) from error
         except UndecodableError as error:
             self._skip(error)
             return []
@@ -88,28 +89,31 @@ class Inputs:
         self._claimed = self._moves
         self.identity = self._consumer.group_metadata()
         owned = {
-            topic: {tp.partition for tp in self._consumer.assignment() if tp.topic == topic} for topic in self.topics
+            topic: sorted(tp.partition for tp in self._consumer.assignment() if tp.topic == topic)
+            for topic in self._read
         }
-        impressions, feedback = (owned[topic] for topic in self.topics)
-        if impressions != feedback:
+        numbers = owned[self._topics.impressions]
+        if any(of_topic != numbers for of_topic in owned.values()):
             raise GraftError(
-                f"group {self._group}: this member has partitions {sorted(impressions)} of {self.topics[0]} but "
-                f"{sorted(feedback)} of {self.topics[1]}; both topics need the same partition count"
+                f"group {self._group}: this member must have the same partitions of each topic, but has {owned}; the "
+                "topics need the same partition count, and the group's members the same version of graft"
             )
-        # Before the state is restored: of a process that stands still in between, another owner may begin meanwhile.
+        # Before the state is restored: of a process that stands still in between, another owner may begin meanwhile, or
+        # go on and delete the updates that it has counted.
         self._begun = {at for at in self._consumer.assignment() if self._consumer.committed(at)}
-        return sorted(impressions)
+        self._oldest = self._consumer.beginning_offsets(list(self._consumer.assignment()))
+        return numbers
 
     def start(self, partition: int, positions: Mapping[str, int]) -> dict[str, int]:
-        """Deliver a partition from these offsets; where there are none, from the oldest message on the broker.
+        """Deliver a partition from these offsets; where there are none, from the oldest message that `claim` has seen.
 
         The offsets that were used. DataLossError when the group has read before but the state that goes with it is
         gone, or when the next message is gone.
         """
-        inputs = [TopicPartition(topic, partition) for topic in self.topics]
-        oldest = self._consumer.beginning_offsets(inputs)
+        read = [TopicPartition(topic, partition) for topic in self._read]
+        oldest = self._oldest
         started: dict[str, int] = {}
-        for at in inputs:
+        for at in read:
             position = positions.get(at.topic)
             if not positions and at in self._begun:
                 raise DataLossError(
@@ -119,16 +123,17 @@ class Inputs:
             started[at.topic] = oldest[at] if position is None else position
             if started[at.topic] < oldest[at]:
                 raise DataLossError(
-                    f"{at.topic}-{partition}: the next message to join is {position}, but the oldest one on the broker "
-                    f"is {oldest[at]}; give the topic a longer retention, and start again with a new topic prefix"
+                    f"{at.topic}-{partition}: the next message to read is {position}, but the oldest one on the broker "
+                    f"is {oldest[at]}: they were deleted before they were read; give the topic a longer retention, and "
+                    "start again with a new stream.topic_prefix"
                 )
             self._consumer.seek(at, started[at.topic])
-        self._consumer.resume(*inputs)
+        self._consumer.resume(*read)
         return started
 
     def ends(self, partitions: Iterable[int]) -> dict[TopicPartition, int]:
         """The offsets at which each input of these partitions ends now."""
-        wanted = [TopicPartition(topic, p) for p in partitions for topic in self.topics]
+        wanted = [TopicPartition(topic, p) for p in partitions for topic in self._inputs]
         if not wanted:
             return {}
         found: dict[TopicPartition, int] = self._consumer.end_offsets(wanted)
@@ -158,6 +163,8 @@ class Inputs:
     def _skip(self, error: UndecodableError) -> None:
         """Go past what cannot be decoded where that was asked for; else raise what says how to ask."""
         records = error.records
+        if records.topic not in self._inputs:
+            raise error  # without one of them, aggregates would be wrong for ever
         skip = find_skip(self._kafka_servers, self._topics, records)
         if skip is None:
             name = "impressions" if records.topic == self._topics.impressions else "feedback"

@@ -10,20 +10,19 @@ where it is, so an impression that comes after the pause has its whole window.
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
 from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, TeacherRequest
+from stream.log_cleaner import Entry
 from stream.messages import Message
+from stream.remembered import RememberedIds
 from stream.tasks import TaskSpec
 
 MAX_WAITING_BYTES = 256 * 1024
 """Of the feedback that waits for one impression: what is saved of it is one entry, written anew at each change."""
-
-Entry = tuple[str, bytes | None]
-"""A key of the saved state and its value; None: the key is gone."""
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Joined:
 
 
 class Join:
-    """One partition's join; `changes()` and `entries()` give its state as small records, `restore` takes them back."""
+    """One partition's join; `changes()` gives its state as small records, `restore` takes them back."""
 
     def __init__(self, tasks: Sequence[TaskSpec], dedup_seconds: float, idle_seconds: float = 0.0) -> None:
         self._tasks = tuple(tasks)
@@ -58,12 +57,11 @@ class Join:
         self._patience_ms = self._longest_ms + idle_seconds * 1000
         self._now_ms = 0.0
         self._pending: dict[str, Pending] = {}
+        self._closed = RememberedIds()
         self._orphans_since_ms: dict[str, float] = {}
         self._orphans: dict[str, list[tuple[int, Message]]] = {}
-        self._closed: dict[str, int] = {}
         self._closing: list[tuple[int, str]] = []
         self._expiring: list[tuple[int, str]] = []
-        self._forgetting: list[tuple[int, str]] = []
         self._dirty: dict[str, None] = {}
         self._watermark_ms = -1
         self._out = Joined()
@@ -141,8 +139,7 @@ class Join:
                 self._close(impression_id)
         while self._expiring and self._expiring[0][0] < watermark_ms:
             self._expire(*heapq.heappop(self._expiring))
-        while self._forgetting and self._forgetting[0][0] < watermark_ms:
-            self._forget(heapq.heappop(self._forgetting)[1])
+        self._closed.forget(watermark_ms)
 
     def tick(self, now_ms: float, *, is_pause: bool) -> None:
         """Let a clock reach `now_ms`, of which only differences count; it begins anew with each process.
@@ -162,20 +159,25 @@ class Join:
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call."""
-        changed = [(key, self._entry(key)) for key in self._dirty]
+        changed = [(key, self.entry(key)) for key in self._dirty]
         self._dirty.clear()
-        return changed
+        return [*changed, *self._closed.changes()]
 
-    def entries(self) -> Iterator[tuple[str, bytes]]:
-        """The whole state."""
-        for kind, ids in self._ids_by_kind().items():
-            for impression_id in ids:
-                value = self._entry(f"{kind}:{impression_id}")
-                if value is not None:
-                    yield f"{kind}:{impression_id}", value
+    def entry(self, key: str) -> bytes | None:
+        """The value of an entry as of the last `changes()`; None when it is gone."""
+        kind, _, impression_id = key.partition(":")
+        if kind == "orphans":
+            orphans = self._orphans.get(impression_id)
+            return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
+        pending = self._pending.get(impression_id)
+        if kind == "impression" and pending:
+            return pending.request.model_dump_json().encode()
+        if kind == "labels" and pending and pending.labels:
+            return json.dumps(pending.labels).encode()
+        return self._closed.entry(key)
 
     def restore(self, entries: Mapping[str, bytes], watermark_ms: int | None) -> None:
-        """Take back the entries that `entries()`, or all `changes()` in their order, add up to."""
+        """Take back the entries that all `changes()` in their order add up to."""
         for key, value in entries.items():
             kind, _, impression_id = key.partition(":")
             if kind == "impression":
@@ -188,12 +190,10 @@ class Join:
             elif kind == "orphans":
                 self._orphans[impression_id] = [(at, Message.from_json(m)) for at, m in json.loads(value)]
                 self._orphans_since_ms[impression_id] = self._now_ms
-            elif kind == "closed":
-                self._closed[impression_id] = int(value)
         self._closing = _heap((p.close_ms, i) for i, p in self._pending.items())
         self._expiring = _heap((at, i) for i, orphans in self._orphans.items() for at, _ in orphans)
-        self._forgetting = _heap((at, i) for i, at in self._closed.items())
         self._watermark_ms = -1 if watermark_ms is None else watermark_ms
+        self._closed.restore(entries, self._watermark_ms)
 
     def _feedback_alone(self, feedback: Feedback, message: Message) -> None:
         impression_id = feedback.impression_id
@@ -220,12 +220,9 @@ class Join:
 
     def _close(self, impression_id: str) -> None:
         pending = self._pending.pop(impression_id)
-        forget_ms = pending.close_ms + self._dedup_ms
-        self._closed[impression_id] = forget_ms
-        heapq.heappush(self._forgetting, (forget_ms, impression_id))
+        self._closed.add(impression_id, pending.close_ms + self._dedup_ms)
         self._out.examples.append(self._example(pending))
         self._dirty[f"impression:{impression_id}"] = None
-        self._dirty[f"closed:{impression_id}"] = None
         if pending.labels:
             self._dirty[f"labels:{impression_id}"] = None
 
@@ -234,7 +231,7 @@ class Join:
         for task in self._tasks:
             held = pending.labels.get(task.name)
             labels[task.name] = held[1] if held else (0.0 if task.kind == "binary" else None)
-        return Example.model_construct(**pending.request.__dict__, labels=labels)
+        return Example.of_checked({**pending.request.__dict__, "labels": labels})
 
     def _expire(self, expire_ms: int, impression_id: str) -> None:
         orphans = self._orphans.get(impression_id, [])
@@ -247,31 +244,6 @@ class Join:
         if not self._orphans[impression_id]:
             del self._orphans[impression_id], self._orphans_since_ms[impression_id]
         self._dirty[f"orphans:{impression_id}"] = None
-
-    def _forget(self, impression_id: str) -> None:
-        del self._closed[impression_id]
-        self._dirty[f"closed:{impression_id}"] = None
-
-    def _ids_by_kind(self) -> dict[str, Iterable[str]]:
-        return {
-            "impression": self._pending,
-            "labels": self._pending,
-            "orphans": self._orphans,
-            "closed": self._closed,
-        }
-
-    def _entry(self, key: str) -> bytes | None:
-        kind, _, impression_id = key.partition(":")
-        if kind == "closed":
-            closed = self._closed.get(impression_id)
-            return None if closed is None else str(closed).encode()
-        if kind == "orphans":
-            orphans = self._orphans.get(impression_id)
-            return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
-        pending = self._pending.get(impression_id)
-        if kind == "impression":
-            return pending.request.model_dump_json().encode() if pending else None
-        return json.dumps(pending.labels).encode() if pending and pending.labels else None
 
 
 def _size(message: Message) -> int:

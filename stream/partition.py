@@ -1,15 +1,17 @@
-"""One partition of the stream: its inputs in event-time order, its join, its aggregates and how far it has read."""
+"""One partition of the stream: its inputs in event-time order, its join, its entities' aggregates, its positions."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.aggregates import Aggregates
-from runtime.errors import InvalidInputError
-from stream.aggregation import PartialAggregates
+from runtime.errors import GraftError, InvalidInputError
+from stream.aggregate_updates import unpacked
+from stream.aggregation import EntityAggregates
 from stream.config import StreamConfig, Topics
 from stream.events import Feedback, Impression
-from stream.join import Entry, Join
+from stream.join import Join
+from stream.log_cleaner import Entry
 from stream.merge import Merge
 from stream.messages import Message
 from stream.positions import Positions
@@ -35,8 +37,8 @@ class Taken:
 class Partition:
     """The state of partition `number`. Clocks are passed in, in milliseconds.
 
-    `positions` has each input topic's offset of the first message not taken yet. A restart needs these, the join's
-    state and the aggregates, and nothing else.
+    `positions` has the offset of the first record not taken yet of each input and of the updates of aggregates. A
+    restart needs these, the join's state and the aggregates, and nothing else.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class Partition:
     ) -> None:
         self.number = number
         self.inputs = (topics.impressions, topics.feedback)
+        self.updates = topics.aggregate_updates
         self.join = Join(tasks, config.dedup_seconds, config.idle_seconds)
-        self.aggregates = PartialAggregates(aggregates_factory)
+        self.aggregates = EntityAggregates(aggregates_factory)
         self.watermark = Watermark(self.inputs)
         self.positions = self._positions_at({})
+        self._has_others = config.partitions > 1
         self._max_ahead_ms = round(config.max_ahead_seconds * 1000)
         self._taken = False
         self._merge: Merge[str, Taken] = Merge(self.inputs)
@@ -80,9 +84,21 @@ class Partition:
                 self._last_ms[topic] = event.event_time_ms
         self._merge.add(topic, self._last_ms[topic], taken)
 
+    def count(self, message: Message) -> None:
+        """Count the next record of updates: they are no input of the merge, their log alone orders them."""
+        self.positions.take(message.topic, message.offset)
+        self._taken = True
+        for update in unpacked(message):
+            self.aggregates.count(update)
+
     def start_at(self, offsets: Mapping[str, int]) -> None:
-        """The next message of each input is the one at this offset, or a later one."""
+        """The next record of each topic is the one at this offset, or a later one."""
         self.positions = self._positions_at(offsets)
+
+    @property
+    def shown_ms(self) -> int:
+        """The newest event time of the impressions taken; -1 before the first."""
+        return self.watermark.newest_ms(self.inputs[0])
 
     def buffered(self, topic: str) -> int:
         """Messages of an input that wait for the other input."""
@@ -114,17 +130,25 @@ class Partition:
         self._taken = False
         return [*changes, self._position()]
 
-    def entries(self) -> list[Entry]:
-        """The whole state, as of the last `changes()`."""
-        return [*self.join.entries(), *self.aggregates.entries(), self._position()]
+    def entry(self, key: str) -> bytes | None:
+        """The value of an entry that has not changed since the last `changes()`; None when it is gone."""
+        return self.join.entry(key) or self.aggregates.entry(key)
 
     def restore(self, entries: Mapping[str, bytes], now_ms: float) -> None:
-        """Take back a state that the state log gave; nothing to do where it is empty."""
+        """Take back a state that the state log gave; nothing to do where it is empty.
+
+        GraftError for aggregates of earlier versions, which each partition counted for the entities of all.
+        """
         self.join.tick(now_ms, is_pause=False)
         if POSITION not in entries:
             return
         position = json.loads(entries[POSITION])
         watermark = WatermarkState.model_validate(position["watermark"])
+        if self.updates not in position["offsets"] and self._has_others and self.aggregates.are_in(entries):
+            raise GraftError(
+                f"the join's state of partition {self.number} is of an earlier version of graft, whose running "
+                "aggregates are right for one partition alone: start again with a new stream.topic_prefix"
+            )
         self.start_at(position["offsets"])
         self.watermark.restored(watermark)
         self.join.restore(entries, watermark.watermark_ms)

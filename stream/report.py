@@ -19,6 +19,8 @@ DEAD_LETTERS = Counter("graft_stream_dead_letters", "Messages that could not be 
 DUPLICATES = Counter("graft_stream_duplicates", "Impressions whose id had come before", ["topic"])
 LAG = Gauge("graft_stream_lag_records", "Messages on the broker that are not joined yet", ["topic"])
 PENDING = Gauge("graft_stream_pending_impressions", "Impressions whose attribution window is open")
+PARTITIONS = Gauge("graft_stream_partitions", "Partitions that this process has; the processes of a project share them")
+UNPUSHED = Gauge("graft_stream_unpushed_entities", "Users and items whose running aggregates wait to be pushed")
 WATERMARK = Gauge("graft_stream_watermark_seconds", "Event time reached by the slowest partition, since 1970")
 
 _log = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Report:
             LAG.labels(topic).set(records)
         pending = sum(len(p.join) for p in partitions)
         PENDING.set(pending)
+        PARTITIONS.set(len(partitions))
+        UNPUSHED.set(sum(len(p.aggregates.waiting) for p in partitions))
         reached = [p.watermark.value_ms for p in partitions if p.watermark.value_ms is not None]
         if reached:
             WATERMARK.set(min(reached) / 1000)

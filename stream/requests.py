@@ -81,17 +81,18 @@ class TeacherRequestReader:
         """Leave; what was polled since the last commit is read again."""
         self._consumer.close(autocommit=False, timeout_ms=2_000)
 
-    def _position(self, at: TopicPartition) -> int:
-        """The next offset to be polled; 0 where nothing was committed and no poll has begun."""
-        try:
-            return self._consumer.position(at, timeout_ms=0) or 0
-        except NoOffsetForPartitionError:
-            return 0
-
     def _check_membership(self) -> None:
         """kafka-python 3.0.12 tells nobody that its heartbeat was refused: it stops sending them. A commit tells."""
         if self._consumer.assignment() and not self._consumer._coordinator._heartbeat_enabled:  # noqa: SLF001
             self.commit()
+
+    def _position(self, at: TopicPartition) -> int:
+        """What is polled next; 0 where that is not known yet, as after a poll that ended with the assignment."""
+        try:
+            return self._consumer.position(at, timeout_ms=0) or 0
+        except NoOffsetForPartitionError as error:
+            self._from_oldest(error.args[0])
+            return 0
 
     def _from_oldest(self, partitions: Collection[TopicPartition]) -> None:
         self._consumer.seek_to_beginning(*(set(partitions) & self._consumer.assignment()))

@@ -17,6 +17,7 @@ from kafka.errors import (
 
 from features.aggregates import Aggregates
 from features.lookup import FeatureReader
+from features.push_order import StalePushError
 from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
@@ -26,7 +27,7 @@ from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
 from stream.groups import replaced_error
 from stream.pause import Pause
-from stream.state_log import SNAPSHOT_FLOOR_BYTES, StateId, state_id
+from stream.state_log import FLOOR_BYTES, StateId, state_id
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics, warn_of_retention
 from stream.unusable import MostlyUnusableError
@@ -57,7 +58,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     stop: StopSignal,
     *,
     claim_aggregates: Callable[[StateId], None] = lambda _: None,
-    snapshot_floor_bytes: int = SNAPSHOT_FLOOR_BYTES,
+    log_floor_bytes: int = FLOOR_BYTES,
 ) -> None:
     """Join until a stop is asked for; what was joined is then committed.
 
@@ -68,7 +69,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
     """
     job = StreamJob(
-        kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, snapshot_floor_bytes
+        kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, log_floor_bytes
     )
     kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
     redis = Absence("redis", "the stream begins when it is back")
@@ -83,7 +84,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
             _work(job, stop, kafka, excused)
         except MostlyUnusableError as error:
             excused |= Pause(job, error).wait(stop)
-        except (KafkaError, ServiceUnavailableError) as error:
+        except (KafkaError, ServiceUnavailableError, StalePushError) as error:
             stop.wait(kafka.failed(error))
         except StoppedError:
             return

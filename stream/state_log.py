@@ -1,12 +1,13 @@
 """The join's state log: what a partition's state is rebuilt from after a kill or a move to another instance.
 
-Each transaction writes the entries that it changed, `position` among them. When those outgrow the state itself it
-writes `snapshot` and then the whole state instead; what lies before a snapshot is deleted. Readers see a transaction
-whole or not at all, so a snapshot that is seen is complete, and state and input offsets are always of one moment.
+Each transaction writes the entries that it changed, `position` among them, and some old ones anew, so that the
+beginning of the log can be deleted (`stream/log_cleaner.py`). Readers see a transaction whole or not at all, so state
+and input offsets are always of one moment.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
@@ -14,21 +15,14 @@ from kafka.admin import OffsetSpec
 from runtime.errors import DataLossError, ServiceUnavailableError
 from stream import connection
 from stream.groups import end_offsets
-from stream.join import Entry
+from stream.log_cleaner import Entry, LogCleaner, Record, saved_state
+from stream.packed_entries import count_of, packed, unpacked
 from stream.topics import topic_id
+from stream.transactions import Outgoing
 
-SNAPSHOT = "snapshot"
-SNAPSHOT_FLOOR_BYTES = 1_000_000
-_GROWTH = 2  # a snapshot is due when the changes since the last one are this many times its size
+FLOOR_BYTES = 4_000_000  # of dead records that are left alone: a restart reads them in a fraction of a second
 _POLL_MS = 200
 _RESTORE_SECONDS_WITHOUT_PROGRESS = 30  # above the transaction time-out, which ends a killed writer's transaction
-
-
-class Saved(NamedTuple):
-    """A partition's state as its log has it, and the bytes from which it was read."""
-
-    entries: dict[str, bytes]
-    bytes_read: int
 
 
 class StateId(NamedTuple):
@@ -50,80 +44,77 @@ def state_id(kafka_servers: str, topic: str) -> StateId:
     return StateId(f"{topic} ({its_id})" if its_id else topic, not any(ends.values()))
 
 
-class SnapshotSchedule:
-    """Decides when a partition's changes are replaced by a snapshot."""
+class StateLog:
+    """The state log of the partitions that one process owns: their only writer, unless it is a zombie.
 
-    def __init__(self, floor_bytes: int, restored_bytes: int = 0) -> None:
-        self._floor = floor_bytes
-        self._since = restored_bytes
-        self._size = 0
-
-    def wrote(self, entries: Sequence[Entry]) -> None:
-        """These changes, or `SNAPSHOT` and the whole state, are about to be written."""
-        size = sum(len(key) + len(value or b"") for key, value in entries)
-        if entries[0][0] == SNAPSHOT:
-            self._size, self._since = size, 0
-        else:
-            self._since += size
-
-    def is_due(self) -> bool:
-        """Whether the next transaction should write the whole state."""
-        return self._since > max(self._floor, _GROWTH * self._size)
-
-
-def restore(kafka_servers: str, admin: KafkaAdminClient, topic: str, partition: int) -> Saved:
-    """What was committed of a partition's state; empty when nothing was ever committed.
-
-    Waits for open transactions to be decided, so that nothing committed can appear later. DataLossError when the log
-    does not begin with a snapshot and its beginning is gone.
+    `floor_bytes` of dead records are left alone in each partition.
     """
-    at = TopicPartition(topic, partition)
-    reader = connection.consumer(kafka_servers)
-    try:
-        reader.assign([at])
-        start = reader.beginning_offsets([at])[at]
-        # After the start: of a process that stood still in between, another owner may have trimmed the log beyond its
-        # end of then, and an empty log would look lost. As it is, the reader finds its start gone, and starts again.
-        end = admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
-        reader.seek(at, start)
-        return _fold(_entries(reader, at, end), whole=start == 0, topic=topic, partition=partition)
-    finally:
-        reader.close()
+
+    def __init__(self, kafka_servers: str, admin: KafkaAdminClient, topic: str, floor_bytes: int) -> None:
+        self._kafka_servers, self._admin = kafka_servers, admin
+        self._topic = topic
+        self._floor = floor_bytes
+        self._cleaners: dict[int, LogCleaner] = {}
+
+    def restore(self, partition: int) -> dict[str, bytes]:
+        """What was committed of a partition's state; empty when nothing was ever committed.
+
+        Waits for open transactions to be decided, so that nothing committed can appear later. DataLossError when more
+        of the log's beginning is gone than its writer has allowed.
+        """
+        at = TopicPartition(self._topic, partition)
+        reader = connection.consumer(self._kafka_servers)
+        try:
+            reader.assign([at])
+            start = reader.beginning_offsets([at])[at]
+            # After the start: of a process that stood still in between, another owner may have trimmed the log beyond
+            # its end of then, and an empty log would look lost. As it is, the reader finds its start gone, and starts
+            # again.
+            end = self._admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
+            reader.seek(at, start)
+            saved = saved_state(_records(reader, at, end), self._floor)
+        finally:
+            reader.close()
+        if start > saved.begins_at:
+            raise DataLossError(
+                f"{self._topic}-{partition}: the state log begins at offset {start}, its state at {saved.begins_at} or "
+                "after it; its topic must have retention.ms=-1; start again with a new stream.topic_prefix"
+            )
+        self._cleaners[partition] = saved.cleaner
+        return saved.entries
+
+    def append(self, partition: int, changes: Sequence[Entry], entry: Callable[[str], bytes | None]) -> list[Outgoing]:
+        """What the next transaction writes for these changes; `entry` gives an unchanged key's value again."""
+        entries = self._cleaners[partition].append(changes, entry)
+        return [Outgoing(self._topic, partition, None, value) for value in packed(entries)]
+
+    def committed(self, records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
+        """The transaction was committed, its records with these offsets: delete what is dead now where that is much."""
+        own: dict[int, list[int]] = defaultdict(list)
+        for record, offset in zip(records, offsets, strict=True):
+            if record.topic == self._topic:
+                own[record.partition] += [offset] * count_of(record.value or b"")
+        for partition, its_offsets in own.items():
+            if (before := self._cleaners[partition].committed(its_offsets)) is not None:
+                self._admin.delete_records({TopicPartition(self._topic, partition): before})
 
 
-def trim(admin: KafkaAdminClient, topic: str, partition: int, before: int) -> None:
-    """Delete what lies before a committed snapshot's offset."""
-    admin.delete_records({TopicPartition(topic, partition): before})
+def entries_of(record: Any) -> Iterator[Record]:
+    """The entries of a record that kafka-python gave; earlier versions of graft wrote a record with a key for each."""
+    entries = unpacked(record.value) if record.key is None else [(record.key.decode(), record.value)]
+    return (Record(record.offset, *entry) for entry in entries)
 
 
-def _entries(reader: KafkaConsumer, at: TopicPartition, end: int) -> Iterator[tuple[str, bytes | None]]:
+def _records(reader: KafkaConsumer, at: TopicPartition, end: int) -> Iterator[Record]:
+    """Each committed entry before `end`."""
     polls_left = polls = _RESTORE_SECONDS_WITHOUT_PROGRESS * 1000 // _POLL_MS
     while reader.position(at) < end:
         records = reader.poll(timeout_ms=_POLL_MS).get(at, [])
         for record in records:
-            yield record.key.decode(), record.value
+            yield from entries_of(record)
         polls_left = polls if records else polls_left - 1
         if polls_left == 0:
             raise ServiceUnavailableError(
                 f"{at.topic}-{at.partition}: no progress at offset {reader.position(at)} of {end}; "
                 "does a transaction stay open, or is the broker gone?"
             )
-
-
-def _fold(entries: Iterable[tuple[str, bytes | None]], *, whole: bool, topic: str, partition: int) -> Saved:
-    state: dict[str, bytes] = {}
-    size = 0
-    for key, value in entries:
-        size += len(key) + len(value or b"")
-        if key == SNAPSHOT:
-            state, size, whole = {}, 0, True
-        elif value is None:
-            state.pop(key, None)
-        else:
-            state[key] = value
-    if not whole:
-        raise DataLossError(
-            f"{topic}-{partition}: the beginning of the state log is gone and no snapshot is left in it; "
-            "its topic must have retention.ms=-1; start again with a new stream.topic_prefix"
-        )
-    return Saved(state, size)

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from features.spec import FeatureSpec, Value
+from stream.aggregate_updates import AggregateUpdate, updates_of
 from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, Impression, TeacherRequest
 from stream.messages import Message
@@ -24,9 +25,9 @@ ReadFeatures = Callable[[Sequence[Impression]], Mapping[str, Sequence[Value]]]
 class Arrival(NamedTuple):
     """What came since the last step.
 
-    `messages` follow each other in each partition of a topic. `caught_up` names each (topic, partition) that has no
-    more messages now. `now_ms` is a clock that never jumps, of which only differences count; `wall_ms` is the time
-    since 1970 by our clock.
+    `messages` follow each other in each partition of a topic: of the inputs, and of the updates of aggregates.
+    `caught_up` names each (topic, partition) of an input that has no more messages now. `now_ms` is a clock that never
+    jumps, of which only differences count; `wall_ms` is the time since 1970 by our clock.
     """
 
     messages: Sequence[Message]
@@ -39,7 +40,7 @@ class Effects(NamedTuple):
     """What a step makes of one partition, each list in its order.
 
     `taken` counts the messages that were joined or put aside, per topic; `duplicates` counts the impressions among them
-    whose id had come before.
+    whose id had come before. `updates` are what the examples add to aggregates, of whichever partition.
     """
 
     partition: int
@@ -48,6 +49,7 @@ class Effects(NamedTuple):
     examples: list[Example]
     dead_letters: list[DeadLetter]
     duplicates: int
+    updates: list[AggregateUpdate]
 
 
 class StreamStep:
@@ -65,17 +67,22 @@ class StreamStep:
     def take(self, partitions: Mapping[int, Partition], arrival: Arrival, limit: int) -> list[Effects]:
         """Join at most `limit` messages of each partition; the effects of each, in the order of `partitions`.
 
-        A partition that has taken `limit` messages may have more to give: take another step, with no messages.
+        A partition that has taken `limit` messages may have more to give: take another step, with no messages. Updates
+        of aggregates are counted at once, all of them.
         """
-        # 1. Validate, which gives each message its event time.
+        # 1. Validate, which gives each message its event time; count the updates of aggregates.
         for message in arrival.messages:
-            partitions[message.partition].add(message, self._validator, arrival.wall_ms)
+            partition = partitions[message.partition]
+            if message.topic == partition.updates:
+                partition.count(message)
+            else:
+                partition.add(message, self._validator, arrival.wall_ms)
         # 2. Merge the two inputs of each partition in event-time order.
         taken = {number: _turn(partition, arrival, limit) for number, partition in partitions.items()}
         # 3. Read the features of the new impressions, as they are now.
         events = [one.event for messages in taken.values() for one in messages]
         requests = iter(self._requests([event for event in events if isinstance(event, Impression)]))
-        # 4. Join and count. Aggregates see closed examples only: their labels are final, and older than their readers.
+        # 4. Join. Aggregates see closed examples only: their labels are final, and older than their readers.
         return [_joined(partition, taken[number], requests) for number, partition in partitions.items()]
 
     def _requests(self, impressions: Sequence[Impression]) -> list[TeacherRequest]:
@@ -83,7 +90,7 @@ class StreamStep:
             return []
         rows = self._spec.rows_of(self._read(impressions))
         return [
-            TeacherRequest.model_construct(**impression.__dict__, spec_id=self._spec.spec_id, features=row)
+            TeacherRequest.of_checked({**impression.__dict__, "spec_id": self._spec.spec_id, "features": row})
             for impression, row in zip(impressions, rows, strict=True)
         ]
 
@@ -108,7 +115,6 @@ def _joined(partition: Partition, taken: Iterable[Taken], requests: Iterator[Tea
             invalid.append(DeadLetter(one.message, one.code, one.fault, "validate"))
         partition.observe(one)
     joined = partition.join.drain()
-    for example in joined.examples:
-        partition.aggregates.update(example)
+    updates = [one for example in joined.examples for one in updates_of(example, partition.aggregates.entities)]
     letters = [*invalid, *joined.dead_letters]
-    return Effects(partition.number, counts, joined.requests, joined.examples, letters, joined.duplicates)
+    return Effects(partition.number, counts, joined.requests, joined.examples, letters, joined.duplicates, updates)

@@ -33,16 +33,8 @@ class TopicRemoval:
             return {name: _records(admin, name) for name in self._names if name in set(admin.list_topics())}
 
     def refuse_if_read(self, leave_seconds: float = _LEAVE_SECONDS) -> None:
-        """GraftError while a process is a member of one of the groups; one that has just stopped is waited for."""
-        deadline = time.monotonic() + leave_seconds
-        with _admin(self._kafka_servers) as admin:
-            while members := [name for group in self._groups for name in _members(admin, group)]:
-                if time.monotonic() >= deadline:
-                    raise GraftError(
-                        f"Kafka at {self._kafka_servers}: these processes still read the project's topics: "
-                        f"{', '.join(members)} (group/GRAFT_INSTANCE); stop them, then reset again"
-                    )
-                time.sleep(_POLL_SECONDS)
+        """As `refuse_if_joined`, of its groups."""
+        refuse_if_joined(self._kafka_servers, self._groups, leave_seconds)
 
     def remove(self) -> None:
         """Delete the topics and the groups; returns when the broker does not list the topics any more."""
@@ -63,9 +55,23 @@ class TopicRemoval:
                 time.sleep(_POLL_SECONDS)
 
 
+def refuse_if_joined(kafka_servers: str, groups: Sequence[str], leave_seconds: float = _LEAVE_SECONDS) -> None:
+    """GraftError while a process is a member of one of the groups; one that has just stopped is waited for."""
+    deadline = time.monotonic() + leave_seconds
+    with _admin(kafka_servers) as admin:
+        while members := [name for group in groups for name in _members(admin, group)]:
+            if time.monotonic() >= deadline:
+                raise GraftError(
+                    f"Kafka at {kafka_servers}: these processes still work with it: {', '.join(members)} "
+                    "(group/GRAFT_INSTANCE); stop them, then reset again"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
 def state_removal(kafka_servers: str, topics: Topics) -> TopicRemoval:
-    """What the join remembers: its state log, and how far the stream has read."""
-    return TopicRemoval(kafka_servers, [topics.join_state], _stream_groups(kafka_servers, topics))
+    """What the join remembers: its state log, updates of aggregates under way, and how far the stream has read."""
+    names = [topics.aggregate_updates, topics.join_state]
+    return TopicRemoval(kafka_servers, names, _stream_groups(kafka_servers, topics))
 
 
 def whole_removal(kafka_servers: str, topics: Topics) -> TopicRemoval:

@@ -23,7 +23,7 @@ _TOPIC = ConfigResourceType.TOPIC
 
 
 class TopicLimits(BaseModel):
-    """How much of each event and output topic a broker keeps; the join's state log is bounded by its snapshots.
+    """How much of each event and output topic a broker keeps; the join's state log is cleaned by its writer.
 
     A broker deletes whole segments, so both are needed.
     """
@@ -37,8 +37,8 @@ class TopicLimits(BaseModel):
 def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
     """Make the topics that are missing; ConfigurationError when one has another partition count.
 
-    Existing topics keep their settings. Everything in a pair is partitioned by impression id, so a partition count
-    cannot be changed once there is data.
+    Existing topics keep their settings. Everything in a pair is partitioned by impression id or by entity, so a
+    partition count cannot be changed once there is data.
     """
     wanted = {name: _settings(name, config, topics, limits) for name in all_topics(topics)}
     client = connection.admin(kafka_servers)
@@ -107,6 +107,7 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
         topics.feedback,
         topics.examples,
         topics.teacher_requests,
+        topics.aggregate_updates,
         topics.join_state,
         topics.dead_letters(topics.impressions),
         topics.dead_letters(topics.feedback),
@@ -122,7 +123,7 @@ def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimi
     }
     if is_input:  # the broker's clock, so that a producer's cannot say when its event came
         settings["message.timestamp.type"] = "LogAppendTime"
-    if name == topics.join_state:
+    if name in (topics.join_state, topics.aggregate_updates):
         return {**settings, "retention.bytes": "-1"}
     if limits:
         settings |= {"retention.bytes": str(limits.retention_bytes), "segment.bytes": str(limits.segment_bytes)}
@@ -131,7 +132,7 @@ def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimi
 
 def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
     """How long a topic of the pair keeps its records; -1: for ever."""
-    if name == topics.join_state:
+    if name in (topics.join_state, topics.aggregate_updates):
         return -1
     retention = config.retention
     days = {

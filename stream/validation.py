@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic_core import SchemaValidator, ValidationError, core_schema
 
 from features.contract import ID_TEXT, Rule, contract_of
 from features.faults import faults_of
 from features.spec import FeatureSpec
 from runtime.errors import InvalidInputError
-from stream.events import EventTimeMs, Feedback, Impression, Label
+from stream.events import EventRecord, EventTimeMs, Feedback, Impression, Label
 from stream.tasks import TaskSpec
 
 _EVENT_TIME = Rule(TypeAdapter(EventTimeMs).core_schema, "milliseconds since 1970 in [0, 2^53)")
@@ -23,7 +23,7 @@ _LABEL = Rule(
     "a finite number",
 )
 _NO_RANGE = "; if such labels are meant, declare the task's range in graft.toml"
-_Event = TypeVar("_Event", bound=BaseModel)
+_Event = TypeVar("_Event", bound=EventRecord)
 
 
 class Validator:
@@ -89,7 +89,7 @@ class _Parser(Generic[_Event]):
     def parse(self, value: bytes | None) -> _Event:
         """The event that `value` holds; InvalidInputError with every fault."""
         try:
-            return self._event.model_construct(**self._validator.validate_json(value or b""))
+            return self._event.of_checked(self._validator.validate_json(value or b""))
         except ValidationError as error:
             faults = faults_of(error, "the message", self._allowed)
             raise InvalidInputError("; ".join(f"{f['message']}, got {f['value']!r}" for f in faults)) from None

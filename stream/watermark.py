@@ -37,9 +37,13 @@ class Watermark:
         """What `restored` takes."""
         return WatermarkState.model_construct(watermark_ms=self.value_ms, newest_ms=dict(self._newest_ms))
 
+    def newest_ms(self, source: str) -> int:
+        """The newest event time of an input; -1 before its first event."""
+        return self._newest_ms.get(source, -1)
+
     def observe(self, source: str, event_time_ms: int) -> None:
         """A record of this input with this event time was taken."""
-        if event_time_ms <= self._newest_ms.get(source, -1):
+        if event_time_ms <= self.newest_ms(source):
             return
         self._newest_ms[source] = event_time_ms
         if len(self._newest_ms) == len(self._inputs):

@@ -6,7 +6,7 @@ committed. A restart inside the process is the same as a kill, so there is one w
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kafka import TopicPartition
@@ -17,8 +17,9 @@ from features.spec import FeatureSpec, Value
 from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
-from stream import connection, state_log
-from stream.aggregation import AggregatePusher, TotalAggregates
+from stream import connection
+from stream.aggregate_updates import AggregateUpdate, packed
+from stream.aggregation import AggregatePusher, push_waiting
 from stream.config import StreamConfig, Topics
 from stream.dead_letters import DeadLetter
 from stream.events import Impression
@@ -26,6 +27,7 @@ from stream.inputs import Inputs
 from stream.messages import Message
 from stream.partition import Partition
 from stream.report import Report, Work
+from stream.state_log import FLOOR_BYTES, StateLog
 from stream.step import Arrival, Effects, StreamStep
 from stream.tasks import TaskSpec
 from stream.transactions import Outgoing, Transactions
@@ -35,6 +37,7 @@ _log = logging.getLogger(__name__)
 _POLL_MS = 100
 _STEP_MESSAGES = 1_000  # joined in one round, of all partitions together
 _MAX_UNCOMMITTED = 5_000  # input messages: bounds the memory and what a kill repeats
+_PURGE_SECONDS = 30.0  # between two deletions of counted updates: what lies there meanwhile is a matter of megabytes
 _MAX_BUFFERED = 2_000  # messages of an input that wait for the other one, before it is held
 
 
@@ -51,7 +54,7 @@ class StreamJob:
     aggregates_factory: Callable[[], Aggregates]
     pusher: AggregatePusher
     instance: str
-    snapshot_floor_bytes: int = state_log.SNAPSHOT_FLOOR_BYTES
+    log_floor_bytes: int = FLOOR_BYTES
 
 
 class StreamWorker:
@@ -65,9 +68,8 @@ class StreamWorker:
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features)
         self._partitions: dict[int, Partition] = {}
-        self._schedules: dict[int, state_log.SnapshotSchedule] = {}
-        self._total = TotalAggregates(job.aggregates_factory, [])
         self._records: list[Outgoing] = []
+        self._updates: list[AggregateUpdate] = []
         self._work = Work()
         self._share = UnusableShare(job.config.max_unusable_share, excused or {})
         self._report = Report()
@@ -76,8 +78,9 @@ class StreamWorker:
         self._features_absence = Absence("redis", "impressions wait for their features, none is lost")
         # Redis may read and take no writes; examples are joined all the same.
         self._push_absence = Absence("redis", "aggregates wait to be pushed", stops_work=False)
-        self._committed_at = time.monotonic()
+        self._committed_at = self._purged_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
+        self._state_log = StateLog(job.kafka_servers, self._admin, job.topics.join_state, job.log_floor_bytes)
         # Before joining the group: a predecessor's transaction is over when its partitions arrive here.
         self._transactions = Transactions(job.kafka_servers, self._admin, job.topics, job.instance)
         self._inputs = Inputs(job.kafka_servers, job.topics, job.instance)
@@ -95,7 +98,7 @@ class StreamWorker:
             self._restore()
             return True
         self._inputs.check_membership(self._admin)
-        # 2. Join it, up to the messages whose turn it is.
+        # 2. Join it, up to the messages whose turn it is, and count what is known of our entities.
         advances = self._join(messages, time.monotonic() * 1000)
         # 3. Commit all of it in one transaction; 4. push the aggregates that changed.
         if self._is_due():
@@ -109,16 +112,10 @@ class StreamWorker:
         MostlyUnusableError, and nothing is written, when nearly no message of an input could be used.
         """
         self._share.check(self._work, self._partitions)
-        records, snapshots = self._records, dict[int, int]()
-        positions: dict[TopicPartition, int] = {}
+        records, positions = [*self._records, *self._packed_updates()], dict[TopicPartition, int]()
         for number, partition in self._partitions.items():
-            if entries := partition.changes():
-                if self._schedules[number].is_due():
-                    entries = [(state_log.SNAPSHOT, b""), *partition.entries()]
-                    snapshots[number] = len(records)
-                self._schedules[number].wrote(entries)
-                topic = self._job.topics.join_state
-                records += [Outgoing(topic, number, key.encode(), value) for key, value in entries]
+            if changes := partition.changes():
+                records += self._state_log.append(number, changes, partition.entry)
                 positions |= {TopicPartition(topic, number): at for topic, at in partition.positions.items()}
         self._committed_at = time.monotonic()
         if records:
@@ -126,8 +123,8 @@ class StreamWorker:
             self._report.committed(self._work, self._job.topics.impressions)
             self._share.committed(self._work)
             self._forget_uncommitted()
-            for number, at in snapshots.items():
-                state_log.trim(self._admin, self._job.topics.join_state, number, offsets[at])
+            self._state_log.committed(records, offsets)
+            self._purge()
         self._push()
 
     def is_replaced(self) -> bool:
@@ -144,23 +141,19 @@ class StreamWorker:
     def _restore(self) -> None:
         self._forget_uncommitted()
         self._partitions = {number: self._restored(number) for number in self._inputs.claim()}
-        partials = [p.aggregates for p in self._partitions.values()]
-        self._total = TotalAggregates(self._job.aggregates_factory, partials)
         self._push()  # the kill may have come between a commit and its push
         if self._partitions:
             _log.info("partitions %s restored", sorted(self._partitions))
 
     def _restored(self, number: int) -> Partition:
         job = self._job
-        saved = state_log.restore(job.kafka_servers, self._admin, job.topics.join_state, number)
         partition = Partition(number, job.topics, job.config, job.tasks, job.aggregates_factory)
-        partition.restore(saved.entries, time.monotonic() * 1000)
+        partition.restore(self._state_log.restore(number), time.monotonic() * 1000)
         partition.start_at(self._inputs.start(number, partition.positions))
-        self._schedules[number] = state_log.SnapshotSchedule(job.snapshot_floor_bytes, saved.bytes_read)
         return partition
 
     def _forget_uncommitted(self) -> None:
-        self._records, self._work = [], Work()
+        self._records, self._updates, self._work = [], [], Work()
 
     def _join(self, messages: Sequence[Message], now_ms: float) -> bool:
         self._ends = self._inputs.ends(self._partitions)
@@ -177,8 +170,9 @@ class StreamWorker:
 
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
-        contexts = [i.context for i in impressions]
-        return wait_for(lambda: self._job.reader.read(users, items, contexts), self._features_absence, self._stop)
+        contexts, times_ms = [i.context for i in impressions], [i.event_time_ms for i in impressions]
+        read = self._job.reader.read_at
+        return wait_for(lambda: read(users, items, contexts, times_ms), self._features_absence, self._stop)
 
     def _collect(self, effects: Effects) -> None:
         topics = self._job.topics
@@ -189,9 +183,12 @@ class StreamWorker:
             ]
         for letter in effects.dead_letters:
             self._put_aside(letter)
-        for example in effects.examples:
-            self._total.update(example)
+        self._updates += effects.updates
         self._work.add(effects)
+
+    def _packed_updates(self) -> Iterator[Outgoing]:
+        config, topic = self._job.config, self._job.topics.aggregate_updates
+        return (Outgoing(topic, number, None, value) for number, value in packed(self._updates, config.partitions))
 
     def _put_aside(self, letter: DeadLetter) -> None:
         message = letter.message
@@ -204,11 +201,24 @@ class StreamWorker:
         waited = time.monotonic() - self._committed_at
         if waited < self._job.config.commit_seconds + UNDECIDED_SECONDS and self._share.is_undecided(self._work):
             return False
-        return waited >= self._job.config.commit_seconds and bool(self._records or self._work.taken)
+        has_new = self._records or self._work.taken or any(p.aggregates.waiting for p in self._partitions.values())
+        return waited >= self._job.config.commit_seconds and bool(has_new)
+
+    def _purge(self) -> None:
+        """Delete the updates that are counted, now and then: nobody else reads them."""
+        if time.monotonic() < self._purged_at + _PURGE_SECONDS:
+            return
+        self._purged_at = time.monotonic()
+        topic = self._job.topics.aggregate_updates
+        self._admin.delete_records({TopicPartition(topic, n): p.positions[topic] for n, p in self._partitions.items()})
 
     def _push(self) -> None:
+        """Push what waits; all of it is committed."""
+        counted = {number: partition.aggregates for number, partition in self._partitions.items()}
+        positions = {n: p.positions[p.updates] for n, p in self._partitions.items()}
+        shown_ms = max((partition.shown_ms for partition in self._partitions.values()), default=-1)
         try:
-            self._total.push(self._job.pusher)
+            push_waiting(counted, positions, shown_ms, self._job.aggregates_factory, self._job.pusher)
         except ServiceUnavailableError as error:
             self._push_absence.failed(error)  # the next commit tries again, and pushes all that waits
         else:

@@ -1,5 +1,6 @@
-"""Real servers for the tests: one Redis and one Kafka for the session, and names that no other test uses."""
+"""For all tests: their order, real servers (one Redis and one Kafka a session), and names that no other test uses."""
 
+import gc
 import logging
 import os
 import uuid
@@ -18,6 +19,21 @@ from tests.disks import Disk, NotMountableError, mounted
 
 settings.register_profile("graft", deadline=None)  # the machine may be busy
 settings.load_profile("graft")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests come first, so that no core waits for one at the end: they have a time-out of their own."""
+    items.sort(key=_own_timeout_seconds, reverse=True)
+
+
+def _own_timeout_seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

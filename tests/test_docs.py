@@ -30,7 +30,7 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
 
 def test_decision_records_have_a_number_each_and_stand_in_the_index() -> None:
     index = (_ROOT / "docs/decisions/README.md").read_text("utf-8")
-    assert [int(record.name[:3]) for record in _RECORDS] == list(range(1, len(_RECORDS) + 1))
+    assert len({record.name[:3] for record in _RECORDS}) == len(_RECORDS)
     for record in _RECORDS:
         assert record.read_text("utf-8").startswith(f"# {record.name[:3]}: ")
         assert f"[{record.name[:3]}]({record.name})" in index

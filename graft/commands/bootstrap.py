@@ -66,7 +66,7 @@ def _ids(process: Process, events: Path | None) -> tuple[list[int | str], list[i
     from stream.event_file import impressions_of
 
     if events is None:
-        from features.entities import known_ids  # Feast's import takes seconds, which an event file spares
+        from features.entities import known_ids  # Feast's import, which an event file spares
 
         repo = process.project.repo
         users, items = known_ids(repo, process.redis_url, load_spec(repo))

@@ -1,6 +1,6 @@
-"""``graft features apply`` and ``graft features materialize``. Feast is imported only when graft.toml is sound."""
+"""``graft features apply``, ``materialize`` and ``collect``. Feast is imported only when graft.toml is sound."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -66,3 +66,35 @@ def materialize(project_folder: Path | None, until: datetime | None, *, as_json:
 
     rows = store.materialize(project.repo, process.redis_url, project.features, until)
     echo_result([f"{view}: {count:,} rows" for view, count in rows.items()], rows, as_json=as_json)
+
+
+@features.command
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, 36_500),
+    metavar="DAYS",
+    help="Of what is older keep each entity's newest row alone.",
+)
+@json_option
+@click.pass_obj
+def collect(project_folder: Path | None, keep: float | None, *, as_json: bool) -> None:
+    """Bring what the stream has pushed into the batch tables of the pushed views.
+
+    After it Feast's get_historical_features gives the running aggregates as they were read at each time. May run beside
+    the stream; what it has brought over is removed from the push log.
+
+    Example: graft features collect --keep 90
+    """
+    process = begin(project_folder)
+    project = process.project
+    from features.collect import collect as collect_log
+    from features.pushed_tables import pushed_tables
+    from features.store import open_store
+
+    keep_from = None if keep is None else datetime.now(UTC) - timedelta(days=keep)
+    tables = pushed_tables(open_store(project.repo, process.redis_url))
+    sources = [aggregate.push_source for aggregate in project.features.aggregates if aggregate.push_source in tables]
+    found = {tables[source].path.name: collect_log(tables[source], keep_from) for source in sources}
+    lines = [f"{n}: {c.rows:,} rows of {c.entities:,} entities; {c.log_rows:,} in the log" for n, c in found.items()]
+    nothing = ["nothing to collect: no pushed view that was applied has a Parquet file of this machine as its source"]
+    echo_result(lines or nothing, {name: c._asdict() for name, c in found.items()}, as_json=as_json)

@@ -30,7 +30,8 @@ def reset(
     """Remove what the project has left in Kafka, Redis and GRAFT_VERSIONS, to start over.
 
     Says first what there is and what follows, then asks; where there is no terminal it needs --yes. Refuses while a
-    process of the project works with it. The example log, batch features and events are not touched.
+    process of the project works with it, but for the cache, which may be removed at any time. The example log, batch
+    features and events are not touched.
 
     Example: graft reset --topics --aggregates --versions --dry-run
     """

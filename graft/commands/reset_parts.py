@@ -62,6 +62,8 @@ def _aggregates(process: Process) -> Part:
     from features.pushed_rows import PushedRows
     from features.spec_file import load_spec
     from features.store import view_sources
+    from stream.groups import STREAM_GROUP, group_id
+    from stream.topic_removal import refuse_if_joined
 
     project = process.project
     views = view_sources(project.repo, process.redis_url).pushed
@@ -71,6 +73,7 @@ def _aggregates(process: Process) -> Part:
         "these features have their defaults until examples close; a stream that has its state pushes it when it starts",
         lambda: {f"rows of Feast project {load_spec(project.repo).feast_project}": rows.count()},
         rows.remove,
+        lambda: refuse_if_joined(process.settings.kafka, [group_id(project.topics, STREAM_GROUP)]),
     )
 
 

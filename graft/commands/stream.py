@@ -2,6 +2,7 @@
 
 import gc
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,8 @@ def stream() -> None:
 def run(project_folder: Path | None) -> None:
     """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
 
-    Start as many as there are partitions; several on one host need a GRAFT_INSTANCE each.
+    Several share the partitions of [stream] partitions, and there is work for as many. Each has its host's name;
+    several on one host need a GRAFT_INSTANCE each. A killed one goes on where it was; its partitions move after 6 s.
 
     Example: GRAFT_METRICS_PORT=9100 graft stream run
     """
@@ -123,27 +125,30 @@ def run(project_folder: Path | None) -> None:
     # Last: Feast takes seconds, and from then on every library's deprecation warnings are shown.
     from features.aggregates import Aggregates
     from features.push import AggregatePusher
+    from features.push_log import PushLog
     from features.pushed_rows import OwnedPusher, PushedRows
     from features.reader import OnlineReader
 
     pusher = AggregatePusher(project.repo, process.redis_url, project.features.aggregates)
-    owned = OwnedPusher(pusher, PushedRows(process.redis_url, spec, pusher.views, project.features.aggregates))
+    rows = PushedRows(process.redis_url, spec, pusher.views, project.features.aggregates)
     gc.collect()
     gc.freeze()  # Feast's 290,000 objects live until the end: without them a full collection takes no 150 ms pause
 
-    run_stream(
-        settings.kafka,
-        project.stream,
-        project.topics,
-        project.tasks,
-        spec,
-        OnlineReader(spec, process.redis_url),
-        lambda: Aggregates(project.features.aggregates),
-        owned,
-        process.instance,
-        stop,
-        claim_aggregates=lambda state: owned.claim(state.name, is_new=state.is_new),
-    )
+    with closing(PushLog(pusher.tables, project.features.aggregates)) as log:
+        owned = OwnedPusher(pusher, rows, log)
+        run_stream(
+            settings.kafka,
+            project.stream,
+            project.topics,
+            project.tasks,
+            spec,
+            OnlineReader(spec, process.redis_url, pusher.views.values()),
+            lambda: Aggregates(project.features.aggregates),
+            owned,
+            process.instance,
+            stop,
+            claim_aggregates=lambda state: owned.claim(state.name, is_new=state.is_new),
+        )
 
 
 @stream.command

@@ -13,7 +13,7 @@ from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
 
 _POLL_SECONDS = 0.1
-_QUICK_DEATH_SECONDS = 20.0  # longer than the slowest stage takes to start (Feast's import: 5-10 s on a busy machine)
+_QUICK_DEATH_SECONDS = 20.0  # longer than the slowest stage takes to start (torch's import, on a busy machine)
 _QUICK_DEATHS = 5
 _STOP_SECONDS = 20.0  # a learner writes its last version after SIGTERM
 _TAIL_LINES = 15

@@ -21,7 +21,7 @@ from runtime.errors import GraftError
 from student.versions.registry import Registry
 
 _LOOK_SECONDS = 0.5
-_START_SECONDS = 60.0  # Feast's import takes 5 s alone, and 15 s where all stages start at once on one core
+_START_SECONDS = 60.0  # the imports of torch and Feast take seconds where all stages start at once on one core
 _STALLED_SECONDS = 90.0  # longer than a stage takes to restart and to take up its work, on a busy machine
 _READ_TO_END_SECONDS = 5.0
 _LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a second

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.resources import as_file, files
@@ -84,12 +84,6 @@ def write_table(folder: Path, name: str, columns: Mapping[str, Any], as_of: date
     table = pa.table(dict(columns))
     table = table.append_column("event_timestamp", pa.array([as_of] * len(table), _TIME))
     pq.write_table(table, folder / TABLES / f"{name}.parquet")
-
-
-def write_empty_table(folder: Path, name: str, key: str, key_type: pa.DataType, numbers: Sequence[str]) -> None:
-    """The batch table that a pushed view has to have: its columns, without a row."""
-    fields = [(key, key_type), *((column, pa.float32()) for column in numbers), ("event_timestamp", _TIME)]
-    pq.write_table(pa.schema(fields).empty_table(), folder / TABLES / f"{name}.parquet")
 
 
 def write_json(folder: Path, name: str, content: Mapping[str, Any]) -> None:

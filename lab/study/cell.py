@@ -32,7 +32,11 @@ HELD_OUT_SHARE = 0.2
 
 
 class Result(BaseModel):
-    """What a cell found; `scores` are progressive, `held_out` those of the last 20 % after so many examples."""
+    """What a cell found: AUCs and RMSEs by slice, task and arm.
+
+    `scores` are of predictions made just before their example was learnt; `served` of those made with what had been
+    learnt when its impression came, as the endpoint makes them. `held_out` are of the last 20 % after so many examples.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,6 +48,7 @@ class Result(BaseModel):
     bootstrap_steps: int
     """Of the student alone, on the teacher alone, before the first example."""
     scores: dict[str, Scores]
+    served: dict[str, Scores] = {}
     held_out: dict[int, Scores] = {}
 
 
@@ -80,6 +85,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
         steps=learner.steps,
         bootstrap_steps=bootstrap_steps,
         scores=of_slices(member, cell.project.tasks, learner.arms, *learner.seen()),
+        served=of_slices(member, cell.project.tasks, learner.arms, *learner.served()),
         held_out=held_out,
     )
 
@@ -107,13 +113,19 @@ class ObservedLearner(Learner):
         self.evaluation = self._kept
         self._teaching = teaching
         self._batches = _micro_batches(setup, log)
+        self._requests = Requests(log.records, max(task.window_seconds for task in setup.tasks))
+        self._answers: list[NDArray[np.float32]] = []
 
     def learn_until(self, examples: int) -> None:
-        """Learn until a step has reached that many examples or the log ends; its open micro-batch is not learnt."""
+        """Learn until a step has reached that many examples or the log ends; its open micro-batch is not learnt.
+
+        Every impression is scored when it comes, before the step whose last example closes after that.
+        """
         while self.examples < examples:
             batch = next(self._batches, None)
             if batch is None:
                 return
+            self._answer(self._requests.before(batch))
             rows = self.examples, self.examples + len(batch)
             unshown = self._teaching.unshown.of(*rows) if self._teaching.unshown else None
             self.learn([record.example for record in batch], self._teaching.logit_NT[slice(*rows)], unshown)
@@ -123,8 +135,20 @@ class ObservedLearner(Learner):
         """The scores of the arms, as they are now, on these rows, which are not learnt."""
         examples = [record.example for record in records]
         batch = encoded(self.setup, examples, logit_BT)
-        value_BKA = self._predictions(batch, [example.item_id for example in examples])
+        value_BKA = self.predictions(batch, [example.item_id for example in examples])
         return scores_of(self.setup.tasks, ARMS, batch.label_BK, value_BKA)
+
+    def served(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Labels [N, K] and the predictions made when their impressions came [N, K, A]."""
+        self._answer(self._requests.rest())
+        return np.concatenate(self._kept.labels), np.concatenate(self._answers)[: self.examples]
+
+    def _answer(self, rows: slice) -> None:
+        """Keep the predictions of these rows of the log, as they are now."""
+        examples = [record.example for record in self._requests.records[rows]]
+        if examples:
+            batch = encoded(self.setup, examples, self._teaching.logit_NT[rows])
+            self._answers.append(self.predictions(batch, [example.item_id for example in examples]))
 
     def _new_student(self) -> Arm:
         return DirectArm(self.setup, self._direct) if self._direct else super()._new_student()
@@ -138,6 +162,31 @@ def _micro_batches(setup: LearnerSetup, log: StudyLog) -> Iterator[Sequence[Any]
     batches = MicroBatches(setup.student.micro_batch, setup.student.max_wait_seconds)
     for record in log.records:
         yield from batches.add([record])
+
+
+class Requests:
+    """The impressions of a log in their order, which is that of their closing: all have one window, the longest."""
+
+    def __init__(self, records: Sequence[ExampleRecord], window_seconds: float) -> None:
+        self.records = records
+        self._window_ms = 1000 * window_seconds
+        self._next = 0
+
+    def before(self, learnt: Sequence[ExampleRecord]) -> slice:
+        """Those that came before the last of the examples to be learnt closed, and were not given out yet."""
+        closed_ms = max(record.example.event_time_ms for record in learnt) + self._window_ms
+        last = self._next
+        while last < len(self.records) and self.records[last].example.event_time_ms < closed_ms:
+            last += 1
+        return self._given(last)
+
+    def rest(self) -> slice:
+        """Those that were not given out yet."""
+        return self._given(len(self.records))
+
+    def _given(self, last: int) -> slice:
+        rows, self._next = slice(self._next, last), last
+        return rows
 
 
 class _Kept(ProgressiveEvaluation):

@@ -13,6 +13,9 @@ from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
 TEACHER_AS_INPUT, PERMUTED = "teacher as input", "permuted"
 
+SERVED = "served: "
+"""Before a slice: of predictions made when the impression came, from what had been learnt by then."""
+
 
 class Series(NamedTuple):
     """An arm of a variant that a table or a picture compares, and its name there."""
@@ -23,7 +26,9 @@ class Series(NamedTuple):
 
 
 class Findings:
-    """All results of one grid. A slice is a name of `lab.study.slices`, or ``held out after N``.
+    """All results of one grid.
+
+    A slice is a name of `lab.study.slices`, also with ``served: `` before it, or ``held out after N``.
 
     `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where the truth is not known.
     """
@@ -73,9 +78,9 @@ class Findings:
         """The score of each seed; none where it is undefined, or where there is no such variant."""
         if variant is None:
             return {}
-        learnt, comma, rest = part.partition(",")
-        if learnt == f"first {self.variant(variant).events or self.grid.events}":
-            part = f"all{comma}{rest}"  # a run ends with a whole micro-batch, some rows early
+        whole = f"first {self.variant(variant).events or self.grid.events}"
+        if part.removeprefix(SERVED).partition(",")[0] == whole:
+            part = part.replace(whole, "all", 1)  # a run ends with a whole micro-batch, some rows early
         found = {result.seed: _scores(result, part).get(task, {}).get(arm) for result in self._of[variant]}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -139,6 +144,7 @@ def headline(findings: Findings, pair: str) -> dict[str, Any]:
         "steps_equal": findings.steps_equal(),
         "bootstrap_steps": results[0].bootstrap_steps,
         **_part(findings, "all"),
+        "served": {task: _auc(findings, f"{SERVED}all", task) for task in findings.binary},
         "windows": [
             {"from": low, "to": high, **_part(findings, f"{low}-{high}")}
             for low, high in pairwise(findings.grid.windows)
@@ -148,12 +154,16 @@ def headline(findings: Findings, pair: str) -> dict[str, Any]:
 
 
 def _part(findings: Findings, part: str) -> dict[str, Any]:
-    gains = {task: findings.gain(findings.grid.baseline, part, task) for task in findings.binary}
     return {
         "auc": {task: _auc(findings, part, task) for task in findings.binary},
-        "gain": {t: {"mean": g.mean, "low": g.low, "high": g.high} for t, g in gains.items() if g},
+        "gain": _gains(findings, part) | {"served": _gains(findings, f"{SERVED}{part}")},
         "transferability": {task: findings.transferability(part, task) for task in findings.binary},
     }
+
+
+def _gains(findings: Findings, part: str) -> dict[str, Any]:
+    gains = {task: findings.gain(findings.grid.baseline, part, task) for task in findings.binary}
+    return {task: {"mean": g.mean, "low": g.low, "high": g.high} for task, g in gains.items() if g}
 
 
 def _auc(findings: Findings, part: str, task: str) -> dict[str, float | None]:
@@ -162,6 +172,8 @@ def _auc(findings: Findings, part: str, task: str) -> dict[str, float | None]:
 
 
 def _scores(result: Result, part: str) -> dict[str, dict[str, float]]:
+    if part.startswith(SERVED):
+        return result.served.get(part.removeprefix(SERVED), {})
     prefix = "held out after "
     if part.startswith(prefix):
         return result.held_out.get(int(part.removeprefix(prefix)), {})

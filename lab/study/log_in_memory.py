@@ -1,14 +1,15 @@
 """The examples of a project's own events, without Kafka and Redis: the stream's step on features in memory.
 
-It equals the log that the stream archives, with one difference: here a closed example moves its aggregates before the
+It equals the log that the stream archives, with two differences. Here a closed example moves its aggregates before the
 next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so a
-replay that is faster than real time reads aggregates that are older in event time. And the batch features of an
-impression are those of its time: a row that begins later is not read. The stream reads what was materialized, whatever
-its time.
+replay that is faster than real time reads aggregates that are older in event time. And of a table with several rows of
+an entity an impression has here the last one that had begun; the stream has the newest one alone, and where that begins
+after the impression it has none. In neither has it a row that begins later.
 """
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from graft.progress import Advance
 from graft.project import Project
 from lab.study.digest import digest_of
 from lab.study.memory_store import MemoryStore, Sources
-from stream.aggregation import TotalAggregates
+from stream.aggregation import push_waiting
 from stream.event_file import FileEvent, count_events, read_events
 from stream.events import Example, Impression
 from stream.examples import ExampleRecord
@@ -58,14 +59,11 @@ class _Stream:
     """One partition, one message a step."""
 
     def __init__(self, project: Project, spec: FeatureSpec, sources: Sources) -> None:
-        def aggregates() -> Aggregates:
-            return Aggregates(project.features.aggregates)
-
-        self._partition = Partition(0, project.topics, project.stream, project.tasks, aggregates)
+        self._aggregates_factory = partial(Aggregates, project.features.aggregates)
+        self._partition = Partition(0, project.topics, project.stream, project.tasks, self._aggregates_factory)
         self.inputs = self._partition.inputs
         self._store = MemoryStore(spec, sources, project.features.aggregates)
         self._step = StreamStep(spec, project.tasks, self._features)
-        self._total = TotalAggregates(aggregates, [])
         self._wall_ms = time.time_ns() // 1_000_000
 
     def take(self, message: Message) -> Iterator[Example]:
@@ -83,10 +81,11 @@ class _Stream:
         taken = True
         while taken:
             (effects,) = self._step.take({0: self._partition}, arrival, limit=1)
-            for example in effects.examples:
-                self._total.update(example)
-                self._total.push(self._store)
-                yield example
+            for update in effects.updates:
+                self._partition.aggregates.count(update)
+            counted, shown_ms = {0: self._partition.aggregates}, self._partition.shown_ms
+            push_waiting(counted, {0: 0}, shown_ms, self._aggregates_factory, self._store)
+            yield from effects.examples
             arrival, taken = arrival._replace(messages=[]), bool(effects.taken)
 
     def _features(self, impressions: Sequence[Impression]) -> Columns:

@@ -86,24 +86,31 @@ class MemoryStore:
         user_ids: Sequence[EntityId],
         item_ids: Sequence[EntityId],
         contexts: Sequence[Mapping[str, ContextValue]],
-        times_ms: Sequence[int],
+        event_times_ms: Sequence[int],
     ) -> Columns:
         """Columns of B rows, each as it was at its own time; None where a value is missing, or begins later.
 
         Of a table it is the last row that had begun. Pushed rows are those of now, whose pushes came in their order.
         """
-        rows = list(zip(user_ids, item_ids, contexts, times_ms, strict=True))
+        rows = list(zip(user_ids, item_ids, contexts, event_times_ms, strict=True))
         return {feature.name: [self._value(feature, *row) for row in rows] for feature in self._spec.features}
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:  # noqa: ARG002 - a pusher's signature
-        """Store the absolute values of the changed entities; the number of rows."""
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Entity, Sequence[EntityId]],
+        shown_ms: int,  # noqa: ARG002 - a pusher's signature
+        positions: Mapping[int, int],  # noqa: ARG002
+    ) -> int:
+        """Store the absolute values of the changed entities, and nothing of those without a state; how many rows."""
         pushed = 0
         for config in self._configs:
             view, ids = self._view_of[config.push_source], changed.get(config.entity, ())
             columns = aggregates.rows(config.push_source, config.entity, ids)
             for i, entity_id in enumerate(ids):
                 row = self._as_stored(view, {name: values[i] for name, values in columns.items()})
-                self._stored[view][entity_id] = _Rows([-_NOW_MS], [row])
+                is_there = aggregates.has(config.entity, entity_id)
+                self._stored[view][entity_id] = _Rows([-_NOW_MS], [row if is_there else {}])
             pushed += len(ids)
         return pushed
 

@@ -13,8 +13,9 @@ from lab.study.slices import Scores, scores_of
 from lab.study.study_log import StudyLog
 from stream.events import Example
 from stream.examples import ExampleRecord
-from student.learn.batch import Batch, encoded
+from student.learn.batch import encoded
 from student.learn.setup import LearnerSetup
+from student.versions.hashing import embedding_rows
 from student.versions.normalizer import RunningMoments
 
 _RATE = 0.05
@@ -48,7 +49,7 @@ class Regression:
         """Predict, then learn, batch by batch, up to that many examples or the end of the log."""
         while self.examples < min(examples, len(self._examples)):
             batch = self._examples[self.examples : min(self.examples + _BATCH, examples)]
-            dense_BD, row_BC, label_BK, _ = self._encoded(batch)
+            dense_BD, row_BC, label_BK = self._encoded(batch)
             logit_BK = self._logits(dense_BD, row_BC)
             self._labels.append(label_BK)
             self._values.append(self._visible(logit_BK))
@@ -59,7 +60,7 @@ class Regression:
 
     def scores_of(self, records: Sequence[ExampleRecord], _logit_BT: NDArray[np.float32]) -> Scores:
         """Its scores on these rows, as it is now."""
-        dense_BD, row_BC, label_BK, _ = self._encoded([record.example for record in records])
+        dense_BD, row_BC, label_BK = self._encoded([record.example for record in records])
         value_BK = self._visible(self._logits(dense_BD, row_BC))
         return scores_of(self.setup.tasks, self.arms, label_BK, value_BK[:, :, None])
 
@@ -67,9 +68,18 @@ class Regression:
         """Labels [N, K] and the predictions made before them [N, K, 1]."""
         return np.concatenate(self._labels), np.concatenate(self._values)[:, :, None]
 
-    def _encoded(self, examples: Sequence[Example]) -> Batch:
-        """The rows as the learner encodes them, without a teacher."""
-        return encoded(self.setup, examples, np.empty((len(examples), 0), np.float32))
+    def served(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The labels [N, K], and no prediction: it is judged row by row alone."""
+        label_NK, value_NKA = self.seen()
+        return label_NK, np.full_like(value_NKA, np.nan)
+
+    def _encoded(
+        self, examples: Sequence[Example]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """Dense columns, table rows and labels, as the learner encodes them."""
+        batch = encoded(self.setup, examples, np.empty((len(examples), 0), np.float32))
+        row_BC = embedding_rows(batch.category_BC, self.setup.student.table_rows)
+        return batch.dense_BD, row_BC, batch.label_BK
 
     def _normalised(self, dense_BD: NDArray[np.float32]) -> NDArray[np.float32]:
         normalised_BD: NDArray[np.float32] = (dense_BD - self._moments.mean) / self._moments.std

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 
 from lab.machine import MACHINE
-from lab.study.findings import TEACHER_AS_INPUT, Findings
+from lab.study.findings import SERVED, TEACHER_AS_INPUT, Findings
 from lab.study.intervals import Interval
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
@@ -31,9 +31,11 @@ def _headline(findings: Findings) -> Iterator[str]:
     header = ["examples", STUDENT, CONTROL, "student - control", TEACHER, TEACHER_AS_INPUT]
     header += ["student - teacher as input", "transferability", "permuted - control"]
     for task in findings.binary:
-        yield f"### Headline: progressive AUC of `{task}`, {findings.grid.baseline}"
         best = ["best possible, whole stream"] if task in findings.best_auc else []
-        yield _table(header + best, (_headline_row(findings, task, part) for part in ("all", *findings.parts())))
+        for title, prefix in (("row by row", ""), ("served, each prediction made when its impression came", SERVED)):
+            yield f"### Headline: AUC of `{task}`, {findings.grid.baseline}, {title}"
+            parts = [f"{prefix}{part}" for part in ("all", *findings.parts())]
+            yield _table(header + best, (_headline_row(findings, task, part) for part in parts))
 
 
 def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
@@ -41,14 +43,14 @@ def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
     student, control, teacher = (_mean(findings.mean(base, part, task, arm)) for arm in _ARMS)
     share = findings.transferability(part, task)
     row = [
-        *(part, student, control, gain_text(findings.gain(base, part, task)), teacher),
+        *(part.removeprefix(SERVED), student, control, gain_text(findings.gain(base, part, task)), teacher),
         _mean(findings.mean(as_input, part, task, STUDENT)),
         gain_text(findings.gain(base, part, task, (as_input, STUDENT))),
         _NONE if share is None else f"{share:.1f}",
         gain_text(findings.gain(findings.permuted, part, task)),
     ]
     if task in findings.best_auc:
-        row.append(f"{findings.best_auc[task]:.4f}" if part == "all" else _NONE)
+        row.append(f"{findings.best_auc[task]:.4f}" if part.removeprefix(SERVED) == "all" else _NONE)
     return row
 
 

@@ -59,12 +59,12 @@ class Arm:
         self._adam = Adam(self.student.flat, setup.student.learning_rate)
         self._adagrad = RowAdagrad(self.student.embedding_RE, setup.student.embedding_learning_rate)
 
-    def score(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> NDArray[np.float32]:
+    def score(self, dense_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Logits (binary) or values (regression) [B, K] of the served heads."""
         units = self.running.label_units()
         scale_K = np.array([unit.scale for unit in units], np.float32)
         offset_K = np.array([unit.offset for unit in units], np.float32)
-        value_BK: NDArray[np.float32] = self.student.score(self._inputs(dense_BD, row_BC)).cpu().numpy()
+        value_BK: NDArray[np.float32] = self.student.score(self._inputs(dense_BD, category_BC)).cpu().numpy()
         return value_BK * scale_K + offset_K
 
     def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
@@ -89,18 +89,18 @@ class Arm:
         A ranking loss leaves the level of a list open, so here the soft label takes its place. The result is, per
         teacher task, the share of its variance that its head explains in the last `held_out` rows.
         """
-        dense_PD, row_PC, _, logit_PT = pairs.learnt
+        dense_PD, category_PC, _, logit_PT = pairs.learnt
         self.running.start(pairs.counted.dense_BD, logit_PT)
         # What is off on the stream is what a bootstrap alone learns.
         weights = [config.weight or 1.0 for config in self._setup.distillation]
         heads = [head.pointwise() for head in self.running.teacher_heads(weights)]
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         for index_B in index_SB:
-            rows = Batch(dense_PD[index_B], row_PC[index_B], label_BK, logit_PT[index_B])
+            rows = Batch(dense_PD[index_B], category_PC[index_B], label_BK, logit_PT[index_B])
             gradient = self._gradient(rows, heads)
             if gradient.is_usable():
                 self.descend(gradient)
-        return self._explained(heads, dense_PD[-held_out:], row_PC[-held_out:], logit_PT[-held_out:])
+        return self._explained(heads, dense_PD[-held_out:], category_PC[-held_out:], logit_PT[-held_out:])
 
     def start_served_heads(self, learnt: Collection[str]) -> None:
         """End a bootstrap: a served head starts as its twin's auxiliary head if that teacher task is `learnt`.
@@ -130,7 +130,7 @@ class Arm:
     def _gradient(self, rows: Batch, heads: Sequence[TeacherHead]) -> Gradient:
         """Of the loss of all rows, in which `heads` alone learn from the teacher."""
         # 1. The rows, and the embeddings that they touch.
-        inputs = self._inputs(rows.dense_BD, rows.row_BC)
+        inputs = self._inputs(rows.dense_BD, rows.category_BC)
         label_KB, logit_TB = self._columns(rows.label_BK), self._columns(rows.logit_BT)
         touched_NE = self.student.embedding_RE[inputs.row_N].requires_grad_()
         # 2. Every head's value of every row.
@@ -157,8 +157,8 @@ class Arm:
         dense_N, table_NE = self._exchange.sum(dense_N, table_NE)
         return Gradient(dense_N, row_N, table_NE)
 
-    def _inputs(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> Inputs:
-        return self.running.inputs(dense_BD, row_BC).to(self._device)
+    def _inputs(self, dense_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> Inputs:
+        return self.running.inputs(dense_BD, category_BC).to(self._device)
 
     def _columns(self, value_BX: NDArray[np.float32]) -> tuple[Tensor, ...]:
         return torch.from_numpy(value_BX).to(self._device).unbind(1)
@@ -180,10 +180,10 @@ class Arm:
         self,
         heads: Sequence[TeacherHead],
         dense_PD: NDArray[np.float32],
-        row_PC: NDArray[np.int64],
+        category_PC: NDArray[np.uint64],
         logit_PT: NDArray[np.float32],
     ) -> dict[str, float]:
-        inputs = self._inputs(dense_PD, row_PC)
+        inputs = self._inputs(dense_PD, category_PC)
         with torch.no_grad():
             outputs = self._outputs(inputs, self.student.embedding_RE[inputs.row_N])
         share = {}

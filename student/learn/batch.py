@@ -14,15 +14,14 @@ from features.spec import Feature, Value
 from runtime.errors import InvalidInputError
 from stream.events import Example
 from student.learn.setup import LearnerSetup
-from student.versions.hashing import embedding_rows
 from teacher_cache.unshown import UnshownRows
 
 
 class Batch(NamedTuple):
-    """Encoded rows with their labels and teacher logits; NaN: no label, no logit."""
+    """Encoded rows with their labels and teacher logits; NaN: no label, no logit. Categories are 64-bit hashes."""
 
     dense_BD: NDArray[np.float32]
-    row_BC: NDArray[np.int64]
+    category_BC: NDArray[np.uint64]
     label_BK: NDArray[np.float32]
     logit_BT: NDArray[np.float32]
 
@@ -51,10 +50,9 @@ def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[
             raise InvalidInputError(fault)
     features = setup.spec.encode(setup.spec.columns_of([example.features for example in examples]))
     labels = [[example.labels[task.name] for task in setup.tasks] for example in examples]
-    row_BC = embedding_rows(features.categorical_BC, setup.student.table_rows)
     with np.errstate(over="ignore"):  # a label beyond float32 is infinite here; bounds leave it out
         label_BK = np.array(labels, np.float32)
-    return Batch(features.dense_BD, row_BC, label_BK, logit_BT.astype(np.float32))
+    return Batch(features.dense_BD, features.categorical_BC, label_BK, logit_BT.astype(np.float32))
 
 
 def encoded_unshown(setup: LearnerSetup, unshown: UnshownRows | None) -> Batch | None:
@@ -66,8 +64,7 @@ def encoded_unshown(setup: LearnerSetup, unshown: UnshownRows | None) -> Batch |
         return None
     features = setup.spec.encode(setup.spec.columns_of([unshown.features[u] for u in kept_U]))
     label_UK = np.full((len(kept_U), len(setup.tasks)), np.nan, np.float32)
-    row_UC = embedding_rows(features.categorical_BC, setup.student.table_rows)
-    return Batch(features.dense_BD, row_UC, label_UK, unshown.logit_UT[kept_U].astype(np.float32))
+    return Batch(features.dense_BD, features.categorical_BC, label_UK, unshown.logit_UT[kept_U].astype(np.float32))
 
 
 def fault_of(setup: LearnerSetup, example: Example) -> str | None:

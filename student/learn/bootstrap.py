@@ -118,6 +118,7 @@ def run_bootstrap(
             spec=setup.spec,
             tasks=list(setup.tasks),
             student=setup.student,
+            teacher_tasks=[task.name for task in setup.teacher_tasks],
             teacher_version=teacher.version,
             metrics={},
         )

@@ -100,6 +100,7 @@ class Publisher:
             spec=learner.setup.spec,
             tasks=list(learner.setup.tasks),
             student=learner.setup.student,
+            teacher_tasks=[task.name for task in learner.setup.teacher_tasks],
             teacher_version=self._teacher_version,
             metrics=slices.pop("whole"),
             slices=slices,

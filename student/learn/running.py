@@ -16,6 +16,7 @@ from student.learn.heads import TeacherHead, Unit
 from student.learn.losses import soft_label
 from student.learn.model import Inputs
 from student.learn.setup import LearnerSetup
+from student.versions.hashing import embedding_rows
 from student.versions.normalizer import RunningMoments, normalised
 
 
@@ -41,19 +42,23 @@ class RunningStatistics:
             column = self._setup.teacher_column(twin.teacher_task)
             kind = self._setup.teacher_tasks[column].kind
             expected_BK[:, self._setup.task_column(task)] = _expected(kind, logit_BT[:, column])
-        self.update(Batch(dense_BD, np.empty((len(dense_BD), 0), np.int64), expected_BK, logit_BT))
+        self.update(Batch(dense_BD, np.empty((len(dense_BD), 0), np.uint64), expected_BK, logit_BT))
 
     def discount(self, examples: int) -> None:
         """Let all that was taken in weigh as `examples` examples at most, so that the stream soon outweighs it."""
         for moments in (self.normalizer, self._labels, self._soft_labels):
             moments.discount(examples)
 
-    def inputs(self, dense_BD: NDArray[np.float32], row_BC: NDArray[np.int64]) -> Inputs:
+    def inputs(self, dense_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> Inputs:
         """B rows for the arm's student."""
+        row_BC = embedding_rows(category_BC, self._setup.student.table_rows)
         row_N, index = np.unique(row_BC, return_inverse=True)
-        normalised_BD = normalised(dense_BD, self.normalizer.mean, self.normalizer.std)
         index_BC = torch.from_numpy(index.reshape(row_BC.shape))
-        return Inputs(torch.from_numpy(normalised_BD), torch.from_numpy(row_N), index_BC)
+        return Inputs(torch.from_numpy(self.normalised(dense_BD)), torch.from_numpy(row_N), index_BC)
+
+    def normalised(self, dense_BD: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Dense columns as the arm's network and posterior see them."""
+        return normalised(dense_BD, self.normalizer.mean, self.normalizer.std)
 
     def label_units(self) -> list[Unit]:
         """Per task the unit of its served head."""

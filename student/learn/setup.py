@@ -12,7 +12,7 @@ from student.learn.config import DistillationConfig
 from student.versions.config import StudentConfig
 from teacher_cache.config import TeacherTask
 
-_SHAPING = ("trunk", "cross_layers", "tower", "embedding_dim", "table_rows", "replay_capacity")
+_SHAPING = ("trunk", "cross_layers", "tower", "embedding_dim", "table_rows", "remembered_ids", "replay_capacity")
 """The student's settings that fix tensor shapes; the others may change between two starts."""
 
 

@@ -1,7 +1,7 @@
 """The served student in numpy: what the scorer computes from a version's model.safetensors, without torch.
 
 Shapes: B rows, D dense columns, C categorical columns, E embedding dimensions, R table rows, H units of a tower,
-T served tasks.
+K tasks.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureBatch
+from student.serve.numpy_posterior import NumpyPosterior
 from student.versions.hashing import embedding_rows
 from student.versions.manifest import Manifest
 from student.versions.normalizer import normalised
-from student.versions.served_tensors import EMBEDDING, MEAN, STD, served_layers, served_tasks, tensor_faults
+from student.versions.served_tensors import (
+    EMBEDDING,
+    MEAN,
+    STD,
+    served_columns,
+    served_layers,
+    served_tasks,
+    tensor_faults,
+)
 from student.versions.version_folder import MODEL_FILE, VersionError
 
 Scores = dict[str, NDArray[np.float32]]
@@ -36,44 +45,52 @@ class NumpyStudent:
             raise VersionError(f"version {manifest.version}: {MODEL_FILE}: " + "; ".join(faults))
         self.version = manifest.version
         self.tasks = served_tasks(manifest)
-        self._binary = tuple(task.kind == "binary" for task in manifest.tasks if task.served)
+        names = [task.name for task in manifest.tasks]
+        binary_K = np.array([task.kind == "binary" for task in manifest.tasks])
+        self._places = [names.index(task) for task in self.tasks]
+        self._binary = binary_K[self._places]
+        self._posterior = NumpyPosterior(served_columns(manifest), binary_K, tensors)
         self._mean_D, self._std_D, self._table_RE = tensors[MEAN], tensors[STD], tensors[EMBEDDING]
         cross, trunk, towers, heads = served_layers(manifest)
         self._cross = [(tensors[layer.weight].T, tensors[layer.bias]) for layer in cross]
         self._trunk = [(tensors[layer.weight].T, tensors[layer.bias]) for layer in trunk]
-        # All towers are one matrix product: T * H columns, task by task.
-        self._tower_weight = np.concatenate([tensors[towers[task].weight] for task in self.tasks]).T
-        self._tower_bias = np.concatenate([tensors[towers[task].bias] for task in self.tasks])
-        self._head_TH1 = np.stack([tensors[heads[task].weight].T for task in self.tasks])
-        self._head_bias_T11 = np.stack([tensors[heads[task].bias][:, None] for task in self.tasks])
+        # All towers are one matrix product: K * H columns, task by task.
+        self._tower_weight = np.concatenate([tensors[towers[task].weight] for task in names]).T
+        self._tower_bias = np.concatenate([tensors[towers[task].bias] for task in names])
+        self._head_KH1 = np.stack([tensors[heads[task].weight].T for task in names])
+        self._head_bias_K11 = np.stack([tensors[heads[task].bias][:, None] for task in names])
 
     def score(self, batch: FeatureBatch) -> Scores:
-        """The B rows' scores per served task, as the torch model gives them (to 1e-6).
+        """The B rows' scores per served task, as the learner predicts them (to 1e-5).
 
         A row of features so large that float32 overflows scores inf or NaN, without a warning.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            output_TB = self._outputs(batch)
+            dense_BD = normalised(batch.dense_BD, self._mean_D, self._std_D)
+            known = self._posterior.known_of(batch.categorical_BC)
+            admitted_BC = self._posterior.admitted(batch.categorical_BC, *known)
+            network_KB = self._network(dense_BD, self._embedded(admitted_BC))
+            value_KB = self._posterior.score(*known, dense_BD, network_KB)[self._places]
             return {
-                task: _sigmoid(output_TB[i]) if self._binary[i] else output_TB[i] for i, task in enumerate(self.tasks)
+                task: _sigmoid(value_KB[i]) if self._binary[i] else value_KB[i] for i, task in enumerate(self.tasks)
             }
 
-    def _outputs(self, batch: FeatureBatch) -> NDArray[np.float32]:
-        """The heads' T x B outputs: logits and values."""
-        inputs = np.concatenate([normalised(batch.dense_BD, self._mean_D, self._std_D), self._embedded(batch)], axis=1)
+    def _network(self, dense_BD: NDArray[np.float32], embedded_BX: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The K x B values of all heads: logits and values."""
+        inputs = np.concatenate([dense_BD, embedded_BX], axis=1)
         hidden = inputs
         for weight, bias in self._cross:  # DCN-v2 (Wang et al. 2021), eq. 1
             hidden = inputs * (hidden @ weight + bias) + hidden
         for weight, bias in self._trunk:
             hidden = _relu(hidden @ weight + bias)
         towers = _relu(hidden @ self._tower_weight + self._tower_bias)
-        towers_TBH = towers.reshape(len(hidden), len(self.tasks), -1).transpose(1, 0, 2)
-        output_TB1: NDArray[np.float32] = towers_TBH @ self._head_TH1 + self._head_bias_T11
-        return output_TB1[:, :, 0]
+        towers_KBH = towers.reshape(len(hidden), len(self._head_KH1), -1).transpose(1, 0, 2)
+        output_KB1: NDArray[np.float32] = towers_KBH @ self._head_KH1 + self._head_bias_K11
+        return output_KB1[:, :, 0]
 
-    def _embedded(self, batch: FeatureBatch) -> NDArray[np.float32]:
+    def _embedded(self, category_BC: NDArray[np.uint64]) -> NDArray[np.float32]:
         """The embeddings of the C categorical values side by side: B x (C * E)."""
-        row_BC = embedding_rows(batch.categorical_BC, len(self._table_RE))
+        row_BC = embedding_rows(category_BC, len(self._table_RE))
         return self._table_RE[row_BC].reshape(len(row_BC), -1)
 
 

@@ -33,6 +33,11 @@ class StudentConfig(BaseModel):
     replay_capacity: int = Field(
         default=16_384, ge=0, description="past examples kept to be replayed, a uniform sample of all"
     )
+    remembered_ids: int = Field(
+        default=65_536,
+        ge=1_000,
+        description="users that the posterior remembers, and as many items and categories; the oldest leaves",
+    )
     seed: int = Field(
         default=7, description="of first weights, replay and bootstrap: same seed, same log, same weights"
     )

@@ -6,7 +6,7 @@ from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 
-FORMAT = 3
+FORMAT = 4
 
 BOOTSTRAPPED = "bootstrapped_rows"
 FORMERLY_BOOTSTRAPPED = "bootstrapped_pairs"
@@ -58,6 +58,9 @@ class Draft(BaseModel):
     spec: FeatureSpec
     tasks: list[TaskSpec]
     student: StudentConfig
+    teacher_tasks: list[str] = Field(
+        default=[], description="the teacher's tasks, whose mean logits the posterior sees"
+    )
     teacher_version: str | None
     metrics: Metrics = Field(description="over all examples")
     slices: dict[str, Metrics] = Field(default={}, description="over the slices recent, new_items, new_users")

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from student.versions.columns import Columns, columns_of
 from student.versions.config import StudentConfig
 from student.versions.manifest import Manifest
+from student.versions.served_posterior import ID_KEY, USER_KEY, order_faults, posterior_shapes, remembered
 
 MEAN = "normalizer.mean"
 """[D]: what is subtracted from the dense columns."""
@@ -80,37 +82,50 @@ def served_tasks(manifest: Manifest) -> tuple[str, ...]:
 
 
 def served_layers(manifest: Manifest) -> Layers:
-    """The layers that a version serves."""
-    spec = manifest.spec
-    return layers_of(manifest.student, len(spec.dense_names), len(spec.categorical), served_tasks(manifest))
+    """The layers that a version serves: those of all tasks, since what is known of one tells of the others."""
+    spec, tasks = manifest.spec, [task.name for task in manifest.tasks]
+    return layers_of(manifest.student, len(spec.dense_names), len(spec.categorical), tasks)
 
 
-def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
-    """Every tensor of model.safetensors that `manifest` demands, each float32, with its shape."""
+def served_columns(manifest: Manifest) -> Columns:
+    """The columns of the posterior that a version serves."""
+    return columns_of(manifest.spec, len(manifest.tasks), len(manifest.teacher_tasks))
+
+
+def tensor_shapes(manifest: Manifest, users: int = 0, ids: int = 0) -> dict[str, tuple[int, ...]]:
+    """Every tensor of model.safetensors, with its shape, when so many users and other ids are remembered."""
     dense, student = len(manifest.spec.dense_names), manifest.student
     table = (student.table_rows, student.embedding_dim)
     shapes: dict[str, tuple[int, ...]] = {MEAN: (dense,), STD: (dense,), EMBEDDING: table}
-    for layer in served_layers(manifest).of_tasks(served_tasks(manifest)):
+    for layer in served_layers(manifest).of_tasks(task.name for task in manifest.tasks):
         shapes |= layer.shapes()
-    return shapes
+    return shapes | posterior_shapes(served_columns(manifest), users, ids)
 
 
 def tensor_faults(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
     """Every tensor that is missing, unknown, of another shape or dtype, or not finite: what is expected, what found."""
-    shapes = tensor_shapes(manifest)
-    faults = [f"{name} is missing, expected float32 {list(shapes[name])}" for name in shapes if name not in tensors]
+    shapes = tensor_shapes(manifest, remembered(tensors, USER_KEY), remembered(tensors, ID_KEY))
+    faults = [f"{name} is missing, expected {_expected(name, shapes[name])}" for name in shapes if name not in tensors]
     faults += [f"{name} is unknown, expected {', '.join(shapes)}" for name in tensors if name not in shapes]
     if not served_tasks(manifest):
         faults.append(f"no task is served, expected one of {', '.join(t.name for t in manifest.tasks)}")
     for name, shape in shapes.items():
         if name in tensors:
             faults += _value_faults(name, shape, tensors[name])
-    return faults
+    return faults or list(order_faults(tensors))
+
+
+def _dtype(name: str) -> type[np.generic]:
+    return np.uint64 if name in (USER_KEY, ID_KEY) else np.float32
+
+
+def _expected(name: str, shape: tuple[int, ...]) -> str:
+    return f"{np.dtype(_dtype(name))} {list(shape)}"
 
 
 def _value_faults(name: str, shape: tuple[int, ...], tensor: NDArray[Any]) -> list[str]:
-    if tensor.dtype != np.float32 or tensor.shape != shape:
-        return [f"{name}: expected float32 {list(shape)}, found {tensor.dtype} {list(tensor.shape)}"]
+    if tensor.dtype != _dtype(name) or tensor.shape != shape:
+        return [f"{name}: expected {_expected(name, shape)}, found {tensor.dtype} {list(tensor.shape)}"]
     if not np.isfinite(tensor).all():
         count = tensor.size - np.count_nonzero(np.isfinite(tensor))
         return [f"{name}: expected finite values, found {count} of {tensor.size} that are not"]

@@ -56,7 +56,7 @@ def stack() -> Iterator[None]:
     """The stack, up and healthy; its logs are printed when a test fails, and it leaves no volume behind."""
     compose("build", seconds=1200)
     try:
-        compose("up", "--wait", "--wait-timeout", "240", seconds=300)
+        compose("up", "--wait", "--wait-timeout", "240", "--scale", "stream=2", "--scale", "teacher=2", seconds=300)
         yield
     finally:
         sys.stderr.write(compose("logs", "--no-color", "--tail", "40"))
@@ -91,6 +91,14 @@ def test_a_replayed_stream_is_learnt_published_and_answered_from(replayed: str) 
     for scores in reply["scores"].values():
         assert len(scores) == len(item_ids)
         assert len(set(scores)) > 1  # a learnt student tells items apart
+
+
+def test_processes_of_one_service_need_no_names_and_do_not_throw_each_other_out(replayed: str) -> None:
+    """The pair has one partition: of each two one works, and the other one waits to take over."""
+    described = [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
+    for service in ("stream", "teacher"):
+        assert [d["Health"] for d in described if d["Service"] == service] == ["healthy"] * 2
+    assert "has joined and taken over" not in compose("logs", "--no-color", "stream", "teacher")
 
 
 def test_no_secret_and_no_traceback_stands_in_the_logs(replayed: str) -> None:

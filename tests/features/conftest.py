@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import features.feast  # noqa: F401 - before the tests import Feast, which is quicker this way
 from features.config import FeaturesConfig
 from features.redis_layout import EntityLayout, field_name
 from features.spec import Feature, FeatureSpec

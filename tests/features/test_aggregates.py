@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.aggregates import Aggregates, Expression, parse_expression
+from features.aggregates import Aggregates
 from features.config import AggregateConfig
+from features.expressions import Expression, parse_expression
 from runtime.errors import ConfigurationError, InvalidInputError
+from tests.features.examples import count_example
 
 USERS = AggregateConfig(
     entity="user",
@@ -26,25 +28,57 @@ CONFIGS = [USERS, ITEMS, MORE_USERS]
         ("count", Expression("count", "")),
         ("sum(like)", Expression("sum", "like")),
         (" mean(rating_2) ", Expression("mean", "rating_2")),
+        ("rate(like, 0.1, 20)", Expression("rate", "like", 0.1, 20.0)),
+        ("rate( like ,-2.5,1e3)", Expression("rate", "like", -2.5, 1_000.0)),
     ],
 )
-def test_the_three_expressions_are_read(text, expression):
+def test_the_four_expressions_are_read(text, expression):
     assert parse_expression(text) == expression
 
 
 @pytest.mark.parametrize(
-    "text", ["", "counts", "count()", "max(like)", "mean()", "mean(like", "sum(a b)", "mean(like);"]
+    "text",
+    [
+        "",
+        "counts",
+        "count()",
+        "max(like)",
+        "mean()",
+        "mean(like",
+        "sum(a b)",
+        "mean(like);",
+        "rate(like)",
+        "rate(like, 1)",
+    ],
 )
 def test_any_other_expression_is_refused(text):
-    with pytest.raises(ConfigurationError, match=r"must be count, sum\(TASK\) or mean\(TASK\), got "):
+    with pytest.raises(
+        ConfigurationError, match=r"must be count, sum\(TASK\), mean\(TASK\) or rate\(TASK, PRIOR, STRENGTH\), got "
+    ):
         parse_expression(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("rate(like, x, 5)", "PRIOR must be a number in [-1e12, 1e12], got x"),
+        ("rate(like, nan, 5)", "PRIOR must be a number in [-1e12, 1e12], got nan"),
+        ("rate(like, 1e13, 5)", "PRIOR must be a number in [-1e12, 1e12], got 1e13"),
+        ("rate(like, 0.1, 0)", "STRENGTH must be a number in (0, 1e12], got 0"),
+        ("rate(like, 0.1, inf)", "STRENGTH must be a number in (0, 1e12], got inf"),
+    ],
+)
+def test_a_rate_says_which_of_its_numbers_is_wrong(text, fault):
+    with pytest.raises(ConfigurationError) as error:
+        parse_expression(text)
+    assert error.value.faults == (f"{text!r}: {fault}",)
 
 
 def test_labels_are_counted_summed_and_averaged_per_user_and_per_item():
     aggregates = Aggregates(CONFIGS)
-    aggregates.update("a", 1, {"like": 1.0, "rating": 5.0, "love": 1.0}, 1_000)
-    aggregates.update("a", 2, {"like": 0.0, "rating": None, "love": 0.0}, 3_000)
-    aggregates.update("b", 1, {"like": 0.0, "rating": 2.0}, 2_000)
+    count_example(aggregates, "a", 1, {"like": 1.0, "rating": 5.0, "love": 1.0}, 1_000)
+    count_example(aggregates, "a", 2, {"like": 0.0, "rating": None, "love": 0.0}, 3_000)
+    count_example(aggregates, "b", 1, {"like": 0.0, "rating": 2.0}, 2_000)
 
     assert aggregates.rows("users", "user", ["a", "b", "nobody"]) == {
         "shown": [2.0, 1.0, 0.0],
@@ -61,7 +95,7 @@ def test_labels_are_counted_summed_and_averaged_per_user_and_per_item():
 def test_changed_names_each_entity_once_until_it_is_cleared():
     aggregates = Aggregates(CONFIGS)
     for item in (3, 1, 3):
-        aggregates.update(7, item, {"like": 1.0}, 0)
+        count_example(aggregates, 7, item, {"like": 1.0}, 0)
 
     assert aggregates.changed() == {"user": [7], "item": [1, 3]}
     aggregates.clear_changed()
@@ -70,7 +104,7 @@ def test_changed_names_each_entity_once_until_it_is_cleared():
 
 def test_an_entity_without_aggregates_is_not_kept():
     aggregates = Aggregates([ITEMS])
-    aggregates.update(1, 2, {"like": 1.0}, 0)
+    count_example(aggregates, 1, 2, {"like": 1.0}, 0)
 
     assert aggregates.changed() == {"item": [2]}
 
@@ -85,14 +119,14 @@ _EXAMPLES = st.lists(
 def test_a_state_that_went_through_json_continues_as_if_never_stopped(examples, stop):
     whole, first, second = Aggregates(CONFIGS), Aggregates(CONFIGS), Aggregates(CONFIGS)
     for at, (user, item, like) in enumerate(examples):
-        whole.update(user, item, {"like": like}, at)
+        count_example(whole, user, item, {"like": like}, at)
         if at < stop:
-            first.update(user, item, {"like": like}, at)
+            count_example(first, user, item, {"like": like}, at)
     for entity, ids in first.changed().items():
         for entity_id in ids:
             second.restore(entity, entity_id, json.loads(json.dumps(first.state_of(entity, entity_id))))
     for at, (user, item, like) in list(enumerate(examples))[stop:]:
-        second.update(user, item, {"like": like}, at)
+        count_example(second, user, item, {"like": like}, at)
 
     everyone = range(4)
     assert second.rows("users", "user", everyone) == whole.rows("users", "user", everyone)

@@ -135,8 +135,19 @@ def faults(config: dict[str, Any], **changes: Any) -> list[str]:
             "aggregates.history_push.columns.shown: mean(like) needs a field of type FLOAT, DOUBLE; it is INT64",
         ),
         (
+            {"dense": ["users:age"], "aggregates": [{**HISTORY, "half_life_seconds": 60}]},
+            "aggregates.history_push.columns.shown: count with a half-life needs a field of type FLOAT, DOUBLE; it is",
+        ),
+        (
+            {
+                "dense": ["users:age"],
+                "aggregates": [{**HISTORY, "columns": {"shown": "rate(like, .1, 5)", "rate": "rate(like, 0, -5)"}}],
+            },
+            "aggregates.history_push.columns.rate: 'rate(like, 0, -5)': STRENGTH must be a number in (0, 1e12], got -5",
+        ),
+        (
             {"dense": ["users:age"], "aggregates": [{**HISTORY, "columns": {"shown": "max(like)", "rate": "count"}}]},
-            "aggregates.history_push.columns.shown: must be count, sum(TASK) or mean(TASK), got 'max(like)'",
+            "aggregates.history_push.columns.shown: must be count, sum(TASK), mean(TASK) or rate(",
         ),
         (
             {"dense": ["users:age"], "aggregates": [HISTORY, HISTORY]},
@@ -148,6 +159,15 @@ def test_a_fault_names_its_key_the_value_and_what_is_allowed(config, fault):
     found = faults(config)
 
     assert any(text.startswith(f"graft.toml: features.{fault}") for text in found), found
+
+
+def test_a_rate_without_examples_is_its_prior_unless_a_default_is_given():
+    columns = {"shown": "count", "rate": "rate(like, 0.3, 5)"}
+    config = {"dense": ["history:rate", "history:shown"], "aggregates": [{**HISTORY, "columns": columns}]}
+
+    for given, expected in ({}, [0.3, 0.0]), ({"history:rate": 0.5}, [0.5, 0.0]):
+        features = FeaturesConfig.model_validate({"service": "student", **config, "defaults": given})
+        assert [f.default for f in compile_features(features, definitions()).features] == expected
 
 
 def test_all_faults_are_reported_at_once():

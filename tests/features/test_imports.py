@@ -1,4 +1,4 @@
-"""The learner and the scorer do not pay for Feast."""
+"""The learner and the scorer do not pay for Feast, nor the stream for torch."""
 
 import subprocess
 import sys
@@ -27,3 +27,14 @@ def test_a_module_of_the_request_path_imports_neither_feast_nor_pandas_nor_torch
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
 
     assert ran.stdout.strip() == ""
+
+
+def test_feast_comes_without_torch_which_can_still_be_imported():
+    program = (
+        "import sys, features.feast; from importlib.util import find_spec;"
+        "print('feast' in sys.modules, 'torch' in sys.modules, find_spec('torch') is not None)"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert ran.stdout.split() == ["True", "False", "True"]

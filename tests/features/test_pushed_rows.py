@@ -4,11 +4,14 @@ import pytest
 
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
+from features.push_log import PushLog
+from features.push_order import StalePushError
 from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
 from features.redis_layout import EntityLayout
 from runtime.errors import GraftError
 from runtime.redis import connect
+from tests.features.examples import count_example
 
 NOON_MS = 1_767_268_800_000
 USER, ITEM = 1, "i3"
@@ -26,14 +29,14 @@ def rows(applied, config):
 
 @pytest.fixture
 def pusher(applied, config, rows):
-    return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows)
+    return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows, PushLog({}, []))
 
 
-def push(pusher, config, times, event_time_ms=NOON_MS):
+def push(pusher, config, times, event_time_ms=NOON_MS, position=0):
     aggregates = Aggregates(config.aggregates)
     for _ in range(times):
-        aggregates.update(USER, ITEM, LIKED, event_time_ms)
-    return pusher.push(aggregates, aggregates.changed(), event_time_ms)
+        count_example(aggregates, USER, ITEM, LIKED, event_time_ms)
+    return pusher.push(aggregates, aggregates.changed(), event_time_ms, {0: position})
 
 
 def read(applied):
@@ -77,7 +80,7 @@ def test_a_state_that_goes_on_keeps_its_rows_also_those_of_earlier_versions_that
 
 def test_who_has_lost_the_rows_pushes_none_and_cannot_claim_them_back_unseen(applied, config, rows, pusher):
     pusher.claim("first", is_new=True)
-    other = OwnedPusher(pusher._pusher, rows)
+    other = OwnedPusher(pusher._pusher, rows, PushLog({}, []))
     other.claim("second", is_new=True)
     push(other, config, 1)
     with pytest.raises(GraftError, match=r"belong to the stream of second, and this is the stream of first: stop one"):
@@ -91,11 +94,47 @@ def test_who_has_lost_the_rows_pushes_none_and_cannot_claim_them_back_unseen(app
     assert read(applied)[0] == 5
 
 
+def test_a_process_that_stood_still_does_not_overwrite_what_another_one_has_pushed_since(applied, config, rows, pusher):
+    pusher.claim("first", is_new=True)
+    push(pusher, config, 2, position=8)
+    with pytest.raises(StalePushError, match="partition 0 in Redis are of position 8 in its updates, later than 7"):
+        push(pusher, config, 1, position=7)
+    assert read(applied)[0] == 2
+
+
+@pytest.mark.parametrize("name", ["second", "first"])  # the same one: on a broker whose topics have no ids
+def test_a_state_that_begins_anew_pushes_from_its_first_position_on(applied, config, rows, pusher, name):
+    pusher.claim("first", is_new=True)
+    push(pusher, config, 2, position=8)
+    pusher.claim(name, is_new=True)
+    push(pusher, config, 1, position=1)
+    assert read(applied)[0] == 1
+
+
 def test_an_emptied_redis_takes_the_owner_s_rows_again(applied, config, rows, pusher):
     pusher.claim("first", is_new=True)
     rows.remove()
     push(pusher, config, 1)
     assert (read(applied)[0], rows.owner()) == (1, "first")
+
+
+def test_an_entity_whose_state_has_left_loses_its_row_and_no_other_feature(applied, config, rows, pusher):
+    age, year = read(applied)[3:]
+    pusher.claim("first", is_new=True)
+    decaying = [
+        one.model_copy(update={"half_life_seconds": 60.0} if one.entity == "item" else {}) for one in config.aggregates
+    ]
+    aggregates = Aggregates(decaying)
+    count_example(aggregates, USER, ITEM, LIKED, NOON_MS)
+    pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 5})
+    assert read(applied) == [1, 5.0, 1.0, age, year]
+
+    assert aggregates.evict(NOON_MS + 20 * 60_000) == [("item", ITEM)]
+    with pytest.raises(StalePushError, match="later than 4"):
+        pusher.push(aggregates, {"item": [ITEM]}, NOON_MS, {0: 4})
+    assert read(applied) == [1, 5.0, 1.0, age, year]
+    pusher.push(aggregates, aggregates.changed(), NOON_MS, {0: 5})
+    assert read(applied) == [1, 5.0, None, age, year]
 
 
 def test_only_keys_of_the_same_project_join_key_and_id_type_are_an_entitys():

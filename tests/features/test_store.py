@@ -137,6 +137,22 @@ def test_a_repository_that_fails_is_named_with_its_error(repo, config):
         compile_spec(repo, NO_REDIS, config)
 
 
+@pytest.mark.parametrize(
+    ("definition", "argument"),
+    [
+        ("Entity(name='user', join_keys='user_id')", "join_keys"),
+        ("FeatureView(name='users', source=None, entities='user')", "entities"),
+        ("FileSource(path=7)", "path"),
+        ("FeatureService(name='student', features='users')", "features"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(repo, config, definition, argument):
+    (repo / "wrong.py").write_text(f"from feast import *\n{definition}\n")
+
+    with pytest.raises(ConfigurationError, match=f'cannot be read: TypeCheckError.*argument "{argument}"'):
+        compile_spec(repo, NO_REDIS, config)
+
+
 def test_materialize_counts_one_row_per_entity_and_leaves_the_pushed_views_alone(applied):
     assert applied.rows == {"users": 5, "items": 122}
 

@@ -164,7 +164,15 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
         (
             "mean(like)",
             "max(like)",
-            "features.aggregates.0.columns.mean: must be count, sum(TASK) or mean(TASK), got 'max(like)'",
+            (
+                "features.aggregates.0.columns.mean: must be count, sum(TASK), mean(TASK) or "
+                "rate(TASK, PRIOR, STRENGTH), got 'max(like)'"
+            ),
+        ),
+        (
+            'push_source = "user_stats_push"',
+            'push_source = "user_stats_push"\nhalf_life_seconds = 0',
+            "features.aggregates.0.half_life_seconds: must be > 0, got 0",
         ),
         (
             "window_seconds = 60",

@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from click.testing import CliRunner, Result
 
+from features import pushed_rows
 from graft.cli import cli
 from lab.embedded import free_port
 from runtime.redis import connect
+from stream import connection
 from stream.config import StreamConfig, Topics
+from stream.groups import STREAM_GROUP
 from stream.topics import ensure_topics
 from student.versions.registry import Registry
 
@@ -71,7 +75,7 @@ def test_each_part_is_removed_on_its_own(environment: dict[str, str], redis_url:
 
     done = reset(environment, "--topics", "--state", "--yes", "--json")
     assert list(json.loads(done.stdout)) == ["topics", "removed"]
-    assert len(json.loads(done.stdout)["topics"]) == 7
+    assert len(json.loads(done.stdout)["topics"]) == 8
     assert json.loads(reset(environment, "--topics", "--dry-run", "--json").stdout)["topics"] == {}
 
 
@@ -91,6 +95,24 @@ def test_a_part_that_is_in_use_keeps_all_parts(environment: dict[str, str], redi
     assert done.exit_code == 1
     assert "another learner publishes here" in str(done.exception) + done.output
     assert keys_of(redis_url) == before
+
+
+def test_aggregates_stay_while_a_stream_pushes_them(
+    environment: dict[str, str], topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for needs_an_applied_repository in ("spec_file.load_spec", "store.view_sources", "pushed_rows.PushedRows"):
+        monkeypatch.setattr(f"features.{needs_an_applied_repository}", MagicMock())
+    pushed_rows.PushedRows.return_value.count.return_value = 7  # type: ignore[attr-defined]
+    topics, group = Topics(prefix=topic_prefix), f"{topic_prefix}{STREAM_GROUP}"
+    member = connection.group_member(environment["GRAFT_KAFKA"], group, "morning", auto_offset_reset="earliest")
+    try:
+        member.subscribe([topics.impressions])
+        member.poll(timeout_ms=5_000)
+        done = reset(environment, "--aggregates", "--yes")
+    finally:
+        member.close(autocommit=False)
+    assert done.exit_code == 1
+    assert f"still work with it: {group}/morning" in str(done.exception) + done.output
 
 
 def test_only_what_is_asked_for_has_to_answer(environment: dict[str, str]) -> None:

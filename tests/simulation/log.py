@@ -70,9 +70,9 @@ class PartitionLog:
         self.records.append(Record(len(self.records), None, None, (), wall_ms, transaction, is_marker=True))
         self._settle(now_ms)
 
-    def committed(self, offset: int = 0) -> Iterator[Record]:
-        """What a read-committed reader is given from `offset` on."""
-        for record in self.records[max(offset, self.start) : self.stable]:
+    def committed(self, offset: int = 0, *, whole: bool = False) -> Iterator[Record]:
+        """What a read-committed reader is given from `offset` on; `whole`: what was deleted, too."""
+        for record in self.records[0 if whole else max(offset, self.start) : self.stable]:
             is_aborted = record.transaction is not None and record.transaction.state == "aborted"
             if not record.is_marker and not is_aborted:
                 yield record

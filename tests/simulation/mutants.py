@@ -1,19 +1,25 @@
 """Faults planted in the product's code, each of which the simulation must find: a name and how it is planted."""
 
+import json
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.structs import ConsumerGroupMetadata
 
-from stream import connection, inputs, state_log, worker
-from stream.aggregation import PartialAggregates, TotalAggregates
+from stream import aggregate_updates, connection, inputs, state_log, worker
+from stream.aggregation import EntityAggregates
 from stream.dead_letters import DeadLetter
 from stream.events import Feedback
 from stream.join import Join
+from stream.log_cleaner import BEGINS_AT, LogCleaner
 from stream.partition import Partition, Taken
 from stream.positions import Positions
+from stream.remembered import RememberedIds
 from stream.transactions import Transactions
 from stream.watermark import Watermark
 
@@ -127,9 +133,33 @@ def ids_forgotten_by_a_restart(monkeypatch):
     whole = Join.restore
 
     def restore(self, entries, watermark_ms):
-        whole(self, {key: value for key, value in entries.items() if not key.startswith("closed:")}, watermark_ms)
+        whole(self, {key: value for key, value in entries.items() if not key.startswith("remembered:")}, watermark_ms)
 
     monkeypatch.setattr(Join, "restore", restore)
+
+
+@mutant
+def remembered_ids_deleted_with_the_first_of_their_segment(monkeypatch):
+    whole = RememberedIds.forget
+
+    def forget(self, before_ms):
+        before = {key: segment.ids for key, segment in self._segments.items()}
+        whole(self, before_ms)
+        self._emptied.update((key, None) for key, one in self._segments.items() if one.ids != before[key])
+
+    monkeypatch.setattr(RememberedIds, "forget", forget)
+
+
+@mutant
+def remembered_ids_overwritten_after_a_restart(monkeypatch):
+    """Segments are numbered from 0 again."""
+    whole = RememberedIds.restore
+
+    def restore(self, entries, watermark_ms):
+        whole(self, entries, watermark_ms)
+        self._count = 0
+
+    monkeypatch.setattr(RememberedIds, "restore", restore)
 
 
 @mutant
@@ -148,7 +178,7 @@ def positions_not_restored(monkeypatch):
     """A restart goes on at the end of the inputs."""
 
     def start(self, partition, positions):
-        found = self.ends([partition])
+        found = self._consumer.end_offsets([TopicPartition(topic, partition) for topic in self._read])
         for at, offset in found.items():
             self._consumer.seek(at, offset)
         self._consumer.resume(*found)
@@ -159,12 +189,15 @@ def positions_not_restored(monkeypatch):
 
 @mutant
 def a_restart_that_begins_anew(monkeypatch):
-    """From the first message, with the state as it is."""
+    """From the first message, with the state and the counted updates as they are."""
     monkeypatch.setattr(Positions, "take", lambda self, key, offset: self._offsets.update({key: offset + 1}))
     whole = inputs.Inputs.start
-    monkeypatch.setattr(
-        inputs.Inputs, "start", lambda self, partition, positions: whole(self, partition, dict.fromkeys(positions, 0))
-    )
+
+    def start(self, partition, positions):
+        counted = {topic: offset for topic, offset in positions.items() if topic == "aggregate-updates"}
+        return whole(self, partition, {**dict.fromkeys(positions, 0), **counted})
+
+    monkeypatch.setattr(inputs.Inputs, "start", start)
 
 
 @mutant
@@ -203,36 +236,95 @@ def orphans_dropped_by_a_restart(monkeypatch):
 
 
 @mutant
-def a_snapshot_without_its_tail(monkeypatch):
-    """Its last join entry is missing."""
-    whole = Partition.entries
+def a_state_log_trimmed_one_record_too_far(monkeypatch):
+    whole = LogCleaner.committed
 
-    def entries(self):
-        return [one for at, one in enumerate(whole(self)) if at != len(list(self.join.entries())) - 1]
+    def committed(self, offsets):
+        before = whole(self, offsets)
+        return None if before is None else before + 1
 
-    monkeypatch.setattr(Partition, "entries", entries)
+    monkeypatch.setattr(LogCleaner, "committed", committed)
 
 
 @mutant
-def a_snapshot_added_to_what_lies_before_it(monkeypatch):
-    """What was closed just before it comes back when the log was not trimmed yet."""
-    whole = state_log._fold
+def a_state_log_that_is_said_to_begin_one_entry_too_late(monkeypatch):
+    whole = LogCleaner.append
 
-    def fold(entries, **more):
-        found = list(entries)
-        more["whole"] = more["whole"] or any(key == state_log.SNAPSHOT for key, _ in found)
-        return whole((one for one in found if one[0] != state_log.SNAPSHOT), **more)
+    def append(self, changes, entry):
+        entries = whole(self, changes, entry)
+        self._head = [*self._live.values(), self._end, self._end][1]
+        entries[-1] = (BEGINS_AT, str(self._head.offset).encode())
+        return entries
 
-    monkeypatch.setattr(state_log, "_fold", fold)
+    monkeypatch.setattr(LogCleaner, "append", append)
+
+
+@mutant
+def a_state_log_trimmed_to_where_only_the_next_transaction_lets_it_begin(monkeypatch):
+    whole = LogCleaner.committed
+
+    def committed(self, offsets):
+        before = whole(self, offsets)
+        return None if before is None else next(iter(self._live.values())).offset
+
+    monkeypatch.setattr(LogCleaner, "committed", committed)
+
+
+@mutant
+def an_old_entry_that_is_not_written_anew(monkeypatch):
+    whole = LogCleaner._oldest
+    monkeypatch.setattr(LogCleaner, "_oldest", lambda self, budget, entry: list(whole(self, budget, entry))[1:])
+
+
+@mutant
+def an_old_entry_written_anew_with_the_value_that_it_had_first(monkeypatch):
+    changes, entry = Partition.changes, Partition.entry
+    firsts: dict[tuple[object, str], bytes | None] = {}
+
+    def noted(self):
+        found = changes(self)
+        for key, value in found:
+            firsts.setdefault((self, key), value)
+        return found
+
+    monkeypatch.setattr(Partition, "changes", noted)
+    monkeypatch.setattr(Partition, "entry", lambda self, key: firsts.get((self, key)) or entry(self, key))
+
+
+@mutant
+def entries_kept_in_the_order_of_their_first_write(monkeypatch):
+    whole = LogCleaner.wrote
+
+    def wrote(self, offset, key, value):
+        order = list(self._live)
+        whole(self, offset, key, value)
+        if key in order and value is not None:
+            for other in order[order.index(key) + 1 :]:
+                self._live.move_to_end(other)
+
+    monkeypatch.setattr(LogCleaner, "wrote", wrote)
+
+
+@mutant
+def a_restart_that_forgets_where_entries_stand(monkeypatch):
+    """So none of them is written anew."""
+    whole = state_log.saved_state
+
+    def saved_state(records, floor_bytes):
+        saved = whole(records, floor_bytes)
+        saved.cleaner._live.clear()
+        return saved
+
+    monkeypatch.setattr(state_log, "saved_state", saved_state)
 
 
 @mutant
 def a_restore_that_does_not_wait_for_open_transactions(monkeypatch):
     def restored(reader, at, end):
         for batch in reader.poll(timeout_ms=200).values():
-            yield from ((record.key.decode(), record.value) for record in batch)
+            yield from (entry for record in batch for entry in state_log.entries_of(record))
 
-    monkeypatch.setattr(state_log, "_entries", restored)
+    monkeypatch.setattr(state_log, "_records", restored)
 
 
 @mutant
@@ -249,14 +341,99 @@ def a_zombie_that_is_not_fenced(monkeypatch):
 
 
 @mutant
-def totals_that_a_restart_forgets(monkeypatch):
-    whole = TotalAggregates.__init__
-    monkeypatch.setattr(TotalAggregates, "__init__", lambda self, factory, partials: whole(self, factory, []))
+def aggregates_lost_by_a_restart(monkeypatch):
+    monkeypatch.setattr(EntityAggregates, "restore", lambda self, entries: None)
 
 
 @mutant
-def aggregates_lost_by_a_restart(monkeypatch):
-    monkeypatch.setattr(PartialAggregates, "restore", lambda self, entries: None)
+def restored_aggregates_that_are_not_pushed(monkeypatch):
+    whole = EntityAggregates.restore
+    monkeypatch.setattr(EntityAggregates, "restore", lambda self, entries: (whole(self, entries), self.pushed()))
+
+
+@mutant
+def updates_written_outside_the_transaction(monkeypatch):
+    """In one of their own, after it."""
+    whole = Transactions.commit
+
+    def commit(self, records, positions, identity):
+        updates = [one for one in records if one.topic == "aggregate-updates"]
+        offsets = whole(self, [one for one in records if one.topic != "aggregate-updates"], positions, identity)
+        if updates:
+            whole(self, updates, {}, identity)
+        return [*[0] * len(updates), *offsets]
+
+    monkeypatch.setattr(Transactions, "commit", commit)
+
+
+@mutant
+def the_position_of_the_updates_not_saved(monkeypatch):
+    whole = Partition._position
+
+    def position(self):
+        key, value = whole(self)
+        saved = json.loads(value or b"")
+        del saved["offsets"][self.updates]
+        return key, json.dumps(saved).encode()
+
+    monkeypatch.setattr(Partition, "_position", position)
+    monkeypatch.setattr(EntityAggregates, "are_in", staticmethod(lambda entries: False))
+
+
+@mutant
+def updates_deleted_before_they_are_counted(monkeypatch):
+    """All that there are now."""
+
+    def purge(self):
+        at = [TopicPartition("aggregate-updates", number) for number in self._partitions]
+        ends = self._admin.list_partition_offsets(dict.fromkeys(at, OffsetSpec.LATEST))
+        self._admin.delete_records({one: end.offset for one, end in ends.items()})
+
+    monkeypatch.setattr(worker.StreamWorker, "_purge", purge)
+
+
+@mutant
+def updates_in_the_partition_of_their_example(monkeypatch):
+    """So that several partitions count an entity, as if it were theirs alone."""
+    monkeypatch.setattr(aggregate_updates, "crc32", lambda key: random.randrange(2**32))
+
+
+@mutant
+def a_push_that_a_zombie_makes(monkeypatch):
+    """It says that it is the latest of all."""
+    whole = worker.push_waiting
+
+    def push(counted, positions, shown_ms, factory, pusher):
+        return whole(counted, dict.fromkeys(positions, 2**62), shown_ms, factory, pusher)
+
+    monkeypatch.setattr(worker, "push_waiting", push)
+
+
+@mutant
+def a_push_before_its_commit(monkeypatch):
+    """What is committed later may be counted in another order of pushes."""
+    whole = worker.StreamWorker._join
+
+    def join(self, messages, now_ms):
+        advances = whole(self, messages, now_ms)
+        self._push()
+        return advances
+
+    monkeypatch.setattr(worker.StreamWorker, "_join", join)
+
+
+@mutant
+def a_push_that_failed_taken_for_one_that_came_through(monkeypatch):
+    whole = worker.push_waiting
+
+    def push(counted, positions, shown_ms, factory, pusher):
+        try:
+            whole(counted, positions, shown_ms, factory, pusher)
+        finally:
+            for of_it in counted.values():
+                of_it.pushed()
+
+    monkeypatch.setattr(worker, "push_waiting", push)
 
 
 @mutant
@@ -267,8 +444,16 @@ def a_pause_found_by_what_was_polled(monkeypatch):
 
 @mutant
 def records_kept_after_an_error(monkeypatch):
-    """A batch that was committed is sent again."""
-    monkeypatch.setattr(worker.StreamWorker, "_forget_uncommitted", lambda self: None)
+    """The first batch that a worker has committed is sent again."""
+    whole, kept = worker.StreamWorker._forget_uncommitted, set[int]()
+
+    def forget(self):
+        if self._records and id(self) not in kept:
+            kept.add(id(self))
+        else:
+            whole(self)
+
+    monkeypatch.setattr(worker.StreamWorker, "_forget_uncommitted", forget)
 
 
 @mutant

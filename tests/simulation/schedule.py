@@ -17,7 +17,7 @@ CALLS = (
     *("registered", "latest", "beginnings", "committed", "topics", "close"),
 )
 _OFTEN = ("flush", "offsets", "commit", "trim", "poll", "push")  # between these lies what must not come apart
-_FROZEN = ("begin", "flush", "offsets")  # who wakes up before these may be a zombie
+_FROZEN = ("begin", "flush", "offsets", "push")  # who wakes up before these may be a zombie
 
 LAST = 90_000
 """From here on the impressions of a calm schedule are those that only a pause closes."""
@@ -55,7 +55,8 @@ class Limits(NamedTuple):
     step_messages: int
     uncommitted: int
     buffered: int
-    snapshot_bytes: int
+    floor_bytes: int
+    segment_ids: int
 
 
 class Schedule(NamedTuple):
@@ -94,7 +95,7 @@ def schedule_of(seed: int) -> Schedule:
         instances,
         random.choice((5.0, 100.0)),
         random.choice((0.05, 0.5, 3.0)),
-        Limits(random.choice((2, 7, 1_000)), random.choice((3, 5_000)), random.choice((2, 2_000)), _snapshot(random)),
+        _limits(random),
         sent,
         tuple(_fault(random, instances) for _ in range(random.choice((0, 1, 3, 6)))),
         tuple(_trouble(random, instances, length_ms) for _ in range(random.choice((0, 0, 1, 2)))),
@@ -117,11 +118,13 @@ def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
         end = next(number for number in itertools.count(LAST) if partition_of(b"i%d" % number, partitions) == partition)
         sent += [message_of(impression(end, START_MS), 0.0), message_of(feedback(end, "like", 1, START_MS), 0.0)]
     faults = tuple(fault._replace(instance="a") for fault in faults)
-    return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000), tuple(sent), faults, ())
+    return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000, 3), tuple(sent), faults, ())
 
 
-def _snapshot(random: Random) -> int:
-    return random.choice((0, 0, 2_000, 1_000_000))
+def _limits(random: Random) -> Limits:
+    step_messages, uncommitted = random.choice((2, 7, 1_000)), random.choice((3, 5_000))
+    floor_bytes = random.choice((0, 0, 2_000, 1_000_000))
+    return Limits(step_messages, uncommitted, random.choice((2, 2_000)), floor_bytes, random.choice((1, 3, 128)))
 
 
 def _sent(random: Random) -> tuple[Sent, ...]:
@@ -207,7 +210,8 @@ def _fault(random: Random, instances: tuple[str, ...]) -> Fault:
     nth = random.randint(1, random.choice((3, 15, 40)))
     ms = random.choice((random.random() * 500, 3_000.0, 7_000.0, 9_000.0, 12_000.0, 25_000.0, 80_000.0))
     when = random.choice(("before", "after"))
-    return Fault(kind, random.choice(instances), call, nth, when, ms, kind == "freeze" and random.random() < 0.3)
+    has_twin = kind == "freeze" and random.random() < (0.9 if call == "push" else 0.3)  # else it soon pushes all again
+    return Fault(kind, random.choice(instances), call, nth, when, ms, has_twin)
 
 
 def _trouble(random: Random, instances: tuple[str, ...], length_ms: float) -> Trouble:

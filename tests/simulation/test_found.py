@@ -9,7 +9,7 @@ from tests.stream.pair import feedback, impression
 
 
 def schedule(*sent: Sent, faults: tuple[Fault, ...] = ()) -> Schedule:
-    return Schedule(0, 1, ("a",), 100.0, 0.05, Limits(1_000, 5_000, 2_000, 0), sent, faults, ())
+    return Schedule(0, 1, ("a",), 100.0, 0.05, Limits(1_000, 5_000, 2_000, 0, 3), sent, faults, ())
 
 
 def live(count: int) -> list[Sent]:
@@ -24,7 +24,7 @@ def live(count: int) -> list[Sent]:
 @pytest.mark.parametrize("call", ["latest", "beginnings", "committed", "poll"])
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_a_process_that_stands_still_in_its_restore_while_its_twin_goes_on_reports_no_loss(call, has_begun):
-    """The twin commits, takes snapshots and trims the state log, all between two questions of the restore."""
+    """The twin commits and trims the state log, all between two questions of the restore."""
     begun = (Fault("kill", "a", "commit", 9, "after", 100.0),) if has_begun else ()
     for nth in range(1, 9):
         for when in ("before", "after"):

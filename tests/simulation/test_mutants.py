@@ -4,20 +4,33 @@ import pytest
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.seeds import failure_of, first_failing
+from tests.simulation.test_schedules import SCHEDULES
 
-MOST_SEEDS = 2000  # as many as test_schedules runs; all but two faults need fewer than 25
+SEEDS = range(SCHEDULES)
+RARELY_CAUGHT = {
+    "remembered_ids_deleted_with_the_first_of_their_segment": 26,
+    "a_push_that_a_zombie_makes": 201,
+    "records_kept_across_a_rebalance": 351,
+}
+"""The first seed that catches a fault, where that is none of the first 25.
+
+It is only looked at before the others. Should it catch its fault no longer, since schedules are drawn in another way,
+the test looks for another one, which takes up to a minute.
+"""
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_every_planted_mutant_is_caught(name, monkeypatch):
+def test_every_planted_mutant_is_caught_by_one_of_the_schedules(name, monkeypatch):
     MUTANTS[name](monkeypatch)
-    seed = first_failing(range(MOST_SEEDS))
-    assert seed is not None, f"{name} passed {MOST_SEEDS} schedules"
+    first = RARELY_CAUGHT.get(name, 0)
+    assert first in SEEDS
+    seed = first_failing([first, *SEEDS])
+    assert seed is not None, f"{name} passed {len(SEEDS)} schedules"
 
 
 def test_a_failure_names_its_seed_and_a_schedule_with_nothing_in_it_that_it_could_do_without(monkeypatch):
     MUTANTS["an_id_forgotten_too_early"](monkeypatch)
-    seed = first_failing(range(MOST_SEEDS))
+    seed = first_failing(SEEDS)
     assert seed is not None
     told = failure_of(seed)
     assert told.startswith(f"seed {seed}: ")

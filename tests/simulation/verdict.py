@@ -5,15 +5,17 @@ Nothing here uses the join, the watermark or the state log: `tests.outcomes` say
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kafka import TopicPartition
 
 from stream.groups import STREAM_GROUP, group_id
+from stream.packed_entries import unpacked
+from stream.partition import POSITION
 from tests.outcomes import Input, Outcomes, Rules, letter_of
 from tests.simulation.log import Record
-from tests.simulation.world import INPUTS, TOPICS, World
+from tests.simulation.world import INPUTS, TOPICS, Rows, World
 from tests.stream.pair import SPEC, TASKS
 
 
@@ -77,8 +79,9 @@ class Verdict:
         saved: dict[int, dict[TopicPartition, int]] = {}
         for at, log in self._world.broker.logs.items():
             for record in log.records if at.topic == TOPICS.join_state else ():
-                if record.key == b"position" and record.transaction:
-                    offsets = json.loads(record.value or b"")["offsets"]
+                position = dict(unpacked(record.value or b"")).get(POSITION)
+                if position and record.transaction:
+                    offsets = json.loads(position)["offsets"]
                     places = {TopicPartition(topic, at.partition): offset for topic, offset in offsets.items()}
                     saved.setdefault(id(record.transaction), {}).update(places)
         reached: dict[TopicPartition, int] = defaultdict(int)
@@ -92,19 +95,24 @@ class Verdict:
         yield from (f"{at}: offset {offset} was never taken" for at, offset in last.items() if reached[at] <= offset)
 
     def _pushed(self) -> Iterator[str]:
-        """The online store has the aggregates of all examples."""
-        expected: dict[tuple[str, object], dict[str, float]] = {}
-        rated: dict[object, list[float]] = defaultdict(list)
-        for example in self._examples:
-            user = expected.setdefault(("user", example["user_id"]), {"seen": 0.0, "liked": 0.0})
-            user["seen"] += 1
-            user["liked"] += example["labels"]["like"]
-            item = expected.setdefault(("item", example["item_id"]), {"shown": 0.0, "rated": 0.0})
-            item["shown"] += 1
-            if example["labels"]["rating"] is not None:
-                rated[example["item_id"]].append(example["labels"]["rating"])
-                item["rated"] = sum(rated[example["item_id"]]) / len(rated[example["item_id"]])
-        pushed = self._world.redis.pushed
-        for entity in expected.keys() | pushed.keys():
-            if pushed.get(entity) != expected.get(entity):
-                yield f"aggregates of {entity}: {pushed.get(entity)}, not {expected.get(entity)}"
+        """Each time when all was made good, the online store has the aggregates of all examples."""
+        for examples, pushed in self._world.converged:
+            expected = _aggregates_of(map(json.loads, examples))
+            for entity in expected.keys() | pushed.keys():
+                if pushed.get(entity) != expected.get(entity):
+                    yield f"aggregates of {entity}: {pushed.get(entity)}, not {expected.get(entity)}"
+
+
+def _aggregates_of(examples: Iterable[dict[str, Any]]) -> Rows:
+    found: Rows = {}
+    rated: dict[object, list[float]] = defaultdict(list)
+    for example in examples:
+        user = found.setdefault(("user", example["user_id"]), {"seen": 0.0, "liked": 0.0})
+        user["seen"] += 1
+        user["liked"] += example["labels"]["like"]
+        item = found.setdefault(("item", example["item_id"]), {"shown": 0.0, "rated": 0.0})
+        item["shown"] += 1
+        if example["labels"]["rating"] is not None:
+            rated[example["item_id"]].append(example["labels"]["rating"])
+            item["rated"] = sum(rated[example["item_id"]]) / len(rated[example["item_id"]])
+    return found

@@ -1,5 +1,6 @@
 """A simulated run: the stream's own program (`stream.run.run_stream`) in a simulated world, by a schedule."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,17 +8,19 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from random import Random
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from kafka import TopicPartition
 
 import runtime.absence
 from features.aggregates import Aggregates
+from features.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
-from stream import connection, run, worker
+from stream import connection, remembered, run, worker
 from stream.config import StreamConfig, Topics
 from stream.groups import STREAM_GROUP, group_id
+from stream.packed_entries import unpacked
 from stream.topics import ensure_topics
 from tests.simulation.broker import Broker
 from tests.simulation.clients import Admin, Consumer, Producer
@@ -29,10 +32,23 @@ from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 
 TOPICS: Topics = topics("")
 INPUTS = (TOPICS.impressions, TOPICS.feedback)
+READ = (*INPUTS, TOPICS.aggregate_updates)
 _LAST = "last"  # the instance that takes everything over at the end
 _FORGOTTEN = 3  # few, since each of them is a dead letter
 _CONVERGED_MS = 600_000.0  # beyond every time-out of the stream and of Kafka, several times
+_PURGE_SECONDS = 1.0  # a few commits, of which a run has tens
+_PUSHED_MS = 10_000.0  # after which all that is committed must be pushed; above every commit_seconds
 _CLOCKED = ("stream.", "runtime.absence")
+
+
+Rows = dict[tuple[str, object], dict[str, float]]
+
+
+class Converged(NamedTuple):
+    """The examples' values, and what the online store has of each entity."""
+
+    examples: list[bytes]
+    pushed: Rows
 
 
 class Redis:
@@ -41,24 +57,44 @@ class Redis:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.is_away = False
-        self.pushed: dict[tuple[str, object], dict[str, float]] = {}
+        self.pushed: Rows = {}
+        self._positions: dict[int, int] = {}
 
-    def read(self, users: Sequence[Any], items: Sequence[Any], contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def read_at(
+        self,
+        users: Sequence[Any],
+        items: Sequence[Any],
+        contexts: Sequence[Mapping[str, Any]],
+        event_times_ms: Sequence[int],  # noqa: ARG002
+    ) -> dict[str, Any]:
         """Each feature's column."""
         with self._world.process.call("read"):
             self._answer()
             hours = [context["hour"] for context in contexts]
             return {"user_id": list(users), "item_id": list(items), "context:hour": hours}
 
-    def push(self, aggregates: Aggregates, changed: Mapping[Any, Sequence[Any]], event_time_ms: int) -> int:  # noqa: ARG002
+    def push(
+        self,
+        aggregates: Aggregates,
+        changed: Mapping[Any, Sequence[Any]],
+        shown_ms: int,  # noqa: ARG002 - a pusher's signature
+        positions: Mapping[int, int],
+    ) -> int:
         """Keep the values of the changed entities; an absence may begin between two of them."""
         for entity, ids in changed.items():
             with self._world.process.call("push"):
                 self._answer()
+                self._take_in_order(positions)
                 columns = aggregates.rows(f"{entity}_push", entity, ids)
                 for at, entity_id in enumerate(ids):
                     self.pushed[entity, entity_id] = {name: values[at] for name, values in columns.items()}
         return 0
+
+    def _take_in_order(self, positions: Mapping[int, int]) -> None:
+        """As features.push_order does."""
+        if any(self._positions.get(number, 0) > position for number, position in positions.items()):
+            raise StalePushError("simulated: a later push has come")
+        self._positions.update(positions)
 
     def _answer(self) -> None:
         if self.is_away:
@@ -76,6 +112,8 @@ class World:
         self.redis = Redis(self)
         self.places: dict[tuple[str, int, int], Sent] = {}
         """What was sent, by the topic, partition and offset where it stands."""
+        self.converged: list[Converged] = []
+        """What there was each time when all was made good: by the schedule's instances, and after the takeover."""
         self.error = ""
         """Why the run did not come to its end; empty otherwise."""
         changes = {"dedup_seconds": schedule.dedup_seconds, "commit_seconds": schedule.commit_seconds}
@@ -119,16 +157,14 @@ class World:
             self.timeline.end()
 
     def saved(self, number: int) -> dict[str, bytes]:
-        """What the state log of a partition adds up to."""
+        """What the state log of a partition adds up to, had nothing of it ever been deleted."""
         state: dict[str, bytes] = {}
-        for record in self.broker.logs[TopicPartition(TOPICS.join_state, number)].committed():
-            key = (record.key or b"").decode()
-            if key == "snapshot":
-                state = {}
-            elif record.value is None:
-                state.pop(key, None)
-            else:
-                state[key] = record.value
+        for record in self.broker.logs[TopicPartition(TOPICS.join_state, number)].committed(whole=True):
+            for key, value in unpacked(record.value or b""):
+                if value is None:
+                    state.pop(key, None)
+                else:
+                    state[key] = value
         return state
 
     def group_offset(self, at: TopicPartition) -> int:
@@ -153,10 +189,10 @@ class World:
 
     def _run(self, process: Process) -> None:
         """A process from its start to its end, and what restarts it."""
-        instance, floor_bytes = process.instance, self.schedule.limits.snapshot_bytes
+        instance, floor_bytes = process.instance, self.schedule.limits.floor_bytes
         arguments = ("", self.config, TOPICS, TASKS, SPEC, self.redis, lambda: Aggregates(AGGREGATES), self.redis)
         try:
-            run.run_stream(*arguments, instance.name, Stop(process), snapshot_floor_bytes=floor_bytes)
+            run.run_stream(*arguments, instance.name, Stop(process), log_floor_bytes=floor_bytes)
         except GraftError as error:
             if "has joined and taken over" not in str(error):
                 raise
@@ -200,12 +236,14 @@ class World:
         while not self._has_converged():
             assert self.timeline.now_ms < deadline_ms, "with all faults over, the stream has not come to its end"
             self.timeline.sleep(2_000)
+        self.timeline.sleep(_PUSHED_MS)
+        self.converged.append(Converged(self._examples(), dict(self.redis.pushed)))
 
     def _has_converged(self) -> bool:
         """Whether every message was taken, nothing waits in any join, and all of that can be read."""
         if not all(transaction.is_complete() for transaction in self.broker.committed):
             return False
-        logs = [self.broker.logs[TopicPartition(t, p)] for t in INPUTS for p in range(self.schedule.partitions)]
+        logs = [self.broker.logs[TopicPartition(t, p)] for t in READ for p in range(self.schedule.partitions)]
         if any(next(log.committed(self.group_offset(log.at)), None) for log in logs):
             return False
         return not any(
@@ -213,6 +251,10 @@ class World:
             for p in range(self.schedule.partitions)
             for key in self.saved(p)
         )
+
+    def _examples(self) -> list[bytes]:
+        logs = [self.broker.logs[TopicPartition(TOPICS.examples, p)] for p in range(self.schedule.partitions)]
+        return [record.value or b"" for log in logs for record in log.committed()]
 
     def _take_over(self) -> None:
         for name in self.schedule.instances:
@@ -234,11 +276,19 @@ class World:
 
     def _send_again(self) -> None:
         """Every impression that is remembered, and some that no longer can be."""
-        saved = {key for p in range(self.schedule.partitions) for key in self.saved(p)}
+        remembered = {one for p in range(self.schedule.partitions) for one in remembered_in(self.saved(p))}
         shown = [s for s in self.schedule.sent if s.kind == "impressions" and not s.invalid and not s.is_aborted]
-        forgotten = [sent for sent in shown if f"closed:{sent.key.decode()}" not in saved]
+        forgotten = [sent for sent in shown if sent.key.decode() not in remembered]
         for sent in [*(sent for sent in shown if sent not in forgotten), *forgotten[:_FORGOTTEN]]:
             self._send(sent)
+
+
+def remembered_in(saved: Mapping[str, bytes]) -> Iterator[str]:
+    """The ids of closed impressions that a saved state remembers."""
+    watermark_ms = json.loads(saved["position"])["watermark"]["watermark_ms"] if saved else None
+    for key, value in saved.items():
+        if key.startswith("remembered:"):
+            yield from (one for one, ms in zip(*json.loads(value), strict=True) if ms >= (watermark_ms or 0))
 
 
 @contextmanager
@@ -263,7 +313,9 @@ def simulated(world: World) -> Iterator[None]:
             _STEP_MESSAGES=limits.step_messages,
             _MAX_UNCOMMITTED=limits.uncommitted,
             _MAX_BUFFERED=limits.buffered,
+            _PURGE_SECONDS=_PURGE_SECONDS,
         )
+        change(remembered, _SEGMENT_IDS=limits.segment_ids, _MOST_DELETED=limits.segment_ids)
         for module in clocked_modules():
             change(module, time=clock)
         yield

@@ -100,6 +100,11 @@ class StreamHarness:
         partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
         return sum(self._looker.end_offsets(partitions).values())
 
+    def begins(self, topic: str) -> list[int]:
+        """The oldest offset of each partition."""
+        partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
+        return list(self._looker.beginning_offsets(partitions).values())
+
     def close(self) -> None:
         for process in self._processes:
             if process.poll() is None:

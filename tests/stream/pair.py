@@ -2,10 +2,12 @@
 
 import json
 import random
+from collections.abc import Iterable
 
 from features.config import AggregateConfig
 from features.spec import Feature, FeatureSpec
 from stream.config import StreamConfig, Topics
+from stream.log_cleaner import Entry
 from stream.tasks import TaskSpec
 
 TASKS = (
@@ -39,6 +41,15 @@ def stream_config(prefix: str, partitions: int = 1) -> StreamConfig:
 
 def topics(prefix: str) -> Topics:
     return Topics(prefix=prefix)
+
+
+def save(state: dict[str, bytes], changes: Iterable[Entry]) -> dict[str, bytes]:
+    """Put changes into a saved state, as its log does."""
+    for key, value in changes:
+        state.pop(key, None)
+        if value is not None:
+            state[key] = value
+    return state
 
 
 def impression(number: int, at_ms: int, **changes: object) -> dict[str, object]:

@@ -105,6 +105,26 @@ def test_fencing_is_known_in_each_form_that_the_client_gives_it(error):
     assert not connection.is_fenced(KafkaError("Cannot perform send"))
 
 
+def test_a_mark_in_a_transaction_that_is_still_open_is_waited_for(with_letters):
+    only = Selection(code="invalid")
+    (letter,) = letters(with_letters, only)
+    replay = connection.producer(with_letters.kafka_servers, f"{with_letters.prefix}open")
+    replay.init_transactions()
+    replay.begin_transaction()
+    topic = with_letters.topics.dead_letters(letter.message.topic)
+    replay.send(topic, b"", None, [("graft.replayed", str(letter.offset).encode())], letter.partition)
+    replay.flush()
+    found: list[list[Any]] = []
+    reading = threading.Thread(target=lambda: found.append(letters(with_letters, only)))
+    reading.start()
+    reading.join(1)
+    assert reading.is_alive(), "it did not wait"
+    replay.commit_transaction()
+    reading.join(60)
+    replay.close(timeout=5)
+    assert found == [[]]
+
+
 def test_two_replays_at_once_put_each_letter_back_once(with_letters):
     """The later one fences the earlier one, which then fails or has nothing left to do."""
     before = with_letters.end(with_letters.topics.impressions)

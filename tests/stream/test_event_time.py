@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stream.messages import Message
 from stream.partition import Partition
 from stream.step import Arrival, StreamStep
-from tests.stream.pair import SPEC, TASKS, stream_config
+from tests.stream.pair import SPEC, TASKS, save, stream_config
 from tests.stream.pair import feedback as feedback_event
 from tests.stream.pair import impression as impression_event
 from tests.stream.test_step import INPUTS, TOPICS, aggregates, columns
@@ -91,6 +91,7 @@ class Run:
         self.reasons: list[str] = []
         self.step = StreamStep(SPEC, TASKS, columns)
         self.partition = Partition(0, TOPICS, CONFIG, TASKS, aggregates)
+        self.saved: dict[str, bytes] = {}
         self.read = dict.fromkeys(INPUTS, 0)
 
     def poll(self, now_ms: float, most: int, wall_ms: int = 2**53) -> None:
@@ -115,9 +116,9 @@ class Run:
 
     def restart(self, now_ms: float) -> None:
         """What a kill leaves: the saved state, and the messages after its positions."""
-        saved = {key: value for key, value in self.partition.entries() if value is not None}
+        save(self.saved, self.partition.changes())
         self.partition = Partition(0, TOPICS, CONFIG, TASKS, aggregates)
-        self.partition.restore(saved, now_ms)
+        self.partition.restore(self.saved, now_ms)
         self.read = {topic: self.partition.positions.get(topic, 0) for topic in INPUTS}
 
     def end(self) -> None:

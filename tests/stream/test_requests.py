@@ -49,6 +49,19 @@ def made(kafka, topic_prefix):
     return made
 
 
+def test_of_a_group_that_has_committed_nothing_the_lag_is_all_requests_also_before_the_first_are_polled(kafka, made):
+    """A poll may end while Kafka is asked for the committed offsets; its answer is found by the lag."""
+    send(kafka, made, range(20))
+    with closing(TeacherRequestReader(kafka, made, "t")) as reader:
+        coordinator = reader._consumer._coordinator
+        await_that(lambda: coordinator.poll(timeout_ms=100) and bool(reader._consumer.assignment()), 30, str)
+        assert not coordinator.refresh_committed_offsets_if_needed(timeout_ms=0)
+        (asked,) = coordinator._offset_fetch_futures.values()
+        await_that(lambda: asked.is_done, 30, str)
+        assert reader.lag() == 20
+        assert read(reader, 20) == [request(n) for n in range(20)]
+
+
 def test_what_was_not_committed_comes_again_and_what_was_does_not(kafka, made):
     send(kafka, made, range(20))
     reader = TeacherRequestReader(kafka, made, "t")

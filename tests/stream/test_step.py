@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from features.aggregates import Aggregates
 from runtime.errors import ServiceUnavailableError
+from stream.aggregate_updates import AggregateUpdate, packed
 from stream.events import Impression
 from stream.messages import Message
 from stream.partition import Partition
@@ -47,7 +48,7 @@ def caught_up(*numbers):
 
 def steps(step, partitions, arrivals, limit):
     """All effects of each partition in one, after steps until nothing more comes."""
-    whole = {number: Effects(number, Counter(), [], [], [], 0) for number in partitions}
+    whole = {number: Effects(number, Counter(), [], [], [], 0, []) for number in partitions}
     everywhere = caught_up(*partitions)
     for arrived in [*arrivals, Arrival([], everywhere, 0.0, WALL_MS), Arrival([], everywhere, END_MS, WALL_MS)]:
         arrival, more = arrived, True
@@ -121,13 +122,30 @@ def test_a_step_takes_no_more_than_its_limit_and_says_so():
     assert taken == [4, 4, 2, 0]
 
 
-def test_an_example_moves_its_partitions_aggregates_in_the_step_that_closes_it():
+def test_an_example_gives_an_update_of_its_user_and_of_its_item_in_the_step_that_closes_it():
     made = partition()
     (effects,) = steps(
         StreamStep(SPEC, TASKS, columns), {0: made}, [Arrival(messages_of(Scenario(3).lines), (), 0.0, WALL_MS)], 1_000
     ).values()
     assert len(effects.examples) == 3
-    assert [made.aggregates.aggregates.state_of("user", user_id)[1] for user_id in (0, 1, 2, 3)] == [1, 1, 1, 0]
+    assert [(u.entity, u.entity_id) for u in effects.updates] == [
+        *(("user", 0), ("item", "item0")),
+        *(("user", 1), ("item", "item1")),
+        *(("user", 2), ("item", "item2")),
+    ]
+    assert not [*made.aggregates.waiting]  # they are counted when they come back from their log
+
+
+def test_updates_are_counted_by_the_partition_that_they_were_sent_to_and_take_no_turn():
+    partitions = {2: partition(2), 5: partition(5)}
+    update = AggregateUpdate(entity="user", entity_id=7, labels={"like": 1.0}, event_time_ms=9)
+    ((_, value),) = packed([update, update], 1)
+    arrived = [Message(TOPICS.aggregate_updates, 5, 30, None, value)]
+    found = StreamStep(SPEC, TASKS, columns).take(partitions, Arrival(arrived, (), 0.0, WALL_MS), 1)
+    assert [one.taken.total() for one in found] == [0, 0]
+    assert partitions[2].aggregates.state_of("user", 7) is None
+    assert partitions[5].aggregates.state_of("user", 7)[1] == 2
+    assert partitions[5].positions[TOPICS.aggregate_updates] == 31
 
 
 def test_what_the_reader_raises_ends_the_step():

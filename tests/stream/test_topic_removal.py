@@ -39,7 +39,7 @@ def test_a_stream_that_runs_is_named_and_nothing_is_removed(harness):
     harness.start("morning")
     harness.await_examples(2)
     removal = state_removal(harness.kafka_servers, harness.topics)
-    with pytest.raises(GraftError, match=rf"still read the project's topics: {harness.prefix}graft-stream/morning "):
+    with pytest.raises(GraftError, match=rf"still work with it: {harness.prefix}graft-stream/morning "):
         removal.refuse_if_read(leave_seconds=0.5)
     assert removal.records()[harness.topics.join_state] > 0
 

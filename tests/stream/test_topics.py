@@ -34,13 +34,17 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
     admin.close()
     with pytest.raises(ConfigurationError) as caught:
         ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
-    assert len(caught.value.faults) == 7
+    assert len(caught.value.faults) == 8
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
 
 
 def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_log_keeps_all(kafka, topic_prefix):
     retention = RetentionConfig(
-        impressions_days=1, feedback_days=2, examples_days=3.5, teacher_requests_days=4, dead_letters_days=5
+        impressions_days=1,
+        feedback_days=2,
+        examples_days=3.5,
+        teacher_requests_days=4,
+        dead_letters_days=5,
     )
     made = topics(topic_prefix)
     ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix, retention=retention), made)
@@ -53,6 +57,7 @@ def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_
         made.feedback: 2,
         made.examples: 3.5,
         made.teacher_requests: 4,
+        made.aggregate_updates: -1 / DAY_MS,
         made.join_state: -1 / DAY_MS,
         made.dead_letters(made.impressions): 5,
         made.dead_letters(made.feedback): 5,

@@ -26,8 +26,8 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _feature(name: str, role: Any, dtype: Any, default: Any) -> Feature:
-    return Feature(name=name, source="user", role=role, dtype=dtype, default=default)
+def _feature(name: str, role: Any, dtype: Any, default: Any, source: Any = "user") -> Feature:
+    return Feature(name=name, source=source, role=role, dtype=dtype, default=default)
 
 
 class Toy:
@@ -42,10 +42,10 @@ class Toy:
         entity_key_serialization_version=3,
         features=(
             _feature("age", "dense", "int", 30),
-            _feature("user_id", "categorical", "int", None),
+            _feature("user_id", "categorical", "int", None, "user_id"),
             _feature("taste", "embedding", "float_list", [0.0, 0.0]),
-            _feature("item_id", "categorical", "str", None),
-            _feature("mean", "dense", "float", 0.0),
+            _feature("item_id", "categorical", "str", None, "item_id"),
+            _feature("mean", "dense", "float", 0.0, "item"),
         ),
     )
     tasks = (

@@ -17,7 +17,6 @@ from lab.pairs.project_folder import (
     feedback_line,
     impression_line,
     new_folder,
-    write_empty_table,
     write_events,
     write_json,
     write_table,
@@ -68,10 +67,6 @@ def _write_features(folder: Path, target: Catalogue, as_of: datetime) -> None:
         "genres": pa.array(_genres(movies).tolist(), pa.list_(pa.float32())),
     }
     write_table(folder, "item_profile", items, as_of)
-    write_empty_table(folder, "user_activity", "user_id", pa.int64(), ["ratings", "mean_rating", "mean_like"])
-    write_empty_table(
-        folder, "item_activity", "item_id", pa.string(), ["ratings", "mean_rating", "mean_like", "mean_love"]
-    )
 
 
 def _genres(movies: Table) -> NDArray[np.float32]:

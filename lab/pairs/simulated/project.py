@@ -11,7 +11,6 @@ from lab.pairs.project_folder import (
     TRUTH,
     copy_template,
     new_folder,
-    write_empty_table,
     write_events,
     write_json,
     write_table,
@@ -23,7 +22,6 @@ from lab.pairs.source import save_source
 from student.evaluate.metrics import exact_auc
 
 _AS_OF = datetime(2025, 12, 31, tzinfo=UTC)  # the day before the first event
-_ACTIVITY = ["shown", "click_share", "mean_dwell"]
 
 
 class Sizes(NamedTuple):
@@ -78,8 +76,6 @@ def _write_features(folder: Path, listeners: People, works: Works, tracks: Ints,
         "clip": np.where(tracks < shared, tracks + 1, 0),  # 0: no clip in the source
     }
     write_table(folder, "track", items, _AS_OF)
-    write_empty_table(folder, "listener_activity", "user_id", pa.string(), _ACTIVITY)
-    write_empty_table(folder, "track_activity", "item_id", pa.int64(), _ACTIVITY)
 
 
 def _best_auc(impressions: Impressions) -> dict[str, float]:

@@ -87,7 +87,7 @@ def test_a_served_head_that_was_bootstrapped_itself_starts_with_what_it_has_lear
     assert direct.bootstrap(features(), teacher_logits(features()), 300)["like"] > 0.9
     score_P, teacher_P = direct.score(unseen)[:, 0], teacher_logits(unseen)[:, 1]
     assert np.corrcoef(score_P, teacher_P)[0, 1] > 0.9
-    assert score_P.mean() == pytest.approx(teacher_P.mean(), abs=0.3)
+    assert score_P.mean() == pytest.approx(teacher_P.mean(), rel=0.4)  # nearer to 0: nobody is known
 
 
 def test_a_served_head_that_has_not_learnt_its_teacher_starts_at_the_teachers_mean() -> None:
@@ -97,7 +97,7 @@ def test_a_served_head_that_has_not_learnt_its_teacher_starts_at_the_teachers_me
     assert explained["like"] < least_explained(ROWS) < explained["rating"]
     score_PK = direct.score(features(first=5000))
     mean = (1 / (1 + np.exp(-logit_PT[:, 1]))).mean()
-    assert score_PK[:, 0] == pytest.approx(np.log(mean / (1 - mean)), abs=0.01)
+    assert score_PK[:, 0] == pytest.approx(np.log(mean / (1 - mean)), abs=0.03)
     assert score_PK[:, 2].std() > 0.1
 
 

@@ -56,3 +56,11 @@ def test_steps_are_equal_when_every_variant_took_the_same_on_every_seed(steps: i
 def test_a_question_shows_what_the_teacher_and_the_control_score() -> None:
     text = tables(_findings(_result("base", 1, 0.75, 0.5), _result("noise", 1, 0.6875, 0.5)))
     assert "| **noise** weaker | 1 | 0.6875 / 0.5000 / 0.6250 | +0.1875 | - |" in text
+
+
+def test_the_headline_has_what_was_served_beside_what_was_judged_row_by_row() -> None:
+    late = {"all": {"click": {"student": 0.6875, "control": 0.625}}}
+    told = headline(_findings(_result("base", 1, 0.75, 0.5).model_copy(update={"served": late})), "made-up")
+    assert told["served"]["click"]["student"] == 0.6875
+    assert told["auc"]["click"]["student"] == 0.75
+    assert (told["gain"]["click"]["mean"], told["gain"]["served"]["click"]["mean"]) == (0.25, 0.0625)

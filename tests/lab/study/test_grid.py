@@ -4,6 +4,7 @@ import json
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -143,10 +144,11 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()} == finished
 
 
-def _assert_schema(headline: dict[str, object]) -> None:
+def _assert_schema(headline: dict[str, Any]) -> None:
     """What a reader of headline.json may count on, key by key."""
     part = {"auc", "gain", "transferability"}
-    assert headline.keys() == {"pair", "events", "seeds", "steps_equal", "bootstrap_steps", "windows"} | part
+    assert headline.keys() == {"pair", "events", "seeds", "steps_equal", "bootstrap_steps", "served", "windows"} | part
+    assert headline["served"].keys() == {"click"}
     windows = headline["windows"]
     assert isinstance(windows, list)
     assert [(window["from"], window["to"]) for window in windows] == [(0, 300), (300, 600)]
@@ -155,6 +157,7 @@ def _assert_schema(headline: dict[str, object]) -> None:
         assert {task: set(arms) for task, arms in found["auc"].items()} == {
             "click": {"student", "control", "teacher", "teacher_as_input", "permuted"}
         }
+        assert found["gain"]["served"].keys() == {"click"}
         gain, arms = found["gain"]["click"], found["auc"]["click"]
         assert gain.keys() == {"mean", "low", "high"}
         assert gain["low"] < gain["mean"] < gain["high"]

@@ -13,6 +13,7 @@ import pytest
 
 from features.aggregates import Aggregates
 from features.push import AggregatePusher
+from features.push_log import PushLog
 from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
 from features.spec import FeatureSpec
@@ -26,6 +27,7 @@ from stream.examples import ExampleReader
 from stream.replay import replay
 from stream.run import run_stream
 from stream.topics import ensure_topics
+from tests.features.examples import count_example
 from tests.lab.study.conftest import Pair, no_progress
 
 
@@ -33,7 +35,9 @@ from tests.lab.study.conftest import Pair, no_progress
 def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, redis_url: str) -> Iterator[None]:
     stop = StopSignal()
     pusher = AggregatePusher(project.repo, redis_url, project.features.aggregates)
-    owned = OwnedPusher(pusher, PushedRows(redis_url, spec, pusher.views, project.features.aggregates))
+    rows = PushedRows(redis_url, spec, pusher.views, project.features.aggregates)
+    log = PushLog(pusher.tables, project.features.aggregates)
+    owned = OwnedPusher(pusher, rows, log)
     thread = threading.Thread(
         target=run_stream,
         kwargs={"claim_aggregates": lambda state: owned.claim(state.name, is_new=state.is_new)},
@@ -43,7 +47,7 @@ def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, 
             topics,
             project.tasks,
             spec,
-            OnlineReader(spec, redis_url),
+            OnlineReader(spec, redis_url, pusher.views.values()),
             partial(Aggregates, project.features.aggregates),
             owned,
             "a",
@@ -56,6 +60,7 @@ def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, 
     finally:
         stop.set()
         thread.join()
+        log.close()
 
 
 def _read(kafka: str, topics: Topics, count: int) -> list[Example]:
@@ -147,7 +152,7 @@ def _states(pair: Pair) -> dict[tuple[str, object], list[Row]]:
     aggregates = Aggregates(pair.project.features.aggregates)
     states: dict[tuple[str, object], list[Row]] = {}
     for example in pair.log.examples:
-        aggregates.update(example.user_id, example.item_id, example.labels, example.event_time_ms)
+        count_example(aggregates, example.user_id, example.item_id, example.labels, example.event_time_ms)
         for config in pair.project.features.aggregates:
             view = pair.day_zero.sources.pushed[config.push_source]
             key = example.user_id if config.entity == "user" else example.item_id

@@ -11,6 +11,7 @@ from features.aggregates import Aggregates
 from features.config import AggregateConfig
 from features.spec import Feature, FeatureSpec
 from lab.study.memory_store import MemoryStore, Sources
+from tests.features.examples import count_example
 
 JANUARY, JUNE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
 AGGREGATES = [AggregateConfig(entity="item", push_source="shown_push", columns={"shown": "count"})]
@@ -78,6 +79,6 @@ def test_pushed_aggregates_are_those_of_now(tmp_path: Path) -> None:
     store = store_of(tmp_path / "t.parquet", [("a", 1.0, JANUARY)])
     aggregates = Aggregates(AGGREGATES)
     for count in (1, 2):
-        aggregates.update(1, "a", {}, ms(JUNE))
-        store.push(aggregates, aggregates.changed(), ms(JUNE))
+        count_example(aggregates, 1, "a", {}, ms(JUNE))
+        store.push(aggregates, aggregates.changed(), ms(JUNE), {0: 0})
         assert store.read_at([1], ["a"], [{}], [ms(JANUARY)])["activity:shown"] == [count]

@@ -4,6 +4,8 @@ As a program, on each rank: `python -m tests.student.learn.rank_learning FOLDER`
 of `SETUPS` and writes FOLDER/NAME-RANK.safetensors, the state with its JSON.
 """
 
+import atexit
+import gc
 import json
 import sys
 from collections.abc import Mapping
@@ -104,6 +106,7 @@ def _contiguous(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def main() -> None:
+    atexit.register(gc.freeze)  # ends as quickly as graft's own command
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     with open_exchange() as exchange:

@@ -44,7 +44,7 @@ def test_served_heads_start_as_the_teacher_sees_rows_it_never_scored(toy: Any) -
     batch = features(toy, first=5000)
     score_BK, teacher_BT = learner.score(batch), teacher_logits(batch)
     assert np.corrcoef(score_BK[:, 0], teacher_BT[:, 1])[0, 1] > 0.9
-    assert score_BK[:, 0].mean() == pytest.approx(teacher_BT[:, 1].mean(), abs=0.3)
+    assert score_BK[:, 0].mean() == pytest.approx(teacher_BT[:, 1].mean(), rel=0.4)  # nearer to 0: nobody is known
     assert score_BK[:, 2].mean() == pytest.approx(teacher_BT[:, 2].mean(), abs=0.2)
 
 
@@ -87,7 +87,7 @@ def test_a_served_head_starts_at_the_teachers_mean_when_its_twin_is_not_learnt(t
     assert explained["like"] < least_explained(ROWS) < explained["rating"]
     score_BK = learner.score(features(toy, first=5000))
     mean = (1 / (1 + np.exp(-logit_PT[:, 1]))).mean()
-    assert score_BK[:, 0] == pytest.approx(np.log(mean / (1 - mean)), abs=0.01)
+    assert score_BK[:, 0] == pytest.approx(np.log(mean / (1 - mean)), abs=0.03)
     assert score_BK[:, 2].std() > 0.1
     assert score_BK[:, 2].mean() == pytest.approx(logit_PT[:, 2].mean(), abs=0.2)
     assert learner.bootstrapped_rows == ROWS
@@ -101,7 +101,7 @@ def test_a_second_teacher_task_on_the_same_tower_is_no_start(toy: Any) -> None:
     like, finish = (DistillationConfig(teacher_task=name, student_task="like") for name in ("like", "finish"))
     batch = features(toy, first=5000)
     learner = bootstrapped(toy, distillation=(like, finish))
-    assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), abs=0.3)
+    assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), rel=0.4)
 
 
 @pytest.mark.parametrize("changes", [{"adapter": True}, {"loss": "pairwise"}, {"loss": "listwise"}])
@@ -109,7 +109,7 @@ def test_every_form_of_distillation_gives_a_calibrated_start(toy: Any, changes: 
     heads = (DistillationConfig(teacher_task="like", student_task="like", **changes),)
     learner = bootstrapped(toy, distillation=heads)
     batch = features(toy, first=5000)
-    assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), abs=0.3)
+    assert learner.score(batch)[:, 0].mean() == pytest.approx(teacher_logits(batch)[:, 1].mean(), rel=0.4)
 
 
 @pytest.mark.parametrize("changes", [{"weight": 0.0}, {"half_life_examples": 1}])

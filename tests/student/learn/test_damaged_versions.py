@@ -11,6 +11,7 @@ import pytest
 
 from runtime.errors import GraftError
 from student.serve.swap import ChampionSwap
+from student.versions.manifest import FORMAT
 from student.versions.registry import Registry
 from student.versions.version_folder import LEARNER_FILE, MANIFEST_FILE, MODEL_FILE, VersionError
 from tests.student.learn.learning_in_memory import NO_REDIS, learn_in_memory
@@ -55,8 +56,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "learner": lambda folder: change_a_byte(folder / "v000003" / LEARNER_FILE),
     "no model": lambda folder: (folder / "v000003" / MODEL_FILE).unlink(),
     "no learner": lambda folder: (folder / "v000003" / LEARNER_FILE).unlink(),
-    "manifest": lambda folder: (folder / "v000003" / MANIFEST_FILE).write_text('{"format": 3, "version"'),
-    "empty manifest": lambda folder: (folder / "v000003" / MANIFEST_FILE).write_text('{"format": 3}'),
+    "manifest": lambda folder: (folder / "v000003" / MANIFEST_FILE).write_text(f'{{"format": {FORMAT}, "version"'),
+    "empty manifest": lambda folder: (folder / "v000003" / MANIFEST_FILE).write_text(f'{{"format": {FORMAT}}}'),
     "no manifest": lambda folder: (folder / "v000003" / MANIFEST_FILE).unlink(),
     "champion": lambda folder: (folder / "champion").write_bytes(b"v0000\xff"),
     "champion's folder": lambda folder: shutil.rmtree(folder / "v000003"),

@@ -24,11 +24,11 @@ def filled(capacity: int, count: int, seed: int = 0) -> Reservoir:
 
 
 def test_until_it_is_full_it_holds_every_example() -> None:
-    assert filled(40, 30).tensors()["row_BC"][:, 0].tolist() == list(range(30))
+    assert filled(40, 30).tensors()["category_BC"][:, 0].tolist() == list(range(30))
 
 
 def test_every_example_is_as_likely_to_be_held() -> None:
-    held = np.concatenate([filled(20, 100, seed).tensors()["row_BC"][:, 0] for seed in range(300)])
+    held = np.concatenate([filled(20, 100, seed).tensors()["category_BC"][:, 0] for seed in range(300)])
     counts, _ = np.histogram(held, bins=10, range=(0, 100))
     # 600 expected in each tenth of the stream; 5 deviations of a binomial are 110
     assert counts.sum() == 300 * 20
@@ -39,7 +39,7 @@ def test_what_belongs_together_stays_together() -> None:
     drawn = filled(20, 200).draw(64)
     assert drawn is not None
     assert drawn.logit_BT.tolist() == (drawn.dense_BD + 0.5).tolist()
-    assert drawn.row_BC[:, 0].tolist() == drawn.label_BK[:, 0].tolist()
+    assert drawn.category_BC[:, 0].tolist() == drawn.label_BK[:, 0].tolist()
 
 
 def test_the_draws_go_on_after_a_restore() -> None:
@@ -50,7 +50,7 @@ def test_the_draws_go_on_after_a_restore() -> None:
     left, right = one.draw(16), other.draw(16)
     assert left is not None
     assert right is not None
-    assert left.row_BC.tolist() == right.row_BC.tolist()
+    assert left.category_BC.tolist() == right.category_BC.tolist()
 
 
 def test_nothing_is_drawn_from_an_empty_reservoir_or_without_capacity() -> None:
@@ -59,4 +59,4 @@ def test_nothing_is_drawn_from_an_empty_reservoir_or_without_capacity() -> None:
 
 
 def test_batches_join_in_order() -> None:
-    assert concatenate([rows(3, 2), rows(0, 1)]).row_BC[:, 0].tolist() == [3, 4, 0]
+    assert concatenate([rows(3, 2), rows(0, 1)]).category_BC[:, 0].tolist() == [3, 4, 0]

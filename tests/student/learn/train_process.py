@@ -3,6 +3,8 @@
 Writes each rank's pid beside FOLDER, as FOLDER-RANK.pid.
 """
 
+import atexit
+import gc
 import os
 import sys
 from functools import partial
@@ -49,6 +51,7 @@ def setup() -> LearnerSetup:
 
 
 def main() -> None:
+    atexit.register(gc.freeze)  # ends as quickly as graft's own command
     kafka, prefix, redis_url, folder, *log = sys.argv[1:]
     Path(f"{folder}-{os.environ.get('RANK', '0')}.pid").write_text(str(os.getpid()))
     stop = StopSignal().install()
@@ -60,7 +63,7 @@ def main() -> None:
         with open_exchange() as exchange:
             run_training(
                 setup=setup(),
-                publish=PublishConfig(every_seconds=0.05, keep=1000),
+                publish=PublishConfig(every_seconds=0.1, keep=1000),
                 teacher_version=TEACHER.version,
                 registry=Registry(Path(folder)),
                 cache=logit_cache(redis_url),

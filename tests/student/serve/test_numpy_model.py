@@ -12,9 +12,11 @@ from stream.tasks import TaskSpec
 from student.serve.numpy_model import NumpyStudent
 from student.versions.config import StudentConfig
 from student.versions.manifest import Manifest
+from student.versions.served_posterior import BLEND
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import VersionError
 from tests.specs import spec_of
+from tests.student.posteriors import transparent
 
 SPEC = spec_of(
     Feature(name="user:age", source="user", role="dense", dtype="float", default=0.0),
@@ -49,7 +51,7 @@ def manifest(student: StudentConfig = STUDENT, tasks: list[TaskSpec] = TASKS) ->
 def tensors(of: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     drawn = {n: rng.normal(size=shape, scale=0.3).astype(np.float32) for n, shape in tensor_shapes(of).items()}
-    return drawn | {"normalizer.std": np.abs(drawn["normalizer.std"]) + 0.5}
+    return drawn | transparent(of) | {"normalizer.std": np.abs(drawn["normalizer.std"]) + 0.5}
 
 
 def batch(rows: int, seed: int = 0) -> FeatureBatch:
@@ -113,7 +115,8 @@ def test_a_row_scores_the_same_alone_and_among_others() -> None:
 def test_probabilities_of_extreme_logits_are_finite_and_raise_no_warning() -> None:
     of = manifest()
     for bias in (-1e30, -100.0, 100.0, 1e30):
-        weights = tensors(of) | {"head.like.bias": np.array([bias], np.float32)}
+        weights = tensors(of)
+        weights[BLEND][0, 0] = bias
         like_B = NumpyStudent(of, weights).score(batch(5))["like"]
         assert np.isfinite(like_B).all()
         assert (like_B < 1e-30).all() if bias < 0 else (like_B == 1).all()
@@ -140,7 +143,7 @@ def test_every_tensor_that_does_not_fit_is_named_with_what_is_expected_and_found
         "trunk.1.bias": np.zeros(6, np.float64),
         "head.rating.bias": np.array([np.nan], np.float32),
         "normalizer.std": np.zeros(4, np.float32),
-        "tower.skip.bias": np.zeros(4, np.float32),
+        "tower.dwell.bias": np.zeros(4, np.float32),
     }
     with pytest.raises(VersionError) as error:
         NumpyStudent(of, weights)
@@ -148,7 +151,7 @@ def test_every_tensor_that_does_not_fit_is_named_with_what_is_expected_and_found
     assert text.startswith("version v000007: model.safetensors: ")
     for fault in (
         "tower.like.bias is missing, expected float32 [4]",
-        "tower.skip.bias is unknown",
+        "tower.dwell.bias is unknown",
         "trunk.0.weight: expected float32 [8, 10], found float32 [8, 11]",
         "trunk.1.bias: expected float32 [6], found float64 [6]",
         "head.rating.bias: expected finite values, found 1 of 1 that are not",

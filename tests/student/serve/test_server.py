@@ -36,8 +36,10 @@ from student.serve.swap import ChampionSwap
 from student.versions.config import StudentConfig
 from student.versions.manifest import Draft, Manifest
 from student.versions.registry import Registry
+from student.versions.served_posterior import UNIT
 from student.versions.served_tensors import tensor_shapes
 from tests.specs import spec_of
+from tests.student.posteriors import transparent
 
 SPEC = spec_of(
     Feature(
@@ -71,7 +73,10 @@ def constant_tensors(of: Draft, rating: float) -> dict[str, np.ndarray]:
     manifest = Manifest(**dict(of), version="v000001", parent=None, created_at_ms=0, sha256={})
     zeros = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(manifest).items()}
     ones = np.ones_like(zeros["normalizer.std"])
-    return zeros | {"normalizer.std": ones, "head.rating.bias": np.array([rating], np.float32)}
+    posterior = transparent(manifest)
+    posterior[UNIT][2, 0] = rating
+    bias = np.array([rating], np.float32)
+    return zeros | posterior | {"normalizer.std": ones, "head.rating.bias": bias}
 
 
 def publish(registry: Registry, spec: FeatureSpec = SPEC, weights: dict[str, Any] | None = None) -> str:
@@ -196,6 +201,7 @@ def test_features_of_user_and_context_reach_the_scores(registry: Registry, redis
         "tower.rating.weight": [[1, 0, 0, 0], [0] * 4],
         "head.rating.weight": [[32, 0]],
         "head.rating.bias": [0],
+        UNIT: [[0, 1], [0, 1], [0, 64]],
     }
     publish(registry, weights=age_plus_hour)
     store_age(redis_url, 1, 30.5)

@@ -34,7 +34,7 @@ def manifest(toy: Any) -> Manifest:
 
 def test_a_version_has_these_tensors_and_no_other(manifest: Manifest) -> None:
     assert served_tasks(manifest) == ("like",)
-    assert tensor_shapes(manifest) == {
+    assert tensor_shapes(manifest, users=5, ids=3) == {
         "normalizer.mean": (4,),
         "normalizer.std": (4,),
         "embedding.weight": (32, 3),
@@ -48,6 +48,20 @@ def test_a_version_has_these_tensors_and_no_other(manifest: Manifest) -> None:
         "tower.like.bias": (5,),
         "head.like.weight": (1, 5),
         "head.like.bias": (1,),
+        "tower.hidden.weight": (5, 6),
+        "tower.hidden.bias": (5,),
+        "head.hidden.weight": (1, 5),
+        "head.hidden.bias": (1,),
+        "posterior.weight": (2, 18),
+        "posterior.covariance": (2, 18, 18),
+        "posterior.blend": (2, 3),
+        "posterior.unit": (2, 2),
+        "posterior.reach": (4,),
+        "posterior.own": (2, 0),
+        "users.key": (5,),
+        "users.known": (6, 17),
+        "ids.key": (3,),
+        "ids.known": (4, 9),
     }
 
 

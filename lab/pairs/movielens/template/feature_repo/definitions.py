@@ -25,7 +25,7 @@ def materialized(name: str, entity: Entity, **columns: FeastType) -> FeatureView
 
 
 def pushed(name: str, entity: Entity, **columns: FeastType) -> FeatureView:
-    """A view of running aggregates that the stream pushes; its batch table is empty."""
+    """A view of running aggregates that the stream pushes; `graft features collect` fills its batch table."""
     return _view(name, entity, PushSource(name=f"{name}_push", batch_source=_table(name)), columns)
 
 

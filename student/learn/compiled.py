@@ -1,0 +1,18 @@
+"""How the learner's row by row arithmetic is compiled: by numba, to the same bits on each start."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """`function` as machine code, kept beside it or in the user's cache, so that only the first start compiles."""
+    try:
+        kept: Any = njit(cache=True)(function)
+    except RuntimeError:  # neither folder can be written: then each start compiles, in some seconds
+        kept = njit(function)
+    machine_code: Function = kept
+    return machine_code

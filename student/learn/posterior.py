@@ -1,0 +1,176 @@
+"""The posterior of each arm and task: what a linear model of all columns and ids knows, and how sure it is.
+
+It is learnt row by row beside the network, whose value is one of its columns, and gives the served score: its mean over
+the posterior. Shapes: those of `student.learn.posterior_kernel`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import MISSING_HASH
+from student.learn.heads import Unit
+from student.learn.id_table import IdTable, empty_table, find, take
+from student.learn.posterior_kernel import Known, Places, Rows, Rules, Shared, score_rows, teach_rows
+from student.learn.priors import BLEND, EXPECTED, LEVEL_REACH, RESIDUAL, Prior, prior_of
+from student.learn.serving import ADMITTED, served_ids, served_shared
+from student.learn.setup import LearnerSetup
+from student.versions.columns import Columns, columns_of, ids_of
+from student.versions.served_posterior import ID_KEY, ID_KNOWN, USER_KEY, USER_KNOWN
+
+
+class Posterior:
+    """The posteriors of M models, which learn the same rows and differ in their networks and in what they see.
+
+    `sees_teacher`: of each model, whether it sees the mean logits of the teacher.
+    """
+
+    def __init__(self, setup: LearnerSetup, sees_teacher: Sequence[bool]) -> None:
+        self.columns = columns_of(setup.spec, len(setup.tasks), len(setup.teacher_tasks))
+        prior, models, size = prior_of(setup, self.columns), len(sees_teacher), setup.student.remembered_ids
+        self._rules = _rules(setup, self.columns, prior, sees_teacher)
+        self._shared = _shared(setup, prior, models)
+        logits = len(setup.teacher_tasks)
+        self._user_table, self._users = empty_table(size), _known(size, logits, models, prior.user_KJ)
+        self._id_table, self._ids = empty_table(size), _known(size, logits, models, prior.id_K1)
+
+    def predict(self, category_BC: NDArray[np.uint64], rows: Rows) -> NDArray[np.float32]:
+        """The values [M, B, K] of rows that are not learnt: logits (binary) and values (regression)."""
+        slot_BE = self._found(category_BC)
+        places = Places(slot_BE, np.zeros(slot_BE.shape, np.bool_))
+        return self._scored(rows, places, learns=False)
+
+    def learn(self, category_BC: NDArray[np.uint64], rows: Rows) -> NDArray[np.float32]:
+        """Learn B rows one by one; the values [M, B, K] that each had before it was learnt."""
+        return self._scored(rows, self._taken(category_BC), learns=True)
+
+    def start_taught(self, model: int, category_BC: NDArray[np.uint64], units: Sequence[Unit]) -> None:
+        """End the bootstrap of a model's network on these rows: its values are the first scores, its ids are known.
+
+        `units`: of each task, those of the network's values before the first label.
+        """
+        teach_rows(self._taken(category_BC), self._users, self._ids)
+        self._shared.weight_MKP[model, :, self.columns.network] = 1
+        for label_3, unit in zip(self._shared.label_MK3[model], units, strict=True):
+            label_3[:] = EXPECTED * _mean_powers(unit)
+
+    def admitted(self, category_BC: NDArray[np.uint64], *, taught: bool) -> NDArray[np.uint64]:
+        """The categories without those that were seen less than `ADMITTED` times, which have the hash of a missing one.
+
+        `taught`: whether the rows of a bootstrap count.
+        """
+        slot_BE, admitted_BC = self._found(category_BC), category_BC.copy()
+        for e, c in enumerate(self.columns.id_columns):
+            if c is not None:
+                known = self._users if e == 0 else self._ids
+                seen_B = known.sightings_N[slot_BE[:, e]] + (known.taught_N[slot_BE[:, e]] if taught else 0)
+                admitted_BC[seen_B < ADMITTED, c] = MISSING_HASH
+        return admitted_BC
+
+    def _scored(self, rows: Rows, places: Places, *, learns: bool) -> NDArray[np.float32]:
+        state = self._shared, self._users, self._ids
+        return score_rows(rows, places, self._rules, *state, learns).astype(np.float32)
+
+    def _found(self, category_BC: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The slots [B, E] of the ids; 0 where one is not remembered."""
+        id_BE = ids_of(self.columns, category_BC)
+        slot_BE = np.empty(id_BE.shape, np.int64)
+        slot_BE[:, 0] = find(self._user_table, id_BE[:, 0])
+        slot_BE[:, 1:] = find(self._id_table, id_BE[:, 1:].ravel()).reshape(id_BE[:, 1:].shape)
+        return slot_BE
+
+    def _taken(self, category_BC: NDArray[np.uint64]) -> Places:
+        """Where the ids are remembered from now on."""
+        id_BE = ids_of(self.columns, category_BC)
+        slot_BE, fresh_BE = np.empty(id_BE.shape, np.int64), np.empty(id_BE.shape, np.bool_)
+        slot_BE[:, 0], fresh_BE[:, 0] = take(self._user_table, id_BE[:, 0])
+        slot_b, fresh_b = take(self._id_table, id_BE[:, 1:].ravel())
+        slot_BE[:, 1:], fresh_BE[:, 1:] = slot_b.reshape(id_BE[:, 1:].shape), fresh_b.reshape(id_BE[:, 1:].shape)
+        return Places(slot_BE, fresh_BE)
+
+    def served(self, model: int) -> dict[str, NDArray[Any]]:
+        """What a version serves of one model."""
+        user_key, user_known = served_ids(model, self._rules, self._shared, self._user_table, self._users, users=True)
+        id_key, id_known = served_ids(model, self._rules, self._shared, self._id_table, self._ids, users=False)
+        ids: dict[str, NDArray[Any]] = {USER_KEY: user_key, USER_KNOWN: user_known, ID_KEY: id_key, ID_KNOWN: id_known}
+        return served_shared(model, self._rules, self._shared) | ids
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The whole state; ids from the one seen longest ago."""
+        shared: dict[str, NDArray[Any]] = {f"shared.{name}": tensor for name, tensor in self._shared._asdict().items()}
+        users, ids = (self._user_table, self._users), (self._id_table, self._ids)
+        return shared | _remembered("users", *users) | _remembered("ids", *ids)
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state that `tensors` gave."""
+        for name, own in self._shared._asdict().items():
+            own[...] = tensors[f"shared.{name}"]
+        self._user_table = _restored("users", tensors, self._users)
+        self._id_table = _restored("ids", tensors, self._ids)
+
+
+def _mean_powers(unit: Unit) -> NDArray[np.float64]:
+    """1, and the means of a task's labels and of their squares, that have this unit."""
+    if unit.kind == "binary":
+        share = 1 / (1 + np.exp(-unit.offset))
+        return np.array([1.0, share, share])
+    return np.array([1.0, unit.offset, unit.offset**2 + unit.scale**2])
+
+
+def _rules(setup: LearnerSetup, columns: Columns, prior: Prior, sees_teacher: Sequence[bool]) -> Rules:
+    return Rules(
+        binary_K=np.array([task.kind == "binary" for task in setup.tasks]),
+        binary_T=np.array([task.kind == "binary" for task in setup.teacher_tasks], np.bool_),
+        sees_network_M=np.ones(len(sees_teacher)),
+        sees_teacher_M=np.array(sees_teacher, np.float64),
+        reach_E=np.array([1.0, 1.0] + [LEVEL_REACH] * (columns.ids - 2)),
+        own_K=np.array([-1 if column is None else column for column in setup.reference_columns]),
+        item_dense_I=np.array(columns.item_dense, np.int64),
+        drift_K=prior.drift_K,
+    )
+
+
+def _shared(setup: LearnerSetup, prior: Prior, models: int) -> Shared:
+    tasks, width = prior.mean_KP.shape
+    covariance_MKPP = np.zeros((models, tasks, width, width))
+    covariance_MKPP[..., np.arange(width), np.arange(width)] = prior.variance_KP
+    return Shared(
+        weight_MKP=np.tile(prior.mean_KP, (models, 1, 1)),
+        covariance_MKPP=covariance_MKPP,
+        blend_MKL=np.tile(np.eye(tasks, tasks + 1, 1), (models, 1, 1)),
+        blend_covariance_MKLL=np.tile(BLEND * np.eye(tasks + 1), (models, tasks, 1, 1)),
+        residual_MK2=np.tile(np.array(RESIDUAL), (models, tasks, 1)),
+        label_MK3=np.zeros((models, tasks, 3)),
+        logit_T3=np.zeros((len(setup.teacher_tasks), 3)),
+    )
+
+
+def _known(size: int, logits: int, models: int, prior_KJ: NDArray[np.float32]) -> Known:
+    tasks, slopes = prior_KJ.shape
+    known = Known(
+        label_NK2=np.zeros((size + 1, tasks, 2)),
+        logit_NT2=np.zeros((size + 1, logits, 2)),
+        mean_NMKJ=np.zeros((size + 1, models, tasks, slopes), np.float32),
+        variance_NMKJ=np.zeros((size + 1, models, tasks, slopes), np.float32),
+        sightings_N=np.zeros(size + 1, np.int64),
+        taught_N=np.zeros(size + 1, np.int64),
+    )
+    known.variance_NMKJ[0] = prior_KJ
+    return known
+
+
+def _remembered(name: str, table: IdTable, known: Known) -> dict[str, NDArray[Any]]:
+    slots = table.slots_by_age()
+    return {f"{name}.key": table.key_N[slots]} | {f"{name}.{part}": own[slots] for part, own in known._asdict().items()}
+
+
+def _restored(name: str, tensors: Mapping[str, NDArray[Any]], known: Known) -> IdTable:
+    """The table of the saved ids, whose slots follow their age; what is known of them goes into `known`."""
+    key_N = tensors[f"{name}.key"]
+    table = empty_table(len(known.sightings_N) - 1)
+    take(table, key_N)
+    for part, own in known._asdict().items():
+        own[1 : len(key_N) + 1] = tensors[f"{name}.{part}"]
+    return table

@@ -1,0 +1,111 @@
+"""The columns of the posterior: what it sees of a row, in one order for learner and scorer.
+
+Shapes: P columns, E ids of a row, D dense columns, C categorical columns, K tasks, T teacher tasks, J slopes.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import MISSING_HASH, FeatureSpec
+
+LARGEST_NETWORK = 6.0
+"""Units of the task, from its mean, at which the network's value is cut off."""
+
+_OF_AN_ID = 2
+"""Aggregate columns of each id: its shrunken mean label, and how many labels it has had."""
+
+_PAIR = 2
+"""Columns of a user and an item: the effects of each task, and the mean logits of each teacher task."""
+
+_OWN_SLOPES = 3
+"""Of a user beside those on the item's dense columns: the intercept, the network's value, the item's mean logit."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The P columns of a row, in their order.
+
+    1, mean and count of each id, the dense columns, the effects of user and item on each task, the network's value, the
+    mean logits of user and item for each teacher task.
+
+    `id_columns`: of each of the E ids, its place among the C categorical columns: the user's and the item's, None where
+    the spec has no such column, then all others, whose every value is an id too. `item_dense`: the places, among the D
+    dense columns, of those that describe the item.
+    """
+
+    dense_width: int
+    tasks: int
+    teacher_tasks: int
+    id_columns: tuple[int | None, ...]
+    item_dense: tuple[int, ...]
+
+    @property
+    def ids(self) -> int:
+        """E."""
+        return len(self.id_columns)
+
+    @property
+    def width(self) -> int:
+        """P."""
+        return self.network + 1 + _PAIR * self.teacher_tasks
+
+    @property
+    def slopes(self) -> int:
+        """J: the user's intercept, its taste in the item's dense columns, in the network and in the teacher."""
+        return _OWN_SLOPES + len(self.item_dense)
+
+    @cached_property
+    def aggregates(self) -> slice:
+        """Mean and count of each id."""
+        return slice(1, 1 + _OF_AN_ID * self.ids)
+
+    @cached_property
+    def dense(self) -> slice:
+        """The normalised dense columns."""
+        return _after(self.aggregates, self.dense_width)
+
+    @cached_property
+    def effects(self) -> slice:
+        """The effects of the row's user and item on each task; those on the task itself are left at 0."""
+        return _after(self.dense, _PAIR * self.tasks)
+
+    @cached_property
+    def network(self) -> int:
+        """The network's value of the task."""
+        end: int = self.effects.stop
+        return end
+
+    @cached_property
+    def teacher(self) -> slice:
+        """The mean logits of the row's user and item for each teacher task."""
+        return slice(self.network + 1, self.network + 1 + _PAIR * self.teacher_tasks)
+
+
+def columns_of(spec: FeatureSpec, tasks: int, teacher_tasks: int) -> Columns:
+    """The columns of a project with so many tasks and teacher tasks."""
+    sources = [feature.source for feature in spec.dense for _ in range(feature.width)]
+    place = {feature.source: c for c, feature in enumerate(spec.categorical)}
+    levels = [c for c, feature in enumerate(spec.categorical) if feature.source not in ("user_id", "item_id")]
+    return Columns(
+        dense_width=len(sources),
+        tasks=tasks,
+        teacher_tasks=teacher_tasks,
+        id_columns=(place.get("user_id"), place.get("item_id"), *levels),
+        item_dense=tuple(d for d, source in enumerate(sources) if source == "item"),
+    )
+
+
+def ids_of(columns: Columns, category_BC: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The hashes of the E ids of B rows [B, E]; that of a missing value where there is no such column."""
+    id_BE = np.full((len(category_BC), columns.ids), MISSING_HASH, np.uint64)
+    for e, c in enumerate(columns.id_columns):
+        if c is not None:
+            id_BE[:, e] = category_BC[:, c]
+    return id_BE
+
+
+def _after(before: slice, width: int) -> slice:
+    return slice(before.stop, before.stop + width)

@@ -1,0 +1,97 @@
+"""The tensors of a version's posterior in model.safetensors: names, shapes, and the order of what is known of an id.
+
+Shapes: K tasks, P columns, E ids of a row, T teacher tasks, J slopes of a user, N ids remembered, R numbers of an id.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from student.versions.columns import Columns
+
+WEIGHT = "posterior.weight"
+"""[K, P]."""
+COVARIANCE = "posterior.covariance"
+"""[K, P, P], of the weights."""
+BLEND = "posterior.blend"
+"""[K, 1 + K]: of 1 and the linear values of all tasks."""
+UNIT = "posterior.unit"
+"""[K, 2]: offset and scale of a task's values; the network's value is put into this unit, a regression's out of it."""
+REACH = "posterior.reach"
+"""[E]: how much of an id's effect a row takes."""
+OWN = "posterior.own"
+"""[K, T]: 1 for the teacher task that stands for the teacher in a task, else 0."""
+USER_KEY, ID_KEY = "users.key", "ids.key"
+"""[N]: hashes, in increasing order; the users have a table of their own, all other ids share one."""
+USER_KNOWN, ID_KNOWN = "users.known", "ids.known"
+"""[1 + N, R]: the prior, then what is known of the ids in the order of their keys; see `KnownOrder`."""
+
+
+class KnownOrder:
+    """Where an id's R numbers have what.
+
+    Whether the network embeds it (1 or 0), for each of K tasks mean, count, effect and variance, for each of T teacher
+    tasks the mean logit, then a user's slopes and their variances, task by task.
+    """
+
+    admitted = 0
+
+    def __init__(self, columns: Columns) -> None:
+        tasks, slopes = columns.tasks, columns.tasks * (columns.slopes - 1)
+        self.mean, self.count, self.effect, self.variance = (
+            slice(1 + i * tasks, 1 + (i + 1) * tasks) for i in range(4)
+        )
+        self.logit = slice(self.variance.stop, self.variance.stop + columns.teacher_tasks)
+        self.slope = slice(self.logit.stop, self.logit.stop + slopes)
+        self.slope_variance = slice(self.slope.stop, self.slope.stop + slopes)
+
+    @property
+    def id_width(self) -> int:
+        """R of an id that is no user."""
+        return self.logit.stop
+
+    @property
+    def user_width(self) -> int:
+        """R of a user."""
+        return self.slope_variance.stop
+
+
+def posterior_shapes(columns: Columns, users: int, ids: int) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a posterior that remembers so many users and other ids, with its shape."""
+    order, tasks, width = KnownOrder(columns), columns.tasks, columns.width
+    return {
+        WEIGHT: (tasks, width),
+        COVARIANCE: (tasks, width, width),
+        BLEND: (tasks, 1 + tasks),
+        UNIT: (tasks, 2),
+        REACH: (columns.ids,),
+        OWN: (tasks, columns.teacher_tasks),
+        USER_KEY: (users,),
+        USER_KNOWN: (1 + users, order.user_width),
+        ID_KEY: (ids,),
+        ID_KNOWN: (1 + ids, order.id_width),
+    }
+
+
+def remembered(tensors: Mapping[str, NDArray[Any]], key: str) -> int:
+    """How many ids the tensor of keys has; 0 where it is missing."""
+    return tensors[key].size if key in tensors else 0
+
+
+def order_faults(tensors: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+    """Keys that do not increase, and units that are not above 0; the tensors have their shapes."""
+    for name in (USER_KEY, ID_KEY):
+        if not (tensors[name][1:] > tensors[name][:-1]).all():
+            yield f"{name}: expected keys in increasing order"
+    if not (tensors[UNIT][:, 1] > 0).all():
+        yield f"{UNIT}: expected scales above 0, found {tensors[UNIT][:, 1].min()}"
+
+
+def known_of(key_N: NDArray[np.uint64], known_NR: NDArray[np.float32], id_X: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """What is known of ids [X, R]; the prior of one that is not remembered."""
+    if not len(key_N):
+        return known_NR[np.zeros(len(id_X), np.intp)]
+    place_X = np.minimum(np.searchsorted(key_N, id_X), len(key_N) - 1)
+    return known_NR[np.where(key_N[place_X] == id_X, 1 + place_X, 0)]

@@ -1,0 +1,19 @@
+"""Posteriors for tests in which only the network matters."""
+
+import numpy as np
+
+from student.versions import served_posterior as served
+from student.versions.manifest import Manifest
+from student.versions.served_tensors import served_columns
+
+
+def transparent(manifest: Manifest) -> dict[str, np.ndarray]:
+    """Remembers no id, has all embedded, and is sure of the network: the values are the network's, up to 6 in size."""
+    columns = served_columns(manifest)
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in served.posterior_shapes(columns, 0, 0).items()}
+    zeros[served.WEIGHT][:, columns.network] = 1
+    zeros[served.BLEND] = np.eye(columns.tasks, 1 + columns.tasks, 1, np.float32)
+    zeros[served.UNIT][:, 1] = 1
+    for name in (served.USER_KNOWN, served.ID_KNOWN):
+        zeros[name][0, served.KnownOrder.admitted] = 1
+    return zeros | {name: np.zeros(0, np.uint64) for name in (served.USER_KEY, served.ID_KEY)}
