@@ -156,6 +156,8 @@ def run_fuzz(count: int, seed: int, folder: Path, kafka_home: str | None, tell: 
             with null_header_values():
                 run.send_all(follower, tell)
             run.await_readers(follower, 0)
+            if follower.fault:
+                return [Line("read", "the verdict cannot be given", [follower.fault, *run.faults])]
             seconds = time.monotonic() - began
             world.await_that(lambda: not any(outcomes_of(world, follower).faults()), _SETTLED_SECONDS)
             ended = [str(end) for end in world.processes.ended]

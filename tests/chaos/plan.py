@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from tests.chaos.troubles import DISK_IS_FULL, STREAM_STANDS_STILL, TROUBLES
+from tests.chaos.troubles import DISK_IS_FULL, KAFKA_IS_GONE, STREAM_STANDS_STILL, TROUBLES
 from tests.chaos.world import Shape
 
 _LONGEST_AWAY_SECONDS = 60.0
@@ -96,6 +96,7 @@ def killable_names(names: Sequence[str], *, is_apache: bool) -> list[str]:
     return [*names, *(SERVERS if is_apache else SERVERS[:1])]
 
 
-def possible_troubles(*, has_disk: bool) -> list[str]:
+def possible_troubles(*, is_apache: bool, has_disk: bool) -> list[str]:
     """The names of TROUBLES; without a disk of its own, none can be full."""
-    return [name for name in TROUBLES if has_disk or name != DISK_IS_FULL]
+    impossible = {KAFKA_IS_GONE: not is_apache, DISK_IS_FULL: not has_disk}
+    return [name for name in TROUBLES if not impossible.get(name)]

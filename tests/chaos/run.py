@@ -166,7 +166,7 @@ def run_chaos(
             world.fill_features()
         world.start()
         names = killable_names(world.processes.names, is_apache=world.is_apache)
-        plan = plan_of(options, names, possible_troubles(has_disk=world.disk is not None))
+        plan = plan_of(options, names, possible_troubles(is_apache=world.is_apache, has_disk=world.disk is not None))
         _tell_plan(world, options, plan, tell)
         if not world.await_ready():
             return [Line("start", "not ready", [name for name in world.ports if not world.is_ready(name)])]
@@ -190,6 +190,8 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
             tell("the troubles are over; waiting until each message has its outcome ...")
             stuck += [sender.fault] if sender.fault else []
             stuck += await_quiet(world, follower, len(traffic))
+        if follower.fault:
+            return [Line("read", "the verdict cannot be given", [follower.fault, *stuck])]
         teacher = teacher_line(world, follower)
         world.processes.stop(*world.streams, TEACHER, LEARNER, ARCHIVE, SCORER)
         sent = Counter((message.topic, message.value) for message in traffic)

@@ -81,14 +81,15 @@ def test_a_request_that_fails_while_the_scorer_is_up_is_a_fault() -> None:
 
 
 def test_a_plan_has_every_kind_of_trouble_before_any_comes_again_and_as_many_kills_as_were_asked_for() -> None:
-    plan = plan_of(Options(seconds=900, seed=3, kills=50), ["a", "b"], possible_troubles(has_disk=True))
+    options, troubles = Options(seconds=900, seed=3, kills=50), possible_troubles(is_apache=True, has_disk=True)
+    plan = plan_of(options, ["a", "b"], troubles)
     names = [trouble.name for trouble in plan.troubles]
     assert set(names[: len(TROUBLES)]) == set(TROUBLES)
     assert all(
         before.at + before.seconds < after.at for before, after in zip(plan.troubles, plan.troubles[1:], strict=False)
     )
     assert len(plan.kills) == 50
-    assert plan == plan_of(Options(seconds=900, seed=3, kills=50), ["a", "b"], possible_troubles(has_disk=True))
+    assert plan == plan_of(options, ["a", "b"], troubles)
 
 
 def test_a_seed_is_the_same_traffic_each_time_with_poison_in_it() -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from runtime.child import stop_child
 from runtime.redis import Client, connect
 from tests.chaos.processes import thaw
 from tests.chaos.world import World, kill, start_again
@@ -109,6 +108,7 @@ class KeysOfAnotherType(Trouble):
             for key in self._random.sample(hashes, min(_SPOILT, len(hashes))):
                 client.rename(key, _BESIDE.encode() + key)
                 client.set(key, "no hash")
+                self._world.spoilt.add(key)
 
     def end(self) -> None:
         with self._redis() as client:
@@ -133,15 +133,13 @@ class KafkaHangs(Trouble):
 
 
 class KafkaIsGone(Trouble):
-    """Kafka ends, and comes back with its data. Apache Kafka is killed; the embedded broker would lose a second."""
+    """Apache Kafka is killed, and comes back with its data. The embedded broker would lose what it was given last."""
 
     of = "kafka"
 
     def begin(self) -> None:
-        if self._world.is_apache:
-            kill(self._world.kafka)
-        else:
-            stop_child(self._world.kafka.process)
+        assert self._world.is_apache
+        kill(self._world.kafka)
 
     def end(self) -> None:
         start_again(self._world.kafka)
@@ -184,10 +182,11 @@ class StreamStandsStill(ProcessStandsStill):
         return tuple(self._world.streams)
 
 
-DISK_IS_FULL, STREAM_STANDS_STILL = "the disk is full", "a stream stands still"
+DISK_IS_FULL, KAFKA_IS_GONE = "the disk is full", "Kafka is gone"
+STREAM_STANDS_STILL = "a stream stands still"
 TROUBLES: dict[str, Callable[[World, Random], Trouble]] = {
     "Redis hangs": RedisHangs,
-    "Kafka is gone": KafkaIsGone,
+    KAFKA_IS_GONE: KafkaIsGone,
     STREAM_STANDS_STILL: StreamStandsStill,
     "Redis is full (OOM)": RedisIsFull,
     DISK_IS_FULL: DiskIsFull,

@@ -67,7 +67,7 @@ def message_lines(
     letters = ", ".join(f"{name.removeprefix('dead letters: ')} {n:,}" for name, n in counts.items() if ":" in name)
     return [
         Line("messages", f"{sent.total():,} sent, {twice.total():,} of them again", [*missing, *extra]),
-        Line("in the topics", f"{counts['messages']:,} messages", [follower.fault] if follower.fault else []),
+        Line("in the topics", f"{counts['messages']:,} messages"),
         Line("impressions", f"{len(outcomes.impressions):,} distinct"),
         Line("examples", f"{counts['examples']:,}"),
         Line("lost", f"{len(found['lost'])}", found["lost"]),
@@ -100,6 +100,8 @@ def learner_lines(world: World, follower: Follower) -> list[Line]:
     batches = [batch for batch in batches_of(world.journal) if batch.before < manifest.examples]
     faults = list(_learnt_wrong(follower, batches, manifest.offsets))
     examples = {one.impression_id: one.raw for one in follower.examples}
+    if unknown := {one for batch in batches for one in batch.impression_ids} - examples.keys():
+        return [Line("learnt", f"{version} of what is no example", sorted(unknown))]
     learner = undisturbed(world.project.learner_setup(load_spec(world.project.repo)), batches, examples)
     again = learner.tensors()
     differ = [name for name, tensor in tensors.items() if tensor.tobytes() != again[name].tobytes()]
@@ -114,14 +116,16 @@ def learner_lines(world: World, follower: Follower) -> list[Line]:
 
 
 def teacher_line(world: World, follower: Follower) -> Line:
-    """Every teacher request has its logits in Redis."""
+    """Every teacher request has its logits in Redis; where the user's key was of another type, they were set aside."""
     config = world.project.teacher
     cache = LogitCache(world.redis.url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
     asked = sorted({(user, item) for _, user, item in follower.requests})
     found = cache.get([user for user, _ in asked], [item for _, item in asked])
     cache.close()
-    missing = [f"{asked[row]} has no logits" for row in np.flatnonzero(np.isnan(found.logit_BT).any(axis=1))]
-    return Line("teacher logits", f"{len(asked) - len(missing):,} of {len(asked):,} users' items", missing)
+    missing = [asked[row] for row in np.flatnonzero(np.isnan(found.logit_BT).any(axis=1))]
+    lost = [f"{pair} has no logits" for pair in missing if cache._key(pair[0]).encode() not in world.spoilt]
+    value = f"{len(asked) - len(missing):,} of {len(asked):,} users' items, {len(missing) - len(lost)} set aside"
+    return Line("teacher logits", value, lost)
 
 
 def aggregates_line(world: World, follower: Follower) -> Line:

@@ -71,6 +71,8 @@ class World:
         self.disk: Disk | None = None
         self.processes = Processes(folder / "logs", self.seconds)
         self.ports: dict[str, int] = {}
+        self.spoilt: set[bytes] = set()
+        """Keys of Redis that were of another type for a time."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
