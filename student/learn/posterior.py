@@ -35,6 +35,7 @@ class Posterior:
         logits = len(setup.teacher_tasks)
         self._user_table, self._users = empty_table(size), _known(size, logits, models, prior.user_KJ)
         self._id_table, self._ids = empty_table(size), _known(size, logits, models, prior.id_K1)
+        self._compile(len(setup.spec.categorical))
 
     def predict(self, category_BC: NDArray[np.uint64], rows: Rows) -> NDArray[np.float32]:
         """The values [M, B, K] of rows that are not learnt: logits (binary) and values (regression)."""
@@ -68,6 +69,17 @@ class Posterior:
                 seen_B = known.sightings_N[slot_BE[:, e]] + (known.taught_N[slot_BE[:, e]] if taught else 0)
                 admitted_BC[seen_B < ADMITTED, c] = MISSING_HASH
         return admitted_BC
+
+    def _compile(self, categories: int) -> None:
+        """Compile now what the first example would wait for: some seconds at the first start on a machine."""
+        models, tasks, logits = len(self._rules.sees_teacher_M), len(self._rules.own_K), len(self._rules.binary_T)
+        category_2C = np.zeros((2, categories), np.uint64)  # two: slices of one row would be of another type
+        id_2E = ids_of(self.columns, category_2C)
+        for id_2 in (id_2E[:, 0], id_2E[:, 1:].ravel()):
+            take(empty_table(2), id_2)
+        dense_M2D = np.zeros((models, 2, self.columns.dense_width), np.float32)
+        network_M2K, label_2K = np.zeros((models, 2, tasks), np.float32), np.zeros((2, tasks), np.float32)
+        self.predict(category_2C, Rows(dense_M2D, network_M2K, label_2K, np.zeros((2, logits), np.float32)))
 
     def _scored(self, rows: Rows, places: Places, *, learns: bool) -> NDArray[np.float32]:
         state = self._shared, self._users, self._ids

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from features.spec import hash_category
+from student.learn import id_table
 from student.learn.heads import Unit
 from student.learn.posterior import Posterior
-from student.learn.posterior_kernel import Rows
+from student.learn.posterior_kernel import Rows, score_rows
 from tests.specs import spec_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ def posterior(toy: Any, sees_teacher: tuple[bool, ...] = (False,), **student: An
 def like(own: Posterior, toy: Any, user: int, item: str) -> float:
     """The logit of `like`, of the first model."""
     return float(own.predict(ids((user, item)), rows(toy, [[np.nan] * 3]))[0, 0, 0])
+
+
+def test_no_example_waits_for_a_compiler(toy: Any) -> None:
+    kernels: tuple[Any, ...] = (score_rows, id_table._take, id_table._find)
+    own = posterior(toy)
+    before = [len(kernel.signatures) for kernel in kernels]
+    own.learn(ids((1, "a"), (2, "b"), (1, "b")), rows(toy, [[1, 0, 5], [0, 0, 1], [1, 1, 4]]))
+    assert [len(kernel.signatures) for kernel in kernels] == before
 
 
 def test_a_user_and_an_item_are_known_after_one_label(toy: Any) -> None:
