@@ -135,7 +135,6 @@ def _rules(setup: LearnerSetup, columns: Columns, prior: Prior, sees_teacher: Se
     return Rules(
         binary_K=np.array([task.kind == "binary" for task in setup.tasks]),
         binary_T=np.array([task.kind == "binary" for task in setup.teacher_tasks], np.bool_),
-        sees_network_M=np.ones(len(sees_teacher)),
         sees_teacher_M=np.array(sees_teacher, np.float64),
         reach_E=np.array([1.0, 1.0] + [LEVEL_REACH] * (columns.ids - 2)),
         own_K=np.array([-1 if column is None else column for column in setup.reference_columns]),

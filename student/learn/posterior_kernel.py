@@ -93,8 +93,6 @@ class Rules(NamedTuple):
 
     binary_K: NDArray[np.bool_]
     binary_T: NDArray[np.bool_]
-    sees_network_M: Floats
-    """1 for a model that sees its network's value, else 0."""
     sees_teacher_M: Floats
     """1 for a model that sees the teacher's mean logits, else 0."""
     reach_E: Floats
@@ -317,7 +315,7 @@ def _fill_columns(
     network = (rows.network_MBK[m, b, k] - unit_3[1]) / unit_3[2]
     if np.isnan(network):  # of features so large that the network overflows; the posterior goes on without it
         network = 0.0
-    x_P[p] = min(max(network, -LARGEST_NETWORK), LARGEST_NETWORK) * rules.sees_network_M[m]
+    x_P[p] = min(max(network, -LARGEST_NETWORK), LARGEST_NETWORK)
     z_J[last - 1], z_J[last] = x_P[p], 0.0
     p += 1
     for t in range(len(rules.binary_T)):
