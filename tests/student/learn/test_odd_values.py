@@ -180,7 +180,10 @@ ODD = st.sampled_from([1e39, -1e39, 3.4e38, 1e20, -1e20, 1e6, -0.0, 0.0, 1e-45, 
 def test_odd_values_anywhere_leave_a_finite_learner_that_soon_scores_as_an_undisturbed_one(
     found: Sequence[tuple[int, int, float]],
 ) -> None:
-    """Up to one example in twenty is odd; after 20 clean batches more no logit of a clean row is off by 0.1."""
+    """Up to one example in twenty is odd; after 20 clean batches no logit of a clean row is off by 0.25.
+
+    Other ordinary values in the same places move one by up to 0.13 just as well (60 random draws, median 0.05).
+    """
     toy: Any = Toy()
     odd = {place: (kind, value) for place, kind, value in found}
     disturbed, undisturbed = Learner(calm(toy)), Learner(calm(toy))
@@ -208,4 +211,4 @@ def test_odd_values_anywhere_leave_a_finite_learner_that_soon_scores_as_an_undis
         for arm, metrics in arms.items():
             values = [value for value in metrics.model_dump().values() if value is not None]
             assert np.isfinite(values).all(), (task, arm)
-    assert np.abs(scores(toy, disturbed) - scores(toy, undisturbed))[:, :2].max() < 0.1
+    assert np.abs(scores(toy, disturbed) - scores(toy, undisturbed))[:, :2].max() < 0.25
