@@ -106,7 +106,7 @@ def _process(
         config=project.bootstrap,
         teacher=project.teacher,
         registry=registry,
-        row_ids=sample_rows(pair.day_zero.users, pair.day_zero.items, project.bootstrap.rows, project.student.seed),
+        rows=sample_rows(pair.day_zero.users, pair.day_zero.items, project.bootstrap.rows, project.student.seed),
         reader=MemoryStore(pair.spec, pair.day_zero.sources, project.features.aggregates),
         scorer=teacher,
     )
