@@ -43,6 +43,7 @@ class Variant(_Config):
     """One row of a table: the project's graft.toml with some values changed."""
 
     name: str = Field(
+        description="names it in tables",
         pattern=r"^[a-z][a-z0-9_]*$",
         json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
     )
@@ -101,7 +102,7 @@ class Grid(_Config):
     """Every variant with every seed; seeds are 1, 2, 3, ..."""
 
     events: int | None = Field(default=None, ge=1, description="the first examples of the log; all if None")
-    seeds: int = Field(default=10, ge=1)
+    seeds: int = Field(default=10, ge=1, description="learners of each variant; below 5 there is no interval")
     baseline: str = Field(description="the variant whose student minus control is the headline")
     windows: list[int] = Field(
         default=[0, 2_000, 5_000, 10_000, 20_000],
@@ -120,7 +121,9 @@ class Grid(_Config):
         default=None, ge=0, description="in place of label_delay_seconds: so many impressions later"
     )
     thin: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
-        default=[], description="shares of the users: the baseline learns the log of each such share, too"
+        default=[],
+        description="shares of the users: the baseline learns the log of each such share, too",
+        json_schema_extra={"allowed": "each above 0 and below 1"},
     )
     thin_draws: int = Field(default=5, ge=1, description="how often the users of a share are drawn: seeds 1, 2, 3, ...")
     variants: list[Variant] = Field(min_length=1)
