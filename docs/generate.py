@@ -30,9 +30,9 @@ a secret. An empty variable counts as not set; an unknown one is refused.
 """
 _GRID = """# The grid of a study
 
-`make docs` generates this page from the models that read a grid, the TOML file of `graft study LOG --grid FILE`; a test keeps
-it current. What a study does with it: [study.md](study.md). The grids that come with graft are in [lab/study/grids](../lab/study/grids);
-one for a project of your own may be as short as this:
+`make docs` generates this page from the models that read a grid, the TOML file of `graft study LOG --grid FILE`; a test
+keeps it current. What a study does with it: [study.md](study.md). The grids that come with graft are in
+[lab/study/grids](../lab/study/grids); one for a project of your own may be as short as this:
 
 ```toml
 events = 20_000
@@ -51,7 +51,8 @@ bootstrap = true
 teacher = { permuted = true }
 ```
 
-A key without a default must be set. Every study has the references (`lr`, `lr_teacher`, `bayes_bias`, `online_lr`) beside its variants.
+A key without a default must be set. Every study has the references (`lr`, `lr_teacher`, `bayes_bias`, `online_lr`)
+beside its variants.
 """
 _TYPES: dict[Any, str] = {
     Any: "value",
