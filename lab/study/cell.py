@@ -19,6 +19,7 @@ from lab.study.references import References
 from lab.study.slices import Scores, of_slices, scores_of, slices_of
 from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
+from runtime.errors import InvalidInputError
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.arm import Arm
@@ -81,19 +82,13 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
         names = [f"teacher_{task.name}" for task in cell.project.teacher.tasks]
         log = log.with_inputs(names, teaching.logit_NT)
         arriving = arriving._replace(log=arriving.log.with_inputs(names, arriving.logit_NT))
-    learnt = min(cell.events or len(log.records), len(log.records))
-    first_held_out = len(log.records) - round(HELD_OUT_SHARE * len(log.records))
     learner = _learner(cell, log, teaching, arriving)
     bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
         bootstrap_steps = cell.project.bootstrap.steps
         learner.bootstrap(*teaching.day_zero, bootstrap_steps)
-    held_out = {}
     with threadpool_limits(1):  # as many cells as cores learn at once: more threads would wait for each other
-        for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
-            learner.learn_until(size)
-            held_out[size] = learner.scores_of(slice(first_held_out, len(log.records)))
-        learner.learn_until(learnt)
+        held_out = _learnt(cell, learner, len(log.records))
         kept = Predictions(*learner.seen(), learner.served())
     member = slices_of(log.first(learner.examples).new_ids(), cell.windows, cell.traffic)
     tasks, arms = cell.project.tasks, learner.arms
@@ -109,6 +104,23 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
         held_out=held_out,
     )
     return result, kept
+
+
+def _learnt(cell: Cell, learner: "ObservedLearner | References", rows: int) -> dict[int, Scores]:
+    """Let it learn the cell's part of a log of so many rows; the held-out scores after each traffic size."""
+    learnt = min(cell.events or rows, rows)
+    first_held_out = rows - round(HELD_OUT_SHARE * rows)
+    held_out = {}
+    for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
+        learner.learn_until(size)
+        held_out[size] = learner.scores_of(slice(first_held_out, rows))
+    learner.learn_until(learnt)
+    if not learner.examples:
+        raise InvalidInputError(
+            f"variant {cell.variant.name}, {100 * cell.share:g} % of the users, seed {cell.seed}: {learnt} examples "
+            "are fewer than a micro-batch; leave this share out of the grid's thin, or set a smaller student.micro_batch"
+        )
+    return held_out
 
 
 def _learner(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> "ObservedLearner | References":

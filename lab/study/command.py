@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,10 +20,16 @@ from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from features.spec import FeatureSpec
     from graft.project import Project
+    from lab.study.cell import Predictions
     from lab.study.day_zero import DayZero
+    from lab.study.findings import Findings
     from lab.study.memory_store import Sources
+    from lab.study.plan import Cell
+    from lab.study.run import Workplace
     from lab.study.study_log import StudyLog
 
 _NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
@@ -73,21 +79,17 @@ def study(  # noqa: PLR0913 - one for each option
     without a student learn it beside them. Writes headline.json, study.md, plots, and small files of each finished
     learner to OUT, and says in words who is best, where, and what to change. Another start skips what is finished and
     depends on the same log, teacher and settings. It does not notice that graft's own code has changed: after a change
-    of what a learner learns, name another OUT. The format of a grid: docs/study.md.
+    of what a learner learns, name another OUT. docs/grid.md has the keys of a grid.
 
     Example: graft study my-pair --grid headline --out study
     """
-    from lab.study.comparison import Comparison
     from lab.study.findings import Findings
     from lab.study.grid import load_grid
     from lab.study.headline import headline
     from lab.study.keys import Keys
     from lab.study.plan import cells_of
-    from lab.study.plots import plot_all
     from lab.study.run import Workplace, run_cells
     from lab.study.study_log import read_log
-    from lab.study.tables import origin, tables
-    from lab.study.verdict import verdict
 
     # 1. What can be wrong is found first.
     grid = load_grid(grid_name).limited(seeds, events, label_delay_seconds)
@@ -105,22 +107,9 @@ def study(  # noqa: PLR0913 - one for each option
         results = run_cells(cells, place, jobs, advance)
     # 4. What they have found.
     findings = Findings(grid, project.tasks, results, _best_auc(project))
-    of_cell = {(cell.variant.name, cell.seed): cell for cell in cells if cell.share == 1}
-    said = verdict(
-        Comparison(
-            findings,
-            read.first(findings.examples()),
-            lambda *name: place.predictions(of_cell[name]) if name in of_cell else None,
-        )
-    )
+    said = _verdict(findings, read, cells, place)
     summary = headline(findings, project.name, said)
-    with replacing(out / "headline.json") as file:
-        file.write(json.dumps(summary, indent=1).encode() + b"\n")
-    with replacing(out / "study.md") as file:
-        made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
-        words = "\n".join(f"- {sentence}" for sentence in said)
-        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(findings)}".encode())
-    plot_all(findings, out)
+    _write(findings, said, summary, out)
     echo_result([f"{out}/headline.json, {out}/study.md", *said], summary, as_json=as_json)
 
 
@@ -166,6 +155,33 @@ def _made_log(project: "Project", spec: "FeatureSpec", sources: "Sources", out: 
         with progress("joining events") as advance:
             write_log(folder, islice(records_of(project, spec, sources, events, advance), count))
     return folder
+
+
+def _verdict(findings: "Findings", log: "StudyLog", cells: "Sequence[Cell]", place: "Workplace") -> list[str]:
+    from lab.study.comparison import Comparison
+    from lab.study.verdict import verdict
+
+    of_cell = {(cell.variant.name, cell.seed): cell for cell in cells if cell.share == 1}
+
+    def predictions(variant: str, seed: int) -> "Predictions | None":
+        cell = of_cell.get((variant, seed))
+        return cell and place.predictions(cell)
+
+    return verdict(Comparison(findings, log.first(findings.examples()), predictions))
+
+
+def _write(findings: "Findings", said: "Sequence[str]", summary: dict[str, Any], out: Path) -> None:
+    """headline.json, study.md and the pictures."""
+    from lab.study.plots import plot_all
+    from lab.study.tables import origin, tables
+
+    with replacing(out / "headline.json") as file:
+        file.write(json.dumps(summary, indent=1).encode() + b"\n")
+    with replacing(out / "study.md") as file:
+        made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
+        words = "\n".join(f"- {sentence}" for sentence in said)
+        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(findings)}".encode())
+    plot_all(findings, out)
 
 
 def _best_auc(project: "Project") -> dict[str, float]:

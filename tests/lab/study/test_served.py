@@ -13,6 +13,7 @@ from lab.study.label_delay import LabelDelay
 from lab.study.plan import Cell, cells_of
 from lab.study.recount import recounted
 from lab.study.study_log import StudyLog
+from runtime.errors import InvalidInputError
 from tests.lab.study.conftest import Pair
 
 _ROWS, _CHANGED, _DELAY = 400, 200, 60
@@ -59,3 +60,11 @@ def test_a_served_prediction_knows_no_label_before_its_delay(
     assert not np.array_equal(ours.served_NKA[known], theirs.served_NKA[known], equal_nan=True)
     assert np.array_equal(ours.seen_NKA[:_CHANGED], theirs.seen_NKA[:_CHANGED], equal_nan=True)
     assert not np.array_equal(ours.seen_NKA[unknown], theirs.seen_NKA[unknown], equal_nan=True)
+
+
+def test_a_share_with_fewer_examples_than_a_step_is_refused_by_name(pair: Pair, logits: NDArray[np.float32]) -> None:
+    cell = _cells(pair)[0]._replace(share=0.03, events=3)
+    log = _log(pair, changed=False)
+    arriving = Arriving(log, logits[:_ROWS], cell.delay.known(log.event_times_ms))
+    with pytest.raises(InvalidInputError, match=r"variant v, 3 % of the users, seed 1: 3 examples are fewer than"):
+        run_cell(cell, log, Teaching(logits[:_ROWS]), arriving)
