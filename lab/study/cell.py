@@ -118,7 +118,8 @@ def _learnt(cell: Cell, learner: "ObservedLearner | References", rows: int) -> d
     if not learner.examples:
         raise InvalidInputError(
             f"variant {cell.variant.name}, {100 * cell.share:g} % of the users, seed {cell.seed}: {learnt} examples "
-            "are fewer than a micro-batch; leave this share out of the grid's thin, or set a smaller student.micro_batch"
+            "are fewer than a micro-batch; leave this share out of the grid's thin, or set a smaller "
+            "student.micro_batch"
         )
     return held_out
 
