@@ -22,10 +22,10 @@ class BiasModel:
     def __init__(self, log: LogArrays) -> None:
         self._log = log
         self._binary_K = log.binary_K
-        tasks = len(self._binary_K)
-        sizes = 1, *(int(of_N.max(initial=-1)) + 1 for of_N in (log.user_N, log.item_N))
-        self._means = [np.zeros((size, tasks)) for size in sizes]
-        self._variances = [np.full((size, tasks), v) for size, v in zip(sizes, _PRIOR_VARIANCES, strict=True)]
+        tasks, (users, items) = len(log.binary_K), log.entities
+        self._place_N3 = log.places()
+        self._mean_EK = np.zeros((1 + users + items, tasks))
+        self._variance_EK = np.repeat(_PRIOR_VARIANCES, [1, users, items])[:, None] * np.ones(tasks)
         self._count_K, self._sum_K, self._square_K = np.zeros((3, tasks))
 
     def predict(self, n: int) -> NDArray[np.float64]:
@@ -50,18 +50,13 @@ class BiasModel:
         noise_K = np.where(self._binary_K, 1 / slope_K, 1.0)
         error_K = np.where(self._binary_K, (label_K - chance_K) / slope_K, (label_K - mean_K) / deviation_K - eta_K)
         gain_3K = np.where(known_K, variance_3K / (variance_3K.sum(axis=0) + noise_K), 0.0)
-        for means, variances, place, gain_K in zip(self._means, self._variances, self._places(n), gain_3K, strict=True):
-            means[place] += gain_K * error_K
-            variances[place] *= 1 - gain_K
-
-    def _places(self, n: int) -> tuple[int, int, int]:
-        return 0, int(self._log.user_N[n]), int(self._log.item_N[n])
+        self._mean_EK[self._place_N3[n]] += gain_3K * error_K
+        self._variance_EK[self._place_N3[n]] *= 1 - gain_3K
 
     def _eta(self, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The sum of the three means [K], and their variances [3, K]."""
-        places = self._places(n)
-        mean_3K = np.stack([means[place] for means, place in zip(self._means, places, strict=True)])
-        return mean_3K.sum(axis=0), np.stack([v[place] for v, place in zip(self._variances, places, strict=True)])
+        place_3 = self._place_N3[n]
+        return self._mean_EK[place_3].sum(axis=0), self._variance_EK[place_3]
 
     def _unit(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and deviation [K] of the labels so far; 0 and 1 before the second label."""

@@ -32,6 +32,16 @@ class LogArrays(NamedTuple):
         """N."""
         return len(self.user_N)
 
+    @property
+    def entities(self) -> tuple[int, int]:
+        """How many users and how many items there are."""
+        return int(self.user_N.max(initial=-1)) + 1, int(self.item_N.max(initial=-1)) + 1
+
+    def places(self) -> NDArray[np.intp]:
+        """For each example where all, its user and its item stand in one list of them [N, 3]: all, users, items."""
+        users, _ = self.entities
+        return np.stack([np.zeros(self.rows, np.intp), 1 + self.user_N, 1 + users + self.item_N], axis=1)
+
 
 def arrays_of(setup: LearnerSetup, log: StudyLog, logit_NT: NDArray[np.float32]) -> LogArrays:
     """The whole log with the teacher's logits of it."""

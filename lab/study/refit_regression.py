@@ -18,16 +18,18 @@ _OWN = 4
 
 
 class _Fit(NamedTuple):
-    """A fitted model of one task on columns in deviations from their mean."""
+    """A fitted model of one task; a column without a value counts as its mean, `center_P`."""
 
     center_P: NDArray[np.float64]
-    scale_P: NDArray[np.float64]
     weight_P: NDArray[np.float64]
     intercept: float
 
     def value(self, column_P: NDArray[np.float64]) -> float:
-        """The logit or value of one row; a column without a value counts as its mean."""
-        return float(_standard(column_P, self.center_P, self.scale_P) @ self.weight_P) + self.intercept
+        """The logit or value of one row."""
+        known_P = np.isfinite(column_P)
+        if not known_P.all():
+            column_P = np.where(known_P, column_P, self.center_P)
+        return float(column_P @ self.weight_P) + self.intercept
 
 
 class RefitRegression:
@@ -41,9 +43,9 @@ class RefitRegression:
     def __init__(self, log: LogArrays, reference_columns: tuple[int | None, ...], *, teacher: bool) -> None:
         self._log = log
         self._references = reference_columns if teacher else (None,) * len(reference_columns)
-        tasks, entities = len(log.binary_K), [int(of_N.max(initial=-1)) + 1 for of_N in (log.user_N, log.item_N)]
-        self._sums = [np.zeros((size, tasks)) for size in (1, *entities)]
-        self._counts = [np.zeros((size, tasks)) for size in (1, *entities)]
+        tasks, (users, items) = len(log.binary_K), log.entities
+        self._place_N3 = log.places()
+        self._sum_EK, self._count_EK = np.zeros((2, 1 + users + items, tasks))
         logit_NT = log.logit_NT if teacher else log.logit_NT[:, :0]
         self._shared_NP = np.concatenate([log.dense_ND.astype(np.float64), logit_NT], axis=1)
         self._own_KNP = np.zeros((tasks, log.rows, _OWN))
@@ -53,15 +55,14 @@ class RefitRegression:
     def predict(self, n: int) -> NDArray[np.float64]:
         """Logits and values [K] of example `n`, from all labels learnt; its columns are kept for `learn`."""
         self._own_KNP[:, n], level_K = self._own(n)
-        return np.array([self._value(n, k, level) for k, level in enumerate(level_K)])
+        return np.array([self._value(n, k, level) for k, level in enumerate(level_K.tolist())])
 
     def learn(self, n: int) -> None:
         """Count the labels of example `n`, which was predicted, and fit anew after every 250th."""
         label_K = self._log.label_NK[n]
         known_K = np.isfinite(label_K)
-        for sums, counts, place in zip(self._sums, self._counts, self._places(n), strict=True):
-            sums[place] += np.where(known_K, label_K, 0.0)
-            counts[place] += known_K
+        self._sum_EK[self._place_N3[n]] += np.where(known_K, label_K, 0.0)
+        self._count_EK[self._place_N3[n]] += known_K
         self._learnt.append(n)
         if len(self._learnt) % _EVERY == 0:
             self._fits = [self._fitted(k) for k in range(len(self._fits))]
@@ -77,18 +78,15 @@ class RefitRegression:
     def _own(self, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The columns of user and item for each task [K, 4], and the level of all labels [K]."""
         binary_K = self._log.binary_K
-        sum_3K, count_3K = (
-            np.stack([of[place] for of, place in zip(each, self._places(n), strict=True)])
-            for each in (self._sums, self._counts)
-        )
-        mean_K = (sum_3K[0] + np.where(binary_K, 1, 0)) / np.maximum(count_3K[0] + np.where(binary_K, 2, 0), 1)
-        mean_2K = (sum_3K[1:] + _PSEUDO_LABELS * mean_K) / (count_3K[1:] + _PSEUDO_LABELS)
-        level_3K = np.concatenate([mean_K[None], mean_2K])
-        level_3K = np.where(binary_K, _log_odds(np.where(binary_K, level_3K, 0.5)), level_3K)
+        sum_3K, count_3K = self._sum_EK[self._place_N3[n]], self._count_EK[self._place_N3[n]]
+        # One label of each class is added to all of them (Laplace); a regression has a mean of 0 before its first.
+        mean_K = (sum_3K[0] + binary_K) / np.maximum(count_3K[0] + 2 * binary_K, 1)
+        level_3K = np.empty_like(sum_3K)
+        level_3K[0] = mean_K
+        level_3K[1:] = (sum_3K[1:] + _PSEUDO_LABELS * mean_K) / (count_3K[1:] + _PSEUDO_LABELS)
+        share_3B = level_3K[:, binary_K]
+        level_3K[:, binary_K] = np.log(share_3B / (1 - share_3B))
         return np.concatenate([level_3K[1:] - level_3K[0], np.log1p(count_3K[1:])]).T, level_3K[0]
-
-    def _places(self, n: int) -> tuple[int, int, int]:
-        return 0, int(self._log.user_N[n]), int(self._log.item_N[n])
 
     def _fitted(self, k: int) -> _Fit | None:
         """The model of all examples learnt so far; None where they have no label, or all have one."""
@@ -101,18 +99,10 @@ class RefitRegression:
         known_BP = np.isfinite(column_BP)
         count_P = np.maximum(known_BP.sum(axis=0), 1)
         center_P = np.where(known_BP, column_BP, 0).sum(axis=0) / count_P
-        variance_P = np.where(known_BP, (column_BP - center_P) ** 2, 0).sum(axis=0) / count_P
+        deviation_BP = np.where(known_BP, column_BP - center_P, 0)
+        variance_P = (deviation_BP**2).sum(axis=0) / count_P
         scale_P = np.where(variance_P > 0, np.sqrt(variance_P), 1.0)
         model = LogisticRegression(solver="newton-cholesky") if self._log.binary_K[k] else Ridge()
-        model.fit(_standard(column_BP, center_P, scale_P), label_B)
-        return _Fit(center_P, scale_P, np.ravel(model.coef_), float(np.ravel(model.intercept_)[0]))
-
-
-def _standard(
-    column_BP: NDArray[np.float64], center_P: NDArray[np.float64], scale_P: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return np.nan_to_num((column_BP - center_P) / scale_P, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _log_odds(mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.log(mean) - np.log1p(-mean))
+        model.fit(deviation_BP / scale_P, label_B)
+        weight_P = np.ravel(model.coef_) / scale_P
+        return _Fit(center_P, weight_P, float(np.ravel(model.intercept_)[0] - center_P @ weight_P))
