@@ -17,7 +17,7 @@ from lab.study.slices import slices_of
 from lab.study.study_log import StudyLog
 from lab.study.user_bootstrap import FEWEST_USERS, UserBootstrap
 from stream.tasks import TaskSpec
-from student.evaluate.arms import ARMS, STUDENT
+from student.evaluate.arms import ARMS, STUDENT, TEACHER
 
 _SEEDS = 3
 """Of a learner that are drawn again: they differ far less than draws of users do."""
@@ -97,7 +97,8 @@ class Comparison:
         """For each seed its scores [1 + R]; none where the series has no prediction."""
         key = (series.name, part, task.name, served)
         if key not in self._known:
-            found = [self._of_seed(series, seed, part, task, served=served) for seed in range(1, _SEEDS + 1)]
+            seeds = 1 if series.arm == TEACHER else _SEEDS  # its logits are the same for every seed
+            found = [self._of_seed(series, seed, part, task, served=served) for seed in range(1, seeds + 1)]
             self._known[key] = [score_R for score_R in found if score_R is not None and np.isfinite(score_R[0])]
         return self._known[key]
 

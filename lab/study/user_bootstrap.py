@@ -49,9 +49,12 @@ def _auc(
     """The share of pairs in the right order, ties half, of rows in the order of their value, for each weighting."""
     if not len(value_B):
         return np.full(len(weight_RB), np.nan)
+    positive_RG = weight_RB * label_B
+    negative_RG = weight_RB - positive_RG
     first_G = np.flatnonzero(np.concatenate([[True], value_B[1:] != value_B[:-1]]))
-    positive_RG = np.add.reduceat(weight_RB * label_B, first_G, axis=1, dtype=np.float64)
-    negative_RG = np.add.reduceat(weight_RB * (1 - label_B), first_G, axis=1, dtype=np.float64)
-    below_RG = np.cumsum(negative_RG, axis=1) - negative_RG / 2
-    pairs_R = positive_RG.sum(axis=1) * negative_RG.sum(axis=1)
-    return np.asarray((positive_RG * below_RG).sum(axis=1) / pairs_R)
+    if len(first_G) < len(value_B):
+        positive_RG, negative_RG = (np.add.reduceat(of, first_G, axis=1) for of in (positive_RG, negative_RG))
+    below_RG = np.cumsum(negative_RG, axis=1)  # whole numbers and halves: exact in float32 up to 8 million rows
+    positives_R, negatives_R = positive_RG.sum(axis=1, dtype=np.float64), below_RG[:, -1].astype(np.float64)
+    below_RG -= negative_RG / 2
+    return np.asarray(np.einsum("rg,rg->r", positive_RG, below_RG, dtype=np.float64) / (positives_R * negatives_R))
