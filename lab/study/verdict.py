@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from lab.study.comparison import Comparison, Difference, student_of
-from lab.study.findings import TEACHER_AS_INPUT, Series
+from lab.study.findings import SERVED, TEACHER_AS_INPUT, Findings, Series
+from lab.study.grid import REFERENCE_VARIANT
+from lab.study.intervals import Interval
 from lab.study.references import LR, LR_TEACHER, REFERENCES
 from lab.study.slices import NEW_ITEMS, NEW_USERS
 from lab.study.user_bootstrap import DRAWS, FEWEST_USERS
@@ -32,6 +34,7 @@ def verdict(comparison: Comparison) -> list[str]:
             lines += judged.lines()
             for what in judged.advice():
                 advice.setdefault(what, []).append(judged.kind)
+        lines += _thin(comparison.findings, task)
     changes = [f"What to change ({'; '.join(kinds)}): {what}" for what, kinds in advice.items()]
     return [*lines, *(changes or ["What to change: nothing that these numbers show."])]
 
@@ -41,6 +44,23 @@ def _how(comparison: Comparison) -> str:
     if users < FEWEST_USERS:
         return f"No intervals: they come from draws of at least {FEWEST_USERS} users, the log has {users}."
     return f"Intervals hold 95 % of {DRAWS} draws of the log's {users:,} users with replacement."
+
+
+def _thin(findings: Findings, task: TaskSpec) -> Iterator[str]:
+    """By the share of the users what the teacher gives, and against the regression that has it too, when served."""
+    over = {"the control": (findings.grid.baseline, CONTROL), _NAMES[LR_TEACHER]: (REFERENCE_VARIANT, LR_TEACHER)}
+    for name, other in over.items():
+        found = [(share, findings.at(share)) for share in findings.shares()]
+        gains = [(share, thin.gain(findings.grid.baseline, f"{SERVED}all", task.name, other)) for share, thin in found]
+        known = [f"{100 * share:g} % {_of_seeds(gain)}" for share, gain in gains if gain]
+        if known:
+            start = f"`{task.name}`, served, the student better than {name} by the share of the users"
+            yield f"{start}: {', '.join(known)}."
+
+
+def _of_seeds(gain: Interval) -> str:
+    bounds = f" [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.seeds} seeds" if gain.is_known else ""
+    return f"{gain.mean:+.4f}{bounds}"
 
 
 class _Judged:

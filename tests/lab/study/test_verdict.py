@@ -149,3 +149,25 @@ def test_a_series_without_predictions_has_no_score(pair: Pair) -> None:
     series = Series("student", "base", "student")
     assert comparison.score(series, "all", TASK, served=False) is None
     assert comparison.difference(series, series, "all", TASK, served=False) is None
+
+
+def test_what_the_teacher_gives_is_said_by_the_share_of_the_users(pair: Pair) -> None:
+    def result(variant: str, draw: int, share: float, **scores: float) -> Result:
+        served = {"all": {"click": scores}}
+        return Result(
+            variant=variant, seed=draw, share=share, examples=9, steps=1, bootstrap_steps=0, scores={}, served=served
+        )
+
+    draws = [result("base", draw, 0.1, student=0.75, control=0.625) for draw in range(1, 6)]
+    references = [result(REFERENCE_VARIANT, draw, 0.1, lr_teacher=0.875) for draw in range(1, 6)]
+    whole = [result("base", 1, 1.0, student=0.75, control=0.6875), result(REFERENCE_VARIANT, 1, 1.0, lr_teacher=0.5)]
+    findings = Findings(GRID.model_copy(update={"thin": [0.1]}), [TASK], [*draws, *references, *whole], {})
+    lines = verdict(Comparison(findings, log(pair), lambda _name, _seed: None))
+    start = "`click`, served, the student better than"
+    assert lines[1:3] == [
+        f"{start} the control by the share of the users: 10 % +0.1250 [+0.1250, +0.1250] over 5 seeds, 100 % +0.0625.",
+        (
+            f"{start} the regression with the teacher's logits by the share of the users: "
+            "10 % -0.1250 [-0.1250, -0.1250] over 5 seeds, 100 % +0.2500."
+        ),
+    ]
