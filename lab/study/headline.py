@@ -6,6 +6,7 @@ from typing import Any
 
 from lab.study.findings import SERVED, Findings
 from lab.study.intervals import Interval
+from lab.study.slices import EARLY
 from runtime.errors import InvalidInputError
 from student.evaluate.arms import CONTROL, STUDENT
 
@@ -39,8 +40,11 @@ def headline(findings: Findings, pair: str, verdict: Sequence[str]) -> _Json:
 
 
 def harm_of_permuted(findings: Findings, task: str) -> tuple[float, float] | None:
-    """Control minus the student of a permuted teacher: in the worst window and over all; above 0 is harm."""
-    gains = [findings.gain(findings.permuted, part, task) for part in (*findings.parts(), "all")]
+    """Control minus the student of a permuted teacher: in the worst window and over all; above 0 is harm.
+
+    The first 500 examples count as a window, too.
+    """
+    gains = [findings.gain(findings.permuted, part, task) for part in (EARLY, *findings.parts(), "all")]
     means = [-gain.mean for gain in gains if gain]
     return (max(means[:-1], default=means[-1]), means[-1]) if means else None
 

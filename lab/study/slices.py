@@ -17,6 +17,12 @@ NEW_ITEMS, NEW_USERS = "new items", "new users"
 """The parts of a slice that has examples of which few of the item, or of the user, came before."""
 
 
+EARLY_EXAMPLES = 500
+"""Where a wrong teacher harms most, if at all: few labels have spoken against it."""
+EARLY = f"first {EARLY_EXAMPLES}"
+"""The slice of these."""
+
+
 def window_names(windows: Sequence[int], count: int) -> list[str]:
     """The names of the windows of a log of so many examples: ``0-500``; the last one, ``500-end``, holds its tail."""
     inner = [f"{low}-{high}" for low, high in pairwise(windows) if low < count]
@@ -26,14 +32,14 @@ def window_names(windows: Sequence[int], count: int) -> list[str]:
 def slices_of(
     new: Mapping[str, NDArray[np.bool_]], windows: Sequence[int], traffic: Sequence[int]
 ) -> dict[str, NDArray[np.bool_]]:
-    """The members of each slice: all, the first n of each traffic size, windows; each also with new ids alone.
+    """The members of each slice: all, the first 500, the first n of each traffic size, windows; each with new ids, too.
 
     `new`: by the name of each such part its members among N examples.
     """
     count = len(next(iter(new.values())))
     row_N = np.arange(count)
     whole = {"all": row_N >= 0}
-    whole |= {f"first {size}": row_N < size for size in traffic if size <= count}
+    whole |= {f"first {size}": row_N < size for size in (EARLY_EXAMPLES, *traffic) if size <= count}
     bounds = [*windows, count] if windows[-1] < count else windows
     for name, (low, high) in zip(window_names(windows, count), pairwise(bounds), strict=False):
         whole[name] = (row_N >= low) & (row_N < high)

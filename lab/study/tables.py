@@ -10,7 +10,7 @@ from lab.study.grid import REFERENCE_VARIANT
 from lab.study.headline import harm_of_permuted
 from lab.study.intervals import FEWEST_SEEDS, Interval
 from lab.study.references import REFERENCES, SAYS
-from lab.study.slices import NEW_ITEMS, NEW_USERS
+from lab.study.slices import EARLY, NEW_ITEMS, NEW_USERS
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
@@ -44,7 +44,7 @@ def tables(findings: Findings) -> str:
 
 def _headline(findings: Findings) -> Iterator[str]:
     """For each task what every series scores in each slice, and how much better the student is."""
-    parts = ["all", *(f"all, {new}" for new in (NEW_ITEMS, NEW_USERS)), *findings.parts()]
+    parts = ["all", *(f"all, {new}" for new in (NEW_ITEMS, NEW_USERS)), EARLY, *findings.parts()]
     for task in findings.tasks:
         best = ["best possible, whole stream"] if task.name in findings.best_auc else []
         for way, prefix in _WAYS:
@@ -82,7 +82,7 @@ def _harm(findings: Findings) -> Iterator[str]:
     """What a permuted teacher costs."""
     if findings.permuted is None:
         return
-    parts = ["all", *findings.parts()]
+    parts = ["all", EARLY, *findings.parts()]
     yield "### A permuted teacher: its student - control, row by row"
     yield _table(["task", *parts, "worst window"], (_harm_row(findings, task.name, parts) for task in findings.tasks))
 

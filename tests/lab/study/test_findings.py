@@ -106,6 +106,14 @@ def test_the_tail_after_the_last_edge_is_a_window_of_its_own() -> None:
     assert windows[1]["auc"]["click"]["student"] == 0.75
 
 
+def test_the_first_examples_count_as_a_window_of_harm() -> None:
+    early = {"click": {"student": 0.25, "control": 0.5}}
+    permuted = _result("permuted", 1, 0.5, 0.5625)
+    permuted = permuted.model_copy(update={"scores": {**permuted.scores, "first 500": early}})
+    harm = headline(_findings(_result("base", 1, 0.75, 0.5), permuted), "made-up", [])["harm"]["permuted"]
+    assert harm["worst_window"] == 0.25
+
+
 def test_the_harm_of_a_permuted_teacher_is_what_its_student_loses_to_its_control() -> None:
     worst = {"click": {"student": 0.5, "control": 0.625}}
     permuted = _result("permuted", 1, 0.5, 0.5625)
