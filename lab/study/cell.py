@@ -3,7 +3,7 @@
 Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +24,10 @@ from student.learn.arm import Arm
 from student.learn.batch import encoded
 from student.learn.bootstrap import DayZeroRows
 from student.learn.learner import Learner
-from student.learn.micro_batch import MicroBatches
 from student.learn.setup import LearnerSetup
+
+_AT_A_TIME = 4
+"""Examples that are learnt together; the requests that come while they close are answered without them."""
 
 HELD_OUT_SHARE = 0.2
 """The last part of the log, by time, which is scored after each traffic size; never after it was learnt from."""
@@ -61,7 +63,7 @@ class Teaching(NamedTuple):
 
 
 def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
-    """Learn the log, or the cell's part of it, in the order and the micro-batches of `graft student train`."""
+    """Learn the log, or the cell's part of it, in the order and the steps of `graft student train`."""
     torch.set_num_threads(1)
     if cell.variant.teacher_as_input:
         log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], teaching.logit_NT)
@@ -112,24 +114,27 @@ class ObservedLearner(Learner):
         self._kept = _Kept(setup.tasks)
         self.evaluation = self._kept
         self._teaching = teaching
-        self._batches = _micro_batches(setup, log)
+        self._records = log.records
         self._requests = Requests(log.records, max(task.window_seconds for task in setup.tasks))
         self._answers: list[NDArray[np.float32]] = []
 
     def learn_until(self, examples: int) -> None:
-        """Learn until a step has reached that many examples or the log ends; its open micro-batch is not learnt.
+        """Learn the first `examples` of the log, some at a time.
 
-        Every impression is scored when it comes, before the step whose last example closes after that.
+        Every impression is scored when it comes, before those are learnt whose last one closes after that.
         """
         while self.examples < examples:
-            batch = next(self._batches, None)
-            if batch is None:
-                return
-            self._answer(self._requests.before(batch))
-            rows = self.examples, self.examples + len(batch)
+            rows = self.examples, min(self.examples + min(self.room, _AT_A_TIME), examples)
+            records = self._records[slice(*rows)]
+            self._answer(self._requests.before(records))
             unshown = self._teaching.unshown.of(*rows) if self._teaching.unshown else None
-            self.learn([record.example for record in batch], self._teaching.logit_NT[slice(*rows)], unshown)
-            self.steps += 1
+            self.learn([record.example for record in records], self._teaching.logit_NT[slice(*rows)], unshown)
+        if self.examples == len(self._records) and len(self._open):
+            self._take_step()  # what is left is judged too
+
+    def _take_step(self) -> bool:
+        self.steps += 1
+        return super()._take_step()
 
     def scores_of(self, records: Sequence[ExampleRecord], logit_BT: NDArray[np.float32]) -> Scores:
         """The scores of the arms, as they are now, on these rows, which are not learnt."""
@@ -156,12 +161,6 @@ class ObservedLearner(Learner):
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Labels [N, K] and the predictions made before them [N, K, A]."""
         return np.concatenate(self._kept.labels), np.concatenate(self._kept.values)
-
-
-def _micro_batches(setup: LearnerSetup, log: StudyLog) -> Iterator[Sequence[Any]]:
-    batches = MicroBatches(setup.student.micro_batch, setup.student.max_wait_seconds)
-    for record in log.records:
-        yield from batches.add([record])
 
 
 class Requests:
