@@ -43,7 +43,7 @@ lint: $(INSTALLED) ## ruff, mypy --strict, and the contracts of the rooms (impor
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/schemas
+docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/grid.md, docs/schemas
 	$(BIN)/python docs/generate.py
 	@test ! -e docs/schemas/generate.py || $(BIN)/python docs/schemas/generate.py
 

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the models of graft.toml and of the environment.
+"""Writes docs/configuration.md from the models of graft.toml and of the environment, docs/grid.md from that of a grid.
 
 Run: make docs
 """
@@ -13,8 +13,9 @@ from pydantic.fields import FieldInfo
 
 from graft.project import Project
 from graft.settings import PREFIX, Settings
+from lab.study.grid import Grid
 
-FILE = Path(__file__).with_name("configuration.md")
+_FOLDER = Path(__file__).parent
 _HEAD = """# Configuration
 
 `make docs` generates this page from the models that read the configuration; a test keeps it current. A command that
@@ -27,7 +28,41 @@ _ENVIRONMENT = """## Environment variables
 They say what differs between machines. `{prefix}NAME_FILE` names a file that holds the value of `{prefix}NAME`, such as
 a secret. An empty variable counts as not set; an unknown one is refused.
 """
-_TYPES = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", SecretStr: "text, secret"}
+_GRID = """# The grid of a study
+
+`make docs` generates this page from the models that read a grid, the TOML file of `graft study LOG --grid FILE`; a test
+keeps it current. What a study does with it: [study.md](study.md). The grids that come with graft are in
+[lab/study/grids](../lab/study/grids); one for a project of your own may be as short as this:
+
+```toml
+events = 20_000
+seeds = 5
+baseline = "grafted"
+label_delay_seconds = 3_600
+thin = [0.1, 0.3]
+
+[[variants]]
+name = "grafted"
+bootstrap = true
+
+[[variants]]
+name = "permuted"
+bootstrap = true
+teacher = { permuted = true }
+```
+
+A key without a default must be set. Every study has the references (`lr`, `lr_teacher`, `bayes_bias`, `online_lr`)
+beside its variants.
+"""
+_TYPES: dict[Any, str] = {
+    Any: "value",
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    Path: "path",
+    SecretStr: "text, secret",
+}
 _UNITS = {
     "seconds": "s",
     "ms": "ms",
@@ -60,10 +95,18 @@ def configuration() -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def sections() -> Iterator[Section]:
-    """Every table of graft.toml in the order of the models, the top level first."""
-    yield Section("Top level", Project)
-    yield from _sections(Project, "")
+def grid() -> str:
+    """The whole page of a grid's keys."""
+    parts = [_GRID]
+    for section in sections(Grid):
+        parts += [f"## {section.header}", _prose(section.model), _table(section.model)]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def sections(model: type[BaseModel] = Project) -> Iterator[Section]:
+    """Every table of graft.toml, or of another file, in the order of the models, the top level first."""
+    yield Section("Top level", model)
+    yield from _sections(model, "")
 
 
 def _sections(model: type[BaseModel], path: str) -> Iterator[Section]:
@@ -197,4 +240,5 @@ def _limits(metadata: Sequence[Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    FILE.write_text(configuration(), "utf-8")
+    for name, page in (("configuration.md", configuration()), ("grid.md", grid())):
+        (_FOLDER / name).write_text(page, "utf-8")

@@ -11,6 +11,7 @@ import pytest
 from pydantic import Field
 
 from graft.cli import cli
+from lab.study.grid import load_grid
 
 _ROOT = Path(__file__).parents[1]
 _DOCUMENTS = [_ROOT / "README.md", _ROOT / "CHANGELOG.md", *sorted((_ROOT / "docs").rglob("*.md"))]
@@ -54,6 +55,15 @@ def generate() -> ModuleType:
 
 def test_the_page_of_the_configuration_is_what_make_docs_writes(generate: ModuleType) -> None:
     assert (_ROOT / "docs/configuration.md").read_text("utf-8") == generate.configuration()
+
+
+def test_the_page_of_a_grid_is_what_make_docs_writes_and_its_example_is_one(
+    generate: ModuleType, tmp_path: Path
+) -> None:
+    page = (_ROOT / "docs/grid.md").read_text("utf-8")
+    assert page == generate.grid()
+    (tmp_path / "grid.toml").write_text(page.partition("```toml")[2].partition("```")[0])
+    assert load_grid(str(tmp_path / "grid.toml")).thin == [0.1, 0.3]
 
 
 def test_every_key_says_its_effect(generate: ModuleType) -> None:

@@ -1,12 +1,18 @@
 """``graft student bootstrap``: a version that serves before the first label."""
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graft.commands.output import echo_result, json_option
+from graft.commands.time_option import time_of
 from graft.process import Process, begin
 from runtime.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from student.learn.bootstrap import Contexts
 
 
 @click.command
@@ -14,15 +20,22 @@ from runtime.errors import InvalidInputError
     "--events",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Take the users and items of an event file's impressions, in place of those of the feature repository.",
+    help="Take users, items and contexts of an event file's impressions, in place of the feature repository's ids.",
+)
+@click.option(
+    "--until",
+    callback=time_of,
+    metavar="TIME",
+    help="Only ids and impressions that were known at this time (ISO 8601; default: now).",
 )
 @json_option
 @click.pass_obj
-def bootstrap(project_folder: Path | None, events: Path | None, *, as_json: bool) -> None:
+def bootstrap(project_folder: Path | None, events: Path | None, until: datetime | None, *, as_json: bool) -> None:
     """Distil a first version from the teacher alone, before the first label.
 
     Users and items of the feature repository's batch tables are combined at random, scored by the teacher with their
     features of now, and learnt by the student; the control stays untrained. 'graft student train' goes on from it.
+    With --events each row has a context that its user has had; else the context's features are their defaults.
     Needs 'graft features materialize' and an empty GRAFT_VERSIONS; [bootstrap] in graft.toml has its size.
 
     Example: graft student bootstrap && graft student train
@@ -38,14 +51,14 @@ def bootstrap(project_folder: Path | None, events: Path | None, *, as_json: bool
     process = begin(project_folder)
     project = process.project
     spec = load_spec(project.repo)
-    users, items = _ids(process, events)
+    users, items, contexts = _ids(process, events, until or datetime.now(UTC))
     model = load_teacher(project.teacher, project.folder)
     report = run_bootstrap(
         setup=project.learner_setup(spec),
         config=project.bootstrap,
         teacher=project.teacher,
         registry=Registry(process.settings.versions),
-        row_ids=sample_rows(users, items, project.bootstrap.rows, project.student.seed),
+        rows=sample_rows(users, items, project.bootstrap.rows, project.student.seed, contexts),
         reader=OnlineReader(spec, process.redis_url),
         scorer=RequestScorer(model, DomainMap(project.teacher, project.folder, model, spec), spec),
     )
@@ -60,20 +73,27 @@ def bootstrap(project_folder: Path | None, events: Path | None, *, as_json: bool
     echo_result([published, learnt], {**report._asdict(), "users": len(users), "items": len(items)}, as_json=as_json)
 
 
-def _ids(process: Process, events: Path | None) -> tuple[list[int | str], list[int | str]]:
-    """The users and items to combine; InvalidInputError when there are none."""
+def _ids(process: Process, events: Path | None, until: datetime) -> "tuple[list[int | str], list[int | str], Contexts]":
+    """The users and items to combine, and the users' contexts; InvalidInputError when there are none of either."""
     from features.spec_file import load_spec
-    from stream.event_file import impressions_of
 
+    contexts: dict[int | str, list[dict[str, Any]]] = {}
     if events is None:
         from features.entities import known_ids  # Feast's import, which an event file spares
 
         repo = process.project.repo
-        users, items = known_ids(repo, process.redis_url, load_spec(repo))
+        users, items = known_ids(repo, process.redis_url, load_spec(repo), until)
     else:
-        ids = [(impression.user_id, impression.item_id) for impression in impressions_of(events)]
-        users, items = (list(dict.fromkeys(column)) for column in zip(*ids, strict=True)) if ids else ([], [])
+        from stream.event_file import impressions_of
+
+        shown = [one for one in impressions_of(events) if one.event_time_ms <= 1000 * until.timestamp()]
+        for one in shown:
+            contexts.setdefault(one.user_id, []).append(one.context)
+        users, items = list(contexts), list(dict.fromkeys(one.item_id for one in shown))
     if not users or not items:
         place = events or f"the batch tables of {process.project.repo}"
-        raise InvalidInputError(f"{place}: needs users and items, got {len(users)} users, {len(items)} items")
-    return users, items
+        raise InvalidInputError(
+            f"{place}: needs users and items that are known by {until.isoformat()}, got {len(users)} users, "
+            f"{len(items)} items"
+        )
+    return users, items, contexts

@@ -6,19 +6,8 @@ from pathlib import Path
 import click
 
 from graft.commands.output import echo_result, json_option
+from graft.commands.time_option import time_of
 from graft.process import begin
-
-
-def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """An ISO 8601 time; UTC where it names no zone."""
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        message = f"must be an ISO 8601 time such as 2026-01-31T12:00:00Z, got {value!r}"
-        raise click.BadParameter(message) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 @click.group
@@ -51,7 +40,7 @@ def apply(project_folder: Path | None, *, as_json: bool) -> None:
 
 @features.command
 @click.option(
-    "--until", callback=_time, metavar="TIME", help="Only values from before this time (ISO 8601; default: now)."
+    "--until", callback=time_of, metavar="TIME", help="Only values from before this time (ISO 8601; default: now)."
 )
 @json_option
 @click.pass_obj

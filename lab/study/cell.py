@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from threadpoolctl import threadpool_limits
 
+from lab.study.arriving import Arriving
 from lab.study.direct import DirectArm
 from lab.study.plan import Cell
-from lab.study.regression import Regression
+from lab.study.references import References
 from lab.study.slices import Scores, of_slices, scores_of, slices_of
 from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
-from stream.examples import ExampleRecord
+from runtime.errors import InvalidInputError
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.arm import Arm
@@ -37,13 +39,15 @@ class Result(BaseModel):
     """What a cell found: AUCs and RMSEs by slice, task and arm.
 
     `scores` are of predictions made just before their example was learnt; `served` of those made with what had been
-    learnt when its impression came, as the endpoint makes them. `held_out` are of the last 20 % after so many examples.
+    learnt of labels that were known when its impression came. `held_out` are of the last 20 % after so many examples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     variant: str
     seed: int
+    share: float = 1.0
+    """Of the users whose examples were learnt."""
     examples: int
     steps: int
     """Of each arm over the log: both take the same."""
@@ -54,6 +58,14 @@ class Result(BaseModel):
     held_out: dict[int, Scores] = {}
 
 
+class Predictions(NamedTuple):
+    """What was judged: of N examples the labels, and what each arm said row by row and when it was served."""
+
+    label_NK: NDArray[np.float32]
+    seen_NKA: NDArray[np.float32]
+    served_NKA: NDArray[np.float32]
+
+
 class Teaching(NamedTuple):
     """All that a student learns from its teacher; `logit_NT` also of examples that are only scored."""
 
@@ -62,73 +74,105 @@ class Teaching(NamedTuple):
     day_zero: DayZeroRows | None = None
 
 
-def run_cell(cell: Cell, log: StudyLog, teaching: Teaching) -> Result:
-    """Learn the log, or the cell's part of it, in the order and the steps of `graft student train`."""
+def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> tuple[Result, Predictions]:
+    """Learn the log, or the cell's part of it, in the order and the steps of `graft student train`.
+
+    `arriving` has all impressions of that part at least.
+    """
     torch.set_num_threads(1)
     if cell.variant.teacher_as_input:
-        log = log.with_inputs([f"teacher_{task.name}" for task in cell.project.teacher.tasks], teaching.logit_NT)
-    learnt = min(cell.events or len(log.records), len(log.records))
-    first_held_out = len(log.records) - round(HELD_OUT_SHARE * len(log.records))
-    learner = _learner(cell, log.first(learnt), teaching)
+        names = [f"teacher_{task.name}" for task in cell.project.teacher.tasks]
+        log = log.with_inputs(names, teaching.logit_NT)
+        arriving = arriving._replace(log=arriving.log.with_inputs(names, arriving.logit_NT))
+    learner = _learner(cell, log, teaching, arriving)
     bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
         bootstrap_steps = cell.project.bootstrap.steps
         learner.bootstrap(*teaching.day_zero, bootstrap_steps)
-    held_out = {}
-    for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
-        learner.learn_until(size)
-        held_out[size] = learner.scores_of(log.records[first_held_out:], teaching.logit_NT[first_held_out:])
-    learner.learn_until(learnt)
-    member = slices_of(log.new_items()[: learner.examples], cell.windows, cell.traffic)
-    return Result(
+    with threadpool_limits(1):  # as many cells as cores learn at once: more threads would wait for each other
+        held_out = _learnt(cell, learner, len(log.records))
+        kept = Predictions(*learner.seen(), learner.served())
+    member = slices_of(log.first(learner.examples).new_ids(), cell.windows, cell.traffic)
+    tasks, arms = cell.project.tasks, learner.arms
+    result = Result(
         variant=cell.variant.name,
         seed=cell.seed,
+        share=cell.share,
         examples=learner.examples,
         steps=learner.steps,
         bootstrap_steps=bootstrap_steps,
-        scores=of_slices(member, cell.project.tasks, learner.arms, *learner.seen()),
-        served=of_slices(member, cell.project.tasks, learner.arms, *learner.served()),
+        scores=of_slices(member, tasks, arms, kept.label_NK, kept.seen_NKA),
+        served=of_slices(member, tasks, arms, kept.label_NK, kept.served_NKA),
         held_out=held_out,
     )
+    return result, kept
 
 
-def _learner(cell: Cell, log: StudyLog, teaching: Teaching) -> "ObservedLearner | Regression":
+def _learnt(cell: Cell, learner: "ObservedLearner | References", rows: int) -> dict[int, Scores]:
+    """Let it learn the cell's part of a log of so many rows; the held-out scores after each traffic size."""
+    learnt = min(cell.events or rows, rows)
+    first_held_out = rows - round(HELD_OUT_SHARE * rows)
+    held_out = {}
+    for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
+        learner.learn_until(size)
+        held_out[size] = learner.scores_of(slice(first_held_out, rows))
+    learner.learn_until(learnt)
+    if not learner.examples:
+        raise InvalidInputError(
+            f"variant {cell.variant.name}, {100 * cell.share:g} % of the users, seed {cell.seed}: no example is left; "
+            "leave this share out of the grid's thin"
+        )
+    return held_out
+
+
+def _learner(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> "ObservedLearner | References":
     setup = cell.project.learner_setup(log.spec)
-    if not cell.variant.learner:
-        return Regression(setup, log)
-    return ObservedLearner(setup, log, teaching, cell.variant.direct)
+    if cell.is_reference:
+        return References(setup, log, teaching.logit_NT, arriving)
+    return ObservedLearner(setup, log, teaching, arriving, cell.variant.direct, cell.events)
 
 
 class ObservedLearner(Learner):
     """The learner itself, fed from a log in memory; every prediction that it is judged on is kept.
 
-    `direct`: the teacher tasks that the student's served heads learn themselves.
+    `direct`: the teacher tasks that the student's served heads learn themselves. `events`: the examples of the log
+    that it may learn; all if None.
     """
 
     arms = ARMS
 
-    def __init__(self, setup: LearnerSetup, log: StudyLog, teaching: Teaching, direct: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        setup: LearnerSetup,
+        log: StudyLog,
+        teaching: Teaching,
+        arriving: Arriving,
+        direct: Collection[str] = (),
+        events: int | None = None,
+    ) -> None:
         self._direct = direct
         super().__init__(setup)
         self.steps = 0
         self._kept = _Kept(setup.tasks)
         self.evaluation = self._kept
+        self._log = log
         self._teaching = teaching
-        self._records = log.records
-        self._requests = Requests(log.records, max(task.window_seconds for task in setup.tasks))
+        self._arriving = arriving
+        self._records = log.first(events).records
+        self._requests = Requests(arriving.known_N)
         self._answers: list[NDArray[np.float32]] = []
 
     def learn_until(self, examples: int) -> None:
         """Learn the first `examples` of the log, some at a time.
 
-        Every impression is scored when it comes, before those are learnt whose last one closes after that.
+        Every impression is scored when it comes, before those are learnt whose labels are known only later.
         """
-        while self.examples < examples:
-            rows = self.examples, min(self.examples + min(self.room, _AT_A_TIME), examples)
-            records = self._records[slice(*rows)]
-            self._answer(self._requests.before(records))
-            unshown = self._teaching.unshown.of(*rows) if self._teaching.unshown else None
-            self.learn([record.example for record in records], self._teaching.logit_NT[slice(*rows)], unshown)
+        while self.examples < min(examples, len(self._records)):
+            rows = slice(self.examples, min(self.examples + min(self.room, _AT_A_TIME), examples, len(self._records)))
+            self._answer(self._requests.before(rows.stop))
+            unshown = self._teaching.unshown.of(rows.start, rows.stop) if self._teaching.unshown else None
+            learnt = [record.example for record in self._records[rows]]
+            self.learn(learnt, self._teaching.logit_NT[rows], unshown)
         if self.examples == len(self._records) and len(self._open):
             self._take_step()  # what is left is judged too
 
@@ -136,23 +180,23 @@ class ObservedLearner(Learner):
         self.steps += 1
         return super()._take_step()
 
-    def scores_of(self, records: Sequence[ExampleRecord], logit_BT: NDArray[np.float32]) -> Scores:
-        """The scores of the arms, as they are now, on these rows, which are not learnt."""
-        examples = [record.example for record in records]
-        batch = encoded(self.setup, examples, logit_BT)
+    def scores_of(self, rows: slice) -> Scores:
+        """The scores of the arms, as they are now, on these rows of the log, which are not learnt."""
+        examples = [record.example for record in self._log.records[rows]]
+        batch = encoded(self.setup, examples, self._teaching.logit_NT[rows])
         value_BKA = self.predictions(batch, [example.item_id for example in examples])
         return scores_of(self.setup.tasks, ARMS, batch.label_BK, value_BKA)
 
-    def served(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Labels [N, K] and the predictions made when their impressions came [N, K, A]."""
-        self._answer(self._requests.rest())
-        return np.concatenate(self._kept.labels), np.concatenate(self._answers)[: self.examples]
+    def served(self) -> NDArray[np.float32]:
+        """The predictions of the examples learnt that were made when their impressions came [N, K, A]."""
+        self._answer(self._requests.before(self.examples))
+        return np.concatenate(self._answers)[: self.examples]
 
     def _answer(self, rows: slice) -> None:
-        """Keep the predictions of these rows of the log, as they are now."""
-        examples = [record.example for record in self._requests.records[rows]]
+        """Keep the predictions of these impressions, as they are now."""
+        examples = [record.example for record in self._arriving.log.records[rows]]
         if examples:
-            batch = encoded(self.setup, examples, self._teaching.logit_NT[rows])
+            batch = encoded(self.setup, examples, self._arriving.logit_NT[rows])
             self._answers.append(self.predictions(batch, [example.item_id for example in examples]))
 
     def _new_student(self) -> Arm:
@@ -164,26 +208,18 @@ class ObservedLearner(Learner):
 
 
 class Requests:
-    """The impressions of a log in their order, which is that of their closing: all have one window, the longest."""
+    """The impressions of a log in their order, each of which is given out once.
 
-    def __init__(self, records: Sequence[ExampleRecord], window_seconds: float) -> None:
-        self.records = records
-        self._window_ms = 1000 * window_seconds
+    `known_N`: for each the first that comes when its labels are known.
+    """
+
+    def __init__(self, known_N: NDArray[np.intp]) -> None:
+        self._known_N = known_N
         self._next = 0
 
-    def before(self, learnt: Sequence[ExampleRecord]) -> slice:
-        """Those that came before the last of the examples to be learnt closed, and were not given out yet."""
-        closed_ms = max(record.example.event_time_ms for record in learnt) + self._window_ms
-        last = self._next
-        while last < len(self.records) and self.records[last].example.event_time_ms < closed_ms:
-            last += 1
-        return self._given(last)
-
-    def rest(self) -> slice:
-        """Those that were not given out yet."""
-        return self._given(len(self.records))
-
-    def _given(self, last: int) -> slice:
+    def before(self, learnt: int) -> slice:
+        """Those that come before the labels of the first `learnt` examples are known, and were not given out yet."""
+        last = max(self._next, int(self._known_N[learnt - 1]) if learnt else 0)
         rows, self._next = slice(self._next, last), last
         return rows
 

@@ -4,6 +4,8 @@ import json
 import os
 import shlex
 import sys
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +16,21 @@ from graft.process import begin
 from graft.progress import progress
 from graft.project import FILE_NAME
 from lab.pairs.project_folder import EVENTS, TRUTH
+from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from features.spec import FeatureSpec
     from graft.project import Project
+    from lab.study.cell import Predictions
     from lab.study.day_zero import DayZero
     from lab.study.findings import Findings
     from lab.study.memory_store import Sources
+    from lab.study.plan import Cell
+    from lab.study.run import Workplace
+    from lab.study.study_log import StudyLog
 
 _NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 
@@ -37,6 +46,11 @@ _NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing
 )
 @click.option("--seeds", type=click.IntRange(1), help="Seeds of every variant; overrides the grid's.")
 @click.option("--events", type=click.IntRange(100), help="Only the first N examples; overrides the grid's.")
+@click.option(
+    "--label-delay-seconds",
+    type=click.FloatRange(0),
+    help="Served predictions know labels so long after their impression; overrides the grid's.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("study"), show_default=True)
 @click.option(
     "--jobs",
@@ -54,71 +68,120 @@ def study(  # noqa: PLR0913 - one for each option
     grid_name: str,
     seeds: int | None,
     events: int | None,
+    label_delay_seconds: float | None,
     out: Path,
     jobs: int,
     as_json: bool,
 ) -> None:
     """Learn LOG with every variant and seed of a grid, with the stream's own learner.
 
-    LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Writes
-    headline.json, study.md, plots, and one small file per finished learner to OUT. Another start skips what is finished
-    and depends on the same log, teacher and settings. It does not notice that graft's own code has changed: after a
-    change of what a learner learns, name another OUT.
+    LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Models
+    without a student learn it beside them. Writes headline.json, study.md, plots, and small files of each finished
+    learner to OUT, and says in words who is best, where, and what to change. Another start skips what is finished and
+    depends on the same log, teacher and settings. It does not notice that graft's own code has changed: after a change
+    of what a learner learns, name another OUT. docs/grid.md has the keys of a grid.
 
     Example: graft study my-pair --grid headline --out study
     """
-    from lab.study.findings import Findings, headline
+    from lab.study.findings import Findings
     from lab.study.grid import load_grid
+    from lab.study.headline import headline
     from lab.study.keys import Keys
     from lab.study.plan import cells_of
-    from lab.study.plots import plot_all
     from lab.study.run import Workplace, run_cells
     from lab.study.study_log import read_log
-    from lab.study.tables import origin, tables
 
-    grid = load_grid(grid_name).limited(seeds, events)
-    project, spec, day_zero = _opened(project_folder, log)
+    # 1. What can be wrong is found first.
+    grid = load_grid(grid_name).limited(seeds, events, label_delay_seconds)
+    project, spec = _checked(project_folder, log)
+    sources = _sources(project)
     cells = cells_of(grid, project, spec)
-    folder = log if log.resolve() != project.folder else _made_log(project, spec, day_zero.sources, out)
-    place = Workplace(folder, spec, day_zero, Keys(read_log(folder, spec), day_zero), out)
+    # 2. The log, and what is known before it begins.
+    is_project = log.resolve() == project.folder
+    folder = _made_log(project, spec, sources, out, grid.log_events) if is_project else log
+    read = read_log(folder, spec)
+    day_zero = _day_zero(project, spec, sources, read)
+    # 3. Every learner learns it.
+    place = Workplace(folder, spec, day_zero, Keys(read, day_zero), out)
     with progress("study") as advance:
         results = run_cells(cells, place, jobs, advance)
+    # 4. What they have found.
     findings = Findings(grid, project.tasks, results, _best_auc(project))
-    summary = headline(findings, project.name)
-    with replacing(out / "headline.json") as file:
-        file.write(json.dumps(summary, indent=1).encode() + b"\n")
-    with replacing(out / "study.md") as file:
-        made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
-        file.write(f"{made_by}\n\n{tables(findings)}".encode())
-    plot_all(findings, out)
-    echo_result([f"{out}/headline.json, {out}/study.md", *_lines(findings)], summary, as_json=as_json)
+    said = _verdict(findings, read, cells, place)
+    summary = headline(findings, project.name, said)
+    _write(findings, said, summary, out)
+    echo_result([f"{out}/headline.json, {out}/study.md", *said], summary, as_json=as_json)
 
 
-def _opened(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec, DayZero]":
-    """The project, which is LOG or what --project names, its spec, and what it knows before the first event."""
-    from features.entities import known_ids
-    from features.store import compile_spec, view_sources
-    from lab.study.day_zero import DayZero
+def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec]":
+    """The project, which is LOG or what --project names, as sound as 'graft check' wants it, and its spec."""
+    from features.store import compile_spec
+    from graft.check import check_project
+
+    process = begin(log if (log / FILE_NAME).exists() else project_folder)
+    check_project(process.settings.project, _NO_REDIS)
+    project = process.project
+    if log.resolve() == project.folder and not (events := project.folder / EVENTS).exists():
+        raise ConfigurationError([f"{events}: no such file; it has the events that are joined, or name an example log"])
+    return project, compile_spec(project.repo, _NO_REDIS, project.features)
+
+
+def _sources(project: "Project") -> "Sources":
+    from features.store import view_sources
     from lab.study.memory_store import Sources
 
-    project = begin(log if (log / FILE_NAME).exists() else project_folder).project
-    spec = compile_spec(project.repo, _NO_REDIS, project.features)
     views = view_sources(project.repo, _NO_REDIS)
-    sources = Sources({view: (t.path, t.join_key, t.timestamp_field) for view, t in views.tables.items()}, views.pushed)
-    return project, spec, DayZero(sources, *known_ids(project.repo, _NO_REDIS, spec))
+    return Sources({view: (t.path, t.join_key, t.timestamp_field) for view, t in views.tables.items()}, views.pushed)
 
 
-def _made_log(project: "Project", spec: "FeatureSpec", sources: "Sources", out: Path) -> Path:
-    """The example log of the project's own events; made once."""
+def _day_zero(project: "Project", spec: "FeatureSpec", sources: "Sources", log: "StudyLog") -> "DayZero":
+    """What the tables know when the first impression comes."""
+    from features.entities import known_ids
+    from lab.study.day_zero import DayZero
+
+    begin_ms = min(log.event_times_ms)
+    until = datetime.fromtimestamp(begin_ms / 1000, UTC)
+    return DayZero(sources, *known_ids(project.repo, _NO_REDIS, spec, until), begin_ms)
+
+
+def _made_log(project: "Project", spec: "FeatureSpec", sources: "Sources", out: Path, count: int | None) -> Path:
+    """The example log of the project's own events, of the first `count` if not None; made once."""
     from lab.study.log_in_memory import log_key, records_of
     from lab.study.study_log import write_log
 
     events = project.folder / EVENTS
-    folder = out / "log" / log_key(project, spec, sources, events)
+    folder = out / "log" / f"{log_key(project, spec, sources, events)}{'' if count is None else f'-{count}'}"
     if not folder.exists():
         with progress("joining events") as advance:
-            write_log(folder, records_of(project, spec, sources, events, advance))
+            write_log(folder, islice(records_of(project, spec, sources, events, advance), count))
     return folder
+
+
+def _verdict(findings: "Findings", log: "StudyLog", cells: "Sequence[Cell]", place: "Workplace") -> list[str]:
+    from lab.study.comparison import Comparison
+    from lab.study.verdict import verdict
+
+    of_cell = {(cell.variant.name, cell.seed): cell for cell in cells if cell.share == 1}
+
+    def predictions(variant: str, seed: int) -> "Predictions | None":
+        cell = of_cell.get((variant, seed))
+        return cell and place.predictions(cell)
+
+    return verdict(Comparison(findings, log.first(findings.examples()), predictions))
+
+
+def _write(findings: "Findings", said: "Sequence[str]", summary: dict[str, Any], out: Path) -> None:
+    """headline.json, study.md and the pictures."""
+    from lab.study.plots import plot_all
+    from lab.study.tables import origin, tables
+
+    with replacing(out / "headline.json") as file:
+        file.write(json.dumps(summary, indent=1).encode() + b"\n")
+    with replacing(out / "study.md") as file:
+        made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
+        words = "\n".join(f"- {sentence}" for sentence in said)
+        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(findings)}".encode())
+    plot_all(findings, out)
 
 
 def _best_auc(project: "Project") -> dict[str, float]:
@@ -128,15 +191,3 @@ def _best_auc(project: "Project") -> dict[str, float]:
     except FileNotFoundError:
         return {}
     return best
-
-
-def _lines(findings: "Findings") -> list[str]:
-    from lab.study.tables import gain_text
-    from student.evaluate.arms import STUDENT
-
-    base: Any = findings.grid.baseline
-    return [
-        f"{task}: student {student.mean:.4f}, student - control {gain_text(findings.gain(base, 'all', task))}"
-        for task in findings.binary
-        if (student := findings.mean(base, "all", task, STUDENT))
-    ]

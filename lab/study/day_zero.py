@@ -15,15 +15,16 @@ from student.learn.bootstrap import DayZeroRows, sample_rows, score_rows
 
 
 class DayZero(NamedTuple):
-    """The project's batch tables, and the ids that they know."""
+    """The project's batch tables, and the ids that they know when the first event comes, at `begin_ms`."""
 
     sources: Sources
     users: list[EntityId]
     items: list[EntityId]
+    begin_ms: int
 
     def rows(self, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> DayZeroRows:
         """The rows as the command scores them, but in one batch: a changed teacher changes a batch as a whole."""
-        reader = MemoryStore(spec, self.sources, project.features.aggregates)
+        reader = MemoryStore(spec, self.sources, project.features.aggregates, self.begin_ms)
         sampled = sample_rows(self.users, self.items, project.bootstrap.rows, project.student.seed)
         return score_rows(sampled, reader, teacher, spec, len(sampled))
 

@@ -1,20 +1,20 @@
 """The results of a grid: every score over the seeds, and the paired differences between arms and variants."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lab.study.cell import Result
-from lab.study.grid import Grid, Variant
+from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
 from lab.study.intervals import Interval, interval, paired
-from runtime.errors import InvalidInputError
+from lab.study.references import REFERENCES
+from lab.study.slices import window_names
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
 TEACHER_AS_INPUT, PERMUTED = "teacher as input", "permuted"
 
 SERVED = "served: "
-"""Before a slice: of predictions made when the impression came, from what had been learnt by then."""
+"""Before a slice: of predictions made when the impression came, with labels that were known by then."""
 
 
 class Series(NamedTuple):
@@ -26,7 +26,7 @@ class Series(NamedTuple):
 
 
 class Findings:
-    """All results of one grid.
+    """All results of one grid on one share of the users.
 
     A slice is a name of `lab.study.slices`, also with ``served: `` before it, or ``held out after N``.
 
@@ -34,25 +34,46 @@ class Findings:
     """
 
     def __init__(
-        self, grid: Grid, tasks: Sequence[TaskSpec], results: Sequence[Result], best_auc: Mapping[str, float]
+        self,
+        grid: Grid,
+        tasks: Sequence[TaskSpec],
+        results: Sequence[Result],
+        best_auc: Mapping[str, float],
+        share: float = 1.0,
     ) -> None:
         self.grid = grid
         self.tasks = tuple(tasks)
-        self.results = tuple(results)
+        self.share = share
         self.best_auc = dict(best_auc)
         self.traffic = {v.name: grid.traffic if v.traffic is None else v.traffic for v in grid.variants}
-        self._of: dict[str, list[Result]] = {variant.name: [] for variant in grid.variants}
-        for result in results:
+        self.results = tuple(result for result in results if result.share == share)
+        self._all = tuple(results)
+        self._of: dict[str, list[Result]] = {name: [] for name in (*self.traffic, REFERENCE_VARIANT)}
+        for result in self.results:
             self._of[result.variant].append(result)
+
+    def at(self, share: float) -> "Findings":
+        """The findings on another share of the users, whose seeds are draws of them."""
+        return Findings(self.grid, self.tasks, self._all, {}, share)
+
+    def shares(self) -> list[float]:
+        """The shares of the users that are compared, the whole log last; none where the grid thins nothing."""
+        return [*sorted(self.grid.thin), 1.0] if self.grid.thin else []
 
     @property
     def binary(self) -> list[str]:
         """The tasks whose score is an AUC; of the others it is an RMSE."""
         return [task.name for task in self.tasks if task.kind == "binary"]
 
+    @property
+    def regressions(self) -> list[str]:
+        """The tasks whose score is an RMSE."""
+        return [task.name for task in self.tasks if task.kind == "regression"]
+
     def variant(self, name: str) -> Variant:
-        """The variant of that name."""
-        return next(variant for variant in self.grid.variants if variant.name == name)
+        """The variant of that name; the references learn what the baseline learns."""
+        wanted = self.grid.baseline if name == REFERENCE_VARIANT else name
+        return next(variant for variant in self.grid.variants if variant.name == wanted)
 
     @property
     def permuted(self) -> str | None:
@@ -65,10 +86,11 @@ class Findings:
         return next((v.name for v in self.grid.variants if v.teacher_as_input and "*" in v.without), None)
 
     def series(self) -> list[Series]:
-        """What the headline compares: the baseline's arms, and the variants that could refute it, if any."""
+        """What the headline compares: the baseline's arms, and all that could refute it."""
         of_baseline = [Series(arm, self.grid.baseline, arm) for arm in (STUDENT, CONTROL, TEACHER)]
         others = ((TEACHER_AS_INPUT, self.teacher_as_input), (PERMUTED, self.permuted))
-        return of_baseline + [Series(name, variant, STUDENT) for name, variant in others if variant]
+        variants = [Series(name, variant, STUDENT) for name, variant in others if variant]
+        return [*of_baseline, *variants, *(Series(arm, REFERENCE_VARIANT, arm) for arm in REFERENCES)]
 
     def seeds(self, variant: str) -> int:
         """How many seeds of the variant have a result."""
@@ -95,9 +117,12 @@ class Findings:
         """Student minus control of the same run, or minus another (variant, arm) of the same seed.
 
         Above 0 is better; of an RMSE it is the other minus the student. A seed that only one of them has is left out.
+        References have no seed on the whole log: there every seed is compared with the same value.
         """
         other, arm = over or (variant, CONTROL)
         ours, theirs = self.values(variant, part, task, STUDENT), self.values(other, part, task, arm)
+        if other == REFERENCE_VARIANT and self.share == 1 and theirs:
+            theirs = dict.fromkeys(ours, next(iter(theirs.values())))
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
             return None
@@ -105,10 +130,10 @@ class Findings:
         return paired(*both) if task in self.binary else paired(*reversed(both))
 
     def transferability(self, part: str, task: str) -> float | None:
-        """(student - control) / (teacher as input - control), of means; None where the latter's interval reaches 0."""
+        """(student - control) / (teacher as input - control), of means; None where the latter may not be above 0."""
         base = self.grid.baseline
         ours, theirs = self.gain(base, part, task), self.gain(self.teacher_as_input, part, task, (base, CONTROL))
-        if ours is None or theirs is None or theirs.low <= 0:
+        if ours is None or theirs is None or not theirs.is_known or theirs.low <= 0:
             return None
         return ours.mean / theirs.mean
 
@@ -122,53 +147,17 @@ class Findings:
 
         The student's additional steps of the bootstrap are `Result.bootstrap_steps`.
         """
-        found = {(result.seed, result.steps) for series in self.series() for result in self._of[series.variant]}
+        learners = {series.variant for series in self.series()} - {REFERENCE_VARIANT}
+        found = {(result.seed, result.steps) for variant in learners for result in self._of[variant]}
         return len(found) == len({seed for seed, _ in found})
 
+    def examples(self) -> int:
+        """How many examples the baseline has learnt, at most."""
+        return max((result.examples for result in self._of[self.grid.baseline]), default=0)
+
     def parts(self) -> list[str]:
-        """The windows that the results reach into."""
-        learnt = max((result.examples for result in self.results), default=0)
-        return [f"{low}-{high}" for low, high in pairwise(self.grid.windows) if low < learnt]
-
-
-def headline(findings: Findings, pair: str) -> dict[str, Any]:
-    """study/headline.json: the baseline against its control, the teacher and the variants that could refute it."""
-    base = findings.grid.baseline
-    results = [result for result in findings.results if result.variant == base]
-    if not results:
-        raise InvalidInputError(f"the grid has no result of its baseline {base}")
-    return {
-        "pair": pair,
-        "events": results[0].examples,
-        "seeds": min(findings.seeds(series.variant) for series in findings.series()),
-        "steps_equal": findings.steps_equal(),
-        "bootstrap_steps": results[0].bootstrap_steps,
-        **_part(findings, "all"),
-        "served": {task: _auc(findings, f"{SERVED}all", task) for task in findings.binary},
-        "windows": [
-            {"from": low, "to": high, **_part(findings, f"{low}-{high}")}
-            for low, high in pairwise(findings.grid.windows)
-            if low < results[0].examples
-        ],
-    }
-
-
-def _part(findings: Findings, part: str) -> dict[str, Any]:
-    return {
-        "auc": {task: _auc(findings, part, task) for task in findings.binary},
-        "gain": _gains(findings, part) | {"served": _gains(findings, f"{SERVED}{part}")},
-        "transferability": {task: findings.transferability(part, task) for task in findings.binary},
-    }
-
-
-def _gains(findings: Findings, part: str) -> dict[str, Any]:
-    gains = {task: findings.gain(findings.grid.baseline, part, task) for task in findings.binary}
-    return {task: {"mean": g.mean, "low": g.low, "high": g.high} for task, g in gains.items() if g}
-
-
-def _auc(findings: Findings, part: str, task: str) -> dict[str, float | None]:
-    means = {s.name: findings.mean(s.variant, part, task, s.arm) for s in findings.series()}
-    return {name.replace(" ", "_"): mean and mean.mean for name, mean in means.items()}
+        """The windows that the results reach into, the tail after the last edge too."""
+        return window_names(self.grid.windows, self.examples())
 
 
 def _scores(result: Result, part: str) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,6 +18,10 @@ SHIPPED = ("headline", "full", "whole", "simulated")
 
 Tables = dict[str, dict[str, Any]]
 """Values by table and key, as they stand in graft.toml."""
+
+
+REFERENCE_VARIANT = "references"
+"""The name of the cells in which models without a student learn the log."""
 
 
 class _Config(BaseModel):
@@ -39,12 +43,12 @@ class Variant(_Config):
     """One row of a table: the project's graft.toml with some values changed."""
 
     name: str = Field(
+        description="names it in tables",
         pattern=r"^[a-z][a-z0-9_]*$",
         json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
     )
     says: str = Field(default="", description="what it is, in the tables")
     question: str = Field(default="", description="the table in which it stands")
-    learner: bool = Field(default=True, description="false: no student at all, online logistic regression")
     teacher: TeacherChange = TeacherChange()
     teacher_as_input: bool = Field(default=False, description="its logits are dense inputs of both arms")
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
@@ -98,26 +102,62 @@ class Grid(_Config):
     """Every variant with every seed; seeds are 1, 2, 3, ..."""
 
     events: int | None = Field(default=None, ge=1, description="the first examples of the log; all if None")
-    seeds: int = Field(default=10, ge=1)
+    seeds: int = Field(default=10, ge=1, description="learners of each variant; below 5 there is no interval")
     baseline: str = Field(description="the variant whose student minus control is the headline")
-    windows: list[int] = [0, 2_000, 5_000, 10_000, 20_000]
+    windows: list[int] = Field(
+        default=[0, 2_000, 5_000, 10_000, 20_000],
+        min_length=1,
+        description="edges of the windows, in examples; the log's tail after the last edge is one more",
+    )
     tables: Tables = Field(default={}, description="values of the project's tables in every variant: student, ...")
     traffic: list[int] = Field(default=[], description="examples after which the last 20 % of the log are scored")
+    label_delay_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="served predictions know labels so long after their impression, never sooner "
+        "than at the close of the longest window",
+    )
+    label_delay_rows: int | None = Field(
+        default=None, ge=0, description="in place of label_delay_seconds: so many impressions later"
+    )
+    thin: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default=[],
+        description="shares of the users: the baseline learns the log of each such share, too",
+        json_schema_extra={"allowed": "each above 0 and below 1"},
+    )
+    thin_draws: int = Field(default=5, ge=1, description="how often the users of a share are drawn: seeds 1, 2, 3, ...")
     variants: list[Variant] = Field(min_length=1)
 
-    def limited(self, seeds: int | None, events: int | None) -> "Grid":
-        """The grid with so many seeds of every variant and so many examples; None leaves the grid's own number."""
-        update: dict[str, int] = {}
+    def limited(self, seeds: int | None, events: int | None, label_delay_seconds: float | None = None) -> "Grid":
+        """The grid with so many seeds of every variant, so many examples, that delay; None leaves the grid's own."""
+        update: dict[str, Any] = {}
         if seeds:
-            update["seeds"] = seeds
+            update |= {"seeds": seeds, "thin_draws": seeds}
         if events:
             update["events"] = events
-        variants = [variant.model_copy(update=dict.fromkeys(update)) for variant in self.variants]
-        return self.model_copy(update={**update, "variants": variants} if update else {})
+        own = dict.fromkeys(update.keys() & {"seeds", "events"})
+        update["variants"] = [variant.model_copy(update=own) for variant in self.variants]
+        if label_delay_seconds is not None:
+            update |= {"label_delay_seconds": label_delay_seconds, "label_delay_rows": None}
+        return self.model_copy(update=update)
+
+    @property
+    def log_events(self) -> int | None:
+        """How many of the first examples of the log any learner needs; None if all.
+
+        A share of the users and the last 20 % are of the whole log.
+        """
+        needs = [variant.events or self.events for variant in self.variants]
+        traffic = [self.traffic if variant.traffic is None else variant.traffic for variant in self.variants]
+        if None in needs or self.thin or any(traffic):
+            return None
+        return max(need for need in needs if need)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         names = [variant.name for variant in self.variants]
+        if REFERENCE_VARIANT in names:
+            raise ValueError(f"{REFERENCE_VARIANT!r} is the name of what every study has beside its variants")
         if len(set(names)) < len(names):
             raise ValueError(f"the names of variants must differ, got {', '.join(names)}")
         if self.baseline not in names:

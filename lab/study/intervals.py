@@ -6,9 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+FEWEST_SEEDS = 5
+"""With fewer values there is no interval: two seeds of a teacher without worth lay close together on one side of 0."""
+
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval; one value alone has none, and `low` and `high` are then the mean."""
+    """A mean and its 95 % interval; where there are too few values for one, `low` and `high` are the mean."""
 
     mean: float
     low: float
@@ -16,16 +19,21 @@ class Interval(NamedTuple):
     seeds: int
 
     @property
+    def is_known(self) -> bool:
+        """Whether there are values enough for an interval."""
+        return self.seeds >= FEWEST_SEEDS
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the interval is known and does not hold 0."""
-        return self.seeds > 1 and (self.low > 0 or self.high < 0)
+        return self.is_known and (self.low > 0 or self.high < 0)
 
 
 def interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean of at least one value (Student 1908)."""
     mean, count = float(np.mean(values)), len(values)
-    if count == 1:
-        return Interval(mean, mean, mean, 1)
+    if count < FEWEST_SEEDS:
+        return Interval(mean, mean, mean, count)
     half = float(stats.t.ppf(0.975, count - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half, count)
 

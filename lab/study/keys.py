@@ -36,19 +36,33 @@ class Keys:
                 raise ConfigurationError([f"variant {cell.variant.name}: teacher: {error}"]) from None
         return self._teachers[told]
 
+    def log(self, cell: Cell) -> str:
+        """The key of the examples that it learns, and of those after them."""
+        return self._log if cell.share == 1 else digest_of([self._log, f"{cell.share} {cell.seed}"])
+
+    def served_log(self, cell: Cell) -> str:
+        """The key of the same with the features that it is served by."""
+        log = self.log(cell)
+        return digest_of([log, json.dumps([*cell.delay])]) if cell.served_knows_less else log
+
     def logits(self, cell: Cell) -> str:
         """The key of the teacher's logits of the log."""
-        return digest_of([self._log, self.teacher(cell)])
+        return digest_of([self.log(cell), self.teacher(cell)])
+
+    def served_logits(self, cell: Cell) -> str:
+        """The key of the teacher's logits of the log with the features that it is served by."""
+        return digest_of([self.served_log(cell), self.teacher(cell)])
 
     def day_zero(self, cell: Cell) -> str:
         """The key of the rows of its bootstrap, with their features and logits."""
-        return digest_of([self._log, self._tables, self.teacher(cell), f"{cell.project.bootstrap.rows} {cell.seed}"])
+        rows = f"{cell.project.bootstrap.rows} {cell.seed}"
+        return digest_of([self.log(cell), self._tables, self.teacher(cell), rows])
 
     def result(self, cell: Cell) -> str:
         """The key of its result."""
         variant = cell.variant
         unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
-        part = [cell.events, cell.windows, cell.traffic, variant.learner, variant.teacher_as_input, variant.direct]
+        part = [cell.events, cell.windows, cell.traffic, cell.is_reference, variant.teacher_as_input, variant.direct]
         project = cell.project.model_dump_json(exclude=unused)
         started = self.day_zero(cell) if variant.bootstrap else ""
-        return digest_of([self.logits(cell), json.dumps(part), project, started])
+        return digest_of([self.logits(cell), self.served_log(cell), json.dumps([part, cell.delay]), project, started])

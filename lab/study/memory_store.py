@@ -54,10 +54,16 @@ class _Rows(NamedTuple):
 
 
 class MemoryStore:
-    """Reads as `features.reader.OnlineReader` does; a push is visible to the next read, without any delay."""
+    """Reads as `features.reader.OnlineReader` does; a push is visible to the next read, without any delay.
 
-    def __init__(self, spec: FeatureSpec, sources: Sources, aggregates: Sequence[AggregateConfig]) -> None:
+    `now_ms`: the event time that `read` takes for now; the end of all tables by default.
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, sources: Sources, aggregates: Sequence[AggregateConfig], now_ms: int = _NOW_MS
+    ) -> None:
         self._spec = spec
+        self._now_ms = now_ms
         self._configs = aggregates
         self._view_of = sources.pushed
         self._stored: dict[str, dict[EntityId, _Rows]] = {f.view: {} for f in spec.features}
@@ -78,8 +84,8 @@ class MemoryStore:
         item_ids: Sequence[EntityId],
         contexts: Sequence[Mapping[str, ContextValue]],
     ) -> Columns:
-        """Columns of B rows as they are at the end of all tables; None where a value is missing."""
-        return self.read_at(user_ids, item_ids, contexts, [_NOW_MS] * len(user_ids))
+        """Columns of B rows as they are now; None where a value is missing."""
+        return self.read_at(user_ids, item_ids, contexts, [self._now_ms] * len(user_ids))
 
     def read_at(
         self,

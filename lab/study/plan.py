@@ -6,13 +6,14 @@ from typing import NamedTuple
 from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.direct import direct_faults
-from lab.study.grid import Grid, Variant
+from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
+from lab.study.label_delay import LabelDelay
 from lab.study.teachers import changed_config
 from runtime.errors import ConfigurationError
 
 
 class Cell(NamedTuple):
-    """One learner: what it learns, and how."""
+    """One learner: what it learns, and how. `share`: of the users whose examples it learns, drawn by the seed."""
 
     variant: Variant
     seed: int
@@ -20,6 +21,23 @@ class Cell(NamedTuple):
     windows: tuple[int, ...]
     traffic: tuple[int, ...]
     project: Project
+    delay: LabelDelay
+    share: float = 1.0
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether models without a student learn, in place of a learner."""
+        return self.variant.name == REFERENCE_VARIANT
+
+    @property
+    def served_knows_less(self) -> bool:
+        """Whether a served prediction knows fewer labels than the features that the stream would log."""
+        return self.delay.rows is not None or self.delay.seconds > window_seconds(self.project)
+
+
+def window_seconds(project: Project) -> float:
+    """After so long all labels of an impression are known."""
+    return max(task.window_seconds for task in project.tasks)
 
 
 def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
@@ -31,12 +49,23 @@ def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
     if faults:
         raise ConfigurationError(faults)
     most = max(variant.seeds or grid.seeds for variant in grid.variants)
-    return [
+    learners = [
         _cell(grid, variant, base, seed)
         for seed in range(1, most + 1)
         for variant in grid.variants
         if seed <= (variant.seeds or grid.seeds)
     ]
+    baseline = next(variant for variant in grid.variants if variant.name == grid.baseline)
+    references = baseline.model_copy(update={"name": REFERENCE_VARIANT, "seeds": 1, "bootstrap": False})
+    return [*learners, _cell(grid, references, base, 1), *_thin(grid, [baseline, references], base)]
+
+
+def _thin(grid: Grid, variants: list[Variant], base: Project) -> Iterator[Cell]:
+    """The baseline and the references on each draw of each share of the users."""
+    for share in grid.thin:
+        for seed in range(1, grid.thin_draws + 1):
+            for variant in variants:
+                yield _cell(grid, variant, base, seed)._replace(share=share, traffic=())
 
 
 def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> Iterator[str]:
@@ -53,4 +82,5 @@ def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> I
 def _cell(grid: Grid, variant: Variant, base: Project, seed: int) -> Cell:
     traffic = grid.traffic if variant.traffic is None else variant.traffic
     project = variant.project(base, seed, grid.tables)
-    return Cell(variant, seed, variant.events or grid.events, tuple(grid.windows), tuple(traffic), project)
+    delay = LabelDelay(max(grid.label_delay_seconds, window_seconds(project)), grid.label_delay_rows)
+    return Cell(variant, seed, variant.events or grid.events, tuple(grid.windows), tuple(traffic), project, delay)

@@ -8,19 +8,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.pictures import COLOURS, INK, save, style
-from lab.study.findings import PERMUTED, TEACHER_AS_INPUT, Findings, Series
+from lab.study.findings import PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series
+from lab.study.grid import REFERENCE_VARIANT
 from lab.study.intervals import Interval
+from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR, REFERENCES
 from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT, TEACHER
 
-_REGRESSION = "regression"
-_COLOURS = {**COLOURS, TEACHER_AS_INPUT: "#2a9d6f", PERMUTED: COLOURS[ITEM_MEAN], _REGRESSION: INK}
+_COLOURS = {
+    **COLOURS,
+    TEACHER_AS_INPUT: "#2a9d6f",
+    PERMUTED: COLOURS[ITEM_MEAN],
+    LR: "#b03a48",
+    LR_TEACHER: "#7a1f2b",
+    BAYES_BIAS: "#b58900",
+    ONLINE_LR: INK,
+}
 
 
 def plot_all(findings: Findings, folder: Path) -> list[Path]:
     """Every picture that the findings have numbers for; the files written."""
     written = []
     for task in findings.binary:
-        plots = {"windows": _windows, "traffic": _traffic, "variants": _variants}
+        plots = {"windows": _windows, "thin": _thin, "traffic": _traffic, "variants": _variants}
         for name, plot in plots.items():
             figure = Figure(figsize=(9, 3.8), layout="constrained")
             if plot(figure, findings, task):
@@ -35,8 +44,30 @@ def _windows(figure: Figure, findings: Findings, task: str) -> bool:
     for name, variant, arm in findings.series():
         _line(axes, range(len(parts)), [findings.mean(variant, part, task, arm) for part in parts], name)
     axes.set_xticks(range(len(parts)), parts)
-    _style(axes, f"{task}: progressive AUC by window of the stream", "examples")
+    _style(axes, f"{task}: AUC, row by row, by window of the stream", "examples")
     return bool(axes.lines)
+
+
+def _thin(figure: Figure, findings: Findings, task: str) -> bool:
+    """By the share of the users the AUC of each arm when it is served, and the gain in both ways."""
+    shares = findings.shares()
+    if not shares:
+        return False
+    left, right = figure.subplots(1, 2)
+    found = [findings.at(share) for share in shares]
+    base, served = findings.grid.baseline, f"{SERVED}all"
+    for name, variant, arm in findings.series():
+        if variant in {base, REFERENCE_VARIANT}:
+            _line(left, shares, [thin.mean(variant, served, task, arm) for thin in found], name)
+    for label, part, colour in (("row by row", "all", CONTROL), ("served", served, STUDENT)):
+        _line(right, shares, [thin.gain(base, part, task) for thin in found], label, _COLOURS[colour])
+    right.axhline(0, color=INK, linewidth=0.8)
+    for axes, title in ((left, f"{task}: AUC, served"), (right, f"{task}: student - control")):
+        axes.set_xscale("log")
+        axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
+        axes.minorticks_off()
+        _style(axes, title, "users")
+    return bool(left.lines)
 
 
 def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
@@ -55,7 +86,7 @@ def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
     for axes in (left, right):
         axes.set_xscale("log")
     _style(left, f"{task}: AUC on the last 20 %", "examples learnt")
-    _style(right, f"{task}: student - control, progressive", "first N examples")
+    _style(right, f"{task}: student - control, row by row", "first N examples")
     return bool(left.lines)
 
 
@@ -63,7 +94,7 @@ def _traffic_series(findings: Findings, base: str) -> list[Series]:
     variants = findings.grid.variants
     arms = [Series(arm, base, arm) for arm in (STUDENT, CONTROL, TEACHER)]
     as_input = [Series(TEACHER_AS_INPUT, v.name, STUDENT) for v in variants if v.teacher_as_input and v.traffic]
-    return arms + as_input + [Series(_REGRESSION, v.name, _REGRESSION) for v in variants if not v.learner]
+    return arms + as_input + [Series(arm, REFERENCE_VARIANT, arm) for arm in REFERENCES]
 
 
 def _variants(figure: Figure, findings: Findings, task: str) -> bool:

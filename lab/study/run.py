@@ -9,15 +9,24 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.spec import FeatureSpec
 from graft.progress import Advance
-from lab.study.cell import Result, Teaching, run_cell
+from lab.study.arriving import Arriving
+from lab.study.cell import Predictions, Result, Teaching, run_cell
 from lab.study.day_zero import DayZero
 from lab.study.keys import Keys
-from lab.study.plan import Cell
+from lab.study.label_delay import LabelDelay
+from lab.study.plan import Cell, window_seconds
+from lab.study.recount import recounted
 from lab.study.study_log import StudyLog, read_log
 from lab.study.teachers import StudyTeacher, Unshown, kept_logits
+from lab.study.thinning import KeptUsers
 from runtime.folder import replacing
+
+_KEPT_LOGS = 3  # of a process: a cell needs up to two, and seeds of one share follow each other
 
 
 class Workplace(NamedTuple):
@@ -32,6 +41,15 @@ class Workplace(NamedTuple):
     def result_path(self, cell: Cell) -> Path:
         """The file of a finished cell."""
         return self.out / "results" / f"{self.keys.result(cell)}.json"
+
+    def predictions_path(self, cell: Cell) -> Path:
+        """The file of its predictions."""
+        return self.out / "predictions" / f"{self.keys.result(cell)}.npz"
+
+    def predictions(self, cell: Cell) -> Predictions:
+        """The predictions of a finished cell."""
+        with np.load(self.predictions_path(cell), allow_pickle=False) as kept:
+            return Predictions(**kept)
 
 
 def run_cells(cells: Sequence[Cell], place: Workplace, jobs: int, advance: Advance) -> list[Result]:
@@ -66,6 +84,8 @@ class _Worker:
     log: StudyLog
     unshown: ClassVar[dict[str, Unshown]] = {}
     """By what they depend on; they do not on the seed."""
+    logs: ClassVar[dict[str, StudyLog]] = {}
+    """Those that were thinned or counted anew, by their key."""
 
     @classmethod
     def start(cls, place: Workplace) -> None:
@@ -74,28 +94,76 @@ class _Worker:
 
     @classmethod
     def run(cls, cell: Cell) -> None:
-        result = run_cell(cell, cls.log, cls._teaching(cell))
-        with replacing(cls.place.result_path(cell)) as file:
+        log = cls._log(cell)
+        result, predictions = run_cell(cell, log, cls._teaching(cell, log), cls._arriving(cell, log))
+        place = cls.place
+        with replacing(place.predictions_path(cell)) as file:
+            np.savez_compressed(file, **predictions._asdict())
+        with replacing(place.result_path(cell)) as file:
             file.write(result.model_dump_json().encode())
 
     @classmethod
-    def _teaching(cls, cell: Cell) -> Teaching:
+    def _log(cls, cell: Cell) -> StudyLog:
+        """The examples of the cell's share of users, in which running aggregates know of no one else."""
+        if cell.share == 1:
+            return cls.log
+        key = cls.place.keys.log(cell)
+        if key not in cls.logs:
+            thinned = cls._kept_users(cell).thinned(cls.log)
+            cls._keep(key, cls._recounted(cell, thinned, LabelDelay(window_seconds(cell.project))))
+        return cls.logs[key]
+
+    @classmethod
+    def _arriving(cls, cell: Cell, log: StudyLog) -> Arriving:
+        if cell.served_knows_less:
+            key = cls.place.keys.served_log(cell)
+            if key not in cls.logs:
+                cls._keep(key, cls._recounted(cell, log, cell.delay))
+            log = cls.logs[key]
+        return Arriving(log, cls._logits(cell, log, served=True), cell.delay.known(log.event_times_ms))
+
+    @classmethod
+    def _recounted(cls, cell: Cell, log: StudyLog, delay: LabelDelay) -> StudyLog:
+        configs, pushed = cell.project.features.aggregates, cls.place.day_zero.sources.pushed
+        return recounted(log, configs, pushed, delay.known(log.event_times_ms))
+
+    @classmethod
+    def _keep(cls, key: str, log: StudyLog) -> None:
+        """Keep a log for the cells that follow, and forget the oldest one kept."""
+        cls.logs[key] = log
+        if len(cls.logs) > _KEPT_LOGS:
+            del cls.logs[next(iter(cls.logs))]
+
+    @classmethod
+    def _kept_users(cls, cell: Cell) -> KeptUsers:
+        return KeptUsers((example.user_id for example in cls.log.examples), cell.share, cell.seed)
+
+    @classmethod
+    def _logits(cls, cell: Cell, log: StudyLog, *, served: bool) -> NDArray[np.float32]:
+        place = cls.place
+        key = place.keys.served_logits(cell) if served else place.keys.logits(cell)
+        return kept_logits(place.out / "logits" / f"{key}.npz", cell.variant.teacher, cell.project, log)
+
+    @classmethod
+    def _teaching(cls, cell: Cell, log: StudyLog) -> Teaching:
         project, change, place = cell.project, cell.variant.teacher, cls.place
-        logit_NT = kept_logits(place.out / "logits" / f"{place.keys.logits(cell)}.npz", change, project, cls.log)
-        if not project.distillation or not cell.variant.learner:
+        logit_NT = cls._logits(cell, log, served=False)
+        if not project.distillation or cell.is_reference:
             return Teaching(logit_NT)
-        log = cls.log.first(cell.events)
-        unshown = cls._unshown(cell, log) if project.unshown.ratio > 0 else None
-        day_zero = None
+        unshown = cls._unshown(cell, log.first(cell.events)) if project.unshown.ratio > 0 else None
+        rows = None
         if cell.variant.bootstrap:
+            day_zero = place.day_zero
+            if cell.share < 1:
+                day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
             path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
-            day_zero = place.day_zero.kept_rows(path, project, StudyTeacher(change, project, log.spec), log.spec)
-        return Teaching(logit_NT, unshown, day_zero)
+            rows = day_zero.kept_rows(path, project, StudyTeacher(change, project, log.spec), log.spec)
+        return Teaching(logit_NT, unshown, rows)
 
     @classmethod
     def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:
         config, change = cell.project.unshown, cell.variant.teacher
-        key = f"{cls.place.keys.teacher(cell)} {config.model_dump_json()} {cell.events}"
+        key = f"{cls.place.keys.logits(cell)} {config.model_dump_json()} {cell.events}"
         if key not in cls.unshown:
             cls.unshown[key] = Unshown(StudyTeacher(change, cell.project, log.spec), config, log)
         return cls.unshown[key]

@@ -13,13 +13,33 @@ Scores = dict[str, dict[str, float]]
 """Task -> arm -> AUC of a binary task, RMSE of a regression; what is undefined is left out."""
 
 
-def slices_of(new_N: NDArray[np.bool_], windows: Sequence[int], traffic: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
-    """The members of each slice: all, the first n of each traffic size, windows; each also with new items alone."""
-    count_N = np.arange(len(new_N))
-    whole = {"all": np.ones(len(new_N), np.bool_)}
-    whole |= {f"first {size}": count_N < size for size in traffic if size <= len(new_N)}
-    whole |= {f"{low}-{high}": (count_N >= low) & (count_N < high) for low, high in pairwise(windows)}
-    return whole | {f"{name}, new items": member_N & new_N for name, member_N in whole.items()}
+NEW_ITEMS, NEW_USERS = "new items", "new users"
+"""The parts of a slice that has examples of which few of the item, or of the user, came before."""
+
+
+def window_names(windows: Sequence[int], count: int) -> list[str]:
+    """The names of the windows of a log of so many examples: ``0-500``; the last one, ``500-end``, holds its tail."""
+    inner = [f"{low}-{high}" for low, high in pairwise(windows) if low < count]
+    return [*inner, f"{windows[-1]}-end"] if windows[-1] < count else inner
+
+
+def slices_of(
+    new: Mapping[str, NDArray[np.bool_]], windows: Sequence[int], traffic: Sequence[int]
+) -> dict[str, NDArray[np.bool_]]:
+    """The members of each slice: all, the first n of each traffic size, windows; each also with new ids alone.
+
+    `new`: by the name of each such part its members among N examples.
+    """
+    count = len(next(iter(new.values())))
+    row_N = np.arange(count)
+    whole = {"all": row_N >= 0}
+    whole |= {f"first {size}": row_N < size for size in traffic if size <= count}
+    bounds = [*windows, count] if windows[-1] < count else windows
+    for name, (low, high) in zip(window_names(windows, count), pairwise(bounds), strict=False):
+        whole[name] = (row_N >= low) & (row_N < high)
+    return whole | {
+        f"{name}, {part}": member_N & new_N for part, new_N in new.items() for name, member_N in whole.items()
+    }
 
 
 def scores_of(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from features.spec import Feature, FeatureSpec, Value
 from lab.study.digest import digest_of
+from lab.study.slices import NEW_ITEMS, NEW_USERS
 from runtime.errors import InvalidInputError
 from stream.archive import Archive
 from stream.events import Example
@@ -36,15 +37,17 @@ class StudyLog(NamedTuple):
         records = (f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records)
         return digest_of(chain([self.spec.spec_id], records))
 
-    def new_items(self) -> NDArray[np.bool_]:
-        """Which examples have a new item, [N]."""
-        seen: dict[int | str, int] = {}
-        new_N = np.zeros(len(self.records), np.bool_)
-        for n, example in enumerate(self.examples):
-            count = seen.get(example.item_id, 0)
-            new_N[n] = count < NEW_EXAMPLES
-            seen[example.item_id] = count + 1
-        return new_N
+    @property
+    def event_times_ms(self) -> list[int]:
+        """Of the examples, N."""
+        return [example.event_time_ms for example in self.examples]
+
+    def new_ids(self) -> dict[str, NDArray[np.bool_]]:
+        """Which examples have a new item and which a new user, each [N], by the names of these slices."""
+        return {
+            NEW_ITEMS: _new([example.item_id for example in self.examples]),
+            NEW_USERS: _new([example.user_id for example in self.examples]),
+        }
 
     def first(self, count: int | None) -> "StudyLog":
         """Its first `count` examples; all if None."""
@@ -68,6 +71,16 @@ class StudyLog(NamedTuple):
             for record, row in zip(self.records, rows, strict=True)
         ]
         return StudyLog(spec, records)
+
+
+def _new(ids: Sequence[int | str]) -> NDArray[np.bool_]:
+    """Which of N ids have come fewer than `NEW_EXAMPLES` times before."""
+    seen: dict[int | str, int] = {}
+    new_N = np.zeros(len(ids), np.bool_)
+    for n, one in enumerate(ids):
+        new_N[n] = seen.get(one, 0) < NEW_EXAMPLES
+        seen[one] = seen.get(one, 0) + 1
+    return new_N
 
 
 def read_log(folder: Path, spec: FeatureSpec) -> StudyLog:

@@ -2,56 +2,118 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import product
 
 from lab.machine import MACHINE
-from lab.study.findings import SERVED, TEACHER_AS_INPUT, Findings
-from lab.study.intervals import Interval
+from lab.study.findings import PERMUTED, SERVED, Findings, Series
+from lab.study.grid import REFERENCE_VARIANT
+from lab.study.headline import harm_of_permuted
+from lab.study.intervals import FEWEST_SEEDS, Interval
+from lab.study.references import REFERENCES, SAYS
+from lab.study.slices import NEW_ITEMS, NEW_USERS
+from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
 _NONE = "-"
 _ARMS = STUDENT, CONTROL, TEACHER
+_WAYS = ("row by row", ""), ("served", SERVED)
 
 
 def origin(findings: Findings, command: str) -> str:
-    """What made the tables: command, version of graft, machine, and the seeds of each variant."""
+    """What made the tables: command, version of graft, machine, the seeds of each variant, when labels are known."""
     of: dict[int, list[str]] = {}
     for variant in findings.grid.variants:
         of.setdefault(findings.seeds(variant.name), []).append(variant.name)
     seeds = "; ".join(f"{count} of {', '.join(names)}" for count, names in sorted(of.items(), reverse=True))
-    return f"`{command}`\n\ngraft {version('graft')}; {MACHINE}. Seeds from 1 on: {seeds}."
+    rows, seconds = findings.grid.label_delay_rows, findings.grid.label_delay_seconds
+    delay = f"{rows:,} impressions" if rows is not None else f"{seconds:,.0f} s, or at the close of the longest window,"
+    return (
+        f"`{command}`\n\ngraft {version('graft')}; {MACHINE}. Seeds from 1 on: {seeds}. Intervals are Student's, 95 %, "
+        f"over the seeds, in bold where they hold no 0; below {FEWEST_SEEDS} seeds there is none. *Row by row*: each "
+        f"prediction knows all labels before it. *Served*: it knows those that were known when its impression came, "
+        f"{delay} after theirs.\n\nReferences, which have no seed: "
+        f"{'; '.join(f'`{name}`: {says}' for name, says in SAYS.items())}."
+    )
 
 
 def tables(findings: Findings) -> str:
-    """All tables: the headline, by traffic, and one for each question of the grid."""
-    sections = [*_headline(findings), *_traffic(findings), *_questions(findings)]
+    """All tables: the headline, thin logs, by traffic, and one for each question of the grid."""
+    sections = [*_headline(findings), *_harm(findings), *_thin(findings), *_traffic(findings), *_questions(findings)]
     return "\n\n".join(sections) + "\n"
 
 
 def _headline(findings: Findings) -> Iterator[str]:
-    header = ["examples", STUDENT, CONTROL, "student - control", TEACHER, TEACHER_AS_INPUT]
-    header += ["student - teacher as input", "transferability", "permuted - control"]
-    for task in findings.binary:
-        best = ["best possible, whole stream"] if task in findings.best_auc else []
-        for title, prefix in (("row by row", ""), ("served, each prediction made when its impression came", SERVED)):
-            yield f"### Headline: AUC of `{task}`, {findings.grid.baseline}, {title}"
-            parts = [f"{prefix}{part}" for part in ("all", *findings.parts())]
-            yield _table(header + best, (_headline_row(findings, task, part) for part in parts))
+    """For each task what every series scores in each slice, and how much better the student is."""
+    parts = ["all", *(f"all, {new}" for new in (NEW_ITEMS, NEW_USERS)), *findings.parts()]
+    for task in findings.tasks:
+        best = ["best possible, whole stream"] if task.name in findings.best_auc else []
+        for way, prefix in _WAYS:
+            title = f"`{task.name}`, {findings.grid.baseline}, {way}"
+            yield f"### Headline: {_measure(task)} of {title}"
+            header = ["examples", *(series.name for series in findings.series()), *best]
+            yield _table(header, (_scores_row(findings, task.name, f"{prefix}{part}") for part in parts))
+            others = [series for series in findings.series() if (series.name, series.variant) != _judged(findings)]
+            others = [series for series in others if series.name != PERMUTED]
+            yield f"### Headline: the student better by, {title}"
+            header = ["examples", *(f"than {series.name}" for series in others), "transferability"]
+            yield _table(header, (_better_row(findings, task.name, f"{prefix}{part}", others) for part in parts))
 
 
-def _headline_row(findings: Findings, task: str, part: str) -> list[str]:
-    base, as_input = findings.grid.baseline, findings.teacher_as_input
-    student, control, teacher = (_mean(findings.mean(base, part, task, arm)) for arm in _ARMS)
-    share = findings.transferability(part, task)
-    row = [
-        *(part.removeprefix(SERVED), student, control, gain_text(findings.gain(base, part, task)), teacher),
-        _mean(findings.mean(as_input, part, task, STUDENT)),
-        gain_text(findings.gain(base, part, task, (as_input, STUDENT))),
-        _NONE if share is None else f"{share:.1f}",
-        gain_text(findings.gain(findings.permuted, part, task)),
-    ]
+def _judged(findings: Findings) -> tuple[str, str]:
+    return STUDENT, findings.grid.baseline
+
+
+def _scores_row(findings: Findings, task: str, part: str) -> list[str]:
+    name = part.removeprefix(SERVED)
+    row = [name, *(_mean(findings.mean(s.variant, part, task, s.arm)) for s in findings.series())]
     if task in findings.best_auc:
-        row.append(f"{findings.best_auc[task]:.4f}" if part.removeprefix(SERVED) == "all" else _NONE)
+        row.append(f"{findings.best_auc[task]:.4f}" if name == "all" else _NONE)
     return row
+
+
+def _better_row(findings: Findings, task: str, part: str, others: Sequence[Series]) -> list[str]:
+    base = findings.grid.baseline
+    gains = [findings.gain(base, part, task, (series.variant, series.arm)) for series in others]
+    share = findings.transferability(part, task)
+    return [part.removeprefix(SERVED), *map(gain_text, gains), _NONE if share is None else f"{share:.1f}"]
+
+
+def _harm(findings: Findings) -> Iterator[str]:
+    """What a permuted teacher costs."""
+    if findings.permuted is None:
+        return
+    parts = ["all", *findings.parts()]
+    yield "### A permuted teacher: its student - control, row by row"
+    yield _table(["task", *parts, "worst window"], (_harm_row(findings, task.name, parts) for task in findings.tasks))
+
+
+def _harm_row(findings: Findings, task: str, parts: Sequence[str]) -> list[str]:
+    harm = harm_of_permuted(findings, task)
+    gains = [gain_text(findings.gain(findings.permuted, part, task)) for part in parts]
+    return [task, *gains, _NONE if harm is None else f"{-harm[0]:+.4f}"]
+
+
+def _thin(findings: Findings) -> Iterator[str]:
+    """By the share of the users whose examples were learnt: what the baseline and the references score."""
+    found = [findings.at(share) for share in findings.shares()]
+    arms = [(arm, findings.grid.baseline) for arm in _ARMS] + [(arm, REFERENCE_VARIANT) for arm in REFERENCES]
+    header = ["users", "draws", "examples", *(arm for arm, _ in arms), "student - control", "student - lr_teacher"]
+    for task, (way, prefix) in product(findings.tasks if found else (), _WAYS):
+        yield f"### Thin logs: {_measure(task)} of `{task.name}`, {findings.grid.baseline}, {way}"
+        yield _table(header, (_thin_row(thin, task.name, f"{prefix}all", arms) for thin in found))
+
+
+def _thin_row(findings: Findings, task: str, part: str, arms: Sequence[tuple[str, str]]) -> list[str]:
+    base = findings.grid.baseline
+    counts = [result.examples for result in findings.results if result.variant == base]
+    return [
+        f"{100 * findings.share:g} %",
+        str(len(counts)) if findings.share < 1 else _NONE,
+        f"{sum(counts) / max(1, len(counts)):,.0f}",
+        *(_mean(findings.mean(variant, part, task, arm)) for arm, variant in arms),
+        gain_text(findings.gain(base, part, task)),
+        gain_text(findings.gain(base, part, task, (REFERENCE_VARIANT, "lr_teacher"))),
+    ]
 
 
 def _traffic(findings: Findings) -> Iterator[str]:
@@ -60,28 +122,24 @@ def _traffic(findings: Findings) -> Iterator[str]:
     for task in findings.tasks:
         for title, part in (
             ("the last 20 % of the log, after N examples", "held out after {}"),
-            ("progressive, the first N examples", "first {}"),
-            ("progressive, new items of the first N examples", "first {}, new items"),
+            ("row by row, the first N examples", "first {}"),
+            ("row by row, new items of the first N examples", f"first {{}}, {NEW_ITEMS}"),
         ):
             rows = [_traffic_row(findings, names, part.format(size), task.name, size) for size in sizes]
             if any(cell != _NONE for row in rows for cell in row[1:]):
                 yield f"### Traffic: `{task.name}`, {title}"
-                yield _table(["N", *names], rows)
+                yield _table(["N", *names, *REFERENCES], rows)
 
 
 def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: str, size: int) -> list[str]:
-    return [f"{size:,}", *(_compared(findings, variant, part, task) for variant in variants)]
+    references = [_mean(findings.mean(REFERENCE_VARIANT, part, task, arm)) for arm in REFERENCES]
+    return [f"{size:,}", *(_compared(findings, variant, part, task) for variant in variants), *references]
 
 
 def _compared(findings: Findings, variant: str, part: str, task: str) -> str:
-    alone = findings.mean(variant, part, task, "regression")
-    if alone is None and findings.variant(variant).teacher_as_input:
-        alone = findings.mean(variant, part, task, STUDENT)
-    if alone:
-        return _mean(alone)
     student, control = (findings.mean(variant, part, task, arm) for arm in (STUDENT, CONTROL))
-    if student is None:
-        return _NONE
+    if student is None or findings.variant(variant).teacher_as_input:
+        return _mean(student)
     return f"{_mean(student)} / {_mean(control)}, {gain_text(findings.gain(variant, part, task))}"
 
 
@@ -93,8 +151,8 @@ def _questions(findings: Findings) -> Iterator[str]:
         yield f"### {question} ({events or findings.grid.events or findings.results[0].examples:,} examples)"
         header = ["variant", "seeds"]
         for task in findings.tasks:
-            score = "AUC" if task.kind == "binary" else "RMSE"
-            header += [f"{task.name}, {score}: student / control / teacher", "student - control", "new items"]
+            header += [f"{task.name}, {_measure(task)}: student / control / teacher", "student - control"]
+            header += ["served", NEW_ITEMS]
         rows = [_question_row(findings, v.name, "all") for v in variants if v.name != findings.grid.baseline]
         first = _question_row(findings, findings.grid.baseline, findings.baseline_part(events))
         yield _table(header, [first, *rows])
@@ -104,7 +162,8 @@ def _question_row(findings: Findings, name: str, part: str) -> list[str]:
     row = [f"**{name}** {findings.variant(name).says}".strip(), str(findings.seeds(name))]
     for task in findings.tasks:
         row.append(" / ".join(_mean(findings.mean(name, part, task.name, arm)) for arm in _ARMS))
-        row += [gain_text(findings.gain(name, slice_, task.name)) for slice_ in (part, f"{part}, new items")]
+        slices = (part, f"{SERVED}{part}", f"{part}, {NEW_ITEMS}")
+        row += [gain_text(findings.gain(name, slice_, task.name)) for slice_ in slices]
     return row
 
 
@@ -112,10 +171,14 @@ def gain_text(gain: Interval | None) -> str:
     """``+.012 [.008, .016]``; in bold where the interval holds no 0."""
     if gain is None:
         return _NONE
-    if gain.seeds == 1:
+    if not gain.is_known:
         return f"{gain.mean:+.4f}"
     text = f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
     return f"**{text}**" if gain.excludes_zero else text
+
+
+def _measure(task: TaskSpec) -> str:
+    return "AUC" if task.kind == "binary" else "RMSE"
 
 
 def _mean(value: Interval | None) -> str:

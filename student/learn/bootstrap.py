@@ -2,19 +2,22 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features.contract import ContextValue
 from features.lookup import FeatureReader
 from features.spec import FeatureBatch, FeatureSpec
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Impression
 from student.learn.config import BootstrapConfig
+from student.learn.heads import varies
 from student.learn.learner import Learner, least_explained
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Draft
@@ -25,8 +28,8 @@ from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer
 
 _log = logging.getLogger(__name__)
 
-RowIds = Sequence[tuple[EntityId, EntityId]]
-"""The user and the item of each row."""
+Contexts = Mapping[EntityId, Sequence[Mapping[str, ContextValue]]]
+"""By user the contexts of impressions that were logged."""
 
 
 class DayZeroRows(NamedTuple):
@@ -51,31 +54,51 @@ class BootstrapReport(NamedTuple):
     seconds: float
 
 
-def sample_rows(user_ids: Sequence[EntityId], item_ids: Sequence[EntityId], count: int, seed: int) -> RowIds:
-    """`count` distinct rows (user, item) of distinct ids, or all where there are not so many, in a random order."""
+def sample_rows(
+    user_ids: Sequence[EntityId],
+    item_ids: Sequence[EntityId],
+    count: int,
+    seed: int,
+    contexts: Contexts = MappingProxyType({}),
+) -> list[Impression]:
+    """`count` distinct rows (user, item) of distinct ids, or all where there are not so many, in a random order.
+
+    Each stands as an impression that nobody was shown: in one of the user's `contexts`, drawn at random, or in an empty
+    one, whose features are the defaults.
+    """
     total = len(user_ids) * len(item_ids)
     random = np.random.Generator(np.random.PCG64(seed))
     chosen = random.choice(total, min(count, total), replace=False)
-    return [(user_ids[n // len(item_ids)], item_ids[n % len(item_ids)]) for n in chosen.tolist()]
+    rows = [(user_ids[n // len(item_ids)], item_ids[n % len(item_ids)]) for n in chosen.tolist()]
+    return [
+        Impression(
+            impression_id=f"bootstrap-{n}",
+            user_id=user_id,
+            item_id=item_id,
+            event_time_ms=0,
+            context=dict(known[int(random.integers(len(known)))]) if (known := contexts.get(user_id)) else {},
+        )
+        for n, (user_id, item_id) in enumerate(rows)
+    ]
 
 
 def score_rows(
-    row_ids: RowIds, reader: FeatureReader, scorer: RequestScorer, spec: FeatureSpec, batch_rows: int
+    rows: Sequence[Impression], reader: FeatureReader, scorer: RequestScorer, spec: FeatureSpec, batch_rows: int
 ) -> DayZeroRows:
-    """The rows with their features of now and an empty context; those that the teacher cannot score are left out.
+    """The rows with their features of now; those that the teacher cannot score are left out.
 
     InvalidInputError when none is left; ServiceUnavailableError when the feature store does not answer.
     """
-    rows, logits = [], []
-    requests = requests_of_impressions(_impressions(row_ids), reader, spec, batch_rows)
+    features, logits = [], []
+    requests = requests_of_impressions(rows, reader, spec, batch_rows)
     while batch := list(islice(requests, batch_rows)):
         scored = scorer.score(batch)
         if scored is not None:
-            rows += [request.features for request in scored.requests]
+            features += [request.features for request in scored.requests]
             logits.append(scored.logit_BT)
-    if not rows:
-        raise InvalidInputError(f"the teacher scored none of {len(row_ids)} rows; there is nothing to distil")
-    return DayZeroRows(spec.encode(spec.columns_of(rows)), np.concatenate(logits))
+    if not features:
+        raise InvalidInputError(f"the teacher scored none of {len(rows)} rows; there is nothing to distil")
+    return DayZeroRows(spec.encode(spec.columns_of(features)), np.concatenate(logits))
 
 
 def run_bootstrap(
@@ -84,11 +107,11 @@ def run_bootstrap(
     config: BootstrapConfig,
     teacher: TeacherConfig,
     registry: Registry,
-    row_ids: RowIds,
+    rows: Sequence[Impression],
     reader: FeatureReader,
     scorer: RequestScorer,
 ) -> BootstrapReport:
-    """Publish a first version that has learnt the teacher's logits of `row_ids` and no example.
+    """Publish a first version that has learnt the teacher's logits of `rows` and no example.
 
     Its control is untouched. InvalidInputError when the registry has a version (day zero is over), and when the student
     cannot learn any task of this teacher from what it sees.
@@ -102,14 +125,14 @@ def run_bootstrap(
                 "GRAFT_VERSIONS to another folder"
             )
         learner = Learner(setup)
-        scored = score_rows(row_ids, reader, scorer, setup.spec, BATCH_ROWS)
+        scored = score_rows(rows, reader, scorer, setup.spec, BATCH_ROWS)
         explained, least = learner.bootstrap(*scored, config.steps), least_explained(len(scored.logit_PT))
         if not learner.bootstrapped_rows:
             raise InvalidInputError(
                 "the student cannot learn this teacher: of its variance on held-out rows the student explains "
-                f"{explained_text(explained)}, at least {100 * least:.3g} % of one task is needed; nothing is "
-                "published. Is teacher.inputs in graft.toml right ('graft check' lists what is defaulted)? Or set more "
-                "bootstrap.steps or bootstrap.rows"
+                f"{explained_text(explained)}, at least {100 * least:.3g} % of one task is needed, so nothing is "
+                f"published.{_without_variance(setup, scored.logit_PT)} Is teacher.inputs in graft.toml right ('graft "
+                "check' lists what is defaulted)? Or set more bootstrap.steps or bootstrap.rows"
             )
         draft = Draft(
             examples=0,
@@ -133,6 +156,14 @@ def explained_text(explained: Mapping[str, float]) -> str:
     return ", ".join(f"{task} {100 * share:.1f} %" for task, share in explained.items())
 
 
-def _impressions(row_ids: Iterable[tuple[EntityId, EntityId]]) -> Iterator[Impression]:
-    for n, (user_id, item_id) in enumerate(row_ids):
-        yield Impression(impression_id=f"bootstrap-{n}", user_id=user_id, item_id=item_id, event_time_ms=0)
+def _without_variance(setup: LearnerSetup, logit_PT: NDArray[np.float32]) -> str:
+    """Names the distilled teacher tasks that say the same of every row."""
+    distilled = {config.teacher_task: setup.teacher_column(config.teacher_task) for config in setup.distillation}
+    known = {task: torch.from_numpy(logit_PT[np.isfinite(logit_PT[:, t]), t]) for task, t in distilled.items()}
+    same = [task for task, logit_P in known.items() if not varies(logit_P)]
+    if not same:
+        return ""
+    return (
+        f" The teacher says the same of every row for {', '.join(same)}; where it sees the context alone, "
+        "'--events FILE' gives the rows contexts that were logged."
+    )

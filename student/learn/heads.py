@@ -68,14 +68,16 @@ class TeacherHead(NamedTuple):
         """The share of the teacher's variance that the head's values explain (R2): 1 all, 0 no more than the mean does.
 
         Of probabilities where the head is binary. Below 0: worse than the mean. 0 when fewer than two rows have a
-        teacher value, or all the same.
+        teacher value, or all the same but for rounding.
         """
         known_B = ~torch.isnan(teacher_B)
         target_N, predicted_N = teacher_B[known_B], self.unit.natural(value_B[known_B])
         if self.unit.kind == "binary":
             target_N, predicted_N = soft_label(target_N), torch.sigmoid(predicted_N)
-        spread = (target_N - target_N.mean()).square().sum() if len(target_N) else torch.zeros(())
-        return float(1 - (target_N - predicted_N).square().sum() / spread) if spread > 0 else 0.0
+        if not varies(target_N):
+            return 0.0
+        spread = (target_N - target_N.mean()).square().sum()
+        return float(1 - (target_N - predicted_N).square().sum() / spread)
 
     def _mean_loss(self, value_B: Tensor, teacher_B: Tensor) -> Tensor:
         config = self.config
@@ -89,3 +91,15 @@ class TeacherHead(NamedTuple):
         if config.loss == "logit_mse":
             return logit_mse(logit_B, teacher_B)
         return soft_label_loss(logit_B, teacher_B, config.temperature)
+
+
+def varies(value_N: Tensor) -> bool:
+    """Whether values differ by more than rounding. A student explains all of a constant, and has learnt nothing."""
+    if len(value_N) <= 1:
+        return False
+    value_N = value_N.double()
+    return bool(value_N.std(correction=0) > _ROUNDING * value_N.abs().max())
+
+
+_ROUNDING = 1e-5
+"""Of the largest value: the sums of a batch are rounded differently by its place, in float32 to about a millionth."""

@@ -38,7 +38,13 @@ def test_day_zero_publishes_what_the_teacher_knows(environment: dict[str, str], 
     assert graft("features", "apply")[0] == graft("features", "materialize")[0] == 0
 
     code, output = graft("student", "bootstrap")
-    assert (code, "needs users and items, got 40 users, 0 items" in output) == (1, True)
+    assert (code, "needs users and items that are known by" in output, "got 40 users, 0 items" in output) == (
+        1,
+        True,
+        True,
+    )
+
+    assert "got 0 users, 0 items" in graft("student", "bootstrap", "--until", "2025-12-31")[1]
 
     events = sound_project / "events.jsonl"
     lines = [
@@ -59,5 +65,6 @@ def test_day_zero_publishes_what_the_teacher_knows(environment: dict[str, str], 
     manifest = Registry(Path(environment["GRAFT_VERSIONS"])).load_manifest("v000001")
     assert (manifest.bootstrapped_rows, manifest.examples) == (200, 0)
 
+    assert "got 0 users, 0 items" in graft("student", "bootstrap", "--events", str(events), "--until", "1969-12-31")[1]
     code, output = graft("student", "bootstrap", "--events", str(events))
     assert (code, "a bootstrap is for an empty registry" in output) == (1, True)

@@ -46,7 +46,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     tables = {view: (table.path, table.join_key, table.timestamp_field) for view, table in views.tables.items()}
     sources = Sources(tables, views.pushed)
     log = StudyLog(spec, list(records_of(project, spec, sources, events, no_progress)))
-    return Pair(project, spec, DayZero(sources, *known_ids(project.repo, NO_REDIS, spec)), events, log)
+    day_zero = DayZero(sources, *known_ids(project.repo, NO_REDIS, spec), log.event_times_ms[0])
+    return Pair(project, spec, day_zero, events, log)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
 import pytest
 
 from lab.study.cell import Result
-from lab.study.findings import Findings, headline
-from lab.study.grid import Grid, TeacherChange, Variant
+from lab.study.findings import Findings
+from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
+from lab.study.headline import headline
 from lab.study.tables import tables
 from stream.tasks import TaskSpec
 
@@ -43,24 +44,72 @@ def test_a_gain_is_of_equal_seeds_whatever_their_order() -> None:
 
 def test_the_headline_has_as_many_seeds_as_all_that_it_compares() -> None:
     results = [*(_result("base", seed, 0.75, 0.5) for seed in (1, 2, 3)), _result("permuted", 1, 0.5, 0.5)]
-    assert headline(_findings(*results), "made-up")["seeds"] == 1
+    assert headline(_findings(*results), "made-up", [])["seeds"] == 1
 
 
 @pytest.mark.parametrize("steps", [25, 24])
 def test_steps_are_equal_when_every_variant_took_the_same_on_every_seed(steps: int) -> None:
     results = [_result("base", 1, 0.75, 0.5), _result("base", 2, 0.75, 0.5), _result("permuted", 2, 0.5, 0.5, steps)]
-    told = headline(_findings(*results), "made-up")
+    told = headline(_findings(*results), "made-up", [])
     assert (told["steps_equal"], told["bootstrap_steps"]) == (steps == 25, 40)
 
 
 def test_a_question_shows_what_the_teacher_and_the_control_score() -> None:
     text = tables(_findings(_result("base", 1, 0.75, 0.5), _result("noise", 1, 0.6875, 0.5)))
-    assert "| **noise** weaker | 1 | 0.6875 / 0.5000 / 0.6250 | +0.1875 | - |" in text
+    assert "| **noise** weaker | 1 | 0.6875 / 0.5000 / 0.6250 | +0.1875 | - | - |" in text
 
 
 def test_the_headline_has_what_was_served_beside_what_was_judged_row_by_row() -> None:
     late = {"all": {"click": {"student": 0.6875, "control": 0.625}}}
-    told = headline(_findings(_result("base", 1, 0.75, 0.5).model_copy(update={"served": late})), "made-up")
+    told = headline(_findings(_result("base", 1, 0.75, 0.5).model_copy(update={"served": late})), "made-up", [])
     assert told["served"]["click"]["student"] == 0.6875
     assert told["auc"]["click"]["student"] == 0.75
     assert (told["gain"]["click"]["mean"], told["gain"]["served"]["click"]["mean"]) == (0.25, 0.0625)
+
+
+def _reference(value: float, seed: int = 1, share: float = 1.0) -> Result:
+    scores = {"all": {"click": {"lr": value, "lr_teacher": value}}}
+    return _result(REFERENCE_VARIANT, seed, 0, 0).model_copy(update={"scores": scores, "share": share})
+
+
+def test_a_reference_without_a_seed_is_compared_with_every_seed() -> None:
+    found = _findings(*(_result("base", seed, 0.75, 0.5) for seed in range(1, 6)), _reference(0.625))
+    gain = found.gain("base", "all", "click", (REFERENCE_VARIANT, "lr"))
+    assert gain is not None
+    assert (gain.mean, gain.seeds) == (0.125, 5)
+    assert headline(found, "made-up", [])["auc"]["click"]["lr"] == 0.625
+    assert "| 0.6250 |" in tables(found)
+
+
+def test_a_share_of_the_users_is_compared_draw_by_draw_and_apart_from_the_whole_log() -> None:
+    thin = [_result("base", draw, 0.5 + draw / 8, 0.5).model_copy(update={"share": 0.1}) for draw in (1, 2)]
+    references = [_reference(0.25 + draw / 8, draw, 0.1) for draw in (2, 1)]
+    whole = [_result("base", 1, 0.9, 0.5), _reference(0.1)]
+    grid = _GRID.model_copy(update={"thin": [0.1]})
+    found = Findings(grid, _TASKS, [*thin, *references, *whole], {})
+    gain = found.at(0.1).gain("base", "all", "click", (REFERENCE_VARIANT, "lr"))
+    assert gain is not None
+    assert (gain.mean, gain.low, gain.seeds) == (0.25, 0.25, 2)
+    told = headline(found, "made-up", [])
+    assert [(part["share"], part["draws"], part["student"]) for part in told["thin"]] == [
+        (0.1, 2, 0.6875),
+        (1.0, 1, 0.9),
+    ]
+    assert told["auc"]["click"]["student"] == 0.9
+
+
+def test_the_tail_after_the_last_edge_is_a_window_of_its_own() -> None:
+    result = _result("base", 1, 0.75, 0.5)
+    result = result.model_copy(update={"examples": 130, "scores": {**result.scores, "100-end": result.scores["all"]}})
+    windows = headline(_findings(result), "made-up", [])["windows"]
+    assert [(window["from"], window["to"]) for window in windows] == [(0, 100), (100, 130)]
+    assert windows[1]["auc"]["click"]["student"] == 0.75
+
+
+def test_the_harm_of_a_permuted_teacher_is_what_its_student_loses_to_its_control() -> None:
+    worst = {"click": {"student": 0.5, "control": 0.625}}
+    permuted = _result("permuted", 1, 0.5, 0.5625)
+    permuted = permuted.model_copy(update={"scores": {"all": permuted.scores["all"], "0-100": worst}})
+    harm = headline(_findings(_result("base", 1, 0.75, 0.5), permuted), "made-up", [])["harm"]["permuted"]
+    assert (harm["whole"], harm["worst_window"]) == (0.0625, 0.125)
+    assert harm["tasks"]["click"] == {"worst_window": 0.125, "whole": 0.0625}

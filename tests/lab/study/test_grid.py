@@ -1,6 +1,7 @@
 """Grids, and the whole command on a small one."""
 
 import json
+import shutil
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from graft.cli import cli
 from graft.project import load_project
 from lab.study.grid import SHIPPED, Grid, TeacherChange, Variant, load_grid
 from lab.study.plan import cells_of
+from lab.study.study_log import read_log
 from runtime.errors import ConfigurationError
 from tests.lab.study.conftest import Pair
 
@@ -20,8 +23,11 @@ _GRID = """
 events = 600
 seeds = 2
 baseline = "plain"
-windows = [0, 300, 600]
+windows = [0, 300, 500]
 traffic = [100, 200]
+label_delay_rows = 50
+thin = [0.5]
+thin_draws = 1
 [[variants]]
 name = "plain"
 [[variants]]
@@ -36,10 +42,6 @@ name = "whole"
 question = "What more helps?"
 bootstrap = true
 tables = { bootstrap = { rows = 200, steps = 5 }, unshown = { ratio = 1 } }
-[[variants]]
-name = "regression"
-learner = false
-seeds = 1
 """
 
 
@@ -52,7 +54,8 @@ def test_every_cell_of_a_shipped_grid_is_a_sound_learner_of_its_pair(name: str, 
     grid, home = load_grid(name), "simulated" if name == "simulated" else "movielens"
     project = load_project(Path(str(_TEMPLATES / home / "template")))
     cells = cells_of(grid, project, pair.spec)
-    assert len(cells) == sum(variant.seeds or grid.seeds for variant in grid.variants)
+    learners = sum(variant.seeds or grid.seeds for variant in grid.variants)
+    assert len(cells) == learners + 1 + 2 * len(grid.thin) * grid.thin_draws  # one of the references, two a draw
     assert {cell.project.learner_setup(pair.spec).student.seed for cell in cells} == set(range(1, 11))
 
 
@@ -80,7 +83,8 @@ def test_a_grids_tables_hold_for_every_variant_and_a_variants_before_them(pair: 
     own = Variant(name="own", tables={"student": {"micro_batch": 8}})
     tables = {"student": {"micro_batch": 4, "replay_batches": 1}}
     grid = Grid(seeds=1, baseline="plain", tables=tables, variants=[Variant(name="plain"), own])
-    students = [cell.project.student for cell in cells_of(grid, pair.project, pair.spec)]
+    cells = cells_of(grid, pair.project, pair.spec)
+    students = [cell.project.student for cell in cells if not cell.is_reference]
     assert [(student.micro_batch, student.replay_batches) for student in students] == [(4, 1), (8, 1)]
 
 
@@ -127,7 +131,12 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     tables = (tmp_path / "out" / "study.md").read_text()
     assert "What more helps? (600 examples)" in tables
     assert f"graft {version('graft')}; " in tables
-    assert "Seeds from 1 on: 2 of plain, permuted, as_input, whole; 1 of regression." in tables
+    assert "Seeds from 1 on: 2 of plain, permuted, as_input, whole." in tables
+    assert "50 impressions after theirs" in tables
+    assert "### Verdict" in tables
+    assert "| 50 % | 1 | " in tables
+    assert "**+" not in tables  # two seeds have no interval
+    assert "**-" not in tables
     best = json.loads((project / "truth.json").read_text())["best_auc"]["click"]
     header, *_ = (line for line in tables.splitlines() if line.startswith("| examples |"))
     all_, *_ = (line for line in tables.splitlines() if line.startswith("| all |"))
@@ -135,32 +144,98 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     assert "Traffic: `click`" in tables
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         "windows-click.png",
+        "thin-click.png",
         "traffic-click.png",
         "variants-click.png",
     }
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
-    assert len(finished) == 9
+    assert len(finished) == 8 + 1 + 2
     assert _study(project, tmp_path) == headline
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()} == finished
 
 
 def _assert_schema(headline: dict[str, Any]) -> None:
     """What a reader of headline.json may count on, key by key."""
-    part = {"auc", "gain", "transferability"}
-    assert headline.keys() == {"pair", "events", "seeds", "steps_equal", "bootstrap_steps", "served", "windows"} | part
-    assert headline["served"].keys() == {"click"}
+    part = {"auc", "gain", "transferability", "rmse", "rmse_saved"}
+    run = {"pair", "events", "seeds", "steps_equal", "bootstrap_steps"}
+    assert headline.keys() == {"served", "served_rmse", "windows", "thin", "harm", "verdict"} | run | part
+    references = {"lr", "lr_teacher", "bayes_bias", "online_lr"}
+    learners = {"student", "control", "teacher", "teacher_as_input", "permuted"}
+    assert headline["served"]["click"].keys() == learners | references
+    assert headline["rmse"]["dwell"].keys() == headline["served_rmse"]["dwell"].keys() == learners | references
+    assert [(thin["share"], thin["task"]) for thin in headline["thin"]] == [(0.5, "click"), (1.0, "click")]
+    for thin in headline["thin"]:
+        gain = thin["student"] - thin["control"]
+        assert thin["gain"] == {"mean": pytest.approx(gain), "low": None, "high": None}
+        assert thin["served"].keys() == learners | references | {"gain"}
+    assert headline["harm"]["permuted"]["whole"] == pytest.approx(
+        headline["auc"]["click"]["control"] - headline["auc"]["click"]["permuted"]
+    )
     windows = headline["windows"]
     assert isinstance(windows, list)
-    assert [(window["from"], window["to"]) for window in windows] == [(0, 300), (300, 600)]
+    assert [(window["from"], window["to"]) for window in windows] == [(0, 300), (300, 500), (500, headline["events"])]
     for found in (headline, *windows):
         assert found.keys() >= part
-        assert {task: set(arms) for task, arms in found["auc"].items()} == {
-            "click": {"student", "control", "teacher", "teacher_as_input", "permuted"}
-        }
+        assert {task: set(arms) for task, arms in found["auc"].items()} == {"click": learners | references}
         assert found["gain"]["served"].keys() == {"click"}
         gain, arms = found["gain"]["click"], found["auc"]["click"]
         assert gain.keys() == {"mean", "low", "high"}
-        assert gain["low"] < gain["mean"] < gain["high"]
+        assert gain["low"] is gain["high"] is None  # two seeds
         assert gain["mean"] == pytest.approx(arms["student"] - arms["control"])
         assert found["transferability"].keys() == {"click"}
     assert all(window.keys() == part | {"from", "to"} for window in windows)
+
+
+def test_every_study_has_the_references_and_no_variant_takes_their_name(pair: Pair) -> None:
+    cells = cells_of(Grid(seeds=3, baseline="v", variants=[Variant(name="v")]), pair.project, pair.spec)
+    assert [(cell.variant.name, cell.is_reference) for cell in cells] == [("v", False)] * 3 + [("references", True)]
+    with pytest.raises(ValidationError, match="'references' is the name of what every study has"):
+        Grid(baseline="references", variants=[Variant(name="references")])
+
+
+@pytest.mark.parametrize(
+    ("grid", "needs"),
+    [
+        ({"events": 500}, 500),
+        ({}, None),
+        ({"events": 500, "traffic": [100]}, None),  # the last 20 % of the whole log are scored
+        ({"events": 500, "thin": [0.1]}, None),  # a tenth of the users of the whole log
+    ],
+)
+def test_no_more_is_joined_than_a_learner_needs(grid: dict[str, Any], needs: int | None) -> None:
+    assert Grid(baseline="v", variants=[Variant(name="v")], **grid).log_events == needs
+
+
+def test_a_study_of_the_first_examples_joins_no_more(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text('events = 130\nseeds = 1\nbaseline = "v"\n[[variants]]\nname = "v"\n')
+    arguments = [
+        "study",
+        str(pair.project.folder),
+        "--grid",
+        str(tmp_path / "grid.toml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = CliRunner().invoke(cli, [*arguments, "--jobs", "1", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (log,) = (tmp_path / "out" / "log").iterdir()
+    assert read_log(log, pair.spec).examples == pair.log.examples[:130]
+
+
+def test_a_project_that_is_not_sound_fails_before_anything_is_joined(pair: Pair, tmp_path: Path) -> None:
+    """As `graft check` says it: of another file than the teacher's, with the fault of every part."""
+    folder = Path(shutil.copytree(pair.project.folder, tmp_path / "pair"))
+    toml = folder / "graft.toml"
+    toml.write_text(toml.read_text().replace('onnx = "teacher.onnx"', 'onnx = "nowhere.onnx"'))
+    done = CliRunner().invoke(cli, ["study", str(folder), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert "nowhere.onnx" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_project_without_events_is_told_so(pair: Pair, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pair.project.folder, tmp_path / "pair"))
+    (folder / "events.jsonl").unlink()
+    done = CliRunner().invoke(cli, ["study", str(folder), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert "events.jsonl: no such file" in done.output

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,8 @@ def folder(pair: Pair, tmp_path: Path) -> Path:
 
 
 def _cells(project: Project, pair: Pair, *variants: Variant) -> list[Cell]:
-    return cells_of(Grid(seeds=1, baseline=variants[0].name, variants=list(variants)), project, pair.spec)
+    cells = cells_of(Grid(seeds=1, baseline=variants[0].name, variants=list(variants)), project, pair.spec)
+    return [cell for cell in cells if not cell.is_reference]
 
 
 def _kept(pair: Pair, project: Project, variant: Variant) -> tuple[str, str, str]:
@@ -122,3 +124,17 @@ def _with_input(project: Project, folder: Path, mapped: dict[str, object]) -> Pr
     table = project.model_dump(exclude_unset=True)
     table["teacher"]["inputs"]["style_code"] = mapped
     return Project.model_validate({**table, "folder": folder})
+
+
+def test_a_share_of_the_users_and_a_delay_have_keys_of_their_own(pair: Pair) -> None:
+    def found(**values: Any) -> set[str]:
+        grid = Grid(seeds=1, baseline="v", variants=[Variant(name="v")], **values)
+        return {keys.result(cell) for cell in cells_of(grid, pair.project, pair.spec)}
+
+    keys = Keys(pair.log.first(20), pair.day_zero)
+    plain = found()
+    assert len(plain) == 2
+    assert found(label_delay_seconds=1) == plain  # the window closes later
+    assert not found(label_delay_seconds=3600) & plain
+    assert not found(label_delay_rows=500) & plain
+    assert len(found(thin=[0.1, 0.5], thin_draws=2) - plain) == 8

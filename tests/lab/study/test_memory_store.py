@@ -45,10 +45,11 @@ def ms(time: datetime) -> int:
     return round(time.timestamp() * 1000)
 
 
-def store_of(path: Path, rows: list[tuple[str, float, datetime]]) -> MemoryStore:
+def store_of(path: Path, rows: list[tuple[str, float, datetime]], now_ms: int = 2**63) -> MemoryStore:
     table = pa.table({"item_id": [r[0] for r in rows], "price": [r[1] for r in rows], "at": [r[2] for r in rows]})
     pq.write_table(table, path)
-    return MemoryStore(SPEC, Sources({"product": (path, "item_id", "at")}, {"shown_push": "activity"}), AGGREGATES)
+    sources = Sources({"product": (path, "item_id", "at")}, {"shown_push": "activity"})
+    return MemoryStore(SPEC, sources, AGGREGATES, now_ms)
 
 
 def price_at(store: MemoryStore, item: str, time_ms: int) -> object:
@@ -82,3 +83,10 @@ def test_pushed_aggregates_are_those_of_now(tmp_path: Path) -> None:
         count_example(aggregates, 1, "a", {}, ms(JUNE))
         store.push(aggregates, aggregates.changed(), ms(JUNE), {0: 0})
         assert store.read_at([1], ["a"], [{}], [ms(JANUARY)])["activity:shown"] == [count]
+
+
+def test_a_read_without_a_time_is_as_of_the_moment_that_the_store_takes_for_now(tmp_path: Path) -> None:
+    """So the bootstrap of a study knows nothing of the tables that began after its first impression."""
+    rows = [("a", 1.0, JANUARY), ("a", 6.0, JUNE), ("b", 7.0, JUNE)]
+    store = store_of(tmp_path / "t.parquet", rows, now_ms=ms(JUNE) - 1)
+    assert store.read([1, 1], ["a", "b"], [{}, {}])["product:price"] == [1.0, None]

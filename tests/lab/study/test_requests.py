@@ -1,30 +1,40 @@
-"""When a study's impressions are scored: as they come, before what closes after that is learnt."""
+"""When labels are known, and when a study's impressions are scored: as they come, before what is known only later."""
 
-from typing import Any
+from itertools import pairwise
+
+import numpy as np
 
 from lab.study.cell import Requests
-from stream.examples import ExampleRecord
-from tests.lab.study.conftest import Pair
+from lab.study.label_delay import LabelDelay
 
 
-def records(pair: Pair, *seconds: float) -> list[Any]:
-    example = pair.log.records[0].example
-    times = [example.model_copy(update={"event_time_ms": int(1000 * second)}) for second in seconds]
-    return [ExampleRecord(0, n, example) for n, example in enumerate(times)]
+def test_labels_are_known_to_the_impressions_that_come_after_the_delay() -> None:
+    """10 s after the impressions: at 10 s the first is known, at 12 s the second, at 15 s the third."""
+    known = LabelDelay(10).known([1000 * second for second in (0, 2, 5, 11, 12, 40)])
+    assert known.tolist() == [3, 4, 5, 5, 5, 6]
 
 
-def test_an_impression_is_scored_before_what_closes_after_it_is_learnt(pair: Pair) -> None:
-    """The window is 10 s: at the step that learns the first two, closed at 12 s, the first four have come."""
-    log = records(pair, 0, 2, 5, 11, 12, 40)
-    requests = Requests(log, 10)
-    assert requests.before(log[:2]) == slice(0, 4)
-    assert requests.before(log[2:4]) == slice(4, 5)
-    assert requests.before(log[4:5]) == slice(5, 5)
-    assert requests.rest() == slice(5, 6)
+def test_labels_may_be_known_a_number_of_impressions_later() -> None:
+    assert LabelDelay(10, rows=2).known([0] * 6).tolist() == [3, 4, 5, 6, 6, 6]
+    assert LabelDelay(10, rows=0).known([0] * 3).tolist() == [1, 2, 3]
 
 
-def test_every_impression_is_scored_once(pair: Pair) -> None:
-    log = records(pair, *range(50))
-    requests = Requests(log, 7)
-    given = [requests.before(log[n : n + 4]) for n in range(0, 50, 4)] + [requests.rest()]
-    assert [n for rows in given for n in range(50)[rows]] == list(range(50))
+def test_a_time_that_steps_back_makes_nothing_known_earlier() -> None:
+    known = LabelDelay(10).known([1000 * second for second in (0, 30, 5, 16, 41, 50)])
+    assert all(low <= high for low, high in pairwise(known.tolist()))
+    assert known.tolist() == [1, 4, 4, 4, 6, 6]
+
+
+def test_an_impression_is_scored_before_what_is_known_only_later_is_learnt() -> None:
+    """At the step that learns the first two, which the fifth impression knows, the first four have come."""
+    requests = Requests(LabelDelay(10).known([1000 * second for second in (0, 2, 5, 11, 12, 40)]))
+    assert requests.before(2) == slice(0, 4)
+    assert requests.before(4) == slice(4, 5)
+    assert requests.before(5) == slice(5, 5)
+    assert requests.before(6) == slice(5, 6)
+
+
+def test_every_impression_is_scored_once() -> None:
+    requests = Requests(LabelDelay(7).known([1000 * second for second in range(50)]))
+    given = [requests.before(n) for n in range(0, 51, 5)]
+    assert [n for rows in given for n in np.arange(50)[rows].tolist()] == list(range(50))

@@ -185,11 +185,18 @@ def test_a_bootstrap_without_a_distillation_is_refused_as_such(toy: Any) -> None
 
 
 def test_rows_are_distinct_and_repeatable() -> None:
-    row_ids = sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
-    assert len(set(row_ids)) == 8
-    assert row_ids == sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
-    assert row_ids != sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 8)
-    assert sorted(sample_rows([1, 2], [3], 100, 7)) == [(1, 3), (2, 3)]
+    rows = sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
+    assert len({(row.user_id, row.item_id) for row in rows}) == 8
+    assert rows == sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 7)
+    assert rows != sample_rows([1, 2, 3], ["a", "b", "c", "d"], 8, 8)
+    assert {(row.user_id, row.item_id) for row in sample_rows([1, 2], [3], 100, 7)} == {(1, 3), (2, 3)}
+
+
+def test_a_row_has_a_context_that_its_user_has_had_where_one_was_logged() -> None:
+    contexts = {1: [{"hour": 3}, {"hour": 5}], 2: [{"hour": 9}]}
+    rows = sample_rows([1, 2, 3], list(range(30)), 90, 7, contexts)
+    found = {user: {row.context.get("hour") for row in rows if row.user_id == user} for user in (1, 2, 3)}
+    assert found == {1: {3, 5}, 2: {9}, 3: {None}}
 
 
 class Store:
@@ -227,6 +234,13 @@ class ConstantScorer(Scorer):
         return -1.0
 
 
+class NearlyConstantScorer(Scorer):
+    """The same, as a batch rounds it: the student explains all of such a difference, by chance."""
+
+    def like(self, mean: float) -> float:
+        return -1.0 + 1e-7 * round(10 * mean)
+
+
 @pytest.fixture
 def teacher() -> TeacherConfig:
     tasks = [{"name": name, "kind": "binary", "output": name} for name in ("finish", "like")]
@@ -237,13 +251,13 @@ def teacher() -> TeacherConfig:
 def publish(
     toy: Any, registry: Registry, teacher: TeacherConfig, steps: int = 200, scorer: Scorer | None = None
 ) -> Any:
-    row_ids = sample_rows(list(range(20)), [f"i{n}" for n in range(30)], 300, 7)
+    rows = sample_rows(list(range(20)), [f"i{n}" for n in range(30)], 300, 7)
     return run_bootstrap(
         setup=toy.setup(),
         config=BootstrapConfig(rows=300, steps=steps),
         teacher=teacher,
         registry=registry,
-        row_ids=row_ids,
+        rows=rows,
         reader=Store(),
         scorer=scorer or Scorer(),  # type: ignore[arg-type]
     )
@@ -268,6 +282,16 @@ def test_the_first_version_serves_the_teachers_order_and_says_where_it_is_from(
 def test_a_teacher_that_cannot_be_learnt_publishes_nothing(toy: Any, teacher: TeacherConfig, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"explains finish 0\.0 %, .* at least 31 % of one .*'graft check'"):
         publish(toy, Registry(tmp_path), teacher, scorer=ConstantScorer())
+    assert Registry(tmp_path).latest() is None
+
+
+@pytest.mark.parametrize("scorer", [ConstantScorer(), NearlyConstantScorer()])
+def test_a_teacher_that_says_the_same_of_every_row_is_refused_by_name(
+    toy: Any, teacher: TeacherConfig, tmp_path: Path, scorer: Scorer
+) -> None:
+    """Of differences that are rounding a student explains nearly all: `rating 100 %` was taken for learnt."""
+    with pytest.raises(InvalidInputError, match=r"explains .*like 0\.0 %.*The teacher says the same of every row for"):
+        publish(toy, Registry(tmp_path), teacher, scorer=scorer)
     assert Registry(tmp_path).latest() is None
 
 

@@ -77,3 +77,12 @@ def test_a_head_explains_the_share_of_the_teachers_variance_that_is_not_left() -
 @pytest.mark.parametrize("teacher", [[NAN, NAN], [1.0, NAN], [1.0, 1.0]])
 def test_a_teacher_that_does_not_vary_is_not_explained(teacher: list[float]) -> None:
     assert head(LOGITS).explained(tensor([0.0, 1.0]), tensor(teacher)) == 0.0
+
+
+def test_what_varies_by_rounding_alone_is_not_explained_however_near_the_values_are() -> None:
+    """A head that hits a constant within its rounding had explained 100 % of it."""
+    teacher_B = tensor([3.7, 3.7000003, 3.7, 3.7000003])
+    assert head(Unit("regression", 0.0, 1.0)).explained(teacher_B.clone(), teacher_B) == 0.0
+    assert head(Unit("regression", 0.0, 1.0)).explained(1000 * teacher_B, 1000 * teacher_B) == 0.0
+    wide_B = tensor([3.7, 3.701, 3.7, 3.701])
+    assert head(Unit("regression", 0.0, 1.0)).explained(wide_B.clone(), wide_B) == pytest.approx(1.0)

@@ -1,0 +1,70 @@
+"""What a served prediction knows: nothing of labels that were not known when its impression came."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lab.study.arriving import Arriving
+from lab.study.cell import Predictions, Teaching, run_cell
+from lab.study.grid import Grid, Variant
+from lab.study.label_delay import LabelDelay
+from lab.study.plan import Cell, cells_of
+from lab.study.recount import recounted
+from lab.study.study_log import StudyLog
+from runtime.errors import InvalidInputError
+from tests.lab.study.conftest import Pair
+
+_ROWS, _CHANGED, _DELAY = 400, 200, 60
+
+
+def _cells(pair: Pair) -> list[Cell]:
+    variant = Variant(name="v", tables={"student": {"micro_batch": 4, "replay_batches": 1}})
+    grid = Grid(seeds=1, baseline="v", windows=[0], label_delay_rows=_DELAY, variants=[variant])
+    return cells_of(grid, pair.project, pair.spec)
+
+
+def _counted(pair: Pair, log: StudyLog, rows: int) -> StudyLog:
+    known_N = LabelDelay(0, rows=rows).known(log.event_times_ms)
+    return recounted(log, pair.project.features.aggregates, pair.day_zero.sources.pushed, known_N)
+
+
+def _log(pair: Pair, *, changed: bool) -> StudyLog:
+    """The first examples; with other labels from one of them on, which all later features know, as joined."""
+    records = list(pair.log.records[:_ROWS])
+    if changed:
+        for n in range(_CHANGED, _ROWS):
+            example = records[n].example
+            labels = {"click": 1 - (example.labels["click"] or 0), "dwell": 5.0}
+            records[n] = records[n]._replace(example=example.model_copy(update={"labels": labels}))
+    return _counted(pair, StudyLog(pair.spec, records), rows=2)
+
+
+def _predicted(pair: Pair, cell: Cell, logits: NDArray[np.float32], *, changed: bool) -> Predictions:
+    log, logit_NT = _log(pair, changed=changed), logits[:_ROWS]
+    known_N = cell.delay.known(log.event_times_ms)
+    arriving = Arriving(_counted(pair, log, rows=_DELAY), logit_NT, known_N)
+    return run_cell(cell, log, Teaching(logit_NT), arriving)[1]
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["learner", "references"])
+def test_a_served_prediction_knows_no_label_before_its_delay(
+    pair: Pair, logits: NDArray[np.float32], place: int
+) -> None:
+    """Neither what has learnt them nor the running aggregates among its features; one row by row knows all."""
+    cell: Any = _cells(pair)[place]
+    ours, theirs = (_predicted(pair, cell, logits, changed=changed) for changed in (False, True))
+    unknown, known = slice(0, _CHANGED + 1 + _DELAY), slice(_CHANGED + 1 + _DELAY + 8, None)
+    assert np.array_equal(ours.served_NKA[unknown], theirs.served_NKA[unknown], equal_nan=True)
+    assert not np.array_equal(ours.served_NKA[known], theirs.served_NKA[known], equal_nan=True)
+    assert np.array_equal(ours.seen_NKA[:_CHANGED], theirs.seen_NKA[:_CHANGED], equal_nan=True)
+    assert not np.array_equal(ours.seen_NKA[unknown], theirs.seen_NKA[unknown], equal_nan=True)
+
+
+def test_a_share_without_an_example_is_refused_by_name(pair: Pair, logits: NDArray[np.float32]) -> None:
+    cell = _cells(pair)[0]._replace(share=0.03)
+    log = _log(pair, changed=False).first(0)
+    arriving = Arriving(log, logits[:0], cell.delay.known(log.event_times_ms))
+    with pytest.raises(InvalidInputError, match=r"variant v, 3 % of the users, seed 1: no example is left; leave this"):
+        run_cell(cell, log, Teaching(logits[:0]), arriving)
