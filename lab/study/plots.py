@@ -132,4 +132,4 @@ def _line(
 def _style(axes: Axes, title: str, x_label: str, grid: Literal["x", "y"] = "y") -> None:
     style(axes, title, x_label, grid)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

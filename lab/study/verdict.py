@@ -111,6 +111,12 @@ class _Judged:
         return better is not None and better.sign < 0
 
     def _without_gain(self, alone: float | None) -> str:
+        if self._is_worse_than(TEACHER):
+            return (
+                "the teacher alone is better than the student, which does as well without it: what the teacher knows "
+                "does not reach the student. Begin with 'graft student bootstrap' (bootstrap = true of a variant), and "
+                "give the task a [[distillation]] table with its student_task."
+            )
         start = "the student does as well without its teacher."
         if self._task.kind == "binary" and alone is not None and abs(alone - 0.5) < _CHANCE:
             return (
@@ -144,7 +150,7 @@ class _Judged:
         if len(known) < 2:
             return ""
         (least, at_least), (most, at_most) = known[0], known[-1]
-        return f" The student is better by most on {at_most} ({most.text()}), by least on {at_least} ({least.text()})."
+        return f" By part of the log: from {most.text()} on {at_most} down to {least.text()} on {at_least}."
 
     def _best(self) -> Series | None:
         """The best of all that are not the student; a permuted teacher is no rival."""

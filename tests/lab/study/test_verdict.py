@@ -70,7 +70,7 @@ def test_a_student_that_is_best_is_named_with_the_next_and_by_how_much(pair: Pai
         "`click`, row by row: the student is best, better than the regression with the teacher's logits, the next, by "
         f"{ours - theirs:.4f} [0."
     )
-    assert f"AUC {ours:.4f} for the student, {theirs:.4f} for the other. The student is better by most on " in lines[1]
+    assert f"AUC {ours:.4f} for the student, {theirs:.4f} for the other. By part of the log: from +0." in lines[1]
     assert lines[2].startswith("`click`, row by row: the teacher helps: student - control = +0.")
     assert lines[3].startswith("`click`, served: the student is best")
     assert lines[-1] == "What to change: nothing that these numbers show."
@@ -97,6 +97,13 @@ def test_a_teacher_that_harms_is_said_to(pair: Pair) -> None:
     assert "the control is best, better than the student by 0." in lines[1]
     assert "the teacher does harm: student - control = -0." in lines[2]
     assert "below chance: is its logit one of the opposite?" in lines[-1]
+
+
+def test_a_teacher_that_does_not_reach_the_student_is_another_case(pair: Pair) -> None:
+    """It alone is better than both arms, which are the same: there is something to learn that is not learnt."""
+    lines = said(pair, student=value(1.0), control=value(1.0), teacher=value(0.3, 1), lr_teacher=value(1.5))
+    assert "the teacher alone is best, better than the student by 0." in lines[1]
+    assert "what the teacher knows does not reach the student. Begin with 'graft student bootstrap'" in lines[-1]
 
 
 def test_what_does_not_differ_for_certain_is_not_called_better(pair: Pair) -> None:
