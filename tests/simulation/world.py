@@ -17,7 +17,7 @@ import runtime.absence
 from features.aggregates import Aggregates
 from features.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
-from stream import connection, remembered, run, worker
+from stream import connection, join, remembered, run, worker
 from stream.config import StreamConfig, Topics
 from stream.groups import STREAM_GROUP, group_id
 from stream.packed_entries import unpacked
@@ -315,6 +315,7 @@ def simulated(world: World) -> Iterator[None]:
             _MAX_BUFFERED=limits.buffered,
             _PURGE_SECONDS=_PURGE_SECONDS,
         )
+        change(join, MOST_ENDED=limits.segment_ids)
         change(remembered, _SEGMENT_IDS=limits.segment_ids, _MOST_DELETED=limits.segment_ids)
         for module in clocked_modules():
             change(module, time=clock)
