@@ -67,14 +67,14 @@ def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) 
     warning.
     """
     with _reading(kafka_servers) as clients:
-        for topic in (topics.impressions, topics.feedback):
+        for topic in topics.with_dead_letters:
             for partition in sorted(clients.consumer.partitions_for_topic(topics.dead_letters(topic)) or ()):
                 at = TopicPartition(topics.dead_letters(topic), partition)
                 yield from (letter for letter in _unmarked(clients, at) if selection.has(letter))
 
 
 def letters_of(kafka_servers: str, topics: Topics, topic: str, partition: int) -> Iterator[StoredLetter]:
-    """The dead letters of one partition of an input, as `read_dead_letters` gives them."""
+    """The dead letters of one partition of a topic, as `read_dead_letters` gives them."""
     with _reading(kafka_servers) as clients:
         yield from _unmarked(clients, TopicPartition(topics.dead_letters(topic), partition))
 

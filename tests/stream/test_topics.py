@@ -34,7 +34,7 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
     admin.close()
     with pytest.raises(ConfigurationError) as caught:
         ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
-    assert len(caught.value.faults) == 8
+    assert len(caught.value.faults) == len(all_topics(made)) == 10
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
 
 
@@ -61,6 +61,8 @@ def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_
         made.join_state: -1 / DAY_MS,
         made.dead_letters(made.impressions): 5,
         made.dead_letters(made.feedback): 5,
+        made.dead_letters(made.examples): 5,
+        made.dead_letters(made.teacher_requests): 5,
     }
 
 
