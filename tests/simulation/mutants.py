@@ -393,6 +393,23 @@ def updates_deleted_before_they_are_counted(monkeypatch):
 
 
 @mutant
+def rows_of_users_who_left_kept(monkeypatch):
+    monkeypatch.setattr(EntityAggregates, "_evict", lambda self: self._aggregates.evict(self._event_time_ms) and None)
+
+
+@mutant
+def the_entry_of_a_user_who_left_deleted_before_the_row(monkeypatch):
+    """After a kill in between nobody knows that there is a row."""
+    whole = EntityAggregates.changes
+
+    def changes(self):
+        self._rowless.update(one for one in self._waiting if not self._aggregates.has(*one))
+        return whole(self)
+
+    monkeypatch.setattr(EntityAggregates, "changes", changes)
+
+
+@mutant
 def updates_in_the_partition_of_their_example(monkeypatch):
     """So that several partitions count an entity, as if it were theirs alone."""
     monkeypatch.setattr(aggregate_updates, "crc32", lambda key: random.randrange(2**32))
