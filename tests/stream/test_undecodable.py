@@ -225,15 +225,9 @@ def test_a_fetch_without_a_whole_batch_fails_with_its_offset(harness, monkeypatc
                 consumer.poll(timeout_ms=5_000)
 
 
-@pytest.fixture(scope="module")
-def apache(kafka_home: Path) -> Iterator[ApacheKafka]:
-    with ApacheKafka(kafka_home) as broker:
-        yield broker
-
-
 @pytest.fixture
-def on_apache(apache: ApacheKafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[StreamHarness]:
-    made = StreamHarness(apache.servers, redis_url, topic_prefix, tmp_path / "stream.log")
+def on_apache(apache_kafka: ApacheKafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[StreamHarness]:
+    made = StreamHarness(apache_kafka.servers, redis_url, topic_prefix, tmp_path / "stream.log")
     yield made
     made.close()
 
@@ -245,10 +239,10 @@ def damage_the_last_batch(apache: ApacheKafka, topic: str) -> None:
 
 
 @pytest.mark.kafka_home
-def test_on_apache_kafka_a_damaged_file_ends_the_stream_and_a_skip_helps(apache, on_apache):
+def test_on_apache_kafka_a_damaged_file_ends_the_stream_and_a_skip_helps(apache_kafka, on_apache):
     send_impressions(on_apache, 0)
     send_impressions(on_apache, 1)
-    damage_the_last_batch(apache, on_apache.topics.impressions)
+    damage_the_last_batch(apache_kafka, on_apache.topics.impressions)
     assert on_apache.start().wait(60) == 1
     last_line = on_apache.log.read_text().splitlines()[-1]
     assert "CorruptRecordError: Record batch for partition" in last_line
@@ -263,13 +257,13 @@ def test_on_apache_kafka_a_damaged_file_ends_the_stream_and_a_skip_helps(apache,
 @pytest.mark.kafka_home
 @pytest.mark.parametrize(("model", "reading"), READERS)
 def test_on_apache_kafka_a_damaged_file_ends_who_reads_after_the_stream_and_a_skip_helps(
-    apache, on_apache, model, reading
+    apache_kafka, on_apache, model, reading
 ):
     topics = on_apache.topics
     topic = topics.examples if model is Example else topics.teacher_requests
     send_records(on_apache, topic, one(model, 0))
     send_records(on_apache, topic, one(model, 1))
-    damage_the_last_batch(apache, topic)
+    damage_the_last_batch(apache_kafka, topic)
     send_records(on_apache, topic, b"not json", one(model, 3))
     for offset, fault in ((1, "CorruptRecordError"), (2, f"not a {model.__name__}")):
         name = topic.removeprefix(topics.prefix)
