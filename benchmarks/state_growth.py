@@ -7,7 +7,7 @@ feedback each, with their examples and teacher requests), while event time forge
 killed, and another one restores. At last event time jumps past everything, so that all is closed and forgotten, a part
 in each step and transaction. With KAFKA_HOME an Apache Kafka takes the place of the embedded broker.
 
-python benchmarks/state_growth.py [--ids 1000000]
+PYTHONPATH=. python benchmarks/state_growth.py [--ids 1000000]
 """
 
 import argparse

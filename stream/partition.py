@@ -104,7 +104,8 @@ class Partition:
 
     def buffered(self, topic: str) -> int:
         """Messages of an input that wait for the other input, or for a step that may join them."""
-        return self._merge.buffered(topic) + sum(taken.message.topic == topic for taken in self._put_back)
+        waiting = sum(taken.message.topic == topic for taken in self._put_back) if self._put_back else 0
+        return self._merge.buffered(topic) + waiting
 
     def take(self, caught_up: Collection[str], limit: int) -> list[Taken]:
         """At most `limit` messages whose turn has come, each to be `joined` or, with all after it, `put_back`.
