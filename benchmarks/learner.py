@@ -45,7 +45,6 @@ from student.evaluate.metrics import exact_auc
 from student.learn.arm import Arm, Gradient
 from student.learn.batch import Batch
 from student.learn.learner import Learner
-from student.learn.micro_batch import MicroBatches
 from student.learn.model import Shape
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
@@ -80,11 +79,11 @@ class Bench(NamedTuple):
         return next(task.name for task in self.setup.tasks if task.kind == "binary")
 
     def micro_batches(self) -> Iterator[tuple[list[Any], Any]]:
-        """The micro-batches that the learner would learn, with their logits."""
-        batches, first = MicroBatches(self.setup.student.micro_batch, self.setup.student.max_wait_seconds), 0
-        for batch in batches.add(self.records):
-            yield [record.example for record in batch], self.logit_NT[first : first + len(batch)]
-            first += len(batch)
+        """The examples, as many at a time as a step has, with their logits."""
+        size = self.setup.student.micro_batch
+        for first in range(0, len(self.records), size):
+            rows = slice(first, first + size)
+            yield [record.example for record in self.records[rows]], self.logit_NT[rows]
 
 
 class Measured(NamedTuple):

@@ -45,10 +45,11 @@ from stream.tasks import TaskSpec
 from student.serve.numpy_model import NumpyStudent
 from student.serve.requests import RequestContract
 from student.versions.config import StudentConfig
+from student.versions.guard import WEIGHT
 from student.versions.manifest import Draft, Manifest
 from student.versions.registry import Registry
 from student.versions.served_posterior import ID_KEY, USER_KEY
-from student.versions.served_tensors import STD, tensor_shapes
+from student.versions.served_tensors import STD, of_control, tensor_shapes
 
 USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
 WARM_UP = 50  # of each slice
@@ -164,6 +165,8 @@ def publish(registry: Registry) -> NumpyStudent:
     shapes = tensor_shapes(manifest, USERS, ITEMS)
     tensors = {name: np.abs(rng.normal(0, 0.1, shape)).astype(np.float32) for name, shape in shapes.items()}
     tensors[STD] = np.ones_like(tensors[STD])
+    tensors[of_control(STD)] = np.ones_like(tensors[STD])
+    tensors[WEIGHT] = np.ones_like(tensors[WEIGHT])
     for key, source, count in ((USER_KEY, "user_id", USERS), (ID_KEY, "item_id", ITEMS)):
         tensors[key] = np.sort(np.array([hash_category(source, number) for number in range(count)], np.uint64))
     registry.publish(DRAFT, tensors, {}, {})

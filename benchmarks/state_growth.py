@@ -4,9 +4,10 @@ Impressions go into the join directly, without topics, validation and features; 
 transactions are those of the stream process, and so are the group and its heartbeats. First N ids are remembered, which
 are put beside the join, 5,000 in a transaction. Then 50 full transactions are written (2,500 impressions with one
 feedback each, with their examples and teacher requests), while event time forgets as many ids as come. The process is
-killed, and another one restores. With KAFKA_HOME an Apache Kafka takes the place of the embedded broker.
+killed, and another one restores. At last event time jumps past everything, so that all is closed and forgotten, a part
+in each step and transaction. With KAFKA_HOME an Apache Kafka takes the place of the embedded broker.
 
-python benchmarks/state_growth.py [--ids 1000000]
+PYTHONPATH=. python benchmarks/state_growth.py [--ids 1000000]
 """
 
 import argparse
@@ -31,6 +32,7 @@ from stream import connection
 from stream.config import StreamConfig, Topics
 from stream.events import Feedback, TeacherRequest
 from stream.inputs import Inputs
+from stream.join import Joined
 from stream.messages import Message
 from stream.partition import Partition
 from stream.state_log import FLOOR_BYTES, StateLog, entries_of
@@ -60,6 +62,9 @@ class Process:
         self.partition: Partition
         self.commits: list[tuple[float, float]] = []
         """Seconds of each commit by the clock, and of this process's CPU time."""
+        self.steps: list[tuple[float, float]] = []
+        """The same of each step of event time."""
+        self._joined = Joined()
 
     def restore(self) -> dict[str, float]:
         """Join the group and restore, anew when the partition was lost meanwhile, as the stream process does."""
@@ -78,14 +83,26 @@ class Process:
         return {"restores": restores, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
 
     def reach(self, event_time_ms: int) -> None:
-        """Let event time of both inputs reach this."""
+        """Let event time of both inputs reach this, in as many steps as that takes."""
         for topic in self.partition.inputs:
             self.partition.watermark.observe(topic, event_time_ms)
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """One step of event time; whether there is more to do."""
+        began, cpu = time.monotonic(), time.process_time()
         self.partition.join.advance(self.partition.watermark.value_ms)
+        has_more = self.partition.join.is_exhausted
+        self.steps.append((time.monotonic() - began, time.process_time() - cpu))
+        joined = self.partition.join.drain()
+        self._joined.requests += joined.requests
+        self._joined.examples += joined.examples
+        return has_more
 
     def commit(self) -> None:
         """As the stream process does it."""
-        joined = self.partition.join.drain()
+        joined, self._joined = self._joined, Joined()
         self.inputs.poll(0)
         self.inputs.check_membership(self.admin)
         began, cpu = time.monotonic(), time.process_time()
@@ -152,6 +169,17 @@ def join(process: Process, first: int, count: int) -> None:
             process.commit()
 
 
+def jump(process: Process, event_time_ms: int) -> dict[str, Any]:
+    """Event time passes everything that is there, with a transaction after each step."""
+    process.commits, process.steps = [], []
+    for topic in process.partition.inputs:
+        process.partition.watermark.observe(topic, event_time_ms)
+    while process.step():
+        process.commit()
+    process.commit()
+    return {"jump_steps": spread(process.steps), "jump_commits": spread(process.commits)}
+
+
 def grow(kafka_servers: str, ids: int, told: Path) -> None:
     """The process that is killed."""
     process = started(kafka_servers, ids)
@@ -174,18 +202,19 @@ def restart(kafka_servers: str, ids: int, told: Path) -> None:
     remembered = sum(knows(id_of(number)) for number in numbers)
     result: dict[str, Any] = {"restart": restored, "ids_after_restart": remembered}
     join(process, numbers.stop, BATCH)
-    told.write_text(json.dumps({**result, "memory_after_restart": memory(), "next_commit": spread(process.commits)}))
+    result |= {"memory_after_restart": memory(), "next_commit": spread(process.commits)}
+    told.write_text(json.dumps(result | jump(process, START_MS * 2)))
     os._exit(0)
 
 
-def spread(commits: list[tuple[float, float]]) -> dict[str, float]:
+def spread(measured: list[tuple[float, float]]) -> dict[str, float]:
     """How many, the median and the longest, and how much of it is this process's own work."""
-    seconds, cpu = (sorted(one) for one in zip(*commits, strict=True))
+    seconds, cpu = (sorted(one) for one in zip(*measured, strict=True))
     return {
-        "count": len(commits),
-        "median_seconds": round(seconds[len(commits) // 2], 3),
+        "count": len(measured),
+        "median_seconds": round(seconds[len(measured) // 2], 3),
         "longest_seconds": round(seconds[-1], 3),
-        "median_cpu_seconds": round(cpu[len(commits) // 2], 3),
+        "median_cpu_seconds": round(cpu[len(measured) // 2], 3),
         "longest_cpu_seconds": round(cpu[-1], 3),
     }
 

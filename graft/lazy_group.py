@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError, GraftError, did_you_mean
 
 _INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that the signal ended
@@ -66,10 +67,13 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a GraftError becomes its exit code and one line per fault on standard error.
 
-        Ctrl-C ends a command that does not wait for it with 130.
+        A stop that was asked for while the command waited for a service is its end, with 0. Ctrl-C ends a command that
+        does not wait for it with 130.
         """
         try:
             return super().invoke(ctx)
+        except StoppedError:
+            return None
         except GraftError as error:
             for fault in error.faults if isinstance(error, ConfigurationError) else (error,):
                 click.echo(f"error: {fault}", err=True)

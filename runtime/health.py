@@ -45,9 +45,7 @@ class Health:
     def reasons(self) -> list[str]:
         """Why the process is not ready, one sentence each; empty when it is."""
         with self._lock:
-            if not self._ended_at:
-                return ["the process is starting"]
-            return [*self._holds.values(), *self._standing()]
+            return [*self._holds.values(), *(self._standing() if self._ended_at else ["the process is starting"])]
 
     def _standing(self) -> list[str]:
         now, found = self._seconds(), []

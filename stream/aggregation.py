@@ -66,9 +66,9 @@ class EntityAggregates:
         removed their entries, so that a restart in between removes the rows again.
         """
         self._event_time_ms = max(self._event_time_ms, update.event_time_ms)
-        self._evict()
         self._aggregates.add(update.entity, update.entity_id, update.labels, update.event_time_ms)
         self._waiting[update.entity, update.entity_id] = None
+        self._evict()  # after it: an update so late that nothing is left of it leaves at once, as after a restart
 
     def state_of(self, entity: Entity, entity_id: EntityId) -> list[float] | None:
         """A copy of an entity's state; None when it has left."""

@@ -16,6 +16,7 @@ from runtime.errors import DataLossError
 from runtime.folder import claim_folder, remove_partial_files
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
+from stream import connection
 from stream.config import Topics
 from stream.example_file import DAYS, runs, write
 from stream.example_log import ExampleLog
@@ -44,13 +45,14 @@ def run_archive(
 ) -> None:
     """Write files to `folder` every so many examples or seconds; on `stop` write the rest and return.
 
-    A partition that the log does not have yet begins with the oldest example that the topic still has. DataLossError
-    when the topic has lost what comes after the log's end, or was made anew since; GraftError when another process
-    writes this log, or its disk takes no writes: the next process goes on where the log ends.
+    It waits for Kafka, also before it begins: StoppedError when a stop is asked for then. A partition that the log does
+    not have yet begins with the oldest example that the topic still has. DataLossError when the topic has lost what
+    comes after the log's end, or was made anew since; GraftError when another process writes this log, or its disk
+    takes no writes: the next process goes on where the log ends.
     """
     with claim_folder(folder, "another process writes this example log; stop it, or name another folder"):
         remove_partial_files(folder, DAYS)
-        reader = _open(folder, kafka_servers, topics)
+        reader = connection.wait_for_kafka(lambda: _open(folder, kafka_servers, topics), stop)
         archive = Archive(folder, reader.started)
         flushed_at = time.monotonic()
         HEALTH.begin(_LOOP)

@@ -120,6 +120,11 @@ class Topics(BaseModel):
         """The state log: partition p restores the join of input partition p, and the aggregates of its entities."""
         return f"{self.prefix}join-state"
 
+    @property
+    def with_dead_letters(self) -> tuple[str, ...]:
+        """The topics with a topic of dead letters. Those of the last two say what their readers may skip."""
+        return (self.impressions, self.feedback, self.examples, self.teacher_requests)
+
     @staticmethod
     def dead_letters(topic: str) -> str:
         """Where the unusable messages of `topic` go."""

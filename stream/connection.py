@@ -3,9 +3,9 @@
 What graft writes is uncompressed: on these small records a codec costs more CPU than it saves. It reads every codec.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
@@ -18,7 +18,9 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
 )
 
+from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.telemetry import StopSignal
 from stream.header_names import read_odd_header_names
 from stream.undecodable import name_undecodable_records
 
@@ -29,6 +31,7 @@ TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction 
 REQUEST_TIMEOUT_MS = 10_000
 _FIRST_CONTACT_MS = 5_000
 _SESSION_TIMEOUT_MS = 6_000  # the brokers' minimum: a killed member's partitions move after it
+_T = TypeVar("_T")
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the broker's limits hold, not the client's
 
 
@@ -106,6 +109,14 @@ def wait_until_ready(kafka_servers: str, seconds: float) -> None:
             client.list_topics()
         finally:
             client.close()
+
+
+def wait_for_kafka(start: Callable[[], _T], stop: StopSignal) -> _T:
+    """What `start` gives once Kafka answers; until then the process waits and is not ready.
+
+    StoppedError when a stop is asked for meanwhile.
+    """
+    return wait_for(start, Absence("kafka", "this process begins when it is back"), stop)
 
 
 @contextmanager

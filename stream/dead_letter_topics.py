@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
 from runtime.errors import GraftError, InvalidInputError
@@ -21,13 +20,13 @@ from stream.config import Topics
 from stream.dead_letters import ATTEMPT, SKIPPED, StoredLetter, stored_letter
 from stream.groups import group_id
 from stream.messages import message_of
+from stream.whole_partition import whole_partition
 
 MAX_ATTEMPTS = 3
 """A message that was a dead letter so often is not put back again: only a change of the message itself can help it."""
 
 _REPLAYED = "graft.replayed"
 _BATCH = 500  # messages of one transaction
-_POLL_MS = 200
 _log = logging.getLogger(__name__)
 
 
@@ -68,14 +67,14 @@ def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) 
     warning.
     """
     with _reading(kafka_servers) as clients:
-        for topic in (topics.impressions, topics.feedback):
+        for topic in topics.with_dead_letters:
             for partition in sorted(clients.consumer.partitions_for_topic(topics.dead_letters(topic)) or ()):
                 at = TopicPartition(topics.dead_letters(topic), partition)
                 yield from (letter for letter in _unmarked(clients, at) if selection.has(letter))
 
 
 def letters_of(kafka_servers: str, topics: Topics, topic: str, partition: int) -> Iterator[StoredLetter]:
-    """The dead letters of one partition of an input, as `read_dead_letters` gives them."""
+    """The dead letters of one partition of a topic, as `read_dead_letters` gives them."""
     with _reading(kafka_servers) as clients:
         yield from _unmarked(clients, TopicPartition(topics.dead_letters(topic), partition))
 
@@ -116,6 +115,10 @@ class _Clients(NamedTuple):
     consumer: KafkaConsumer
     admin: KafkaAdminClient
 
+    def records(self, at: TopicPartition) -> Iterator[Any]:
+        """All committed records, those of transactions that are open now among them: they may hold marks."""
+        return whole_partition(self.consumer, self.admin, at).records
+
 
 @contextmanager
 def _reading(kafka_servers: str) -> Iterator[_Clients]:
@@ -130,8 +133,8 @@ def _reading(kafka_servers: str) -> Iterator[_Clients]:
 
 def _unmarked(clients: _Clients, at: TopicPartition) -> Iterator[StoredLetter]:
     """The letters of a partition that no mark names; the marks are read first, since they follow what they name."""
-    marks = {int(value) for r in _records(clients, at) for name, value in r.headers if name == _REPLAYED and value}
-    for record in _records(clients, at):
+    marks = {int(value) for r in clients.records(at) for name, value in r.headers if name == _REPLAYED and value}
+    for record in clients.records(at):
         message = message_of(record)
         if message.offset in marks or any(name == _REPLAYED for name, _ in message.headers):
             continue
@@ -139,16 +142,6 @@ def _unmarked(clients: _Clients, at: TopicPartition) -> Iterator[StoredLetter]:
             yield stored_letter(at.topic, at.partition, message.offset, record.timestamp, message)
         except InvalidInputError as error:
             _log.warning("%s", error)
-
-
-def _records(clients: _Clients, at: TopicPartition) -> Iterator[Any]:
-    """All committed records. It waits for open transactions to be decided: they may hold the marks of what is read."""
-    consumer = clients.consumer
-    consumer.assign([at])
-    consumer.seek(at, consumer.beginning_offsets([at])[at])
-    end = clients.admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
-    while consumer.position(at) < end:
-        yield from consumer.poll(timeout_ms=_POLL_MS).get(at, [])
 
 
 def _put_back(producer: KafkaProducer, topics: Topics, letters: Sequence[StoredLetter]) -> None:

@@ -13,6 +13,7 @@ from runtime.absence import Absence
 from runtime.errors import DataLossError, GraftError
 from stream import connection
 from stream.config import Topics
+from stream.decoding import Decoder
 from stream.events import Example
 from stream.groups import LEARNER_GROUP, group_id
 from stream.merge import Merge
@@ -59,7 +60,8 @@ class ExampleReader:
     It is no member of a group: the offsets are the caller's, who keeps them with what it learnt. Partitions are merged
     by event time, which gives one order for one log; while the log still grows, the order of several partitions may
     depend on what has arrived. DataLossError, which ends with the advice `if_gone`, when an offset is not on the broker
-    any more; OffsetError when a partition's offsets do not rise.
+    any more; OffsetError when a partition's offsets do not rise; UndecodableError for what cannot be decoded, unless an
+    operator lets it be skipped.
 
     With several `ranks` each fetches and decodes the partitions whose number modulo `ranks` is its own, then all merge
     the records of all: every rank gets every example, in the order of one process. They poll together.
@@ -80,6 +82,7 @@ class ExampleReader:
         self._topic = topics.examples
         self._kafka = Absence("kafka", "waiting for it, no example is lost")
         self._consumer = connection.consumer(kafka_servers, group_id=group_id(topics, LEARNER_GROUP))
+        self._decoder = Decoder(self._consumer, kafka_servers, topics, Example)
         try:
             with connection.reaching(kafka_servers):
                 self._started = self._start(offsets)
@@ -147,11 +150,11 @@ class ExampleReader:
         if not self._consumer.assignment():
             return own
         try:
-            batches = self._consumer.poll(timeout_ms=0 if self._history or self._busy else timeout_seconds * 1000)
+            batches = self._decoder.poll(0 if self._history or self._busy else timeout_seconds * 1000)
         except OffsetOutOfRangeError as error:
             raise self._gone(error.args[0]) from error
-        for at, records in batches.items():
-            own += [ExampleRecord(at.partition, r.offset, Example.model_validate_json(r.value)) for r in records]
+        for at, examples in batches.items():
+            own += [ExampleRecord(at.partition, *found) for found in examples]
         return own
 
     def _recalled(self) -> Iterator[ExampleRecord]:

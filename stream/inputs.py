@@ -7,17 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata
-from prometheus_client import Counter
 
 from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream import connection
 from stream.config import Topics
 from stream.groups import STREAM_GROUP, group_id
 from stream.messages import Message, message_of
-from stream.skips import find_skip
+from stream.skips import pass_over
 from stream.undecodable import UndecodableError
-
-SKIPPED = Counter("graft_stream_skipped_offsets", "Offsets passed over after 'graft stream skip'", ["topic"])
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +60,9 @@ class Inputs:
         try:
             records = self._consumer.poll(timeout_ms=timeout_ms)
         except UndecodableError as error:
-            self._skip(error)
+            if error.records.topic not in self._inputs:
+                raise  # without an update, aggregates would be wrong for ever
+            pass_over(self._consumer, self._kafka_servers, self._topics, error)
             return []
         return [message_of(record) for batch in records.values() for record in batch]
 
@@ -159,23 +158,6 @@ class Inputs:
             member.get("group_instance_id") == self._instance and member["member_id"] != self.identity.member_id
             for member in members
         )
-
-    def _skip(self, error: UndecodableError) -> None:
-        """Go past what cannot be decoded where that was asked for; else raise what says how to ask."""
-        records = error.records
-        if records.topic not in self._inputs:
-            raise error  # without one of them, aggregates would be wrong for ever
-        skip = find_skip(self._kafka_servers, self._topics, records)
-        if skip is None:
-            name = "impressions" if records.topic == self._topics.impressions else "feedback"
-            raise UndecodableError(
-                records,
-                f"'graft stream skip {name} {records.partition} {records.first} {records.last}' lets the stream go on "
-                "after it",
-            ) from error
-        _log.warning("%s; skipped up to offset %d, as was asked for", records, skip.last)
-        SKIPPED.labels(records.topic).inc(skip.last + 1 - records.first)
-        self._consumer.seek(TopicPartition(records.topic, records.partition), skip.last + 1)
 
     def check_membership(self, admin: KafkaAdminClient) -> None:
         """FencedInstanceIdError when `is_replaced`; to be called between a `claim` and the next move.

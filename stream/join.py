@@ -6,13 +6,16 @@ remembered for the dedup horizon. Feedback that comes before its impression wait
 Event time is moved by events alone. In a pause, when both inputs have nothing more, the wall clock closes what has
 waited here for its longest window and a margin: an example does not wait for the next event. That leaves event time
 where it is, so an impression that comes after the pause has its whole window.
+
+A long pause, or a jump of event time, may be the end of millions at once. A step ends a bounded number of them; the
+rest, and the next message, wait for the steps after it.
 """
 
 import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, TeacherRequest
@@ -23,6 +26,9 @@ from stream.tasks import TaskSpec
 
 MAX_WAITING_BYTES = 256 * 1024
 """Of the feedback that waits for one impression: what is saved of it is one entry, written anew at each change."""
+
+MOST_ENDED = 1_000
+"""Impressions closed, feedback expired and segments of ids forgotten in one step: below 0.1 s of work."""
 
 
 @dataclass
@@ -64,6 +70,7 @@ class Join:
         self._expiring: list[tuple[int, str]] = []
         self._dirty: dict[str, None] = {}
         self._watermark_ms = -1
+        self._left = MOST_ENDED
         self._out = Joined()
 
     def __len__(self) -> int:
@@ -74,9 +81,15 @@ class Join:
         """Whether an impression of this id would be a duplicate."""
         return impression_id in self._pending or impression_id in self._closed
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether this step has ended as much as one may: no message may be joined before the next one."""
+        return self._left <= 0
+
     def drain(self) -> Joined:
-        """What came out since the last call."""
+        """What came out since the last call; the next step begins."""
         out, self._out = self._out, Joined()
+        self._left = MOST_ENDED
         return out
 
     def impression(self, request: TeacherRequest, message: Message) -> None:
@@ -129,33 +142,36 @@ class Join:
             self._dirty[f"labels:{feedback.impression_id}"] = None
 
     def advance(self, watermark_ms: int | None) -> None:
-        """Let event time reach `watermark_ms`: close impressions in the order of (close time, id), expire orphans."""
+        """Let event time reach `watermark_ms`: close impressions in the order of (close time, id), expire orphans.
+
+        Where that is more than a step may end, `is_exhausted` says so, and the next calls go on.
+        """
         if watermark_ms is None or watermark_ms <= self._watermark_ms:
             watermark_ms = self._watermark_ms
         self._watermark_ms = watermark_ms
-        while self._closing and self._closing[0][0] < watermark_ms:
+        while self._closing and self._closing[0][0] < watermark_ms and not self.is_exhausted:
             close_ms, impression_id = heapq.heappop(self._closing)
             if impression_id in self._pending and self._pending[impression_id].close_ms == close_ms:  # else: in a pause
                 self._close(impression_id)
-        while self._expiring and self._expiring[0][0] < watermark_ms:
+        while self._expiring and self._expiring[0][0] < watermark_ms and not self.is_exhausted:
             self._expire(*heapq.heappop(self._expiring))
-        self._closed.forget(watermark_ms)
+        self._left -= self._closed.forget(watermark_ms, self._left)
 
     def tick(self, now_ms: float, *, is_pause: bool) -> None:
         """Let a clock reach `now_ms`, of which only differences count; it begins anew with each process.
 
         In a pause (all that the inputs have was taken) close the impressions that were taken so long ago, in the order
-        of (close time, id), and expire the orphans.
+        of (close time, id), and expire the orphans: those that have waited longest, up to what a step may end.
         """
         self._now_ms = now_ms
         if not is_pause:
             return
-        due = [(p.close_ms, i) for i, p in takewhile(lambda kv: self._is_due(kv[1].since_ms), self._pending.items())]
-        for _, impression_id in sorted(due):
+        pending = takewhile(lambda kv: self._is_due(kv[1].since_ms), self._pending.items())
+        for _, impression_id in sorted((p.close_ms, i) for i, p in islice(pending, max(0, self._left))):
             self._close(impression_id)
-        for impression_id, since_ms in list(self._orphans_since_ms.items()):
-            if self._is_due(since_ms):
-                self._expire(max(at for at, _ in self._orphans[impression_id]), impression_id)
+        orphans = takewhile(lambda kv: self._is_due(kv[1]), self._orphans_since_ms.items())
+        for impression_id, _ in list(islice(orphans, max(0, self._left))):
+            self._expire(max(at for at, _ in self._orphans[impression_id]), impression_id)
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call."""
@@ -211,6 +227,7 @@ class Join:
             return
         expire_ms = feedback.event_time_ms + self._longest_ms
         self._orphans.setdefault(impression_id, []).append((expire_ms, message))
+        self._orphans_since_ms.pop(impression_id, None)  # so that they stand in the order of their times
         self._orphans_since_ms[impression_id] = self._now_ms  # the newest: each of them has its whole wait
         heapq.heappush(self._expiring, (expire_ms, impression_id))
         self._dirty[f"orphans:{impression_id}"] = None
@@ -219,6 +236,7 @@ class Join:
         return since_ms + self._patience_ms <= self._now_ms
 
     def _close(self, impression_id: str) -> None:
+        self._left -= 1
         pending = self._pending.pop(impression_id)
         self._closed.add(impression_id, pending.close_ms + self._dedup_ms)
         self._out.examples.append(self._example(pending))
@@ -238,6 +256,7 @@ class Join:
         expired = [message for at, message in orphans if at <= expire_ms]
         if not expired:
             return  # its impression came
+        self._left -= len(expired)
         reason = f"impression_id: no impression {impression_id} came while one could still have the feedback"
         self._out.dead_letters += [DeadLetter(message, "no_impression", reason) for message in expired]
         self._orphans[impression_id] = [(at, message) for at, message in orphans if at > expire_ms]

@@ -1,8 +1,9 @@
 """One partition of the stream: its inputs in event-time order, its join, its entities' aggregates, its positions."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from features.aggregates import Aggregates
 from runtime.errors import GraftError, InvalidInputError
@@ -59,6 +60,7 @@ class Partition:
         self._has_others = config.partitions > 1
         self._max_ahead_ms = round(config.max_ahead_seconds * 1000)
         self._taken = False
+        self._put_back: list[Taken] = []
         self._merge: Merge[str, Taken] = Merge(self.inputs)
         self._last_ms = dict.fromkeys(self.inputs, 0)
 
@@ -101,26 +103,35 @@ class Partition:
         return self.watermark.newest_ms(self.inputs[0])
 
     def buffered(self, topic: str) -> int:
-        """Messages of an input that wait for the other input."""
-        return self._merge.buffered(topic)
+        """Messages of an input that wait for the other input, or for a step that may join them."""
+        waiting = sum(taken.message.topic == topic for taken in self._put_back) if self._put_back else 0
+        return self._merge.buffered(topic) + waiting
 
-    def take(self, caught_up: Collection[str]) -> Iterator[Taken]:
-        """The messages whose turn has come; `caught_up` names the inputs that have no more on the broker."""
-        for taken in self._merge.take(caught_up):
-            self.positions.take(taken.message.topic, taken.message.offset)
-            self._taken = True
-            yield taken
+    def take(self, caught_up: Collection[str], limit: int) -> list[Taken]:
+        """At most `limit` messages whose turn has come, each to be `joined` or, with all after it, `put_back`.
 
-    def observe(self, taken: Taken) -> None:
-        """Let event time pass after a message was joined."""
+        `caught_up` names the inputs that have no more on the broker.
+        """
+        waiting, self._put_back = self._put_back, []
+        return [*waiting, *islice(self._merge.take(caught_up), max(0, limit - len(waiting)))]
+
+    def put_back(self, taken: Iterable[Taken]) -> None:
+        """Let messages wait that were not joined: they are the next ones."""
+        self._put_back = [*taken, *self._put_back]
+
+    def joined(self, taken: Taken) -> None:
+        """A message was joined: its position and its event time pass."""
+        self.positions.take(taken.message.topic, taken.message.offset)
+        self._taken = True
         if taken.event is not None:
             self.watermark.observe(taken.message.topic, taken.reached_ms)
             self.join.advance(self.watermark.value_ms)
 
     def tick(self, caught_up: Collection[str], now_ms: float) -> None:
-        """Let wall-clock time pass."""
-        has_more = any(topic not in caught_up or self._merge.buffered(topic) for topic in self.inputs)
+        """Let wall-clock time pass, and go on with what event time has left to be done."""
+        has_more = any(topic not in caught_up or self.buffered(topic) for topic in self.inputs)
         self.join.tick(now_ms, is_pause=not has_more)
+        self.join.advance(self.watermark.value_ms)
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call, the position among them; none when nothing did."""

@@ -74,7 +74,7 @@ class Pause:
         partition = Partition(messages[0].partition, job.topics, job.config, job.tasks, job.aggregates_factory)
         for message in messages:
             partition.add(message, self._validator, time.time_ns() // 1_000_000)
-        return sum(taken.event is None for taken in partition.take(partition.inputs))
+        return sum(taken.event is None for taken in partition.take(partition.inputs, len(messages)))
 
 
 def newest(

@@ -76,9 +76,11 @@ class RememberedIds:
         self._ids[impression_id] = None
         self._dirty[self._newest] = None
 
-    def forget(self, before_ms: int) -> None:
-        """Forget the ids whose time is before this event time."""
-        while self._forgetting and self._forgetting[0][0] < before_ms:
+    def forget(self, before_ms: int, most: int) -> int:
+        """Forget the ids whose time is before this event time, of at most so many segments; how many it were."""
+        looks = 0
+        while self._forgetting and self._forgetting[0][0] < before_ms and looks < most:
+            looks += 1
             first_ms, key = heapq.heappop(self._forgetting)
             segment = self._segments.get(key)
             if segment is None or segment.forget_ms[0] != first_ms:
@@ -91,6 +93,7 @@ class RememberedIds:
                 del self._segments[key]
                 self._dirty.pop(key, None)
                 self._emptied[key] = None
+        return looks
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call; of those that are gone, the rest comes with later calls.

@@ -16,6 +16,7 @@ from kafka.errors import (
 
 from stream import connection
 from stream.config import Topics
+from stream.decoding import Decoder
 from stream.events import TeacherRequest
 from stream.groups import TEACHER_GROUP, group_id, replaced_error
 from stream.merge import Merge
@@ -28,7 +29,8 @@ _POLL_MS = 500
 class TeacherRequestReader:
     """A member of the teacher group: every request at least once. `instance` lets it back in at once after a kill.
 
-    GraftError when another process of that name has joined in its place.
+    GraftError when another process of that name has joined in its place; UndecodableError for what cannot be decoded,
+    unless an operator lets it be skipped.
 
     A request that retention deleted before it was read costs a teacher's signal only, so the reader warns and goes on
     from the oldest one that is left.
@@ -40,6 +42,7 @@ class TeacherRequestReader:
         self._instance = instance
         self._consumer = connection.group_member(kafka_servers, group_id(topics, TEACHER_GROUP), instance)
         self._consumer.subscribe([self._topic])
+        self._decoder = Decoder(self._consumer, kafka_servers, topics, TeacherRequest)
 
     def poll(self, timeout_seconds: float, max_records: int) -> list[TeacherRequest]:
         """The next requests, at most `max_records`; none after `timeout_seconds`.
@@ -48,7 +51,7 @@ class TeacherRequestReader:
         """
         try:
             with connection.reaching(self._kafka_servers):
-                batches = self._consumer.poll(timeout_ms=timeout_seconds * 1000, max_records=max_records)
+                batches = self._decoder.poll(timeout_seconds * 1000, max_records)
         except NoOffsetForPartitionError as error:
             self._from_oldest(error.args[0])
             return []
@@ -58,7 +61,7 @@ class TeacherRequestReader:
             return []
         except FencedInstanceIdError as error:
             raise replaced_error(_COMMAND, self._instance) from error
-        return [TeacherRequest.model_validate_json(record.value) for records in batches.values() for record in records]
+        return [request for requests in batches.values() for _, request in requests]
 
     def commit(self) -> None:
         """All that was polled is scored: a restart goes on after it. ServiceUnavailableError while Kafka is away."""
@@ -111,13 +114,16 @@ def requests_since(kafka_servers: str, topics: Topics, since_ms: int) -> Iterato
             ends = consumer.end_offsets(partitions)
             starts = consumer.offsets_for_times(dict.fromkeys(partitions, max(0, since_ms)))
         wanted = {at: start.offset for at, start in starts.items() if start is not None}
-        yield from _merged(consumer, wanted, ends)
+        yield from _merged(Decoder(consumer, kafka_servers, topics, TeacherRequest), consumer, wanted, ends)
     finally:
         consumer.close()
 
 
 def _merged(
-    consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    decoder: Decoder[TeacherRequest],
+    consumer: KafkaConsumer,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
 ) -> Iterator[TeacherRequest]:
     consumer.assign(list(starts))
     for at, start in starts.items():
@@ -125,10 +131,9 @@ def _merged(
     merge: Merge[TopicPartition, TeacherRequest] = Merge(sorted(starts))
     caught_up: set[TopicPartition] = set()
     while len(caught_up) < len(starts):
-        for at, records in consumer.poll(timeout_ms=_POLL_MS).items():
-            for record in records:
-                if record.offset < ends[at]:
-                    request = TeacherRequest.model_validate_json(record.value)
+        for at, requests in decoder.poll(_POLL_MS).items():
+            for offset, request in requests:
+                if offset < ends[at]:
                     merge.add(at, request.event_time_ms, request)
         caught_up = {at for at in starts if consumer.position(at) >= ends[at]}
         yield from merge.take(caught_up)

@@ -1,27 +1,33 @@
-"""Skips: what an operator lets the stream pass over since it cannot be decoded.
+"""Skips: what an operator lets every reader of a topic pass over since it cannot be decoded.
 
-A skip is a record in the dead-letter topic of its input, in the same partition, with the code `skipped`. Its value is
-``{"first": 12, "last": 57}``: offsets of the input. The stream asks for it only where it cannot decode.
+A skip is a record in the dead-letter topic of that topic, in the same partition, with the code `skipped`. Its value is
+``{"first": 12, "last": 57}``: offsets of the topic. A reader asks for it only where it cannot decode.
 """
 
 import json
+import logging
 from typing import NamedTuple
 
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
+from prometheus_client import Counter
 
 from runtime.errors import InvalidInputError
 from stream import connection
 from stream.config import Topics
 from stream.dead_letter_topics import letters_of
 from stream.dead_letters import SKIPPED, DeadLetter
+from stream.events import EventRecord, Example, TeacherRequest
 from stream.messages import Message
-from stream.undecodable import Undecodable, UndecodableError
+from stream.undecodable import Undecodable, UndecodableError, decoded
 
+OFFSETS = Counter("graft_skipped_offsets", "Offsets passed over after 'graft stream skip'", ["topic"])
+
+_log = logging.getLogger(__name__)
 _READ_SECONDS = 5.0
 
 
 class Skip(NamedTuple):
-    """The offsets `first` to `last` of one partition of an input."""
+    """The offsets `first` to `last` of one partition of a topic."""
 
     topic: str
     partition: int
@@ -35,7 +41,7 @@ def skip(kafka_servers: str, topics: Topics, wanted: Skip, *, dry_run: bool) -> 
     InvalidInputError, and nothing is written, when the record at `first` can be decoded, or `last` is not on the
     broker.
     """
-    found = _undecodable(kafka_servers, wanted)
+    found = _undecodable(kafka_servers, topics, wanted)
     if not dry_run:
         place = Message(wanted.topic, wanted.partition, wanted.first, None, _to_json(wanted))
         text = f"offsets {wanted.first} to {wanted.last} are skipped by 'graft stream skip': {found.fault}"
@@ -62,8 +68,27 @@ def find_skip(kafka_servers: str, topics: Topics, records: Undecodable) -> Skip 
     return found
 
 
-def _undecodable(kafka_servers: str, wanted: Skip) -> Undecodable:
+def pass_over(consumer: KafkaConsumer, kafka_servers: str, topics: Topics, error: UndecodableError) -> int:
+    """Let `consumer` go on after what it cannot decode, where an operator lets it; the last offset that is skipped.
+
+    Else UndecodableError with the command that does so.
+    """
+    records = error.records
+    skip = find_skip(kafka_servers, topics, records)
+    if skip is None:
+        place = f"{records.topic.removeprefix(topics.prefix)} {records.partition} {records.first} {records.last}"
+        advice = f"'graft stream skip {place}' lets its readers go on after it"
+        raise UndecodableError(records, advice) from error
+    _log.warning("%s; skipped up to offset %d, as was asked for", records, skip.last)
+    OFFSETS.labels(records.topic).inc(skip.last + 1 - records.first)
+    at = TopicPartition(records.topic, records.partition)
+    consumer.seek(at, max(consumer.position(at), skip.last + 1))
+    return skip.last
+
+
+def _undecodable(kafka_servers: str, topics: Topics, wanted: Skip) -> Undecodable:
     """What cannot be decoded at the skip's first offset."""
+    models: dict[str, type[EventRecord]] = {topics.examples: Example, topics.teacher_requests: TeacherRequest}
     at = TopicPartition(wanted.topic, wanted.partition)
     place = f"{at.topic}-{at.partition}"
     consumer = connection.consumer(kafka_servers)
@@ -79,15 +104,17 @@ def _undecodable(kafka_servers: str, wanted: Skip) -> Undecodable:
                     f"FIRST not after LAST, got {wanted.first} and {wanted.last}"
                 )
             consumer.seek(at, wanted.first)
-            read = consumer.poll(timeout_ms=_READ_SECONDS * 1000, max_records=1)
+            read = consumer.poll(timeout_ms=_READ_SECONDS * 1000, max_records=1).get(at, [])
+            for record in read if wanted.topic in models else ():
+                decoded(record, models[wanted.topic])
     except UndecodableError as error:
         return error.records
     finally:
         consumer.close(autocommit=False, timeout_ms=2_000)
     outcome = "can be decoded" if read else f"gave nothing within {_READ_SECONDS:.0f} s"
     raise InvalidInputError(
-        f"{place}: offset {wanted.first} {outcome}, so nothing is to be skipped; the last line of a stream process "
-        "that has ended names the offsets"
+        f"{place}: offset {wanted.first} {outcome}, so nothing is to be skipped; the last line of a process that has "
+        "ended names the offsets"
     )
 
 

@@ -9,20 +9,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.admin import OffsetSpec
+from kafka import KafkaAdminClient, TopicPartition
 
-from runtime.errors import DataLossError, ServiceUnavailableError
+from runtime.errors import DataLossError
 from stream import connection
 from stream.groups import end_offsets
 from stream.log_cleaner import Entry, LogCleaner, Record, saved_state
 from stream.packed_entries import count_of, packed, unpacked
 from stream.topics import topic_id
 from stream.transactions import Outgoing
+from stream.whole_partition import whole_partition
 
 FLOOR_BYTES = 4_000_000  # of dead records that are left alone: a restart reads them in a fraction of a second
-_POLL_MS = 200
-_RESTORE_SECONDS_WITHOUT_PROGRESS = 30  # above the transaction time-out, which ends a killed writer's transaction
 
 
 class StateId(NamedTuple):
@@ -65,20 +63,15 @@ class StateLog:
         at = TopicPartition(self._topic, partition)
         reader = connection.consumer(self._kafka_servers)
         try:
-            reader.assign([at])
-            start = reader.beginning_offsets([at])[at]
-            # After the start: of a process that stood still in between, another owner may have trimmed the log beyond
-            # its end of then, and an empty log would look lost. As it is, the reader finds its start gone, and starts
-            # again.
-            end = self._admin.list_partition_offsets({at: OffsetSpec.LATEST})[at].offset
-            reader.seek(at, start)
-            saved = saved_state(_records(reader, at, end), self._floor)
+            whole = whole_partition(reader, self._admin, at)
+            saved = saved_state((entry for record in whole.records for entry in entries_of(record)), self._floor)
         finally:
             reader.close()
-        if start > saved.begins_at:
+        if whole.begin > saved.begins_at:
             raise DataLossError(
-                f"{self._topic}-{partition}: the state log begins at offset {start}, its state at {saved.begins_at} or "
-                "after it; its topic must have retention.ms=-1; start again with a new stream.topic_prefix"
+                f"{self._topic}-{partition}: the state log begins at offset {whole.begin}, its state at "
+                f"{saved.begins_at} or after it; its topic must have retention.ms=-1; start again with a new "
+                "stream.topic_prefix"
             )
         self._cleaners[partition] = saved.cleaner
         return saved.entries
@@ -103,18 +96,3 @@ def entries_of(record: Any) -> Iterator[Record]:
     """The entries of a record that kafka-python gave; earlier versions of graft wrote a record with a key for each."""
     entries = unpacked(record.value) if record.key is None else [(record.key.decode(), record.value)]
     return (Record(record.offset, *entry) for entry in entries)
-
-
-def _records(reader: KafkaConsumer, at: TopicPartition, end: int) -> Iterator[Record]:
-    """Each committed entry before `end`."""
-    polls_left = polls = _RESTORE_SECONDS_WITHOUT_PROGRESS * 1000 // _POLL_MS
-    while reader.position(at) < end:
-        records = reader.poll(timeout_ms=_POLL_MS).get(at, [])
-        for record in records:
-            yield from entries_of(record)
-        polls_left = polls if records else polls_left - 1
-        if polls_left == 0:
-            raise ServiceUnavailableError(
-                f"{at.topic}-{at.partition}: no progress at offset {reader.position(at)} of {end}; "
-                "does a transaction stay open, or is the broker gone?"
-            )

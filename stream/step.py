@@ -5,8 +5,7 @@ what is to be written or pushed is in the effects that it returns. The stream pr
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from features.spec import FeatureSpec, Value
@@ -40,7 +39,8 @@ class Effects(NamedTuple):
     """What a step makes of one partition, each list in its order.
 
     `taken` counts the messages that were joined or put aside, per topic; `duplicates` counts the impressions among them
-    whose id had come before. `updates` are what the examples add to aggregates, of whichever partition.
+    whose id had come before. `updates` are what the examples add to aggregates, of whichever partition. `has_more`:
+    the next step may go on without new messages.
     """
 
     partition: int
@@ -50,6 +50,7 @@ class Effects(NamedTuple):
     dead_letters: list[DeadLetter]
     duplicates: int
     updates: list[AggregateUpdate]
+    has_more: bool
 
 
 class StreamStep:
@@ -67,8 +68,8 @@ class StreamStep:
     def take(self, partitions: Mapping[int, Partition], arrival: Arrival, limit: int) -> list[Effects]:
         """Join at most `limit` messages of each partition; the effects of each, in the order of `partitions`.
 
-        A partition that has taken `limit` messages may have more to give: take another step, with no messages. Updates
-        of aggregates are counted at once, all of them.
+        Fewer where event time, or a pause, is the end of so much that it takes more than one step (`join.MOST_ENDED`).
+        Updates of aggregates are counted at once, all of them.
         """
         # 1. Validate, which gives each message its event time; count the updates of aggregates.
         for message in arrival.messages:
@@ -78,12 +79,12 @@ class StreamStep:
             else:
                 partition.add(message, self._validator, arrival.wall_ms)
         # 2. Merge the two inputs of each partition in event-time order.
-        taken = {number: _turn(partition, arrival, limit) for number, partition in partitions.items()}
+        turns = {number: _turn(partition, arrival, limit) for number, partition in partitions.items()}
         # 3. Read the features of the new impressions, as they are now.
-        events = [one.event for messages in taken.values() for one in messages]
+        events = [one.event for turn in turns.values() for one in turn]
         requests = iter(self._requests([event for event in events if isinstance(event, Impression)]))
         # 4. Join. Aggregates see closed examples only: their labels are final, and older than their readers.
-        return [_joined(partition, taken[number], requests) for number, partition in partitions.items()]
+        return [_joined(partition, turns[number], requests, limit) for number, partition in partitions.items()]
 
     def _requests(self, impressions: Sequence[Impression]) -> list[TeacherRequest]:
         if not impressions:
@@ -96,25 +97,33 @@ class StreamStep:
 
 
 def _turn(partition: Partition, arrival: Arrival, limit: int) -> list[Taken]:
-    """The messages whose turn it is, after wall-clock time has passed."""
+    """The messages whose turn it is, after wall-clock time has passed; none where that has ended enough for a step."""
     caught_up = [topic for topic in partition.inputs if (topic, partition.number) in arrival.caught_up]
     partition.tick(caught_up, arrival.now_ms)
-    return list(islice(partition.take(caught_up), limit))
+    return [] if partition.join.is_exhausted else partition.take(caught_up, limit)
 
 
-def _joined(partition: Partition, taken: Iterable[Taken], requests: Iterator[TeacherRequest]) -> Effects:
-    """Join the messages; `requests` gives those of their impressions first."""
-    counts, invalid = Counter[str](), list[DeadLetter]()
-    for one in taken:
+def _joined(partition: Partition, turn: Sequence[Taken], requests: Iterator[TeacherRequest], limit: int) -> Effects:
+    """Join the messages of a turn, and put back those that must wait; `requests` gives those of its impressions."""
+    counts, invalid, waiting = Counter[str](), list[DeadLetter](), list[Taken]()
+    for one in turn:
+        request = next(requests) if isinstance(one.event, Impression) else None
+        if partition.join.is_exhausted:
+            waiting.append(one)
+            continue
         counts[one.message.topic] += 1
-        if isinstance(one.event, Impression):
-            partition.join.impression(next(requests), one.message)
+        if request:
+            partition.join.impression(request, one.message)
         elif isinstance(one.event, Feedback):
             partition.join.feedback(one.event, one.message)
         else:
             invalid.append(DeadLetter(one.message, one.code, one.fault, "validate"))
-        partition.observe(one)
+        partition.joined(one)
+    partition.put_back(waiting)
+    has_more = partition.join.is_exhausted or counts.total() == limit
     joined = partition.join.drain()
     updates = [one for example in joined.examples for one in updates_of(example, partition.aggregates.entities)]
     letters = [*invalid, *joined.dead_letters]
-    return Effects(partition.number, counts, joined.requests, joined.examples, letters, joined.duplicates, updates)
+    return Effects(
+        partition.number, counts, joined.requests, joined.examples, letters, joined.duplicates, updates, has_more
+    )

@@ -6,10 +6,10 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import AuthorizationError, TopicAlreadyExistsError
+from kafka.errors import AuthorizationError, InvalidReplicationFactorError, TopicAlreadyExistsError
 from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.errors import ConfigurationError
+from runtime.errors import ConfigurationError, ServiceUnavailableError
 from stream import connection
 from stream.config import StreamConfig, Topics
 
@@ -109,8 +109,7 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
         topics.teacher_requests,
         topics.aggregate_updates,
         topics.join_state,
-        topics.dead_letters(topics.impressions),
-        topics.dead_letters(topics.feedback),
+        *map(topics.dead_letters, topics.with_dead_letters),
     )
 
 
@@ -163,3 +162,8 @@ def _create(client: KafkaAdminClient, name: str, partitions: int, settings: dict
         client.create_topics({name: topic}, wait_for_metadata=True)
     except TopicAlreadyExistsError:
         return  # another process was faster; its partition count is checked with the others
+    except InvalidReplicationFactorError as error:  # so says also a broker that knows no broker yet, itself included
+        raise ServiceUnavailableError(
+            f"Kafka has too few brokers now for topic {name} by its default.replication.factor; start the others, or "
+            f"lower it ({error})"
+        ) from error

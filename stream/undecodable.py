@@ -1,4 +1,4 @@
-"""Records that cannot be decoded: a broken batch ends every reader with one line, in place of a loop without end.
+"""Records that cannot be decoded: a broken one ends every reader with one line, in place of a loop without end.
 
 kafka-python 3.0.12 raises whatever its decoder met, without the place. Its next poll takes from the ended decoder for
 ever (Fetcher.fetched_records), or tries the same bytes again.
@@ -6,12 +6,15 @@ ever (Fetcher.fetched_records), or tries the same bytes again.
 
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaError
+from pydantic import BaseModel, ValidationError
 
 from runtime.errors import GraftError
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class Undecodable(NamedTuple):
@@ -36,6 +39,18 @@ class UndecodableError(GraftError):
     ) -> None:
         self.records = records
         super().__init__(f"{records}; {advice}")
+
+
+def decoded(record: Any, model: type[Record]) -> Record:
+    """A record of kafka-python as the `model` that graft wrote; UndecodableError where its value is none."""
+    try:
+        return model.model_validate_json(record.value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"not a {model.__name__}: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
+        raise UndecodableError(
+            Undecodable(record.topic, record.partition, record.offset, record.offset, fault)
+        ) from error
 
 
 def name_undecodable_records() -> None:

@@ -36,7 +36,7 @@ from stream.unusable import UNDECIDED_SECONDS, UnusableShare
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
 _STEP_MESSAGES = 1_000  # joined in one round, of all partitions together
-_MAX_UNCOMMITTED = 5_000  # input messages: bounds the memory and what a kill repeats
+_MAX_UNCOMMITTED = 5_000  # input messages, or records for them: bounds the memory and what a kill repeats
 _PURGE_SECONDS = 30.0  # between two deletions of counted updates: what lies there meanwhile is a matter of megabytes
 _MAX_BUFFERED = 2_000  # messages of an input that wait for the other one, before it is held
 
@@ -160,13 +160,13 @@ class StreamWorker:
         arrival = Arrival(messages, self._inputs.caught_up(self._ends), now_ms, time.time_ns() // 1_000_000)
         limit = max(1, _STEP_MESSAGES // max(1, len(self._partitions)))
         effects = self._step.take(self._partitions, arrival, limit)
-        self._has_more = any(one.taken.total() == limit for one in effects)
+        self._has_more = any(one.has_more for one in effects)
         self._inputs.hold(
             {at for at in self._ends if self._partitions[at.partition].buffered(at.topic) > _MAX_BUFFERED}
         )
         for one in effects:
             self._collect(one)
-        return any(one.taken for one in effects) or all(at in arrival.caught_up for at in self._ends)
+        return any(one.taken or one.has_more for one in effects) or all(at in arrival.caught_up for at in self._ends)
 
     def _features(self, impressions: Sequence[Impression]) -> dict[str, list[Value]]:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
@@ -196,7 +196,7 @@ class StreamWorker:
         self._records.append(Outgoing(topic, message.partition, *letter.record()))
 
     def _is_due(self) -> bool:
-        if self._work.taken.total() >= _MAX_UNCOMMITTED:
+        if max(self._work.taken.total(), len(self._records)) >= _MAX_UNCOMMITTED:
             return True
         waited = time.monotonic() - self._committed_at
         if waited < self._job.config.commit_seconds + UNDECIDED_SECONDS and self._share.is_undecided(self._work):

@@ -106,7 +106,7 @@ class TeacherConfig(BaseModel):
     wait_seconds: float = Field(
         default=3.0,
         ge=0,
-        description="wall clock that a micro-batch of the learner waits for logits still to come; 0: it does not wait",
+        description="wall clock that examples wait at the learner for logits still to come; 0: they do not wait",
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis import settings
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.health import HEALTH
 from runtime.redis import connect
+from tests.apache_kafka import ApacheKafka
 from tests.disks import Disk, NotMountableError, mounted
 
 # No deadline: the machine may be busy. `make test` takes the same examples each time, so that it fails for a change of
@@ -75,6 +76,13 @@ def kafka() -> Iterator[str]:
     """The address of the session's broker; a test's topics start with `topic_prefix`."""
     with EmbeddedKafka() as broker:
         yield broker.servers
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(kafka_home: Path) -> Iterator[ApacheKafka]:
+    """The session's Apache Kafka; shared, so a test that kills a broker starts its own."""
+    with ApacheKafka(kafka_home) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

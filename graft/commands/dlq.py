@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from stream.dead_letters import StoredLetter
 
 _SHOWN_BYTES = 10_000
+_TOPIC = click.Choice(["impressions", "feedback", "examples", "teacher-requests"])  # the last two have skips alone
 
 
 def _selection_options(command: "Callable[..., None]") -> "Callable[..., None]":
     options = (
-        click.option("--topic", type=click.Choice(["impressions", "feedback"]), help="Only those of this input."),
+        click.option("--topic", type=_TOPIC, help="Only those of this topic."),
         click.option("--code", help="Only those with this reason, such as invalid or late."),
         click.option("--since", callback=age_seconds, metavar="AGE", help="Only those of the last 30d, 12h, ..."),
         click.option("--until", callback=age_seconds, metavar="AGE", help="Only those older than 30d, 12h, ..."),
@@ -78,7 +79,7 @@ def ls(
 
 
 @dlq.command
-@click.argument("topic", type=click.Choice(["impressions", "feedback"]))
+@click.argument("topic", type=_TOPIC)
 @click.argument("partition", type=click.IntRange(0))
 @click.argument("offset", type=click.IntRange(0))
 @json_option
@@ -160,7 +161,7 @@ def _selection(
 
 
 def _topic_of(topics: "Topics", name: str) -> str:
-    return topics.impressions if name == "impressions" else topics.feedback
+    return f"{topics.prefix}{name}"
 
 
 def _described(letter: "StoredLetter") -> dict[str, Any]:

@@ -152,7 +152,7 @@ def run(project_folder: Path | None) -> None:
 
 
 @stream.command
-@click.argument("topic", type=click.Choice(["impressions", "feedback"]))
+@click.argument("topic", type=click.Choice(["impressions", "feedback", "examples", "teacher-requests"]))
 @click.argument("partition", type=click.IntRange(0))
 @click.argument("first", type=click.IntRange(0))
 @click.argument("last", type=click.IntRange(0), required=False)
@@ -162,10 +162,11 @@ def run(project_folder: Path | None) -> None:
 def skip(
     project: Path | None, topic: str, partition: int, first: int, last: int | None, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Let the stream go past what it cannot decode: the offsets FIRST to LAST of an input.
+    """Let the readers of a topic go past what cannot be decoded: the offsets FIRST to LAST.
 
-    The last line of a stream process that has ended names them. Without LAST it is FIRST alone. A record of the skip
-    stands in the dead letters, with the code "skipped"; start the stream process again after it.
+    Stream, batch scorer, learner and archive end where they cannot decode, and their last line names the offsets.
+    Without LAST it is FIRST alone. A record of the skip stands in the topic's dead letters, with the code "skipped";
+    start the process again after it.
 
     Example: graft stream skip impressions 0 12 57
     """
@@ -174,8 +175,7 @@ def skip(
 
     process = begin(project)
     topics = process.project.topics
-    name = topics.impressions if topic == "impressions" else topics.feedback
-    wanted = Skip(name, partition, first, first if last is None else last)
+    wanted = Skip(f"{topics.prefix}{topic}", partition, first, first if last is None else last)
     found = record_skip(process.settings.kafka, topics, wanted, dry_run=dry_run)
     line = f"{found}; {'would skip' if dry_run else 'skips'} offsets {wanted.first} to {wanted.last}"
     echo_result([line], {**wanted._asdict(), "fault": found.fault}, as_json=as_json)
@@ -196,7 +196,8 @@ def archive(project_folder: Path | None, log: Path, every_seconds: float) -> Non
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from stream.archive import run_archive
+    from stream.connection import wait_for_kafka
     from stream.topics import ensure_topics
 
-    ensure_topics(settings.kafka, project.stream, project.topics)
+    wait_for_kafka(lambda: ensure_topics(settings.kafka, project.stream, project.topics), stop)
     run_archive(log, settings.kafka, project.topics, stop, every_seconds=every_seconds)

@@ -49,6 +49,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
     from graft.commands.teacher import open_cache, open_unshown_cache
+    from stream.connection import wait_for_kafka
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
     from stream.topics import ensure_topics, topic_id
@@ -60,7 +61,12 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     open_source = partial(ExampleReader, settings.kafka, project.topics)
     if log is not None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, project.topics)
-    ensure_topics(settings.kafka, project.stream, project.topics)
+
+    def ensured() -> str | None:
+        ensure_topics(settings.kafka, project.stream, project.topics)
+        return topic_id(settings.kafka, project.topics.examples)
+
+    its_id = wait_for_kafka(ensured, stop)
     with open_exchange() as exchange:
         run_training(
             setup=project.learner_setup(spec),
@@ -69,8 +75,8 @@ def train(project_folder: Path | None, log: Path | None) -> None:
             registry=Registry(settings.versions),
             cache=open_cache(process),
             unshown=open_unshown_cache(process, spec),
-            open_source=partial(open_source, ranks=exchange),
-            topic_id=topic_id(settings.kafka, project.topics.examples),
+            open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),
+            topic_id=its_id,
             stop=stop,
             exchange=exchange,
             device=nearest_device(),

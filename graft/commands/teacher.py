@@ -34,6 +34,7 @@ def run(project_folder: Path | None) -> None:
     Example: GRAFT_METRICS_PORT=9101 graft teacher run
     """
     from features.spec_file import load_spec
+    from stream.connection import wait_for_kafka
     from stream.requests import TeacherRequestReader
     from stream.topics import ensure_topics
     from teacher_cache.batch_scorer import run_batch_scorer
@@ -44,12 +45,16 @@ def run(project_folder: Path | None) -> None:
     process = begin(project_folder)
     stop = process.run_until_stopped()
     project, settings = process.project, process.settings
-    ensure_topics(settings.kafka, project.stream, project.topics)
     spec = load_spec(project.repo)
     model = load_teacher(project.teacher, project.folder)
     scorer = RequestScorer(model, DomainMap(project.teacher, project.folder, model, spec), spec)
     unshown = _open_unshown(process, spec, scorer)
-    with closing(TeacherRequestReader(settings.kafka, project.topics, process.instance)) as reader:
+
+    def open_reader() -> TeacherRequestReader:
+        ensure_topics(settings.kafka, project.stream, project.topics)
+        return TeacherRequestReader(settings.kafka, project.topics, process.instance)
+
+    with closing(wait_for_kafka(open_reader, stop)) as reader:
         run_batch_scorer(reader, scorer, open_cache(process), project.teacher, stop, unshown)
 
 

@@ -23,8 +23,6 @@ class Plan(NamedTuple):
     publish_seconds: float
     idle_seconds: float
     events_per_second: float
-    micro_batch: int = 8
-    """Months pass in minutes: the project's own steps of 4 would cost more than two cores have in that time."""
     requests_per_second: float = 20.0
     items_each: int = 20
     """Items that each request asks for."""

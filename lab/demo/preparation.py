@@ -42,13 +42,12 @@ def make_pair(data: Data, plan: Plan) -> list[Command]:
 
 
 def set_pace(folder: Path, plan: Plan) -> None:
-    """Write the demo's own pace into the project file: a short run needs more frequent versions and fewer steps."""
+    """Write the demo's own pace into the project file: a short run needs more frequent versions."""
     path = folder / FILE_NAME
     text = path.read_text(encoding="utf-8")
     pace: dict[str, Mapping[str, Scalar]] = {
         "publish": {"every_seconds": plan.publish_seconds},
         "stream": {"idle_seconds": plan.idle_seconds},
-        "student": {"micro_batch": plan.micro_batch},
     }
     for table, values in pace.items():
         text = with_values(text, table, values)

@@ -61,7 +61,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         _await_start(watch, supervisor, console)
         supervisor.start(replay_stage(setting.environment, setting.project.folder, plan))
         with Screen(console) as screen:
-            _watch_until_through(watch, supervisor, witness, screen, setting.project.student.micro_batch)
+            _watch_until_through(watch, supervisor, witness, screen)
             for name in (STREAM, TEACHER, LEARNER):
                 supervisor.stop(name)
             witness.read_to_end(_READ_TO_END_SECONDS)
@@ -90,12 +90,10 @@ def _await_start(watch: Watch, supervisor: Supervisor, console: Console) -> None
             time.sleep(_LOOK_SECONDS)
 
 
-def _watch_until_through(
-    watch: Watch, supervisor: Supervisor, witness: Witness, screen: Screen, micro_batch: int
-) -> None:
+def _watch_until_through(watch: Watch, supervisor: Supervisor, witness: Witness, screen: Screen) -> None:
     """Return when all that was sent is learnt, or when the counts have stood still for `_STALLED_SECONDS`."""
     before, moved_at = watch.progress, time.monotonic()
-    while not (supervisor.is_done(REPLAY) and watch.is_through(micro_batch)):
+    while not (supervisor.is_done(REPLAY) and watch.is_through()):
         supervisor.check()
         witness.check()
         screen.show(watch.look())

@@ -66,10 +66,10 @@ class Watch:
         has_version = self._metrics[LEARNER].gauge("graft_student_version") or 0
         return teacher_reads and has_version > 0 and len(self._client.answers) > 0
 
-    def is_through(self, micro_batch: int) -> bool:
-        """Whether all impressions became examples and no whole micro-batch waits for the learner."""
+    def is_through(self) -> bool:
+        """Whether all impressions became examples and all of these are learnt."""
         sent = len(self._events.impression_ids)
-        return self._count.distinct >= sent and self.learned > sent - micro_batch
+        return self._count.distinct >= sent and self.learned >= sent
 
     def look(self) -> View:
         """Read every stage's metrics again."""

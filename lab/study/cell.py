@@ -3,7 +3,7 @@
 Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +26,10 @@ from student.learn.arm import Arm
 from student.learn.batch import encoded
 from student.learn.bootstrap import DayZeroRows
 from student.learn.learner import Learner
-from student.learn.micro_batch import MicroBatches
 from student.learn.setup import LearnerSetup
+
+_AT_A_TIME = 4
+"""Examples that are learnt together; the requests that come while they close are answered without them."""
 
 HELD_OUT_SHARE = 0.2
 """The last part of the log, by time, which is scored after each traffic size; never after it was learnt from."""
@@ -73,7 +75,7 @@ class Teaching(NamedTuple):
 
 
 def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> tuple[Result, Predictions]:
-    """Learn the log, or the cell's part of it, in the order and the micro-batches of `graft student train`.
+    """Learn the log, or the cell's part of it, in the order and the steps of `graft student train`.
 
     `arriving` has all impressions of that part at least.
     """
@@ -117,9 +119,8 @@ def _learnt(cell: Cell, learner: "ObservedLearner | References", rows: int) -> d
     learner.learn_until(learnt)
     if not learner.examples:
         raise InvalidInputError(
-            f"variant {cell.variant.name}, {100 * cell.share:g} % of the users, seed {cell.seed}: {learnt} examples "
-            "are fewer than a micro-batch; leave this share out of the grid's thin, or set a smaller "
-            "student.micro_batch"
+            f"variant {cell.variant.name}, {100 * cell.share:g} % of the users, seed {cell.seed}: no example is left; "
+            "leave this share out of the grid's thin"
         )
     return held_out
 
@@ -157,24 +158,27 @@ class ObservedLearner(Learner):
         self._log = log
         self._teaching = teaching
         self._arriving = arriving
-        self._batches = _micro_batches(setup, log.first(events))
+        self._records = log.first(events).records
         self._requests = Requests(arriving.known_N)
         self._answers: list[NDArray[np.float32]] = []
 
     def learn_until(self, examples: int) -> None:
-        """Learn until a step has reached that many examples or the log ends; its open micro-batch is not learnt.
+        """Learn the first `examples` of the log, some at a time.
 
-        Every impression is scored when it comes, before the step that needs labels which are known only later.
+        Every impression is scored when it comes, before those are learnt whose labels are known only later.
         """
-        while self.examples < examples:
-            batch = next(self._batches, None)
-            if batch is None:
-                return
-            rows = slice(self.examples, self.examples + len(batch))
+        while self.examples < min(examples, len(self._records)):
+            rows = slice(self.examples, min(self.examples + min(self.room, _AT_A_TIME), examples, len(self._records)))
             self._answer(self._requests.before(rows.stop))
             unshown = self._teaching.unshown.of(rows.start, rows.stop) if self._teaching.unshown else None
-            self.learn([record.example for record in batch], self._teaching.logit_NT[rows], unshown)
-            self.steps += 1
+            learnt = [record.example for record in self._records[rows]]
+            self.learn(learnt, self._teaching.logit_NT[rows], unshown)
+        if self.examples == len(self._records) and len(self._open):
+            self._take_step()  # what is left is judged too
+
+    def _take_step(self) -> bool:
+        self.steps += 1
+        return super()._take_step()
 
     def scores_of(self, rows: slice) -> Scores:
         """The scores of the arms, as they are now, on these rows of the log, which are not learnt."""
@@ -201,12 +205,6 @@ class ObservedLearner(Learner):
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Labels [N, K] and the predictions made before them [N, K, A]."""
         return np.concatenate(self._kept.labels), np.concatenate(self._kept.values)
-
-
-def _micro_batches(setup: LearnerSetup, log: StudyLog) -> Iterator[Sequence[Any]]:
-    batches = MicroBatches(setup.student.micro_batch, setup.student.max_wait_seconds)
-    for record in log.records:
-        yield from batches.add([record])
 
 
 class Requests:

@@ -112,7 +112,7 @@ class Comparison:
         k, a = list(self.findings.tasks).index(task), list(arms).index(series.arm)
         value_N = (kept.served_NKA if served else kept.seen_NKA)[:, k, a]
         member_N = self._members[part]
-        count = len(member_N)  # the references learn to the last example, a learner to its last whole micro-batch
+        count = len(member_N)
         return self._bootstrap.scores(task.kind, kept.label_NK[:count, k], value_N[:count], member_N)
 
     def _predicted(self, variant: str, seed: int) -> Predictions | None:

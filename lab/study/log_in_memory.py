@@ -77,16 +77,16 @@ class _Stream:
         yield from self._joined(Arrival([], all_inputs, _LONG_AFTER_MS, self._wall_ms))
 
     def _joined(self, arrival: Arrival) -> Iterator[Example]:
-        """Take steps until no message has its turn; a closed example moves its aggregates before the next step."""
-        taken = True
-        while taken:
+        """Take steps until there is no more; a closed example moves its aggregates before the next step."""
+        has_more = True
+        while has_more:
             (effects,) = self._step.take({0: self._partition}, arrival, limit=1)
             for update in effects.updates:
                 self._partition.aggregates.count(update)
             counted, shown_ms = {0: self._partition.aggregates}, self._partition.shown_ms
             push_waiting(counted, {0: 0}, shown_ms, self._aggregates_factory, self._store)
             yield from effects.examples
-            arrival, taken = arrival._replace(messages=[]), bool(effects.taken)
+            arrival, has_more = arrival._replace(messages=[]), effects.has_more
 
     def _features(self, impressions: Sequence[Impression]) -> Columns:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]

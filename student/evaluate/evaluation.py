@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import hash_category
-from stream.events import EntityId
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS
 from student.evaluate.metrics import GroupedAuc, exact_auc, grouped_auc
@@ -47,16 +45,17 @@ class ProgressiveEvaluation:
         self,
         label_BK: NDArray[np.float32],
         value_BKA: NDArray[np.float32],
-        user_ids: Sequence[EntityId],
-        item_ids: Sequence[EntityId],
+        user_B: NDArray[np.uint64],
+        item_B: NDArray[np.uint64],
     ) -> None:
-        """Count B predictions: logits of binary tasks, values of regressions. A NaN label or value is not counted."""
-        user_hashes = [hash_category("user_id", user) for user in user_ids]
-        new_item_B = self._items.update([hash_category("item_id", item) for item in item_ids])
-        new_user_B = self._users.update(user_hashes)
+        """Count B predictions: logits of binary tasks, values of regressions. A NaN label or value is not counted.
+
+        `user_B`, `item_B`: the hashes of their ids.
+        """
+        new_item_B, new_user_B = self._items.update(item_B.tolist()), self._users.update(user_B.tolist())
         member_SB = np.stack([np.ones(len(label_BK), np.bool_), new_item_B, new_user_B])
         self._tally.update(member_SB, label_BK, value_BKA)
-        self._remember(np.array(user_hashes, np.uint64), member_SB, label_BK, value_BKA)
+        self._remember(user_B, member_SB, label_BK, value_BKA)
 
     def whole(self) -> Metrics:
         """Over all examples; AUC from histograms, to 1e-3; GAUC within blocks of `RECENT_EXAMPLES`."""

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import hash_category
-from stream.events import EntityId
 from stream.tasks import TaskSpec
 
 _CAPACITY = 65_536
@@ -30,21 +28,20 @@ class ItemMean:
     def __len__(self) -> int:
         return len(self._items)
 
-    def score(self, item_ids: Sequence[EntityId]) -> NDArray[np.float32]:
-        """Logits (binary) or values (regression) [B, K], from the labels before these rows."""
+    def score(self, item_B: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Logits (binary) or values (regression) [B, K] of items by their hashes, from the labels before these rows."""
         nothing_2K = np.zeros_like(self._total_2K)
-        known_B2K = np.stack([self._items.get(_key(item), nothing_2K) for item in item_ids])
+        known_B2K = np.stack([self._items.get(item, nothing_2K) for item in item_B.tolist()])
         sum_BK, count_BK = known_B2K[:, 0], known_B2K[:, 1]
         mean_BK = (sum_BK + _SHRINKAGE * self._overall_mean()) / (count_BK + _SHRINKAGE)
         safe_BK = np.clip(mean_BK, 1e-6, 1 - 1e-6)
         return np.where(self._binary_K, np.log(safe_BK / (1 - safe_BK)), mean_BK).astype(np.float32)
 
-    def update(self, item_ids: Sequence[EntityId], label_BK: NDArray[np.float32]) -> None:
+    def update(self, item_B: NDArray[np.uint64], label_BK: NDArray[np.float32]) -> None:
         """Add the rows' labels; a NaN is no label."""
         present_BK = ~np.isnan(label_BK)
         added_B2K = np.stack([np.where(present_BK, label_BK, 0), present_BK], axis=1).astype(np.float64)
-        for item, added_2K in zip(item_ids, added_B2K, strict=True):
-            key = _key(item)
+        for key, added_2K in zip(item_B.tolist(), added_B2K, strict=True):
             known_2K = self._items.get(key)
             self._items[key] = added_2K if known_2K is None else known_2K + added_2K
             self._items.move_to_end(key)
@@ -67,7 +64,3 @@ class ItemMean:
         sum_K, count_K = self._total_2K
         plain_K: NDArray[np.float64] = sum_K / np.maximum(count_K, 1)
         return np.where(self._binary_K, (sum_K + 1) / (count_K + 2), plain_K)
-
-
-def _key(item_id: EntityId) -> int:
-    return hash_category("item_id", item_id)

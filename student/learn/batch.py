@@ -29,6 +29,10 @@ class Batch(NamedTuple):
         """B."""
         return len(self.dense_BD)
 
+    def part(self, rows: slice) -> "Batch":
+        """Some of the rows."""
+        return Batch(self.dense_BD[rows], self.category_BC[rows], self.label_BK[rows], self.logit_BT[rows])
+
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
     """The rows of all `batches`, in order."""
@@ -95,14 +99,18 @@ _ALLOWED = {
 
 def _fits(feature: Feature, value: Value) -> bool:
     """Whether a logged value can be encoded; None is a miss, and a passthrough feature is not encoded."""
-    if value is None or feature.role == "passthrough":
+    role = feature.role
+    if value is None or role == "passthrough":
         return True
-    if feature.role == "embedding":
-        return isinstance(value, list) and len(value) == feature.width and all(map(_is_number, value))
-    if feature.role == "categorical":
+    if role == "dense":
+        return _is_number(value)
+    if role == "categorical":
         return not isinstance(value, list)
-    return _is_number(value)
+    return isinstance(value, list) and len(value) == feature.width and all(map(_is_number, value))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, _NUMBERS) and -_LARGEST <= value <= _LARGEST
+
+
+_NUMBERS, _LARGEST = (int, float), sys.float_info.max

@@ -43,7 +43,7 @@ class Bounds:
     A label is within its task's range where one is declared, is 0 or 1 of a binary task, and of a regression without a
     range neither above 1e9 in size nor far from the labels seen. A teacher logit is likewise. The first three values of
     a feature, a label without a range or a teacher's regression have nothing to be compared with and are left out too,
-    unless more of the column come in their micro-batch.
+    unless more of the column come in their step.
     """
 
     def __init__(self, setup: LearnerSetup) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.spec import FeatureBatch
+from features.spec import FeatureBatch, hash_category
 from runtime.errors import InvalidInputError
-from stream.events import Example
+from stream.events import EntityId, Example
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
 from student.learn.arm import Arm
@@ -22,13 +22,16 @@ from student.learn.batch import Batch, concatenate, encoded, encoded_unshown
 from student.learn.bounds import Bounds
 from student.learn.config import FEWEST_ROWS
 from student.learn.exchange import ALONE, Exchange
+from student.learn.guard import Guard
 from student.learn.model import CPU
+from student.learn.open_step import OpenStep, Predicted
 from student.learn.posterior import Posterior
-from student.learn.posterior_kernel import Rows
+from student.learn.posterior_kernel import Places, Rows
 from student.learn.replay_buffer import Reservoir
 from student.learn.setup import LearnerSetup
+from student.versions.guard import WEIGHT as GUARD_WEIGHT
 from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
-from student.versions.served_tensors import EMBEDDING, MEAN, STD
+from student.versions.served_tensors import EMBEDDING, MEAN, SHARED, STD, of_control
 from teacher_cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
@@ -56,12 +59,12 @@ def least_explained(rows: int) -> float:
 class Learner:
     """Student and control, which learn from the same examples in the same order, steps and replay draws.
 
-    Each has a network and a posterior, which gives its predictions. Both start with the same shared weights; the
-    control has no auxiliary heads, and its posterior sees no teacher. Served heads and
-    posteriors learn hard labels only.
+    Each has a network and a posterior, which gives its value; the student's answer is the guard's mean of both values.
+    Both start with the same shared weights; the control has no auxiliary heads, and its posterior sees no teacher.
+    Served heads and posteriors learn hard labels only.
 
     With an `exchange` of several ranks each holds the whole state and learns the same examples; a rank computes the
-    predictions and gradients of its own part of the rows. Weights and steps are on `device`.
+    gradients of its own part of a step's rows. Weights and steps are on `device`.
     """
 
     def __init__(self, setup: LearnerSetup, exchange: Exchange = ALONE, device: torch.device = CPU) -> None:
@@ -74,40 +77,74 @@ class Learner:
         self._student = self._new_student()
         self._control = Arm(setup.control(), exchange, device)
         self._posterior = Posterior(setup, sees_teacher=(True, False))
+        self._guard = Guard(setup.tasks)
         self._item_mean = ItemMean(setup.tasks)
         self._bounds = Bounds(setup)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)
+        self._open = OpenStep()
+
+    @property
+    def judged(self) -> int:
+        """The examples whose predictions are judged: all but those of the open step."""
+        return self.examples - len(self._open)
+
+    @property
+    def room(self) -> int:
+        """How many more examples the open step takes: the networks take a step when it is full.
+
+        The first steps are small, of 1, 1, 2, 4, ... examples, so that the units of columns and labels are known early.
+        """
+        return min(max(self.judged, 1), self.setup.student.micro_batch) - len(self._open)
 
     def learn(
         self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
     ) -> bool:
-        """Predict B examples, then learn them: the networks in one step, with replayed ones, the posteriors row by row.
+        """Predict B examples, then learn them: the posteriors row by row, the networks whenever a step is full.
 
-        `logit_BT`: the teacher's, in the order of the setup's teacher tasks; a NaN costs that signal, never the step.
-        `unshown`: rows without labels that the student's auxiliary heads learn in the same step.
-        False when a step would have made the weights of an arm not finite: then neither arm takes it, and the examples
-        are not learnt. InvalidInputError for an example that cannot be learnt; see `fault_of`.
+        What is learnt does not depend on how a log is cut into calls, as long as those with `unshown` rows have no more
+        examples than there is `room`. `logit_BT`: the teacher's, in the order of the setup's teacher tasks; a NaN costs
+        that signal, never the step. `unshown`: rows without labels that the student's auxiliary heads learn in the
+        open step. False when a step would have made the weights of an arm not finite: then neither arm took it, and its
+        examples are never replayed. InvalidInputError for an example that cannot be learnt; see `fault_of`.
         """
-        # 1. Encode, and leave out labels and logits beyond reason.
-        batch, counted = self._bounds.learn(encoded(self.setup, examples, logit_BT))
-        user_ids = [example.user_id for example in examples]
-        item_ids = [example.item_id for example in examples]
-        # 2. What networks and references say with all that was known before these examples.
-        rows, reference_BKA = self._rows(batch), self._references(batch, item_ids)
+        batch = encoded(self.setup, examples, logit_BT)
+        if (unshown_rows := encoded_unshown(self.setup, unshown)) is not None:
+            self._open.add_unshown(unshown_rows)
+        user_B = _hashes("user_id", [example.user_id for example in examples])
+        item_B = _hashes("item_id", [example.item_id for example in examples])
+        taken, first = True, 0
+        while first < len(batch):
+            rows = slice(first, first + self.room)
+            self._learn_rows(batch.part(rows), user_B[rows], item_B[rows])
+            first = rows.stop
+            taken = (self.room > 0 or self._take_step()) and taken
+        return taken
+
+    def _learn_rows(self, batch: Batch, user_B: NDArray[np.uint64], item_B: NDArray[np.uint64]) -> None:
+        """The posteriors predict each of these rows, then learn it; the open step has room for them."""
+        bounded, places = self._bounds.apply(batch), self._posterior.take(batch.category_BC)
+        value_MBK = self._posterior.learn(places, self._rows(bounded, places, first=len(self._open)))
+        answer_MBK = self._guard.learn(value_MBK, bounded.label_BK)
+        self._open.add(Predicted(batch, answer_MBK.transpose(1, 0, 2), user_B, item_B))
+        self.examples += len(batch)
+
+    def _take_step(self) -> bool:
+        """The networks and all running statistics learn the examples of the open step, which are judged with it."""
+        (raw, value_BMK, user_B, item_B), unshown = self._open.take()
+        # 1. Let the bounds follow; leave out labels and logits beyond them.
+        batch, counted = self._bounds.learn(raw)
+        # 2. Judge the predictions beside the references, which see the examples before the step.
+        reference_BKA = self._references(batch, item_B)
+        self.evaluation.update(batch.label_BK, _beside(value_BMK, reference_BKA), user_B, item_B)
         # 3. Take the examples into the running statistics.
         for arm in (self._student, self._control):
             arm.running.update(counted)
-        self._item_mean.update(item_ids, batch.label_BK)
+        self._item_mean.update(item_B, batch.label_BK)
         # 4. One step of each arm's network on the new examples and replayed ones.
-        taken = self._step(batch, encoded_unshown(self.setup, unshown))
-        # 5. The posteriors predict each example, then learn it; all predictions are judged.
-        posterior = self._posterior.learn if taken else self._posterior.predict
-        value_MBK = posterior(batch.category_BC, rows)
-        self.evaluation.update(batch.label_BK, _beside(value_MBK, reference_BKA), user_ids, item_ids)
-        # 6. The examples may be replayed from now on.
+        taken = self._step(batch, unshown)
+        # 5. The examples may be replayed from now on.
         if taken:
             self._reservoir.add(batch)
-            self.examples += len(batch)
         return taken
 
     def bootstrap(self, features: FeatureBatch, logit_PT: NDArray[np.float32], steps: int) -> dict[str, float]:
@@ -148,23 +185,34 @@ class Learner:
     def score(self, features: FeatureBatch) -> NDArray[np.float32]:
         """The student's logits (binary) or values (regression) [B, K]: what a version published now would serve."""
         nothing_B = np.full((len(features.dense_BD), 0), np.nan, np.float32)
-        value_BK: NDArray[np.float32] = self._predicted(Batch(*features, nothing_B, nothing_B))[_STUDENT]
+        value_BK: NDArray[np.float32] = self._predicted(Batch(*features, nothing_B, nothing_B))[:, _STUDENT]
         return value_BK
 
     def served_tensors(self) -> Tensors:
-        """The tensors of model.safetensors: the student's network, units folded into its heads, and its posterior."""
-        student, running = self._student.student, self._student.running
-        weights = {name: _array(tensor) for name, tensor in student.tensors().items()}
-        units = {task.name: unit for task, unit in zip(self.setup.tasks, running.label_units(), strict=True)}
+        """The tensors of model.safetensors. Units are folded into the networks' heads."""
+        weight_K: NDArray[np.float32] = self._guard.weight().astype(np.float32)
+        student, control = (
+            self._served_network(arm) | self._posterior.served(model)
+            for model, arm in enumerate((self._student, self._control))
+        )
+        return (
+            student
+            | {of_control(name): tensor for name, tensor in control.items() if name not in SHARED}
+            | {GUARD_WEIGHT: weight_K}
+        )
+
+    def _served_network(self, arm: Arm) -> Tensors:
+        weights = {name: _array(tensor) for name, tensor in arm.student.tensors().items()}
+        units = {task.name: unit for task, unit in zip(self.setup.tasks, arm.running.label_units(), strict=True)}
         tasks = [task.name for task in self.setup.tasks]
-        names = [name for layer in student.layers.of_tasks(tasks) for name in layer.shapes()]
-        served: Tensors = {MEAN: running.normalizer.mean, STD: running.normalizer.std}
+        names = [name for layer in arm.student.layers.of_tasks(tasks) for name in layer.shapes()]
+        served: Tensors = {MEAN: arm.running.normalizer.mean, STD: arm.running.normalizer.std}
         served |= {name: weights[name] for name in (EMBEDDING, *names)}
         for task in tasks:
-            head, scale, offset = student.layers.heads[task], units[task].scale, units[task].offset
+            head, scale, offset = arm.student.layers.heads[task], units[task].scale, units[task].offset
             served[head.weight] = weights[head.weight] * np.float32(scale)
             served[head.bias] = weights[head.bias] * np.float32(scale) + np.float32(offset)
-        return served | self._posterior.served(_STUDENT)
+        return served
 
     def tensors(self) -> Tensors:
         """Every tensor that the learner continues from; not copied, unless it is on a GPU."""
@@ -191,34 +239,50 @@ class Learner:
                 owner.restore({name: torch.from_numpy(tensor) for name, tensor in found.items()})
             else:
                 owner.restore(found)
+        if self.room <= 0:  # the step was open under a larger micro_batch
+            self._take_step()
 
     def _new_student(self) -> Arm:
         """A student that has learnt nothing."""
         return Arm(self.setup, self._exchange, self._device)
 
-    def predictions(self, batch: Batch, item_ids: Sequence[int | str]) -> NDArray[np.float32]:
+    def predictions(self, batch: Batch, item_ids: Sequence[EntityId]) -> NDArray[np.float32]:
         """Of every arm [B, K, A] in the order of ARMS, without learning anything; NaN where an arm has none."""
-        return _beside(self._predicted(batch), self._references(batch, item_ids))
+        return _beside(self._predicted(batch), self._references(batch, _hashes("item_id", item_ids)))
 
     def _predicted(self, batch: Batch) -> NDArray[np.float32]:
-        return self._posterior.predict(batch.category_BC, self._rows(batch))
+        """Of both arms [B, M, K]."""
+        places = self._posterior.found(batch.category_BC)
+        return self._guard.answer(self._posterior.predict(places, self._rows(batch, places))).transpose(1, 0, 2)
 
-    def _rows(self, batch: Batch) -> Rows:
-        """What the posteriors of both arms see of B rows, with their networks as they are now."""
+    def _rows(self, batch: Batch, places: Places, first: int | None = None) -> Rows:
+        """What the posteriors of both arms see of B rows, with their networks as they are now.
+
+        `first`: the place of the first row in the open step. Then the values are the same bits for any cut of the
+        step: a matrix product of another shape, or a row in another place of it, may differ in the last ones.
+        """
         arms = self._student, self._control
-        dense_bD, category_bC = self._exchange.own(batch.dense_BD), self._exchange.own(batch.category_BC)
-        value_MbK = [torch.from_numpy(arm.score(dense_bD, self._admitted(category_bC, arm))) for arm in arms]
-        network_MBK = np.stack([value_BK.numpy() for value_BK in self._exchange.whole(value_MbK, len(batch))])
+        network_MBK = np.stack([self._network(arm, batch, places, first) for arm in arms])
         dense_MBD = np.stack([arm.running.normalised(batch.dense_BD) for arm in arms])
         return Rows(dense_MBD, network_MBK, batch.label_BK, batch.logit_BT)
 
-    def _references(self, batch: Batch, item_ids: Sequence[int | str]) -> NDArray[np.float32]:
+    def _network(self, arm: Arm, batch: Batch, places: Places, first: int | None) -> NDArray[np.float32]:
+        columns = batch.dense_BD, self._posterior.admitted(batch.category_BC, places, taught=self._is_taught(arm))
+        if first is None:
+            return arm.score(*columns)
+        rows, size = slice(first, first + len(batch)), self.setup.student.micro_batch
+        in_step = [np.zeros((size, column.shape[1]), column.dtype) for column in columns]
+        for part, column in zip(in_step, columns, strict=True):
+            part[rows] = column
+        return arm.score(*in_step)[rows]
+
+    def _references(self, batch: Batch, item_B: NDArray[np.uint64]) -> NDArray[np.float32]:
         """What the teacher and the item mean say, [B, K, 2]; NaN where the teacher says nothing."""
         teacher_BK = np.full_like(batch.label_BK, np.nan)
         for k, column in enumerate(self.setup.reference_columns):
             if column is not None:
                 teacher_BK[:, k] = batch.logit_BT[:, column]
-        return np.stack([teacher_BK, self._item_mean.score(item_ids)], axis=2)
+        return np.stack([teacher_BK, self._item_mean.score(item_B)], axis=2)
 
     def _step(self, batch: Batch, unshown: Batch | None) -> bool:
         """One step of both arms; False, and no arm has moved, when one of them cannot take it."""
@@ -226,10 +290,9 @@ class Learner:
         rows = batch if replayed is None else concatenate([batch, self._bounds.apply(replayed)])
         if unshown is not None:
             unshown = self._bounds.apply(unshown)
-        arms = self._student, self._control
+        arms, before = (self._student, self._control), self.examples - len(batch)
         gradients = [
-            arm.gradient(self._seen_by(arm, rows), unshown and self._seen_by(arm, unshown), self.examples)
-            for arm in arms
+            arm.gradient(self._seen_by(arm, rows), unshown and self._seen_by(arm, unshown), before) for arm in arms
         ]
         if not all(gradient.is_usable() for gradient in gradients):
             return False
@@ -238,18 +301,22 @@ class Learner:
         return True
 
     def _seen_by(self, arm: Arm, batch: Batch) -> Batch:
-        """The rows as the arm's network sees them."""
-        return Batch(batch.dense_BD, self._admitted(batch.category_BC, arm), batch.label_BK, batch.logit_BT)
+        """The rows as the arm's network sees them: without the categories that it hardly knows."""
+        places = self._posterior.found(batch.category_BC)
+        admitted_BC = self._posterior.admitted(batch.category_BC, places, taught=self._is_taught(arm))
+        return Batch(batch.dense_BD, admitted_BC, batch.label_BK, batch.logit_BT)
 
-    def _admitted(self, category_BC: NDArray[np.uint64], arm: Arm) -> NDArray[np.uint64]:
-        """The categories without those that the arm's network hardly knows."""
-        return self._posterior.admitted(category_BC, taught=arm is self._student)
+    def _is_taught(self, arm: Arm) -> bool:
+        """Whether the rows of a bootstrap count for an arm."""
+        return arm is self._student
 
     def _parts(self) -> tuple[tuple[str, Any], ...]:
         return (
             ("student", self._student),
             ("control", self._control),
             ("posterior", self._posterior),
+            ("guard", self._guard),
+            ("open", self._open),
             ("item_mean", self._item_mean),
             ("reservoir", self._reservoir),
             ("evaluation", self.evaluation),
@@ -257,9 +324,13 @@ class Learner:
         )
 
 
-def _beside(value_MBK: NDArray[np.float32], reference_BKA: NDArray[np.float32]) -> NDArray[np.float32]:
+def _beside(value_BMK: NDArray[np.float32], reference_BKA: NDArray[np.float32]) -> NDArray[np.float32]:
     """Student, control, then the references: the order of ARMS."""
-    return np.concatenate([value_MBK.transpose(1, 2, 0), reference_BKA], axis=2)
+    return np.concatenate([value_BMK.transpose(0, 2, 1), reference_BKA], axis=2)
+
+
+def _hashes(column: str, ids: Sequence[EntityId]) -> NDArray[np.uint64]:
+    return np.array([hash_category(column, one) for one in ids], np.uint64)
 
 
 def _passes(count: int, steps: int, rows: int, seed: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Teacher logits for a micro-batch: waits a short time for those that the batch scorer has not written yet.
+"""Teacher logits of examples: waits a short time for those that the batch scorer has not written yet.
 
 Shapes: B examples, b examples of one rank, T teacher tasks.
 """
@@ -32,7 +32,7 @@ AGE = Histogram(
 
 _log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.05  # a look-up of a micro-batch takes about 0.5 ms
+_POLL_SECONDS = 0.05  # a look-up takes about 0.5 ms
 _MOST_SKIPPED = 1023  # batches learnt without a wait before the next try
 
 
@@ -125,7 +125,7 @@ class UnshownSource:
 
 
 class TeacherSignal(NamedTuple):
-    """The teacher's logits of a micro-batch, and the unshown rows of its examples with theirs."""
+    """The teacher's logits of examples, and the unshown rows of those with theirs."""
 
     logit_BT: NDArray[np.float32]
     unshown: UnshownRows | None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.spec import MISSING_HASH
 from student.learn.heads import Unit
 from student.learn.id_table import IdTable, empty_table, find, take
-from student.learn.posterior_kernel import Known, Places, Rows, Rules, Shared, score_rows, teach_rows
+from student.learn.posterior_kernel import Known, Places, Rows, Rules, Shared, begin, look_up, score_rows, see
 from student.learn.priors import BLEND, EXPECTED, LEVEL_REACH, RESIDUAL, Prior, prior_of
 from student.learn.serving import ADMITTED, served_ids, served_shared
 from student.learn.setup import LearnerSetup
@@ -37,37 +37,52 @@ class Posterior:
         self._id_table, self._ids = empty_table(size), _known(size, logits, models, prior.id_K1)
         self._compile(len(setup.spec.categorical))
 
-    def predict(self, category_BC: NDArray[np.uint64], rows: Rows) -> NDArray[np.float32]:
+    def predict(self, places: Places, rows: Rows) -> NDArray[np.float32]:
         """The values [M, B, K] of rows that are not learnt: logits (binary) and values (regression)."""
-        slot_BE = self._found(category_BC)
-        places = Places(slot_BE, np.zeros(slot_BE.shape, np.bool_))
         return self._scored(rows, places, learns=False)
 
-    def learn(self, category_BC: NDArray[np.uint64], rows: Rows) -> NDArray[np.float32]:
-        """Learn B rows one by one; the values [M, B, K] that each had before it was learnt."""
-        return self._scored(rows, self._taken(category_BC), learns=True)
+    def learn(self, places: Places, rows: Rows) -> NDArray[np.float32]:
+        """Learn B rows one by one, whose places were taken last; the values [M, B, K] that each had before that."""
+        return self._scored(rows, places, learns=True)
+
+    def found(self, category_BC: NDArray[np.uint64]) -> Places:
+        """Where the ids of B rows are remembered."""
+        places = _places(ids_of(self.columns, category_BC))
+        places.slot_BE[:, 0] = find(self._user_table, places.id_BE[:, 0])
+        slot_b = find(self._id_table, places.id_BE[:, 1:].ravel())
+        places.slot_BE[:, 1:] = slot_b.reshape(places.slot_BE[:, 1:].shape)
+        look_up(places, self._users, self._ids)
+        return places
+
+    def take(self, category_BC: NDArray[np.uint64], *, taught: bool = False) -> Places:
+        """Where the ids of B rows are remembered from now on; they are seen once more. `taught`: in a bootstrap."""
+        places = _places(ids_of(self.columns, category_BC))
+        places.slot_BE[:, 0], places.fresh_BE[:, 0] = take(self._user_table, places.id_BE[:, 0])
+        for part, own_b in zip(places[1:3], take(self._id_table, places.id_BE[:, 1:].ravel()), strict=True):
+            part[:, 1:] = own_b.reshape(part[:, 1:].shape)
+        see(places, self._users, self._ids, taught)
+        return places
 
     def start_taught(self, model: int, category_BC: NDArray[np.uint64], units: Sequence[Unit]) -> None:
         """End the bootstrap of a model's network on these rows: its values are the first scores, its ids are known.
 
         `units`: of each task, those of the network's values before the first label.
         """
-        teach_rows(self._taken(category_BC), self._users, self._ids)
+        begin(self.take(category_BC, taught=True), self._users, self._ids)
         self._shared.weight_MKP[model, :, self.columns.network] = 1
         for label_3, unit in zip(self._shared.label_MK3[model], units, strict=True):
             label_3[:] = EXPECTED * _mean_powers(unit)
 
-    def admitted(self, category_BC: NDArray[np.uint64], *, taught: bool) -> NDArray[np.uint64]:
+    def admitted(self, category_BC: NDArray[np.uint64], places: Places, *, taught: bool) -> NDArray[np.uint64]:
         """The categories without those that were seen less than `ADMITTED` times, which have the hash of a missing one.
 
-        `taught`: whether the rows of a bootstrap count.
+        `places`: of these rows. `taught`: whether the rows of a bootstrap count.
         """
-        slot_BE, admitted_BC = self._found(category_BC), category_BC.copy()
+        seen_BE = places.seen_BE + places.taught_BE if taught else places.seen_BE
+        admitted_BC = category_BC.copy()
         for e, c in enumerate(self.columns.id_columns):
             if c is not None:
-                known = self._users if e == 0 else self._ids
-                seen_B = known.sightings_N[slot_BE[:, e]] + (known.taught_N[slot_BE[:, e]] if taught else 0)
-                admitted_BC[seen_B < ADMITTED, c] = MISSING_HASH
+                admitted_BC[seen_BE[:, e] < ADMITTED, c] = MISSING_HASH
         return admitted_BC
 
     def _compile(self, categories: int) -> None:
@@ -77,30 +92,15 @@ class Posterior:
         id_2E = ids_of(self.columns, category_2C)
         for id_2 in (id_2E[:, 0], id_2E[:, 1:].ravel()):
             take(empty_table(2), id_2)
+        places = self.found(category_2C)
+        see(places, self._users, self._ids, False)
         dense_M2D = np.zeros((models, 2, self.columns.dense_width), np.float32)
         network_M2K, label_2K = np.zeros((models, 2, tasks), np.float32), np.zeros((2, tasks), np.float32)
-        self.predict(category_2C, Rows(dense_M2D, network_M2K, label_2K, np.zeros((2, logits), np.float32)))
+        self.predict(places, Rows(dense_M2D, network_M2K, label_2K, np.zeros((2, logits), np.float32)))
 
     def _scored(self, rows: Rows, places: Places, *, learns: bool) -> NDArray[np.float32]:
         state = self._shared, self._users, self._ids
         return score_rows(rows, places, self._rules, *state, learns).astype(np.float32)
-
-    def _found(self, category_BC: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The slots [B, E] of the ids; 0 where one is not remembered."""
-        id_BE = ids_of(self.columns, category_BC)
-        slot_BE = np.empty(id_BE.shape, np.int64)
-        slot_BE[:, 0] = find(self._user_table, id_BE[:, 0])
-        slot_BE[:, 1:] = find(self._id_table, id_BE[:, 1:].ravel()).reshape(id_BE[:, 1:].shape)
-        return slot_BE
-
-    def _taken(self, category_BC: NDArray[np.uint64]) -> Places:
-        """Where the ids are remembered from now on."""
-        id_BE = ids_of(self.columns, category_BC)
-        slot_BE, fresh_BE = np.empty(id_BE.shape, np.int64), np.empty(id_BE.shape, np.bool_)
-        slot_BE[:, 0], fresh_BE[:, 0] = take(self._user_table, id_BE[:, 0])
-        slot_b, fresh_b = take(self._id_table, id_BE[:, 1:].ravel())
-        slot_BE[:, 1:], fresh_BE[:, 1:] = slot_b.reshape(id_BE[:, 1:].shape), fresh_b.reshape(id_BE[:, 1:].shape)
-        return Places(slot_BE, fresh_BE)
 
     def served(self, model: int) -> dict[str, NDArray[Any]]:
         """What a version serves of one model."""
@@ -121,6 +121,12 @@ class Posterior:
             own[...] = tensors[f"shared.{name}"]
         self._user_table = _restored("users", tensors, self._users)
         self._id_table = _restored("ids", tensors, self._ids)
+
+
+def _places(id_BE: NDArray[np.uint64]) -> Places:
+    """Of ids that are not looked up yet."""
+    slot_BE, seen_BE, taught_BE = np.zeros((3, *id_BE.shape), np.int64)
+    return Places(id_BE, slot_BE, np.zeros(id_BE.shape, np.bool_), seen_BE, taught_BE)
 
 
 def _mean_powers(unit: Unit) -> NDArray[np.float64]:

@@ -53,9 +53,14 @@ class Rows(NamedTuple):
 class Places(NamedTuple):
     """Where the tables have the ids of B rows: the user's slot is in one table, the others' in the other."""
 
+    id_BE: NDArray[np.uint64]
     slot_BE: NDArray[np.int64]
     fresh_BE: NDArray[np.bool_]
     """Whether the slot was free, or another id's, before this row."""
+    seen_BE: NDArray[np.int64]
+    """Rows of the stream that had the id before this one."""
+    taught_BE: NDArray[np.int64]
+    """Rows of the bootstrap that had it before this one."""
 
 
 class Known(NamedTuple):
@@ -135,7 +140,8 @@ def score_rows(
     for b in range(count):
         slot_E = places.slot_BE[b]
         if learns:
-            _see(slot_E, places.fresh_BE[b], rules, users, ids)
+            _begin_new(slot_E, places.fresh_BE[b], users, ids)
+            _drift(slot_E[0], rules, users)
         _predict(b, rows, slot_E, rules, shared, users, ids, work, value_MBK)
         if learns:
             _learn(rows.label_BK[b], slot_E, rules, shared, users, ids, work)
@@ -144,15 +150,36 @@ def score_rows(
 
 
 @compiled
-def teach_rows(places: Places, users: Known, ids: Known) -> None:
-    """Count the ids of rows of a bootstrap."""
+def look_up(places: Places, users: Known, ids: Known) -> None:
+    """Fill in how often the ids of rows have been seen."""
     for b in range(len(places.slot_BE)):
         for e in range(places.slot_BE.shape[1]):
             known, slot = users if e == 0 else ids, places.slot_BE[b, e]
+            places.seen_BE[b, e], places.taught_BE[b, e] = known.sightings_N[slot], known.taught_N[slot]
+
+
+@compiled
+def see(places: Places, users: Known, ids: Known, taught: bool) -> None:
+    """Count the ids of rows as seen once more, row by row, and fill in how often they were seen before."""
+    for b in range(len(places.slot_BE)):
+        for e in range(places.slot_BE.shape[1]):
+            known, slot = users if e == 0 else ids, places.slot_BE[b, e]
+            if slot == 0:
+                continue
             if places.fresh_BE[b, e]:
-                _begin(known, slot)
-            if slot > 0:
+                known.sightings_N[slot] = known.taught_N[slot] = 0
+            places.seen_BE[b, e], places.taught_BE[b, e] = known.sightings_N[slot], known.taught_N[slot]
+            if taught:
                 known.taught_N[slot] += 1
+            else:
+                known.sightings_N[slot] += 1
+
+
+@compiled
+def begin(places: Places, users: Known, ids: Known) -> None:
+    """Set the ids of rows that are new to the prior, which slot 0 holds."""
+    for b in range(len(places.slot_BE)):
+        _begin_new(places.slot_BE[b], places.fresh_BE[b], users, ids)
 
 
 @compiled
@@ -219,24 +246,24 @@ def _new_work(shared: Shared, slopes: int) -> _Work:
 
 
 @compiled
-def _see(slot_E: NDArray[np.int64], fresh_E: NDArray[np.bool_], rules: Rules, users: Known, ids: Known) -> None:
-    """Count a row's ids as seen once more; a new one begins with the prior, a user has drifted since."""
+def _begin_new(slot_E: NDArray[np.int64], fresh_E: NDArray[np.bool_], users: Known, ids: Known) -> None:
     for e in range(len(slot_E)):
-        known, slot = users if e == 0 else ids, slot_E[e]
         if fresh_E[e]:
-            _begin(known, slot)
-        if slot > 0:
-            known.sightings_N[slot] += 1
-    if slot_E[0] > 0:
+            _begin(users if e == 0 else ids, slot_E[e])
+
+
+@compiled
+def _drift(user: int, rules: Rules, users: Known) -> None:
+    """A user has changed since it was seen last."""
+    if user > 0:
         for m in range(users.mean_NMKJ.shape[1]):
             for k in range(len(rules.drift_K)):
-                users.variance_NMKJ[slot_E[0], m, k, 0] += rules.drift_K[k]
+                users.variance_NMKJ[user, m, k, 0] += rules.drift_K[k]
 
 
 @compiled
 def _begin(known: Known, slot: int) -> None:
     """Set a slot to the prior, which slot 0 holds."""
-    known.sightings_N[slot] = known.taught_N[slot] = 0
     for i in range(2):
         for k in range(known.label_NK2.shape[1]):
             known.label_NK2[slot, k, i] = 0.0

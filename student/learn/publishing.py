@@ -57,7 +57,7 @@ class Publisher:
         self._config = config
         self._teacher_version = teacher_version
         self._topic_id = topic_id
-        self._progress = Progress(registry.metrics_folder, learner.examples, learner.evaluation)
+        self._progress = Progress(registry.metrics_folder, learner.judged, learner.evaluation)
         latest = registry.latest()
         if latest is None:
             self._publish()
@@ -68,14 +68,14 @@ class Publisher:
         self._published_at = self._logged_at = time.monotonic()
         self._logged_examples = learner.examples
 
-    def step(self, offsets: Mapping[int, int]) -> None:
-        """Take note that a micro-batch is learnt; the next one begins at `offsets`."""
+    def learnt(self, offsets: Mapping[int, int]) -> None:
+        """Take note that all examples before `offsets` are learnt."""
         self._offsets = offsets
         EXAMPLES.set(self._learner.examples)
-        self._progress.update(self._learner.examples)
+        self._progress.update(self._learner.judged)
 
     def tick(self, topic: ExamplesTopic) -> None:
-        """Publish and log what is due by the wall clock; called between two steps."""
+        """Publish and log what is due by the wall clock; called between two calls of the learner."""
         if time.monotonic() - self._published_at >= self._config.every_seconds:
             self.publish_if_new(topic)
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:

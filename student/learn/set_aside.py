@@ -11,27 +11,22 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import Counter
 
 from runtime.folder import writing
-from student.learn.micro_batch import Record
+from student.learn.records import Record
 
 SET_ASIDE = Counter(
     "graft_student_set_aside_examples_total",
-    "Examples that were not learnt: unlearnable, or of a step that would have made weights not finite",
-    ["code"],
+    "Examples that cannot be learnt, kept in set_aside.jsonl",
 )
-for _code in ("unlearnable", "step"):
-    SET_ASIDE.labels(_code)
 
 _log = logging.getLogger(__name__)
 
 _FILE, _OLDER_FILE = "set_aside.jsonl", "set_aside.1.jsonl"
 _MOST_LINES = 10_000  # of a file: about 4 MB
-
-Code = Literal["unlearnable", "step"]
 
 
 class Rejected(NamedTuple):
@@ -52,10 +47,10 @@ class SetAside:
         self._lines = len(newest)
         self._known = {*newest, *_places_in(folder / _OLDER_FILE)}
 
-    def add(self, code: Code, rejected: Sequence[Rejected]) -> None:
+    def add(self, rejected: Sequence[Rejected]) -> None:
         """Count and log examples that are not learnt, and keep those that are not kept yet."""
         first, reason = rejected[0]
-        SET_ASIDE.labels(code).inc(len(rejected))
+        SET_ASIDE.inc(len(rejected))
         _log.error(
             "not learnt: examples=%d, the first one at partition=%d offset=%d: %s; %s lists them",
             len(rejected),
@@ -64,7 +59,7 @@ class SetAside:
             reason,
             self._path,
         )
-        self._write([_line(code, each) for each in rejected if _place_of(each.record) not in self._known])
+        self._write([_line(each) for each in rejected if _place_of(each.record) not in self._known])
         self._known.update(_place_of(each.record) for each in rejected)
 
     def _write(self, lines: Sequence[str]) -> None:
@@ -87,13 +82,12 @@ def _place_of(record: Record) -> _Place:
     return record.partition, record.offset, record.example.impression_id
 
 
-def _line(code: Code, rejected: Rejected) -> str:
+def _line(rejected: Rejected) -> str:
     partition, offset, impression_id = _place_of(rejected.record)
     fields = {
         "partition": partition,
         "offset": offset,
         "impression_id": impression_id,
-        "code": code,
         "reason": rejected.reason,
         "set_aside_at_ms": time.time_ns() // 1_000_000,
     }

@@ -20,7 +20,7 @@ _SHAPING = ("trunk", "cross_layers", "tower", "embedding_dim", "table_rows", "re
 class LearnerSetup:
     """The parts of a project that the learner needs. ConfigurationError with every fault when they do not fit.
 
-    `wait_seconds`: the wall clock that a micro-batch waits for logits which the batch scorer still owes.
+    `wait_seconds`: the wall clock that examples wait for logits which the batch scorer still owes.
     """
 
     spec: FeatureSpec

@@ -14,28 +14,29 @@ from prometheus_client import Counter, Histogram
 from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
+from stream.events import Example
 from student.learn.batch import fault_of
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
 from student.learn.logits import LogitSource, TeacherSignal, TeacherSource, UnshownSource
-from student.learn.micro_batch import MicroBatches, Record, offsets_after
 from student.learn.model import CPU
 from student.learn.publishing import ExamplesTopic, Publisher
+from student.learn.records import Record, offsets_after
 from student.learn.set_aside import Rejected, SetAside
 from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
 from teacher_cache.unshown import UnshownCache
 
-STEP = Histogram(
-    "graft_student_step_seconds",
-    "Predicting, judging and learning one micro-batch in both arms",
+LEARNING = Histogram(
+    "graft_student_learning_seconds",
+    "Predicting and learning some examples, of one step at most, in both arms",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5),
 )
 
 REFUSED_STEPS = Counter(
-    "graft_student_refused_steps_total", "Steps that were not taken because they would have made weights not finite"
+    "graft_student_refused_steps_total", "Steps of the networks not taken: they would have made weights not finite"
 )
 
 _log = logging.getLogger(__name__)
@@ -43,8 +44,6 @@ _log = logging.getLogger(__name__)
 _LOOP = "learning"
 _MOST_UNLEARNABLE = 100
 """Unlearnable examples in a row at which the learner stops: then it is not they who are wrong, but the project."""
-
-_REFUSED = "the step of its micro-batch was not taken: it would have made weights or optimizers not finite"
 
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
 
@@ -155,54 +154,56 @@ class _Run:
         self._unlearnable_in_a_row = 0
 
     def learn_until(self, stop: StopSignal, source: ExampleSource) -> None:
-        """Learn micro-batch by micro-batch, publish in between, and once more at the end."""
-        config = self._learner.setup.student
-        batches = MicroBatches(config.micro_batch, config.max_wait_seconds)
+        """Learn what comes, publish in between, and once more at the end."""
         if self._publisher:
             source.commit(self._offsets)
         HEALTH.begin(_LOOP)
         while not self._exchange.any(stop.is_set() or self._exchange.is_abandoned()):
-            for batch in batches.add(source.poll(_POLL_SECONDS)):
-                if not self._learn(batch, stop):
+            records = source.poll(_POLL_SECONDS)
+            while records:
+                first, records = records[: self._learner.room], records[self._learner.room :]
+                if not self._learn(first, stop):
                     break
                 self._tick(source)
             self._tick(source)
         if self._publisher:
             self._publisher.publish_if_new(source)
 
-    def _learn(self, batch: Sequence[Record], stop: StopSignal) -> bool:
-        """One micro-batch; False, with nothing learnt, when a stop came first.
+    def _learn(self, records: Sequence[Record], stop: StopSignal) -> bool:
+        """As many as the open step has room for, at most; False, with nothing learnt, when a stop came first.
 
-        Examples that cannot be learnt, or whose step cannot be taken, are set aside; InvalidInputError after too many
-        unlearnable ones in a row.
+        Examples that cannot be learnt are set aside; InvalidInputError after too many of them in a row.
         """
-        faults = [fault_of(self._learner.setup, record.example) for record in batch]
-        learnable = [record for record, fault in zip(batch, faults, strict=True) if fault is None]
-        signal = self._teacher.fetch([record.example for record in learnable], stop) if learnable else None
-        if learnable and signal is None:
+        faults = [fault_of(self._learner.setup, record.example) for record in records]
+        examples = [record.example for record, fault in zip(records, faults, strict=True) if fault is None]
+        signal = self._teacher.fetch(examples, stop) if examples else None
+        if examples and signal is None:
             return False
-        self._leave_out(batch, faults)
+        self._leave_out(records, faults)
         if signal is not None:
-            self._step(learnable, signal)
-        self._offsets = offsets_after(self._offsets, batch)
+            self._learn_examples(examples, signal)
+        self._offsets = offsets_after(self._offsets, records)
         if self._publisher:
-            self._publisher.step(self._offsets)
+            self._publisher.learnt(self._offsets)
         return True
 
-    def _step(self, records: Sequence[Record], signal: TeacherSignal) -> None:
-        with STEP.time():
-            taken = self._learner.learn([record.example for record in records], *signal)
+    def _learn_examples(self, examples: Sequence[Example], signal: TeacherSignal) -> None:
+        with LEARNING.time():
+            taken = self._learner.learn(examples, *signal)
         if not taken:
             REFUSED_STEPS.inc()
-            if self._set_aside:
-                self._set_aside.add("step", [Rejected(record, _REFUSED) for record in records])
+            _log.error(
+                "a step of the networks was not taken: it would have made weights or optimizers not finite; the last "
+                "of its examples is that of impression %s",
+                examples[-1].impression_id,
+            )
 
-    def _leave_out(self, batch: Sequence[Record], faults: Sequence[str | None]) -> None:
+    def _leave_out(self, records: Sequence[Record], faults: Sequence[str | None]) -> None:
         """Set those with a fault aside."""
-        rejected = [Rejected(record, fault) for record, fault in zip(batch, faults, strict=True) if fault]
+        rejected = [Rejected(record, fault) for record, fault in zip(records, faults, strict=True) if fault]
         if rejected and self._set_aside:
-            self._set_aside.add("unlearnable", rejected)
-        for record, fault in zip(batch, faults, strict=True):
+            self._set_aside.add(rejected)
+        for record, fault in zip(records, faults, strict=True):
             self._unlearnable_in_a_row = self._unlearnable_in_a_row + 1 if fault else 0
             if self._unlearnable_in_a_row == _MOST_UNLEARNABLE:
                 raise InvalidInputError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.spec import FeatureBatch
 from student.serve.numpy_posterior import NumpyPosterior
+from student.versions.guard import WEIGHT, answer
 from student.versions.hashing import embedding_rows
 from student.versions.manifest import Manifest
 from student.versions.normalizer import normalised
@@ -19,6 +20,7 @@ from student.versions.served_tensors import (
     EMBEDDING,
     MEAN,
     STD,
+    control_tensors,
     served_columns,
     served_layers,
     served_tasks,
@@ -46,9 +48,33 @@ class NumpyStudent:
         self.version = manifest.version
         self.tasks = served_tasks(manifest)
         names = [task.name for task in manifest.tasks]
-        binary_K = np.array([task.kind == "binary" for task in manifest.tasks])
         self._places = [names.index(task) for task in self.tasks]
-        self._binary = binary_K[self._places]
+        binary_K = np.array([task.kind == "binary" for task in manifest.tasks])
+        self._binary_k1, self._weight_k1 = binary_K[self._places, None], tensors[WEIGHT][self._places, None]
+        self._own = _NumpyArm(manifest, binary_K, tensors)
+        # Most often the guard has settled on the student, and half of the work is saved.
+        heeds_control = bool((self._weight_k1 < 1).any())
+        self._control = _NumpyArm(manifest, binary_K, control_tensors(tensors)) if heeds_control else None
+
+    def score(self, batch: FeatureBatch) -> Scores:
+        """The B rows' scores per served task, as the learner predicts them (to 1e-5).
+
+        A row of features so large that float32 overflows scores inf or NaN, without a warning.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            value_kB = self._own.values(batch)[self._places]
+            if self._control:
+                control_kB = self._control.values(batch)[self._places]
+                value_kB = answer(self._weight_k1, value_kB, control_kB, self._binary_k1).astype(np.float32)
+            score_kB = np.where(self._binary_k1, _sigmoid(value_kB), value_kB)
+            return dict(zip(self.tasks, score_kB, strict=True))
+
+
+class _NumpyArm:
+    """Student or control of a version, by the names of the student's tensors."""
+
+    def __init__(self, manifest: Manifest, binary_K: NDArray[np.bool_], tensors: Mapping[str, NDArray[Any]]) -> None:
+        names = [task.name for task in manifest.tasks]
         self._posterior = NumpyPosterior(served_columns(manifest), binary_K, tensors)
         self._mean_D, self._std_D, self._table_RE = tensors[MEAN], tensors[STD], tensors[EMBEDDING]
         cross, trunk, towers, heads = served_layers(manifest)
@@ -60,20 +86,12 @@ class NumpyStudent:
         self._head_KH1 = np.stack([tensors[heads[task].weight].T for task in names])
         self._head_bias_K11 = np.stack([tensors[heads[task].bias][:, None] for task in names])
 
-    def score(self, batch: FeatureBatch) -> Scores:
-        """The B rows' scores per served task, as the learner predicts them (to 1e-5).
-
-        A row of features so large that float32 overflows scores inf or NaN, without a warning.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            dense_BD = normalised(batch.dense_BD, self._mean_D, self._std_D)
-            known = self._posterior.known_of(batch.categorical_BC)
-            admitted_BC = self._posterior.admitted(batch.categorical_BC, *known)
-            network_KB = self._network(dense_BD, self._embedded(admitted_BC))
-            value_KB = self._posterior.score(*known, dense_BD, network_KB)[self._places]
-            return {
-                task: _sigmoid(value_KB[i]) if self._binary[i] else value_KB[i] for i, task in enumerate(self.tasks)
-            }
+    def values(self, batch: FeatureBatch) -> NDArray[np.float32]:
+        """The K x B values: logits and values."""
+        dense_BD = normalised(batch.dense_BD, self._mean_D, self._std_D)
+        known = self._posterior.known_of(batch.categorical_BC)
+        admitted_BC = self._posterior.admitted(batch.categorical_BC, *known)
+        return self._posterior.score(*known, dense_BD, self._network(dense_BD, self._embedded(admitted_BC)))
 
     def _network(self, dense_BD: NDArray[np.float32], embedded_BX: NDArray[np.float32]) -> NDArray[np.float32]:
         """The K x B values of all heads: logits and values."""

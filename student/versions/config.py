@@ -23,13 +23,8 @@ class StudentConfig(BaseModel):
     embedding_learning_rate: float = Field(
         default=0.05, gt=0, le=10, description="of row-wise Adagrad, for the embeddings"
     )
-    micro_batch: int = Field(default=16, ge=1, description="new examples that a step learns")
-    max_wait_seconds: float = Field(
-        default=60.0,
-        gt=0,
-        description="a smaller micro-batch closes at an example this much event time after its first",
-    )
-    replay_batches: int = Field(default=3, ge=0, description="micro-batches of past examples added to a step")
+    micro_batch: int = Field(default=32, ge=1, description="new examples that a step of the networks learns")
+    replay_batches: int = Field(default=1, ge=0, description="micro-batches of past examples added to a step")
     replay_capacity: int = Field(
         default=16_384, ge=0, description="past examples kept to be replayed, a uniform sample of all"
     )

@@ -6,7 +6,7 @@ from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 
-FORMAT = 4
+FORMAT = 5
 
 BOOTSTRAPPED = "bootstrapped_rows"
 FORMERLY_BOOTSTRAPPED = "bootstrapped_pairs"

@@ -3,7 +3,7 @@
 Shapes: K tasks, P columns, E ids of a row, T teacher tasks, J slopes of a user, N ids remembered, R numbers of an id.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -78,15 +78,6 @@ def posterior_shapes(columns: Columns, users: int, ids: int) -> dict[str, tuple[
 def remembered(tensors: Mapping[str, NDArray[Any]], key: str) -> int:
     """How many ids the tensor of keys has; 0 where it is missing."""
     return tensors[key].size if key in tensors else 0
-
-
-def order_faults(tensors: Mapping[str, NDArray[Any]]) -> Iterator[str]:
-    """Keys that do not increase, and units that are not above 0; the tensors have their shapes."""
-    for name in (USER_KEY, ID_KEY):
-        if not (tensors[name][1:] > tensors[name][:-1]).all():
-            yield f"{name}: expected keys in increasing order"
-    if not (tensors[UNIT][:, 1] > 0).all():
-        yield f"{UNIT}: expected scales above 0, found {tensors[UNIT][:, 1].min()}"
 
 
 def known_of(key_N: NDArray[np.uint64], known_NR: NDArray[np.float32], id_X: NDArray[np.uint64]) -> NDArray[np.float32]:

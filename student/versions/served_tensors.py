@@ -1,10 +1,11 @@
 """The tensors of model.safetensors: their names, their shapes, and what is wrong with a set of them.
 
 The learner writes them, the scorer reads them. The learner's own weights have the same names, beside others that are
-not served. Shapes: D dense columns, R table rows, E embedding.
+not served. Those of the control have the names of the student's after "control.", and the guard's weight says how much
+each counts. Shapes: D dense columns, R table rows, E embedding, K tasks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from student.versions.columns import Columns, columns_of
 from student.versions.config import StudentConfig
+from student.versions.guard import WEIGHT
 from student.versions.manifest import Manifest
-from student.versions.served_posterior import ID_KEY, USER_KEY, order_faults, posterior_shapes, remembered
+from student.versions.served_posterior import ID_KEY, UNIT, USER_KEY, posterior_shapes, remembered
 
 MEAN = "normalizer.mean"
 """[D]: what is subtracted from the dense columns."""
@@ -23,6 +25,27 @@ STD = "normalizer.std"
 
 EMBEDDING = "embedding.weight"
 """[R, E]."""
+
+
+SHARED = (USER_KEY, ID_KEY)
+"""What student and control have in common: both remember the same ids."""
+
+
+_CONTROL = "control."
+
+_RULES: dict[str, tuple[str, Callable[[NDArray[Any]], NDArray[np.bool_]]]] = {
+    STD: ("values above 0", lambda std_D: std_D > 0),
+    UNIT: ("scales above 0", lambda unit_K2: unit_K2[:, 1] > 0),
+    USER_KEY: ("keys in increasing order", lambda key_N: key_N[1:] > key_N[:-1]),
+    ID_KEY: ("keys in increasing order", lambda key_N: key_N[1:] > key_N[:-1]),
+    WEIGHT: ("weights from 0 to 1", lambda weight_K: (weight_K >= 0) & (weight_K <= 1)),
+}
+"""What finite values of some tensors must be, and where they are."""
+
+
+def of_control(name: str) -> str:
+    """The name of the control's tensor that is its counterpart to one of the student's."""
+    return name if name in SHARED else f"{_CONTROL}{name}"
 
 
 class Layer(NamedTuple):
@@ -99,7 +122,13 @@ def tensor_shapes(manifest: Manifest, users: int = 0, ids: int = 0) -> dict[str,
     shapes: dict[str, tuple[int, ...]] = {MEAN: (dense,), STD: (dense,), EMBEDDING: table}
     for layer in served_layers(manifest).of_tasks(task.name for task in manifest.tasks):
         shapes |= layer.shapes()
-    return shapes | posterior_shapes(served_columns(manifest), users, ids)
+    shapes |= posterior_shapes(served_columns(manifest), users, ids)
+    return shapes | {of_control(name): shape for name, shape in shapes.items()} | {WEIGHT: (len(manifest.tasks),)}
+
+
+def control_tensors(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The control's tensors, under the names of the student's."""
+    return {name: tensors[of_control(name)] for name in tensors if of_control(name) in tensors}
 
 
 def tensor_faults(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -112,7 +141,7 @@ def tensor_faults(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> li
     for name, shape in shapes.items():
         if name in tensors:
             faults += _value_faults(name, shape, tensors[name])
-    return faults or list(order_faults(tensors))
+    return faults
 
 
 def _dtype(name: str) -> type[np.generic]:
@@ -129,6 +158,7 @@ def _value_faults(name: str, shape: tuple[int, ...], tensor: NDArray[Any]) -> li
     if not np.isfinite(tensor).all():
         count = tensor.size - np.count_nonzero(np.isfinite(tensor))
         return [f"{name}: expected finite values, found {count} of {tensor.size} that are not"]
-    if name == STD and not (tensor > 0).all():
-        return [f"{name}: expected values above 0, found {tensor.min()}"]
+    says, holds = _RULES.get(name.removeprefix(_CONTROL), (None, None))
+    if holds and not (held := holds(tensor)).all():
+        return [f"{name}: expected {says}, found {held.size - np.count_nonzero(held)} of {held.size} that are not"]
     return []

@@ -16,7 +16,7 @@ _LONGEST_SECONDS = 180.0  # for each; above every time-out, and above a restart 
 def await_quiet(world: World, follower: Follower, messages: int) -> Iterator[str]:
     """Wait for the stream, the learner and the teacher, in this order; what has not come to its end in time."""
     topics = world.project.topics
-    registry, micro_batch = Registry(world.versions), world.project.student.micro_batch
+    registry = Registry(world.versions)
 
     with closing(connection.admin(world.kafka.servers)) as admin:
 
@@ -31,9 +31,8 @@ def await_quiet(world: World, follower: Follower, messages: int) -> Iterator[str
             yield "messages have no outcome, or a wrong one"
 
     def has_learnt() -> bool:
-        """All but an open micro-batch."""
         version = registry.latest()
-        return bool(version) and registry.load_manifest(version).examples > len(follower.examples) - micro_batch
+        return bool(version) and registry.load_manifest(version).examples >= len(follower.examples)
 
     if not world.await_that(has_learnt, _LONGEST_SECONDS):
         yield "the learner has not learnt all examples"

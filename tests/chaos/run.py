@@ -42,7 +42,6 @@ from tests.chaos.world import ARCHIVE, LEARNER, SCORER, TEACHER, World, kill, st
 _TICK_SECONDS = 0.05
 _SENT_SECONDS = 120.0  # after the last message was due: Kafka may have been away until then
 _ON_DISK = (LEARNER, ARCHIVE)
-_NEED_KAFKA = (TEACHER, LEARNER, ARCHIVE)
 
 
 class Run:
@@ -78,20 +77,15 @@ class Run:
     def ends(self) -> Line:
         """The line of the processes that ended by themselves, for no reason of the run's.
 
-        A full disk ends who writes to it, and whoever starts while Kafka is away says so and ends: compose starts both
-        again.
+        A full disk ends who writes to it: compose starts it again.
         """
         unexplained = [end for end in self._world.processes.ended if not self._is_explained(end)]
         count = len(self._world.processes.ended)
-        value = f"{count}, {count - len(unexplained)} of them for want of a disk, or of Kafka at their start"
+        value = f"{count}, {count - len(unexplained)} of them for want of a disk"
         return Line("ended by themselves", value, [str(end) for end in unexplained])
 
     def _is_explained(self, end: Ended) -> bool:
-        reasons = [("disk", _ON_DISK, ""), ("kafka", _NEED_KAFKA, "does not answer")]
-        return any(
-            end.name in names and text in end.last_line and self._away.covers(what, end.seconds)
-            for what, names, text in reasons
-        )
+        return end.name in _ON_DISK and self._away.covers("disk", end.seconds)
 
     def _now(self) -> float:
         return time.monotonic() - self._began

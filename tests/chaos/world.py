@@ -50,7 +50,7 @@ class Shape(NamedTuple):
             "idle_seconds": self.idle_seconds,
             "dedup_seconds": self.dedup_seconds,
         }
-        student = {"max_wait_seconds": 600, "micro_batch": self.micro_batch, "table_rows": 2_048}
+        student = {"micro_batch": self.micro_batch, "table_rows": 2_048}
         return {"stream": stream, "student": student, "publish": {"every_seconds": self.publish_seconds, "keep": 3}}
 
 

@@ -154,7 +154,7 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
         (
             'name = "tiny"',
             'name = "tiny"\nstudent = {replay_capacity = 0}',
-            "student: replay_batches must be 0 with replay_capacity 0, got 3",
+            "student: replay_batches must be 0 with replay_capacity 0, got 1",
         ),
         (
             "mean(like)",

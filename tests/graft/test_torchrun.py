@@ -103,8 +103,6 @@ def test_two_processes_learn_a_stream_whose_partitions_come_one_after_the_other(
         assert _learnt(registry, 36, child) == {"0": 6, "1": 30}
         first, second = (_metrics(port + rank) for rank in range(2))
         assert first["graft_student_learned_examples"] == 36
-        steps = "graft_student_step_seconds_count"
-        assert first[steps] == second[steps] == 12
         misses = 'graft_student_logits_total{outcome="miss"}'
         assert (first[misses], second[misses]) == (12, 24), "each looks up its own third or two of a micro-batch"
     finally:

@@ -12,6 +12,12 @@ def test_a_process_without_a_loop_is_starting() -> None:
     assert Health().reasons() == ["the process is starting"]
 
 
+def test_a_process_that_waits_before_its_first_loop_says_what_for() -> None:
+    health, holder = Health(), _Clock()
+    health.hold(holder, "Kafka is away")
+    assert health.reasons() == ["Kafka is away", "the process is starting"]
+
+
 def test_a_loop_is_ready_after_its_first_round() -> None:
     health = Health()
     health.begin("join")

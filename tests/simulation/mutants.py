@@ -11,7 +11,7 @@ from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.structs import ConsumerGroupMetadata
 
-from stream import aggregate_updates, connection, inputs, state_log, worker
+from stream import aggregate_updates, connection, inputs, state_log, whole_partition, worker
 from stream.aggregation import EntityAggregates
 from stream.dead_letters import DeadLetter
 from stream.events import Feedback
@@ -320,11 +320,11 @@ def a_restart_that_forgets_where_entries_stand(monkeypatch):
 
 @mutant
 def a_restore_that_does_not_wait_for_open_transactions(monkeypatch):
-    def restored(reader, at, end):
+    def read(reader, at, end):
         for batch in reader.poll(timeout_ms=200).values():
-            yield from (entry for record in batch for entry in state_log.entries_of(record))
+            yield from batch
 
-    monkeypatch.setattr(state_log, "_records", restored)
+    monkeypatch.setattr(whole_partition, "_records", read)
 
 
 @mutant
@@ -393,6 +393,23 @@ def updates_deleted_before_they_are_counted(monkeypatch):
 
 
 @mutant
+def rows_of_users_who_left_kept(monkeypatch):
+    monkeypatch.setattr(EntityAggregates, "_evict", lambda self: self._aggregates.evict(self._event_time_ms) and None)
+
+
+@mutant
+def the_entry_of_a_user_who_left_deleted_before_the_row(monkeypatch):
+    """After a kill in between nobody knows that there is a row."""
+    whole = EntityAggregates.changes
+
+    def changes(self):
+        self._rowless.update(one for one in self._waiting if not self._aggregates.has(*one))
+        return whole(self)
+
+    monkeypatch.setattr(EntityAggregates, "changes", changes)
+
+
+@mutant
 def updates_in_the_partition_of_their_example(monkeypatch):
     """So that several partitions count an entity, as if it were theirs alone."""
     monkeypatch.setattr(aggregate_updates, "crc32", lambda key: random.randrange(2**32))
@@ -434,6 +451,29 @@ def a_push_that_failed_taken_for_one_that_came_through(monkeypatch):
                 of_it.pushed()
 
     monkeypatch.setattr(worker, "push_waiting", push)
+
+
+@mutant
+def messages_that_must_wait_for_the_next_step_lost(monkeypatch):
+    monkeypatch.setattr(Partition, "put_back", lambda self, taken: None)
+
+
+@mutant
+def positions_that_move_before_their_messages_are_joined(monkeypatch):
+    """Those that must wait for the next step are among them."""
+    whole = Partition.take
+
+    def take(self, caught_up, limit):
+        turn = whole(self, caught_up, limit)
+        for taken in turn:
+            self.positions = Positions(str, {**self.positions, taken.message.topic: taken.message.offset + 1})
+        return turn
+
+    def move_on(self, key, offset):
+        self._offsets[key] = max(self._offsets.get(key, 0), offset + 1)
+
+    monkeypatch.setattr(Partition, "take", take)
+    monkeypatch.setattr(Positions, "take", move_on)
 
 
 @mutant

@@ -19,6 +19,9 @@ CALLS = (
 _OFTEN = ("flush", "offsets", "commit", "trim", "poll", "push")  # between these lies what must not come apart
 _FROZEN = ("begin", "flush", "offsets", "push")  # who wakes up before these may be a zombie
 
+HALF_LIVES = (None, None, 0.3, 2.0)
+"""Of the users' aggregates, in seconds, by the seed: a user without examples for 20 of them leaves."""
+
 LAST = 90_000
 """From here on the impressions of a calm schedule are those that only a pause closes."""
 
@@ -67,6 +70,7 @@ class Schedule(NamedTuple):
     instances: tuple[str, ...]
     dedup_seconds: float
     commit_seconds: float
+    half_life_seconds: float | None
     limits: Limits
     sent: tuple[Sent, ...]
     faults: tuple[Fault, ...]
@@ -95,6 +99,7 @@ def schedule_of(seed: int) -> Schedule:
         instances,
         random.choice((5.0, 100.0)),
         random.choice((0.05, 0.5, 3.0)),
+        HALF_LIVES[seed % len(HALF_LIVES)],
         _limits(random),
         sent,
         tuple(_fault(random, instances) for _ in range(random.choice((0, 1, 3, 6)))),
@@ -118,7 +123,8 @@ def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
         end = next(number for number in itertools.count(LAST) if partition_of(b"i%d" % number, partitions) == partition)
         sent += [message_of(impression(end, START_MS), 0.0), message_of(feedback(end, "like", 1, START_MS), 0.0)]
     faults = tuple(fault._replace(instance="a") for fault in faults)
-    return Schedule(seed, partitions, ("a",), 100.0, 0.05, Limits(7, 20, 2_000, 2_000, 3), tuple(sent), faults, ())
+    limits = Limits(7, 20, 2_000, 2_000, 3)
+    return Schedule(seed, partitions, ("a",), 100.0, 0.05, None, limits, tuple(sent), faults, ())
 
 
 def _limits(random: Random) -> Limits:

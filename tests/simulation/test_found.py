@@ -9,7 +9,7 @@ from tests.stream.pair import feedback, impression
 
 
 def schedule(*sent: Sent, faults: tuple[Fault, ...] = ()) -> Schedule:
-    return Schedule(0, 1, ("a",), 100.0, 0.05, Limits(1_000, 5_000, 2_000, 0, 3), sent, faults, ())
+    return Schedule(0, 1, ("a",), 100.0, 0.05, None, Limits(1_000, 5_000, 2_000, 0, 3), sent, faults, ())
 
 
 def live(count: int) -> list[Sent]:

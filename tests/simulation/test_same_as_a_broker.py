@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 
-from tests.apache_kafka import ApacheKafka
 from tests.simulation.schedule import LAST, Schedule, calm_schedule_of, partition_of
 from tests.simulation.seeds import quiet
 from tests.simulation.verdict import faults_of
@@ -17,15 +16,9 @@ from tests.simulation.world import INPUTS, TOPICS, World, run_schedule
 from tests.stream.conftest import StreamHarness
 
 
-@pytest.fixture(scope="module")
-def apache(kafka_home: Path):
-    with ApacheKafka(kafka_home) as broker:
-        yield broker.servers
-
-
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka_home)])
-def harness(request: Any, redis_url: str, topic_prefix: str, tmp_path: Path):
-    servers = request.getfixturevalue("kafka" if request.param == "embedded" else "apache")
+def harness(request: Any, kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path):
+    servers = kafka if request.param == "embedded" else request.getfixturevalue("apache_kafka").servers
     made = StreamHarness(servers, redis_url, topic_prefix, tmp_path / "stream.log", partitions=2)
     yield made
     made.close()

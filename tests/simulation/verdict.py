@@ -4,8 +4,9 @@ Nothing here uses the join, the watermark or the state log: `tests.outcomes` say
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from math import isclose, log2
 from typing import Any
 
 from kafka import TopicPartition
@@ -17,6 +18,8 @@ from tests.outcomes import Input, Outcomes, Rules, letter_of
 from tests.simulation.log import Record
 from tests.simulation.world import INPUTS, TOPICS, Rows, World
 from tests.stream.pair import SPEC, TASKS
+
+_ENTITIES = ("user", "item")
 
 
 def faults_of(world: World) -> list[str]:
@@ -96,11 +99,56 @@ class Verdict:
 
     def _pushed(self) -> Iterator[str]:
         """Each time when all was made good, the online store has the aggregates of all examples."""
-        for examples, pushed in self._world.converged:
-            expected = _aggregates_of(map(json.loads, examples))
+        half_life = self._world.schedule.half_life_seconds
+        for values, records, pushed in self._world.converged:
+            examples = [json.loads(value) for value in values]
+            updates = [[one for value in of_it for one in json.loads(value)] for of_it in records]
+            yield from _updates_whole(examples, updates)
+            expected = _aggregates_of(examples)
+            if half_life:
+                expected = {entity: row for entity, row in expected.items() if entity[0] == "item"}
+                expected |= _decayed_users(updates, half_life)
             for entity in expected.keys() | pushed.keys():
-                if pushed.get(entity) != expected.get(entity):
+                if not _are_near(pushed.get(entity), expected.get(entity)):
                     yield f"aggregates of {entity}: {pushed.get(entity)}, not {expected.get(entity)}"
+
+
+def _updates_whole(examples: list[dict[str, Any]], updates: list[list[Any]]) -> Iterator[str]:
+    """Each example has updated its user and its item, once."""
+    expected = Counter(
+        (entity, example[f"{entity}_id"], example["event_time_ms"]) for example in examples for entity in _ENTITIES
+    )
+    found = Counter((entity, entity_id, at_ms) for of_it in updates for entity, entity_id, _, at_ms in of_it)
+    yield from (
+        f"updates of {one}: {found[one]}, not {expected[one]}"
+        for one in expected | found
+        if found[one] != expected[one]
+    )
+
+
+def _decayed_users(updates: list[list[Any]], half_life_seconds: float) -> Rows:
+    """Users' rows by the updates of each partition; who has less than a millionth of an example is gone."""
+    found: Rows = {}
+    for of_it in updates:
+        newest_ms, states = 0, dict[Any, tuple[int, float, float]]()
+        for entity, user, labels, at_ms in of_it:
+            newest_ms = max(newest_ms, at_ms)
+            if entity == "user":
+                last_ms, seen, liked = states.get(user, (at_ms, 0.0, 0.0))
+                reached_ms = max(last_ms, at_ms)
+                old, new = (2 ** -((reached_ms - then) / 1000 / half_life_seconds) for then in (last_ms, at_ms))
+                states[user] = reached_ms, seen * old + new, liked * old + labels["like"] * new
+            lasts_ms = {u: half_life_seconds * 1000 * (20 + log2(max(seen, 1))) for u, (_, seen, _) in states.items()}
+            states = {u: state for u, state in states.items() if state[0] + lasts_ms[u] > newest_ms}
+        found |= {("user", user): {"seen": seen, "liked": liked} for user, (_, seen, liked) in states.items()}
+    return found
+
+
+def _are_near(row: dict[str, float] | None, other: dict[str, float] | None) -> bool:
+    """Equal but for rounding."""
+    if row is None or other is None:
+        return row is other
+    return row.keys() == other.keys() and all(isclose(row[name], other[name], abs_tol=1e-6) for name in row)
 
 
 def _aggregates_of(examples: Iterable[dict[str, Any]]) -> Rows:

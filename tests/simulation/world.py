@@ -17,7 +17,7 @@ import runtime.absence
 from features.aggregates import Aggregates
 from features.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
-from stream import connection, remembered, run, worker
+from stream import connection, join, remembered, run, worker
 from stream.config import StreamConfig, Topics
 from stream.groups import STREAM_GROUP, group_id
 from stream.packed_entries import unpacked
@@ -45,9 +45,10 @@ Rows = dict[tuple[str, object], dict[str, float]]
 
 
 class Converged(NamedTuple):
-    """The examples' values, and what the online store has of each entity."""
+    """The examples' values, the updates of each partition's entities, and what the online store has of each entity."""
 
     examples: list[bytes]
+    updates: list[list[bytes]]
     pushed: Rows
 
 
@@ -80,14 +81,16 @@ class Redis:
         shown_ms: int,  # noqa: ARG002 - a pusher's signature
         positions: Mapping[int, int],
     ) -> int:
-        """Keep the values of the changed entities; an absence may begin between two of them."""
+        """Keep the values of the changed entities that have any; an absence may begin between two of them."""
         for entity, ids in changed.items():
             with self._world.process.call("push"):
                 self._answer()
                 self._take_in_order(positions)
                 columns = aggregates.rows(f"{entity}_push", entity, ids)
                 for at, entity_id in enumerate(ids):
-                    self.pushed[entity, entity_id] = {name: values[at] for name, values in columns.items()}
+                    self.pushed.pop((entity, entity_id), None)
+                    if aggregates.has(entity, entity_id):
+                        self.pushed[entity, entity_id] = {name: values[at] for name, values in columns.items()}
         return 0
 
     def _take_in_order(self, positions: Mapping[int, int]) -> None:
@@ -190,7 +193,7 @@ class World:
     def _run(self, process: Process) -> None:
         """A process from its start to its end, and what restarts it."""
         instance, floor_bytes = process.instance, self.schedule.limits.floor_bytes
-        arguments = ("", self.config, TOPICS, TASKS, SPEC, self.redis, lambda: Aggregates(AGGREGATES), self.redis)
+        arguments = ("", self.config, TOPICS, TASKS, SPEC, self.redis, self._aggregates, self.redis)
         try:
             run.run_stream(*arguments, instance.name, Stop(process), log_floor_bytes=floor_bytes)
         except GraftError as error:
@@ -202,6 +205,11 @@ class World:
             if not instance.processes and not instance.is_retired:
                 self.timeline.at(self.timeline.now_ms + instance.restart_ms, instance.start)
             instance.restart_ms = RESTART_MS
+
+    def _aggregates(self) -> Aggregates:
+        """Those of the tests; the users' decay where the schedule says so."""
+        users, items = AGGREGATES
+        return Aggregates([users.model_copy(update={"half_life_seconds": self.schedule.half_life_seconds}), items])
 
     def _send(self, sent: Sent, partition: int | None = None) -> None:
         transaction = Transaction() if sent.is_aborted else None
@@ -237,7 +245,8 @@ class World:
             assert self.timeline.now_ms < deadline_ms, "with all faults over, the stream has not come to its end"
             self.timeline.sleep(2_000)
         self.timeline.sleep(_PUSHED_MS)
-        self.converged.append(Converged(self._examples(), dict(self.redis.pushed)))
+        examples = [value for values in self._values(TOPICS.examples) for value in values]
+        self.converged.append(Converged(examples, self._values(TOPICS.aggregate_updates), dict(self.redis.pushed)))
 
     def _has_converged(self) -> bool:
         """Whether every message was taken, nothing waits in any join, and all of that can be read."""
@@ -252,9 +261,10 @@ class World:
             for key in self.saved(p)
         )
 
-    def _examples(self) -> list[bytes]:
-        logs = [self.broker.logs[TopicPartition(TOPICS.examples, p)] for p in range(self.schedule.partitions)]
-        return [record.value or b"" for log in logs for record in log.committed()]
+    def _values(self, topic: str) -> list[list[bytes]]:
+        """What was ever committed to each partition."""
+        logs = [self.broker.logs[TopicPartition(topic, p)] for p in range(self.schedule.partitions)]
+        return [[record.value or b"" for record in log.committed(whole=True)] for log in logs]
 
     def _take_over(self) -> None:
         for name in self.schedule.instances:
@@ -315,6 +325,7 @@ def simulated(world: World) -> Iterator[None]:
             _MAX_BUFFERED=limits.buffered,
             _PURGE_SECONDS=_PURGE_SECONDS,
         )
+        change(join, MOST_ENDED=limits.segment_ids)
         change(remembered, _SEGMENT_IDS=limits.segment_ids, _MOST_DELETED=limits.segment_ids)
         for module in clocked_modules():
             change(module, time=clock)

@@ -145,6 +145,17 @@ def test_what_could_not_be_pushed_waits_for_the_next_push():
     assert store.seen == {("user", 7): 1}
 
 
+def test_an_update_of_which_nothing_is_left_when_it_is_counted_leaves_at_once():
+    """As it would after a restart; a row that only the next update removes would stay in a quiet stream."""
+    decaying = [AGGREGATES[0].model_copy(update={"half_life_seconds": 0.5})]
+    made = EntityAggregates(lambda: Aggregates(decaying))
+    made.count(update(7)._replace(labels={"like": 1.0}, event_time_ms=100_000))
+    made.count(update(8)._replace(labels={"like": 1.0}, event_time_ms=90_001))
+    made.count(update(9)._replace(labels={"like": 1.0}, event_time_ms=90_000))
+    assert [made.state_of("user", user) is None for user in (7, 8, 9)] == [False, False, True]
+    assert ("user", 9) in made.waiting  # a row of before is removed
+
+
 def partition(partitions):
     return Partition(0, TOPICS, stream_config("", partitions), TASKS, factory)
 

@@ -10,22 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.apache_kafka import ApacheKafka
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import Scenario
 from tests.stream.test_exactly_once import assert_whole, await_aggregates
 
 
-@pytest.fixture(scope="module")
-def apache(kafka_home: Path) -> Iterator[str]:
-    with ApacheKafka(kafka_home) as broker:
-        yield broker.servers
-
-
 @pytest.fixture
 def six(request: Any, kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[StreamHarness]:
     """Six partitions on the embedded broker; where `request.param` is "apache", on Apache Kafka."""
-    servers = request.getfixturevalue("apache") if getattr(request, "param", "") == "apache" else kafka
+    servers = request.getfixturevalue("apache_kafka").servers if request.param == "apache" else kafka
     made = StreamHarness(servers, redis_url, topic_prefix, tmp_path / "stream.log", partitions=6)
     yield made
     made.close()

@@ -125,6 +125,7 @@ def test_ids_are_forgotten_after_the_dedup_horizon_so_memory_stays_bounded():
     join, state = Join(TASKS, DEDUP_SECONDS), {}
     for number in range(3_000):
         feed(join, request(number, at=number * 1_000), number * 1_000)
+        join.drain()
         save(state, join.changes())
     assert sum(join.knows(f"i{number}") for number in range(3_000)) == 61 + 1_000
     assert len(state) < 61 + 1_000 / 100 + 2

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from stream import connection
-from tests.apache_kafka import ApacheKafka
 from tests.poison import NULL, OddName, null_header_values, with_number
 from tests.stream.conftest import StreamHarness
 from tests.stream.pair import feedback, impression
@@ -16,16 +15,10 @@ from tests.stream.pair import feedback, impression
 AT = 1_000_000
 
 
-@pytest.fixture(scope="module")
-def apache(kafka_home: Path) -> Iterator[str]:
-    with ApacheKafka(kafka_home) as broker:
-        yield broker.servers
-
-
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka_home)])
 def stream(request: Any, kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[StreamHarness]:
     """A running stream on each kind of broker."""
-    servers = kafka if request.param == "embedded" else request.getfixturevalue("apache")
+    servers = kafka if request.param == "embedded" else request.getfixturevalue("apache_kafka").servers
     made = StreamHarness(servers, redis_url, topic_prefix, tmp_path / "stream.log")
     made.start()
     yield made
@@ -43,24 +36,24 @@ def examples_after(stream: StreamHarness, count: int) -> list[str]:
     return [example["impression_id"] for example in stream.await_examples(count + 1)]
 
 
-@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_every_codec_is_read(stream, codec):
-    producer = connection.producer(stream.kafka_servers, compression_type=codec)
-    for number in range(20):
-        value = json.dumps(impression(number, AT + number)).encode()
-        producer.send(stream.topics.impressions, value, b"k", partition=0)
-    producer.close()
-    assert len(set(examples_after(stream, 20)) & {f"i{number}" for number in range(20)}) == 20
+def test_every_codec_is_read(stream):
+    for part, codec in enumerate(("gzip", "snappy", "lz4", "zstd")):
+        producer = connection.producer(stream.kafka_servers, compression_type=codec)
+        for number in range(20 * part, 20 * part + 20):
+            value = json.dumps(impression(number, AT + number)).encode()
+            producer.send(stream.topics.impressions, value, b"k", partition=0)
+        producer.close()
+    assert set(examples_after(stream, 80)) >= {f"i{number}" for number in range(80)}
 
 
-@pytest.mark.parametrize("digits", ["1" * 309, "1e400", "-" + "9" * 5_000, "NaN", "Infinity"])
-def test_a_number_beyond_reason_is_a_dead_letter(stream, digits):
-    send_impression(stream, 1)
-    raw = with_number(feedback(1, "rating", 1, AT + 2), digits)
-    stream.send([("feedback", "i1", raw)])
-    (letter,) = stream.await_dead_letters(1)
-    assert letter.value == raw
-    assert "i1" in examples_after(stream, 1)
+def test_a_number_beyond_reason_is_a_dead_letter(stream):
+    sent = []
+    for number, digits in enumerate(("1" * 309, "1e400", "-" + "9" * 5_000, "NaN", "Infinity")):
+        send_impression(stream, number)
+        sent.append(with_number(feedback(number, "rating", 1, AT + number + 1), digits))
+        stream.send([("feedback", f"i{number}", sent[-1])])
+    assert [letter.value for letter in stream.await_dead_letters(5)] == sent
+    assert set(examples_after(stream, 5)) >= {f"i{number}" for number in range(5)}
 
 
 def test_a_header_without_a_value_is_kept_in_the_dead_letter(stream):

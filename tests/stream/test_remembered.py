@@ -50,12 +50,12 @@ def follow(steps):
             ids.add(f"i{number}", watermark_ms + after_ms)
         elif kind == "forget":
             watermark_ms += number
-            ids.forget(watermark_ms)
+            ids.forget(watermark_ms, 1_000)
             expected = {one: ms for one, ms in expected.items() if ms >= watermark_ms}
         elif kind == "restart":
             ids = restored(save(state, ids.changes()), watermark_ms)
         assert [one in ids for one in names(41)] == [one in expected for one in names(41)]
-    ids.forget(10**9)
+    ids.forget(10**9, 1_000)
     assert save(state, ids.changes()) == {}
 
 
@@ -64,13 +64,13 @@ def test_a_restart_with_an_id_that_was_forgotten_and_came_again_knows_the_new_on
     ids.add("other", 500)
     ids.add("again", 10)
     state = save({}, ids.changes())
-    ids.forget(11)
+    ids.forget(11, 1_000)
     ids = restored(save(state, ids.changes()), 11)
     ids.add("again", 400)
     ids = restored(save(state, ids.changes()), 12)
-    ids.forget(400)
+    ids.forget(400, 1_000)
     assert "again" in ids
-    ids.forget(401)
+    ids.forget(401, 1_000)
     assert "again" not in ids
     assert "other" in ids
 
@@ -81,17 +81,25 @@ def test_ids_are_saved_many_in_an_entry_and_what_a_transaction_deletes_is_bounde
     for number, name in enumerate(names(1_280)):
         ids.add(name, number)
     assert len(save(state, ids.changes())) == 10
-    ids.forget(1_279)
+    ids.forget(1_279, 1_000)
     deleted = [len(ids.changes()) for _ in range(4)]
     assert deleted == [3, 3, 3, 0]
     assert "i1279" in ids
+
+
+def test_one_call_forgets_the_ids_of_so_many_segments_and_the_next_one_goes_on():
+    ids = RememberedIds()
+    for number, name in enumerate(names(1_280)):
+        ids.add(name, number)
+    assert [ids.forget(10**9, 4), "i511" in ids, "i512" in ids] == [4, False, True]
+    assert [ids.forget(10**9, 1_000), "i1279" in ids] == [6, False]
 
 
 def test_what_a_transaction_did_not_delete_yet_is_deleted_after_a_restart():
     ids = RememberedIds()
     ids.add("one", 5)
     state = save({}, ids.changes())
-    ids.forget(6)
+    ids.forget(6, 1_000)
     ids = restored(state, 6)
     assert "one" not in ids
     assert save(state, ids.changes()) == {}
@@ -104,10 +112,10 @@ def test_the_ids_that_an_earlier_version_saved_one_by_one_are_remembered_and_for
     ids.add("new", 30)
     assert ids.entry("closed:a:b") == b'[["a:b"],[20]]'
     save(state, [("closed:a:b", ids.entry("closed:a:b"))])  # as the log's cleaning writes it anew
-    ids.forget(20)
+    ids.forget(20, 1_000)
     ids = restored(save(state, ids.changes()), 20)
     assert [name in ids for name in ("i1", "a:b", "new")] == [False, True, True]
-    ids.forget(31)
+    ids.forget(31, 1_000)
     assert save(state, ids.changes()) == {"position": b"{}"}
 
 

@@ -11,7 +11,6 @@ from stream import connection
 from stream.events import TeacherRequest
 from stream.requests import TeacherRequestReader, requests_since
 from stream.topics import ensure_topics
-from tests.apache_kafka import ApacheKafka
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 
@@ -149,19 +148,18 @@ def test_a_reader_whose_name_another_one_has_taken_says_so(kafka, made, monkeypa
 
 
 @pytest.mark.kafka_home
-def test_on_apache_kafka_two_of_one_name_end_one_of_them_and_two_names_share_the_work(kafka_home, topic_prefix):
-    with ApacheKafka(kafka_home) as broker:
-        made = topics(topic_prefix)
-        ensure_topics(broker.servers, stream_config(topic_prefix, 2), made)
-        first = TeacherRequestReader(broker.servers, made, "t")
-        await_that(lambda: first.poll(0.1, 7) == [] and first._consumer.assignment(), 30, lambda: "not assigned")
-        with closing(TeacherRequestReader(broker.servers, made, "t")) as second:
-            with pytest.raises(GraftError, match="process named 't' has joined and taken over"):
-                read_in_turn(first, second)
-            first.close()
-            with closing(TeacherRequestReader(broker.servers, made, "u")) as other:
-                readers = (second, other)
-                await_that(lambda: poll_all(*readers) == [1, 1], 30, lambda: "the partitions are not shared")
+def test_on_apache_kafka_two_of_one_name_end_one_of_them_and_two_names_share_the_work(apache_kafka, topic_prefix):
+    servers, made = apache_kafka.servers, topics(topic_prefix)
+    ensure_topics(servers, stream_config(topic_prefix, 2), made)
+    first = TeacherRequestReader(servers, made, "t")
+    await_that(lambda: first.poll(0.1, 7) == [] and first._consumer.assignment(), 30, lambda: "not assigned")
+    with closing(TeacherRequestReader(servers, made, "t")) as second:
+        with pytest.raises(GraftError, match="process named 't' has joined and taken over"):
+            read_in_turn(first, second)
+        first.close()
+        with closing(TeacherRequestReader(servers, made, "u")) as other:
+            readers = (second, other)
+            await_that(lambda: poll_all(*readers) == [1, 1], 30, lambda: "the partitions are not shared")
 
 
 def poll_all(*readers):

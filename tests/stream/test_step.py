@@ -1,6 +1,8 @@
 """The stream's step: pure, and the same whatever the size of its steps."""
 
+import json
 from collections import Counter
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -8,12 +10,13 @@ from hypothesis import strategies as st
 
 from features.aggregates import Aggregates
 from runtime.errors import ServiceUnavailableError
+from stream import join
 from stream.aggregate_updates import AggregateUpdate, packed
 from stream.events import Impression
 from stream.messages import Message
 from stream.partition import Partition
 from stream.step import Arrival, Effects, StreamStep
-from tests.stream.pair import AGGREGATES, SPEC, TASKS, Scenario, stream_config, topics
+from tests.stream.pair import AGGREGATES, SPEC, TASKS, Scenario, feedback, impression, stream_config, topics
 
 TOPICS = topics("")
 INPUTS = (TOPICS.impressions, TOPICS.feedback)
@@ -48,16 +51,16 @@ def caught_up(*numbers):
 
 def steps(step, partitions, arrivals, limit):
     """All effects of each partition in one, after steps until nothing more comes."""
-    whole = {number: Effects(number, Counter(), [], [], [], 0, []) for number in partitions}
+    whole = {number: Effects(number, Counter(), [], [], [], 0, [], False) for number in partitions}
     everywhere = caught_up(*partitions)
     for arrived in [*arrivals, Arrival([], everywhere, 0.0, WALL_MS), Arrival([], everywhere, END_MS, WALL_MS)]:
         arrival, more = arrived, True
         while more:
             found = step.take(partitions, arrival, limit)
             for one in found:
-                sums = (a + b for a, b in zip(whole[one.partition][1:], one[1:], strict=True))
-                whole[one.partition] = Effects(one.partition, *sums)
-            arrival, more = arrived._replace(messages=[]), any(one.taken for one in found)
+                sums = (a + b for a, b in zip(whole[one.partition][1:-1], one[1:-1], strict=True))
+                whole[one.partition] = Effects(one.partition, *sums, has_more=False)
+            arrival, more = arrived._replace(messages=[]), any(one.has_more for one in found)
     for one in whole.values():
         one.dead_letters.sort()  # within a step those that are invalid come first
     return whole
@@ -83,13 +86,45 @@ def test_one_step_of_everything_gives_every_example_dead_letter_and_count():
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.integers(0, 400), max_size=5), st.integers(1, 40))
-def test_how_messages_arrive_and_how_many_a_step_takes_changes_nothing(cuts, limit):
+@given(st.lists(st.integers(0, 400), max_size=5), st.integers(1, 40), st.integers(1, 40))
+def test_how_messages_arrive_and_how_many_a_step_takes_and_ends_changes_nothing(cuts, limit, most_ended):
     messages = messages_of(SCENARIO.lines)
     ends = [*sorted(cut for cut in cuts if cut < len(messages)), len(messages)]
     arrivals = [Arrival(messages[a:b], (), 0.0, WALL_MS) for a, b in zip([0, *ends], ends, strict=False)]
     at_once = steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, [Arrival(messages, (), 0.0, WALL_MS)], 10_000)
-    assert steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, arrivals, limit) == at_once
+    with mock.patch.object(join, "MOST_ENDED", most_ended):
+        assert steps(StreamStep(SPEC, TASKS, columns), {0: partition()}, arrivals, limit) == at_once
+
+
+def closed_in_each_step(arrival, made):
+    """How many examples each step gives, until nothing more comes."""
+    counts, more = [], True
+    while more:
+        (effects,) = StreamStep(SPEC, TASKS, columns).take({0: made}, arrival, 1_000)
+        counts.append((len(effects.examples), effects.taken.total()))
+        arrival, more = arrival._replace(messages=[]), effects.has_more
+    return counts
+
+
+def test_a_jump_of_event_time_ends_much_over_several_steps_and_the_next_message_waits(monkeypatch):
+    monkeypatch.setattr(join, "MOST_ENDED", 30)
+    made = partition()
+    waiting = [impression(n, 1_000_000 + n) for n in range(70)]
+    jump = [impression(1_000, 2_000_000), feedback(1_000, "like", 1, 2_000_000), feedback(0, "like", 1, 1_000_001)]
+    lines = [("feedback" if "task" in e else "impression", "k", json.dumps(e).encode()) for e in (*waiting, *jump)]
+    assert closed_in_each_step(Arrival(messages_of(lines), caught_up(0), 0.0, WALL_MS), made) == [
+        (30, 72),
+        (30, 0),
+        (10, 1),
+    ]
+
+
+def test_a_pause_closes_much_over_several_steps(monkeypatch):
+    monkeypatch.setattr(join, "MOST_ENDED", 30)
+    made = partition()
+    lines = [("impression", "k", json.dumps(impression(n, 1_000_000 + n)).encode()) for n in range(70)]
+    assert closed_in_each_step(Arrival(messages_of(lines), caught_up(0), 0.0, WALL_MS), made) == [(0, 70)]
+    assert closed_in_each_step(Arrival([], caught_up(0), END_MS, WALL_MS), made) == [(30, 0), (30, 0), (10, 0)]
 
 
 def test_features_of_all_partitions_are_read_at_once_and_go_to_their_own_impressions():

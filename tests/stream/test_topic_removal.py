@@ -9,7 +9,6 @@ from runtime.errors import GraftError
 from stream.state_log import state_id
 from stream.topic_removal import state_removal, whole_removal
 from stream.topics import all_topics, ensure_topics
-from tests.apache_kafka import ApacheKafka
 from tests.stream.conftest import StreamHarness
 from tests.stream.pair import feedback, impression, stream_config
 
@@ -52,18 +51,20 @@ def test_a_state_log_is_new_until_something_was_written_to_it(harness):
     assert state_id(harness.kafka_servers, harness.topics.join_state) == (harness.topics.join_state, False)
 
 
-def test_on_apache_kafka_a_removed_state_is_joined_again_from_the_inputs(kafka_home, redis_url, tmp_path):
-    with ApacheKafka(kafka_home) as kafka:
-        harness = StreamHarness(kafka.servers, redis_url, "a-", tmp_path / "stream.log")
-        two_examples(harness)
-        process = harness.start()
-        harness.await_examples(2)
-        first = state_id(kafka.servers, harness.topics.join_state)
-        stop_child(process)
-        removal = state_removal(kafka.servers, harness.topics)
-        removal.refuse_if_read()
-        removal.remove()
-        harness.start()
-        assert [e["impression_id"] for e in harness.await_examples(4)] == ["i0", "i1"] * 2
-        assert state_id(kafka.servers, harness.topics.join_state).name != first.name
-        harness.close()
+def test_on_apache_kafka_a_removed_state_is_joined_again_from_the_inputs(
+    apache_kafka, redis_url, topic_prefix, tmp_path
+):
+    servers = apache_kafka.servers
+    harness = StreamHarness(servers, redis_url, topic_prefix, tmp_path / "stream.log")
+    two_examples(harness)
+    process = harness.start()
+    harness.await_examples(2)
+    first = state_id(servers, harness.topics.join_state)
+    stop_child(process)
+    removal = state_removal(servers, harness.topics)
+    removal.refuse_if_read()
+    removal.remove()
+    harness.start()
+    assert [e["impression_id"] for e in harness.await_examples(4)] == ["i0", "i1"] * 2
+    assert state_id(servers, harness.topics.join_state).name != first.name
+    harness.close()

@@ -10,7 +10,6 @@ from runtime.errors import ConfigurationError
 from stream import connection
 from stream.config import RetentionConfig, StreamConfig
 from stream.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
-from tests.apache_kafka import ApacheKafka
 from tests.stream.pair import topics
 
 DAY_MS = 86_400_000
@@ -34,7 +33,7 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
     admin.close()
     with pytest.raises(ConfigurationError) as caught:
         ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
-    assert len(caught.value.faults) == 8
+    assert len(caught.value.faults) == len(all_topics(made)) == 10
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
 
 
@@ -61,6 +60,8 @@ def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_
         made.join_state: -1 / DAY_MS,
         made.dead_letters(made.impressions): 5,
         made.dead_letters(made.feedback): 5,
+        made.dead_letters(made.examples): 5,
+        made.dead_letters(made.teacher_requests): 5,
     }
 
 
@@ -91,17 +92,16 @@ def test_a_broker_without_topic_ids_tells_none(kafka, topic_prefix):
     assert topic_id(kafka, f"{topic_prefix}nothing") is None
 
 
-def test_apache_kafka_gives_a_topic_that_was_made_anew_another_id(kafka_home):
-    with ApacheKafka(kafka_home) as kafka:
-        made, config = topics("a-"), StreamConfig(topic_prefix="a-")
-        ensure_topics(kafka.servers, config, made)
-        warn_of_retention(kafka.servers, config, made)
-        first = topic_id(kafka.servers, made.examples)
-        admin = connection.admin(kafka.servers)
-        admin.delete_topics([made.examples])
-        admin.close()
-        assert topic_id(kafka.servers, made.examples) is None
-        ensure_topics(kafka.servers, config, made)
-        second = topic_id(kafka.servers, made.examples)
-        assert first != second
-        assert all(re.fullmatch(r"[0-9a-f-]{36}", str(found)) for found in (first, second))
+def test_apache_kafka_gives_a_topic_that_was_made_anew_another_id(apache_kafka, topic_prefix):
+    servers, made, config = apache_kafka.servers, topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
+    ensure_topics(servers, config, made)
+    warn_of_retention(servers, config, made)
+    first = topic_id(servers, made.examples)
+    admin = connection.admin(servers)
+    admin.delete_topics([made.examples])
+    admin.close()
+    assert topic_id(servers, made.examples) is None
+    ensure_topics(servers, config, made)
+    second = topic_id(servers, made.examples)
+    assert first != second
+    assert all(re.fullmatch(r"[0-9a-f-]{36}", str(found)) for found in (first, second))

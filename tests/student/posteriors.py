@@ -1,10 +1,11 @@
-"""Posteriors for tests in which only the network matters."""
+"""Posteriors for tests in which only the network matters, and controls for those in which only the student does."""
 
 import numpy as np
 
 from student.versions import served_posterior as served
+from student.versions.guard import WEIGHT
 from student.versions.manifest import Manifest
-from student.versions.served_tensors import served_columns
+from student.versions.served_tensors import of_control, served_columns, tensor_shapes
 
 
 def transparent(manifest: Manifest) -> dict[str, np.ndarray]:
@@ -17,3 +18,10 @@ def transparent(manifest: Manifest) -> dict[str, np.ndarray]:
     for name in (served.USER_KNOWN, served.ID_KNOWN):
         zeros[name][0, served.KnownOrder.admitted] = 1
     return zeros | {name: np.zeros(0, np.uint64) for name in (served.USER_KEY, served.ID_KEY)}
+
+
+def unguarded(manifest: Manifest, student: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a version whose student answers alone; its control is the same."""
+    own = {name: student[name] for name in tensor_shapes(manifest) if name in student}
+    control = {of_control(name): tensor for name, tensor in own.items() if of_control(name) in tensor_shapes(manifest)}
+    return student | control | {WEIGHT: np.ones(len(manifest.tasks), np.float32)}

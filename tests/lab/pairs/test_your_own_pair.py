@@ -17,11 +17,9 @@ import pytest
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
 from stream.events import Feedback, Impression
-from student.versions.config import StudentConfig
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "your-own-pair.md"
 IMPRESSIONS = 800
-MICRO_BATCH = StudentConfig().micro_batch
 _LEARNT_SECONDS = 150  # four processes start on busy cores
 
 
@@ -151,7 +149,7 @@ def test_the_page_leads_from_an_empty_folder_to_scores(reader):
                 reader.start(block.text)
             case "sh", _:
                 if "student versions" in block.text:
-                    reader.await_examples(IMPRESSIONS - MICRO_BATCH)
+                    reader.await_examples(IMPRESSIONS)
                 output = reader.run(block.text)
             case _, "":
                 continue

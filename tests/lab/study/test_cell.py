@@ -26,6 +26,7 @@ from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import PublishConfig
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
+from student.versions.config import StudentConfig
 from student.versions.registry import Registry
 from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache
@@ -35,6 +36,7 @@ from teacher_cache.teacher import Teacher, load_teacher
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from tests.lab.study.conftest import Pair, no_progress
 
+STEP = StudentConfig().micro_batch
 _BOOTSTRAP = {"rows": 500, "steps": 20}
 
 
@@ -63,9 +65,13 @@ class _Source:
 
 @pytest.fixture
 def log(pair: Pair) -> StudyLog:
-    """The first impression of each (user, item): a row has one logit in the cache, in a study each impression has."""
+    """The first impression of each (user, item): a row has one logit in the cache, in a study each impression has.
+
+    Whole steps of them: a learner process judges an example with its step, a study all that it has learnt.
+    """
     first = {(r.example.user_id, r.example.item_id): r for r in reversed(pair.log.records)}
-    return pair.log._replace(records=sorted(first.values(), key=lambda record: record.offset))
+    records = sorted(first.values(), key=lambda record: record.offset)
+    return pair.log._replace(records=records[: len(records) // STEP * STEP])
 
 
 def test_a_cell_scores_what_the_learner_process_scores_on_the_same_log(

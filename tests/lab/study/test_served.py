@@ -62,9 +62,9 @@ def test_a_served_prediction_knows_no_label_before_its_delay(
     assert not np.array_equal(ours.seen_NKA[unknown], theirs.seen_NKA[unknown], equal_nan=True)
 
 
-def test_a_share_with_fewer_examples_than_a_step_is_refused_by_name(pair: Pair, logits: NDArray[np.float32]) -> None:
-    cell = _cells(pair)[0]._replace(share=0.03, events=3)
-    log = _log(pair, changed=False)
-    arriving = Arriving(log, logits[:_ROWS], cell.delay.known(log.event_times_ms))
-    with pytest.raises(InvalidInputError, match=r"variant v, 3 % of the users, seed 1: 3 examples are fewer than"):
-        run_cell(cell, log, Teaching(logits[:_ROWS]), arriving)
+def test_a_share_without_an_example_is_refused_by_name(pair: Pair, logits: NDArray[np.float32]) -> None:
+    cell = _cells(pair)[0]._replace(share=0.03)
+    log = _log(pair, changed=False).first(0)
+    arriving = Arriving(log, logits[:0], cell.delay.known(log.event_times_ms))
+    with pytest.raises(InvalidInputError, match=r"variant v, 3 % of the users, seed 1: no example is left; leave this"):
+        run_cell(cell, log, Teaching(logits[:0]), arriving)

@@ -44,10 +44,10 @@ def filled(
     size: int = 64,
 ) -> ProgressiveEvaluation:
     evaluation = ProgressiveEvaluation(TASKS)
-    users, items = users or [1] * len(label_BK), items or [1] * len(label_BK)
+    user_B, item_B = (np.array(ids or [1] * len(label_BK), np.uint64) for ids in (users, items))
     for start in range(0, len(label_BK), size):
         rows = slice(start, start + size)
-        evaluation.update(label_BK[rows], value_BKA[rows], users[rows], items[rows])
+        evaluation.update(label_BK[rows], value_BKA[rows], user_B[rows], item_B[rows])
     return evaluation
 
 
@@ -195,7 +195,7 @@ def test_a_restored_state_goes_on_bit_for_bit_and_does_not_grow(before: list[Any
     other.restore({name: tensor.copy() for name, tensor in one.tensors().items()})
     label_BK, value_BKA, users = columns(after)
     for evaluation in (one, other):
-        evaluation.update(label_BK, value_BKA, users, users)
+        evaluation.update(label_BK, value_BKA, np.array(users, np.uint64), np.array(users, np.uint64))
     assert {n: t.tobytes() for n, t in one.tensors().items()} == {n: t.tobytes() for n, t in other.tensors().items()}
     assert one.slices() == other.slices()
     assert sizes(one) == sizes(ProgressiveEvaluation(TASKS))
@@ -223,9 +223,9 @@ def sizes(evaluation: ProgressiveEvaluation) -> dict[str, int]:
 
 def test_an_items_mean_is_shrunk_to_the_overall_mean() -> None:
     means = ItemMean(TASKS)
-    means.update(["a", "a", "b"], np.array([[1, 4], [1, np.nan], [0, 2]], np.float32))
+    means.update(np.array([1, 1, 2], np.uint64), np.array([[1, 4], [1, np.nan], [0, 2]], np.float32))
     # like: overall (2 + 1) / (3 + 2) = 0.6; a: (2 + 5 * 0.6) / (2 + 5) = 5/7. rating: overall 3; a: (4 + 15) / 6
-    a, unseen = means.score(["a", "c"])
+    a, unseen = means.score(np.array([1, 3], np.uint64))
     assert a[0] == pytest.approx(np.log(5 / 2))
     assert a[1] == pytest.approx(19 / 6)
     assert unseen.tolist() == pytest.approx([np.log(0.6 / 0.4), 3])
@@ -234,11 +234,12 @@ def test_an_items_mean_is_shrunk_to_the_overall_mean() -> None:
 def test_items_are_forgotten_beyond_the_capacity_and_the_state_continues() -> None:
     means = ItemMean(TASKS, capacity=2)
     for item in (1, 2, 1, 3):
-        means.update([item], np.array([[1, item]], np.float32))
+        means.update(np.array([item], np.uint64), np.array([[1, item]], np.float32))
     assert len(means) == 2
     other = ItemMean(TASKS, capacity=2)
     other.restore(means.tensors())
     for one in (means, other):
-        one.update([4], np.array([[0, 5]], np.float32))
-    assert means.score([1, 2, 3, 4]).tobytes() == other.score([1, 2, 3, 4]).tobytes()
+        one.update(np.array([4], np.uint64), np.array([[0, 5]], np.float32))
+    all_B = np.array([1, 2, 3, 4], np.uint64)
+    assert means.score(all_B).tobytes() == other.score(all_B).tobytes()
     assert len(other) == 2

@@ -59,7 +59,7 @@ def calm(toy: Any) -> Any:
 
 
 @pytest.mark.parametrize("value", [1e6, 1e39, -1e39, 3.4e38, 5e4])
-@pytest.mark.parametrize("place", [3, 203])
+@pytest.mark.parametrize("place", [11, 203])
 def test_a_label_beyond_reason_is_as_no_label(
     toy: Any, equal: Equal, value: float, place: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,7 +165,7 @@ def test_a_step_that_one_arm_cannot_take_is_taken_by_none(toy: Any, equal: Equal
     with np.errstate(all="ignore"):
         assert not learner.learn(batch, toy.logits(batch))
     equal({n: t for n, t in weights(learner).items() if "/running/" not in n}, before)
-    assert (learner.examples, len(learner.tensors()["reservoir/label_BK"])) == (40, 40)
+    assert (learner.examples, len(learner.tensors()["reservoir/label_BK"])) == (48, 40)
     bias[:] = good
     assert learner.learn(batch, toy.logits(batch))
 

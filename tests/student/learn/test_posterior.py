@@ -9,7 +9,7 @@ from features.spec import hash_category
 from student.learn import id_table
 from student.learn.heads import Unit
 from student.learn.posterior import Posterior
-from student.learn.posterior_kernel import Rows, score_rows
+from student.learn.posterior_kernel import Rows, look_up, score_rows, see
 from tests.specs import spec_of
 
 if TYPE_CHECKING:
@@ -37,22 +37,26 @@ def posterior(toy: Any, sees_teacher: tuple[bool, ...] = (False,), **student: An
     return Posterior(toy.setup(student=toy.student.model_copy(update=student)), sees_teacher)
 
 
+def learn(own: Posterior, ids: np.ndarray, rows: Rows) -> None:
+    own.learn(own.take(ids), rows)
+
+
 def like(own: Posterior, toy: Any, user: int, item: str) -> float:
     """The logit of `like`, of the first model."""
-    return float(own.predict(ids((user, item)), rows(toy, [[np.nan] * 3]))[0, 0, 0])
+    return float(own.predict(own.found(ids((user, item))), rows(toy, [[np.nan] * 3]))[0, 0, 0])
 
 
 def test_no_example_waits_for_a_compiler(toy: Any) -> None:
-    kernels: tuple[Any, ...] = (score_rows, id_table._take, id_table._find)
+    kernels: tuple[Any, ...] = (score_rows, look_up, see, id_table._take, id_table._find)
     own = posterior(toy)
     before = [len(kernel.signatures) for kernel in kernels]
-    own.learn(ids((1, "a"), (2, "b"), (1, "b")), rows(toy, [[1, 0, 5], [0, 0, 1], [1, 1, 4]]))
+    learn(own, ids((1, "a"), (2, "b"), (1, "b")), rows(toy, [[1, 0, 5], [0, 0, 1], [1, 1, 4]]))
     assert [len(kernel.signatures) for kernel in kernels] == before
 
 
 def test_a_user_and_an_item_are_known_after_one_label(toy: Any) -> None:
     own = posterior(toy)
-    own.learn(ids((1, "a"), (2, "b")), rows(toy, [[1, 0, 5], [0, 0, 1]]))
+    learn(own, ids((1, "a"), (2, "b")), rows(toy, [[1, 0, 5], [0, 0, 1]]))
     stranger = like(own, toy, NOBODY, "z")
     assert like(own, toy, 1, "z") > stranger > like(own, toy, 2, "z")
     assert like(own, toy, NOBODY, "a") > stranger > like(own, toy, NOBODY, "b")
@@ -60,14 +64,14 @@ def test_a_user_and_an_item_are_known_after_one_label(toy: Any) -> None:
 
 def test_labels_of_one_task_tell_of_another(toy: Any) -> None:
     own = posterior(toy)
-    own.learn(ids((1, "a"), (2, "b")), rows(toy, [[np.nan, 1, 5], [np.nan, 0, 1]]))
+    learn(own, ids((1, "a"), (2, "b")), rows(toy, [[np.nan, 1, 5], [np.nan, 0, 1]]))
     assert like(own, toy, 1, "a") > like(own, toy, NOBODY, "z") > like(own, toy, 2, "b")
 
 
 def test_the_more_is_known_the_farther_from_one_half(toy: Any) -> None:
     own, logits = posterior(toy), []
     for _ in range(4):
-        own.learn(ids((1, "a")), rows(toy, [[1, 1, 5]]))
+        learn(own, ids((1, "a")), rows(toy, [[1, 1, 5]]))
         logits.append(like(own, toy, 1, "a"))
     assert logits == sorted(logits)
     assert logits[0] > 0
@@ -75,9 +79,9 @@ def test_the_more_is_known_the_farther_from_one_half(toy: Any) -> None:
 
 def test_an_id_that_left_is_exactly_one_that_never_came(toy: Any) -> None:
     own = posterior(toy, remembered_ids=1_000)
-    own.learn(ids((1, "a")), rows(toy, [[1, 1, 5]], logit=2.0))
+    learn(own, ids((1, "a")), rows(toy, [[1, 1, 5]], logit=2.0))
     others = [(10 + n, f"i{n}") for n in range(1_000)]
-    own.learn(ids(*others), rows(toy, [[float(n % 2), 0, 3] for n in range(1_000)]))
+    learn(own, ids(*others), rows(toy, [[float(n % 2), 0, 3] for n in range(1_000)]))
     assert like(own, toy, 1, "a") == like(own, toy, NOBODY, "z")
     assert len(own.tensors()["users.key"]) == len(own.tensors()["ids.key"]) == 1_000
 
@@ -87,9 +91,9 @@ def test_an_id_that_leaves_within_a_batch_takes_nothing_along(toy: Any) -> None:
     many = [(10 + n, "a") for n in range(1_001)]
     labels = [[1.0, 1, 5]] + [[0.0, 0, 3]] * 1_000
     together, alone = posterior(toy, remembered_ids=1_000), posterior(toy, remembered_ids=1_000)
-    together.learn(ids(*many), rows(toy, labels))
+    learn(together, ids(*many), rows(toy, labels))
     for row, label in zip(many, labels, strict=True):
-        alone.learn(ids(row), rows(toy, [label]))
+        learn(alone, ids(row), rows(toy, [label]))
     assert like(together, toy, 1_010, "a") == like(alone, toy, 1_010, "a")
 
 
@@ -97,19 +101,19 @@ def test_only_a_model_that_sees_the_teacher_is_moved_by_it(toy: Any) -> None:
     taught, untaught = posterior(toy, (True, False)), posterior(toy, (True, False))
     same = ids((1, "a"), (2, "b"))
     nothing = [[np.nan] * 3] * 2
-    taught.learn(same, rows(toy, nothing, models=2)._replace(logit_BT=np.array([[0, 2, 0], [0, -2, 0]], np.float32)))
-    untaught.learn(same, rows(toy, nothing, models=2))
-    student, control = taught.predict(same, rows(toy, nothing, models=2))[:, :, 0]
+    learn(taught, same, rows(toy, nothing, models=2)._replace(logit_BT=np.array([[0, 2, 0], [0, -2, 0]], np.float32)))
+    learn(untaught, same, rows(toy, nothing, models=2))
+    student, control = taught.predict(taught.found(same), rows(toy, nothing, models=2))[:, :, 0]
     assert student[0] > 0 > student[1]
-    assert control.tolist() == untaught.predict(same, rows(toy, nothing, models=2))[1, :, 0].tolist()
+    assert control.tolist() == untaught.predict(taught.found(same), rows(toy, nothing, models=2))[1, :, 0].tolist()
 
 
 def test_a_regression_follows_its_labels_in_their_unit(toy: Any) -> None:
     own, random = posterior(toy), np.random.default_rng(0)
     for _ in range(200):
         user = int(random.integers(5))
-        own.learn(ids((user, "a")), rows(toy, [[np.nan, np.nan, 1000.0 * user + random.normal()]]))
-    rating_B = [own.predict(ids((user, "a")), rows(toy, [[np.nan] * 3]))[0, 0, 2] for user in range(5)]
+        learn(own, ids((user, "a")), rows(toy, [[np.nan, np.nan, 1000.0 * user + random.normal()]]))
+    rating_B = [own.predict(own.found(ids((user, "a"))), rows(toy, [[np.nan] * 3]))[0, 0, 2] for user in range(5)]
     assert rating_B == pytest.approx([0, 1000, 2000, 3000, 4000], abs=250)
 
 
@@ -118,8 +122,8 @@ def test_a_project_without_ids_learns_from_its_columns_alone(toy: Any) -> None:
     setup: LearnerSetup = toy.setup(spec=spec_of(*dense))
     own = Posterior(setup, (False,))
     no_ids = np.zeros((2, 0), np.uint64)
-    own.learn(no_ids, rows(toy, [[1, 1, 5], [1, 1, 4]]))
-    assert own.predict(no_ids, rows(toy, [[np.nan] * 3] * 2))[0, 0, 0] > 0
+    learn(own, no_ids, rows(toy, [[1, 1, 5], [1, 1, 4]]))
+    assert own.predict(own.found(no_ids), rows(toy, [[np.nan] * 3] * 2))[0, 0, 0] > 0
     assert len(own.tensors()["users.key"]) == 0
 
 
@@ -127,7 +131,7 @@ def test_a_project_without_ids_learns_from_its_columns_alone(toy: Any) -> None:
 def test_ten_thousand_equal_labels_leave_everything_finite(toy: Any, label: float) -> None:
     own = posterior(toy)
     for _ in range(10):
-        own.learn(ids(*[(1, "a")] * 1_000), rows(toy, [[label, label, 5 * label]] * 1_000))
+        learn(own, ids(*[(1, "a")] * 1_000), rows(toy, [[label, label, 5 * label]] * 1_000))
     assert all(np.isfinite(tensor).all() for tensor in own.tensors().values())
     assert (like(own, toy, 1, "a") > 0) == (label > 0)
 
@@ -136,8 +140,8 @@ def test_a_category_is_embedded_from_its_tenth_sighting_on(toy: Any) -> None:
     own, both = posterior(toy), ids((1, "a"))
     for seen in range(12):
         expected = both if seen >= 10 else np.zeros_like(both)
-        assert own.admitted(both, taught=False).tolist() == expected.tolist()
-        own.learn(both, rows(toy, [[1, 1, 5]]))
+        assert own.admitted(both, own.found(both), taught=False).tolist() == expected.tolist()
+        learn(own, both, rows(toy, [[1, 1, 5]]))
 
 
 def test_rows_of_a_bootstrap_count_as_sightings_for_its_own_model_alone(toy: Any) -> None:
@@ -145,8 +149,8 @@ def test_rows_of_a_bootstrap_count_as_sightings_for_its_own_model_alone(toy: Any
     own.start_taught(
         0, ids(*[(1, "a")] * 10), [Unit("binary", -1.0, 1.0), Unit("binary", 0.0, 1.0), Unit("regression", 3.5, 1.0)]
     )
-    assert own.admitted(both, taught=True).tolist() == both.tolist()
-    assert not own.admitted(both, taught=False).any()
+    assert own.admitted(both, own.found(both), taught=True).tolist() == both.tolist()
+    assert not own.admitted(both, own.found(both), taught=False).any()
 
 
 def test_a_bootstrapped_model_begins_at_the_level_that_its_network_expects(toy: Any) -> None:
@@ -155,7 +159,9 @@ def test_a_bootstrapped_model_begins_at_the_level_that_its_network_expects(toy: 
         0, ids((1, "a")), [Unit("binary", -1.0, 1.0), Unit("binary", 0.0, 1.0), Unit("regression", 3.5, 1.0)]
     )
     says = np.array([[[-1.0, 0.0, 3.5]]] * 2, np.float32)
-    student, control = own.predict(ids((1, "a")), rows(toy, [[np.nan] * 3], models=2)._replace(network_MBK=says))[:, 0]
+    student, control = own.predict(
+        own.found(ids((1, "a"))), rows(toy, [[np.nan] * 3], models=2)._replace(network_MBK=says)
+    )[:, 0]
     assert -1.1 < student[0] < -0.7
     assert student[2] == pytest.approx(3.5, abs=0.01)
     assert control[2] != pytest.approx(3.5, abs=0.01)

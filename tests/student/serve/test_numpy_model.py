@@ -16,7 +16,7 @@ from student.versions.served_posterior import BLEND
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import VersionError
 from tests.specs import spec_of
-from tests.student.posteriors import transparent
+from tests.student.posteriors import transparent, unguarded
 
 SPEC = spec_of(
     Feature(name="user:age", source="user", role="dense", dtype="float", default=0.0),
@@ -51,7 +51,7 @@ def manifest(student: StudentConfig = STUDENT, tasks: list[TaskSpec] = TASKS) ->
 def tensors(of: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     drawn = {n: rng.normal(size=shape, scale=0.3).astype(np.float32) for n, shape in tensor_shapes(of).items()}
-    return drawn | transparent(of) | {"normalizer.std": np.abs(drawn["normalizer.std"]) + 0.5}
+    return unguarded(of, drawn | transparent(of) | {"normalizer.std": np.abs(drawn["normalizer.std"]) + 0.5})
 
 
 def batch(rows: int, seed: int = 0) -> FeatureBatch:
@@ -155,7 +155,7 @@ def test_every_tensor_that_does_not_fit_is_named_with_what_is_expected_and_found
         "trunk.0.weight: expected float32 [8, 10], found float32 [8, 11]",
         "trunk.1.bias: expected float32 [6], found float64 [6]",
         "head.rating.bias: expected finite values, found 1 of 1 that are not",
-        "normalizer.std: expected values above 0, found 0.0",
+        "normalizer.std: expected values above 0, found 4 of 4 that are not",
     ):
         assert fault in text
     assert text.count(";") == 5

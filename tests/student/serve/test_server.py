@@ -39,7 +39,7 @@ from student.versions.registry import Registry
 from student.versions.served_posterior import UNIT
 from student.versions.served_tensors import tensor_shapes
 from tests.specs import spec_of
-from tests.student.posteriors import transparent
+from tests.student.posteriors import transparent, unguarded
 
 SPEC = spec_of(
     Feature(
@@ -76,7 +76,7 @@ def constant_tensors(of: Draft, rating: float) -> dict[str, np.ndarray]:
     posterior = transparent(manifest)
     posterior[UNIT][2, 0] = rating
     bias = np.array([rating], np.float32)
-    return zeros | posterior | {"normalizer.std": ones, "head.rating.bias": bias}
+    return unguarded(manifest, zeros | posterior | {"normalizer.std": ones, "head.rating.bias": bias})
 
 
 def publish(registry: Registry, spec: FeatureSpec = SPEC, weights: dict[str, Any] | None = None) -> str:

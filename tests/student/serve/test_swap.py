@@ -22,7 +22,7 @@ from student.versions.registry import Registry
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE
 from tests.specs import spec_of
-from tests.student.posteriors import transparent
+from tests.student.posteriors import transparent, unguarded
 
 SPEC = spec_of(Feature(name="context:hour", source="context", role="dense", dtype="int", default=12))
 DRAFT = Draft(
@@ -40,7 +40,8 @@ def tensors(draft: Draft = DRAFT) -> dict[str, np.ndarray]:
     manifest = Manifest(**dict(draft), version="v000001", parent=None, created_at_ms=0, sha256={})
     rng = np.random.default_rng(0)
     drawn = {name: rng.normal(size=shape).astype(np.float32) for name, shape in tensor_shapes(manifest).items()}
-    return drawn | transparent(manifest) | {"normalizer.std": np.ones_like(drawn["normalizer.std"])}
+    student = drawn | transparent(manifest) | {"normalizer.std": np.ones_like(drawn["normalizer.std"])}
+    return unguarded(manifest, student)
 
 
 def publish(registry: Registry, draft: Draft = DRAFT) -> str:

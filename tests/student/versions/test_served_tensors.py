@@ -34,7 +34,7 @@ def manifest(toy: Any) -> Manifest:
 
 def test_a_version_has_these_tensors_and_no_other(manifest: Manifest) -> None:
     assert served_tasks(manifest) == ("like",)
-    assert tensor_shapes(manifest, users=5, ids=3) == {
+    student = {
         "normalizer.mean": (4,),
         "normalizer.std": (4,),
         "embedding.weight": (32, 3),
@@ -63,6 +63,8 @@ def test_a_version_has_these_tensors_and_no_other(manifest: Manifest) -> None:
         "ids.key": (3,),
         "ids.known": (4, 9),
     }
+    control = {f"control.{name}": shape for name, shape in student.items() if name not in ("users.key", "ids.key")}
+    assert tensor_shapes(manifest, users=5, ids=3) == student | control | {"guard.weight": (2,)}
 
 
 def test_a_tasks_layers_are_the_shared_ones_its_tower_and_its_head(manifest: Manifest) -> None:

@@ -1,0 +1,71 @@
+"""The examples that the posteriors have learnt and the networks have not: those of the step that is not full yet.
+
+Shapes: B examples, M models, K tasks.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from student.learn.batch import Batch, concatenate
+
+
+class Predicted(NamedTuple):
+    """B examples as they came, what each model said of them before it learnt them, and the hashes of their ids."""
+
+    batch: Batch
+    value_BMK: NDArray[np.float32]
+    user_B: NDArray[np.uint64]
+    item_B: NDArray[np.uint64]
+
+
+class OpenStep:
+    """Collects examples, and unshown rows of the teacher, until the networks take a step on them."""
+
+    def __init__(self) -> None:
+        self._examples: list[Predicted] = []
+        self._unshown: list[Batch] = []
+
+    def __len__(self) -> int:
+        """How many examples wait."""
+        return sum(len(each.batch) for each in self._examples)
+
+    def add(self, examples: Predicted) -> None:
+        """The next examples."""
+        self._examples.append(examples)
+
+    def add_unshown(self, rows: Batch) -> None:
+        """Rows without labels for the same step."""
+        self._unshown.append(rows)
+
+    def take(self) -> tuple[Predicted, Batch | None]:
+        """All examples, of which there is one at least, and the unshown rows if there are any; none wait any more."""
+        examples, unshown = self._together(), concatenate(self._unshown) if self._unshown else None
+        self._examples, self._unshown = [], []
+        return examples, unshown
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """All that waits."""
+        tensors: dict[str, NDArray[Any]] = {}
+        if self._examples:
+            batch, *rest = self._together()
+            tensors |= batch._asdict() | dict(zip(Predicted._fields[1:], rest, strict=True))
+        if self._unshown:
+            tensors |= {f"unshown.{name}": part for name, part in concatenate(self._unshown)._asdict().items()}
+        return tensors
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `tensors` gave."""
+        self._examples, self._unshown = [], []
+        if "label_BK" in tensors:
+            batch = Batch(*(tensors[name] for name in Batch._fields))
+            self._examples = [Predicted(batch, *(tensors[name] for name in Predicted._fields[1:]))]
+        if "unshown.label_BK" in tensors:
+            self._unshown = [Batch(*(tensors[f"unshown.{name}"] for name in Batch._fields))]
+
+    def _together(self) -> Predicted:
+        batch = concatenate([each.batch for each in self._examples])
+        rest = zip(*(each[1:] for each in self._examples), strict=True)
+        return Predicted(batch, *(np.concatenate(parts) for parts in rest))
