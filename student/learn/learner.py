@@ -27,6 +27,7 @@ from student.learn.posterior import Posterior
 from student.learn.posterior_kernel import Rows
 from student.learn.replay_buffer import Reservoir
 from student.learn.setup import LearnerSetup
+from student.versions.columns import units_of
 from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
 from student.versions.served_tensors import EMBEDDING, MEAN, STD
 from teacher_cache.unshown import UnshownRows
@@ -209,8 +210,13 @@ class Learner:
         dense_bD, category_bC = self._exchange.own(batch.dense_BD), self._exchange.own(batch.category_BC)
         value_MbK = [torch.from_numpy(arm.score(dense_bD, self._admitted(category_bC, arm))) for arm in arms]
         network_MBK = np.stack([value_BK.numpy() for value_BK in self._exchange.whole(value_MbK, len(batch))])
-        dense_MBD = np.stack([arm.running.normalised(batch.dense_BD) for arm in arms])
+        dense_MBD = np.stack([self._dense(batch, arm) for arm in arms])
         return Rows(dense_MBD, network_MBK, batch.label_BK, batch.logit_BT)
+
+    def _dense(self, batch: Batch, arm: Arm) -> NDArray[np.float32]:
+        """The dense columns in the units of the posterior."""
+        unit_D = units_of(self._posterior.columns, arm.running.normalizer.std)
+        return arm.running.normalised(batch.dense_BD) * unit_D
 
     def _references(self, batch: Batch, item_ids: Sequence[int | str]) -> NDArray[np.float32]:
         """What the teacher and the item mean say, [B, K, 2]; NaN where the teacher says nothing."""

@@ -28,6 +28,8 @@ class RunningStatistics:
         self.normalizer = RunningMoments(len(setup.spec.dense_names))
         self._labels = RunningMoments(len(setup.tasks))
         self._soft_labels = RunningMoments(len(setup.distillation))
+        profile_D = [bool(f.profile_of) for f in setup.spec.dense for _ in range(f.width)]
+        self._seen_D = np.array([setup.sees_teacher or not is_profile for is_profile in profile_D], np.float32)
 
     def update(self, batch: Batch) -> None:
         """Take examples in, before they are learnt."""
@@ -57,8 +59,8 @@ class RunningStatistics:
         return Inputs(torch.from_numpy(self.normalised(dense_BD)), torch.from_numpy(row_N), index_BC)
 
     def normalised(self, dense_BD: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Dense columns as the arm's network and posterior see them."""
-        return normalised(dense_BD, self.normalizer.mean, self.normalizer.std)
+        """Dense columns as the arm's network and posterior see them: 0 in those to which it is blind."""
+        return normalised(dense_BD, self.normalizer.mean, self.normalizer.std) * self._seen_D
 
     def label_units(self) -> list[Unit]:
         """Per task the unit of its served head."""

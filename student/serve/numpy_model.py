@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.spec import FeatureBatch
 from student.serve.numpy_posterior import NumpyPosterior
+from student.versions.columns import units_of
 from student.versions.hashing import embedding_rows
 from student.versions.manifest import Manifest
 from student.versions.normalizer import normalised
@@ -49,7 +50,9 @@ class NumpyStudent:
         binary_K = np.array([task.kind == "binary" for task in manifest.tasks])
         self._places = [names.index(task) for task in self.tasks]
         self._binary = binary_K[self._places]
-        self._posterior = NumpyPosterior(served_columns(manifest), binary_K, tensors)
+        columns = served_columns(manifest)
+        self._posterior = NumpyPosterior(columns, binary_K, tensors)
+        self._unit_D = units_of(columns, tensors[STD])
         self._mean_D, self._std_D, self._table_RE = tensors[MEAN], tensors[STD], tensors[EMBEDDING]
         cross, trunk, towers, heads = served_layers(manifest)
         self._cross = [(tensors[layer.weight].T, tensors[layer.bias]) for layer in cross]
@@ -70,7 +73,7 @@ class NumpyStudent:
             known = self._posterior.known_of(batch.categorical_BC)
             admitted_BC = self._posterior.admitted(batch.categorical_BC, *known)
             network_KB = self._network(dense_BD, self._embedded(admitted_BC))
-            value_KB = self._posterior.score(*known, dense_BD, network_KB)[self._places]
+            value_KB = self._posterior.score(*known, dense_BD * self._unit_D, network_KB)[self._places]
             return {
                 task: _sigmoid(value_KB[i]) if self._binary[i] else value_KB[i] for i, task in enumerate(self.tasks)
             }
