@@ -19,7 +19,8 @@ from runtime.errors import ConfigurationError
 from student.learn.config import DistillationConfig
 from teacher_cache.config import DefaultInput
 from teacher_cache.domain_map_faults import faults_of_inputs
-from teacher_cache.teacher import TensorSpec, load_teacher
+from teacher_cache.profiles import faults_of_profiles
+from teacher_cache.teacher import Teacher, load_teacher
 
 _PREFIX = f"{FILE_NAME}: "
 _NEAR = 0.85  # two letters swapped in 'users:age' are 0.89, another feature of the same view is below
@@ -80,10 +81,12 @@ def check_project(folder: Path, redis_url: str) -> Summary:
     project: Project = draft.value
     # 1. The features that are sound, the teacher's inputs; each None where nothing is known of them.
     compiled, faults = _features(project, redis_url)
-    tensors, of_teacher = _teacher(project)
+    teacher, of_teacher = _teacher(project)
     # 2. How they fit together.
     known = {feature.name: feature for feature in compiled.features} if compiled else None
+    tensors = teacher.inputs if teacher else None
     of_inputs = faults_of_inputs(project.teacher, folder, tensors, known if draft.features_are_known() else None)
+    of_teacher += faults_of_profiles((known or {}).values(), teacher.outputs if teacher else {})
     faults += of_teacher + [fault for fault in of_inputs if not _follows_from_features(fault, project, known or {})]
     faults = _once(draft.faults, [fault for fault in faults if not draft.causes(fault.removeprefix(_PREFIX))])
     if faults or compiled is None or compiled.spec is None:
@@ -99,15 +102,15 @@ def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[s
     return compiled, list(compiled.faults)
 
 
-def _teacher(project: Project) -> tuple[Mapping[str, TensorSpec] | None, list[str]]:
-    """The teacher's inputs, also where its tasks have faults; and its faults."""
+def _teacher(project: Project) -> tuple[Teacher | None, list[str]]:
+    """The teacher, without its tasks and vectors where these have faults; and its faults."""
     config = project.teacher
     try:
-        return load_teacher(config, project.folder).inputs, []
+        return load_teacher(config, project.folder), []
     except ConfigurationError as error:
         faults = list(error.faults)
     with suppress(ConfigurationError):
-        return load_teacher(config.model_copy(update={"tasks": []}), project.folder).inputs, faults
+        return load_teacher(config.model_copy(update={"tasks": [], "vectors": []}), project.folder), faults
     return None, faults
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from features.redis_layout import EntityId
 from features.spec import FeatureBatch, FeatureSpec
 from graft.project import Project
-from lab.study.memory_store import MemoryStore, Sources
+from lab.study.memory_store import Sources
+from lab.study.profiled_store import open_store
 from lab.study.teachers import StudyTeacher
 from runtime.folder import replacing
 from student.learn.bootstrap import DayZeroRows, sample_rows, score_rows
@@ -23,7 +24,7 @@ class DayZero(NamedTuple):
 
     def rows(self, project: Project, teacher: StudyTeacher, spec: FeatureSpec) -> DayZeroRows:
         """The rows as the command scores them, but in one batch: a changed teacher changes a batch as a whole."""
-        reader = MemoryStore(spec, self.sources, project.features.aggregates)
+        reader = open_store(project, spec, self.sources)
         sampled = sample_rows(self.users, self.items, project.bootstrap.rows, project.student.seed)
         return score_rows(sampled, reader, teacher, spec, len(sampled))
 
