@@ -133,7 +133,7 @@ class _Profiled:
         new: dict[EntityId, int] = {}
         for one, time_ms in zip(ids, event_times_ms, strict=True):
             if one not in self._begin_ms:
-                new.setdefault(one, -_NOW_MS if one in self._known else time_ms + self._delay_ms)
+                new.setdefault(one, -_NOW_MS if one in self._known else min(time_ms + self._delay_ms, _NOW_MS))
         if new:
             found = self._profiler.profiles(self._config, list(new), self._references).of
             for one, profile in found.items():

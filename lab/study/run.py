@@ -12,7 +12,9 @@ from typing import ClassVar, NamedTuple
 from features.spec import FeatureSpec
 from graft.progress import Advance
 from lab.study.cell import Result, Teaching, run_cell
+from lab.study.changed_profiles import ChangedProfiles, ids_of
 from lab.study.day_zero import DayZero
+from lab.study.grid import TeacherChange
 from lab.study.keys import Keys
 from lab.study.plan import Cell
 from lab.study.study_log import StudyLog, read_log
@@ -74,12 +76,24 @@ class _Worker:
 
     @classmethod
     def run(cls, cell: Cell) -> None:
-        result = run_cell(cell, cls.log, cls._teaching(cell))
+        profiles = cls._profiles(cell)
+        log = cls.log if profiles is None else profiles.of_log(cls.log)
+        result = run_cell(cell, log, cls._teaching(cell, profiles))
         with replacing(cls.place.result_path(cell)) as file:
             file.write(result.model_dump_json().encode())
 
     @classmethod
-    def _teaching(cls, cell: Cell) -> Teaching:
+    def _profiles(cls, cell: Cell) -> ChangedProfiles | None:
+        """Those of the cell's teacher where it is not the project's own; None where the log has the right ones."""
+        change = cell.variant.teacher
+        if change == TeacherChange() or not cell.project.features.profiles:
+            return None
+        day_zero = cls.place.day_zero
+        ids = ids_of(cls.log, day_zero.users, day_zero.items)
+        return ChangedProfiles(change, cell.project, cls.log.spec, day_zero.sources, ids)
+
+    @classmethod
+    def _teaching(cls, cell: Cell, profiles: ChangedProfiles | None) -> Teaching:
         project, change, place = cell.project, cell.variant.teacher, cls.place
         logit_NT = kept_logits(place.out / "logits" / f"{place.keys.logits(cell)}.npz", change, project, cls.log)
         if not project.distillation or not cell.variant.learner:
@@ -89,7 +103,9 @@ class _Worker:
         day_zero = None
         if cell.variant.bootstrap:
             path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
-            day_zero = place.day_zero.kept_rows(path, project, StudyTeacher(change, project, log.spec), log.spec)
+            day_zero = place.day_zero.kept_rows(
+                path, project, StudyTeacher(change, project, log.spec), log.spec, profiles
+            )
         return Teaching(logit_NT, unshown, day_zero)
 
     @classmethod

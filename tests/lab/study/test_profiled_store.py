@@ -1,6 +1,7 @@
 """Profiles in a study: those of the batch scorer, and never before they could be known."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,13 @@ from onnx import TensorProto, helper, save
 
 from features.spec import Feature, FeatureSpec
 from graft.project import Project
+from lab.study.changed_profiles import ChangedProfiles, ids_of
+from lab.study.grid import TeacherChange
 from lab.study.memory_store import MemoryStore, Sources
 from lab.study.profiled_store import ProfiledStore, open_store
+from lab.study.study_log import StudyLog
+from stream.events import Example
+from stream.examples import ExampleRecord
 
 PROJECT = {
     "name": "p",
@@ -69,8 +75,13 @@ SPEC = FeatureSpec(
 )
 
 
+class Place(NamedTuple):
+    project: Project
+    sources: Sources
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> ProfiledStore:
+def place(tmp_path: Path) -> Place:
     """The teacher's logit is age + price; users 1 and 2 are 10 and 30, items a and b cost 1 and 2."""
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B"]) for name in ("age", "price")]
     outputs = [helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["B"])]
@@ -86,7 +97,12 @@ def store(tmp_path: Path) -> ProfiledStore:
         "items": (tmp_path / "items.parquet", "item_id", "at"),
     }
     sources = Sources(tables, {"item_taught_push": "item_taught", "user_taught_push": "user_taught"})
-    found = open_store(Project.model_validate({**PROJECT, "folder": tmp_path}), SPEC, sources)
+    return Place(Project.model_validate({**PROJECT, "folder": tmp_path}), sources)
+
+
+@pytest.fixture
+def store(place: Place) -> ProfiledStore:
+    found = open_store(place.project, SPEC, place.sources)
     assert isinstance(found, ProfiledStore)
     return found
 
@@ -117,3 +133,45 @@ def test_a_project_without_profiles_has_the_plain_store() -> None:
     features = {"service": "s"}
     project = Project.model_validate({**PROJECT, "features": features, "folder": Path()})
     assert isinstance(open_store(project, SPEC, Sources({}, {})), MemoryStore)
+
+
+def _log(store: ProfiledStore) -> StudyLog:
+    rows = [(1, "a"), (2, "b"), (2, "a"), (1, "b"), (7, "a")]
+    records = []
+    for n, (user, item) in enumerate(rows):
+        (row,) = SPEC.rows_of(store.read_at([user], [item], [{}], [n * 1_000]))
+        example = Example(
+            impression_id=str(n),
+            user_id=user,
+            item_id=item,
+            event_time_ms=n * 1_000,
+            context={},
+            spec_id=SPEC.spec_id,
+            features=row,
+            labels={"like": 1.0},
+        )
+        records.append(ExampleRecord(0, n, example))
+    return StudyLog(SPEC, records)
+
+
+def _profiles_of(log: StudyLog, change: TeacherChange, place: Place) -> dict[str, list[object]]:
+    profiles = ChangedProfiles(change, place.project, SPEC, place.sources, ids_of(log, [], []))
+    columns = SPEC.columns_of([example.features for example in profiles.of_log(log).examples])
+    assert columns["users:age"] == [10.0, 30.0, 30.0, 10.0, None], "only profiles are changed"
+    return {name: columns[name] for name in ("item_taught:like", "user_taught:like")}
+
+
+def test_a_changed_teachers_profiles_take_the_place_of_the_logs(place: Place, store: ProfiledStore) -> None:
+    log = _log(store)
+    own = _profiles_of(log, TeacherChange(), place)
+    assert own == {"item_taught:like": [21, 22, 21, 22, 21], "user_taught:like": [11.5, 31.5, 31.5, 11.5, None]}
+    scaled = _profiles_of(log, TeacherChange(scale=-2.0, shift=1.0), place)
+    assert scaled["item_taught:like"] == [-41, -43, -41, -43, -41]
+    blind = _profiles_of(log, TeacherChange(defaulted=["age"]), place)
+    assert blind["item_taught:like"] == [1, 2, 1, 2, 1]
+
+
+def test_permuted_profiles_are_those_of_other_ids_wherever_the_id_comes(place: Place, store: ProfiledStore) -> None:
+    permuted = _profiles_of(_log(store), TeacherChange(permuted=True), place)
+    assert sorted(set(permuted["item_taught:like"])) == [21, 22]
+    assert len(set(permuted["item_taught:like"][::2])) == 1, "item a has one profile"
