@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from features.compiler import Compiled
+from features.config import ProfileConfig
 from features.spec import Feature, FeatureSpec
 from features.store import check_spec
 from graft.project import FILE_NAME, Project, draft_project
@@ -52,6 +53,7 @@ class Summary(BaseModel):
     teacher_inputs: int
     teacher_inputs_defaulted: int
     distillation: list[DistillationConfig]
+    profiles: list[ProfileConfig] = []
 
     @property
     def defaulted_share(self) -> float:
@@ -69,6 +71,7 @@ class Summary(BaseModel):
             f"  student: {student}; features for the teacher alone {self.passthrough_features}",
             f"  teacher {self.teacher_version}: {teacher} ({self.defaulted_share:.0%})",
             *(_distillation_line(row) for row in self.distillation),
+            *(_profile_line(profile) for profile in self.profiles),
         ]
 
 
@@ -151,6 +154,7 @@ def _summary(project: Project, spec: FeatureSpec) -> Summary:
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),
         distillation=project.distillation,
+        profiles=project.features.profiles,
     )
 
 
@@ -165,3 +169,8 @@ def _distillation_line(row: DistillationConfig) -> str:
         f"  distillation: teacher task {row.teacher_task} through {target}, weight {row.weight:g}, "
         f"gradient scale {row.gradient_scale:g}{half_life}"
     )
+
+
+def _profile_line(profile: ProfileConfig) -> str:
+    others = "items" if profile.entity == "user" else "users"
+    return f"  profile of each {profile.entity} over {profile.references:,} {others}: {', '.join(profile.columns)}"
