@@ -37,7 +37,7 @@ _LAST = "last"  # the instance that takes everything over at the end
 _FORGOTTEN = 3  # few, since each of them is a dead letter
 _CONVERGED_MS = 600_000.0  # beyond every time-out of the stream and of Kafka, several times
 _PURGE_SECONDS = 1.0  # a few commits, of which a run has tens
-_PUSHED_MS = 10_000.0  # after which all that is committed must be pushed; above every commit_seconds
+_PUSHED_MS = 15_000.0  # after which all that is committed must be pushed: a start, a restore, a commit and idle polls
 _CLOCKED = ("stream.", "runtime.absence")
 
 
@@ -249,7 +249,9 @@ class World:
         self.converged.append(Converged(examples, self._values(TOPICS.aggregate_updates), dict(self.redis.pushed)))
 
     def _has_converged(self) -> bool:
-        """Whether every message was taken, nothing waits in any join, and all of that can be read."""
+        """Whether every message was taken, nothing waits in any join, all of that can be read, and all are at work."""
+        if not self._are_at_work():
+            return False
         if not all(transaction.is_complete() for transaction in self.broker.committed):
             return False
         logs = [self.broker.logs[TopicPartition(t, p)] for t in READ for p in range(self.schedule.partitions)]
@@ -260,6 +262,12 @@ class World:
             for p in range(self.schedule.partitions)
             for key in self.saved(p)
         )
+
+    def _are_at_work(self) -> bool:
+        """Whether no instance waits for its next start or stands still: what is committed is pushed soon."""
+        last = self._instances[_LAST]
+        instances = [last] if last.is_retired else [self._instances[name] for name in self.schedule.instances]
+        return all(one.processes and not any(p.is_silent for p in one.processes) for one in instances)
 
     def _values(self, topic: str) -> list[list[bytes]]:
         """What was ever committed to each partition."""

@@ -121,6 +121,11 @@ def await_that(condition: Callable[[], bool], seconds: float, what: Callable[[],
         time.sleep(0.05)
 
 
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What this room logged: on a busy machine kafka-python has warnings of its own."""
+    return [record.message for record in caplog.records if record.name.startswith("stream.")]
+
+
 @pytest.fixture
 def harness(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[StreamHarness]:
     made = StreamHarness(kafka, redis_url, topic_prefix, tmp_path / "stream.log")

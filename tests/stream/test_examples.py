@@ -16,7 +16,7 @@ from stream.examples import ExampleReader
 from stream.groups import LEARNER_GROUP, group_id, lag
 from stream.topics import ensure_topics
 from stream.transactions import Outgoing, Transactions
-from tests.stream.conftest import await_that
+from tests.stream.conftest import await_that, told
 from tests.stream.pair import stream_config, topics
 
 
@@ -119,11 +119,11 @@ def test_a_reader_without_a_position_begins_with_the_oldest_example_and_says_wha
     alone = ExampleReader(*three, {})
     whole = read(alone, 50)
     alone.close()
-    assert caplog.messages == []
+    assert told(caplog) == []
     delete_before(three, 0, 5)
     reader = ExampleReader(*three, {1: 0})
     assert reader.started == {0: 5, 1: 0, 2: 0}
-    (line,) = caplog.messages
+    (line,) = told(caplog)
     assert line.startswith(f"topic {three[1].examples}, partition 0 begins with offset 5 now: the examples before it")
     wanted = [r for r in whole if r.partition or r.offset >= 5]
     assert read(reader, len(wanted)) == wanted

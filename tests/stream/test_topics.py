@@ -10,6 +10,7 @@ from runtime.errors import ConfigurationError
 from stream import connection
 from stream.config import RetentionConfig, StreamConfig
 from stream.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
+from tests.stream.conftest import told
 from tests.stream.pair import topics
 
 DAY_MS = 86_400_000
@@ -79,11 +80,11 @@ def test_topics_that_exist_keep_their_retention_and_one_line_says_where_it_diffe
     made, config = topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
     ensure_topics(kafka, config, made)
     warn_of_retention(kafka, config, made)
-    assert caplog.messages == []
+    assert told(caplog) == []
     longer = config.model_copy(update={"retention": RetentionConfig(examples_days=90, impressions_days=0.5)})
     ensure_topics(kafka, longer, made)
     warn_of_retention(kafka, longer, made)
-    (line,) = caplog.messages
+    (line,) = told(caplog)
     assert f"{made.examples} 30 days (the project: 90 days), {made.impressions} 7 days (the project: 0.5 days)" in line
     assert settings_of(kafka, [made.examples], "retention.ms")[made.examples]["retention.ms"] == str(30 * DAY_MS)
 
