@@ -131,8 +131,8 @@ class _Judged:
             return f"{start} The teacher's own AUC is {alone:.3f}, below chance: is its logit one of the opposite?"
         if gain.sign < 0:
             return (
-                f"{start} The teacher misleads it. Are teacher.inputs right ('graft check' lists what is defaulted), and "
-                "are its values in the label's unit? If they are, remove the [[distillation]] tables."
+                f"{start} The teacher misleads it. Are teacher.inputs right ('graft check' lists what is defaulted), "
+                "and are its values in the label's unit? If they are, remove the [[distillation]] tables."
             )
         return (
             f"{start} The labels of this log tell it what the teacher knows. Remove the [[distillation]] tables, or "
