@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from features.config import AggregateConfig, FeaturesConfig
+from features.config import AggregateConfig, FeaturesConfig, ProfileConfig
 from features.definitions import Definitions, FieldDefinition, ViewDefinition
 from features.expressions import parse_expression
 from features.spec import Feature
@@ -27,7 +27,7 @@ def aggregate_faults(
             known = sorted({v.push_source for v in definitions.views.values() if v.push_source})
             yield key, f"no push source of a view {aggregate.push_source!r}; there is {', '.join(known) or 'none'}"
         for name, view in views.items():
-            yield from ((key, fault) for fault in _view_faults(aggregate, name, view, entities[aggregate.entity]))
+            yield from ((key, fault) for fault in view_faults(aggregate, name, view, entities[aggregate.entity]))
         for column, text in aggregate.columns.items():
             fields = [view.fields[column] for view in views.values() if column in view.fields]
             faults = _column_faults(text, fields, decays=aggregate.half_life_seconds is not None)
@@ -44,7 +44,10 @@ def value_before_examples(feature: Feature, config: FeaturesConfig, definitions:
     return 0.0
 
 
-def _view_faults(aggregate: AggregateConfig, name: str, view: ViewDefinition, entity: str) -> Iterator[str]:
+def view_faults(
+    aggregate: AggregateConfig | ProfileConfig, name: str, view: ViewDefinition, entity: str
+) -> Iterator[str]:
+    """Why the view of a table's push source cannot take its columns. `entity`: Feast's name of it."""
     if view.entities != (entity,):
         yield f"view {name!r} must have the entity {entity!r}; it has {', '.join(view.entities)}"
     if set(view.fields) != set(aggregate.columns):

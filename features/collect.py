@@ -124,6 +124,10 @@ def _as_next(rows: pa.Table, columns: list[str]) -> NDArray[np.bool_]:
     for name in columns:
         column = rows[name].combine_chunks()
         one, other = column[:-1], column[1:]
+        if pa.types.is_list(column.type):  # Arrow compares no lists
+            pairs = zip(one.to_pylist(), other.to_pylist(), strict=True)
+            equal[:-1] &= np.fromiter((a == b for a, b in pairs), np.bool_, len(one))
+            continue
         both_missing = pc.and_(pc.is_null(one), pc.is_null(other))
         same = pc.or_(both_missing, pc.fill_null(pc.equal(one, other), fill_value=False))
         equal[:-1] &= same.to_numpy(zero_copy_only=False).astype(bool)

@@ -6,6 +6,7 @@ from features.aggregate_check import aggregate_faults, value_before_examples
 from features.config import FeaturesConfig
 from features.contract import context_name
 from features.definitions import Definitions, ViewDefinition
+from features.profile_check import profile_faults, profile_of
 from features.redis_layout import SERIALIZATION_VERSION, IdType
 from features.spec import Feature, FeatureSpec, Role, Value
 from features.values import DTYPES
@@ -70,7 +71,10 @@ class _Compiler:
         self._check_lists()
         features = [f for role in _ROLES for name in getattr(self._config, role) if (f := self._feature(name, role))]
         entities = {"user": self._user.name, "item": self._item.name}
-        for key, fault in aggregate_faults(self._config, self._definitions, entities):
+        for key, fault in [
+            *aggregate_faults(self._config, self._definitions, entities),
+            *profile_faults(self._config, self._definitions, entities),
+        ]:
             self._fault(key, fault)
         spec = None if self._faults else self._spec(features)
         return Compiled(tuple(features), self._faults, spec)
@@ -197,6 +201,7 @@ class _Compiler:
             view=view,
             feature=field,
             value_type=value_type,
+            profile_of=profile_of(self._config, defined.push_source, field),
         )
 
     def _view(self, name: str) -> ViewDefinition:

@@ -40,6 +40,29 @@ class AggregateConfig(BaseModel):
     )
 
 
+class ProfileConfig(BaseModel):
+    """Profiles of one entity's ids, pushed to the push source of that name: means of what the teacher says of them.
+
+    The mean of a user is taken over reference items, that of an item over reference users. They are drawn once from the
+    ids of the batch tables. Context and pushed features are missing in these rows, so a profile follows from the batch
+    tables and the teacher alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entity: Literal["user", "item"] = Field(description="whose profiles they are")
+    push_source: str = Field(description="Feast's push source that receives the values")
+    references: int = Field(
+        default=64, ge=1, le=10_000, description="items over which the mean of a user is taken, or users of an item"
+    )
+    max_age_seconds: float = Field(
+        default=86_400, gt=0, description="wall clock after which a profile is computed anew"
+    )
+    columns: dict[str, str] = Field(
+        min_length=1, description="each column of the view, and the teacher task or teacher vector whose mean it is"
+    )
+
+
 class FeaturesConfig(BaseModel):
     """Names are `view:feature`, `user_id`, `item_id`, or `context:name`; each stands in one list only.
 
@@ -72,3 +95,4 @@ class FeaturesConfig(BaseModel):
         default={}, description="by feature, its value for an entity that does not have it"
     )
     aggregates: list[AggregateConfig] = []
+    profiles: list[ProfileConfig] = []

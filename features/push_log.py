@@ -1,4 +1,4 @@
-"""The push log: every row of running aggregates that was pushed, and from when on impressions read it.
+"""The push log: every row of running aggregates and profiles that was pushed, and from when on impressions read it.
 
 Beside the batch table of each pushed view, `data/NAME.parquet`, lies a folder `data/NAME.pushed` with
 
@@ -14,15 +14,15 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
-from features.aggregates import Aggregates, Entity, EntityId
-from features.config import AggregateConfig
+from features.config import AggregateConfig, ProfileConfig
+from features.pushed_values import Entity, EntityId, PushedValues
 from features.redis_layout import IdType, usable_id
 from runtime.absence import Absence
 from runtime.errors import GraftError
@@ -64,7 +64,7 @@ class PushLog:
     the first push after it.
     """
 
-    def __init__(self, tables: Mapping[str, PushedTable], configs: Sequence[AggregateConfig]) -> None:
+    def __init__(self, tables: Mapping[str, PushedTable], configs: Sequence[AggregateConfig | ProfileConfig]) -> None:
         self._tables = tables
         self._configs = [config for config in configs if config.push_source in tables]
         self._segments: dict[str, _Segment] = {}
@@ -75,13 +75,14 @@ class PushLog:
         """Log the pushes of this join state from now on."""
         self._owner = owner
 
-    def append(self, aggregates: Aggregates, changed: Mapping[Entity, Sequence[EntityId]], shown_ms: int) -> None:
+    def append(self, values: PushedValues, changed: Mapping[Entity, Sequence[EntityId]], shown_ms: int) -> None:
         """Log a push of these entities, to which impressions up to `shown_ms` were blind."""
         for config in self._configs:
-            table = self._tables[config.push_source]
-            batch = _batch(table, config, aggregates, changed.get(config.entity, ()), shown_ms, self._owner)
-            if batch.num_rows:
-                self._write(config.push_source, batch)
+            ids = changed.get(config.entity, ())
+            if ids:
+                batch = _batch(self._tables[config.push_source], config, values, ids, shown_ms, self._owner)
+                if batch.num_rows:
+                    self._write(config.push_source, batch)
 
     def close(self) -> None:
         """End what was begun, so that all of it can be collected and removed."""
@@ -170,28 +171,35 @@ def _link(hidden: Path, folder: Path) -> None:
 
 def _batch(
     table: PushedTable,
-    config: AggregateConfig,
-    aggregates: Aggregates,
+    config: AggregateConfig | ProfileConfig,
+    values: PushedValues,
     ids: Sequence[EntityId],
     shown_ms: int,
     owner: str,
 ) -> pa.RecordBatch:
     """One push of one source; ids that cannot be join keys are left out, as they are of the push."""
     keys = {entity_id: key for entity_id in ids if (key := usable_id(entity_id, table.id_type)) is not None}
-    is_gone = np.asarray([not aggregates.has(config.entity, entity_id) for entity_id in keys], bool)
+    is_gone = np.asarray([not values.has(config.entity, entity_id) for entity_id in keys], bool)
     schema = table.schema(pa.field(SHOWN_MS, pa.int64()), owner=owner)
     arrays = [pa.array(keys.values(), schema.field(0).type)]
-    for column, values in aggregates.rows(config.push_source, config.entity, keys).items():
-        arrays.append(_array(np.asarray(values, np.float64), is_gone, table.columns[column]))
+    for column, pushed in values.rows(config.push_source, config.entity, keys).items():
+        to_array = _lists if pa.types.is_list(table.columns[column]) else _numbers
+        arrays.append(to_array(pushed, is_gone, table.columns[column]))
     arrays.append(pa.array(np.full(len(keys), shown_ms), pa.int64()))
     return pa.record_batch(arrays, schema=schema)
 
 
-def _array(values: NDArray[np.float64], is_gone: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+def _numbers(values: Sequence[Any], is_gone: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
     """The values as the online store has them; one that a reader takes for a miss there is null."""
     with np.errstate(over="ignore"):
-        stored = values.astype(kind.to_pandas_dtype())
+        stored = np.asarray(values, np.float64).astype(kind.to_pandas_dtype())
     return pa.array(stored, kind, mask=is_gone | ~np.isfinite(stored))
+
+
+def _lists(values: Sequence[Any], is_gone: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    """The same of lists of numbers."""
+    stored = [None if gone else list(value) for value, gone in zip(values, is_gone, strict=True)]
+    return pa.array(stored, kind)
 
 
 def is_written(path: Path) -> bool:

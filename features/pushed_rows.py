@@ -8,29 +8,19 @@ decision: docs/decisions/009-starting-over.md.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from features.aggregates import Aggregates, Entity, EntityId
 from features.config import AggregateConfig
 from features.push_log import PushLog
 from features.push_order import OrderedClient, in_order, owner_key, position_key, taken_error, too_late_is_stale
-from features.redis_layout import EntityLayout, begin_field, field_name, usable_id
 from features.spec import FeatureSpec
+from features.view_rows import ViewRows
 from runtime.redis import connect, literal, reaching
 
 _log = logging.getLogger(__name__)
-_SCAN_KEYS = 1_000  # of one round trip
 _CLAIM_SECONDS = 60  # above what a scan of 10 million keys takes; a killed process holds a claim no longer
-
-
-class _Pushed(NamedTuple):
-    """Where the rows of one push source are."""
-
-    entity: Entity
-    layout: EntityLayout
-    fields: list[bytes]
 
 
 class PushedRows:
@@ -46,7 +36,7 @@ class PushedRows:
         self._client = connect(redis_url)
         self.feast_project = spec.feast_project
         self._key = owner_key(spec.feast_project)
-        self._pushed = [_pushed(spec, views[config.push_source], config) for config in configs]
+        self._rows = ViewRows(redis_url, spec, views, configs)
 
     def owner(self) -> str | None:
         """The name of the state that made the rows; None where nobody has noted one."""
@@ -56,17 +46,13 @@ class PushedRows:
 
     def count(self) -> int:
         """How many rows there are."""
-        with reaching(self._url):
-            return sum(self._exists(pushed, keys) for pushed in self._pushed for keys in self._keys(pushed.layout))
+        return self._rows.count()
 
     def remove(self) -> int:
         """Remove all rows, then the owner's name; how many rows there were. Other features of an entity stay."""
         self._forget_positions()
-        removed = 0
+        removed = self._rows.remove()
         with reaching(self._url):
-            for pushed in self._pushed:
-                for keys in self._keys(pushed.layout):
-                    removed += self._removed(pushed, keys, self._client)
             self._client.delete(self._key)
         return removed
 
@@ -76,13 +62,8 @@ class PushedRows:
         It is a push of these positions, and comes in order as others do.
         """
         client = OrderedClient(self._client, self.feast_project, owner, positions)
-        removed = 0
-        with reaching(self._url), too_late_is_stale(positions):
-            for pushed in self._pushed:
-                usable = (usable_id(entity_id, pushed.layout.id_type) for entity_id in ids.get(pushed.entity, ()))
-                keys = [pushed.layout.key(entity_id) for entity_id in usable if entity_id is not None]
-                removed += self._removed(pushed, keys, client) if keys else 0
-        return removed
+        with too_late_is_stale(positions):
+            return self._rows.remove_of(ids, client)
 
     def claim(self, owner: str, *, is_new: bool) -> None:
         """Make `owner` the owner. One that is new, which has made no row yet, first removes another's.
@@ -108,25 +89,6 @@ class PushedRows:
         with reaching(self._url):
             for key in self._client.scan_iter(match=literal(position_key(self.feast_project, "").encode()) + b"*"):
                 self._client.delete(key)
-
-    def _keys(self, layout: EntityLayout) -> Iterator[list[bytes]]:
-        """The keys of an entity's hashes, some at a time."""
-        found = self._client.scan_iter(match=layout.pattern, count=_SCAN_KEYS, _type="HASH")
-        keys = (key for key in found if layout.has(key))
-        while some := list(islice(keys, _SCAN_KEYS)):
-            yield some
-
-    def _removed(self, pushed: _Pushed, keys: Sequence[bytes], client: Any) -> int:
-        pipeline = client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hdel(key, *pushed.fields)
-        return sum(map(bool, pipeline.execute()[-len(keys) :]))
-
-    def _exists(self, pushed: _Pushed, keys: Sequence[bytes]) -> int:
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hexists(key, pushed.fields[-1])  # type: ignore[arg-type] # bytes are fields, too
-        return sum(pipeline.execute())
 
 
 class Pusher(Protocol):
@@ -176,10 +138,3 @@ class OwnedPusher:
             pushed = self._pusher.push(aggregates, present, shown_ms)
         self._log.append(aggregates, changed, shown_ms)
         return pushed
-
-
-def _pushed(spec: FeatureSpec, view: str, config: AggregateConfig) -> _Pushed:
-    is_user = config.entity == "user"
-    join_key, id_type = (spec.user_join_key, spec.user_id_type) if is_user else (spec.item_join_key, spec.item_id_type)
-    fields = [*(field_name(view, column) for column in config.columns), begin_field(view)]
-    return _Pushed(config.entity, EntityLayout(spec.feast_project, join_key, id_type, fields), fields)

@@ -7,7 +7,14 @@ import pyarrow as pa
 from features.feast import FeatureStore, FeatureView, FileSource, PushSource
 from features.push_log import PushedTable
 
-_TYPES = {"INT32": pa.int32(), "INT64": pa.int64(), "FLOAT": pa.float32(), "DOUBLE": pa.float64()}
+_TYPES = {
+    "INT32": pa.int32(),
+    "INT64": pa.int64(),
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "FLOAT_LIST": pa.list_(pa.float32()),
+    "DOUBLE_LIST": pa.list_(pa.float64()),
+}
 
 
 def pushed_tables(store: FeatureStore) -> dict[str, PushedTable]:

@@ -15,13 +15,14 @@ class OnlineReader:
     """The features of B rows; as they are now, the same values that Feast's get_online_features gives.
 
     `pushed_views`: views of running aggregates. Their rows are of closed examples, so none of them is later than the
-    impressions for which they are read.
+    impressions for which they are read. Nor is the row of a profile, which tells nothing of any label.
     """
 
     def __init__(self, spec: FeatureSpec, redis_url: str, pushed_views: Collection[str] = ()) -> None:
         self.spec = spec
         self._redis_url = redis_url
-        self._lookup = Lookup(spec, {f.view for f in spec.features if f.view}.difference(pushed_views))
+        timed = {f.view for f in spec.features if f.view and not f.profile_of}
+        self._lookup = Lookup(spec, timed.difference(pushed_views))
         self._client = connect(redis_url, timeout_seconds=_TIMEOUT_SECONDS)
 
     def read(

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import mmh3
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
@@ -51,6 +51,9 @@ class Feature(BaseModel):
     feature: str = ""
     value_type: str = ""
     """Feast's ValueType, by which the reader decodes the stored bytes: FLOAT, DOUBLE, INT32, INT64, STRING, ..."""
+    profile_of: str = Field(default="", exclude_if=lambda value: not value)  # so that it changes no other spec's id
+    """The teacher's task or vector whose mean it is; "" for a feature that is not the teacher's. A control is blind to
+    the teacher's features."""
 
     @property
     def width(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from features.compiler import Compiled
+from features.config import ProfileConfig
 from features.spec import Feature, FeatureSpec
 from features.store import check_spec
 from graft.project import FILE_NAME, Project, draft_project
@@ -19,7 +20,8 @@ from runtime.errors import ConfigurationError
 from student.learn.config import DistillationConfig
 from teacher_cache.config import DefaultInput
 from teacher_cache.domain_map_faults import faults_of_inputs
-from teacher_cache.teacher import TensorSpec, load_teacher
+from teacher_cache.profiles import faults_of_profiles
+from teacher_cache.teacher import Teacher, load_teacher
 
 _PREFIX = f"{FILE_NAME}: "
 _NEAR = 0.85  # two letters swapped in 'users:age' are 0.89, another feature of the same view is below
@@ -51,6 +53,7 @@ class Summary(BaseModel):
     teacher_inputs: int
     teacher_inputs_defaulted: int
     distillation: list[DistillationConfig]
+    profiles: list[ProfileConfig] = []
 
     @property
     def defaulted_share(self) -> float:
@@ -68,6 +71,7 @@ class Summary(BaseModel):
             f"  student: {student}; features for the teacher alone {self.passthrough_features}",
             f"  teacher {self.teacher_version}: {teacher} ({self.defaulted_share:.0%})",
             *(_distillation_line(row) for row in self.distillation),
+            *(_profile_line(profile) for profile in self.profiles),
         ]
 
 
@@ -80,10 +84,12 @@ def check_project(folder: Path, redis_url: str) -> Summary:
     project: Project = draft.value
     # 1. The features that are sound, the teacher's inputs; each None where nothing is known of them.
     compiled, faults = _features(project, redis_url)
-    tensors, of_teacher = _teacher(project)
+    teacher, of_teacher = _teacher(project)
     # 2. How they fit together.
     known = {feature.name: feature for feature in compiled.features} if compiled else None
+    tensors = teacher.inputs if teacher else None
     of_inputs = faults_of_inputs(project.teacher, folder, tensors, known if draft.features_are_known() else None)
+    of_teacher += faults_of_profiles((known or {}).values(), teacher.outputs if teacher else {})
     faults += of_teacher + [fault for fault in of_inputs if not _follows_from_features(fault, project, known or {})]
     faults = _once(draft.faults, [fault for fault in faults if not draft.causes(fault.removeprefix(_PREFIX))])
     if faults or compiled is None or compiled.spec is None:
@@ -99,15 +105,15 @@ def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[s
     return compiled, list(compiled.faults)
 
 
-def _teacher(project: Project) -> tuple[Mapping[str, TensorSpec] | None, list[str]]:
-    """The teacher's inputs, also where its tasks have faults; and its faults."""
+def _teacher(project: Project) -> tuple[Teacher | None, list[str]]:
+    """The teacher, without its tasks and vectors where these have faults; and its faults."""
     config = project.teacher
     try:
-        return load_teacher(config, project.folder).inputs, []
+        return load_teacher(config, project.folder), []
     except ConfigurationError as error:
         faults = list(error.faults)
     with suppress(ConfigurationError):
-        return load_teacher(config.model_copy(update={"tasks": []}), project.folder).inputs, faults
+        return load_teacher(config.model_copy(update={"tasks": [], "vectors": []}), project.folder), faults
     return None, faults
 
 
@@ -148,6 +154,7 @@ def _summary(project: Project, spec: FeatureSpec) -> Summary:
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),
         distillation=project.distillation,
+        profiles=project.features.profiles,
     )
 
 
@@ -162,3 +169,8 @@ def _distillation_line(row: DistillationConfig) -> str:
         f"  distillation: teacher task {row.teacher_task} through {target}, weight {row.weight:g}, "
         f"gradient scale {row.gradient_scale:g}{half_life}"
     )
+
+
+def _profile_line(profile: ProfileConfig) -> str:
+    others = "items" if profile.entity == "user" else "users"
+    return f"  profile of each {profile.entity} over {profile.references:,} {others}: {', '.join(profile.columns)}"

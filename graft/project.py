@@ -112,6 +112,7 @@ def _cross_faults(project: Project) -> Iterator[str]:
         yield "tasks: none is served; set served = true for what the endpoint shall answer"
     yield from task_faults(project.tasks, project.distillation, project.teacher.tasks)
     yield from _aggregate_faults(project)
+    yield from _profile_faults(project)
 
 
 def _duplicates(key: str, names: list[str]) -> Iterator[str]:
@@ -132,3 +133,12 @@ def _aggregate_faults(project: Project) -> Iterator[str]:
             else:
                 if task and task not in tasks:
                     yield f"{key}: no such task, got {task!r}{did_you_mean(task, tasks)}"
+
+
+def _profile_faults(project: Project) -> Iterator[str]:
+    outputs = [task.name for task in project.teacher.tasks] + [vector.name for vector in project.teacher.vectors]
+    for i, profile in enumerate(project.features.profiles):
+        for column, name in profile.columns.items():
+            if name not in outputs:
+                key = f"features.profiles.{i}.columns.{column}"
+                yield f"{key}: no such teacher task or vector, got {name!r}{did_you_mean(name, outputs)}"

@@ -18,6 +18,7 @@ from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
+from teacher_cache.profile_scorer import ProfileScorer
 from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
@@ -55,20 +56,22 @@ def run_batch_scorer(
     config: TeacherConfig,
     stop: StopSignal,
     unshown: UnshownScorer | None = None,
+    profiles: ProfileScorer | None = None,
 ) -> None:
     """Every `config.every_seconds` score all that waits, until `stop`; with `unshown`, other items for its users too.
 
-    Waits while Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
+    With `profiles`, then some of those that are due; while there are more, the next pass starts at once. Waits while
+    Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(scorer.defaulted_share)
-    batches = _Pass(reader, scorer, cache, unshown, stop)
+    batches = _Pass(reader, scorer, cache, unshown, profiles, stop)
     report = _Report(scorer.defaulted_share)
     kafka = Absence("kafka", _NOTHING_LOST)
     HEALTH.begin(_LOOP)
     while not stop.is_set():
         started = time.monotonic()
         try:
-            drained = batches.score_pending(report)
+            drained = batches.score_pending(report) and not batches.refresh_profiles()
             report.log_sometimes(reader.lag())
         except ServiceUnavailableError as error:  # of Kafka; the next commit covers what was put
             stop.wait(kafka.failed(error))
@@ -88,12 +91,14 @@ class _Pass:
         scorer: RequestScorer,
         cache: LogitCache,
         unshown: UnshownScorer | None,
+        profiles: ProfileScorer | None,
         stop: StopSignal,
     ) -> None:
         self._reader = reader
         self._scorer = scorer
         self._cache = cache
         self._unshown = unshown
+        self._profiles = profiles
         self._stop = stop
         self._redis = Absence("redis", _NOTHING_LOST)
 
@@ -113,6 +118,15 @@ class _Pass:
         _PASS_SECONDS.observe(time.monotonic() - started)
         return False
 
+    def refresh_profiles(self) -> bool:
+        """Score some profiles that are due; whether there were any."""
+        if self._profiles is None:
+            return False
+        try:
+            return wait_for(self._profiles.refresh, self._redis, self._stop) > 0
+        except StoppedError:
+            return False
+
     def _score(self, requests: Sequence[TeacherRequest], report: "_Report") -> bool:
         """Whether all logits are in Redis. Unshown rows go first: who sees an impression's logits finds them too."""
         if self._unshown is not None:
@@ -121,6 +135,8 @@ class _Pass:
                 if not self._put(partial(self._unshown.put, unshown)):
                     return False
                 _UNSHOWN.inc(len(unshown.requests))
+        if self._profiles is not None and not self._put(partial(self._profiles.ask, requests)):
+            return False
         scored = self._scorer.score(requests)
         if scored is None:
             return True

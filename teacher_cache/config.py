@@ -84,6 +84,15 @@ class TeacherTask(BaseModel):
     output: str = Field(description="the name of the output tensor, of shape [B] or [B, 1]")
 
 
+class TeacherVector(BaseModel):
+    """An output of the teacher that has several numbers a row, such as its own embedding of an item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="its name in features.profiles.columns")
+    output: str = Field(description="the name of the output tensor, of shape [B, n] with a fixed n")
+
+
 class TeacherConfig(BaseModel):
     """The teacher. It is used exactly as it is, never trained."""
 
@@ -96,6 +105,7 @@ class TeacherConfig(BaseModel):
     )
     onnx: Path = Field(description="the teacher's ONNX file")
     tasks: list[TeacherTask] = Field(min_length=1)
+    vectors: list[TeacherVector] = []
     inputs: dict[str, TeacherInput]
     ttl_seconds: int = Field(
         default=30 * 86_400, ge=1, description="wall clock that a cached logit is used for; an older one is a miss"

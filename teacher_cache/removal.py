@@ -1,4 +1,4 @@
-"""Removes what a teacher version has left in Redis: logits, and unshown rows."""
+"""Removes what a teacher version has left in Redis: logits, unshown rows, and what is noted of profiles."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -6,7 +6,7 @@ from itertools import islice
 from runtime.redis import connect, literal, reaching
 
 _SCAN_KEYS = 1_000  # of one round trip
-_KINDS = ("logits", "unshown")
+_KINDS = ("logits", "unshown", "profiles")
 
 
 class CachedKeys:
@@ -18,7 +18,7 @@ class CachedKeys:
         self._patterns = [literal(f"graft:{kind}:{teacher_version}:".encode()) + b"*" for kind in _KINDS]
 
     def count(self) -> int:
-        """How many keys there are: one a user, and one an impression with unshown rows."""
+        """How many keys there are: one a user, one an impression with unshown rows, three a profile table."""
         with reaching(self._url):
             return sum(map(len, self._keys()))
 

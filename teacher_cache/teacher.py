@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigurationError, InvalidInputError
-from teacher_cache.config import TeacherConfig, TeacherTask
+from teacher_cache.config import TeacherConfig, TeacherTask, TeacherVector
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(int64)": np.dtype(np.int64),
@@ -57,6 +57,13 @@ class Teacher(Protocol):
         TeacherOutputError: rows whose output is not finite, or that the teacher cannot compute.
         """
 
+    @property
+    def outputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Of each task and vector, by its name, the shape of one row: () of a task, (n,) of a vector."""
+
+    def describe(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """As `score`, by name: of each task [B], and of each vector [B, n]."""
+
 
 class OnnxTeacher:
     """A teacher in an ONNX file, on one CPU thread. ConfigurationError names all that does not fit `config`.
@@ -64,20 +71,37 @@ class OnnxTeacher:
     No custom operators are loaded; onnxruntime refuses external weights outside the folder of the file.
     """
 
-    def __init__(self, path: Path, tasks: Sequence[TeacherTask]) -> None:
+    def __init__(self, path: Path, tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector] = ()) -> None:
         self._session = _open_session(path)
-        self._tasks = tuple(tasks)
+        self._tasks, self._vectors = tuple(tasks), tuple(vectors)
         self._shapes = {tensor.name: list(tensor.shape) for tensor in self._session.get_inputs()}
         faults = _input_faults(self._session) + _task_faults(self._session, self._tasks)
+        faults += _vector_faults(self._session, self._vectors, [task.name for task in tasks])
         if faults:
             raise ConfigurationError(faults)
         self.inputs: Mapping[str, TensorSpec] = {t.name: _tensor_spec(t) for t in self._session.get_inputs()}
+        shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in self._session.get_outputs()}
+        of_tasks: dict[str, tuple[int, ...]] = {task.name: () for task in tasks}
+        self.outputs: Mapping[str, tuple[int, ...]] = of_tasks | {v.name: shapes[v.output] for v in vectors}
 
     def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """See `Teacher.score`."""
-        feeds = {name: inputs[name].reshape(-1, *shape[1:]) for name, shape in self._shapes.items()}
-        rows = len(next(iter(feeds.values())))
-        outputs = self._run(feeds, rows)
+        return self._logits(*self._run(inputs, [task.output for task in self._tasks]))
+
+    def describe(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """See `Teacher.describe`."""
+        names = [task.output for task in self._tasks], [vector.output for vector in self._vectors]
+        rows, outputs = self._run(inputs, names[0] + names[1])
+        logit_BT = self._logits(rows, outputs[: len(self._tasks)])
+        found = {task.name: logit_BT[:, t] for t, task in enumerate(self._tasks)}
+        for vector, output in zip(self._vectors, outputs[len(self._tasks) :], strict=True):
+            with np.errstate(over="ignore"):
+                found[vector.name] = output.astype(np.float32)
+            _check_finite(found[vector.name], [f"vector {vector.name}"] * output.shape[1])
+        return found
+
+    def _logits(self, rows: int, outputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """The tasks' outputs of so many rows as [B, T], all finite."""
         logit_BT = np.empty((rows, len(self._tasks)), np.float32)
         for i, (task, output) in enumerate(zip(self._tasks, outputs, strict=True)):
             if output.shape not in ((rows,), (rows, 1)):
@@ -87,37 +111,41 @@ class OnnxTeacher:
                 )
             with np.errstate(over="ignore"):  # beyond float32 is inf, which is refused below
                 logit_BT[:, i] = output.reshape(rows)
-        _check_finite(logit_BT, self._tasks)
+        _check_finite(logit_BT, [f"task {task.name}" for task in self._tasks])
         return logit_BT
 
-    def _run(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:
+    def _run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> tuple[int, list[NDArray[Any]]]:
+        """How many rows there are, and these outputs; TeacherOutputError for rows that the teacher cannot compute."""
+        feeds = {name: inputs[name].reshape(-1, *shape[1:]) for name, shape in self._shapes.items()}
+        rows = len(next(iter(feeds.values())))
         try:
-            return self._outputs(feeds)
+            return rows, self._outputs(feeds, outputs)
         except Exception as error:  # onnxruntime's errors share no class of their own
-            failing = self._failing_rows(feeds, range(rows)) or list(range(rows))
+            failing = self._failing_rows(feeds, range(rows), outputs) or list(range(rows))
             raise TeacherOutputError(
                 f"the teacher cannot compute row {failing[0]} ({len(failing)} of {rows} rows): {_first_line(error)}",
                 failing,
             ) from error
 
-    def _failing_rows(self, feeds: Mapping[str, NDArray[Any]], rows: range) -> list[int]:
+    def _failing_rows(self, feeds: Mapping[str, NDArray[Any]], rows: range, outputs: Sequence[str]) -> list[int]:
         try:
-            self._outputs({name: tensor[rows.start : rows.stop] for name, tensor in feeds.items()})
+            self._outputs({name: tensor[rows.start : rows.stop] for name, tensor in feeds.items()}, outputs)
         except Exception:  # noqa: BLE001 - as above; the caller raises it
             if len(rows) == 1:
                 return [rows.start]
             middle = len(rows) // 2
-            return self._failing_rows(feeds, rows[:middle]) + self._failing_rows(feeds, rows[middle:])
+            lower, upper = rows[:middle], rows[middle:]
+            return self._failing_rows(feeds, lower, outputs) + self._failing_rows(feeds, upper, outputs)
         return []
 
-    def _outputs(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        outputs: list[NDArray[Any]] = self._session.run([task.output for task in self._tasks], feeds)
-        return outputs
+    def _outputs(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        found: list[NDArray[Any]] = self._session.run(list(outputs), feeds)
+        return found
 
 
 def load_teacher(config: TeacherConfig, folder: Path) -> Teacher:
     """The teacher that `config` names; a relative path starts at `folder`. ConfigurationError with all faults."""
-    return OnnxTeacher(folder / config.onnx, config.tasks)
+    return OnnxTeacher(folder / config.onnx, config.tasks, config.vectors)
 
 
 def _open_session(path: Path) -> Any:
@@ -176,15 +204,32 @@ def _task_faults(session: Any, tasks: Sequence[TeacherTask]) -> list[str]:
     return faults
 
 
-def _check_finite(logit_BT: NDArray[np.float32], tasks: Sequence[TeacherTask]) -> None:
-    finite_BT = np.isfinite(logit_BT)
-    if finite_BT.all():
+def _vector_faults(session: Any, vectors: Sequence[TeacherVector], taken: Sequence[str]) -> list[str]:
+    outputs = {tensor.name: tensor for tensor in session.get_outputs()}
+    faults = []
+    for i, vector in enumerate(vectors):
+        where = f"graft.toml: teacher.vectors.{i}"
+        if vector.name in [*taken, *(earlier.name for earlier in vectors[:i])]:
+            faults.append(f"{where}.name: {vector.name!r} stands for another output already; names must differ")
+        tensor = outputs.get(vector.output)
+        if tensor is None:
+            faults.append(f"{where}.output: the teacher has no {vector.output!r}, it has {', '.join(outputs)}")
+        elif tensor.type not in ("tensor(float)", "tensor(double)", "tensor(float16)"):
+            faults.append(f"{where}.output: {vector.output!r} has type {tensor.type}, allowed is a float tensor")
+        elif len(tensor.shape) != 2 or not isinstance(tensor.shape[1], int):
+            faults.append(f"{where}.output: {vector.output!r} has shape {tensor.shape}, allowed is [B, n], n fixed")
+    return faults
+
+
+def _check_finite(value_BX: NDArray[np.float32], names: Sequence[str]) -> None:
+    finite_BX = np.isfinite(value_BX)
+    if finite_BX.all():
         return
-    bad = np.argwhere(~finite_BT)
-    row, task = bad[0]
+    bad = np.argwhere(~finite_BX)
+    row, column = bad[0]
     rows = sorted({int(b) for b, _ in bad})
     raise TeacherOutputError(
-        f"teacher task {tasks[task].name}: output of row {row} is {logit_BT[row, task]}, must be finite "
-        f"({len(rows)} of {len(logit_BT)} rows are not)",
+        f"teacher {names[column]}: output of row {row} is {value_BX[row, column]}, must be finite "
+        f"({len(rows)} of {len(value_BX)} rows are not)",
         rows,
     )

@@ -67,10 +67,10 @@ def materialize(project_folder: Path | None, until: datetime | None, *, as_json:
 @json_option
 @click.pass_obj
 def collect(project_folder: Path | None, keep: float | None, *, as_json: bool) -> None:
-    """Bring what the stream has pushed into the batch tables of the pushed views.
+    """Bring what was pushed into the batch tables of the pushed views.
 
-    After it Feast's get_historical_features gives the running aggregates as they were read at each time. May run beside
-    the stream; what it has brought over is removed from the push log.
+    After it Feast's get_historical_features gives running aggregates and profiles as they were read at each time. May
+    run beside the stream; what it has brought over is removed from the push log.
 
     Example: graft features collect --keep 90
     """
@@ -82,7 +82,9 @@ def collect(project_folder: Path | None, keep: float | None, *, as_json: bool) -
 
     keep_from = None if keep is None else datetime.now(UTC) - timedelta(days=keep)
     tables = pushed_tables(open_store(project.repo, process.redis_url))
-    sources = [aggregate.push_source for aggregate in project.features.aggregates if aggregate.push_source in tables]
+    fed = [aggregate.push_source for aggregate in project.features.aggregates]
+    fed += [profile.push_source for profile in project.features.profiles]
+    sources = [push_source for push_source in fed if push_source in tables]
     found = {tables[source].path.name: collect_log(tables[source], keep_from) for source in sources}
     lines = [f"{n}: {c.rows:,} rows of {c.entities:,} entities; {c.log_rows:,} in the log" for n, c in found.items()]
     nothing = ["nothing to collect: no pushed view that was applied has a Parquet file of this machine as its source"]

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from graft.process import Process
+
+if TYPE_CHECKING:
+    from features.view_rows import ViewRows
 
 PARTS = ("topics", "state", "aggregates", "cache", "versions")
 
@@ -80,14 +84,32 @@ def _aggregates(process: Process) -> Part:
 def _cache(process: Process) -> Part:
     from teacher_cache.removal import CachedKeys
 
-    version = process.project.teacher.version
+    project = process.project
+    version = project.teacher.version
     keys = CachedKeys(process.redis_url, version)
+    found = {f"keys of teacher version {version}": keys.count}
+    removals: list[Callable[[], object]] = [keys.remove]
+    if project.features.profiles:
+        rows = _profile_rows(process)
+        found["profiles"] = rows.count
+        removals.insert(0, rows.remove)
     return Part(
         "cache",
-        "the student learns from labels alone until the teacher has scored again: 'graft teacher backfill'",
-        lambda: {f"keys of teacher version {version}": keys.count()},
-        keys.remove,
+        "the student learns from labels alone until the teacher has scored again: 'graft teacher backfill' and, for "
+        "profiles, 'graft teacher profile'",
+        lambda: {name: count() for name, count in found.items()},
+        lambda: [remove() for remove in removals],
     )
+
+
+def _profile_rows(process: Process) -> "ViewRows":
+    from features.spec_file import load_spec
+    from features.store import view_sources
+    from features.view_rows import ViewRows
+
+    project = process.project
+    views = view_sources(project.repo, process.redis_url).pushed
+    return ViewRows(process.redis_url, load_spec(project.repo), views, project.features.profiles)
 
 
 def _versions(process: Process) -> Part:

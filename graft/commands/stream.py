@@ -124,12 +124,12 @@ def run(project_folder: Path | None) -> None:
     spec = load_spec(project.repo)
     # Last: Feast takes seconds, and from then on every library's deprecation warnings are shown.
     from features.aggregates import Aggregates
-    from features.push import AggregatePusher
+    from features.push import FeastPusher
     from features.push_log import PushLog
     from features.pushed_rows import OwnedPusher, PushedRows
     from features.reader import OnlineReader
 
-    pusher = AggregatePusher(project.repo, process.redis_url, project.features.aggregates)
+    pusher = FeastPusher(project.repo, process.redis_url, project.features.aggregates)
     rows = PushedRows(process.redis_url, spec, pusher.views, project.features.aggregates)
     gc.collect()
     gc.freeze()  # Feast's 290,000 objects live until the end: without them a full collection takes no 150 ms pause

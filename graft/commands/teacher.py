@@ -1,7 +1,7 @@
-"""``graft teacher run`` and ``graft teacher backfill``."""
+"""``graft teacher run``, ``backfill`` and ``profile``."""
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from features.spec import FeatureSpec
     from stream.events import TeacherRequest
     from teacher_cache.cache import LogitCache
+    from teacher_cache.profile_scorer import ProfileScorer
     from teacher_cache.request_scorer import RequestScorer
+    from teacher_cache.teacher import Teacher
     from teacher_cache.unshown import UnshownCache, UnshownScorer
 
 
@@ -54,8 +56,39 @@ def run(project_folder: Path | None) -> None:
         ensure_topics(settings.kafka, project.stream, project.topics)
         return TeacherRequestReader(settings.kafka, project.topics, process.instance)
 
-    with closing(wait_for_kafka(open_reader, stop)) as reader:
-        run_batch_scorer(reader, scorer, open_cache(process), project.teacher, stop, unshown)
+    with closing(wait_for_kafka(open_reader, stop)) as reader, _open_profiles(process, spec, model) as profiles:
+        run_batch_scorer(reader, scorer, open_cache(process), project.teacher, stop, unshown, profiles)
+
+
+@teacher.command
+@json_option
+@click.pass_obj
+def profile(project_folder: Path | None, *, as_json: bool) -> None:
+    """Compute the profiles that are due now: of the ids of the batch tables, and of those that were asked for.
+
+    'graft teacher run' does so all the time; this is for the time before the first event. Needs 'graft features
+    materialize'. It may be repeated.
+
+    Example: graft teacher profile && graft student bootstrap
+    """
+    from features.spec_file import load_spec
+    from graft.progress import progress
+    from teacher_cache.teacher import load_teacher
+
+    process = begin(project_folder)
+    project = process.project
+    spec, started = load_spec(project.repo), time.monotonic()
+    with _open_profiles(process, spec, load_teacher(project.teacher, project.folder)) as profiles:
+        done = 0
+        with progress("profiles") as advance:
+            while profiles is not None and (due := profiles.refresh()):
+                done += due
+                advance(done, None)
+    seconds = time.monotonic() - started
+    line = f"profiles of {done:,} ids in {seconds:.1f} s"
+    if not project.features.profiles:
+        line = "graft.toml has no [[features.profiles]] table: nothing to compute"
+    echo_result([line], {"ids": done, "seconds": seconds}, as_json=as_json)
 
 
 @teacher.command
@@ -127,6 +160,31 @@ def open_unshown_cache(process: Process, spec: "FeatureSpec", ttl_seconds: int |
     if project.unshown.ratio == 0:
         return None
     return UnshownCache(process.redis_url, project.teacher, spec, ttl_seconds or STREAM_TTL_SECONDS)
+
+
+@contextmanager
+def _open_profiles(process: Process, spec: "FeatureSpec", model: "Teacher") -> "Iterator[ProfileScorer | None]":
+    """The profiles of the project's teacher; None, and without Feast's import, where there are none."""
+    project, redis_url = process.project, process.redis_url
+    configs = project.features.profiles
+    if not configs:
+        yield None
+        return
+    from features.entities import batch_tables
+    from features.profile_push import LoggedPusher
+    from features.reader import OnlineReader
+    from features.store import view_sources
+    from teacher_cache.domain_map import DomainMap
+    from teacher_cache.profile_queue import ProfileQueue
+    from teacher_cache.profile_scorer import ProfileScorer, ProfileTable
+    from teacher_cache.profiles import Profiler
+
+    version, pushed = project.teacher.version, view_sources(project.repo, redis_url).pushed
+    tables = [ProfileTable(config, ProfileQueue(redis_url, version, spec, config)) for config in configs]
+    domain_map = DomainMap(project.teacher, project.folder, model, spec)
+    profiler = Profiler(model, domain_map, spec, OnlineReader(spec, redis_url), pushed.values())
+    with closing(LoggedPusher(project.repo, redis_url, configs)) as pusher:
+        yield ProfileScorer(tables, profiler, pusher, batch_tables(project.repo, redis_url, spec))
 
 
 def _open_unshown(

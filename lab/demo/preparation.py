@@ -58,6 +58,7 @@ PREPARE_DAY_ZERO = [
     Command(("check",)),
     Command(("features", "apply")),
     Command(("features", "materialize")),
+    Command(("teacher", "profile")),
     Command(("student", "bootstrap")),
 ]
 

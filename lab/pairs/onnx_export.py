@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lab.pairs.source import TeacherInput
-from lab.pairs.teacher_network import TeacherNetwork
+from lab.pairs.teacher_network import Taste, TeacherNetwork
 from runtime.folder import replacing
 
 _OPSET = 17
@@ -40,17 +40,24 @@ class _Graph:
 def save_onnx(network: TeacherNetwork, path: Path) -> None:
     """Write the network to `path`; a file there is replaced at once."""
     graph = _Graph()
-    columns = [_column(graph, network, spec) for spec in network.design.inputs]
+    columns = [_column(graph, network, spec) for spec in network.design.columns]
     hidden = graph.node("Concat", columns, "features", axis=1)
     for i, layer in enumerate(network.trunk):
         hidden = graph.node("Relu", [_linear(graph, f"trunk.{i}", layer, hidden)], f"trunk.{i}.active")
-    _split_heads(graph, network, _linear(graph, "heads", network.heads, hidden))
+    heads, vectors = _linear(graph, "heads", network.heads, hidden), []
+    if network.taste is not None:
+        heads = _tasted(graph, network, network.taste, heads)
+        vectors = [(network.taste.design.output, network.taste.design.width)]
+    _split_heads(graph, network, heads)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "teacher",
             [_signature(spec) for spec in network.design.inputs],
-            [helper.make_tensor_value_info(head, TensorProto.FLOAT, ["B"]) for head in network.design.heads],
+            [
+                *(helper.make_tensor_value_info(head, TensorProto.FLOAT, ["B"]) for head in network.design.heads),
+                *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", width]) for name, width in vectors),
+            ],
             graph.constants,
         ),
         producer_name="graft",
@@ -87,19 +94,37 @@ def _column(graph: _Graph, network: TeacherNetwork, spec: TeacherInput) -> str:
 def _embedded(graph: _Graph, network: TeacherNetwork, spec: TeacherInput, codes: int) -> str:
     name = spec.name
     table = graph.constant(f"{name}.table", _array(network.embeddings[name].weight))
+    return graph.node("Gather", [table, _code(graph, name, codes)], f"{name}.embedded", axis=0)
+
+
+def _code(graph: _Graph, name: str, codes: int) -> str:
+    """The code of an input; one outside of its table is 0."""
     zero = graph.constant(f"{name}.zero", np.asarray(0, np.int64))
     top = graph.constant(f"{name}.codes", np.asarray(codes, np.int64))
     low = graph.node("GreaterOrEqual", [name, zero], f"{name}.not_negative")
     high = graph.node("Less", [name, top], f"{name}.not_above")
     inside = graph.node("And", [low, high], f"{name}.inside")
-    safe = graph.node("Where", [inside, name, zero], f"{name}.safe")
-    return graph.node("Gather", [table, safe], f"{name}.embedded", axis=0)
+    return graph.node("Where", [inside, name, zero], f"{name}.safe")
 
 
 def _linear(graph: _Graph, name: str, layer: Any, hidden: str) -> str:
     weight = graph.constant(f"{name}.weight", _array(layer.weight))
     bias = graph.constant(f"{name}.bias", _array(layer.bias))
     return graph.node("Gemm", [hidden, weight, bias], name, transB=1)
+
+
+def _tasted(graph: _Graph, network: TeacherNetwork, taste: Taste, heads: str) -> str:
+    """The heads with the inner product added; the item's vector is an output."""
+    codes = {spec.name: spec.codes or 0 for spec in network.design.inputs}
+    user_code, item_code = _code(graph, taste.design.user, codes[taste.design.user]), f"{taste.design.item}.safe"
+    of_users = graph.constant("taste.users", _array(taste.users.weight))
+    of_items = graph.constant("taste.items", _array(taste.items.weight))
+    user = graph.node("Gather", [of_users, user_code], "taste.user", axis=0)
+    item = graph.node("Gather", [of_items, item_code], taste.design.output, axis=0)
+    axis = graph.constant("taste.axis", np.asarray([1], np.int64))
+    product = graph.node("ReduceSum", [graph.node("Mul", [user, item], "taste.products"), axis], "taste.sum")
+    scale = graph.constant("taste.scale", _array(taste.scale_T).reshape(1, -1))
+    return graph.node("Add", [heads, graph.node("Mul", [product, scale], "taste.scaled")], "heads.tasted")
 
 
 def _split_heads(graph: _Graph, network: TeacherNetwork, heads: str) -> None:

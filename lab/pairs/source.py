@@ -40,16 +40,37 @@ class TeacherInput(_Record):
     default: float = 0.0
 
 
+class TeacherTaste(_Record):
+    """The inner product of a vector for each user and one for each item, which is added to every head.
+
+    `user` and `item` are inputs of codes. An unknown user, code 0, has a vector of zeros. The item's vector is an
+    output of the teacher, of that name. The trunk does not see the user: it would learn there what the vectors lack.
+    """
+
+    user: str
+    item: str
+    output: str
+    width: int = 8
+    decay: float = 0.01
+    """Times the mean square of both vectors, in the loss."""
+
+
 class TeacherDesign(_Record):
     """The teacher's signature and the shape of its network; `heads` has each output's name and kind."""
 
     inputs: list[TeacherInput] = Field(min_length=1)
     heads: dict[str, TaskKind] = Field(min_length=1)
+    taste: TeacherTaste | None = None
     trunk: list[int] = [64, 32]
     embedding_dim: int = 8
     epochs: int = 2
     batch_rows: int = 4096
     learning_rate: float = 0.01
+
+    @property
+    def columns(self) -> list[TeacherInput]:
+        """The inputs that the trunk sees."""
+        return [spec for spec in self.inputs if self.taste is None or spec.name != self.taste.user]
 
 
 class Source(NamedTuple):

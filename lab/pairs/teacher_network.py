@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lab.pairs.source import TeacherDesign, TeacherInput
+from lab.pairs.source import TeacherDesign, TeacherInput, TeacherTaste
 
 
 class TeacherNetwork(nn.Module):
@@ -20,19 +20,20 @@ class TeacherNetwork(nn.Module):
         self.design = design
         self.scales = dict(scales)
         self.embeddings = nn.ModuleDict(
-            {i.name: _embedding(i.codes, design.embedding_dim) for i in design.inputs if i.codes is not None}
+            {i.name: _embedding(i.codes, design.embedding_dim) for i in design.columns if i.codes is not None}
         )
-        widths = [sum(design.embedding_dim if i.codes else i.width for i in design.inputs), *design.trunk]
+        widths = [sum(design.embedding_dim if i.codes else i.width for i in design.columns), *design.trunk]
         self.trunk = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.heads = nn.Linear(widths[-1], len(design.heads))
+        self.taste = Taste(design, design.taste) if design.taste else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits and values [B, T] in the order of the design's heads; codes are int64 [B], numbers [B] or [B, W]."""
-        hidden = torch.cat([self._column(i, inputs[i.name]) for i in self.design.inputs], dim=1)
+        hidden = torch.cat([self._column(i, inputs[i.name]) for i in self.design.columns], dim=1)
         for layer in self.trunk:
             hidden = torch.relu(layer(hidden))
         outputs: Tensor = self.heads(hidden)
-        return outputs
+        return outputs if self.taste is None else outputs + self.taste(inputs)
 
     def _column(self, spec: TeacherInput, values: Tensor) -> Tensor:
         if spec.codes is not None:
@@ -41,6 +42,48 @@ class TeacherNetwork(nn.Module):
         mean, deviation = self.scales[spec.name]
         numbers = torch.log1p(values) if spec.logarithm else values
         return ((numbers - mean) / deviation).reshape(len(values), spec.width)
+
+
+class Taste(nn.Module):
+    """What `TeacherTaste` says: a vector of W numbers for each user and each item code."""
+
+    def __init__(self, design: TeacherDesign, taste: TeacherTaste) -> None:
+        super().__init__()
+        codes = {i.name: i.codes or 0 for i in design.inputs}
+        self.design = taste
+        self.users = nn.Embedding(codes[taste.user], taste.width, padding_idx=0)
+        self.items = nn.Embedding(codes[taste.item], taste.width)
+        self.scale_T = nn.Parameter(torch.ones(len(design.heads)))
+        for table in (self.users, self.items):
+            nn.init.normal_(table.weight, std=0.1)
+        with torch.no_grad():
+            self.users.weight[0] = 0
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What it adds to each head, [B, T]."""
+        product_BW = self.users(inputs[self.design.user]) * self.items(inputs[self.design.item])
+        added_BT: Tensor = product_BW.sum(dim=1, keepdim=True) * self.scale_T
+        return added_BT
+
+    def penalty(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the loss of these rows has of the vectors themselves."""
+        squares = [table(inputs[name]).square().sum(dim=1).mean() for table, name in self._tables()]
+        return self.design.decay * torch.stack(squares).sum()
+
+    @torch.no_grad()
+    def turn(self) -> None:
+        """Turn both tables so that users vary alike and uncorrelated along each axis; no product changes.
+
+        The axis along which items differ the most comes first.
+        """
+        covariance_WW = torch.cov(self.users.weight[1:].T)
+        variance_W, axes_WW = torch.linalg.eigh(covariance_WW)
+        turned = axes_WW.flip(1) * variance_W.flip(0).clamp(min=1e-12).sqrt()
+        self.users.weight.copy_(torch.linalg.solve(turned, self.users.weight.T).T)
+        self.items.weight.copy_(self.items.weight @ turned)
+
+    def _tables(self) -> tuple[tuple[nn.Embedding, str], ...]:
+        return (self.users, self.design.user), (self.items, self.design.item)
 
 
 def _embedding(codes: int, width: int) -> nn.Embedding:

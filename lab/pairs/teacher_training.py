@@ -60,6 +60,8 @@ def _train(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwor
     )
     learnt = source.rows - int(source.rows * _HELD_OUT)
     _learn(network, tables, learnt, torch.Generator().manual_seed(seed), progress)
+    if network.taste is not None:
+        network.taste.turn()
     held_out = torch.arange(learnt, source.rows)
     report = TeacherReport(
         learnt,
@@ -102,6 +104,8 @@ def _loss(
         known_B = ~label_B.isnan()
         measure = functional.binary_cross_entropy_with_logits if kind == "binary" else functional.mse_loss
         losses.append(measure(output_BT[known_B, t], label_B[known_B]))
+    if network.taste is not None:
+        losses.append(network.taste.penalty(inputs))
     return torch.stack(losses).sum()
 
 

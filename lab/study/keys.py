@@ -10,9 +10,8 @@ from lab.study.day_zero import DayZero
 from lab.study.digest import digest_of
 from lab.study.plan import Cell
 from lab.study.study_log import StudyLog
-from lab.study.teachers import changed_config
+from lab.study.teachers import changed_config, teacher_files
 from runtime.errors import ConfigurationError, InvalidInputError
-from teacher_cache.config import LookupInput
 
 
 class Keys:
@@ -29,9 +28,8 @@ class Keys:
         config = changed_config(change, project.teacher)
         told = change.model_dump_json() + config.model_dump_json()
         if told not in self._teachers:
-            tables = [i.file for i in config.inputs.values() if isinstance(i, LookupInput) and i.file]
             try:
-                self._teachers[told] = digest_of([told, *(project.folder / file for file in (config.onnx, *tables))])
+                self._teachers[told] = digest_of([told, *teacher_files(config, project.folder)])
             except InvalidInputError as error:
                 raise ConfigurationError([f"variant {cell.variant.name}: teacher: {error}"]) from None
         return self._teachers[told]

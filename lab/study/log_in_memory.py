@@ -19,7 +19,9 @@ from features.spec import FeatureSpec
 from graft.progress import Advance
 from graft.project import Project
 from lab.study.digest import digest_of
-from lab.study.memory_store import MemoryStore, Sources
+from lab.study.memory_store import Sources
+from lab.study.profiled_store import open_store
+from lab.study.teachers import teacher_files
 from stream.aggregation import push_waiting
 from stream.event_file import FileEvent, count_events, read_events
 from stream.events import Example, Impression
@@ -52,7 +54,10 @@ def records_of(
 def log_key(project: Project, spec: FeatureSpec, sources: Sources, events: Path) -> str:
     """The key of the log that `records_of` gives: a digest of all that it depends on, except the code."""
     joined = project.model_dump_json(include={"tasks", "stream", "features"})
-    return digest_of([spec.spec_id, joined, sources.key, events])
+    told: list[str | Path] = [spec.spec_id, joined, sources.key, events]
+    if project.features.profiles:
+        told += [project.teacher.model_dump_json(), *teacher_files(project.teacher, project.folder)]
+    return digest_of(told)
 
 
 class _Stream:
@@ -62,7 +67,7 @@ class _Stream:
         self._aggregates_factory = partial(Aggregates, project.features.aggregates)
         self._partition = Partition(0, project.topics, project.stream, project.tasks, self._aggregates_factory)
         self.inputs = self._partition.inputs
-        self._store = MemoryStore(spec, sources, project.features.aggregates)
+        self._store = open_store(project, spec, sources)
         self._step = StreamStep(spec, project.tasks, self._features)
         self._wall_ms = time.time_ns() // 1_000_000
 

@@ -121,7 +121,7 @@ class MemoryStore:
         return pushed
 
     def _as_stored(self, view: str, row: Mapping[str, Any]) -> _Row:
-        return {f.feature: _as_stored(f, row[f.feature]) for f in self._features[view]}
+        return {f.feature: as_stored(f, row[f.feature]) for f in self._features[view]}
 
     def _value(
         self,
@@ -149,7 +149,7 @@ def _begin_ms(time: datetime) -> int:
     return -(-since // timedelta(milliseconds=1))
 
 
-def _as_stored(feature: Feature, value: Any) -> Value:
+def as_stored(feature: Feature, value: Any) -> Value:
     """The value as it comes back from Feast's message: a float of 32 bits where the view says FLOAT."""
     if value is None or feature.dtype == "str":
         return None if value is None else str(value)

@@ -16,7 +16,9 @@ from features.spec import FeatureSpec
 from graft.progress import Advance
 from lab.study.arriving import Arriving
 from lab.study.cell import Predictions, Result, Teaching, run_cell
+from lab.study.changed_profiles import ChangedProfiles, ids_of
 from lab.study.day_zero import DayZero
+from lab.study.grid import TeacherChange
 from lab.study.keys import Keys
 from lab.study.label_delay import LabelDelay
 from lab.study.plan import Cell, window_seconds
@@ -94,8 +96,12 @@ class _Worker:
 
     @classmethod
     def run(cls, cell: Cell) -> None:
+        profiles = cls._profiles(cell)
         log = cls._log(cell)
-        result, predictions = run_cell(cell, log, cls._teaching(cell, log), cls._arriving(cell, log))
+        arriving = cls._arriving(cell, log)
+        if profiles is not None:
+            log, arriving = profiles.of_log(log), arriving._replace(log=profiles.of_log(arriving.log))
+        result, predictions = run_cell(cell, log, cls._teaching(cell, log, profiles), arriving)
         place = cls.place
         with replacing(place.predictions_path(cell)) as file:
             np.savez_compressed(file, **predictions._asdict())
@@ -145,7 +151,17 @@ class _Worker:
         return kept_logits(place.out / "logits" / f"{key}.npz", cell.variant.teacher, cell.project, log)
 
     @classmethod
-    def _teaching(cls, cell: Cell, log: StudyLog) -> Teaching:
+    def _profiles(cls, cell: Cell) -> ChangedProfiles | None:
+        """Those of the cell's teacher where it is not the project's own; None where the log has the right ones."""
+        change = cell.variant.teacher
+        if change == TeacherChange() or not cell.project.features.profiles:
+            return None
+        day_zero = cls.place.day_zero
+        ids = ids_of(cls.log, day_zero.users, day_zero.items)
+        return ChangedProfiles(change, cell.project, cls.log.spec, day_zero.sources, ids)
+
+    @classmethod
+    def _teaching(cls, cell: Cell, log: StudyLog, profiles: ChangedProfiles | None) -> Teaching:
         project, change, place = cell.project, cell.variant.teacher, cls.place
         logit_NT = cls._logits(cell, log, served=False)
         if not project.distillation or cell.is_reference:
@@ -157,7 +173,8 @@ class _Worker:
             if cell.share < 1:
                 day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
             path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
-            rows = day_zero.kept_rows(path, project, StudyTeacher(change, project, log.spec), log.spec)
+            teacher = StudyTeacher(change, project, log.spec)
+            rows = day_zero.kept_rows(path, project, teacher, log.spec, profiles)
         return Teaching(logit_NT, unshown, rows)
 
     @classmethod

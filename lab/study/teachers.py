@@ -14,7 +14,7 @@ from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 from stream.events import TeacherRequest
-from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
+from teacher_cache.config import DefaultInput, LookupInput, TeacherConfig, UnshownConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.teacher import load_teacher
@@ -102,6 +102,12 @@ def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfi
     inputs = {name: DefaultInput(default=config.inputs[name].default) for name in change.defaulted}
     update = {"inputs": {**config.inputs, **inputs}}
     return config.model_copy(update={**update, "onnx": change.onnx} if change.onnx else update)
+
+
+def teacher_files(config: TeacherConfig, folder: Path) -> list[Path]:
+    """The files of a teacher: its network, and the tables of its inputs."""
+    tables = [i.file for i in config.inputs.values() if isinstance(i, LookupInput) and i.file]
+    return [folder / file for file in (config.onnx, *tables)]
 
 
 def changed(change: TeacherChange, logit_NT: NDArray[np.float32]) -> NDArray[np.float32]:

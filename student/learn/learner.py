@@ -29,6 +29,7 @@ from student.learn.posterior import Posterior
 from student.learn.posterior_kernel import Places, Rows
 from student.learn.replay_buffer import Reservoir
 from student.learn.setup import LearnerSetup
+from student.versions.columns import units_of
 from student.versions.guard import WEIGHT as GUARD_WEIGHT
 from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
 from student.versions.served_tensors import EMBEDDING, MEAN, SHARED, STD, of_control
@@ -263,7 +264,7 @@ class Learner:
         """
         arms = self._student, self._control
         network_MBK = np.stack([self._network(arm, batch, places, first) for arm in arms])
-        dense_MBD = np.stack([arm.running.normalised(batch.dense_BD) for arm in arms])
+        dense_MBD = np.stack([self._dense(batch, arm) for arm in arms])
         return Rows(dense_MBD, network_MBK, batch.label_BK, batch.logit_BT)
 
     def _network(self, arm: Arm, batch: Batch, places: Places, first: int | None) -> NDArray[np.float32]:
@@ -275,6 +276,11 @@ class Learner:
         for part, column in zip(in_step, columns, strict=True):
             part[rows] = column
         return arm.score(*in_step)[rows]
+
+    def _dense(self, batch: Batch, arm: Arm) -> NDArray[np.float32]:
+        """The dense columns in the units of the posterior."""
+        unit_D = units_of(self._posterior.columns, arm.running.normalizer.std)
+        return arm.running.normalised(batch.dense_BD) * unit_D
 
     def _references(self, batch: Batch, item_B: NDArray[np.uint64]) -> NDArray[np.float32]:
         """What the teacher and the item mean say, [B, K, 2]; NaN where the teacher says nothing."""

@@ -28,7 +28,7 @@ class Posterior:
     """
 
     def __init__(self, setup: LearnerSetup, sees_teacher: Sequence[bool]) -> None:
-        self.columns = columns_of(setup.spec, len(setup.tasks), len(setup.teacher_tasks))
+        self.columns = columns_of(setup.spec, len(setup.tasks), [task.name for task in setup.teacher_tasks])
         prior, models, size = prior_of(setup, self.columns), len(sees_teacher), setup.student.remembered_ids
         self._rules = _rules(setup, self.columns, prior, sees_teacher)
         self._shared = _shared(setup, prior, models)

@@ -53,7 +53,7 @@ def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
     mean_KP, variance_KP = _weights(columns, size_K)
     for k, teacher_task in enumerate(setup.reference_columns):
         if teacher_task is not None:
-            own = slice(columns.teacher.start + 2 * teacher_task, columns.teacher.start + 2 * teacher_task + 2)
+            own = [*_running(columns, teacher_task), *_profiles(columns, teacher_task)]
             mean_KP[k, own], variance_KP[k, own] = 0.5 * size_K[k] ** 0.5, 0.25 * size_K[k]
     user_J = np.full(columns.slopes, TASTE)
     user_J[0], user_J[-2] = USER, TRUST
@@ -64,6 +64,17 @@ def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
         id_K1=(size_K[:, None] * ID).astype(np.float32),
         drift_K=DRIFT * size_K,
     )
+
+
+def _running(columns: Columns, teacher_task: int) -> range:
+    """The running mean logits of a teacher task, of user and item."""
+    first = columns.teacher.start + 2 * teacher_task
+    return range(first, first + 2)
+
+
+def _profiles(columns: Columns, teacher_task: int) -> list[int]:
+    """The profiles that are mean logits of a teacher task."""
+    return [columns.dense.start + d for d in columns.profiles[teacher_task]]
 
 
 def _weights(columns: Columns, size_K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -78,4 +89,6 @@ def _weights(columns: Columns, size_K: NDArray[np.float64]) -> tuple[NDArray[np.
         mean_KP[:, part], variance_KP[:, part] = mean, variance
     for part, variance in ((slice(1), 0.3), (counts, 0.1), (columns.dense, 0.02), (columns.teacher, 0.1)):
         variance_KP[:, part] = variance * size_K[:, None]
+    for teacher_task in range(columns.teacher_tasks):
+        variance_KP[:, _profiles(columns, teacher_task)] = 0.1 * size_K[:, None]
     return mean_KP, variance_KP

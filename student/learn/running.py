@@ -16,6 +16,7 @@ from student.learn.heads import TeacherHead, Unit
 from student.learn.losses import soft_label
 from student.learn.model import Inputs
 from student.learn.setup import LearnerSetup
+from student.versions.columns import seen_of
 from student.versions.hashing import embedding_rows
 from student.versions.normalizer import RunningMoments, normalised
 
@@ -28,6 +29,7 @@ class RunningStatistics:
         self.normalizer = RunningMoments(len(setup.spec.dense_names))
         self._labels = RunningMoments(len(setup.tasks))
         self._soft_labels = RunningMoments(len(setup.distillation))
+        self._seen_D = seen_of(setup.spec, sees_teacher=setup.sees_teacher)
 
     def update(self, batch: Batch) -> None:
         """Take examples in, before they are learnt."""
@@ -57,8 +59,8 @@ class RunningStatistics:
         return Inputs(torch.from_numpy(self.normalised(dense_BD)), torch.from_numpy(row_N), index_BC)
 
     def normalised(self, dense_BD: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Dense columns as the arm's network and posterior see them."""
-        return normalised(dense_BD, self.normalizer.mean, self.normalizer.std)
+        """Dense columns as the arm's network and posterior see them: 0 in those to which it is blind."""
+        return normalised(dense_BD, self.normalizer.mean, self.normalizer.std) * self._seen_D
 
     def label_units(self) -> list[Unit]:
         """Per task the unit of its served head."""

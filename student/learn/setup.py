@@ -29,6 +29,8 @@ class LearnerSetup:
     teacher_tasks: tuple[TeacherTask, ...]
     student: StudentConfig
     wait_seconds: float
+    sees_teacher: bool = True
+    """Whether its learner sees the features that are the teacher's."""
 
     def __post_init__(self) -> None:
         faults = list(task_faults(self.tasks, self.distillation, self.teacher_tasks))
@@ -36,8 +38,11 @@ class LearnerSetup:
             raise ConfigurationError(faults)
 
     def control(self) -> "LearnerSetup":
-        """The setup of the control: the same without distillation. Its teacher tasks stay those of the logits."""
-        return replace(self, distillation=())
+        """The setup of the control: the same without distillation, and blind to the teacher's features.
+
+        Its teacher tasks stay those of the logits.
+        """
+        return replace(self, distillation=(), sees_teacher=False)
 
     @cached_property
     def teacher_columns(self) -> tuple[int, ...]:

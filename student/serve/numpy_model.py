@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.spec import FeatureBatch
 from student.serve.numpy_posterior import NumpyPosterior
+from student.versions.columns import seen_of, units_of
 from student.versions.guard import WEIGHT, answer
 from student.versions.hashing import embedding_rows
 from student.versions.manifest import Manifest
@@ -51,10 +52,11 @@ class NumpyStudent:
         self._places = [names.index(task) for task in self.tasks]
         binary_K = np.array([task.kind == "binary" for task in manifest.tasks])
         self._binary_k1, self._weight_k1 = binary_K[self._places, None], tensors[WEIGHT][self._places, None]
-        self._own = _NumpyArm(manifest, binary_K, tensors)
+        self._own = _NumpyArm(manifest, binary_K, tensors, sees_teacher=True)
         # Most often the guard has settled on the student, and half of the work is saved.
         heeds_control = bool((self._weight_k1 < 1).any())
-        self._control = _NumpyArm(manifest, binary_K, control_tensors(tensors)) if heeds_control else None
+        control = control_tensors(tensors)
+        self._control = _NumpyArm(manifest, binary_K, control, sees_teacher=False) if heeds_control else None
 
     def score(self, batch: FeatureBatch) -> Scores:
         """The B rows' scores per served task, as the learner predicts them (to 1e-5).
@@ -73,9 +75,18 @@ class NumpyStudent:
 class _NumpyArm:
     """Student or control of a version, by the names of the student's tensors."""
 
-    def __init__(self, manifest: Manifest, binary_K: NDArray[np.bool_], tensors: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        binary_K: NDArray[np.bool_],
+        tensors: Mapping[str, NDArray[Any]],
+        *,
+        sees_teacher: bool,
+    ) -> None:
         names = [task.name for task in manifest.tasks]
-        self._posterior = NumpyPosterior(served_columns(manifest), binary_K, tensors)
+        columns = served_columns(manifest)
+        self._posterior = NumpyPosterior(columns, binary_K, tensors)
+        self._seen_D, self._unit_D = seen_of(manifest.spec, sees_teacher=sees_teacher), units_of(columns, tensors[STD])
         self._mean_D, self._std_D, self._table_RE = tensors[MEAN], tensors[STD], tensors[EMBEDDING]
         cross, trunk, towers, heads = served_layers(manifest)
         self._cross = [(tensors[layer.weight].T, tensors[layer.bias]) for layer in cross]
@@ -88,10 +99,11 @@ class _NumpyArm:
 
     def values(self, batch: FeatureBatch) -> NDArray[np.float32]:
         """The K x B values: logits and values."""
-        dense_BD = normalised(batch.dense_BD, self._mean_D, self._std_D)
+        dense_BD = normalised(batch.dense_BD, self._mean_D, self._std_D) * self._seen_D
         known = self._posterior.known_of(batch.categorical_BC)
         admitted_BC = self._posterior.admitted(batch.categorical_BC, *known)
-        return self._posterior.score(*known, dense_BD, self._network(dense_BD, self._embedded(admitted_BC)))
+        network_KB = self._network(dense_BD, self._embedded(admitted_BC))
+        return self._posterior.score(*known, dense_BD * self._unit_D, network_KB)
 
     def _network(self, dense_BD: NDArray[np.float32], embedded_BX: NDArray[np.float32]) -> NDArray[np.float32]:
         """The K x B values of all heads: logits and values."""

@@ -46,7 +46,7 @@ class NumpyPosterior:
         return admitted_BC
 
     def score(self, user_BR: Floats, id_BeR: Floats, dense_BD: Floats, network_KB: Floats) -> Floats:
-        """The values [K, B]: means over the posterior, as logits of binary tasks. `dense_BD` is normalised."""
+        """The values [K, B]: means over the posterior, as logits of binary tasks. `dense_BD` is in its units."""
         scaled_KB = (network_KB - self._offset_K1) / self._scale_K1
         network_KB = scaled_KB.clip(-LARGEST_NETWORK, LARGEST_NETWORK)
         x_KBP = self._columns_of(user_BR, id_BeR, dense_BD, network_KB)

@@ -3,6 +3,7 @@
 Shapes: P columns, E ids of a row, D dense columns, C categorical columns, K tasks, T teacher tasks, J slopes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,7 +34,8 @@ class Columns:
 
     `id_columns`: of each of the E ids, its place among the C categorical columns: the user's and the item's, None where
     the spec has no such column, then all others, whose every value is an id too. `item_dense`: the places, among the D
-    dense columns, of those that describe the item.
+    dense columns, of those that describe the item. `profiles`: for each of the T teacher tasks the places, among the D,
+    of those that are its mean logits.
     """
 
     dense_width: int
@@ -41,6 +43,7 @@ class Columns:
     teacher_tasks: int
     id_columns: tuple[int | None, ...]
     item_dense: tuple[int, ...]
+    profiles: tuple[tuple[int, ...], ...]
 
     @property
     def ids(self) -> int:
@@ -84,18 +87,38 @@ class Columns:
         return slice(self.network + 1, self.network + 1 + _PAIR * self.teacher_tasks)
 
 
-def columns_of(spec: FeatureSpec, tasks: int, teacher_tasks: int) -> Columns:
-    """The columns of a project with so many tasks and teacher tasks."""
+def columns_of(spec: FeatureSpec, tasks: int, teacher_tasks: Sequence[str]) -> Columns:
+    """The columns of a project with so many tasks, and with teacher tasks of these names."""
     sources = [feature.source for feature in spec.dense for _ in range(feature.width)]
+    profiles = [feature.profile_of for feature in spec.dense for _ in range(feature.width)]
     place = {feature.source: c for c, feature in enumerate(spec.categorical)}
     levels = [c for c, feature in enumerate(spec.categorical) if feature.source not in ("user_id", "item_id")]
     return Columns(
         dense_width=len(sources),
         tasks=tasks,
-        teacher_tasks=teacher_tasks,
+        teacher_tasks=len(teacher_tasks),
         id_columns=(place.get("user_id"), place.get("item_id"), *levels),
         item_dense=tuple(d for d, source in enumerate(sources) if source == "item"),
+        profiles=tuple(tuple(d for d, of in enumerate(profiles) if of == name) for name in teacher_tasks),
     )
+
+
+def seen_of(spec: FeatureSpec, *, sees_teacher: bool) -> NDArray[np.float32]:
+    """1 for each of the D dense columns that an arm sees, 0 for those of the teacher in an arm that is blind to it."""
+    profile_D = [bool(feature.profile_of) for feature in spec.dense for _ in range(feature.width)]
+    return np.array([sees_teacher or not is_profile for is_profile in profile_D], np.float32)
+
+
+def units_of(columns: Columns, std_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What normalised dense columns are multiplied by for the posterior [D].
+
+    The mean logits of one teacher task it sees in deviations of all of them together, of a user's and an item's: one
+    that hardly varies says little, and a weight has the same meaning for each. Other columns stay as they are.
+    """
+    unit_D = np.ones(columns.dense_width, np.float32)
+    for places in map(list, columns.profiles):
+        unit_D[places] = std_D[places] / np.sqrt((std_D[places] ** 2).sum())
+    return unit_D
 
 
 def ids_of(columns: Columns, category_BC: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -112,7 +112,7 @@ def served_layers(manifest: Manifest) -> Layers:
 
 def served_columns(manifest: Manifest) -> Columns:
     """The columns of the posterior that a version serves."""
-    return columns_of(manifest.spec, len(manifest.tasks), len(manifest.teacher_tasks))
+    return columns_of(manifest.spec, len(manifest.tasks), manifest.teacher_tasks)
 
 
 def tensor_shapes(manifest: Manifest, users: int = 0, ids: int = 0) -> dict[str, tuple[int, ...]]:

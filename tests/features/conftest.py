@@ -19,8 +19,11 @@ from runtime.redis import connect
 
 CONFIG: dict[str, Any] = {
     "service": "student",
-    "dense": ["users:age", "users:level", "users:score", "users:income", "users:member", "items:year", "items:price"],
-    "embedding": ["users:taste", "users:taste64", "items:vector"],
+    "dense": [
+        *("users:age", "users:level", "users:score", "users:income", "users:member", "items:year", "items:price"),
+        *("user_taught:like", "item_taught:like"),
+    ],
+    "embedding": ["users:taste", "users:taste64", "items:vector", "item_taught:vector"],
     "categorical": ["user_id", "item_id", "users:city", "items:genre", "context:device", "user_history:shown"],
     "passthrough": ["context:hour", "user_history:like_rate", "user_history:rating_sum", "item_history:like_rate"],
     "context": {"device": {"dtype": "str", "default": "phone"}, "hour": {"dtype": "int", "default": 0}},
@@ -36,6 +39,10 @@ CONFIG: dict[str, Any] = {
             "push_source": "item_history_push",
             "columns": {"shown": "count", "like_rate": "mean(like)"},
         },
+    ],
+    "profiles": [
+        {"entity": "user", "push_source": "user_taught_push", "columns": {"like": "like"}},
+        {"entity": "item", "push_source": "item_taught_push", "columns": {"like": "like", "vector": "own"}},
     ],
 }
 _USERS = [1, 2, 3, -7, 2**62]

@@ -91,7 +91,7 @@ def test_a_request_and_a_batch_encode_to_the_same_bits(applied):
     learner, scorer = applied.spec.encode(batch), applied.spec.encode(asyncio.run(read()), len(applied.items))
     assert scorer.dense_BD.tobytes() == learner.dense_BD.tobytes()
     assert scorer.categorical_BC.tobytes() == learner.categorical_BC.tobytes()
-    assert scorer.dense_BD.shape == (len(applied.items), 52)
+    assert scorer.dense_BD.shape == (len(applied.items), 56)
 
 
 def test_unknown_entities_are_misses_as_with_feast(applied):
@@ -117,7 +117,7 @@ def test_no_rows_are_empty_columns(applied):
     columns = OnlineReader(applied.spec, applied.redis_url).read([], [], [])
 
     assert columns == {f.name: [] for f in applied.spec.features}
-    assert applied.spec.encode(columns).dense_BD.shape == (0, 52)
+    assert applied.spec.encode(columns).dense_BD.shape == (0, 56)
 
 
 def feature(value_type: str, role: Any = "passthrough", default: Any = None) -> Feature:

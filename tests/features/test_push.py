@@ -4,7 +4,7 @@ import pytest
 from feast.feature_store import FeatureStore
 
 from features.aggregates import Aggregates
-from features.push import AggregatePusher
+from features.push import FeastPusher
 from features.reader import OnlineReader
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
@@ -21,7 +21,7 @@ def aggregates(config):
 
 @pytest.fixture
 def pusher(applied, config):
-    return AggregatePusher(applied.repo, applied.redis_url, config.aggregates)
+    return FeastPusher(applied.repo, applied.redis_url, config.aggregates)
 
 
 def history(applied, user_id, item_id):
@@ -80,7 +80,7 @@ def test_ids_that_cannot_be_join_keys_are_not_pushed(aggregates, pusher):
 
 
 def test_a_push_without_redis_says_so(applied, config, aggregates):
-    pusher = AggregatePusher(applied.repo, "redis://127.0.0.1:1/0", config.aggregates)
+    pusher = FeastPusher(applied.repo, "redis://127.0.0.1:1/0", config.aggregates)
     count_example(aggregates, 1, "i1", LIKED, NOON_MS)
 
     with pytest.raises(ServiceUnavailableError, match=r"Redis at redis://127.0.0.1:1/0 does not answer"):

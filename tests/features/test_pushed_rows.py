@@ -3,7 +3,7 @@
 import pytest
 
 from features.aggregates import Aggregates
-from features.push import AggregatePusher
+from features.push import FeastPusher
 from features.push_log import PushLog
 from features.push_order import StalePushError
 from features.pushed_rows import OwnedPusher, PushedRows
@@ -20,7 +20,7 @@ LIKED = {"like": 1.0, "rating": 5.0}
 
 @pytest.fixture
 def rows(applied, config):
-    pusher = AggregatePusher(applied.repo, applied.redis_url, config.aggregates)
+    pusher = FeastPusher(applied.repo, applied.redis_url, config.aggregates)
     found = PushedRows(applied.redis_url, applied.spec, pusher.views, config.aggregates)
     found.remove()
     yield found
@@ -29,7 +29,7 @@ def rows(applied, config):
 
 @pytest.fixture
 def pusher(applied, config, rows):
-    return OwnedPusher(AggregatePusher(applied.repo, applied.redis_url, config.aggregates), rows, PushLog({}, []))
+    return OwnedPusher(FeastPusher(applied.repo, applied.redis_url, config.aggregates), rows, PushLog({}, []))
 
 
 def push(pusher, config, times, event_time_ms=NOON_MS, position=0):

@@ -66,7 +66,7 @@ def test_the_spec_lists_features_in_the_order_of_the_roles_and_of_the_config(app
     names = [f.name for f in applied.spec.features]
 
     assert names[:3] == ["users:age", "users:level", "users:score"]
-    assert names[7:11] == ["users:taste", "users:taste64", "items:vector", "user_id"]
+    assert names[9:14] == ["users:taste", "users:taste64", "items:vector", "item_taught:vector", "user_id"]
     assert names[-4:] == [
         "context:hour",
         "user_history:like_rate",

@@ -81,3 +81,43 @@ def test_the_command_lists_the_faults_of_a_broken_project_as_json(sound_project:
     assert any("'aeg'" in fault for fault in faults)
     assert any("taecher.onnx" in fault for fault in faults)
     assert "Traceback" not in done.stderr
+
+
+def test_profiles_are_told_and_their_faults_named(sound_project: Path) -> None:
+    from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
+
+    definitions = sound_project / "feature_repo" / "definitions.py"
+    pushed = """
+from feast import PushSource
+from feast.types import Array
+taught = FeatureView(
+    name="taught",
+    entities=[user],
+    schema=[Field(name="like", dtype=Float32)],
+    source=PushSource(
+        name="taught_push",
+        batch_source=FileSource(path="data/taught.parquet", timestamp_field="event_timestamp"),
+    ),
+)
+ranking = FeatureService(name="ranking", features=[users, taught])
+"""
+    definitions.write_text(definitions.read_text() + pushed)
+    table = """
+[[features.profiles]]
+entity = "user"
+push_source = "taught_push"
+columns = { like = "like" }
+
+[teacher]"""
+    _break(sound_project, ('dense = ["users:age"]', 'dense = ["users:age", "taught:like"]'), ("\n[teacher]", table))
+    assert check_project(sound_project, _REDIS).lines()[-1] == "  profile of each user over 64 items: like"
+
+    _break(sound_project, ('{ like = "like" }', '{ like = "lkie" }'))
+    key = "graft.toml: features.profiles.0.columns.like"
+    assert list(_check(sound_project)) == [f"{key}: no such teacher task or vector, got 'lkie'; did you mean like?"]
+
+    _break(sound_project, ('{ like = "lkie" }', '{ like = "like" }'))
+    definitions.write_text(
+        definitions.read_text().replace("dtype=Float32)],\n    source=Push", "dtype=Array(Float32))],\n    source=Push")
+    )
+    assert any("'taught:like'" in fault for fault in _check(sound_project))

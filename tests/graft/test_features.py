@@ -49,6 +49,8 @@ def test_collect_brings_the_push_log_into_the_tables_that_apply_has_made_and_nee
     log.append(aggregates, aggregates.changed(), 2_000)
     log.close()
 
-    one = {"rows": 2, "entities": 1, "log_rows": 1}
-    assert _collect(folder, "--json") == {"listener_activity.parquet": one, "track_activity.parquet": one}
+    one, none = {"rows": 2, "entities": 1, "log_rows": 1}, {"rows": 0, "entities": 0, "log_rows": 0}
+    counted = {"listener_activity.parquet": one, "track_activity.parquet": one}
+    profiles = {"listener_teacher.parquet": none, "track_teacher.parquet": none}
+    assert _collect(folder, "--json") == counted | profiles
     assert "track_activity.parquet: 2 rows of 1 entities; 0 in the log" in _collect(folder, "--keep", "0.5")

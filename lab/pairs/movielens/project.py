@@ -21,7 +21,7 @@ from lab.pairs.project_folder import (
     write_json,
     write_table,
 )
-from lab.pairs.source import Source, TeacherDesign, TeacherInput, count_before, mean_before, save_source
+from lab.pairs.source import Source, TeacherDesign, TeacherInput, TeacherTaste, count_before, mean_before, save_source
 
 _RATING_AFTER_MS, _LIKE_AFTER_MS, _LOVE_AFTER_MS = 1_500, 2_000, 2_500  # all inside the tasks' window of 10 s
 _NO_HISTORY = {"user_rating_count": 0.0, "user_rating_mean": 3.58, "user_like_share": 0.575}  # the source's means
@@ -124,6 +124,7 @@ def _design(users: int, movies: int) -> TeacherDesign:
             TeacherInput(name="gender_code", table="users", codes=3),
         ],
         heads={"finish": "binary", "like": "binary", "rating": "regression"},
+        taste=TeacherTaste(user="source_user_id", item="movie_id", output="movie_vector"),
         embedding_dim=16,
-        epochs=3,
+        epochs=6,
     )

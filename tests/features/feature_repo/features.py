@@ -64,5 +64,29 @@ item_history = FeatureView(
         ),
     ),
 )
-student = FeatureService(name="student", features=[users, items, user_history, item_history])
+user_taught = FeatureView(
+    name="user_taught",
+    entities=[user],
+    ttl=timedelta(days=0),
+    schema=[Field(name="like", dtype=Float32)],
+    source=PushSource(
+        name="user_taught_push",
+        batch_source=FileSource(
+            name="user_taught_file", path="data/user_taught.parquet", timestamp_field="event_timestamp"
+        ),
+    ),
+)
+item_taught = FeatureView(
+    name="item_taught",
+    entities=[item],
+    ttl=timedelta(days=0),
+    schema=[Field(name="like", dtype=Float32), Field(name="vector", dtype=Array(Float32), vector_length=2)],
+    source=PushSource(
+        name="item_taught_push",
+        batch_source=FileSource(
+            name="item_taught_file", path="data/item_taught.parquet", timestamp_field="event_timestamp"
+        ),
+    ),
+)
+student = FeatureService(name="student", features=[users, items, user_history, item_history, user_taught, item_taught])
 narrow = FeatureService(name="narrow", features=[users[["age"]], items])

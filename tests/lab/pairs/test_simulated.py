@@ -173,7 +173,9 @@ def _columns(spec: FeatureSpec, folder: Path, impressions: list[dict]) -> dict:
     for f in spec.features:
         if f.source in ("user", "item"):
             key = f"{f.source}_id"
-            rows = {} if f.view.endswith("_activity") else {row[key]: row for row in _table(folder, f.view)}
+            rows = (
+                {} if f.view.endswith(("_activity", "_teacher")) else {row[key]: row for row in _table(folder, f.view)}
+            )
             columns[f.name] = [rows.get(e[key], {}).get(f.feature) for e in impressions]
         elif f.source == "context":
             columns[f.name] = [e["context"][f.name.removeprefix("context:")] for e in impressions]

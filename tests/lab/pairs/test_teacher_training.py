@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from lab.pairs.command import pair
 from lab.pairs.onnx_export import save_onnx
-from lab.pairs.source import Source, TeacherDesign, TeacherInput, load_source, save_source
+from lab.pairs.source import Source, TeacherDesign, TeacherInput, TeacherTaste, load_source, save_source
 from lab.pairs.teacher_file import write_teacher
 from lab.pairs.teacher_training import train_teacher
 from runtime.errors import InvalidInputError
@@ -58,6 +58,22 @@ def trained(source):
     network, report = train_teacher(source, 3, lambda *at: steps.append(at))
     assert steps[-1] == (len(steps), len(steps))
     return network, report
+
+
+@pytest.fixture(scope="module")
+def tasted(source):
+    """A teacher with item vectors, of viewers who watch what is to their taste."""
+    random = np.random.default_rng(4)
+    taste, kind = random.normal(size=(USERS, 2)), random.normal(size=(ITEMS, 2))
+    truth = (taste[source.tables["rows.user"]] * kind[source.tables["rows.item"]]).sum(1)
+    tables = {
+        **source.tables,
+        "labels.watch": (random.random(ROWS) < 1 / (1 + np.exp(-2 * truth))).astype(np.float32),
+        "labels.seconds": truth.astype(np.float32),
+    }
+    taste = TeacherTaste(user="viewer", item="video", output="own", width=2)
+    design = DESIGN.model_copy(update={"taste": taste, "epochs": 30})
+    return train_teacher(Source(design, tables), 3, lambda *_: None)
 
 
 def _inputs(rows: int) -> dict[str, np.ndarray]:
@@ -112,6 +128,25 @@ def test_a_code_outside_of_its_table_is_the_unknown_one(trained, tmp_path):
     outside["video"] = np.array([-1, ITEMS + 1, 2**62])
     unknown["video"] = np.zeros(3, np.int64)
     np.testing.assert_array_equal(session.run(["watch"], outside)[0], session.run(["watch"], unknown)[0])
+
+
+def test_an_items_vector_is_an_output_and_tells_whose_taste_it_meets(tasted, tmp_path):
+    network, report = tasted
+    save_onnx(network, tmp_path / "teacher.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
+    inputs = _inputs(50)
+    watch_B, vector_BW = session.run(["watch", "own"], inputs)
+    with torch.inference_mode():
+        expected_BT = network({name: torch.from_numpy(values) for name, values in inputs.items()}).numpy()
+    np.testing.assert_allclose(watch_B, expected_BT[:, 0], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(vector_BW, network.taste.items.weight.detach().numpy()[inputs["video"]])
+    assert report.auc["watch"] > report.auc_of_unknown_users["watch"] + 0.1, "no sum of a user's and an item's tells"
+
+
+def test_users_vary_alike_along_the_axes_of_the_vectors_and_an_unknown_one_has_none(tasted):
+    users_UW = tasted[0].taste.users.weight.detach().numpy()
+    assert not users_UW[0].any()
+    np.testing.assert_allclose(np.cov(users_UW[1:].T), np.eye(2), atol=1e-2)
 
 
 def test_the_file_of_one_network_has_always_the_same_bytes(trained, tmp_path):

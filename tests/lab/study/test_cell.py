@@ -11,8 +11,8 @@ from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.grid import Grid, Variant
 from lab.study.keys import Keys
-from lab.study.memory_store import MemoryStore
 from lab.study.plan import Cell, cells_of
+from lab.study.profiled_store import open_store
 from lab.study.run import Workplace, run_cells
 from lab.study.slices import scores_of
 from lab.study.study_log import StudyLog, read_log, write_log
@@ -113,7 +113,7 @@ def _process(
         teacher=project.teacher,
         registry=registry,
         rows=sample_rows(pair.day_zero.users, pair.day_zero.items, project.bootstrap.rows, project.student.seed),
-        reader=MemoryStore(pair.spec, pair.day_zero.sources, project.features.aggregates),
+        reader=open_store(project, pair.spec, pair.day_zero.sources),
         scorer=teacher,
     )
     run_training(

@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from features.aggregates import Aggregates
-from features.push import AggregatePusher
+from features.entities import batch_tables
+from features.profile_push import LoggedPusher
+from features.push import FeastPusher
 from features.push_log import PushLog
 from features.pushed_rows import OwnedPusher, PushedRows
 from features.reader import OnlineReader
 from features.spec import FeatureSpec
 from features.spec_file import load_spec
-from features.store import apply, materialize
+from features.store import apply, materialize, view_sources
 from graft.project import Project, load_project
 from runtime.telemetry import StopSignal
 from stream.config import Topics
@@ -27,6 +29,11 @@ from stream.examples import ExampleReader
 from stream.replay import replay
 from stream.run import run_stream
 from stream.topics import ensure_topics
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.profile_queue import ProfileQueue
+from teacher_cache.profile_scorer import ProfileScorer, ProfileTable
+from teacher_cache.profiles import Profiler
+from teacher_cache.teacher import load_teacher
 from tests.features.examples import count_example
 from tests.lab.study.conftest import Pair, no_progress
 
@@ -34,7 +41,7 @@ from tests.lab.study.conftest import Pair, no_progress
 @contextmanager
 def _streaming(project: Project, spec: FeatureSpec, topics: Topics, kafka: str, redis_url: str) -> Iterator[None]:
     stop = StopSignal()
-    pusher = AggregatePusher(project.repo, redis_url, project.features.aggregates)
+    pusher = FeastPusher(project.repo, redis_url, project.features.aggregates)
     rows = PushedRows(redis_url, spec, pusher.views, project.features.aggregates)
     log = PushLog(pusher.tables, project.features.aggregates)
     owned = OwnedPusher(pusher, rows, log)
@@ -81,6 +88,7 @@ def streamed(pair: Pair, tmp_path: Path, kafka: str, redis_url: str, topic_prefi
     project, topics = load_project(folder), Topics(prefix=topic_prefix)
     spec = apply(project.repo, redis_url, project.features)
     materialize(project.repo, redis_url, project.features)
+    _score_profiles(project, spec, redis_url)
     ensure_topics(kafka, project.stream, topics)
     with _streaming(project, spec, topics, kafka, redis_url):
         replay(pair.events, kafka, topics, rate=None, max_lag=500, progress=no_progress)
@@ -131,6 +139,21 @@ def test_without_delay_a_closed_example_moves_what_the_next_impression_reads(pai
             assert place >= read.get(key, 0)
             read[key] = place
         assert max(read.values()) > 10
+
+
+def _score_profiles(project: Project, spec: FeatureSpec, redis_url: str) -> None:
+    """What 'graft teacher profile' does."""
+    configs, version = project.features.profiles, project.teacher.version
+    teacher = load_teacher(project.teacher, project.folder)
+    domain_map = DomainMap(project.teacher, project.folder, teacher, spec)
+    pushed = view_sources(project.repo, redis_url).pushed
+    profiler = Profiler(teacher, domain_map, spec, OnlineReader(spec, redis_url), pushed.values())
+    tables = [ProfileTable(config, ProfileQueue(redis_url, version, spec, config)) for config in configs]
+    with closing(LoggedPusher(project.repo, redis_url, configs)) as pusher:
+        scorer = ProfileScorer(tables, profiler, pusher, batch_tables(project.repo, redis_url, spec))
+        assert scorer.refresh() > 0
+        while scorer.refresh():
+            pass
 
 
 Row = tuple[object, ...]

@@ -25,7 +25,10 @@ def materialized(name: str, entity: Entity, **columns: FeastType) -> FeatureView
 
 
 def pushed(name: str, entity: Entity, **columns: FeastType) -> FeatureView:
-    """A view of running aggregates that the stream pushes; `graft features collect` fills its batch table."""
+    """A view that is pushed: of running aggregates by the stream, of profiles by the batch scorer.
+
+    `graft features collect` fills its batch table.
+    """
     return _view(name, entity, PushSource(name=f"{name}_push", batch_source=_table(name)), columns)
 
 
@@ -35,5 +38,9 @@ user_activity = pushed("user_activity", user, ratings=Float32, mean_rating=Float
 item_activity = pushed(
     "item_activity", item, ratings=Float32, mean_rating=Float32, mean_like=Float32, mean_love=Float32
 )
+user_teacher = pushed("user_teacher", user, like=Float32, rating=Float32)
+item_teacher = pushed("item_teacher", item, like=Float32, rating=Float32, vector=Array(Float32))
 
-ranking = FeatureService(name="ranking", features=[user_profile, item_profile, user_activity, item_activity])
+ranking = FeatureService(
+    name="ranking", features=[user_profile, item_profile, user_activity, item_activity, user_teacher, item_teacher]
+)

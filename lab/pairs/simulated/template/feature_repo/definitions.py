@@ -25,7 +25,10 @@ def materialized(name: str, entity: Entity, **columns: FeastType) -> FeatureView
 
 
 def pushed(name: str, entity: Entity, **columns: FeastType) -> FeatureView:
-    """A view of running aggregates that the stream pushes; `graft features collect` fills its batch table."""
+    """A view that is pushed: of running aggregates by the stream, of profiles by the batch scorer.
+
+    `graft features collect` fills its batch table.
+    """
     return _view(name, entity, PushSource(name=f"{name}_push", batch_source=_table(name)), columns)
 
 
@@ -33,5 +36,10 @@ listener = materialized("listener", user, country=String, age=Int64)
 track = materialized("track", item, style=String, tempo=Float32, sound=Array(Float32), clip=Int64)
 listener_activity = pushed("listener_activity", user, shown=Float32, click_share=Float32, mean_dwell=Float32)
 track_activity = pushed("track_activity", item, shown=Float32, click_share=Float32, mean_dwell=Float32)
+listener_teacher = pushed("listener_teacher", user, play=Float32, watch=Float32)
+track_teacher = pushed("track_teacher", item, play=Float32, watch=Float32)
 
-ranking = FeatureService(name="ranking", features=[listener, track, listener_activity, track_activity])
+ranking = FeatureService(
+    name="ranking",
+    features=[listener, track, listener_activity, track_activity, listener_teacher, track_teacher],
+)

@@ -1,0 +1,53 @@
+"""``graft teacher profile`` as its own process, from the batch tables to the features that an impression reads."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from features.reader import OnlineReader
+from features.spec_file import load_spec
+from graft.project import load_project
+
+_FIXTURE = Path(__file__).parents[2] / "fixtures" / "simulated"
+
+
+def _graft(folder: Path, redis_url: str, *arguments: str) -> Any:
+    environment = {**os.environ, "GRAFT_PROJECT": str(folder), "GRAFT_REDIS_URL": redis_url}
+    command = [sys.executable, "-m", "graft", *arguments, "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.timeout(400)  # six imports of Feast on a busy machine
+def test_every_id_of_the_tables_has_a_profile_before_the_first_event(tmp_path: Path, redis_url: str) -> None:
+    folder = tmp_path / "pair"
+    shutil.copytree(_FIXTURE, folder)
+    _graft(folder, redis_url, "features", "apply")
+    rows = _graft(folder, redis_url, "features", "materialize")
+    assert _graft(folder, redis_url, "teacher", "profile")["ids"] == sum(rows.values())
+    assert _graft(folder, redis_url, "teacher", "profile")["ids"] == 0
+
+    spec = load_spec(load_project(folder).repo)
+    users, items = [f"listener-{n:04}" for n in range(1, 6)], [10_000 + n for n in range(1, 6)]
+    columns = OnlineReader(spec, redis_url).read_at(users, items, [{}] * 5, [1] * 5)
+    for feature in spec.features:
+        if feature.profile_of:
+            values = np.array(columns[feature.name], np.float64)
+            assert np.isfinite(values).all(), feature.name
+            assert values.std() > 0, feature.name
+
+    collected = _graft(folder, redis_url, "features", "collect")
+    assert collected["track_teacher.parquet"]["log_rows"] == rows["track"]
+    found = _graft(folder, redis_url, "reset", "--cache", "--yes")["cache"]
+    assert found["profiles"] == sum(rows.values())
+    columns = OnlineReader(spec, redis_url).read(users, items, [{}] * 5)
+    assert columns["track_teacher:play"] == [None] * 5
+    assert None not in columns["track:tempo"]
