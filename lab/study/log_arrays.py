@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lab.study.study_log import StudyLog
 from student.learn.batch import encoded
 from student.learn.setup import LearnerSetup
+from student.versions.columns import seen_of
 from student.versions.hashing import embedding_rows
 
 
@@ -44,11 +45,12 @@ class LogArrays(NamedTuple):
 
 
 def arrays_of(setup: LearnerSetup, log: StudyLog, logit_NT: NDArray[np.float32]) -> LogArrays:
-    """The whole log with the teacher's logits of it."""
+    """The whole log with the teacher's logits of it; without its profiles, as the control sees the dense columns."""
     batch = encoded(setup, log.examples, logit_NT)
+    seen_D = seen_of(setup.spec, sees_teacher=False) > 0
     return LogArrays(
         binary_K=np.array([task.kind == "binary" for task in setup.tasks]),
-        dense_ND=batch.dense_BD,
+        dense_ND=batch.dense_BD[:, seen_D],
         table_row_NC=embedding_rows(batch.category_BC, setup.student.table_rows),
         user_N=_numbered(example.user_id for example in log.examples),
         item_N=_numbered(example.item_id for example in log.examples),

@@ -93,7 +93,7 @@ class _Judged:
         """What the numbers say should be changed, and why."""
         gain = self._better(self._series[CONTROL])
         if gain is not None and gain.low is not None and gain.sign <= 0:
-            yield self._without_gain(self._score(self._series[TEACHER]))
+            yield self._without_gain(gain)
         if self._is_worse_than(LR_TEACHER) or self._is_worse_than(LR):
             yield (
                 "a plain regression is better. Has features.categorical user_id and item_id, so that users and items "
@@ -110,22 +110,30 @@ class _Judged:
         better = self._better(self._series[name]) if name in self._series else None
         return better is not None and better.sign < 0
 
-    def _without_gain(self, alone: float | None) -> str:
+    def _without_gain(self, gain: Difference) -> str:
+        """Why the teacher does not help, as far as the numbers say it, and what to do."""
+        alone, is_binary = self._score(self._series[TEACHER]), self._task.kind == "binary"
+        how = "better" if gain.sign < 0 else "as well"
         if self._is_worse_than(TEACHER):
             return (
-                "the teacher alone is better than the student, which does as well without it: what the teacher knows "
+                f"the teacher alone is better than the student, which does {how} without it: what the teacher knows "
                 "does not reach the student. Begin with 'graft student bootstrap' (bootstrap = true of a variant), and "
                 "give the task a [[distillation]] table with its student_task."
             )
-        start = "the student does as well without its teacher."
-        if self._task.kind == "binary" and alone is not None and abs(alone - 0.5) < _CHANCE:
+        start = f"the student does {how} without its teacher."
+        if is_binary and alone is not None and abs(alone - 0.5) < _CHANCE:
             return (
                 f"{start} The teacher's own AUC is {alone:.3f}: it does not order these rows. Are teacher.inputs right "
                 "('graft check' lists what is defaulted), and do its logits belong to these ids? If they do, remove "
                 "the [[distillation]] tables."
             )
-        if self._task.kind == "binary" and alone is not None and alone < 0.5:
+        if is_binary and alone is not None and alone < 0.5:
             return f"{start} The teacher's own AUC is {alone:.3f}, below chance: is its logit one of the opposite?"
+        if gain.sign < 0:
+            return (
+                f"{start} The teacher misleads it. Are teacher.inputs right ('graft check' lists what is defaulted), "
+                "and are its values in the label's unit? If they are, remove the [[distillation]] tables."
+            )
         return (
             f"{start} The labels of this log tell it what the teacher knows. Remove the [[distillation]] tables, or "
             "keep them for a surface with less traffic: a grid with 'thin' shows what they are worth there."

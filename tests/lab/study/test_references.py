@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from lab.study.bias_model import BiasModel
 from lab.study.label_delay import LabelDelay
-from lab.study.log_arrays import LogArrays
+from lab.study.log_arrays import LogArrays, arrays_of
 from lab.study.online_regression import OnlineRegression
 from lab.study.references import Reference, predictions
 from lab.study.refit_regression import RefitRegression
 from student.evaluate.metrics import exact_auc
+from tests.lab.study.conftest import Pair
 
 ROWS = 3_000
 
@@ -120,3 +121,11 @@ def test_one_label_of_an_item_is_not_its_rate() -> None:
     model = RefitRegression(log, (None,), teacher=False)
     value = predictions([model], AT_ONCE.known([0] * 40))
     assert 0.05 < value[39, 0, 0] - value[38, 0, 0] < 1.0
+
+
+def test_no_reference_sees_the_teacher_but_by_its_logits(pair: Pair, logits: NDArray[np.float32]) -> None:
+    """Profiles among the features tell of the teacher: the control does not see them, and no reference does."""
+    own = [feature.width for feature in pair.spec.dense if not feature.profile_of]
+    assert len(own) < len(pair.spec.dense)
+    log = arrays_of(pair.project.learner_setup(pair.spec), pair.log.first(5), logits[:5])
+    assert log.dense_ND.shape == (5, sum(own))
