@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -22,6 +22,7 @@ from teacher_cache.profile_scorer import ProfileScorer
 from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
+_T = TypeVar("_T")
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
 _LOG_SECONDS = 5.0
@@ -101,6 +102,7 @@ class _Pass:
         self._profiles = profiles
         self._stop = stop
         self._redis = Absence("redis", _NOTHING_LOST)
+        self._profile_redis = Absence("profiles", "profiles are tried again with the next pass", stops_work=False)
 
     def score_pending(self, report: "_Report") -> bool:
         """Whether nothing waits any more; False after `_PASS_BATCHES`."""
@@ -120,12 +122,17 @@ class _Pass:
 
     def refresh_profiles(self) -> bool:
         """Score some profiles that are due; whether there were any."""
-        if self._profiles is None:
-            return False
+        return self._profiles is not None and bool(self._try(self._profiles.refresh))
+
+    def _try(self, attempt: Callable[[], _T]) -> _T | None:
+        """What `attempt` gives; None without Redis, or where a key is in the way: no logit waits for a profile."""
         try:
-            return wait_for(self._profiles.refresh, self._redis, self._stop) > 0
-        except StoppedError:
-            return False
+            result = attempt()
+        except ServiceUnavailableError as error:
+            self._profile_redis.failed(error)
+            return None
+        self._profile_redis.ended()
+        return result
 
     def _score(self, requests: Sequence[TeacherRequest], report: "_Report") -> bool:
         """Whether all logits are in Redis. Unshown rows go first: who sees an impression's logits finds them too."""
@@ -135,8 +142,6 @@ class _Pass:
                 if not self._put(partial(self._unshown.put, unshown)):
                     return False
                 _UNSHOWN.inc(len(unshown.requests))
-        if self._profiles is not None and not self._put(partial(self._profiles.ask, requests)):
-            return False
         scored = self._scorer.score(requests)
         if scored is None:
             return True
@@ -144,6 +149,8 @@ class _Pass:
         if not self._put(partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)):
             return False
         report.add(scored)
+        if self._profiles is not None:
+            self._try(partial(self._profiles.ask, requests))
         return True
 
     def _put(self, put: Callable[[], None]) -> bool:

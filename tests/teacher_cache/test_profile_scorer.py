@@ -2,10 +2,11 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from features.config import ProfileConfig
-from runtime.errors import InvalidInputError
+from runtime.errors import InvalidInputError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from teacher_cache import profile_scorer
 from teacher_cache.batch_scorer import run_batch_scorer
@@ -158,3 +159,31 @@ def test_the_batch_scorer_scores_profiles_beside_the_requests(start, doubles, sc
     cache = LogitCache(redis_url, "t1", ["finish", "rating"], 100)
     run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables(users=(2, 9))))
     assert doubles.pushed == [{"user": [0, 1, 2, 3, 4, 9]}]
+
+
+@pytest.mark.usefixtures("clock")
+def test_no_logit_waits_for_a_profile_that_cannot_be_pushed(
+    start, doubles, scorer, config, redis_url, request_of, caplog
+):
+    stop, waiting, refused = StopSignal(), [[request_of(1)], [request_of(2)]], []
+
+    def refuse(*_args):
+        refused.append(1)
+        raise ServiceUnavailableError("WRONGTYPE")
+
+    class Requests:
+        def poll(self, _timeout_seconds, _max_records):
+            if refused and not waiting:
+                stop.set()
+            return waiting.pop() if waiting else []
+
+        def commit(self): ...
+
+        def lag(self):
+            return 0
+
+    doubles.push = refuse
+    cache = LogitCache(redis_url, "t1", ["finish", "rating"], 100)
+    run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables()))
+    assert np.isfinite(cache.get([1, 1], [1, 2]).logit_BT).all()
+    assert "profiles are tried again with the next pass" in caplog.text
