@@ -10,6 +10,7 @@ import click
 
 from graft.commands.age import age_seconds
 from graft.commands.output import echo_result, json_option
+from graft.commands.topic import TOPIC, topic_of
 from graft.process import begin
 from runtime.errors import InvalidInputError
 
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from stream.dead_letters import StoredLetter
 
 _SHOWN_BYTES = 10_000
-_TOPIC = click.Choice(["impressions", "feedback", "examples", "teacher-requests"])  # the last two have skips alone
 
 
 def _selection_options(command: "Callable[..., None]") -> "Callable[..., None]":
     options = (
-        click.option("--topic", type=_TOPIC, help="Only those of this topic."),
+        click.option("--topic", type=TOPIC, help="Only those of this topic."),
         click.option("--code", help="Only those with this reason, such as invalid or late."),
         click.option("--since", callback=age_seconds, metavar="AGE", help="Only those of the last 30d, 12h, ..."),
         click.option("--until", callback=age_seconds, metavar="AGE", help="Only those older than 30d, 12h, ..."),
@@ -79,7 +79,7 @@ def ls(
 
 
 @dlq.command
-@click.argument("topic", type=_TOPIC)
+@click.argument("topic", type=TOPIC)
 @click.argument("partition", type=click.IntRange(0))
 @click.argument("offset", type=click.IntRange(0))
 @json_option
@@ -104,7 +104,7 @@ def show(project_folder: Path | None, topic: str, partition: int, offset: int, *
             }
             echo_result([f"{name}: {value}" for name, value in described.items()], described, as_json=as_json)
             return
-    place = f"{topics.dead_letters(_topic_of(topics, topic))}-{partition} offset {offset}"
+    place = f"{topics.dead_letters(topic_of(topics, topic))}-{partition} offset {offset}"
     raise InvalidInputError(f"{place}: no dead letter stands there, or it was put back; 'graft dlq ls' names some")
 
 
@@ -157,11 +157,7 @@ def _selection(
 
     now_ms = time.time_ns() // 1_000_000
     since_ms, until_ms = (None if age is None else now_ms - age * 1_000 for age in (since, until))
-    return Selection(None if topic is None else _topic_of(topics, topic), code, since_ms, until_ms)
-
-
-def _topic_of(topics: "Topics", name: str) -> str:
-    return f"{topics.prefix}{name}"
+    return Selection(None if topic is None else topic_of(topics, topic), code, since_ms, until_ms)
 
 
 def _described(letter: "StoredLetter") -> dict[str, Any]:

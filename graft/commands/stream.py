@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graft.commands.output import echo_result, json_option
+from graft.commands.topic import TOPIC, topic_of
 from graft.process import Process, begin
 from runtime.errors import GraftError
 
@@ -152,7 +153,7 @@ def run(project_folder: Path | None) -> None:
 
 
 @stream.command
-@click.argument("topic", type=click.Choice(["impressions", "feedback", "examples", "teacher-requests"]))
+@click.argument("topic", type=TOPIC)
 @click.argument("partition", type=click.IntRange(0))
 @click.argument("first", type=click.IntRange(0))
 @click.argument("last", type=click.IntRange(0), required=False)
@@ -175,7 +176,7 @@ def skip(
 
     process = begin(project)
     topics = process.project.topics
-    wanted = Skip(f"{topics.prefix}{topic}", partition, first, first if last is None else last)
+    wanted = Skip(topic_of(topics, topic), partition, first, first if last is None else last)
     found = record_skip(process.settings.kafka, topics, wanted, dry_run=dry_run)
     line = f"{found}; {'would skip' if dry_run else 'skips'} offsets {wanted.first} to {wanted.last}"
     echo_result([line], {**wanted._asdict(), "fault": found.fault}, as_json=as_json)
