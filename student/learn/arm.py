@@ -6,7 +6,7 @@ T teacher tasks, N distinct table rows, D dense columns, C categorical columns, 
 
 from collections.abc import Collection, Mapping, Sequence
 from math import nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from student.learn.model import CPU, Inputs, Outputs, Shape, Student
 from student.learn.optimizers import Adam, RowAdagrad
 from student.learn.running import RunningStatistics
 from student.learn.setup import LearnerSetup
+from student.versions.served_tensors import EMBEDDING, MEAN, STD
 
 _BOOTSTRAP_WEIGHT = 200
 """Examples that the statistics of a bootstrap count as, beside the stream's."""
@@ -66,6 +67,18 @@ class Arm:
         offset_K = np.array([unit.offset for unit in units], np.float32)
         value_BK: NDArray[np.float32] = self.student.score(self._inputs(dense_BD, category_BC)).cpu().numpy()
         return value_BK * scale_K + offset_K
+
+    def served(self) -> dict[str, NDArray[Any]]:
+        """What a version serves of the network, by the names of the student's tensors; units are folded into heads."""
+        weights = {name: as_array(tensor) for name, tensor in self.student.tensors().items()}
+        tasks = [task.name for task in self._setup.tasks]
+        names = [name for layer in self.student.layers.of_tasks(tasks) for name in layer.shapes()]
+        moments = {MEAN: self.running.normalizer.mean, STD: self.running.normalizer.std}
+        served: dict[str, NDArray[Any]] = moments | {name: weights[name] for name in (EMBEDDING, *names)}
+        for task, unit in zip(tasks, self.running.label_units(), strict=True):
+            head, scale, offset = self.student.layers.heads[task], np.float32(unit.scale), np.float32(unit.offset)
+            served[head.weight], served[head.bias] = weights[head.weight] * scale, weights[head.bias] * scale + offset
+        return served
 
     def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
         """Of the loss of all rows, with the weights that distillations have after `examples` learnt examples.
@@ -194,6 +207,12 @@ class Arm:
 
     def _parts(self) -> tuple[tuple[str, Student | Adam | RowAdagrad], ...]:
         return ("weights", self.student), ("adam", self._adam), ("adagrad", self._adagrad)
+
+
+def as_array(tensor: Tensor | NDArray[Any]) -> NDArray[Any]:
+    """The tensor's values; not copied, unless it is on a GPU."""
+    array: NDArray[Any] = tensor.cpu().numpy() if isinstance(tensor, Tensor) else tensor
+    return array
 
 
 def _of(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

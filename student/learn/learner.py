@@ -17,7 +17,7 @@ from runtime.errors import InvalidInputError
 from stream.events import EntityId, Example
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
-from student.learn.arm import Arm
+from student.learn.arm import Arm, as_array
 from student.learn.batch import Batch, concatenate, encoded, encoded_unshown
 from student.learn.bounds import Bounds
 from student.learn.config import FEWEST_ROWS
@@ -32,7 +32,7 @@ from student.learn.setup import LearnerSetup
 from student.versions.columns import units_of
 from student.versions.guard import WEIGHT as GUARD_WEIGHT
 from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
-from student.versions.served_tensors import EMBEDDING, MEAN, SHARED, STD, of_control
+from student.versions.served_tensors import SHARED, of_control
 from teacher_cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
@@ -193,8 +193,7 @@ class Learner:
         """The tensors of model.safetensors. Units are folded into the networks' heads."""
         weight_K: NDArray[np.float32] = self._guard.weight().astype(np.float32)
         student, control = (
-            self._served_network(arm) | self._posterior.served(model)
-            for model, arm in enumerate((self._student, self._control))
+            arm.served() | self._posterior.served(model) for model, arm in enumerate((self._student, self._control))
         )
         return (
             student
@@ -202,22 +201,9 @@ class Learner:
             | {GUARD_WEIGHT: weight_K}
         )
 
-    def _served_network(self, arm: Arm) -> Tensors:
-        weights = {name: _array(tensor) for name, tensor in arm.student.tensors().items()}
-        units = {task.name: unit for task, unit in zip(self.setup.tasks, arm.running.label_units(), strict=True)}
-        tasks = [task.name for task in self.setup.tasks]
-        names = [name for layer in arm.student.layers.of_tasks(tasks) for name in layer.shapes()]
-        served: Tensors = {MEAN: arm.running.normalizer.mean, STD: arm.running.normalizer.std}
-        served |= {name: weights[name] for name in (EMBEDDING, *names)}
-        for task in tasks:
-            head, scale, offset = arm.student.layers.heads[task], units[task].scale, units[task].offset
-            served[head.weight] = weights[head.weight] * np.float32(scale)
-            served[head.bias] = weights[head.bias] * np.float32(scale) + np.float32(offset)
-        return served
-
     def tensors(self) -> Tensors:
         """Every tensor that the learner continues from; not copied, unless it is on a GPU."""
-        return {f"{part}/{name}": _array(t) for part, owner in self._parts() for name, t in owner.tensors().items()}
+        return {f"{part}/{name}": as_array(t) for part, owner in self._parts() for name, t in owner.tensors().items()}
 
     def state(self) -> dict[str, Any]:
         """What is not a tensor, as JSON values."""
@@ -345,8 +331,3 @@ def _passes(count: int, steps: int, rows: int, seed: int) -> NDArray[np.int64]:
     passes = -(-steps * rows // count)
     index_SB: NDArray[np.int64] = np.concatenate([random.permutation(count) for _ in range(passes)])
     return index_SB[: steps * rows].reshape(steps, rows)
-
-
-def _array(tensor: Any) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.cpu().numpy() if isinstance(tensor, torch.Tensor) else tensor
-    return array
