@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,9 +24,10 @@ from stream.examples import ExampleReader
 from stream.replay import replay
 from stream.topics import ensure_topics
 
+_GRAFT = [sys.executable, "-m", "graft"]
 _FIXTURES = Path(__file__).parents[2] / "fixtures" / "simulated"
 _IMPRESSIONS = 600
-_PUSHED = ("listener_activity", "track_activity")
+_PUSHED = ("listener_activity", "track_activity", "listener_teacher", "track_teacher")
 _FAST = """
 [stream]
 topic_prefix = "PREFIX"
@@ -39,7 +41,9 @@ class Stream:
 
     def __init__(self, folder: Path, kafka: str, redis_url: str, prefix: str) -> None:
         shutil.copytree(_FIXTURES, folder, ignore=shutil.ignore_patterns("events.jsonl"))
-        toml = (folder / "graft.toml").read_text().replace('entity = "item"', 'entity = "item"\nhalf_life_seconds = 30')
+        toml = (folder / "graft.toml").read_text()
+        aggregates = 'push_source = "track_activity_push"'
+        toml = toml.replace(aggregates, f"{aggregates}\nhalf_life_seconds = 30")
         toml = toml.replace('click_share = "mean(click)"', 'click_share = "rate(click, 0.35, 5)"')
         (folder / "graft.toml").write_text(toml + _FAST.replace("PREFIX", prefix))
         self.project = load_project(folder)
@@ -54,12 +58,13 @@ class Stream:
             "GRAFT_KAFKA": kafka,
             "GRAFT_REDIS_URL": redis_url,
         }
+        subprocess.run([*_GRAFT, "teacher", "profile"], env=self.environment, check=True, timeout=120)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """The stream process, which is killed at the end."""
         with (self.project.folder / "stream.log").open("ab") as log:
-            child = start_child([sys.executable, "-m", "graft", "stream", "run"], env=self.environment, stderr=log)
+            child = start_child([*_GRAFT, "stream", "run"], env=self.environment, stderr=log)
         try:
             yield
         finally:
