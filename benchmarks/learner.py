@@ -1,6 +1,6 @@
 """How fast the whole learner learns: against the torch steps in it, River and Vowpal Wabbit, on the same rows.
 
-    python benchmarks/learner.py [--project fixtures/simulated] [--events N] [--rounds 3]
+    python benchmarks/learner.py [--project fixtures/simulated] [--events N] [--rounds 3] [--json FILE]
 
 The whole learner is `student.learn.train.run_training`: examples from embedded Kafka, decoded; logits from an embedded
 Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the rows without
@@ -11,6 +11,7 @@ River and Vowpal Wabbit learn one binary task, one row at a time, from encoded f
 """
 
 import argparse
+import json
 import platform
 import statistics
 import tempfile
@@ -34,6 +35,7 @@ from features.store import compile_spec, view_sources
 from graft.progress import progress
 from graft.project import Project, load_project
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from lab.machine import MACHINE
 from lab.study.log_in_memory import records_of
 from lab.study.memory_store import Sources
 from runtime.telemetry import StopSignal
@@ -61,6 +63,7 @@ from teacher_cache.unshown import UnshownRows, UnshownSampler
 DEFAULT_PROJECT = Path(__file__).parent.parent / "fixtures" / "simulated"
 NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 PARTITION = 0
+WHOLE, BARE = "whole learner", "bare torch.nn and torch.optim steps"
 UNSHOWN_RATIO = 3  # as in the study's grid
 
 
@@ -102,6 +105,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=DEFAULT_PROJECT)
     parser.add_argument("--events", type=int, help="only the first N examples")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="where to write the result")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.sparse.check_sparse_tensor_invariants.disable()  # said, so that torch does not warn
@@ -113,6 +117,8 @@ def main() -> None:
             for name, turn in turns.items():
                 measured[name].append(turn())
     report(bench, measured, absent)
+    if options.json:
+        options.json.write_text(json.dumps(result(bench, measured), indent=2) + "\n")
 
 
 def load(project: Project, events: int | None) -> Bench:
@@ -155,10 +161,10 @@ def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]
     send(bench, kafka.servers)
     fill(bench, redis.url)
     turns: dict[str, Turn] = {
-        "whole learner": lambda: whole_learner(bench, kafka.servers, redis.url),
+        WHOLE: lambda: whole_learner(bench, kafka.servers, redis.url),
         "learner, examples and logits in memory": lambda: learner_in_memory(bench),
         "its steps alone": lambda: own_steps(bench),
-        "bare torch.nn and torch.optim steps": lambda: plain_steps(bench, steps),
+        BARE: lambda: plain_steps(bench, steps),
         "learner in memory, without distillation": lambda: learner_in_memory(undistilled),
         f"learner in memory, {UNSHOWN_RATIO} unshown rows an example": lambda: learner_in_memory(bench, unshown),
     }
@@ -449,7 +455,7 @@ def vw_lines(rows: Rows) -> Iterator[str]:
 def report(bench: Bench, measured: Mapping[str, Sequence[Measured]], absent: Iterable[str]) -> None:
     config = bench.setup.student
     speeds = {name: statistics.median(m.examples / m.seconds for m in turns) for name, turns in measured.items()}
-    whole = next(iter(speeds.values()))
+    whole = speeds[WHOLE]
     print(f"{bench.project.name}: {len(bench.records):,} examples, {len(bench.setup.tasks)} tasks, ", end="")
     print(f"{len(bench.setup.distillation)} distilled, {config.micro_batch} new and ", end="")
     print(
@@ -461,6 +467,21 @@ def report(bench: Bench, measured: Mapping[str, Sequence[Measured]], absent: Ite
         print(f"| {name} | {speeds[name]:,.0f} | {whole / speeds[name]:.2f} x | {aucs} |")
     for line in absent:
         print(f"\n{line}")
+
+
+def result(bench: Bench, measured: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
+    """What benchmarks/results keeps."""
+    speeds = {name: statistics.median(m.examples / m.seconds for m in turns) for name, turns in measured.items()}
+    return {
+        "examples_per_second": round(speeds[WHOLE]),
+        "over_bare_step": round(speeds[WHOLE] / speeds[BARE], 3),
+        "auc": {name: dict(turns[0].auc) for name, turns in measured.items() if any(turns[0].auc.values())},
+        "speeds": {name: round(speed) for name, speed in speeds.items()},
+        "project": bench.project.name,
+        "examples": len(bench.records),
+        "rounds": len(measured[WHOLE]),
+        "machine": f"{MACHINE}, {cpu_name()}, torch {torch.__version__}",
+    }
 
 
 def cpu_name() -> str:
