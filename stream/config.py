@@ -17,7 +17,7 @@ class RetentionConfig(BaseModel):
         le=36_500,
         description="how long the stream process may be down without losing impressions that it has not joined",
     )
-    feedback_days: float = Field(default=7.0, gt=0, le=36_500, description="the same for feedback")
+    feedback_days: float = Field(default=7.0, ge=0.01, le=36_500, description="the same for feedback")
     examples_days: float = Field(
         default=30.0,
         ge=0.01,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def reset(
-    project: Path | None, /, *, everything: bool, yes: bool, dry_run: bool, as_json: bool, **chosen: bool
+    project_folder: Path | None, /, *, everything: bool, yes: bool, dry_run: bool, as_json: bool, **chosen: bool
 ) -> None:
     """Remove what the project has left in Kafka, Redis and GRAFT_VERSIONS, to start over.
 
@@ -42,7 +42,7 @@ def reset(
         raise click.UsageError("say what to remove: --topics, --state, --aggregates, --cache, --versions or --all")
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError("without a terminal that confirms, give --yes, or --dry-run to see what there is")
-    parts = list(parts_of(begin(project), names))
+    parts = list(parts_of(begin(project_folder), names))
     found: dict[str, Any] = {part.name: part.found() for part in parts}
     lines = [_line(part, found[part.name]) for part in parts]
     if dry_run:
