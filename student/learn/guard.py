@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from stream.tasks import TaskSpec
 from student.versions.guard import answer, weight_of
 
-_BELIEF = 2.0
-"""Log odds, by the first label, that the student predicts better than its control: a teacher was chosen to help."""
-
 _FEWEST_LABELS = 4
 """Of a regression: before so many labels its errors have no scale, and a label is no evidence."""
 
@@ -30,7 +27,7 @@ class Guard:
 
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:
         self._binary_K = np.array([task.kind == "binary" for task in tasks])
-        self._evidence_K = np.full(len(tasks), _BELIEF)
+        self._evidence_K = np.zeros(len(tasks))  # log odds
         self._labels_K = np.zeros(len(tasks))
         self._squares_K = np.zeros(len(tasks))  # the sum of the squared errors of both arms
 
