@@ -83,7 +83,8 @@ class RefitRegression:
         mean_K = (sum_3K[0] + binary_K) / np.maximum(count_3K[0] + 2 * binary_K, 1)
         level_3K = np.empty_like(sum_3K)
         level_3K[0] = mean_K
-        level_3K[1:] = (sum_3K[1:] + _PSEUDO_LABELS * mean_K) / (count_3K[1:] + _PSEUDO_LABELS)
+        # Exactly the mean of all where there is no label: a column of what rounding leaves would get a huge weight.
+        level_3K[1:] = mean_K + (sum_3K[1:] - count_3K[1:] * mean_K) / (count_3K[1:] + _PSEUDO_LABELS)
         share_3B = level_3K[:, binary_K]
         level_3K[:, binary_K] = np.log(share_3B / (1 - share_3B))
         return np.concatenate([level_3K[1:] - level_3K[0], np.log1p(count_3K[1:])]).T, level_3K[0]

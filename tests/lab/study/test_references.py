@@ -129,3 +129,12 @@ def test_no_reference_sees_the_teacher_but_by_its_logits(pair: Pair, logits: NDA
     assert len(own) < len(pair.spec.dense)
     log = arrays_of(pair.project.learner_setup(pair.spec), pair.log.first(5), logits[:5])
     assert log.dense_ND.shape == (5, sum(own))
+
+
+def test_users_and_items_without_a_label_have_columns_of_nothing_but_0() -> None:
+    """What rounding left there got a weight in its own unit, and the first label known after a fit a value of 1e12."""
+    log = stream(900)
+    alone = log._replace(user_N=np.arange(900), item_N=np.arange(900))
+    alone.user_N[600:] = alone.item_N[600:] = 0
+    value_NK = judged(alone, AT_ONCE.known(list(range(900))))["lr"]
+    assert np.abs(value_NK[:, 1] - log.label_NK[:, 1]).max() < 20
