@@ -24,6 +24,9 @@ settings.register_profile("graft", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None)
 settings.load_profile("graft")
 
+# Clients that an earlier test has left talk of their dead brokers in their own threads: no line for a later test.
+logging.getLogger("kafka").propagate = False
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests come first, so that no core waits for one at the end: they have a time-out of their own."""
