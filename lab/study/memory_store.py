@@ -63,7 +63,7 @@ class MemoryStore:
         self, spec: FeatureSpec, sources: Sources, aggregates: Sequence[AggregateConfig], now_ms: int = _NOW_MS
     ) -> None:
         self._spec = spec
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._configs = aggregates
         self._view_of = sources.pushed
         self._stored: dict[str, dict[EntityId, _Rows]] = {f.view: {} for f in spec.features}
@@ -85,7 +85,7 @@ class MemoryStore:
         contexts: Sequence[Mapping[str, ContextValue]],
     ) -> Columns:
         """Columns of B rows as they are now; None where a value is missing."""
-        return self.read_at(user_ids, item_ids, contexts, [self._now_ms] * len(user_ids))
+        return self.read_at(user_ids, item_ids, contexts, [self.now_ms] * len(user_ids))
 
     def read_at(
         self,

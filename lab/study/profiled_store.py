@@ -54,7 +54,7 @@ class ProfiledStore:
         contexts: Sequence[Mapping[str, ContextValue]],
     ) -> Columns:
         """As `MemoryStore.read`."""
-        return self.read_at(user_ids, item_ids, contexts, [_NOW_MS] * len(user_ids))
+        return self.read_at(user_ids, item_ids, contexts, [self._store.now_ms] * len(user_ids))
 
     def read_at(
         self,

@@ -129,6 +129,15 @@ def test_many_rows_are_read_as_each_alone(store: ProfiledStore) -> None:
     assert columns["user_taught:like"] == [11.5, 31.5, 31.5]
 
 
+def test_before_the_first_impression_no_row_of_later_is_read(place: Place) -> None:
+    path, *_ = place.sources.tables["items"]
+    days = np.array([0, 0, 86_400_000_000], "datetime64[us]")
+    pq.write_table(pa.table({"item_id": ["a", "b", "a"], "price": [1.0, 2.0, 100.0], "at": days}), path)
+    columns = open_store(place.project, SPEC, place.sources, now_ms=1_000).read([1], ["a"], [{}])
+    assert columns["items:price"] == [1.0]
+    assert columns["item_taught:like"] == [(10 + 30) / 2 + 1]
+
+
 def test_a_project_without_profiles_has_the_plain_store() -> None:
     features = {"service": "s"}
     project = Project.model_validate({**PROJECT, "features": features, "folder": Path()})
