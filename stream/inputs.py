@@ -69,8 +69,8 @@ class Inputs:
     def are_moving(self) -> bool:
         """Whether a rebalance is under way: polled messages may belong to another member, and nothing can be claimed.
 
-        ServiceUnavailableError when it does not end: only joining the group anew helps then. Seen on the embedded
-        broker on a busy machine: it lets a member that was killed before go through its second rebalance for ever.
+        ServiceUnavailableError when it does not end: then the group is joined anew, and the stream does not stand still
+        in silence.
         """
         since = self._moving_since
         if since is not None and time.monotonic() - since > _MOVING_SECONDS:

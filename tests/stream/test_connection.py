@@ -1,0 +1,23 @@
+"""What kafka-python's clients are given beside it."""
+
+from stream import connection
+from stream.topics import ensure_topics
+from tests.stream.conftest import await_that
+from tests.stream.pair import stream_config, topics
+
+
+def test_a_member_with_short_polls_gets_the_partitions_that_are_added_after_it_joined(kafka, topic_prefix):
+    """A poll ends while the broker still answers the rejoin, which nothing but the topic's metadata has asked for."""
+    made = topics(topic_prefix)
+    ensure_topics(kafka, stream_config(topic_prefix, 1), made)
+    member = connection.group_member(kafka, f"{topic_prefix}group", "a", auto_offset_reset="earliest")
+    admin = connection.admin(kafka)
+    try:
+        member.subscribe([made.impressions])
+        await_that(lambda: member.poll(50) == {} and len(member.assignment()) == 1, 30, lambda: "not joined")
+        admin.create_partitions({made.impressions: 3})
+        member._client.cluster.request_update()  # by itself it would look within five minutes
+        await_that(lambda: member.poll(1) == {} and len(member.assignment()) == 3, 10, lambda: "no partitions came")
+    finally:
+        admin.close()
+        member.close(autocommit=False)
