@@ -18,11 +18,18 @@ _FEWEST_LABELS = 4
 _LARGEST_GAIN = 5.0
 """Nats that one label can be worth."""
 
+_AT_FIRST = -1.5
+"""The log odds of the student before all evidence: a teacher of no use must cost little in the first rows too."""
+
+_OTHER_TASKS = 3.0
+"""Nats, either way, that the labels of all other tasks can be worth to one: a teacher is seldom right for it alone."""
+
 
 class Guard:
     """Adds up how much better the student has predicted each label than its control, in nats.
 
-    Before the first label of a task the student answers alone: nothing is known that could speak for its control.
+    Before the first label the student answers alone: nothing is known that could speak for its control. A task's odds
+    then follow from its own labels, and to a bounded part from those of the other tasks.
     """
 
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:
@@ -65,8 +72,10 @@ class Guard:
         return np.stack([mean_BK.astype(np.float32), control_BK])
 
 
-def _weight(evidence_X: NDArray[np.float64], labels_X: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(labels_X > 0, weight_of(evidence_X), 1.0)
+def _weight(evidence_XK: NDArray[np.float64], labels_XK: NDArray[np.float64]) -> NDArray[np.float64]:
+    others_XK = evidence_XK.sum(axis=-1, keepdims=True) - evidence_XK
+    odds_XK = _AT_FIRST + evidence_XK + others_XK.clip(-_OTHER_TASKS, _OTHER_TASKS)
+    return np.where(labels_XK.any(axis=-1, keepdims=True), weight_of(odds_XK), 1.0)
 
 
 def _before(total_K: NDArray[np.float64], added_BK: NDArray[Any]) -> NDArray[np.float64]:

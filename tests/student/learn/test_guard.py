@@ -40,8 +40,24 @@ def test_an_arm_that_predicts_better_soon_answers_alone() -> None:
 def test_before_the_first_label_the_student_answers_alone() -> None:
     guard = Guard(TASKS)
     assert guard.answer(predicted(2.0, 0.0, 1))[0].tolist() == [[2.0, 2.0]]
-    answered = guard.learn(predicted(2.0, 0.0, 3), np.array([[np.nan, 1], [0, np.nan], [0, 2]], np.float32))[0]
-    assert [answered[:, 0].tolist().count(2.0), answered[:, 1].tolist().count(2.0)] == [2, 1]
+    answered = guard.learn(predicted(2.0, 0.0, 3), np.array([[np.nan, np.nan], [0, np.nan], [0, 2]], np.float32))[0]
+    assert [answered[:, 0].tolist().count(2.0), answered[:, 1].tolist().count(2.0)] == [2, 2]
+
+
+def test_before_the_evidence_of_labels_the_control_counts_for_more() -> None:
+    guard = Guard(TASKS)
+    guard.learn(predicted(1.0, 1.0, 1), np.array([[1, 1]], np.float32))
+    assert guard.weight() == pytest.approx([0.18, 0.18], abs=0.01)
+
+
+def test_labels_of_other_tasks_are_evidence_that_a_tasks_own_labels_overrule() -> None:
+    """Of `rating` there is no label at first, then those of which its control is right."""
+    guard = Guard(TASKS)
+    of_like = np.tile(np.array([1, np.nan], np.float32), (500, 1))
+    guard.learn(predicted(2.0, 0.0, 500), of_like)
+    assert guard.weight() == pytest.approx([1.0, 0.82], abs=0.01)
+    guard.learn(predicted(2.0, 0.0, 60), np.tile(np.array([np.nan, 0], np.float32), (60, 1)))
+    assert guard.weight().tolist() == [1.0, 0.0]
 
 
 def test_labels_that_are_missing_are_no_evidence() -> None:
