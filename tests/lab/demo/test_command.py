@@ -71,4 +71,4 @@ def test_ctrl_c_ends_servers_and_commands_alike(tmp_path: Path) -> None:
     assert len(children) == 3
     assert running.returncode == 130
     assert said.decode().endswith("stopped\n")
-    assert not any(child.is_running() for child in children)
+    assert psutil.wait_procs(children, timeout=10)[1] == []  # the system takes ended ones away a little later
