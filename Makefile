@@ -20,8 +20,9 @@ study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: Mov
 	test -e study/pair/teacher.onnx || $(BIN)/graft pair train-teacher study/pair
 	$(BIN)/graft study study/pair --grid headline --out study
 
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)# half of the time a test waits for its servers
 test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 N ?= 100000
 FIRST ?= 0
