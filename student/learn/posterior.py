@@ -14,7 +14,7 @@ from features.spec import MISSING_HASH
 from student.learn.heads import Unit
 from student.learn.id_table import IdTable, empty_table, find, take
 from student.learn.posterior_kernel import Known, Places, Rows, Rules, Shared, begin, look_up, score_rows, see
-from student.learn.priors import BLEND, EXPECTED, LEVEL_REACH, RESIDUAL, Prior, prior_of
+from student.learn.priors import Prior, prior_of
 from student.learn.serving import ADMITTED, served_ids, served_shared
 from student.learn.setup import LearnerSetup
 from student.versions.columns import Columns, columns_of, ids_of
@@ -30,6 +30,7 @@ class Posterior:
     def __init__(self, setup: LearnerSetup, sees_teacher: Sequence[bool]) -> None:
         self.columns = columns_of(setup.spec, len(setup.tasks), [task.name for task in setup.teacher_tasks])
         prior, models, size = prior_of(setup, self.columns), len(sees_teacher), setup.student.remembered_ids
+        self._expected, self._taught_network = prior.expected, prior.taught_network
         self._rules = _rules(setup, self.columns, prior, sees_teacher)
         self._shared = _shared(setup, prior, models)
         logits = len(setup.teacher_tasks)
@@ -69,9 +70,9 @@ class Posterior:
         `units`: of each task, those of the network's values before the first label.
         """
         begin(self.take(category_BC, taught=True), self._users, self._ids)
-        self._shared.weight_MKP[model, :, self.columns.network] = 1
+        self._shared.weight_MKP[model, :, self.columns.network] = self._taught_network
         for label_3, unit in zip(self._shared.label_MK3[model], units, strict=True):
-            label_3[:] = EXPECTED * _mean_powers(unit)
+            label_3[:] = self._expected * _mean_powers(unit)
 
     def admitted(self, category_BC: NDArray[np.uint64], places: Places, *, taught: bool) -> NDArray[np.uint64]:
         """The categories without those that were seen less than `ADMITTED` times, which have the hash of a missing one.
@@ -142,7 +143,7 @@ def _rules(setup: LearnerSetup, columns: Columns, prior: Prior, sees_teacher: Se
         binary_K=np.array([task.kind == "binary" for task in setup.tasks]),
         binary_T=np.array([task.kind == "binary" for task in setup.teacher_tasks], np.bool_),
         sees_teacher_M=np.array(sees_teacher, np.float64),
-        reach_E=np.array([1.0, 1.0] + [LEVEL_REACH] * (columns.ids - 2)),
+        reach_E=prior.reach_E,
         own_K=np.array([-1 if column is None else column for column in setup.reference_columns]),
         item_dense_I=np.array(columns.item_dense, np.int64),
         drift_K=prior.drift_K,
@@ -157,8 +158,8 @@ def _shared(setup: LearnerSetup, prior: Prior, models: int) -> Shared:
         weight_MKP=np.tile(prior.mean_KP, (models, 1, 1)),
         covariance_MKPP=covariance_MKPP,
         blend_MKL=np.tile(np.eye(tasks, tasks + 1, 1), (models, 1, 1)),
-        blend_covariance_MKLL=np.tile(BLEND * np.eye(tasks + 1), (models, tasks, 1, 1)),
-        residual_MK2=np.tile(np.array(RESIDUAL), (models, tasks, 1)),
+        blend_covariance_MKLL=np.tile(prior.blend * np.eye(tasks + 1), (models, tasks, 1, 1)),
+        residual_MK2=np.tile(prior.residual_2, (models, tasks, 1)),
         label_MK3=np.zeros((models, tasks, 3)),
         logit_T3=np.zeros((len(setup.teacher_tasks), 3)),
     )

@@ -1,7 +1,8 @@
-"""What a posterior believes before the first label: the same for every project.
+"""What a posterior believes before the first label: the same for every project. A study may multiply its parts.
 
 Variances are those of a binary task's log odds. A regression is in deviations of its label, whose noise is at most 1
-where that of log odds is pi^2 / 3, so its effects are smaller. Shapes: K tasks, P columns, J slopes of a user.
+where that of log odds is pi^2 / 3, so its effects are smaller. Shapes: K tasks, P columns, J slopes of a user,
+E ids of a row.
 """
 
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from student.learn.prior_factors import PriorFactors
 from student.learn.setup import LearnerSetup
 from student.versions.columns import Columns
 
@@ -38,57 +40,96 @@ _REGRESSION = 0.25
 
 
 class Prior(NamedTuple):
-    """Mean and variance of each weight, and variances of a user's slopes and of another id's effect."""
+    """All that the posteriors of a learner begin with.
+
+    `user_KJ`: variances of a user's effect and slopes. `id_K1`: of another id's effect. `reach_E`: how much of it a row
+    takes. `taught_network`: the weight of a bootstrapped network. `blend`: the variance of a weight of the blend.
+    `expected`: as so many labels count those that a bootstrapped network expects. `residual_2`: of a regression's errors
+    number and sum of squares.
+    """
 
     mean_KP: NDArray[np.float64]
     variance_KP: NDArray[np.float64]
     user_KJ: NDArray[np.float32]
     id_K1: NDArray[np.float32]
+    reach_E: NDArray[np.float64]
     drift_K: NDArray[np.float64]
+    taught_network: float
+    blend: float
+    expected: float
+    residual_2: NDArray[np.float64]
 
 
 def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
     """The prior of every model of a learner."""
+    factors = setup.priors
     size_K = np.array([1.0 if task.kind == "binary" else _REGRESSION for task in setup.tasks])
-    mean_KP, variance_KP = _weights(columns, size_K)
-    for k, teacher_task in enumerate(setup.reference_columns):
-        if teacher_task is not None:
-            own = [*_running(columns, teacher_task), *_profiles(columns, teacher_task)]
-            mean_KP[k, own], variance_KP[k, own] = 0.5 * size_K[k] ** 0.5, 0.25 * size_K[k]
-    user_J = np.full(columns.slopes, TASTE)
-    user_J[0], user_J[-2] = USER, TRUST
+    mean_KP, variance_KP = _weights(setup, columns, size_K)
+    ids = factors.item or 1.0  # items and categories are in one table, so they share a variance
     return Prior(
         mean_KP,
         variance_KP,
-        user_KJ=(size_K[:, None] * user_J).astype(np.float32),
-        id_K1=(size_K[:, None] * ID).astype(np.float32),
-        drift_K=DRIFT * size_K,
+        user_KJ=(size_K[:, None] * _user(factors, columns)).astype(np.float32),
+        id_K1=(size_K[:, None] * ID * ids).astype(np.float32),
+        reach_E=_reach(factors, columns, ids),
+        drift_K=DRIFT * factors.drift * (factors.user > 0) * size_K,
+        taught_network=float(factors.network > 0),
+        blend=BLEND * factors.blend,
+        expected=EXPECTED * factors.expected,
+        residual_2=factors.residual * np.array(RESIDUAL),
     )
 
 
-def _running(columns: Columns, teacher_task: int) -> range:
+def _user(factors: PriorFactors, columns: Columns) -> NDArray[np.float64]:
+    """Variances of a user's intercept and slopes, of a binary task."""
+    user_J = np.full(columns.slopes, TASTE * factors.taste)
+    user_J[0], user_J[-2], user_J[-1] = USER * factors.user, TRUST * factors.trust, TASTE * factors.mean_logits
+    return user_J
+
+
+def _reach(factors: PriorFactors, columns: Columns, ids: float) -> NDArray[np.float64]:
+    """Of user, item and categories."""
+    category = LEVEL_REACH * (factors.category / ids) ** 0.5
+    return np.array([1.0, float(factors.item > 0), *[category] * (columns.ids - 2)])
+
+
+def _weights(
+    setup: LearnerSetup, columns: Columns, size_K: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and variances [K, P]. Between values in the same unit a slope has no unit: it is alike for every kind."""
+    factors, one_K = setup.priors, np.ones_like(size_K)
+    mean_KP, variance_KP = np.zeros((2, len(size_K), columns.width))
+    all_means, all_counts = (slice(columns.aggregates.start + i, columns.aggregates.stop, 2) for i in range(2))
+    for places, mean, variance, unit_K, factor in (
+        (slice(1), 0.0, 0.3, size_K, factors.intercept),
+        (all_means, 0.4, 0.1, one_K, factors.means),
+        (all_counts, 0.0, 0.1, size_K, factors.counts),
+        (columns.dense, 0.0, 0.02, size_K, factors.dense),
+        (columns.effects, 0.2, 0.1, one_K, factors.other_tasks),
+        (slice(columns.network, columns.network + 1), 0.2, 0.1, one_K, factors.network),
+        (columns.teacher, 0.0, 0.1, size_K, factors.mean_logits),
+        (_profiles(columns), 0.0, 0.1, size_K, factors.profiles),
+    ):
+        mean_KP[:, places] = mean if factor else 0.0
+        variance_KP[:, places] = variance * factor * unit_K[:, None]
+    for k, teacher_task in enumerate(setup.reference_columns):
+        if teacher_task is not None:
+            for own, factor in (
+                (_running(columns, teacher_task), factors.mean_logits),
+                (_profiles(columns, teacher_task), factors.profiles),
+            ):
+                mean_KP[k, own] = 0.5 * size_K[k] ** 0.5 if factor else 0.0
+                variance_KP[k, own] = 0.25 * size_K[k] * factor
+    return mean_KP, variance_KP
+
+
+def _running(columns: Columns, teacher_task: int) -> list[int]:
     """The running mean logits of a teacher task, of user and item."""
     first = columns.teacher.start + 2 * teacher_task
-    return range(first, first + 2)
+    return [first, first + 1]
 
 
-def _profiles(columns: Columns, teacher_task: int) -> list[int]:
-    """The profiles that are mean logits of a teacher task."""
-    return [columns.dense.start + d for d in columns.profiles[teacher_task]]
-
-
-def _weights(columns: Columns, size_K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    mean_KP, variance_KP = np.zeros((2, len(size_K), columns.width))
-    means, counts = (slice(columns.aggregates.start + i, columns.aggregates.stop, 2) for i in range(2))
-    # Between values in the same unit a slope has no unit, so it is alike for both kinds of task.
-    for part, mean, variance in (
-        (means, 0.4, 0.1),
-        (columns.effects, 0.2, 0.1),
-        (slice(columns.network, columns.network + 1), 0.2, 0.1),
-    ):
-        mean_KP[:, part], variance_KP[:, part] = mean, variance
-    for part, variance in ((slice(1), 0.3), (counts, 0.1), (columns.dense, 0.02), (columns.teacher, 0.1)):
-        variance_KP[:, part] = variance * size_K[:, None]
-    for teacher_task in range(columns.teacher_tasks):
-        variance_KP[:, _profiles(columns, teacher_task)] = 0.1 * size_K[:, None]
-    return mean_KP, variance_KP
+def _profiles(columns: Columns, teacher_task: int | None = None) -> list[int]:
+    """The profiles that are mean logits of a teacher task; of all if None."""
+    tasks = range(columns.teacher_tasks) if teacher_task is None else [teacher_task]
+    return [columns.dense.start + d for task in tasks for d in columns.profiles[task]]

@@ -1,7 +1,7 @@
 """What a learner is made of, checked as a whole; and whether a learner may continue from a version."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ from features.spec import FeatureSpec
 from runtime.errors import ConfigurationError, did_you_mean
 from stream.tasks import TaskKind, TaskSpec
 from student.learn.config import DistillationConfig
+from student.learn.prior_factors import PriorFactors
 from student.versions.config import StudentConfig
 from teacher_cache.config import TeacherTask
 
@@ -31,6 +32,9 @@ class LearnerSetup:
     wait_seconds: float
     sees_teacher: bool = True
     """Whether its learner sees the features that are the teacher's."""
+    priors: PriorFactors = field(default_factory=PriorFactors)
+    guarded: bool = True
+    """Whether the guard weighs the student's value against its control's; else the student answers alone."""
 
     def __post_init__(self) -> None:
         faults = list(task_faults(self.tasks, self.distillation, self.teacher_tasks))
