@@ -4,6 +4,7 @@ Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from lab.study.references import References
 from lab.study.slices import Scores, of_slices, scores_of, slices_of
 from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
+from lab.study.unseen import Unseen
 from runtime.errors import InvalidInputError
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
@@ -80,6 +82,8 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     `arriving` has all impressions of that part at least.
     """
     torch.set_num_threads(1)
+    unseen = Unseen(log.spec, cell.variant.unseen)
+    log, arriving = unseen.of_log(log), arriving._replace(log=unseen.of_log(arriving.log))
     if cell.variant.teacher_as_input:
         names = [f"teacher_{task.name}" for task in cell.project.teacher.tasks]
         log = log.with_inputs(names, teaching.logit_NT)
@@ -88,7 +92,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
         bootstrap_steps = cell.project.bootstrap.steps
-        learner.bootstrap(*teaching.day_zero, bootstrap_steps)
+        learner.bootstrap(*unseen.of_rows(teaching.day_zero), bootstrap_steps)
     with threadpool_limits(1):  # as many cells as cores learn at once: more threads would wait for each other
         held_out = _learnt(cell, learner, len(log.records))
         kept = Predictions(*learner.seen(), learner.served())
@@ -126,7 +130,7 @@ def _learnt(cell: Cell, learner: "ObservedLearner | References", rows: int) -> d
 
 
 def _learner(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> "ObservedLearner | References":
-    setup = cell.project.learner_setup(log.spec)
+    setup = replace(cell.project.learner_setup(log.spec), priors=cell.variant.priors, guarded=cell.variant.guarded)
     if cell.is_reference:
         return References(setup, log, teaching.logit_NT, arriving)
     return ObservedLearner(setup, log, teaching, arriving, cell.variant.direct, cell.events)

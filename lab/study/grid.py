@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from graft.faults import faults_of
 from graft.project import Project
 from runtime.errors import ConfigurationError
+from student.learn.prior_factors import PriorFactors
 
 SHIPPED = ("headline", "full", "whole", "simulated")
 """The grids that come with graft."""
@@ -54,6 +55,11 @@ class Variant(_Config):
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
     direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")
+    unseen: list[str] = Field(
+        default=[], description="features, and views with all of theirs, that both arms do not see; references do"
+    )
+    priors: PriorFactors = PriorFactors()
+    guarded: bool = Field(default=True, description="whether the student's answer is weighed against its control's")
     heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
     head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
     tables: Tables = Field(default={}, description="values of other tables: student, ...")

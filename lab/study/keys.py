@@ -61,6 +61,8 @@ class Keys:
         variant = cell.variant
         unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
         part = [cell.events, cell.windows, cell.traffic, cell.is_reference, variant.teacher_as_input, variant.direct]
+        ablated = variant.model_dump_json(include={"unseen", "priors", "guarded"})
         project = cell.project.model_dump_json(exclude=unused)
         started = self.day_zero(cell) if variant.bootstrap else ""
-        return digest_of([self.logits(cell), self.served_log(cell), json.dumps([part, cell.delay]), project, started])
+        told = [json.dumps([part, cell.delay]), ablated, project, started]
+        return digest_of([self.logits(cell), self.served_log(cell), *told])

@@ -44,8 +44,8 @@ class Prior(NamedTuple):
 
     `user_KJ`: variances of a user's effect and slopes. `id_K1`: of another id's effect. `reach_E`: how much of it a row
     takes. `taught_network`: the weight of a bootstrapped network. `blend`: the variance of a weight of the blend.
-    `expected`: as so many labels count those that a bootstrapped network expects. `residual_2`: of a regression's errors
-    number and sum of squares.
+    `expected`: the number of labels that those count as which a bootstrapped network expects. `residual_2`: number and
+    sum of squares of a regression's errors.
     """
 
     mean_KP: NDArray[np.float64]

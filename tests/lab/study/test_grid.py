@@ -11,13 +11,14 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from features.store import compile_spec
 from graft.cli import cli
 from graft.project import load_project
 from lab.study.grid import SHIPPED, Grid, TeacherChange, Variant, load_grid
 from lab.study.plan import cells_of
 from lab.study.study_log import read_log
 from runtime.errors import ConfigurationError
-from tests.lab.study.conftest import Pair
+from tests.lab.study.conftest import NO_REDIS, Pair
 
 _GRID = """
 events = 600
@@ -49,14 +50,14 @@ _TEMPLATES = files("lab.pairs")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_cell_of_a_shipped_grid_is_a_sound_learner_of_its_pair(name: str, pair: Pair) -> None:
-    """The spec of another pair is no matter: nothing of a grid is checked against it."""
+def test_every_cell_of_a_shipped_grid_is_a_sound_learner_of_its_pair(name: str) -> None:
     grid, home = load_grid(name), "simulated" if name == "simulated" else "movielens"
     project = load_project(Path(str(_TEMPLATES / home / "template")))
-    cells = cells_of(grid, project, pair.spec)
+    spec = compile_spec(project.repo, NO_REDIS, project.features)
+    cells = cells_of(grid, project, spec)
     learners = sum(variant.seeds or grid.seeds for variant in grid.variants)
     assert len(cells) == learners + 1 + 2 * len(grid.thin) * grid.thin_draws  # one of the references, two a draw
-    assert {cell.project.learner_setup(pair.spec).student.seed for cell in cells} == set(range(1, 11))
+    assert {cell.project.learner_setup(spec).student.seed for cell in cells} == set(range(1, 11))
 
 
 def test_a_variant_without_a_sound_learner_is_named_before_the_first_cell_runs(pair: Pair) -> None:
@@ -106,6 +107,13 @@ def test_a_value_that_does_not_fit_is_named_with_its_variant(pair: Pair) -> None
     grid = Grid(baseline="v", variants=[Variant(name="v", heads={"weight": -1})])
     with pytest.raises(ConfigurationError, match=r"variant v: distillation.0.weight: must be >= 0, got -1"):
         cells_of(grid, pair.project, pair.spec)
+
+
+def test_a_prior_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    grid = 'baseline = "v"\n[[variants]]\nname = "v"\npriors = { usr = 4 }\n'
+    (tmp_path / "grid.toml").write_text(grid)
+    with pytest.raises(ConfigurationError, match=r"variants.0.priors.usr: no such key; did you mean user"):
+        load_grid(str(tmp_path / "grid.toml"))
 
 
 def test_a_grid_that_is_nowhere_says_which_there_are() -> None:
