@@ -11,10 +11,14 @@ from lab.study.slices import window_names
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
-TEACHER_AS_INPUT, PERMUTED = "teacher as input", "permuted"
+TEACHER_AS_INPUT, AS_INPUT_AND_PROFILES, PERMUTED = "teacher as input", "teacher as input and profiles", "permuted"
 
 SERVED = "served: "
 """Before a slice: of predictions made when the impression came, with labels that were known by then."""
+
+
+_Arm = tuple[str | None, str]
+"""A variant, None where there is none, and one of its arms."""
 
 
 class Series(NamedTuple):
@@ -82,14 +86,17 @@ class Findings:
 
     @property
     def teacher_as_input(self) -> str | None:
-        """The control with the teacher's logits as inputs, and nothing distilled. None where the grid has none."""
+        """The variant whose arms have the teacher's logits as inputs, and nothing distilled; None where there is none.
+
+        Its control is blind to all else of the teacher; its student has profiles and running mean logits too.
+        """
         return next((v.name for v in self.grid.variants if v.teacher_as_input and "*" in v.without), None)
 
     def series(self) -> list[Series]:
         """What the headline compares: the baseline's arms, and all that could refute it."""
         of_baseline = [Series(arm, self.grid.baseline, arm) for arm in (STUDENT, CONTROL, TEACHER)]
-        others = ((TEACHER_AS_INPUT, self.teacher_as_input), (PERMUTED, self.permuted))
-        variants = [Series(name, variant, STUDENT) for name, variant in others if variant]
+        permuted = [Series(PERMUTED, self.permuted, STUDENT)] if self.permuted else []
+        variants = [*as_input(self.teacher_as_input), *permuted]
         return [*of_baseline, *variants, *(Series(arm, REFERENCE_VARIANT, arm) for arm in REFERENCES)]
 
     def seeds(self, variant: str) -> int:
@@ -119,9 +126,12 @@ class Findings:
         Above 0 is better; of an RMSE it is the other minus the student. A seed that only one of them has is left out.
         References have no seed on the whole log: there every seed is compared with the same value.
         """
-        other, arm = over or (variant, CONTROL)
-        ours, theirs = self.values(variant, part, task, STUDENT), self.values(other, part, task, arm)
-        if other == REFERENCE_VARIANT and self.share == 1 and theirs:
+        return self.better((variant, STUDENT), over or (variant, CONTROL), part, task)
+
+    def better(self, one: _Arm, other: _Arm, part: str, task: str) -> Interval | None:
+        """How much better one (variant, arm) is than another, as `gain` says it."""
+        ours, theirs = (self.values(variant, part, task, arm) for variant, arm in (one, other))
+        if other[0] == REFERENCE_VARIANT and self.share == 1 and theirs:
             theirs = dict.fromkeys(ours, next(iter(theirs.values())))
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
@@ -132,7 +142,8 @@ class Findings:
     def transferability(self, part: str, task: str) -> float | None:
         """(student - control) / (teacher as input - control), of means; None where the latter may not be above 0."""
         base = self.grid.baseline
-        ours, theirs = self.gain(base, part, task), self.gain(self.teacher_as_input, part, task, (base, CONTROL))
+        ours = self.gain(base, part, task)
+        theirs = self.better((self.teacher_as_input, CONTROL), (base, CONTROL), part, task)
         if ours is None or theirs is None or not theirs.is_known or theirs.low <= 0:
             return None
         return ours.mean / theirs.mean
@@ -158,6 +169,12 @@ class Findings:
     def parts(self) -> list[str]:
         """The windows that the results reach into, the tail after the last edge too."""
         return window_names(self.grid.windows, self.examples())
+
+
+def as_input(variant: str | None) -> list[Series]:
+    """The two arms of a variant whose inputs are the teacher's logits; none where there is no such variant."""
+    arms = ((TEACHER_AS_INPUT, CONTROL), (AS_INPUT_AND_PROFILES, STUDENT))
+    return [Series(name, variant, arm) for name, arm in arms] if variant else []
 
 
 def _scores(result: Result, part: str) -> dict[str, dict[str, float]]:

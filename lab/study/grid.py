@@ -51,7 +51,10 @@ class Variant(_Config):
     says: str = Field(default="", description="what it is, in the tables")
     question: str = Field(default="", description="the table in which it stands")
     teacher: TeacherChange = TeacherChange()
-    teacher_as_input: bool = Field(default=False, description="its logits are dense inputs of both arms")
+    teacher_as_input: bool = Field(
+        default=False,
+        description="its logits are dense inputs of both arms; profiles and mean logits are the student's alone",
+    )
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
     direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")

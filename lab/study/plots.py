@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.pictures import COLOURS, INK, save, style
-from lab.study.findings import PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series
+from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series, as_input
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.intervals import Interval
 from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR, REFERENCES
@@ -17,6 +17,7 @@ from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT, TEACHER
 _COLOURS = {
     **COLOURS,
     TEACHER_AS_INPUT: "#2a9d6f",
+    AS_INPUT_AND_PROFILES: "#17603f",
     PERMUTED: COLOURS[ITEM_MEAN],
     LR: "#b03a48",
     LR_TEACHER: "#7a1f2b",
@@ -93,8 +94,10 @@ def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
 def _traffic_series(findings: Findings, base: str) -> list[Series]:
     variants = findings.grid.variants
     arms = [Series(arm, base, arm) for arm in (STUDENT, CONTROL, TEACHER)]
-    as_input = [Series(TEACHER_AS_INPUT, v.name, STUDENT) for v in variants if v.teacher_as_input and v.traffic]
-    return arms + as_input + [Series(arm, REFERENCE_VARIANT, arm) for arm in REFERENCES]
+    inputs = [
+        series for v in variants if v.teacher_as_input and findings.traffic[v.name] for series in as_input(v.name)
+    ]
+    return arms + inputs + [Series(arm, REFERENCE_VARIANT, arm) for arm in REFERENCES]
 
 
 def _variants(figure: Figure, findings: Findings, task: str) -> bool:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from itertools import product
 
 from lab.machine import MACHINE
-from lab.study.findings import PERMUTED, SERVED, Findings, Series
+from lab.study.findings import PERMUTED, SERVED, Findings, Series, as_input
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.headline import harm_of_permuted
 from lab.study.intervals import FEWEST_SEEDS, Interval
@@ -128,19 +128,28 @@ def _traffic(findings: Findings) -> Iterator[str]:
             rows = [_traffic_row(findings, names, part.format(size), task.name, size) for size in sizes]
             if any(cell != _NONE for row in rows for cell in row[1:]):
                 yield f"### Traffic: `{task.name}`, {title}"
-                yield _table(["N", *names, *REFERENCES], rows)
+                heads = [name for variant in names for name in _traffic_heads(findings, variant)]
+                yield _table(["N", *heads, *REFERENCES], rows)
+
+
+def _traffic_heads(findings: Findings, variant: str) -> list[str]:
+    return [series.name for series in as_input(variant)] if findings.variant(variant).teacher_as_input else [variant]
 
 
 def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: str, size: int) -> list[str]:
     references = [_mean(findings.mean(REFERENCE_VARIANT, part, task, arm)) for arm in REFERENCES]
-    return [f"{size:,}", *(_compared(findings, variant, part, task) for variant in variants), *references]
+    learners = [cell for variant in variants for cell in _traffic_cells(findings, variant, part, task)]
+    return [f"{size:,}", *learners, *references]
 
 
-def _compared(findings: Findings, variant: str, part: str, task: str) -> str:
+def _traffic_cells(findings: Findings, variant: str, part: str, task: str) -> list[str]:
+    """Student, control and what is between them; of the teacher as an input each arm alone."""
+    if findings.variant(variant).teacher_as_input:
+        return [_mean(findings.mean(variant, part, task, series.arm)) for series in as_input(variant)]
     student, control = (findings.mean(variant, part, task, arm) for arm in (STUDENT, CONTROL))
-    if student is None or findings.variant(variant).teacher_as_input:
-        return _mean(student)
-    return f"{_mean(student)} / {_mean(control)}, {gain_text(findings.gain(variant, part, task))}"
+    if student is None:
+        return [_NONE]
+    return [f"{_mean(student)} / {_mean(control)}, {gain_text(findings.gain(variant, part, task))}"]
 
 
 def _questions(findings: Findings) -> Iterator[str]:

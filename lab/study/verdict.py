@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lab.study.comparison import Comparison, Difference, student_of
-from lab.study.findings import SERVED, TEACHER_AS_INPUT, Findings, Series
+from lab.study.findings import AS_INPUT_AND_PROFILES, SERVED, TEACHER_AS_INPUT, Findings, Series
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.intervals import Interval
 from lab.study.references import LR, LR_TEACHER, REFERENCES
@@ -21,6 +21,7 @@ _NAMES = {
     CONTROL: "the control",
     TEACHER: "the teacher alone",
     TEACHER_AS_INPUT: "the teacher as an input",
+    AS_INPUT_AND_PROFILES: "the teacher as an input beside its profiles",
 }
 
 
@@ -100,7 +101,7 @@ class _Judged:
                 "are remembered, and is student.remembered_ids above their number? Are all dense columns numbers, "
                 "not codes?"
             )
-        if self._is_worse_than(TEACHER_AS_INPUT):
+        if self._is_worse_than(TEACHER_AS_INPUT) or self._is_worse_than(AS_INPUT_AND_PROFILES):
             yield (
                 "the teacher as an input is better, so not all that it says of a row reaches the student. Try more "
                 "bootstrap.rows and bootstrap.steps, or unshown.ratio = 1."
@@ -162,7 +163,7 @@ class _Judged:
 
     def _best(self) -> Series | None:
         """The best of all that are not the student; a permuted teacher is no rival."""
-        names = [CONTROL, TEACHER, TEACHER_AS_INPUT, *REFERENCES]
+        names = [CONTROL, TEACHER, TEACHER_AS_INPUT, AS_INPUT_AND_PROFILES, *REFERENCES]
         scored = {n: self._score(self._series[n]) for n in names if n in self._series}
         known = {name: score for name, score in scored.items() if score is not None}
         if not known:

@@ -54,6 +54,21 @@ def test_steps_are_equal_when_every_variant_took_the_same_on_every_seed(steps: i
     assert (told["steps_equal"], told["bootstrap_steps"]) == (steps == 25, 40)
 
 
+def test_the_teacher_as_an_input_is_judged_without_and_with_its_profiles() -> None:
+    """The control of such a variant has its logits alone; transferability is over that one."""
+    grid = _GRID.model_copy(
+        update={"variants": [*_GRID.variants, Variant(name="inputs", teacher_as_input=True, without=["*"])]}
+    )
+    base = [_result("base", seed, 0.75, 0.5) for seed in range(1, 6)]
+    inputs = [_result("inputs", seed, 0.875, 0.625) for seed in range(1, 6)]
+    told = headline(Findings(grid, _TASKS, [*base, *inputs], {}), "made-up", [])
+    auc = told["auc"]["click"]
+    assert (auc["teacher_as_input"], auc["teacher_as_input_and_profiles"]) == (0.625, 0.875)
+    assert told["transferability"]["click"] == 2.0
+    text = tables(Findings(grid, _TASKS, [*base, *inputs], {}))
+    assert "| than control | than teacher | than teacher as input | than teacher as input and profiles |" in text
+
+
 def test_a_question_shows_what_the_teacher_and_the_control_score() -> None:
     text = tables(_findings(_result("base", 1, 0.75, 0.5), _result("noise", 1, 0.6875, 0.5)))
     assert "| **noise** weaker | 1 | 0.6875 / 0.5000 / 0.6250 | +0.1875 | - | - |" in text

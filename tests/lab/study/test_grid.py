@@ -168,7 +168,7 @@ def _assert_schema(headline: dict[str, Any]) -> None:
     run = {"pair", "events", "seeds", "steps_equal", "bootstrap_steps"}
     assert headline.keys() == {"served", "served_rmse", "windows", "thin", "harm", "verdict"} | run | part
     references = {"lr", "lr_teacher", "bayes_bias", "online_lr"}
-    learners = {"student", "control", "teacher", "teacher_as_input", "permuted"}
+    learners = {"student", "control", "teacher", "teacher_as_input", "teacher_as_input_and_profiles", "permuted"}
     assert headline["served"]["click"].keys() == learners | references
     assert headline["rmse"]["dwell"].keys() == headline["served_rmse"]["dwell"].keys() == learners | references
     assert [(thin["share"], thin["task"]) for thin in headline["thin"]] == [(0.5, "click"), (1.0, "click")]
