@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from features.spec import FeatureSpec
     from graft.project import Project
+    from lab.study.calibration import Calibration
     from lab.study.cell import Predictions
+    from lab.study.comparison import OfCell
     from lab.study.day_zero import DayZero
     from lab.study.findings import Findings
     from lab.study.memory_store import Sources
@@ -83,6 +85,8 @@ def study(  # noqa: PLR0913 - one for each option
 
     Example: graft study my-pair --grid headline --out study
     """
+    from lab.study.calibration import calibrations
+    from lab.study.comparison import Comparison
     from lab.study.findings import Findings
     from lab.study.grid import load_grid
     from lab.study.headline import headline
@@ -90,6 +94,7 @@ def study(  # noqa: PLR0913 - one for each option
     from lab.study.plan import cells_of
     from lab.study.run import Workplace, run_cells
     from lab.study.study_log import read_log
+    from lab.study.verdict import verdict
 
     # 1. What can be wrong is found first.
     grid = load_grid(grid_name).limited(seeds, events, label_delay_seconds)
@@ -107,9 +112,11 @@ def study(  # noqa: PLR0913 - one for each option
         results = run_cells(cells, place, jobs, advance)
     # 4. What they have found.
     findings = Findings(grid, project.tasks, results, _best_auc(project))
-    said = _verdict(findings, read, cells, place)
-    summary = headline(findings, project.name, said)
-    _write(findings, said, summary, out)
+    learnt, of_cell = read.first(findings.examples()), _predictions(cells, place)
+    said = verdict(Comparison(findings, learnt, of_cell))
+    calibrated = calibrations(findings, learnt, of_cell)
+    summary = headline(findings, project.name, said, calibrated)
+    _write(findings, said, calibrated, summary, out)
     echo_result([f"{out}/headline.json, {out}/study.md", *said], summary, as_json=as_json)
 
 
@@ -157,20 +164,23 @@ def _made_log(project: "Project", spec: "FeatureSpec", sources: "Sources", out: 
     return folder
 
 
-def _verdict(findings: "Findings", log: "StudyLog", cells: "Sequence[Cell]", place: "Workplace") -> list[str]:
-    from lab.study.comparison import Comparison
-    from lab.study.verdict import verdict
-
+def _predictions(cells: "Sequence[Cell]", place: "Workplace") -> "OfCell":
     of_cell = {(cell.variant.name, cell.seed): cell for cell in cells if cell.share == 1}
 
     def predictions(variant: str, seed: int) -> "Predictions | None":
         cell = of_cell.get((variant, seed))
         return cell and place.predictions(cell)
 
-    return verdict(Comparison(findings, log.first(findings.examples()), predictions))
+    return predictions
 
 
-def _write(findings: "Findings", said: "Sequence[str]", summary: dict[str, Any], out: Path) -> None:
+def _write(
+    findings: "Findings",
+    said: "Sequence[str]",
+    calibrated: "Sequence[Calibration]",
+    summary: dict[str, Any],
+    out: Path,
+) -> None:
     """headline.json, study.md and the pictures."""
     from lab.study.plots import plot_all
     from lab.study.tables import origin, tables
@@ -180,7 +190,7 @@ def _write(findings: "Findings", said: "Sequence[str]", summary: dict[str, Any],
     with replacing(out / "study.md") as file:
         made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
         words = "\n".join(f"- {sentence}" for sentence in said)
-        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(findings)}".encode())
+        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(findings, calibrated)}".encode())
     plot_all(findings, out)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from lab.study.calibration import Calibration, as_json
 from lab.study.findings import SERVED, Findings
 from lab.study.intervals import Interval
 from lab.study.slices import EARLY
@@ -13,7 +14,7 @@ from student.evaluate.arms import CONTROL, STUDENT
 _Json = dict[str, Any]
 
 
-def headline(findings: Findings, pair: str, verdict: Sequence[str]) -> _Json:
+def headline(findings: Findings, pair: str, verdict: Sequence[str], calibrated: Sequence[Calibration]) -> _Json:
     """The baseline against its control and all that could refute it; InvalidInputError when it has no result."""
     base = findings.grid.baseline
     results = [result for result in findings.results if result.variant == base]
@@ -35,6 +36,7 @@ def headline(findings: Findings, pair: str, verdict: Sequence[str]) -> _Json:
         ],
         "thin": [_thin(findings.at(share)) for share in findings.shares()],
         "harm": _harms(findings),
+        "calibration": as_json(calibrated),
         "verdict": list(verdict),
     }
 

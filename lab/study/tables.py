@@ -5,6 +5,7 @@ from importlib.metadata import version
 from itertools import product
 
 from lab.machine import MACHINE
+from lab.study.calibration import JUDGED, Calibration
 from lab.study.findings import PERMUTED, SERVED, Findings, Series, as_input
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.headline import harm_of_permuted
@@ -36,9 +37,10 @@ def origin(findings: Findings, command: str) -> str:
     )
 
 
-def tables(findings: Findings) -> str:
-    """All tables: the headline, thin logs, by traffic, and one for each question of the grid."""
-    sections = [*_headline(findings), *_harm(findings), *_thin(findings), *_traffic(findings), *_questions(findings)]
+def tables(findings: Findings, calibrated: Sequence[Calibration]) -> str:
+    """All tables: the headline, calibration, thin logs, by traffic, and one for each question of the grid."""
+    sections = [*_headline(findings), *_harm(findings), *_calibrations(calibrated)]
+    sections += [*_thin(findings), *_traffic(findings), *_questions(findings)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -91,6 +93,21 @@ def _harm_row(findings: Findings, task: str, parts: Sequence[str]) -> list[str]:
     harm = harm_of_permuted(findings, task)
     gains = [gain_text(findings.gain(findings.permuted, part, task)) for part in parts]
     return [task, *gains, _NONE if harm is None else f"{-harm[0]:+.4f}"]
+
+
+def _calibrations(calibrated: Sequence[Calibration]) -> Iterator[str]:
+    if not calibrated:
+        return
+    yield "### Calibration, and the scores of rows whose user and item had never come"
+    arms = [f"{what}, {arm}" for what in ("ECE", "unseen: min / 1 % / median / 99 % / max") for arm in JUDGED]
+    yield _table(["task", "", "unseen rows", *arms], map(_calibration_row, calibrated))
+
+
+def _calibration_row(found: Calibration) -> list[str]:
+    ranges = [" / ".join(f"{score:.3f}" for score in found.unseen[arm].values()) for arm in found.unseen]
+    errors = [f"{found.ece[arm]:.4f}" for arm in JUDGED]
+    way = _WAYS[found.served][0]
+    return [found.task, way, f"{found.unseen_rows:,}", *errors, *(ranges or [_NONE] * len(JUDGED))]
 
 
 def _thin(findings: Findings) -> Iterator[str]:

@@ -166,7 +166,13 @@ def _assert_schema(headline: dict[str, Any]) -> None:
     """What a reader of headline.json may count on, key by key."""
     part = {"auc", "gain", "transferability", "rmse", "rmse_saved"}
     run = {"pair", "events", "seeds", "steps_equal", "bootstrap_steps"}
-    assert headline.keys() == {"served", "served_rmse", "windows", "thin", "harm", "verdict"} | run | part
+    judged = {"served", "served_rmse", "windows", "thin", "harm", "calibration", "verdict"}
+    assert headline.keys() == judged | run | part
+    assert headline["calibration"].keys() == {"click"}
+    for found in headline["calibration"]["click"].values():
+        assert found["ece"].keys() == {"student", "control"}
+        assert found["unseen"]["rows"] > 0
+        assert found["unseen"]["student"].keys() == {"min", "low", "median", "high", "max"}
     references = {"lr", "lr_teacher", "bayes_bias", "online_lr"}
     learners = {"student", "control", "teacher", "teacher_as_input", "teacher_as_input_and_profiles", "permuted"}
     assert headline["served"]["click"].keys() == learners | references
