@@ -101,21 +101,23 @@ def _traffic_series(findings: Findings, base: str) -> list[Series]:
 
 
 def _variants(figure: Figure, findings: Findings, task: str) -> bool:
-    """The gain of each variant with its interval."""
-    axes = figure.subplots()
-    varied = [v for v in findings.grid.variants if v.question]
-    base, part = findings.grid.baseline, findings.baseline_part(varied[0].events if varied else None)
-    named = [(base, findings.gain(base, part, task)), *((v.name, findings.gain(v.name, "all", task)) for v in varied)]
-    gains = [(name, gain) for name, gain in named if gain]
-    figure.set_size_inches(9, 1.2 + 0.24 * len(gains))
-    for y, (name, gain) in enumerate(reversed(gains)):
-        colour = _COLOURS[STUDENT] if name == findings.grid.baseline else INK
-        axes.plot([gain.low, gain.high], [y, y], color=colour, linewidth=2)
-        axes.plot([gain.mean], [y], "o", color=colour, markersize=4)
-    axes.set_yticks(range(len(gains)), [name for name, _ in reversed(gains)], fontsize=8)
+    """How much better each arm of each variant is than that of the baseline, with intervals."""
+    axes, base = figure.subplots(), findings.grid.baseline
+    varied = [v for v in findings.grid.variants if v.question and v.name != base and findings.seeds(v.name)]
+    figure.set_size_inches(9, 1.2 + 0.24 * len(varied))
+    for y, variant in enumerate(reversed(varied)):
+        part = findings.baseline_part(variant.events)
+        for arm, above in ((CONTROL, -0.15), (STUDENT, 0.15)):
+            better = findings.better((variant.name, arm), (base, arm), part, task)
+            if better:
+                label = arm if y == 0 else None
+                axes.plot([better.low, better.high], [y + above] * 2, color=_COLOURS[arm], linewidth=2)
+                axes.plot([better.mean], [y + above], "o", color=_COLOURS[arm], markersize=4, label=label)
+    axes.set_yticks(range(len(varied)), [v.name for v in reversed(varied)], fontsize=8)
+    axes.set_ylim(-0.6, len(varied) - 0.4)
     axes.axvline(0, color=INK, linewidth=0.8)
-    _style(axes, f"{task}: student - control of every variant, 95 % intervals", "AUC", grid="x")
-    return len(gains) > 1
+    _style(axes, f"{task}: each arm less that of {base}, row by row", "AUC", grid="x")
+    return bool(varied)
 
 
 def _line(

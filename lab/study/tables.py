@@ -170,27 +170,32 @@ def _traffic_cells(findings: Findings, variant: str, part: str, task: str) -> li
 
 
 def _questions(findings: Findings) -> Iterator[str]:
-    questions = dict.fromkeys(v.question for v in findings.grid.variants if v.question)
-    for question in questions:
+    """For each question and task every variant that asks it: its gain, and how much better each of its arms is."""
+    base = findings.grid.baseline
+    than = [f"{arm} - {base}'s{way}" for arm in (STUDENT, CONTROL) for way in ("", ", served")]
+    for question in dict.fromkeys(v.question for v in findings.grid.variants if v.question):
         variants = [v for v in findings.grid.variants if question == v.question]
         events = variants[0].events
-        yield f"### {question} ({events or findings.grid.events or findings.results[0].examples:,} examples)"
-        header = ["variant", "seeds"]
+        examples = f"{events or findings.grid.events or findings.results[0].examples:,} examples"
         for task in findings.tasks:
-            header += [f"{task.name}, {_measure(task)}: student / control / teacher", "student - control"]
-            header += ["served", NEW_ITEMS]
-        rows = [_question_row(findings, v.name, "all") for v in variants if v.name != findings.grid.baseline]
-        first = _question_row(findings, findings.grid.baseline, findings.baseline_part(events))
-        yield _table(header, [first, *rows])
+            yield f"### {question}: {_measure(task)} of `{task.name}` ({examples})"
+            header = ["variant", "seeds", "student / control / teacher", "student - control", EARLY, *than]
+            names = [base, *(v.name for v in variants if v.name != base)]
+            part = findings.baseline_part(events)
+            yield _table(header, (_question_row(findings, name, part, task.name) for name in names))
 
 
-def _question_row(findings: Findings, name: str, part: str) -> list[str]:
-    row = [f"**{name}** {findings.variant(name).says}".strip(), str(findings.seeds(name))]
-    for task in findings.tasks:
-        row.append(" / ".join(_mean(findings.mean(name, part, task.name, arm)) for arm in _ARMS))
-        slices = (part, f"{SERVED}{part}", f"{part}, {NEW_ITEMS}")
-        row += [gain_text(findings.gain(name, slice_, task.name)) for slice_ in slices]
-    return row
+def _question_row(findings: Findings, name: str, part: str, task: str) -> list[str]:
+    base = findings.grid.baseline
+    slices = product((STUDENT, CONTROL), (part, f"{SERVED}{part}"))
+    better = [findings.better((name, arm), (base, arm), slice_, task) for arm, slice_ in slices]
+    return [
+        f"**{name}** {findings.variant(name).says}".strip(),
+        str(findings.seeds(name)),
+        " / ".join(_mean(findings.mean(name, part, task, arm)) for arm in _ARMS),
+        *(gain_text(findings.gain(name, slice_, task)) for slice_ in (part, EARLY)),
+        *([_NONE] * len(better) if name == base else map(gain_text, better)),
+    ]
 
 
 def gain_text(gain: Interval | None) -> str:

@@ -69,9 +69,17 @@ def test_the_teacher_as_an_input_is_judged_without_and_with_its_profiles() -> No
     assert "| than control | than teacher | than teacher as input | than teacher as input and profiles |" in text
 
 
-def test_a_question_shows_what_the_teacher_and_the_control_score() -> None:
-    text = tables(_findings(_result("base", 1, 0.75, 0.5), _result("noise", 1, 0.6875, 0.5)), [])
-    assert "| **noise** weaker | 1 | 0.6875 / 0.5000 / 0.6250 | +0.1875 | - | - |" in text
+def test_a_question_shows_each_arm_less_that_of_the_baseline_and_what_the_teacher_scores() -> None:
+    late = {"all": {"click": {"student": 0.625, "control": 0.625}}}
+    base, noise = _result("base", 1, 0.75, 0.5), _result("noise", 1, 0.6875, 0.5625)
+    text = tables(_findings(base.model_copy(update={"served": late}), noise.model_copy(update={"served": late})), [])
+    assert "### Quality: AUC of `click` (100 examples)" in text
+    assert "| student - control | first 500 | student - base's | student - base's, served | control - base's |" in text
+    assert "| **base** | 1 | 0.7500 / 0.5000 / 0.6250 | +0.2500 | - | - | - | - | - |" in text
+    assert (
+        "| **noise** weaker | 1 | 0.6875 / 0.5625 / 0.6250 | +0.1250 | - | -0.0625 | +0.0000 | +0.0625 | +0.0000 |"
+        in text
+    )
 
 
 def test_the_headline_has_what_was_served_beside_what_was_judged_row_by_row() -> None:

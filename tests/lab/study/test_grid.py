@@ -40,7 +40,7 @@ teacher_as_input = true
 without = ["*"]
 [[variants]]
 name = "whole"
-question = "What more helps?"
+question = "More"
 bootstrap = true
 tables = { bootstrap = { rows = 200, steps = 5 }, unshown = { ratio = 1 } }
 """
@@ -137,7 +137,7 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     _assert_schema(headline)
     assert (headline["pair"], headline["seeds"], headline["steps_equal"]) == ("simulated", 2, True)
     tables = (tmp_path / "out" / "study.md").read_text()
-    assert "What more helps? (600 examples)" in tables
+    assert "More: AUC of `click` (600 examples)" in tables
     assert f"graft {version('graft')}; " in tables
     assert "Seeds from 1 on: 2 of plain, permuted, as_input, whole." in tables
     assert "50 impressions after theirs" in tables
