@@ -15,12 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from lab.study.arriving import Arriving
 from lab.study.direct import DirectArm
+from lab.study.hidden_features import HiddenFeatures
 from lab.study.plan import Cell
 from lab.study.references import References
 from lab.study.slices import Scores, of_slices, scores_of, slices_of
 from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
-from lab.study.unseen import Unseen
 from runtime.errors import InvalidInputError
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
@@ -82,8 +82,8 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     `arriving` has all impressions of that part at least.
     """
     torch.set_num_threads(1)
-    unseen = Unseen(log.spec, cell.variant.unseen)
-    log, arriving = unseen.of_log(log), arriving._replace(log=unseen.of_log(arriving.log))
+    hidden = HiddenFeatures(log.spec, cell.variant.hidden)
+    log, arriving = hidden.of_log(log), arriving._replace(log=hidden.of_log(arriving.log))
     if cell.variant.teacher_as_input:
         names = [f"teacher_{task.name}" for task in cell.project.teacher.tasks]
         log = log.with_inputs(names, teaching.logit_NT)
@@ -92,7 +92,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
         bootstrap_steps = cell.project.bootstrap.steps
-        learner.bootstrap(*unseen.of_rows(teaching.day_zero), bootstrap_steps)
+        learner.bootstrap(*hidden.of_rows(teaching.day_zero), bootstrap_steps)
     with threadpool_limits(1):  # as many cells as cores learn at once: more threads would wait for each other
         held_out = _learnt(cell, learner, len(log.records))
         kept = Predictions(*learner.seen(), learner.served())

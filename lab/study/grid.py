@@ -58,7 +58,7 @@ class Variant(_Config):
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
     direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")
-    unseen: list[str] = Field(
+    hidden: list[str] = Field(
         default=[], description="features, and views with all of theirs, that both arms do not see; references do"
     )
     priors: PriorFactors = PriorFactors()

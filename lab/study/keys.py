@@ -61,7 +61,7 @@ class Keys:
         variant = cell.variant
         unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
         part = [cell.events, cell.windows, cell.traffic, cell.is_reference, variant.teacher_as_input, variant.direct]
-        ablated = variant.model_dump_json(include={"unseen", "priors", "guarded"})
+        ablated = variant.model_dump_json(include={"hidden", "priors", "guarded"})
         project = cell.project.model_dump_json(exclude=unused)
         started = self.day_zero(cell) if variant.bootstrap else ""
         told = [json.dumps([part, cell.delay]), ablated, project, started]

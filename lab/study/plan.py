@@ -7,9 +7,9 @@ from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.direct import direct_faults
 from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
+from lab.study.hidden_features import hidden_faults
 from lab.study.label_delay import LabelDelay
 from lab.study.teachers import changed_config
-from lab.study.unseen import unseen_faults
 from runtime.errors import ConfigurationError
 
 
@@ -57,7 +57,7 @@ def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
         if seed <= (variant.seeds or grid.seeds)
     ]
     baseline = next(variant for variant in grid.variants if variant.name == grid.baseline)
-    references = baseline.model_copy(update={"name": REFERENCE_VARIANT, "seeds": 1, "bootstrap": False, "unseen": []})
+    references = baseline.model_copy(update={"name": REFERENCE_VARIANT, "seeds": 1, "bootstrap": False, "hidden": []})
     return [*learners, _cell(grid, references, base, 1), *_thin(grid, [baseline, references], base)]
 
 
@@ -73,7 +73,7 @@ def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> I
     try:
         setup = _cell(grid, variant, base, 1).project.learner_setup(spec)
         changed_config(variant.teacher, base.teacher)
-        faults = (*direct_faults(variant.direct, setup.distillation), *unseen_faults(spec, variant.unseen))
+        faults = (*direct_faults(variant.direct, setup.distillation), *hidden_faults(spec, variant.hidden))
         yield from (f"variant {variant.name}: {fault}" for fault in faults)
     except ConfigurationError as error:
         for fault in error.faults:

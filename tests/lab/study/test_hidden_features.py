@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from lab.study.arriving import Arriving
 from lab.study.cell import Predictions, Teaching, run_cell
 from lab.study.grid import Grid, Variant
+from lab.study.hidden_features import HiddenFeatures
 from lab.study.keys import Keys
 from lab.study.plan import cells_of
 from lab.study.study_log import StudyLog
-from lab.study.unseen import Unseen
 from runtime.errors import ConfigurationError
 from student.learn.bootstrap import DayZeroRows
 from student.learn.prior_factors import PriorFactors
@@ -56,22 +56,22 @@ def equal(ours: Predictions, theirs: Predictions) -> bool:
 
 
 @pytest.mark.parametrize("hidden", [HIDDEN, []])
-def test_what_is_unseen_moves_no_prediction(pair: Pair, logits: NDArray[np.float32], hidden: list[str]) -> None:
-    variant = {"unseen": hidden, "tables": {"bootstrap": {"steps": 2}}}
+def test_what_is_hidden_moves_no_prediction(pair: Pair, logits: NDArray[np.float32], hidden: list[str]) -> None:
+    variant = {"hidden": hidden, "tables": {"bootstrap": {"steps": 2}}}
     ours, theirs = (predicted(pair, log, logits, **variant) for log in (pair.log.first(ROWS), changed(pair)))
     assert equal(ours, theirs) == bool(hidden)
 
 
 def test_references_see_what_a_learner_does_not(pair: Pair, logits: NDArray[np.float32]) -> None:
     log = pair.log.first(ROWS)
-    assert equal(predicted(pair, log, logits, place=1, unseen=HIDDEN), predicted(pair, log, logits, place=1))
+    assert equal(predicted(pair, log, logits, place=1, hidden=HIDDEN), predicted(pair, log, logits, place=1))
 
 
 def test_rows_of_a_bootstrap_lose_the_same_columns_as_the_log(pair: Pair) -> None:
-    unseen, log = Unseen(pair.spec, HIDDEN), pair.log.first(ROWS)
-    seen = unseen.of_log(log)
+    features, log = HiddenFeatures(pair.spec, HIDDEN), pair.log.first(ROWS)
+    seen = features.of_log(log)
     of_log = seen.spec.encode(seen.spec.columns_of([example.features for example in seen.examples]))
-    of_rows = unseen.of_rows(rows(pair)).features
+    of_rows = features.of_rows(rows(pair)).features
     assert of_rows.dense_BD.tolist() == of_log.dense_BD.tolist()
     assert of_rows.categorical_BC.tolist() == of_log.categorical_BC.tolist()
     assert 0 < of_rows.dense_BD.shape[1] < rows(pair).features.dense_BD.shape[1]
@@ -79,9 +79,9 @@ def test_rows_of_a_bootstrap_lose_the_same_columns_as_the_log(pair: Pair) -> Non
 
 @pytest.mark.parametrize("name", ["listener:shoe_size", "track:clip"])
 def test_a_name_that_hides_nothing_is_refused(pair: Pair, name: str) -> None:
-    grid = Grid(seeds=1, baseline="v", variants=[Variant(name="v", unseen=[name])])
+    grid = Grid(seeds=1, baseline="v", variants=[Variant(name="v", hidden=[name])])
     with pytest.raises(
-        ConfigurationError, match=f"variant v: unseen: the student sees no feature and no view '{name}'"
+        ConfigurationError, match=f"variant v: hidden: the student sees no feature and no view '{name}'"
     ):
         cells_of(grid, pair.project, pair.spec)
 
@@ -102,7 +102,7 @@ def test_priors_and_guard_of_a_variant_reach_its_learner(pair: Pair, logits: NDA
 def test_each_ablation_is_kept_under_a_key_of_its_own(pair: Pair) -> None:
     variants = [
         Variant(name="v"),
-        Variant(name="blind", unseen=["track"]),
+        Variant(name="blind", hidden=["track"]),
         Variant(name="flat", priors=PriorFactors(user=0.0)),
         Variant(name="wide", priors=PriorFactors(user=4.0)),
         Variant(name="alone", guarded=False),

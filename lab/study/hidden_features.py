@@ -12,10 +12,10 @@ from lab.study.study_log import StudyLog
 from student.learn.bootstrap import DayZeroRows
 
 
-class Unseen:
+class HiddenFeatures:
     """Hides the features of these names, and all of the views of these names, from a learner that reads `spec`.
 
-    They become features that are for the teacher alone: read and logged, not encoded. `unseen_faults` must have found
+    They become features that are for the teacher alone: read and logged, not encoded. `hidden_faults` must have found
     no fault.
     """
 
@@ -46,10 +46,10 @@ class Unseen:
         return rows._replace(features=FeatureBatch(dense_PD[:, self._dense_D], categorical_PC[:, self._categorical_C]))
 
 
-def unseen_faults(spec: FeatureSpec, names: Sequence[str]) -> Iterator[str]:
+def hidden_faults(spec: FeatureSpec, names: Sequence[str]) -> Iterator[str]:
     """Each name that hides nothing."""
     seen = [f for f in spec.features if f.role != "passthrough"]
     known = {name for f in seen for name in (f.name, f.view) if name}
     for name in names:
         if name not in known:
-            yield f"unseen: the student sees no feature and no view {name!r}; there are {', '.join(sorted(known))}"
+            yield f"hidden: the student sees no feature and no view {name!r}; there are {', '.join(sorted(known))}"
