@@ -42,11 +42,11 @@ from lab.embedded import EmbeddedRedis, free_port
 from runtime.child import start_child, stop_child
 from runtime.redis import connect, parse_url
 from stream.tasks import TaskSpec
-from student.serve.numpy_model import NumpyStudent
 from student.serve.requests import RequestContract
 from student.versions.config import StudentConfig
 from student.versions.guard import WEIGHT
 from student.versions.manifest import Draft, Manifest
+from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from student.versions.served_posterior import ID_KEY, USER_KEY
 from student.versions.served_tensors import STD, of_control, tensor_shapes

@@ -15,9 +15,9 @@ from prometheus_client import Counter, Gauge
 
 from features.async_reader import AsyncOnlineReader
 from features.spec import FeatureSpec
-from student.serve.numpy_model import NumpyStudent
 from student.serve.requests import RequestContract
 from student.versions.manifest import Manifest
+from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
 

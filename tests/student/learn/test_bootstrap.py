@@ -13,7 +13,7 @@ from runtime.errors import InvalidInputError
 from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import BootstrapConfig, DistillationConfig
 from student.learn.learner import Learner, least_explained
-from student.serve.numpy_model import NumpyStudent
+from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from teacher_cache.config import TeacherConfig
 from teacher_cache.request_scorer import ScoredRows

@@ -13,8 +13,8 @@ from runtime.errors import InvalidInputError
 from stream.events import Example
 from student.learn.config import DistillationConfig
 from student.learn.learner import Learner
-from student.serve.numpy_model import NumpyStudent
 from student.versions.manifest import Draft
+from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from teacher_cache.unshown import UnshownRows
 

@@ -11,9 +11,9 @@ from stream.events import Example
 from student.learn.batch import encoded
 from student.learn.learner import Learner
 from student.learn.priors import prior_of
-from student.serve.numpy_model import NumpyStudent
 from student.versions.columns import columns_of, units_of
 from student.versions.manifest import Draft
+from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 
 PROFILES = (

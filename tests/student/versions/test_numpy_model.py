@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from features.spec import Feature, FeatureBatch
 from stream.tasks import TaskSpec
-from student.serve.numpy_model import NumpyStudent
 from student.versions.config import StudentConfig
 from student.versions.manifest import Manifest
+from student.versions.numpy_model import NumpyStudent
 from student.versions.served_posterior import BLEND
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import VersionError

@@ -1,7 +1,7 @@
-"""The served student in numpy: what the scorer computes from a version's model.safetensors, without torch.
+"""A published student in numpy: what scorer and served metrics compute from a version's model.safetensors.
 
 Shapes: B rows, D dense columns, C categorical columns, E embedding dimensions, R table rows, H units of a tower,
-K tasks.
+K tasks, k served tasks.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureBatch
-from student.serve.numpy_posterior import NumpyPosterior
 from student.versions.columns import seen_of, units_of
 from student.versions.guard import WEIGHT, answer
 from student.versions.hashing import embedding_rows
 from student.versions.manifest import Manifest
 from student.versions.normalizer import normalised
+from student.versions.numpy_posterior import NumpyPosterior
 from student.versions.served_tensors import (
     EMBEDDING,
     MEAN,
@@ -36,7 +36,7 @@ _LOWEST_LOGIT = np.float32(-87.0)  # exp(87) is the last one that float32 holds;
 
 
 class NumpyStudent:
-    """One version's served student. `tensors` are kept, not copied, where their layout allows it.
+    """One version's student and control. `tensors` are kept, not copied, where their layout allows it.
 
     VersionError, naming the version and every tensor that is missing, unknown, of another shape or dtype, or not
     finite, with what is expected and what was found.
@@ -51,12 +51,11 @@ class NumpyStudent:
         names = [task.name for task in manifest.tasks]
         self._places = [names.index(task) for task in self.tasks]
         binary_K = np.array([task.kind == "binary" for task in manifest.tasks])
-        self._binary_k1, self._weight_k1 = binary_K[self._places, None], tensors[WEIGHT][self._places, None]
+        self._binary_K1, self._weight_K1 = binary_K[:, None], tensors[WEIGHT][:, None]
         self._own = _NumpyArm(manifest, binary_K, tensors, sees_teacher=True)
-        # Most often the guard has settled on the student, and half of the work is saved.
-        heeds_control = bool((self._weight_k1 < 1).any())
-        control = control_tensors(tensors)
-        self._control = _NumpyArm(manifest, binary_K, control, sees_teacher=False) if heeds_control else None
+        self._control = _NumpyArm(manifest, binary_K, control_tensors(tensors), sees_teacher=False)
+        # Most often the guard has settled on the student, and half of the scorer's work is saved.
+        self._heeds_control = bool((tensors[WEIGHT][self._places] < 1).any())
 
     def score(self, batch: FeatureBatch) -> Scores:
         """The B rows' scores per served task, as the learner predicts them (to 1e-5).
@@ -64,12 +63,21 @@ class NumpyStudent:
         A row of features so large that float32 overflows scores inf or NaN, without a warning.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            value_kB = self._own.values(batch)[self._places]
-            if self._control:
-                control_kB = self._control.values(batch)[self._places]
-                value_kB = answer(self._weight_k1, value_kB, control_kB, self._binary_k1).astype(np.float32)
-            score_kB = np.where(self._binary_k1, _sigmoid(value_kB), value_kB)
+            value_KB = self._own.values(batch)
+            if self._heeds_control:
+                value_KB = self._answer(value_KB, self._control.values(batch))
+            score_kB = np.where(self._binary_K1, _sigmoid(value_KB), value_KB)[self._places]
             return dict(zip(self.tasks, score_kB, strict=True))
+
+    def values(self, batch: FeatureBatch) -> NDArray[np.float32]:
+        """Logits and values of all tasks, [B, K, 2]: the student's answer, as `score` has it, and the control's."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            control_KB = self._control.values(batch)
+            answer_KB = self._answer(self._own.values(batch), control_KB)
+            return np.stack([answer_KB, control_KB], axis=2).transpose(1, 0, 2)
+
+    def _answer(self, own_KB: NDArray[np.float32], control_KB: NDArray[np.float32]) -> NDArray[np.float32]:
+        return answer(self._weight_K1, own_KB, control_KB, self._binary_K1).astype(np.float32)
 
 
 class _NumpyArm:
