@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS
 from student.evaluate.metrics import GroupedAuc, exact_auc, grouped_auc
-from student.evaluate.newness import SeenCounts
 from student.evaluate.tally import Tally
 from student.versions.manifest import ArmMetrics, Metrics
 
@@ -29,14 +28,14 @@ _SUMMED = ("whole", "new_items", "new_users")
 class ProgressiveEvaluation:
     """Metrics per slice, task and arm; the size of its state is fixed."""
 
-    def __init__(self, tasks: Sequence[TaskSpec]) -> None:
-        self._tasks = tuple(tasks)
-        shape_SKA = len(_SUMMED), len(self._tasks), len(ARMS)
-        self._tally = Tally(tasks, len(_SUMMED), len(ARMS))
-        self._items, self._users = SeenCounts(), SeenCounts()
+    def __init__(self, tasks: Sequence[TaskSpec], arms: Sequence[str] = ARMS) -> None:
+        self._tasks, self._arms = tuple(tasks), tuple(arms)
+        shape_SKA = len(_SUMMED), len(self._tasks), len(self._arms)
+        self._tally = Tally(tasks, len(_SUMMED), len(self._arms))
         self._gauc_SKA2 = np.zeros((*shape_SKA, len(GroupedAuc._fields)), np.float64)
         self._label_WK = np.full((RECENT_EXAMPLES, len(self._tasks)), np.nan, np.float32)
         self._value_WKA = np.full((RECENT_EXAMPLES, *shape_SKA[1:]), np.nan, np.float32)
+        self._age_W = np.full(RECENT_EXAMPLES, np.nan, np.float32)
         self._user_W = np.zeros(RECENT_EXAMPLES, np.uint64)
         self._member_SW = np.zeros((len(_SUMMED), RECENT_EXAMPLES), np.bool_)
         self._next = np.zeros(1, np.int64)
@@ -46,16 +45,19 @@ class ProgressiveEvaluation:
         label_BK: NDArray[np.float32],
         value_BKA: NDArray[np.float32],
         user_B: NDArray[np.uint64],
-        item_B: NDArray[np.uint64],
+        new_2B: NDArray[np.bool_],
+        age_B: NDArray[np.float32] | None = None,
     ) -> None:
         """Count B predictions: logits of binary tasks, values of regressions. A NaN label or value is not counted.
 
-        `user_B`, `item_B`: the hashes of their ids.
+        `user_B`: the hashes of the users. `new_2B`: whether items and users are new. `age_B`: how many examples lie
+        between the version that predicted a row and the row; None where no version did.
         """
-        new_item_B, new_user_B = self._items.update(item_B.tolist()), self._users.update(user_B.tolist())
-        member_SB = np.stack([np.ones(len(label_BK), np.bool_), new_item_B, new_user_B])
-        self._tally.update(member_SB, label_BK, value_BKA)
-        self._remember(user_B, member_SB, label_BK, value_BKA)
+        if age_B is None:
+            age_B = np.full(len(label_BK), np.nan, np.float32)
+        member_SB = np.concatenate([np.ones((1, len(label_BK)), np.bool_), new_2B])
+        self._tally.update(member_SB, label_BK, value_BKA, age_B)
+        self._remember(user_B, member_SB, label_BK, value_BKA, age_B)
 
     def whole(self) -> Metrics:
         """Over all examples; AUC from histograms, to 1e-3; GAUC within blocks of `RECENT_EXAMPLES`."""
@@ -63,8 +65,8 @@ class ProgressiveEvaluation:
 
     def recent(self) -> Metrics:
         """Over the last `RECENT_EXAMPLES` examples, exact."""
-        window = Tally(self._tasks, 1, len(ARMS))
-        window.update(np.ones((1, RECENT_EXAMPLES), np.bool_), self._label_WK, self._value_WKA)
+        window = Tally(self._tasks, 1, len(self._arms))
+        window.update(np.ones((1, RECENT_EXAMPLES), np.bool_), self._label_WK, self._value_WKA, self._age_W)
         full_W = np.ones(RECENT_EXAMPLES, np.bool_)
 
         def metrics(k: int, a: int) -> ArmMetrics:
@@ -80,15 +82,11 @@ class ProgressiveEvaluation:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
-        parts = {
-            "tally": self._tally.tensors(),
-            "items": self._items.tensors(),
-            "users": self._users.tensors(),
-        }
-        return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()} | {
+        return {f"tally.{name}": tensor for name, tensor in self._tally.tensors().items()} | {
             "gauc": self._gauc_SKA2,
             "label": self._label_WK,
             "value": self._value_WKA,
+            "age": self._age_W,
             "user": self._user_W,
             "member": self._member_SW,
             "next": self._next,
@@ -105,6 +103,7 @@ class ProgressiveEvaluation:
         member_SB: NDArray[np.bool_],
         label_BK: NDArray[np.float32],
         value_BKA: NDArray[np.float32],
+        age_B: NDArray[np.float32],
     ) -> None:
         """Put the rows into the window, block by block; a block that is full is closed."""
         first = 0
@@ -114,6 +113,7 @@ class ProgressiveEvaluation:
             block, rows = slice(place, place + last - first), slice(first, last)
             self._user_W[block], self._member_SW[:, block] = user_B[rows], member_SB[:, rows]
             self._label_WK[block], self._value_WKA[block] = label_BK[rows], value_BKA[rows]
+            self._age_W[block] = age_B[rows]
             self._next += last - first
             first = last
             if self._next[0] % RECENT_EXAMPLES == 0:
@@ -125,7 +125,7 @@ class ProgressiveEvaluation:
 
     def _binary_places(self) -> Iterator[tuple[int, int, int]]:
         binary = [k for k, task in enumerate(self._tasks) if task.kind == "binary"]
-        return ((s, k, a) for s in range(len(_SUMMED)) for k in binary for a in range(len(ARMS)))
+        return ((s, k, a) for s in range(len(_SUMMED)) for k in binary for a in range(len(self._arms)))
 
     def _of_slice(self, s: int) -> Metrics:
         open_W = self._member_SW[s] & (np.arange(RECENT_EXAMPLES) < self._next[0] % RECENT_EXAMPLES)
@@ -152,6 +152,6 @@ class ProgressiveEvaluation:
 
     def _table(self, count: Callable[[int, int], int], metrics: Callable[[int, int], ArmMetrics]) -> Metrics:
         return {
-            task.name: {arm: metrics(k, a) for a, arm in enumerate(ARMS) if count(k, a)}
+            task.name: {arm: metrics(k, a) for a, arm in enumerate(self._arms) if count(k, a)}
             for k, task in enumerate(self._tasks)
         }

@@ -25,6 +25,8 @@ class Sums(NamedTuple):
     """Of probabilities (binary) or values (regression)."""
     loss: float
     """Of log losses in nats (binary) or squared errors (regression)."""
+    age: float
+    """Of the examples between the version that predicted and the row; NaN where no version did."""
 
 
 def arm_metrics(
@@ -33,6 +35,7 @@ def arm_metrics(
     """All metrics of one arm on one task, over at least one row. `bin_3N`: see `expected_calibration_error`."""
     assert sums.rows > 0
     label_mean, prediction_mean, loss = (total / sums.rows for total in (sums.label, sums.prediction, sums.loss))
+    age = None if np.isnan(sums.age) else sums.age / sums.rows
     if kind == "regression":
         return ArmMetrics(
             count=int(sums.rows),
@@ -40,6 +43,7 @@ def arm_metrics(
             prediction_mean=prediction_mean,
             rmse=loss**0.5,
             r2=r_squared(sums),
+            age_examples=age,
         )
     return ArmMetrics(
         count=int(sums.rows),
@@ -52,6 +56,7 @@ def arm_metrics(
         normalized_entropy=normalized_entropy(loss, label_mean),
         calibration=sums.prediction / sums.label if sums.label else None,
         ece=expected_calibration_error(bin_3N),
+        age_examples=age,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which ids are new: how often each was seen, in bounded memory. Shapes: B rows."""
+"""Which items and users are new: how often each was seen, in bounded memory. Shapes: B rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +11,27 @@ NEW_EXAMPLES = 10
 
 _ROWS = 4
 _LANE_BITS = 16
+
+
+class Newness:
+    """Whether an example's item and user are new, each by the examples before it."""
+
+    def __init__(self) -> None:
+        self._items, self._users = SeenCounts(), SeenCounts()
+
+    def update(self, user_B: NDArray[np.uint64], item_B: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Count B examples by the hashes of their ids; whether their items and their users were new, [2, B]."""
+        return np.stack([self._items.update(item_B.tolist()), self._users.update(user_B.tolist())])
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The whole state, not copied."""
+        parts = {"items": self._items, "users": self._users}
+        return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.tensors().items()}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Set the state to one that `tensors` returned."""
+        for name, own in self.tensors().items():
+            own[...] = tensors[name]
 
 
 class SeenCounts:

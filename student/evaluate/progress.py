@@ -1,12 +1,12 @@
 """Reports the learner's progressive metrics: in the history, in log lines and as gauges."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client import Gauge
 
-from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.history import MetricsHistory, defined
 from student.versions.manifest import ArmMetrics, Metrics
 
@@ -22,37 +22,61 @@ EVERY_EXAMPLES = 500
 _log = logging.getLogger(__name__)
 
 
-class Progress:
-    """Reports an evaluation while the learner goes on."""
+class Evaluation(Protocol):
+    """Has judged some arms."""
 
-    def __init__(self, folder: Path, examples: int, evaluation: ProgressiveEvaluation) -> None:
+    def whole(self) -> Metrics:
+        """Over all examples."""
+        ...
+
+    def slices(self) -> dict[str, Metrics]:
+        """Over every slice."""
+        ...
+
+
+class Progress:
+    """Reports evaluations while the learner goes on, all arms together."""
+
+    def __init__(self, folder: Path, examples: int, evaluations: Sequence[Evaluation]) -> None:
         """Go on after `examples`; `folder` holds the history."""
         self._history = MetricsHistory(folder, examples)
-        self._evaluation = evaluation
+        self._evaluations = evaluations
         self._examples = examples
-        self._told = evaluation.whole()
+        self._told = self._whole()
         _log.info("progress lines have arm=loss since the line before or this start/loss of all/mean prediction/AUC")
 
     def update(self, examples: int) -> None:
         """After a step: add a point if it reached a multiple of `EVERY_EXAMPLES`, log lines if a power of two."""
         before, self._examples = self._examples, examples
         if examples // EVERY_EXAMPLES > before // EVERY_EXAMPLES:
-            self._history.add(examples, self._evaluation.slices())
+            self._history.add(examples, self._slices())
         if examples.bit_length() > before.bit_length():
             self._log(examples)
 
     def publish(self) -> dict[str, Metrics]:
         """Write the history and set the gauges, just before a version is published; the metrics of every slice."""
         self._history.flush()
-        slices = self._evaluation.slices()
+        slices = self._slices()
         set_gauges(slices)
         return slices
 
+    def _whole(self) -> Metrics:
+        return _together([evaluation.whole() for evaluation in self._evaluations])
+
+    def _slices(self) -> dict[str, Metrics]:
+        each = [evaluation.slices() for evaluation in self._evaluations]
+        return {name: _together([slices[name] for slices in each]) for name in each[0]}
+
     def _log(self, examples: int) -> None:
-        whole = self._evaluation.whole()
+        whole = self._whole()
         for line in progress_lines(examples, self._told, whole):
             _log.info("%s", line)
         self._told = whole
+
+
+def _together(each: Sequence[Metrics]) -> Metrics:
+    """The arms of all, task by task."""
+    return {task: {arm: found for metrics in each for arm, found in metrics[task].items()} for task in each[0]}
 
 
 def progress_lines(examples: int, before: Metrics, now: Metrics) -> Iterator[str]:

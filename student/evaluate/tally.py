@@ -30,16 +30,24 @@ class Tally:
         self._histogram_SKA2H = np.zeros((*shape_SKA, 2, _BINS), np.uint32)
 
     def update(
-        self, member_SB: NDArray[np.bool_], label_BK: NDArray[np.float32], value_BKA: NDArray[np.float32]
+        self,
+        member_SB: NDArray[np.bool_],
+        label_BK: NDArray[np.float32],
+        value_BKA: NDArray[np.float32],
+        age_B: NDArray[np.float32],
     ) -> None:
-        """Add B rows to the slices that they are members of; NaN or infinite is no label and no prediction."""
+        """Add B rows to the slices that they are members of; NaN or infinite is no label and no prediction.
+
+        `age_B`: see `Sums.age`.
+        """
         present_BKA = np.isfinite(label_BK)[:, :, None] & np.isfinite(value_BKA)
         label_BKA = np.where(present_BKA, label_BK[:, :, None], 0)
         value_BKA = np.where(present_BKA, value_BKA, 0)
         prediction_BKA = np.where(self._binary_K[:, None], _sigmoid(value_BKA), value_BKA)
         member_SBKA = member_SB[:, :, None, None] & present_BKA
         loss_BKA = self._losses(label_BKA, value_BKA)
-        terms = present_BKA, label_BKA, label_BKA.astype(np.float64) ** 2, prediction_BKA, loss_BKA
+        squared_BKA, age_BKA = label_BKA.astype(np.float64) ** 2, age_B[:, None, None]
+        terms = present_BKA, label_BKA, squared_BKA, prediction_BKA, loss_BKA, age_BKA
         for m, term_BKA in enumerate(terms):
             self._sum_SKAM[..., m] += np.where(member_SBKA, term_BKA, 0).sum(axis=1, dtype=np.float64)
         self._count_bins(member_SBKA & self._binary_K[:, None], label_BKA, value_BKA, prediction_BKA)

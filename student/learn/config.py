@@ -82,4 +82,8 @@ class PublishConfig(_Config):
     every_seconds: float = Field(
         default=5.0, gt=0, description="wall clock between two versions; a version ends with a whole step"
     )
-    keep: int = Field(default=50, ge=2, description="versions that stay: the newest, the champion and its parent")
+    keep: int = Field(
+        default=50,
+        ge=2,
+        description="versions that stay: the newest, the champion and its parent, and up to 8 for served metrics",
+    )

@@ -17,6 +17,8 @@ from runtime.errors import InvalidInputError
 from stream.events import EntityId, Example
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
+from student.evaluate.newness import Newness
+from student.evaluate.served import JudgedExamples, ServedEvaluation
 from student.learn.arm import Arm, as_array
 from student.learn.batch import Batch, concatenate, encoded, encoded_unshown
 from student.learn.bounds import Bounds
@@ -65,15 +67,26 @@ class Learner:
     Served heads and posteriors learn hard labels only.
 
     With an `exchange` of several ranks each holds the whole state and learns the same examples; a rank computes the
-    gradients of its own part of a step's rows. Weights and steps are on `device`.
+    gradients of its own part of a step's rows. Weights and steps are on `device`. `served` is told of every example
+    that is judged.
     """
 
-    def __init__(self, setup: LearnerSetup, exchange: Exchange = ALONE, device: torch.device = CPU) -> None:
+    def __init__(
+        self,
+        setup: LearnerSetup,
+        exchange: Exchange = ALONE,
+        device: torch.device = CPU,
+        served: ServedEvaluation | None = None,
+    ) -> None:
         self.setup = setup
         self._exchange = exchange
         self._device = device
+        self._served = served
         self.examples = 0
+        self.learnt_until_ms = 0
+        self._window_ms = max(round(task.window_seconds * 1000) for task in setup.tasks)
         self.evaluation = ProgressiveEvaluation(setup.tasks)
+        self._newness = Newness()
         self.bootstrapped_rows = 0
         self._student = self._new_student()
         self._control = Arm(setup.control(), exchange, device)
@@ -111,32 +124,41 @@ class Learner:
         batch = encoded(self.setup, examples, logit_BT)
         if (unshown_rows := encoded_unshown(self.setup, unshown)) is not None:
             self._open.add_unshown(unshown_rows)
+        time_B = np.array([example.event_time_ms for example in examples], np.int64)
         user_B = _hashes("user_id", [example.user_id for example in examples])
         item_B = _hashes("item_id", [example.item_id for example in examples])
         taken, first = True, 0
         while first < len(batch):
             rows = slice(first, first + self.room)
-            self._learn_rows(batch.part(rows), user_B[rows], item_B[rows])
+            self._learn_rows(batch.part(rows), time_B[rows], user_B[rows], item_B[rows])
             first = rows.stop
             taken = (self.room > 0 or self._take_step()) and taken
         return taken
 
-    def _learn_rows(self, batch: Batch, user_B: NDArray[np.uint64], item_B: NDArray[np.uint64]) -> None:
+    def _learn_rows(
+        self, batch: Batch, time_B: NDArray[np.int64], user_B: NDArray[np.uint64], item_B: NDArray[np.uint64]
+    ) -> None:
         """The posteriors predict each of these rows, then learn it; the open step has room for them."""
         bounded, places = self._bounds.apply(batch), self._posterior.take(batch.category_BC)
         value_MBK = self._posterior.learn(places, self._rows(bounded, places, first=len(self._open)))
         answer_MBK = self._guard.learn(value_MBK, bounded.label_BK)
-        self._open.add(Predicted(batch, answer_MBK.transpose(1, 0, 2), user_B, item_B))
+        self._open.add(Predicted(batch, answer_MBK.transpose(1, 0, 2), time_B, user_B, item_B))
         self.examples += len(batch)
+        self.learnt_until_ms = max(self.learnt_until_ms, int(time_B.max()) + self._window_ms)
 
     def _take_step(self) -> bool:
         """The networks and all running statistics learn the examples of the open step, which are judged with it."""
-        (raw, value_BMK, user_B, item_B), unshown = self._open.take()
+        (raw, value_BMK, time_B, user_B, item_B), unshown = self._open.take()
         # 1. Let the bounds follow; leave out labels and logits beyond them.
         batch, counted = self._bounds.learn(raw)
         # 2. Judge the predictions beside the references, which see the examples before the step.
         reference_BKA = self._references(batch, item_B)
-        self.evaluation.update(batch.label_BK, _beside(value_BMK, reference_BKA), user_B, item_B)
+        new_2B = self._newness.update(user_B, item_B)
+        self.evaluation.update(batch.label_BK, _beside(value_BMK, reference_BKA), user_B, new_2B)
+        if self._served is not None:
+            number_B = np.arange(self.examples - len(batch), self.examples)
+            seen = FeatureBatch(raw.dense_BD, raw.category_BC)
+            self._served.update(JudgedExamples(seen, time_B, number_B, batch.label_BK, user_B, new_2B))
         # 3. Take the examples into the running statistics.
         for arm in (self._student, self._control):
             arm.running.update(counted)
@@ -209,6 +231,7 @@ class Learner:
         """What is not a tensor, as JSON values."""
         return {
             "examples": self.examples,
+            "learnt_until_ms": self.learnt_until_ms,
             BOOTSTRAPPED: self.bootstrapped_rows,
             "setup": self.setup.described(),
             "reservoir": self._reservoir.state(),
@@ -216,7 +239,7 @@ class Learner:
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
         """Take over what `tensors` and `state` gave, so that what follows is bit-equal to never having stopped."""
-        self.examples = state["examples"]
+        self.examples, self.learnt_until_ms = state["examples"], state["learnt_until_ms"]
         self.bootstrapped_rows = state[BOOTSTRAPPED if BOOTSTRAPPED in state else FORMERLY_BOOTSTRAPPED]
         for part, owner in self._parts():
             found = {n.removeprefix(f"{part}/"): t for n, t in tensors.items() if n.startswith(f"{part}/")}
@@ -312,6 +335,7 @@ class Learner:
             ("item_mean", self._item_mean),
             ("reservoir", self._reservoir),
             ("evaluation", self.evaluation),
+            ("newness", self._newness),
             ("bounds", self._bounds),
         )
 

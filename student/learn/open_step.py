@@ -13,10 +13,14 @@ from student.learn.batch import Batch, concatenate
 
 
 class Predicted(NamedTuple):
-    """B examples as they came, what each model said of them before it learnt them, and the hashes of their ids."""
+    """B examples as they came, what each model said of them before it learnt them, their event times (ms), their ids.
+
+    Ids are hashes.
+    """
 
     batch: Batch
     value_BMK: NDArray[np.float32]
+    time_B: NDArray[np.int64]
     user_B: NDArray[np.uint64]
     item_B: NDArray[np.uint64]
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from prometheus_client import Gauge
 
 from student.evaluate.progress import Progress
+from student.evaluate.served import ServedEvaluation
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
 from student.versions.manifest import Draft
@@ -37,6 +38,7 @@ class ExamplesTopic(Protocol):
 class Publisher:
     """Publishes versions of a learner that has learnt up to `offsets`: one whenever it is due.
 
+    `served` is the evaluation that the learner tells of its examples; it is told of the versions here.
     Into an empty registry one at once, so that the scorer is ready before the first example. The registry must be
     claimed. When the disk refuses a publish, the GraftError ends the process: what is not in a version is learnt again,
     from the last version's offsets, by the next.
@@ -45,6 +47,7 @@ class Publisher:
     def __init__(
         self,
         learner: Learner,
+        served: ServedEvaluation,
         offsets: Mapping[int, int],
         registry: Registry,
         config: PublishConfig,
@@ -52,13 +55,18 @@ class Publisher:
         topic_id: str | None = None,
     ) -> None:
         self._learner = learner
+        self._served = served
         self._offsets = offsets
         self._registry = registry
         self._config = config
         self._teacher_version = teacher_version
         self._topic_id = topic_id
-        self._progress = Progress(registry.metrics_folder, learner.judged, learner.evaluation)
         latest = registry.latest()
+        if latest is not None:
+            manifest = registry.load_manifest(latest)
+            served.restore(registry.load_served_metrics(latest), manifest.served_by)
+            served.published(manifest)
+        self._progress = Progress(registry.metrics_folder, learner.judged, [learner.evaluation, served])
         if latest is None:
             self._publish()
         else:
@@ -86,7 +94,7 @@ class Publisher:
         if self._learner.examples > self._published_examples:
             self._publish()
             topic.commit(self._offsets)
-            self._registry.prune(self._config.keep)
+            self._registry.prune(self._config.keep, self._served.kept)
         self._published_at = time.monotonic()
 
     def _publish(self) -> None:
@@ -95,6 +103,7 @@ class Publisher:
         draft = Draft(
             examples=learner.examples,
             bootstrapped_rows=learner.bootstrapped_rows,
+            learnt_until_ms=learner.learnt_until_ms,
             offsets={str(partition): offset for partition, offset in self._offsets.items()},
             topic_id=self._topic_id,
             spec=learner.setup.spec,
@@ -102,10 +111,13 @@ class Publisher:
             student=learner.setup.student,
             teacher_tasks=[task.name for task in learner.setup.teacher_tasks],
             teacher_version=self._teacher_version,
+            served_by=self._served.kept,
             metrics=slices.pop("whole"),
             slices=slices,
         )
-        manifest = self._registry.publish(draft, learner.served_tensors(), learner.tensors(), learner.state())
+        tensors = learner.served_tensors(), learner.tensors(), learner.state(), self._served.tensors()
+        manifest = self._registry.publish(draft, *tensors)
+        self._served.published(manifest)
         self._stand_at(manifest.version)
         _log.info("published version %s examples=%d", manifest.version, manifest.examples)
 

@@ -15,6 +15,8 @@ from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.events import Example
+from student.evaluate.served import ServedEvaluation
+from student.evaluate.served_versions import ServedVersions
 from student.learn.batch import fault_of
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
@@ -87,11 +89,12 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     """
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
     with registry.claim() if exchange.rank == 0 else nullcontext():
-        learner = Learner(setup, exchange, device)
+        served = ServedEvaluation(setup.tasks, ServedVersions(registry)) if exchange.rank == 0 else None
+        learner = Learner(setup, exchange, device, served)
         offsets = _restore(learner, registry, exchange, topic_id)
         publisher = set_aside = None
-        if exchange.rank == 0:
-            publisher = Publisher(learner, offsets, registry, publish, teacher_version, topic_id)
+        if served is not None:
+            publisher = Publisher(learner, served, offsets, registry, publish, teacher_version, topic_id)
             set_aside = SetAside(registry.folder)
         logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
         teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)

@@ -6,7 +6,7 @@ from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 
-FORMAT = 5
+FORMAT = 6
 
 BOOTSTRAPPED = "bootstrapped_rows"
 FORMERLY_BOOTSTRAPPED = "bootstrapped_pairs"
@@ -31,12 +31,15 @@ class ArmMetrics(BaseModel):
     normalized_entropy: float | None = None
     calibration: float | None = Field(default=None, description="predicted / observed positives")
     ece: float | None = None
+    age_examples: float | None = Field(
+        default=None, description="of the served arms: the mean number of examples between the version and the example"
+    )
     rmse: float | None = None
     r2: float | None = None
 
 
 Metrics = dict[str, dict[str, ArmMetrics]]
-"""Task name -> arm (student, control, teacher, item_mean) -> metrics; an arm without any example is left out."""
+"""Task name -> arm (student.evaluate.arms.ALL_ARMS) -> metrics; an arm without any example is left out."""
 
 
 class Draft(BaseModel):
@@ -45,6 +48,9 @@ class Draft(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     examples: int = Field(ge=0, description="examples learnt since the first version")
+    learnt_until_ms: int = Field(
+        default=0, ge=0, description="event time at which the last of them had closed; 0 before the first"
+    )
     bootstrapped_rows: int = Field(
         default=0,
         ge=0,
@@ -62,6 +68,9 @@ class Draft(BaseModel):
         default=[], description="the teacher's tasks, whose mean logits the posterior sees"
     )
     teacher_version: str | None
+    served_by: list[str] = Field(
+        default=[], description="versions before this one whose predictions count as served for later examples"
+    )
     metrics: Metrics = Field(description="over all examples")
     slices: dict[str, Metrics] = Field(default={}, description="over the slices recent, new_items, new_users")
 
@@ -69,8 +78,9 @@ class Draft(BaseModel):
 class Manifest(Draft):
     """An immutable published student.
 
-    Files beside it: model.safetensors (the served student: what the scorer reads) and learner.safetensors (both arms,
-    optimizer, normaliser, replay buffer, random state, evaluation: what the learner continues from).
+    Files beside it: model.safetensors (the served student: what the scorer reads), learner.safetensors (both arms,
+    optimizer, normaliser, replay buffer, random state, evaluation: what the learner continues from) and
+    served_metrics.safetensors (the sums of the served metrics, which also depend on when versions were published).
     """
 
     format: int = FORMAT

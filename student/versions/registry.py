@@ -2,7 +2,7 @@
 
 ::
 
-    FOLDER/v000042/{manifest.json, model.safetensors, learner.safetensors}
+    FOLDER/v000042/{manifest.json, model.safetensors, learner.safetensors, served_metrics.safetensors}
     FOLDER/champion          the version that serves: its name, replaced atomically
     FOLDER/last_version      the newest version that was ever begun, so that no number is used twice
     FOLDER/metrics/          the history of the learner's progressive metrics (student.evaluate.history)
@@ -16,9 +16,10 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -81,16 +82,24 @@ class Registry:
                     shutil.rmtree(leftover)
             yield
 
-    def publish(self, draft: Draft, model: Tensors, learner: Tensors, learner_state: Mapping[str, Any]) -> Manifest:
+    def publish(
+        self,
+        draft: Draft,
+        model: Tensors,
+        learner: Tensors,
+        learner_state: Mapping[str, Any],
+        served_metrics: Tensors = MappingProxyType({}),
+    ) -> Manifest:
         """Write the next version and make it the champion.
 
-        `model` is what the scorer reads, `learner` and `learner_state` (JSON values) what `load_learner` gives back.
+        `model` is what the scorer reads, `learner` and `learner_state` (JSON values) what `load_learner` gives back,
+        `served_metrics` what `load_served_metrics` does.
         VersionError, and nothing written, when a tensor of `model` is not finite; GraftError, and no version there,
         when the disk refuses.
         """
         version = self._next()
         refuse_non_finite(version, model)
-        files = packed(model, learner, learner_state)
+        files = packed(model, learner, learner_state, served_metrics)
         manifest = Manifest(
             **dict(draft),
             version=version,
@@ -132,13 +141,24 @@ class Registry:
         """What serves: manifest and tensors. VersionError when a file is absent or damaged, or a value not finite."""
         return self._folder_of(version).model()
 
+    def map_model(self, version: str) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+        """What serves, read when it is used and not verified: for the learner, which has written it."""
+        return self._folder_of(version).mapped_model()
+
+    def load_served_metrics(self, version: str) -> dict[str, NDArray[Any]]:
+        """The sums of the served metrics up to `version`; none where no learner process has published it."""
+        return self._folder_of(version).served_metrics()
+
     def load_learner(self, version: str) -> tuple[Manifest, dict[str, NDArray[Any]], dict[str, Any]]:
         """What the learner continues from: manifest, tensors and state as they were published."""
         return self._folder_of(version).learner()
 
-    def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` versions; never the champion, nor its parent. Returns the removed ones."""
-        spared = self._spared()
+    def prune(self, keep: int, used: Collection[str] = ()) -> list[str]:
+        """Remove all but the newest `keep` versions; never those in use, the champion, nor its parent.
+
+        Returns the removed ones.
+        """
+        spared = self._spared() | set(used)
         removed = [version for version in self.versions()[:-keep] if version not in spared]
         with writing(self.folder):
             for version in removed:

@@ -1,4 +1,4 @@
-"""One version's folder: its three files, checked whenever they are read. No torch: the scorer imports it."""
+"""One version's folder: its files, checked whenever they are read. No torch: the scorer imports it."""
 
 import hashlib
 import json
@@ -18,6 +18,7 @@ from student.versions.manifest import FORMAT, Manifest
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
 LEARNER_FILE = "learner.safetensors"
+SERVED_METRICS_FILE = "served_metrics.safetensors"
 _STATE_KEY = "state"
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -60,6 +61,24 @@ class VersionFolder:
         refuse_non_finite(self._version, tensors)
         return manifest, tensors
 
+    def mapped_model(self) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+        """As `model`, but the tensors are mapped: read when they are used, whatever becomes of the folder later.
+
+        Their digest is not verified: for the process that has written them.
+        """
+        try:
+            return self.manifest(), _mapped(self._path / MODEL_FILE)
+        except (OSError, ValueError) as error:
+            raise self._damaged(f"{MODEL_FILE}: {error}") from None
+
+    def served_metrics(self) -> dict[str, NDArray[Any]]:
+        """The sums of the served metrics; none in a version that was not published by a learner process."""
+        manifest = self.manifest()
+        if SERVED_METRICS_FILE not in manifest.sha256:
+            return {}
+        tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(self._verified(manifest, SERVED_METRICS_FILE))
+        return tensors
+
     def learner(self) -> tuple[Manifest, dict[str, NDArray[Any]], dict[str, Any]]:
         """What the learner continues from: manifest, tensors and state as they were published."""
         manifest = self.manifest()
@@ -101,12 +120,17 @@ class VersionFolder:
         )
 
 
-def packed(model: Tensors, learner: Tensors, learner_state: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of a version beside its manifest: name -> content."""
-    return {
+def packed(
+    model: Tensors, learner: Tensors, learner_state: Mapping[str, Any], served_metrics: Tensors
+) -> dict[str, bytes]:
+    """The files of a version beside its manifest: name -> content. No file of served metrics where there are none."""
+    files = {
         MODEL_FILE: safetensors.numpy.save(_contiguous(model)),
         LEARNER_FILE: safetensors.numpy.save(_contiguous(learner), {_STATE_KEY: json.dumps(learner_state)}),
     }
+    if served_metrics:
+        files[SERVED_METRICS_FILE] = safetensors.numpy.save(_contiguous(served_metrics))
+    return files
 
 
 def refuse_non_finite(version: str, tensors: Tensors) -> None:
@@ -118,6 +142,23 @@ def refuse_non_finite(version: str, tensors: Tensors) -> None:
                 f"version {version}: {MODEL_FILE}: {name} must be finite, found {bad} of {tensor.size} values that are "
                 "not; the version before it stays"
             )
+
+
+def _mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file as read-only views of it; the format: huggingface.co/docs/safetensors."""
+    content = np.memmap(path, np.uint8, "r")
+    first = 8 + int(content[:8].view("<u8")[0])
+    tensors = {}
+    for name, told in json.loads(content[8:first].tobytes()).items():
+        if name != "__metadata__":
+            begin, end = told["data_offsets"]
+            flat = content[first + begin : first + end].view(_DTYPES[told["dtype"]])
+            tensors[name] = flat.reshape(told["shape"]).view(np.ndarray)
+    return tensors
+
+
+_DTYPES = {"F32": "<f4", "U64": "<u8"}
+"""Those that a model has."""
 
 
 def _contiguous(tensors: Tensors) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ from stream.tasks import TaskSpec
 from student.evaluate.evaluation import RECENT_EXAMPLES, SLICES, ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
 from student.evaluate.metrics import GroupedAuc, grouped_auc
-from student.evaluate.newness import NEW_EXAMPLES
+from student.evaluate.newness import NEW_EXAMPLES, Newness
 from student.versions.manifest import Metrics
 
 TASKS = (
@@ -43,11 +43,11 @@ def filled(
     items: Sequence[int] | None = None,
     size: int = 64,
 ) -> ProgressiveEvaluation:
-    evaluation = ProgressiveEvaluation(TASKS)
+    evaluation, newness = ProgressiveEvaluation(TASKS), Newness()
     user_B, item_B = (np.array(ids or [1] * len(label_BK), np.uint64) for ids in (users, items))
     for start in range(0, len(label_BK), size):
         rows = slice(start, start + size)
-        evaluation.update(label_BK[rows], value_BKA[rows], user_B[rows], item_B[rows])
+        evaluation.update(label_BK[rows], value_BKA[rows], user_B[rows], newness.update(user_B[rows], item_B[rows]))
     return evaluation
 
 
@@ -195,7 +195,7 @@ def test_a_restored_state_goes_on_bit_for_bit_and_does_not_grow(before: list[Any
     other.restore({name: tensor.copy() for name, tensor in one.tensors().items()})
     label_BK, value_BKA, users = columns(after)
     for evaluation in (one, other):
-        evaluation.update(label_BK, value_BKA, np.array(users, np.uint64), np.array(users, np.uint64))
+        evaluation.update(label_BK, value_BKA, np.array(users, np.uint64), np.ones((2, len(users)), np.bool_))
     assert {n: t.tobytes() for n, t in one.tensors().items()} == {n: t.tobytes() for n, t in other.tensors().items()}
     assert one.slices() == other.slices()
     assert sizes(one) == sizes(ProgressiveEvaluation(TASKS))
@@ -219,6 +219,25 @@ def approx(expected: Any) -> Any:
 
 def sizes(evaluation: ProgressiveEvaluation) -> dict[str, int]:
     return {name: tensor.nbytes for name, tensor in evaluation.tensors().items()}
+
+
+def test_the_age_is_a_mean_over_the_examples_that_are_counted() -> None:
+    label_BK, value_BKA = predictions(4, 1.0, 0.0)
+    label_BK[0, 0] = value_BKA[1, 1, 2] = np.nan
+    user_B, new_2B = np.arange(4, dtype=np.uint64), np.array([[True, False] * 2, [False] * 4])
+    evaluation = ProgressiveEvaluation(TASKS)
+    evaluation.update(label_BK, value_BKA, user_B, new_2B, np.array([1, 3, 5, 10], np.float32))
+    slices = evaluation.slices()
+    for name in ("whole", "recent"):
+        assert slices[name]["like"]["student"].age_examples == pytest.approx((3 + 5 + 10) / 3)
+        assert slices[name]["rating"]["teacher"].age_examples == pytest.approx((1 + 5 + 10) / 3)
+    assert slices["new_items"]["like"]["student"].age_examples == 5
+
+
+def test_what_no_version_predicted_has_no_age() -> None:
+    label_BK, value_BKA = predictions(30, 1.0, 0.0)
+    for metrics in filled(label_BK, value_BKA).slices().values():
+        assert metrics["like"]["student"].age_examples is None
 
 
 def test_an_items_mean_is_shrunk_to_the_overall_mean() -> None:

@@ -61,11 +61,14 @@ def test_calibration_error_is_0_where_each_bin_keeps_its_promise() -> None:
 
 
 def test_r_squared_compares_with_the_mean_label() -> None:
+    def sums(label_squared: float, loss: float) -> Sums:
+        return Sums(rows=3, label=6, label_squared=label_squared, prediction=6, loss=loss, age=0)
+
     # labels 1, 2, 3: deviation 2; errors .5, 0, .5: squared .5
-    assert r_squared(Sums(3, 6, 14, 6, 0.5)) == pytest.approx(0.75)
-    assert r_squared(Sums(3, 6, 14, 6, 2)) == pytest.approx(0)
-    assert r_squared(Sums(3, 6, 14, 6, 4)) == pytest.approx(-1)
-    assert r_squared(Sums(3, 6, 12, 6, 1)) is None
+    assert r_squared(sums(14, 0.5)) == pytest.approx(0.75)
+    assert r_squared(sums(14, 2)) == pytest.approx(0)
+    assert r_squared(sums(14, 4)) == pytest.approx(-1)
+    assert r_squared(sums(12, 1)) is None
 
 
 def test_ties_count_half_and_one_class_has_no_auc() -> None:

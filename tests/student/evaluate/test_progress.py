@@ -21,7 +21,7 @@ def evaluation(toy: Any) -> ProgressiveEvaluation:
 
 
 def test_a_point_stands_at_each_first_step_past_500(evaluation: ProgressiveEvaluation, tmp_path: Path) -> None:
-    progress = Progress(tmp_path, 0, evaluation)
+    progress = Progress(tmp_path, 0, [evaluation])
     for count in (499, 500, 501, 999, 1004, 1010, 2600):
         progress.update(count)
     progress.publish()
@@ -31,7 +31,7 @@ def test_a_point_stands_at_each_first_step_past_500(evaluation: ProgressiveEvalu
 def test_a_restart_tells_of_nothing_twice(
     evaluation: ProgressiveEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    progress = Progress(tmp_path, 1024, evaluation)
+    progress = Progress(tmp_path, 1024, [evaluation])
     with caplog.at_level(logging.INFO, "student.evaluate.progress"):
         progress.update(1040)
     progress.publish()
@@ -40,7 +40,7 @@ def test_a_restart_tells_of_nothing_twice(
 
 
 def test_a_point_has_every_slice_and_arm(evaluation: ProgressiveEvaluation, tmp_path: Path) -> None:
-    progress = Progress(tmp_path, 0, evaluation)
+    progress = Progress(tmp_path, 0, [evaluation])
     progress.update(504)
     published = progress.publish()
     (point,) = read_history(tmp_path)
@@ -53,7 +53,7 @@ def test_a_point_has_every_slice_and_arm(evaluation: ProgressiveEvaluation, tmp_
 def test_lines_stand_at_each_first_step_past_a_power_of_two(
     evaluation: ProgressiveEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    progress = Progress(tmp_path, 0, evaluation)
+    progress = Progress(tmp_path, 0, [evaluation])
     with caplog.at_level(logging.INFO, "student.evaluate.progress"):
         for count in range(16, 160, 16):
             progress.update(count)
@@ -100,7 +100,7 @@ def test_after_a_restart_the_first_line_has_the_loss_since_then(
     evaluation: ProgressiveEvaluation, toy: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "student.evaluate.progress"):
-        progress = Progress(tmp_path, 504, evaluation)
+        progress = Progress(tmp_path, 504, [evaluation])
         progress.update(512)
     assert "loss since the line before or this start/" in caplog.messages[0]
     assert "student=-/" in caplog.messages[1]  # no example since then

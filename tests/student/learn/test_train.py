@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from stream.events import Example, TeacherRequest
 from stream.examples import ExampleReader
 from stream.groups import LEARNER_GROUP, lag
 from stream.topics import ensure_topics
-from student.evaluate.history import read_history
+from student.evaluate.arms import ARMS
+from student.evaluate.history import Point, defined, read_history
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
@@ -261,8 +262,11 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     assert ends[0][2] == ends[1][2]
     assert ends[0][0].offsets == ends[1][0].offsets
     histories = [read_history(p.registry.metrics_folder) for p in (process, uninterrupted)]
-    assert histories[0] == histories[1]
     assert [point.examples for point in histories[0]] == [504, 1000, 1504]
+    assert rows_of(histories[0], ARMS) == rows_of(histories[1], ARMS)
+    for point in (history[-1] for history in histories):  # what was served depends on when versions were published
+        arms = point.slices["whole"]["like"]
+        assert arms["served_student"].count == arms["served_control"].count == arms["student"].count
     offline = Learner(patient(toy, 0))
     while offline.examples < total:
         rows = range(offline.examples, offline.examples + offline.room)
@@ -271,6 +275,12 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
         part = slice(rows.start, rows.stop)
         offline.learn(examples[part], logit_BT[part], unshown)
     equal(offline.tensors(), ends[0][1])
+
+
+def rows_of(history: Sequence[Point], arms: Sequence[str]) -> list[tuple[str, str, str, str, float]]:
+    """Arm, task, slice, metric and value, point by point."""
+    rows = [row for point in history for row in defined(point.slices)]
+    return [(arm, task, part, metric, value) for task, arm, part, metric, value in rows if arm in arms]
 
 
 def test_a_version_of_a_topic_that_was_made_anew_is_refused_with_what_to_do(toy: Any, process: Process) -> None:

@@ -23,6 +23,7 @@ from stream.events import TeacherRequest
 from stream.examples import ExampleReader
 from stream.groups import LEARNER_GROUP, lag
 from stream.topics import ensure_topics
+from student.evaluate.arms import ALL_ARMS, ARMS
 from student.versions.registry import Registry
 from tests.student.conftest import Toy
 from tests.student.learn.ranks import ROOT, TORCHRUN, rank_environment
@@ -124,8 +125,9 @@ def same_but_for_rounding(left: Registry, right: Registry, equal: Callable[..., 
     exact = ("reservoir/", "item_mean/", "student/running/", "control/running/", "evaluation/label", "evaluation/user")
     equal(*({n: t for n, t in tensors.items() if n.startswith(exact)} for tensors in (one_tensors, two_tensors)))
     # A cold start magnifies rounding (see test_learner_ranks.py): what is learnt is alike, but not to the fifth digit.
-    for arm, metrics in one.metrics["like"].items():
-        other = two.metrics["like"][arm]
+    assert set(one.metrics["like"]) == set(two.metrics["like"]) == set(ALL_ARMS)
+    for arm in ARMS:
+        metrics, other = one.metrics["like"][arm], two.metrics["like"][arm]
         assert (metrics.count, metrics.positives) == (other.count, other.positives)
         np.testing.assert_allclose([metrics.auc, metrics.log_loss], [other.auc, other.log_loss], atol=0.01)
 
