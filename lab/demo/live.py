@@ -25,7 +25,9 @@ class View(NamedTuple):
     version: str | None
     swaps: int
     auc: Mapping[str, Sequence[float | None]]
-    """Binary task -> AUC of student and of control."""
+    """Binary task -> AUC of student and of control, row by row."""
+    served_auc: Mapping[str, Sequence[float | None]]
+    """The same of what versions would have served."""
     requests: int
     failed_requests: int
     requests_per_second: float
@@ -83,15 +85,17 @@ def _rows(view: View) -> list[tuple[str, str]]:
         ("lag", ", ".join(f"{stage} {_shown(lag, ',')}" for stage, lag in view.lags.items())),
         ("teacher cache", f"{_shown(view.cache_hit_rate, '.1%')} of examples had their logit"),
         ("version", f"{view.version or '-'} after {view.swaps} swaps"),
-        ("AUC student / control", ", ".join(f"{task} {_aucs(arms)}" for task, arms in view.auc.items()) or "-"),
+        ("AUC student / control", _aucs(view.auc)),
+        ("the same, served", _aucs(view.served_auc)),
         ("requests", f"{view.requests:,} ({view.requests_per_second:.0f}/s), {view.failed_requests} failed"),
         ("latency", f"p50 {_shown(view.p50_ms, '.1f', ' ms')}, p99 {_shown(view.p99_ms, '.1f', ' ms')}"),
         ("restarts", str(view.restarts)),
     ]
 
 
-def _aucs(arms: Sequence[float | None]) -> str:
-    return " / ".join(_shown(auc, ".4f") for auc in arms)
+def _aucs(by_task: Mapping[str, Sequence[float | None]]) -> str:
+    told = [f"{task} {' / '.join(_shown(auc, '.4f') for auc in arms)}" for task, arms in by_task.items()]
+    return ", ".join(told) or "-"
 
 
 def _shown(value: float | None, form: str, unit: str = "") -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from lab.demo.client import Answer, Swap, swaps_seen
+from stream.examples import ExampleRecord
 
 
 class HitRate(NamedTuple):
@@ -37,6 +38,8 @@ class Outcome(NamedTuple):
     """All that was counted; times in seconds since the stages started."""
 
     joined: Joined
+    first_examples: Sequence[ExampleRecord]
+    """As many as the plan compares with baselines."""
     answers: Sequence[Answer]
     hits: Sequence[HitRate]
     scorer_swaps: int

@@ -26,10 +26,12 @@ class Plan(NamedTuple):
     requests_per_second: float = 20.0
     items_each: int = 20
     """Items that each request asks for."""
+    compared: int = 20_000
+    """Of the first examples, which the baselines learn after the stream."""
 
 
 FULL = Plan(None, publish_seconds=2.0, idle_seconds=5.0, events_per_second=2_000.0)
 """All events: MovieLens' 100,000 impressions with 175,000 feedbacks take 138 s, 69 versions."""
 
-QUICK = Plan(8_000, publish_seconds=2.0, idle_seconds=2.0, events_per_second=1_500.0)
+QUICK = Plan(8_000, publish_seconds=2.0, idle_seconds=2.0, events_per_second=1_500.0, compared=2_000)
 """The first 8,000 impressions with their feedback, 22,000 events, take 15 s, 7 versions."""

@@ -13,38 +13,63 @@ from lab.demo.client import Answer, Swap
 from lab.demo.curves import curve
 from lab.demo.outcome import HitRate
 from lab.pictures import COLOURS, INK, save, style
-from student.evaluate.arms import ARMS, CONTROL, ITEM_MEAN, STUDENT, TEACHER
+from lab.study.plots import SERIES_COLOURS
+from lab.study.references import LR, LR_TEACHER
+from student.evaluate.arms import ALL_ARMS, CONTROL, ITEM_MEAN, SERVED_CONTROL, SERVED_STUDENT, STUDENT, TEACHER
 from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.evaluate.history import Point
 
-ARM_NAMES = {STUDENT: "student", CONTROL: "control", TEACHER: "teacher as it is", ITEM_MEAN: "item mean"}
+ARM_NAMES = {
+    STUDENT: "student",
+    CONTROL: "control",
+    TEACHER: "teacher as it is",
+    ITEM_MEAN: "item mean",
+    SERVED_STUDENT: "served student",
+    SERVED_CONTROL: "served control",
+}
+_SERVED = {"linewidth": 1.2, "linestyle": (0, (5, 2))}
+_REFERENCES = {LR: "regression", LR_TEACHER: "regression with the teacher's logits"}
 _LINES: dict[str, dict[str, Any]] = {
-    STUDENT: {"linewidth": 2.2},
-    CONTROL: {"linewidth": 2.0},
-    TEACHER: {"linewidth": 1.4, "linestyle": "--"},
-    ITEM_MEAN: {"linewidth": 1.4, "linestyle": ":"},
+    STUDENT: {"linewidth": 2.2, "color": COLOURS[STUDENT]},
+    CONTROL: {"linewidth": 2.0, "color": COLOURS[CONTROL]},
+    TEACHER: {"linewidth": 1.4, "linestyle": "--", "color": COLOURS[TEACHER]},
+    ITEM_MEAN: {"linewidth": 1.4, "linestyle": ":", "color": COLOURS[ITEM_MEAN]},
+    SERVED_STUDENT: {**_SERVED, "color": COLOURS[STUDENT]},
+    SERVED_CONTROL: {**_SERVED, "color": COLOURS[CONTROL]},
+    LR: {"linewidth": 1.6, "color": SERIES_COLOURS[LR]},
+    LR_TEACHER: {"linewidth": 1.6, "color": SERIES_COLOURS[LR_TEACHER]},
 }
 _WINDOW_REQUESTS = 100
 """Requests in the running p50 and p99 of the latency plot."""
 
 
-def plot_auc(path: Path, task: str, points: Sequence[Point], swaps_at_examples: Sequence[int]) -> None:
-    """Progressive AUC of every arm on `task` against examples: over all so far, and over the recent window."""
+def plot_auc(
+    path: Path,
+    task: str,
+    points: Sequence[Point],
+    reference_points: Sequence[Point],
+    swaps_at_examples: Sequence[int],
+) -> None:
+    """Progressive AUC of every arm on `task` against examples: over all so far, and over the recent window.
+
+    Beside them the regressions, as far as they have learnt.
+    """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     panels = [(left, "whole", "all examples so far"), (right, "recent", f"the last {RECENT_EXAMPLES:,} examples")]
     for axes, slice_name, title in panels:
-        for arm in ARMS:
-            examples, auc = curve(points, task, arm, slice_name)
-            if examples:
-                axes.plot(examples, auc, color=COLOURS[arm], label=ARM_NAMES[arm], **_LINES[arm])
+        for where, names in ((points, ARM_NAMES), (reference_points, _REFERENCES)):
+            for arm, name in names.items():
+                examples, auc = curve(where, task, arm, slice_name)
+                if examples:
+                    axes.plot(examples, auc, label=name, **_LINES[arm])
         _style(axes, f"{task}: {title}", "examples learnt")
         _limit_auc(axes, points, task)
         _mark_swaps(axes, swaps_at_examples)
     left.set_ylabel("progressive AUC")
     handles, labels = left.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=len(ARMS))
+        figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=4)
     save(figure, path)
 
 
@@ -95,7 +120,7 @@ def _style(axes: Axes, title: str, x_label: str) -> None:
 def _limit_auc(axes: Axes, points: Sequence[Point], task: str) -> None:
     """Leave the noise of the first examples out of the picture's range."""
     settled = points[min(4, len(points) // 4) :]
-    curves = [curve(settled, task, arm, slice_name).auc for arm in ARMS for slice_name in ("whole", "recent")]
+    curves = [curve(settled, task, arm, slice_name).auc for arm in ALL_ARMS for slice_name in ("whole", "recent")]
     values = [auc for auc_of_arm in curves for auc in auc_of_arm]
     if values:
         axes.set_ylim(max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02))

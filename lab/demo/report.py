@@ -7,16 +7,17 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
+from lab.demo.baselines_page import baselines_section
 from lab.demo.curves import binary_tasks
 from lab.demo.outcome import Outcome
 from lab.demo.plots import ARM_NAMES, plot_auc, plot_hit_rate, plot_latency
 from lab.demo.summary import Summary, faults
+from lab.demo.tables import MEASURES, NOTHING, shown, table
 from lab.machine import MACHINE
 from runtime.folder import replacing
 from stream.tasks import TaskSpec
-from student.evaluate.arms import ARMS, CONTROL, STUDENT
+from student.evaluate.arms import ALL_ARMS, CONTROL, SERVED_CONTROL, SERVED_STUDENT, STUDENT
 from student.evaluate.history import Point
-from student.versions.manifest import Metrics
 
 _PAGE = Template((files("lab.demo") / "page.html").read_text("utf-8"))
 
@@ -27,12 +28,13 @@ class Findings(NamedTuple):
     summary: Summary
     outcome: Outcome
     tasks: Sequence[TaskSpec]
-    metrics: Metrics
     points: Sequence[Point]
+    """Of the learner's arms."""
+    reference_points: Sequence[Point]
+    """Of the references, over the examples that they have learnt."""
     timings: Mapping[str, float]
     """Phase of the demo -> seconds it took."""
     data_note: str
-    command: str
 
     @property
     def faults(self) -> list[str]:
@@ -40,8 +42,11 @@ class Findings(NamedTuple):
         return faults(self.summary, self.outcome.joined)
 
 
-def write_report(folder: Path, found: Findings) -> Path:
-    """Write summary.json, pictures and index.html into `folder`, in place of an earlier report; index.html's path."""
+def write_report(folder: Path, found: Findings, command: str) -> Path:
+    """Write summary.json, pictures and index.html into `folder`, in place of an earlier report; index.html's path.
+
+    `command`: what made it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for picture in folder.glob("auc_*.png"):  # of another pair's tasks
         picture.unlink()
@@ -50,16 +55,16 @@ def write_report(folder: Path, found: Findings) -> Path:
     outcome, learnt = found.outcome, found.outcome.examples_of_version
     swaps_at_examples = [learnt[swap.version] for swap in outcome.swaps if swap.version in learnt]
     for task in binary_tasks(found.tasks):
-        plot_auc(folder / f"auc_{task}.png", task, found.points, swaps_at_examples)
+        plot_auc(folder / f"auc_{task}.png", task, found.points, found.reference_points, swaps_at_examples)
     plot_latency(folder / "latency.png", outcome.answers, outcome.swaps)
     plot_hit_rate(folder / "cache_hits.png", outcome.hits)
     index = folder / "index.html"
     with replacing(index) as file:
-        file.write(_page(found).encode())
+        file.write(_page(found, command).encode())
     return index
 
 
-def _page(found: Findings) -> str:
+def _page(found: Findings, command: str) -> str:
     pictures = "".join(
         f'<figure><img src="auc_{task}.png" alt="Progressive AUC of {task} against examples"></figure>'
         for task in binary_tasks(found.tasks)
@@ -68,9 +73,11 @@ def _page(found: Findings) -> str:
         verdict=_verdict(found.faults),
         lead=html.escape(_lead(found)),
         quality=_quality_table(found),
+        age=_age(found.summary.served_age_examples),
         auc_pictures=pictures,
-        path=_table(_path_rows(found)),
-        about=_table(_about_rows(found)),
+        baselines=baselines_section(found.summary.baselines, found.tasks),
+        path=table(_path_rows(found)),
+        about=table(_about_rows(found, command)),
     )
 
 
@@ -89,24 +96,29 @@ def _lead(found: Findings) -> str:
 
 
 def _quality_table(found: Findings) -> str:
-    head = ["task", "metric", *(ARM_NAMES[arm] for arm in ARMS), "student &minus; control"]
-    return _table([_quality_row(task, found.metrics) for task in found.tasks], head)
+    gains = "student &minus; control", "served: student &minus; control"
+    head = ["task", "metric", *(ARM_NAMES[arm] for arm in ALL_ARMS), *gains]
+    return table([_quality_row(task, found.summary) for task in found.tasks], head)
 
 
-def _quality_row(task: TaskSpec, metrics: Metrics) -> tuple[str, ...]:
-    by_arm = metrics.get(task.name, {})
-    name = "auc" if task.kind == "binary" else "rmse"
-    values = {arm: getattr(by_arm[arm], name) if arm in by_arm else None for arm in ARMS}
-    student, control = values[STUDENT], values[CONTROL]
-    gain = f"{student - control:+.4f}" if student is not None and control is not None else "&ndash;"
-    better = "AUC, more is better" if name == "auc" else "RMSE, less is better"
-    return html.escape(task.name), better, *(_value(value) for value in values.values()), gain
+def _quality_row(task: TaskSpec, summary: Summary) -> tuple[str, ...]:
+    values = (summary.auc if task.kind == "binary" else summary.rmse)[task.name]
+    gains = (values[STUDENT], values[CONTROL]), (values[SERVED_STUDENT], values[SERVED_CONTROL])
+    return html.escape(task.name), MEASURES[task.kind], *map(shown, values.values()), *(_gain(*both) for both in gains)
+
+
+def _gain(student: float | None, control: float | None) -> str:
+    return f"{student - control:+.4f}" if student is not None and control is not None else NOTHING
+
+
+def _age(examples: float | None) -> str:
+    return "none has served" if examples is None else f"{examples:,.0f} examples behind, on average"
 
 
 def _path_rows(found: Findings) -> list[tuple[str, ...]]:
     s, outcome, joined = found.summary, found.outcome, found.outcome.joined
     retried = sum(a.retries > 0 for a in outcome.answers)
-    hit_rate = "&ndash;" if s.cache_hit_rate is None else f"{100 * s.cache_hit_rate:.1f} % of examples"
+    hit_rate = NOTHING if s.cache_hit_rate is None else f"{100 * s.cache_hit_rate:.1f} % of examples"
     restarts = ", ".join(f"{stage} {count}" for stage, count in outcome.restarts.items() if count) or "none"
     return [
         ("impressions sent", f"{s.impressions:,}"),
@@ -116,27 +128,16 @@ def _path_rows(found: Findings) -> list[tuple[str, ...]]:
         ("swaps", f"{len(outcome.swaps)} seen by the client, {outcome.scorer_swaps} counted by the scorer"),
         ("requests", f"{s.requests:,}, {s.failed_requests} failed, {retried} sent again after a lost connection"),
         ("degraded answers", f"{sum(a.degraded for a in outcome.answers):,}"),
-        ("latency", f"p50 {_value(s.score_p50_ms, 1)} ms, p99 {_value(s.score_p99_ms, 1)} ms"),
+        ("latency", f"p50 {shown(s.score_p50_ms, 1)} ms, p99 {shown(s.score_p99_ms, 1)} ms"),
         ("processes started again", restarts),
     ]
 
 
-def _about_rows(found: Findings) -> list[tuple[str, ...]]:
+def _about_rows(found: Findings, command: str) -> list[tuple[str, ...]]:
     phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found.timings.items())
     return [
         ("data", html.escape(found.data_note)),
-        ("command", f"<code>{html.escape(found.command)}</code>"),
+        ("command", f"<code>{html.escape(command)}</code>"),
         ("machine", html.escape(MACHINE)),
         ("time", f"{found.summary.seconds:.0f} s: {html.escape(phases)}"),
     ]
-
-
-def _table(rows: Sequence[tuple[str, ...]], head: Sequence[str] = ()) -> str:
-    """A row's first cell is its own head; `head` names the columns."""
-    lines = [f"<th>{name}</th>" + "".join(f"<td>{value}</td>" for value in values) for name, *values in rows]
-    lines = ["".join(f"<th>{name}</th>" for name in head), *lines] if head else lines
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _value(value: float | None, digits: int = 4) -> str:
-    return "&ndash;" if value is None else f"{value:.{digits}f}"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from graft.progress import progress
 from graft.project import Project, load_project
-from lab.demo.curves import binary_tasks
+from lab.demo.baselines import Compared, compare
 from lab.demo.data import Data
 from lab.demo.events import read_events
 from lab.demo.outcome import Outcome
@@ -41,6 +41,11 @@ class Folders(NamedTuple):
     def versions(self) -> Path:
         """The registry of students."""
         return self.run / "versions"
+
+    @property
+    def baselines(self) -> Path:
+        """What the baselines have learnt."""
+        return self.run / "baselines"
 
     @property
     def logs(self) -> Path:
@@ -80,8 +85,9 @@ def run_demo(plan: Plan, data: Data, folders: Folders, console: Console, command
         with timings.phase("stream"):
             setting = Setting(plan, project, events, environment, folders.versions, folders.logs)
             outcome = stream_events(setting, console)
-    findings = _findings(project, data, Registry(folders.versions), outcome, timings, command)
-    index = write_report(folders.report, findings)
+    compared = _compared(project, outcome, folders.baselines, timings)
+    findings = _findings(project, data, Registry(folders.versions), outcome, compared, timings)
+    index = write_report(folders.report, findings, command)
     console.print(f"report: {index}", highlight=False, markup=False, soft_wrap=True)
     return findings
 
@@ -104,12 +110,28 @@ def _prepare(
     return load_project(folders.project)
 
 
+def _compared(project: Project, outcome: Outcome, folder: Path, timings: Timings) -> Compared | None:
+    """The baselines on the first examples; None when there is none."""
+    if not outcome.first_examples:
+        return None
+    with timings.phase("baselines"), progress("baselines") as advance:
+        return compare(project, outcome.first_examples, folder, advance)
+
+
 def _findings(
-    project: Project, data: Data, versions: Registry, outcome: Outcome, timings: Timings, command: str
+    project: Project, data: Data, versions: Registry, outcome: Outcome, compared: Compared | None, timings: Timings
 ) -> Findings:
     """The outcome together with the learner's own metrics."""
     newest = versions.latest()
     metrics = versions.load_manifest(newest).metrics if newest else {}
-    summary = summary_of(data.name, outcome, metrics, binary_tasks(project.tasks), timings.total)
-    points = read_history(versions.metrics_folder)
-    return Findings(summary, outcome, project.tasks, metrics, points, timings.phases, data.note, command)
+    baselines = compared and compared.baselines
+    summary = summary_of(data.name, outcome, metrics, project.tasks, baselines, timings.total)
+    return Findings(
+        summary=summary,
+        outcome=outcome,
+        tasks=project.tasks,
+        points=read_history(versions.metrics_folder),
+        reference_points=compared.points if compared else [],
+        timings=timings.phases,
+        data_note=data.note,
+    )

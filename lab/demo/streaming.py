@@ -50,7 +50,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         items_each=plan.items_each,
         started_at=started_at,
     )
-    witness = Witness(setting.environment["GRAFT_KAFKA"], setting.project.topics)
+    witness = Witness(setting.environment["GRAFT_KAFKA"], setting.project.topics, plan.compared)
     with Supervisor(setting.logs) as supervisor, witness, client:
         for stage in path_stages(setting.environment, ports):
             supervisor.start(stage)
@@ -70,6 +70,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
             screen.show(watch.look())
     return Outcome(
         joined=witness.count.joined(events.impression_ids),
+        first_examples=witness.first,
         answers=client.answers,
         hits=watch.hits,
         scorer_swaps=watch.scorer_swaps,

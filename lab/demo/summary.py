@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from lab.demo.baselines import Baselines
 from lab.demo.client import percentile_ms
 from lab.demo.outcome import Joined, Outcome
-from student.evaluate.arms import ARMS
-from student.versions.manifest import Metrics
+from stream.tasks import TaskSpec
+from student.evaluate.arms import ALL_ARMS, SERVED_STUDENT
+from student.versions.manifest import ArmMetrics, Metrics
 
 
 class Summary(BaseModel):
@@ -27,10 +29,23 @@ class Summary(BaseModel):
     cache_hit_rate: float | None
     auc: Mapping[str, Mapping[str, float | None]]
     """Binary task -> arm -> progressive AUC in [0, 1]; None where an arm has no prediction for the task."""
+    rmse: Mapping[str, Mapping[str, float | None]]
+    """Regression task -> arm -> progressive RMSE in the label's unit; None likewise."""
+    served_age_examples: float | None
+    """How many examples lie between a served prediction's version and the example, on average over all tasks."""
+    baselines: Baselines | None
+    """None when there was no example."""
     seconds: float
 
 
-def summary_of(data: str, outcome: Outcome, metrics: Metrics, binary_tasks: Sequence[str], seconds: float) -> Summary:
+def summary_of(
+    data: str,
+    outcome: Outcome,
+    metrics: Metrics,
+    tasks: Sequence[TaskSpec],
+    baselines: Baselines | None,
+    seconds: float,
+) -> Summary:
     """The outcome in numbers, with the learner's own `metrics`; `data` names the pair."""
     return Summary(
         data=data,
@@ -43,15 +58,28 @@ def summary_of(data: str, outcome: Outcome, metrics: Metrics, binary_tasks: Sequ
         score_p50_ms=percentile_ms(outcome.answers, 0.5),
         score_p99_ms=percentile_ms(outcome.answers, 0.99),
         cache_hit_rate=outcome.hits[-1].rate if outcome.hits else None,
-        auc=auc_of(metrics, binary_tasks),
+        auc={task.name: by_arm(metrics, task) for task in tasks if task.kind == "binary"},
+        rmse={task.name: by_arm(metrics, task) for task in tasks if task.kind == "regression"},
+        served_age_examples=_served_age(metrics),
+        baselines=baselines,
         seconds=seconds,
     )
 
 
-def auc_of(metrics: Metrics, binary_tasks: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """The AUC of every arm on each of `binary_tasks`."""
-    by_task = {task: metrics.get(task, {}) for task in binary_tasks}
-    return {task: {arm: arms[arm].auc if arm in arms else None for arm in ARMS} for task, arms in by_task.items()}
+def by_arm(metrics: Metrics, task: TaskSpec) -> dict[str, float | None]:
+    """The AUC of every arm on a binary task, the RMSE on a regression."""
+    arms = metrics.get(task.name, {})
+    return {arm: _score(arms[arm], task) if arm in arms else None for arm in ALL_ARMS}
+
+
+def _score(metrics: ArmMetrics, task: TaskSpec) -> float | None:
+    return metrics.auc if task.kind == "binary" else metrics.rmse
+
+
+def _served_age(metrics: Metrics) -> float | None:
+    served = [arms[SERVED_STUDENT] for arms in metrics.values() if SERVED_STUDENT in arms]
+    ages = [(one.age_examples, one.count) for one in served if one.age_examples is not None]
+    return sum(age * count for age, count in ages) / sum(count for _, count in ages) if ages else None
 
 
 def faults(summary: Summary, joined: Joined) -> list[str]:

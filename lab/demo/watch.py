@@ -13,7 +13,7 @@ from lab.demo.processes import Supervisor
 from lab.demo.scrape import StageMetrics
 from lab.demo.stages import LEARNER, SCORER, STREAM, TEACHER, Ports
 from lab.demo.witness import IdCount
-from student.evaluate.arms import CONTROL, STUDENT
+from student.evaluate.arms import CONTROL, SERVED_CONTROL, SERVED_STUDENT, STUDENT
 
 _RATE_LOOKS = 10
 _LATEST_ANSWERS = 1_000
@@ -89,7 +89,8 @@ class Watch:
             cache_hit_rate=self.hits[-1].rate,
             version=next((a.version for a in reversed(answers) if a.version), None),
             swaps=len(swaps),
-            auc=self._auc(),
+            auc=self._auc(STUDENT, CONTROL),
+            served_auc=self._auc(SERVED_STUDENT, SERVED_CONTROL),
             requests=len(answers),
             failed_requests=sum(a.fault is not None for a in answers),
             requests_per_second=requests_per_second,
@@ -121,10 +122,9 @@ class Watch:
         lags = {stage: self._metrics[stage].gauge(f"graft_{room}_lag_records") for stage, room in rooms.items()}
         return {stage: None if lag is None else int(lag) for stage, lag in lags.items()}
 
-    def _auc(self) -> dict[str, tuple[float | None, ...]]:
+    def _auc(self, *arms: str) -> dict[str, tuple[float | None, ...]]:
         learner = self._metrics[LEARNER]
         name, whole = "graft_student_progressive_metric", {"metric": "auc", "slice": "whole"}
         return {
-            task: tuple(learner.gauge(name, **whole, task=task, arm=arm) for arm in (STUDENT, CONTROL))
-            for task in self._binary_tasks
+            task: tuple(learner.gauge(name, **whole, task=task, arm=arm) for arm in arms) for task in self._binary_tasks
         }

@@ -7,7 +7,7 @@ from typing import Self
 from lab.demo.outcome import Joined
 from runtime.errors import GraftError
 from stream.config import Topics
-from stream.examples import ExampleReader
+from stream.examples import ExampleReader, ExampleRecord
 
 _POLL_SECONDS = 0.2
 
@@ -43,10 +43,15 @@ class IdCount:
 
 
 class Witness:
-    """Reads every committed example of the topic in a thread of its own; `count` has those that were read so far."""
+    """Reads every committed example of the topic in a thread of its own.
 
-    def __init__(self, kafka_servers: str, topics: Topics) -> None:
+    `count` has those that were read so far, `first` is the first `keep` of them.
+    """
+
+    def __init__(self, kafka_servers: str, topics: Topics, keep: int) -> None:
         self.count = IdCount()
+        self.first: list[ExampleRecord] = []
+        self._keep = keep
         self._reader = ExampleReader(kafka_servers, topics, {})
         self._stop = threading.Event()
         self._found_nothing = threading.Event()
@@ -77,6 +82,7 @@ class Witness:
         try:
             while not self._stop.is_set():
                 records = self._reader.poll(_POLL_SECONDS)
+                self.first += records[: self._keep - len(self.first)]
                 for record in records:
                     self.count.add(record.example.impression_id)
                 if not records:

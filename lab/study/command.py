@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import sys
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from graft.commands.output import echo_result, json_option
 from graft.process import begin
 from graft.progress import progress
 from graft.project import FILE_NAME
-from lab.pairs.project_folder import EVENTS, TRUTH
+from lab.pairs.project_folder import EVENTS
 from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 
@@ -25,16 +24,7 @@ if TYPE_CHECKING:
     from features.spec import FeatureSpec
     from graft.project import Project
     from lab.study.calibration import Calibration
-    from lab.study.cell import Predictions
-    from lab.study.comparison import OfCell
-    from lab.study.day_zero import DayZero
-    from lab.study.findings import Findings
-    from lab.study.memory_store import Sources
-    from lab.study.plan import Cell
-    from lab.study.run import Workplace
-    from lab.study.study_log import StudyLog
-
-_NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
+    from lab.study.studied import Studied
 
 
 @click.command
@@ -86,77 +76,44 @@ def study(  # noqa: PLR0913 - one for each option
     Example: graft study my-pair --grid headline --out study
     """
     from lab.study.calibration import calibrations
-    from lab.study.comparison import Comparison
-    from lab.study.findings import Findings
     from lab.study.grid import load_grid
     from lab.study.headline import headline
-    from lab.study.keys import Keys
     from lab.study.plan import cells_of
-    from lab.study.run import Workplace, run_cells
-    from lab.study.study_log import read_log
-    from lab.study.verdict import verdict
+    from lab.study.studied import studied
 
-    # 1. What can be wrong is found first.
     grid = load_grid(grid_name).limited(seeds, events, label_delay_seconds)
     project, spec = _checked(project_folder, log)
-    sources = _sources(project)
-    cells = cells_of(grid, project, spec)
-    # 2. The log, and what is known before it begins.
-    is_project = log.resolve() == project.folder
-    folder = _made_log(project, spec, sources, out, grid.log_events) if is_project else log
-    read = read_log(folder, spec)
-    day_zero = _day_zero(project, spec, sources, read)
-    # 3. Every learner learns it.
-    place = Workplace(folder, spec, day_zero, Keys(read, day_zero), out)
+    cells_of(grid, project, spec)  # a variant that does not fit fails before anything is joined
+    folder = _made_log(project, spec, out, grid.log_events) if log.resolve() == project.folder else log
     with progress("study") as advance:
-        results = run_cells(cells, place, jobs, advance)
-    # 4. What they have found.
-    findings = Findings(grid, project.tasks, results, _best_auc(project))
-    learnt, of_cell = read.first(findings.examples()), _predictions(cells, place)
-    said = verdict(Comparison(findings, learnt, of_cell))
-    calibrated = calibrations(findings, learnt, of_cell)
-    summary = headline(findings, project.name, said, calibrated)
-    _write(findings, said, calibrated, summary, out)
-    echo_result([f"{out}/headline.json, {out}/study.md", *said], summary, as_json=as_json)
+        found = studied(grid, project, spec, folder, out=out, jobs=jobs, advance=advance)
+    calibrated = calibrations(found.findings, found.log, found.predictions)
+    summary = headline(found.findings, project.name, found.verdict, calibrated)
+    _write(found, calibrated, summary, out)
+    echo_result([f"{out}/headline.json, {out}/study.md", *found.verdict], summary, as_json=as_json)
 
 
 def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec]":
     """The project, which is LOG or what --project names, as sound as 'graft check' wants it, and its spec."""
     from features.store import compile_spec
     from graft.check import check_project
+    from lab.study.studied import NO_REDIS
 
     process = begin(log if (log / FILE_NAME).exists() else project_folder)
-    check_project(process.settings.project, _NO_REDIS)
+    check_project(process.settings.project, NO_REDIS)
     project = process.project
     if log.resolve() == project.folder and not (events := project.folder / EVENTS).exists():
         raise ConfigurationError([f"{events}: no such file; it has the events that are joined, or name an example log"])
-    return project, compile_spec(project.repo, _NO_REDIS, project.features)
+    return project, compile_spec(project.repo, NO_REDIS, project.features)
 
 
-def _sources(project: "Project") -> "Sources":
-    from features.store import view_sources
-    from lab.study.memory_store import Sources
-
-    views = view_sources(project.repo, _NO_REDIS)
-    return Sources({view: (t.path, t.join_key, t.timestamp_field) for view, t in views.tables.items()}, views.pushed)
-
-
-def _day_zero(project: "Project", spec: "FeatureSpec", sources: "Sources", log: "StudyLog") -> "DayZero":
-    """What the tables know when the first impression comes."""
-    from features.entities import known_ids
-    from lab.study.day_zero import DayZero
-
-    begin_ms = min(log.event_times_ms)
-    until = datetime.fromtimestamp(begin_ms / 1000, UTC)
-    return DayZero(sources, *known_ids(project.repo, _NO_REDIS, spec, until), begin_ms)
-
-
-def _made_log(project: "Project", spec: "FeatureSpec", sources: "Sources", out: Path, count: int | None) -> Path:
+def _made_log(project: "Project", spec: "FeatureSpec", out: Path, count: int | None) -> Path:
     """The example log of the project's own events, of the first `count` if not None; made once."""
     from lab.study.log_in_memory import log_key, records_of
+    from lab.study.studied import sources_of
     from lab.study.study_log import write_log
 
-    events = project.folder / EVENTS
+    sources, events = sources_of(project), project.folder / EVENTS
     folder = out / "log" / f"{log_key(project, spec, sources, events)}{'' if count is None else f'-{count}'}"
     if not folder.exists():
         with progress("joining events") as advance:
@@ -164,23 +121,7 @@ def _made_log(project: "Project", spec: "FeatureSpec", sources: "Sources", out: 
     return folder
 
 
-def _predictions(cells: "Sequence[Cell]", place: "Workplace") -> "OfCell":
-    of_cell = {(cell.variant.name, cell.seed): cell for cell in cells if cell.share == 1}
-
-    def predictions(variant: str, seed: int) -> "Predictions | None":
-        cell = of_cell.get((variant, seed))
-        return cell and place.predictions(cell)
-
-    return predictions
-
-
-def _write(
-    findings: "Findings",
-    said: "Sequence[str]",
-    calibrated: "Sequence[Calibration]",
-    summary: dict[str, Any],
-    out: Path,
-) -> None:
+def _write(found: "Studied", calibrated: "Sequence[Calibration]", summary: dict[str, Any], out: Path) -> None:
     """headline.json, study.md and the pictures."""
     from lab.study.plots import plot_all
     from lab.study.tables import origin, tables
@@ -188,16 +129,7 @@ def _write(
     with replacing(out / "headline.json") as file:
         file.write(json.dumps(summary, indent=1).encode() + b"\n")
     with replacing(out / "study.md") as file:
-        made_by = origin(findings, f"graft {shlex.join(sys.argv[1:])}")
-        words = "\n".join(f"- {sentence}" for sentence in said)
-        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(findings, calibrated)}".encode())
-    plot_all(findings, out)
-
-
-def _best_auc(project: "Project") -> dict[str, float]:
-    """The AUC of the true probabilities by task, which a simulated pair knows; empty for another one."""
-    try:
-        best: dict[str, float] = json.loads((project.folder / TRUTH).read_text("utf-8"))["best_auc"]
-    except FileNotFoundError:
-        return {}
-    return best
+        made_by = origin(found.findings, f"graft {shlex.join(sys.argv[1:])}")
+        words = "\n".join(f"- {sentence}" for sentence in found.verdict)
+        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(found.findings, calibrated)}".encode())
+    plot_all(found.findings, out)

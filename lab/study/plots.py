@@ -14,7 +14,7 @@ from lab.study.intervals import Interval
 from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR, REFERENCES
 from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT, TEACHER
 
-_COLOURS = {
+SERIES_COLOURS = {
     **COLOURS,
     TEACHER_AS_INPUT: "#2a9d6f",
     AS_INPUT_AND_PROFILES: "#17603f",
@@ -61,7 +61,7 @@ def _thin(figure: Figure, findings: Findings, task: str) -> bool:
         if variant in {base, REFERENCE_VARIANT}:
             _line(left, shares, [thin.mean(variant, served, task, arm) for thin in found], name)
     for label, part, colour in (("row by row", "all", CONTROL), ("served", served, STUDENT)):
-        _line(right, shares, [thin.gain(base, part, task) for thin in found], label, _COLOURS[colour])
+        _line(right, shares, [thin.gain(base, part, task) for thin in found], label, SERIES_COLOURS[colour])
     right.axhline(0, color=INK, linewidth=0.8)
     for axes, title in ((left, f"{task}: AUC, served"), (right, f"{task}: student - control")):
         axes.set_xscale("log")
@@ -82,7 +82,7 @@ def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
         _line(left, sizes, [findings.mean(variant, f"held out after {n}", task, arm) for n in sizes], name)
     for label, part, colour in (("all items", "first {}", STUDENT), ("new items", "first {}, new items", CONTROL)):
         gains = [findings.gain(base, part.format(n), task) for n in sizes]
-        _line(right, sizes, gains, label, _COLOURS[colour])
+        _line(right, sizes, gains, label, SERIES_COLOURS[colour])
     right.axhline(0, color=INK, linewidth=0.8)
     for axes in (left, right):
         axes.set_xscale("log")
@@ -111,8 +111,8 @@ def _variants(figure: Figure, findings: Findings, task: str) -> bool:
             better = findings.better((variant.name, arm), (base, arm), part, task)
             if better:
                 label = arm if y == 0 else None
-                axes.plot([better.low, better.high], [y + above] * 2, color=_COLOURS[arm], linewidth=2)
-                axes.plot([better.mean], [y + above], "o", color=_COLOURS[arm], markersize=4, label=label)
+                axes.plot([better.low, better.high], [y + above] * 2, color=SERIES_COLOURS[arm], linewidth=2)
+                axes.plot([better.mean], [y + above], "o", color=SERIES_COLOURS[arm], markersize=4, label=label)
     axes.set_yticks(range(len(varied)), [v.name for v in reversed(varied)], fontsize=8)
     axes.set_ylim(-0.6, len(varied) - 0.4)
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -127,7 +127,7 @@ def _line(
     if not points:
         return
     at = [place for place, _ in points]
-    colour = colour or _COLOURS[label]
+    colour = colour or SERIES_COLOURS[label]
     axes.plot(at, [value.mean for _, value in points], "o-", color=colour, markersize=3, label=label)
     axes.fill_between(
         at, [v.low for _, v in points], [v.high for _, v in points], color=colour, alpha=0.15, linewidth=0

@@ -17,6 +17,7 @@ _VIEW = View(
     version="v000003",
     swaps=2,
     auc={"like": (0.7012, None)},
+    served_auc={"like": (0.6512, 0.6408)},
     requests=120,
     failed_requests=0,
     requests_per_second=19.8,
@@ -30,7 +31,7 @@ def test_a_line_tells_everything() -> None:
     assert line_of(_VIEW) == (
         "[   12 s] examples 400 of 1,000 impressions, 384 learnt; events/s 812; lag stream 12, learner -; "
         "teacher cache 91.3% of examples had their logit; version v000003 after 2 swaps; "
-        "AUC student / control like 0.7012 / -; requests 120 (20/s), 0 failed; "
+        "AUC student / control like 0.7012 / -; the same, served like 0.6512 / 0.6408; requests 120 (20/s), 0 failed; "
         "latency p50 2.0 ms, p99 9.4 ms; restarts 1"
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.demo.baselines import Baselines, Better, Judged, Ways
 from lab.demo.client import Answer
 from lab.demo.curves import curve
 from lab.demo.outcome import HitRate, Joined, Outcome
@@ -16,7 +17,14 @@ from student.evaluate.history import MetricsHistory, Point, read_history
 from student.versions.manifest import ArmMetrics, Metrics
 from student.versions.registry import Registry
 
-_ARM_AUC = {"student": 0.70, "control": 0.68, "teacher": 0.66, "item_mean": 0.62}
+_ARM_AUC = {
+    "student": 0.70,
+    "control": 0.68,
+    "teacher": 0.66,
+    "item_mean": 0.62,
+    "served_student": 0.60,
+    "served_control": 0.55,
+}
 _TASKS = [
     TaskSpec(name="like", kind="binary", window_seconds=60),
     TaskSpec(name="rating", kind="regression", window_seconds=60),
@@ -24,7 +32,10 @@ _TASKS = [
 
 
 def _slices(examples: int, shift: float = 0.0) -> dict[str, Metrics]:
-    like = {arm: ArmMetrics(count=examples, auc=auc + shift, log_loss=0.6) for arm, auc in _ARM_AUC.items()}
+    like = {
+        arm: ArmMetrics(count=examples, auc=auc + shift, log_loss=0.6, age_examples=710.0 if "served" in arm else None)
+        for arm, auc in _ARM_AUC.items()
+    }
     rating = {arm: ArmMetrics(count=examples, rmse=1.0 - auc / 10) for arm, auc in _ARM_AUC.items()}
     return {"whole": {"like": like, "rating": rating}, "recent": {"like": like}}
 
@@ -59,6 +70,7 @@ def _findings(versions: Path, missing: int = 0) -> Findings:
     answers = [Answer(i / 10, 1 + i % 7, f"v{1 + i // 50:06d}", False, int(i == 3), None) for i in range(200)]
     outcome = Outcome(
         joined=Joined(impressions=1500, examples=1500 - missing, missing=missing, doubled=0, unknown=0),
+        first_examples=[],
         answers=answers,
         hits=[HitRate(0, 0, 0), HitRate(1, 40, 50), HitRate(2, 90, 100)],
         scorer_swaps=3,
@@ -67,15 +79,36 @@ def _findings(versions: Path, missing: int = 0) -> Findings:
         restarts={"stream": 1, "scorer": 0},
     )
     return Findings(
-        summary=summary_of("simulated", outcome, metrics, ["like"], 61.2),
+        summary=summary_of("simulated", outcome, metrics, _TASKS, None if missing == 1500 else _BASELINES, 61.2),
         outcome=outcome,
         tasks=_TASKS,
-        metrics=metrics,
         points=points,
+        reference_points=points and [Point(500, {"whole": {"like": {"lr": ArmMetrics(count=500, auc=0.66)}}})],
         timings={"data": 2.0, "stream": 40.0},
         data_note="simulated pair <seed 7>",
-        command="graft demo --data simulated",
     )
+
+
+def _ways(row_by_row: float, served: float, better: Better | None) -> Ways:
+    return Ways(
+        row_by_row=Judged(score=row_by_row, student_better=better),
+        served=Judged(score=served, student_better=better),
+    )
+
+
+_BASELINES = Baselines(
+    examples=1200,
+    scores={
+        "like": {
+            "student": _ways(0.71, 0.65, None),
+            "lr": _ways(0.66, 0.61, Better(mean=0.05, low=0.031, high=0.069)),
+            "permuted": _ways(0.68, 0.62, Better(mean=0.03, low=None, high=None)),
+        },
+        "rating": {"student": _ways(0.91, 0.95, None)},
+    },
+    verdict=["`like`, served: the student is best, better than <the next>."],
+)
+_COMMAND = "graft demo --data simulated"
 
 
 class _Page(HTMLParser):
@@ -88,7 +121,7 @@ class _Page(HTMLParser):
 
 
 def test_the_report_links_only_what_lies_beside_it(versions: Path, tmp_path: Path) -> None:
-    index = write_report(tmp_path / "report", _findings(versions))
+    index = write_report(tmp_path / "report", _findings(versions), _COMMAND)
     page = _Page()
     page.feed(index.read_text(encoding="utf-8"))
     assert page.links == ["auc_like.png", "latency.png", "cache_hits.png", "summary.json"]
@@ -97,17 +130,30 @@ def test_the_report_links_only_what_lies_beside_it(versions: Path, tmp_path: Pat
 
 
 def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_path: Path) -> None:
-    page = write_report(tmp_path / "report", _findings(versions)).read_text(encoding="utf-8")
-    assert "<td>0.7200</td><td>0.7000</td><td>0.6800</td><td>0.6400</td><td>+0.0200</td>" in page
-    assert "<td>0.9300</td><td>0.9320</td><td>0.9340</td><td>0.9380</td><td>-0.0020</td>" in page
+    page = write_report(tmp_path / "report", _findings(versions), _COMMAND).read_text(encoding="utf-8")
+    assert "<td>0.7200</td><td>0.7000</td><td>0.6800</td><td>0.6400</td><td>0.6200</td><td>0.5700</td>" in page
+    assert "<td>0.5700</td><td>+0.0200</td><td>+0.0500</td>" in page
+    assert "<td>0.9300</td><td>0.9320</td><td>0.9340</td><td>0.9380</td><td>0.9400</td><td>0.9450</td>" in page
+    assert "<td>0.9450</td><td>-0.0020</td><td>-0.0050</td>" in page
+    assert "710 examples behind, on average" in page
     assert "200, 0 failed, 1 sent again after a lost connection" in page
     assert "<td>stream 1</td>" in page
     assert "simulated pair &lt;seed 7&gt;" in page
     assert "$" not in page
 
 
+def test_the_report_tells_what_could_refute_the_student(versions: Path, tmp_path: Path) -> None:
+    page = write_report(tmp_path / "report", _findings(versions), _COMMAND).read_text(encoding="utf-8")
+    assert "The first 1,200 examples of this run" in page
+    better = "+0.0500 [+0.0310, +0.0690]"
+    assert f"<td>0.6600</td><td>{better}</td><td>0.6100</td><td>{better}</td>" in page
+    assert "<td>0.6800</td><td>+0.0300</td><td>0.6200</td><td>+0.0300</td>" in page
+    assert "<td>0.9100</td><td>&ndash;</td><td>0.9500</td><td>&ndash;</td>" in page
+    assert "<li><code>like</code>, served: the student is best, better than &lt;the next&gt;.</li>" in page
+
+
 def test_the_report_shows_what_failed(versions: Path, tmp_path: Path) -> None:
-    page = write_report(tmp_path / "report", _findings(versions, missing=1)).read_text("utf-8")
+    page = write_report(tmp_path / "report", _findings(versions, missing=1), _COMMAND).read_text("utf-8")
     assert '<p class="bad">1 of 1500 impressions did not become an example</p>' in page
     assert "every request was answered" not in page
 
@@ -115,11 +161,14 @@ def test_the_report_shows_what_failed(versions: Path, tmp_path: Path) -> None:
 def test_the_report_of_a_run_that_learnt_nothing_is_still_a_report(tmp_path: Path) -> None:
     found = _findings(tmp_path / "none", missing=1500)
     found = found._replace(outcome=found.outcome._replace(answers=[], hits=[]))
-    assert write_report(tmp_path / "report", found).exists()
+    assert write_report(tmp_path / "report", found, _COMMAND).exists()
 
 
 def test_summary_json_is_the_summary(versions: Path, tmp_path: Path) -> None:
     found = _findings(versions)
-    written = json.loads(write_report(tmp_path, found).with_name("summary.json").read_text("utf-8"))
+    written = json.loads(write_report(tmp_path, found, _COMMAND).with_name("summary.json").read_text("utf-8"))
     assert Summary.model_validate(written) == found.summary
     assert written["auc"]["like"] == pytest.approx({arm: auc + 0.02 for arm, auc in _ARM_AUC.items()})
+    assert written["rmse"]["rating"] == pytest.approx({arm: 1 - auc / 10 for arm, auc in _ARM_AUC.items()})
+    assert written["served_age_examples"] == 710
+    assert written["baselines"]["scores"]["like"]["lr"]["served"]["student_better"]["low"] == 0.031

@@ -3,8 +3,10 @@
 import pytest
 
 from lab.demo.outcome import Joined
-from lab.demo.summary import Summary, auc_of, faults
+from lab.demo.summary import Summary, by_arm, faults
 from lab.demo.witness import IdCount
+from stream.tasks import TaskSpec
+from student.evaluate.arms import ALL_ARMS
 from student.versions.manifest import ArmMetrics
 
 _GOOD = Summary(
@@ -19,6 +21,9 @@ _GOOD = Summary(
     score_p99_ms=2.0,
     cache_hit_rate=0.9,
     auc={},
+    rmse={},
+    served_age_examples=None,
+    baselines=None,
     seconds=60.0,
 )
 _JOINED = Joined(impressions=3, examples=3, missing=0, doubled=0, unknown=0)
@@ -27,16 +32,23 @@ _JOINED = Joined(impressions=3, examples=3, missing=0, doubled=0, unknown=0)
 def test_the_summary_has_exactly_the_promised_keys() -> None:
     assert list(_GOOD.model_dump()) == [
         "data", "impressions", "examples", "dead_letters", "requests", "failed_requests", "swaps",
-        "score_p50_ms", "score_p99_ms", "cache_hit_rate", "auc", "seconds",
+        "score_p50_ms", "score_p99_ms", "cache_hit_rate", "auc", "rmse", "served_age_examples", "baselines", "seconds",
     ]  # fmt: skip
 
 
-def test_each_binary_task_has_the_auc_of_all_four_arms() -> None:
-    metrics = {"like": {"student": ArmMetrics(count=9, auc=0.7), "control": ArmMetrics(count=9, auc=0.6)}}
-    assert auc_of(metrics, ["like", "love"]) == {
-        "like": {"student": 0.7, "control": 0.6, "teacher": None, "item_mean": None},
-        "love": {"student": None, "control": None, "teacher": None, "item_mean": None},
+def test_each_task_has_the_score_of_all_six_arms() -> None:
+    metrics = {
+        "like": {"student": ArmMetrics(count=9, auc=0.7), "served_control": ArmMetrics(count=9, auc=0.6)},
+        "rating": {"control": ArmMetrics(count=9, rmse=0.9)},
     }
+    none = dict.fromkeys(ALL_ARMS)
+    like, love, rating = (
+        TaskSpec.model_validate({"name": name, "kind": kind, "window_seconds": 60})
+        for name, kind in (("like", "binary"), ("love", "binary"), ("rating", "regression"))
+    )
+    assert by_arm(metrics, like) == none | {"student": 0.7, "served_control": 0.6}
+    assert by_arm(metrics, love) == none
+    assert by_arm(metrics, rating) == none | {"control": 0.9}
 
 
 def test_a_whole_demo_has_no_fault() -> None:

@@ -1,0 +1,98 @@
+"""A study from an example log to its verdict; `graft study` and the report of `graft demo` are made of it."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from features.entities import known_ids
+from features.spec import FeatureSpec
+from features.store import view_sources
+from graft.progress import Advance
+from graft.project import Project
+from lab.pairs.project_folder import TRUTH
+from lab.study.cell import Predictions
+from lab.study.comparison import Comparison, OfCell
+from lab.study.day_zero import DayZero
+from lab.study.findings import Findings
+from lab.study.grid import Grid
+from lab.study.keys import Keys
+from lab.study.memory_store import Sources
+from lab.study.plan import cells_of
+from lab.study.run import Workplace, run_cells
+from lab.study.study_log import StudyLog, read_log
+from lab.study.verdict import verdict
+
+NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
+
+
+class Studied(NamedTuple):
+    """What the cells of a grid have found."""
+
+    log: StudyLog
+    """The examples that the baseline has learnt."""
+    comparison: Comparison
+    predictions: OfCell
+    verdict: list[str]
+
+    @property
+    def findings(self) -> Findings:
+        """All scores."""
+        return self.comparison.findings
+
+
+def studied(
+    grid: Grid,
+    project: Project,
+    spec: FeatureSpec,
+    log_folder: Path,
+    *,
+    out: Path,
+    jobs: int,
+    advance: Advance,
+) -> Studied:
+    """Learn an example log with every cell of the grid, `jobs` at a time, and compare what they predicted.
+
+    `out` keeps what is finished. ConfigurationError names each variant that does not fit.
+    """
+    # 1. What can be wrong is found first.
+    cells = cells_of(grid, project, spec)
+    # 2. The log, and what is known before it begins.
+    log = read_log(log_folder, spec)
+    day_zero = _day_zero(project, spec, log)
+    # 3. Every learner learns it.
+    place = Workplace(log_folder, spec, day_zero, Keys(log, day_zero), out)
+    results = run_cells(cells, place, jobs, advance)
+    # 4. What they have found.
+    findings = Findings(grid, project.tasks, results, _best_auc(project))
+    of_cell = {(cell.variant.name, cell.seed): cell for cell in cells if cell.share == 1}
+
+    def predictions(variant: str, seed: int) -> Predictions | None:
+        cell = of_cell.get((variant, seed))
+        return cell and place.predictions(cell)
+
+    learnt = log.first(findings.examples())
+    comparison = Comparison(findings, learnt, predictions)
+    return Studied(learnt, comparison, predictions, verdict(comparison))
+
+
+def sources_of(project: Project) -> Sources:
+    """The project's batch tables."""
+    views = view_sources(project.repo, NO_REDIS)
+    return Sources({view: (t.path, t.join_key, t.timestamp_field) for view, t in views.tables.items()}, views.pushed)
+
+
+def _day_zero(project: Project, spec: FeatureSpec, log: StudyLog) -> DayZero:
+    """What the tables know when the first impression comes."""
+    begin_ms = min(log.event_times_ms)
+    until = datetime.fromtimestamp(begin_ms / 1000, UTC)
+    return DayZero(sources_of(project), *known_ids(project.repo, NO_REDIS, spec, until), begin_ms)
+
+
+def _best_auc(project: Project) -> dict[str, float]:
+    """The AUC of the true probabilities by task, which a simulated pair knows; empty for another one."""
+    try:
+        best: dict[str, float] = json.loads((project.folder / TRUTH).read_text("utf-8"))["best_auc"]
+    except FileNotFoundError:
+        return {}
+    return best
