@@ -1,0 +1,5 @@
+"""The pair of the study's tests."""
+
+from tests.lab.study.conftest import pair
+
+__all__ = ("pair",)

@@ -1,0 +1,58 @@
+"""The baselines of a demo: what a study says of the demo's own first examples."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.demo.baselines import compare
+from lab.study.arriving import Arriving
+from lab.study.grid import TeacherChange
+from lab.study.label_delay import LabelDelay
+from lab.study.plan import window_seconds
+from lab.study.references import LR, REFERENCES, References
+from lab.study.teachers import kept_logits
+from student.evaluate.metrics import exact_auc
+from tests.lab.study.conftest import Pair, no_progress
+
+COUNT = 600
+
+
+@pytest.mark.timeout(240)  # four learners, each a process that imports torch
+def test_they_are_scored_row_by_row_and_served_on_the_very_examples(pair: Pair, tmp_path: Path) -> None:
+    records = pair.log.records[:COUNT]
+    found = compare(pair.project, records, tmp_path / "baselines", no_progress)
+    baselines = found.baselines
+    assert baselines.examples == COUNT
+    assert baselines.verdict
+
+    # 1. The references' own code on the same rows says the same, in both ways.
+    log, setup = pair.log.first(COUNT), pair.project.learner_setup(pair.spec)
+    logit_NT = kept_logits(tmp_path / "logits.npz", TeacherChange(), pair.project, log)
+    known_N = LabelDelay(window_seconds(pair.project)).known(log.event_times_ms)
+    references = References(setup, log, logit_NT, Arriving(log, logit_NT, known_N))
+    references.learn_until(COUNT)
+    (label_NK, seen_NKA), served_NKA = references.seen(), references.served()
+    k = next(k for k, task in enumerate(setup.tasks) if task.kind == "binary")
+    scores = baselines.scores[setup.tasks[k].name]
+    for a, name in enumerate(REFERENCES):
+        assert scores[name].row_by_row.score == pytest.approx(exact_auc(label_NK[:, k], seen_NKA[:, k, a]))
+        assert scores[name].served.score == pytest.approx(exact_auc(label_NK[:, k], served_NKA[:, k, a]))
+    # 2. How much better the student is is the difference of the scores, and lies in its interval.
+    for name, ways in scores.items():
+        for way, student in ((ways.row_by_row, scores["student"].row_by_row), (ways.served, scores["student"].served)):
+            assert way.score is not None
+            assert student.score is not None
+            if name != "student":
+                assert way.student_better is not None
+                assert way.student_better.mean == pytest.approx(student.score - way.score)
+                assert way.student_better.low is not None
+                assert way.student_better.high is not None
+                assert way.student_better.low <= way.student_better.high
+    assert scores["student"].row_by_row.student_better is None
+    # 3. The regression's curve is that of its predictions.
+    assert [point.examples for point in found.points] == [500, COUNT]
+    for point in found.points:
+        auc = exact_auc(label_NK[: point.examples, k], seen_NKA[: point.examples, k, REFERENCES.index(LR)])
+        assert point.slices["whole"][setup.tasks[k].name][LR].auc == pytest.approx(auc, abs=2e-3)
+    assert not np.array_equal(seen_NKA, served_NKA)
