@@ -38,7 +38,7 @@ _TERMINATED = 143
     metavar="DIR",
     help="Your own copy in GroupLens' layout: the folder of ml-1m/ and ml-100k/.",
 )
-@click.option("--quick", is_flag=True, help=f"Only the first {QUICK.impressions:,} impressions: under 90 s.")
+@click.option("--quick", is_flag=True, help=f"Only the first {QUICK.impressions:,} impressions: under 2 min.")
 @click.option("--out", type=_Folder, default="report", show_default=True, help="Where the report goes.")
 @click.option(
     "--run", "run_folder", type=_Folder, default="run", show_default=True, help="Where the run's files go; made anew."
