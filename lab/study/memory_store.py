@@ -98,8 +98,23 @@ class MemoryStore:
 
         Of a table it is the last row that had begun. Pushed rows are those of now, whose pushes came in their order.
         """
-        rows = list(zip(user_ids, item_ids, contexts, event_times_ms, strict=True))
-        return {feature.name: [self._value(feature, *row) for row in rows] for feature in self._spec.features}
+        ids = {
+            "user": [usable_id(user_id, self._spec.user_id_type) for user_id in user_ids],
+            "item": [usable_id(item_id, self._spec.item_id_type) for item_id in item_ids],
+        }
+        rows: dict[str, list[_Row]] = {}
+        columns: dict[str, list[Value]] = {}
+        for feature in self._spec.features:
+            if feature.source == "context":
+                name = context_name(feature)
+                columns[feature.name] = [context_value(feature, context.get(name)) for context in contexts]
+            elif feature.source in ("user_id", "item_id"):
+                columns[feature.name] = [*ids[feature.source.removesuffix("_id")]]
+            else:
+                if feature.view not in rows:
+                    rows[feature.view] = self._rows(feature.view, ids[feature.source], event_times_ms)
+                columns[feature.name] = [row.get(feature.feature) for row in rows[feature.view]]
+        return columns
 
     def push(
         self,
@@ -123,24 +138,14 @@ class MemoryStore:
     def _as_stored(self, view: str, row: Mapping[str, Any]) -> _Row:
         return {f.feature: as_stored(f, row[f.feature]) for f in self._features[view]}
 
-    def _value(
-        self,
-        feature: Feature,
-        user_id: EntityId,
-        item_id: EntityId,
-        context: Mapping[str, ContextValue],
-        time_ms: int,
-    ) -> Value:
-        if feature.source == "context":
-            return context_value(feature, context.get(context_name(feature)))
-        if feature.source in ("user", "user_id"):
-            entity_id = usable_id(user_id, self._spec.user_id_type)
-        else:
-            entity_id = usable_id(item_id, self._spec.item_id_type)
-        if feature.source in ("user_id", "item_id") or entity_id is None:
-            return entity_id
-        rows = self._stored[feature.view].get(entity_id)
-        return rows.at(time_ms).get(feature.feature) if rows else None
+    def _rows(self, view: str, ids: Sequence[EntityId | None], event_times_ms: Sequence[int]) -> list[_Row]:
+        """What a view has of each entity at its time; an empty row where it has nothing."""
+        stored = self._stored[view]
+        found = {
+            (one, time_ms): stored[one].at(time_ms) if one is not None and one in stored else {}
+            for one, time_ms in set(zip(ids, event_times_ms, strict=True))
+        }
+        return [found[key] for key in zip(ids, event_times_ms, strict=True)]
 
 
 def _begin_ms(time: datetime) -> int:
