@@ -26,9 +26,13 @@ from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.history import Point
 from student.evaluate.progress import EVERY_EXAMPLES
 
+LABEL_DELAY_SECONDS = 3_600
+"""After which served predictions know labels, as in the study's headline."""
+
 _GRID = Grid(
     seeds=1,
     baseline="student",
+    label_delay_seconds=LABEL_DELAY_SECONDS,
     variants=[
         Variant(name="student", bootstrap=True),
         Variant(name="permuted", bootstrap=True, teacher=TeacherChange(permuted=True)),

@@ -4,34 +4,38 @@ import html
 import re
 from collections.abc import Sequence
 
-from lab.demo.baselines import Baselines, Better, Ways
+from lab.demo.baselines import LABEL_DELAY_SECONDS, Baselines, Better, Ways
 from lab.demo.tables import MEASURES, NOTHING, shown, table
+from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, TEACHER_AS_INPUT
+from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
 from stream.tasks import TaskSpec
+from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
 _SAYS = {
-    "student": "",
-    "control": "the same without its teacher",
-    "teacher": "its logit alone",
-    "teacher as input": "the control with the teacher's logits as inputs: it calls the teacher at every request",
-    "permuted": "the student with the logits of other rows",
-    "lr": "regression on shrunken means, refit every 250 examples",
-    "lr_teacher": "the same with the teacher's logits",
-    "bayes_bias": "Bayesian biases of user and item alone",
-    "online_lr": "online regression on all that a student sees",
+    STUDENT: "",
+    CONTROL: "the same without its teacher",
+    TEACHER: "its logit alone",
+    TEACHER_AS_INPUT: "the control with the teacher's logits as inputs: it calls the teacher at every request",
+    AS_INPUT_AND_PROFILES: "the same with the teacher's profiles",
+    PERMUTED: "the student with the logits of other rows",
+    LR: "regression on shrunken means, refit every 250 examples",
+    LR_TEACHER: "the same with the teacher's logits",
+    BAYES_BIAS: "Bayesian biases of user and item alone",
+    ONLINE_LR: "online regression on all that a student sees",
 }
 
 
 _LEAD = """<p class="note">The first {examples} examples of this run, learnt again after the stream by the code of
 <code>graft study</code>, with one seed: the student after its bootstrap, and models that could be better than it.
-<em>Row by row</em>: a prediction knows the labels of all examples before it. <em>Served</em>: it knows those whose
-attribution window had closed when its impression came, as if versions followed each other at once.</p>"""
+<em>Row by row</em>: a prediction knows the labels of all examples before it. <em>Served</em>: it knows those of
+impressions that came {minutes} minutes before its own, whatever the pace of this replay.</p>"""
 
 
 def baselines_section(baselines: Baselines | None, tasks: Sequence[TaskSpec]) -> str:
     """Tables and verdict, with the number of examples."""
     if baselines is None:
         return '<p class="note">There was no example to learn.</p>'
-    lead = _LEAD.format(examples=f"{baselines.examples:,}")
+    lead = _LEAD.format(examples=f"{baselines.examples:,}", minutes=LABEL_DELAY_SECONDS // 60)
     tables = "".join(f'<div class="wide">{_table(baselines, task)}</div>' for task in tasks)
     said = "".join(f"<li>{_plain(sentence)}</li>" for sentence in baselines.verdict)
     return f"{lead}{tables}<ul>{said}</ul>"

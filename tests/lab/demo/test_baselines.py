@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.demo.baselines import compare
+from lab.demo.baselines import LABEL_DELAY_SECONDS, compare
+from lab.demo.baselines_page import baselines_section
 from lab.study.arriving import Arriving
 from lab.study.grid import TeacherChange
 from lab.study.label_delay import LabelDelay
 from lab.study.plan import window_seconds
+from lab.study.recount import recounted
 from lab.study.references import LR, REFERENCES, References
 from lab.study.teachers import kept_logits
 from student.evaluate.metrics import exact_auc
@@ -29,8 +31,10 @@ def test_they_are_scored_row_by_row_and_served_on_the_very_examples(pair: Pair, 
     # 1. The references' own code on the same rows says the same, in both ways.
     log, setup = pair.log.first(COUNT), pair.project.learner_setup(pair.spec)
     logit_NT = kept_logits(tmp_path / "logits.npz", TeacherChange(), pair.project, log)
-    known_N = LabelDelay(window_seconds(pair.project)).known(log.event_times_ms)
-    references = References(setup, log, logit_NT, Arriving(log, logit_NT, known_N))
+    known_N = LabelDelay(max(LABEL_DELAY_SECONDS, window_seconds(pair.project))).known(log.event_times_ms)
+    come = recounted(log, pair.project.features.aggregates, pair.day_zero.sources.pushed, known_N)
+    come_NT = kept_logits(tmp_path / "come.npz", TeacherChange(), pair.project, come)
+    references = References(setup, log, logit_NT, Arriving(come, come_NT, known_N))
     references.learn_until(COUNT)
     (label_NK, seen_NKA), served_NKA = references.seen(), references.served()
     k = next(k for k, task in enumerate(setup.tasks) if task.kind == "binary")
@@ -56,3 +60,6 @@ def test_they_are_scored_row_by_row_and_served_on_the_very_examples(pair: Pair, 
         auc = exact_auc(label_NK[: point.examples, k], seen_NKA[: point.examples, k, REFERENCES.index(LR)])
         assert point.slices["whole"][setup.tasks[k].name][LR].auc == pytest.approx(auc, abs=2e-3)
     assert not np.array_equal(seen_NKA, served_NKA)
+    # 4. The page has a row for each of them.
+    page = baselines_section(baselines, pair.project.tasks)
+    assert all(f"<tr><th>{name}</th>" in page for name in scores)
