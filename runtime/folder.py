@@ -107,6 +107,13 @@ def write_synced(path: Path, data: bytes) -> None:
         _sync_file(file)
 
 
+def append_synced(path: Path, data: bytes) -> None:
+    """Append to a file, which is made where it is missing, and put it on disk; OSError when the disk refuses."""
+    with path.open("ab") as file:
+        file.write(data)
+        _sync_file(file)
+
+
 def _sync_file(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())

@@ -1,19 +1,13 @@
-"""``graft student bootstrap``, ``train``, ``serve`` and ``versions``. The scorer imports neither torch nor Feast."""
+"""``graft student``: its commands. The scorer imports neither torch nor Feast."""
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
+from graft.commands import versions
 from graft.commands.bootstrap import bootstrap
-from graft.commands.output import echo_result, json_option
 from graft.process import begin
-from student.evaluate.arms import STUDENT
-
-if TYPE_CHECKING:
-    from student.versions.registry import Registry
 
 
 @click.group
@@ -21,7 +15,8 @@ def student() -> None:
     """Learn, publish and serve the student."""
 
 
-student.add_command(bootstrap)
+for command in (bootstrap, *versions.COMMANDS):
+    student.add_command(command)
 
 
 @student.command
@@ -104,49 +99,3 @@ def serve(project_folder: Path | None, host: str | None, port: int | None) -> No
     run_server(
         Registry(settings.versions), process.redis_url, host or settings.http_host, port or settings.http_port, stop
     )
-
-
-@student.command
-@json_option
-@click.pass_obj
-def versions(project_folder: Path | None, *, as_json: bool) -> None:
-    """List the published versions, oldest first; the champion serves.
-
-    The row of a version that cannot be read says why and what to do.
-
-    Example: graft student versions
-    """
-    from student.versions.registry import Registry
-
-    rows = _version_rows(Registry(begin(project_folder).settings.versions))
-    lines = [_version_line(row) for row in rows] or ["no versions yet; 'graft student train' publishes them"]
-    echo_result(lines, rows, as_json=as_json)
-
-
-def _version_rows(registry: "Registry") -> list[dict[str, Any]]:
-    """One row per version, and one for a champion that is gone."""
-    champion, names = registry.champion(), registry.versions()
-    gone = [champion] if champion and champion not in names else []
-    return [{"version": name, "champion": name == champion, **_described(registry, name)} for name in [*names, *gone]]
-
-
-def _described(registry: "Registry", version: str) -> dict[str, Any]:
-    from student.versions.version_folder import VersionError
-
-    try:
-        manifest = registry.load_manifest(version)
-    except VersionError as error:
-        return {"fault": str(error)}
-    return {
-        "created_at": datetime.fromtimestamp(manifest.created_at_ms / 1000, UTC).isoformat(timespec="seconds"),
-        "examples": manifest.examples,
-        "auc": {task: arms[STUDENT].auc for task, arms in manifest.metrics.items() if STUDENT in arms},
-    }
-
-
-def _version_line(row: dict[str, Any]) -> str:
-    champion = "  champion" if row["champion"] else ""
-    if "fault" in row:
-        return f"{row['version']}  cannot be read{champion}: {row['fault']}"
-    auc = ", ".join(f"AUC {task} {value:.4f}" for task, value in row["auc"].items() if value is not None)
-    return f"{row['version']}  {row['created_at']}  {row['examples']:>9,} examples  {auc}{champion}"

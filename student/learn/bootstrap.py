@@ -145,7 +145,9 @@ def run_bootstrap(
             teacher_version=teacher.version,
             metrics={},
         )
-        version = registry.publish(draft, learner.served_tensors(), learner.tensors(), learner.state()).version
+        version = registry.publish(
+            draft, learner.served_tensors(), learner.tensors(), learner.state(), by="bootstrap"
+        ).version
     _log.info("published version %s bootstrapped_rows=%d steps=%d", version, learner.bootstrapped_rows, config.steps)
     seconds = time.monotonic() - started
     return BootstrapReport(version, learner.bootstrapped_rows, explained, least, config.steps, seconds)

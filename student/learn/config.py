@@ -85,5 +85,6 @@ class PublishConfig(_Config):
     keep: int = Field(
         default=50,
         ge=2,
-        description="versions that stay: the newest, the champion and its parent, and up to 8 for served metrics",
+        description="versions that stay: the newest; those of names, the champion's parent and up to 8 for served "
+        "metrics stay too",
     )

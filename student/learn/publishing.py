@@ -17,6 +17,7 @@ from student.versions.registry import Registry
 EXAMPLES = Gauge("graft_student_learned_examples", "Examples learnt since the first version")
 LAG = Gauge("graft_student_lag_records", "Records of the examples topic that are not learnt yet")
 VERSION = Gauge("graft_student_version", "Number of the last published version")
+HELD = Gauge("graft_student_champion_held", "1 while a person holds the champion, and new versions do not serve")
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,10 @@ class Publisher:
         manifest = self._registry.publish(draft, *tensors)
         self._served.published(manifest)
         self._stand_at(manifest.version)
-        _log.info("published version %s examples=%d", manifest.version, manifest.examples)
+        held = self._registry.names.held()
+        HELD.set(held is not None)
+        beside = f"; {held.to} stays champion, held by {held.by}: {held.why}" if held else ""
+        _log.info("published version %s examples=%d%s", manifest.version, manifest.examples, beside)
 
     def _stand_at(self, version: str) -> None:
         """Take note that `version` holds this learner."""

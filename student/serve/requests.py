@@ -13,6 +13,16 @@ from features.spec import FeatureSpec
 
 MAX_ITEMS = 1_000
 MAX_BODY_BYTES = 1 << 20
+_LONGEST_VERSION = 80
+
+VersionName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=_LONGEST_VERSION,
+        description="which version answers: a name, or a number such as v000012; the champion if there is none",
+    ),
+]
 
 
 @with_config(extra="forbid")
@@ -25,6 +35,7 @@ class ScoreRequest(TypedDict):
         Field(min_length=1, max_length=MAX_ITEMS, description="the items to be scored; one may stand in it twice"),
     ]
     context: NotRequired[Context]
+    version: NotRequired[VersionName]
 
 
 class RequestError(Exception):
@@ -41,6 +52,26 @@ def refusal(status: int, field: str, value: Any, allowed: str, message: str) -> 
     return RequestError(status, [Fault(field=field, value=value, allowed=allowed, message=message)])
 
 
+VERSION_ALLOWED = f"a name of a version, or its number such as v000012, of at most {_LONGEST_VERSION} characters"
+_VERSION_SCHEMA = core_schema.str_schema(strict=True, min_length=1, max_length=_LONGEST_VERSION)
+_VERSION_ALONE = SchemaValidator(
+    core_schema.typed_dict_schema(
+        {"version": core_schema.typed_dict_field(_VERSION_SCHEMA, required=False)}, extra_behavior="ignore"
+    )
+)
+
+
+def version_named_in(body: bytes | bytearray) -> str | None:
+    """The version that the request names, if any; whatever else is wrong with the body its contract says."""
+    if b"version" not in body:  # nearly always: the rest of the body is read once
+        return None
+    try:
+        found: str | None = _VERSION_ALONE.validate_json(body).get("version")
+    except ValidationError:
+        return None
+    return found
+
+
 class RequestContract:
     """Reads the bodies of /score for one spec."""
 
@@ -48,16 +79,18 @@ class RequestContract:
         contract = contract_of(spec)
         item = contract.item_id
         self._allowed = {
-            "": "an object with user_id, item_ids and, optionally, context",
+            "": "an object with user_id, item_ids and, optionally, context and version",
             "user_id": contract.user_id.allowed,
             "item_ids": f"a list of 1 to {MAX_ITEMS} ids, each {item.allowed}",
             "item_ids[]": item.allowed,
+            "version": VERSION_ALLOWED,
         } | contract.allowed_context()
         items = core_schema.list_schema(item.schema, strict=True, min_length=1, max_length=MAX_ITEMS)
         fields = {
             "user_id": core_schema.typed_dict_field(contract.user_id.schema),
             "item_ids": core_schema.typed_dict_field(items),
             "context": core_schema.typed_dict_field(contract.context.schema, required=False),
+            "version": core_schema.typed_dict_field(_VERSION_SCHEMA, required=False),
         }
         self._validator = SchemaValidator(core_schema.typed_dict_schema(fields, strict=True, extra_behavior="forbid"))
 

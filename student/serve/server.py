@@ -24,9 +24,17 @@ from starlette.routing import Route
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
 from student.serve.reply import ScoreReply
-from student.serve.requests import MAX_BODY_BYTES, RequestError, ScoreRequest, refusal
+from student.serve.requests import (
+    MAX_BODY_BYTES,
+    VERSION_ALLOWED,
+    RequestError,
+    ScoreRequest,
+    refusal,
+    version_named_in,
+)
 from student.serve.swap import ChampionSwap, Serving
 from student.versions.registry import Registry
+from student.versions.version_folder import VersionError
 
 REQUESTS = Counter("graft_scorer_requests_total", "Replies of /score", ["status"])
 DEGRADED = Counter("graft_scorer_degraded_total", "Replies from default features because Redis did not answer")
@@ -88,6 +96,11 @@ class Scorer:
         serving = self._swap.current  # once: the whole reply is this version's
         if serving is None:
             return _unavailable(self._not_ready())
+        if name := version_named_in(body):
+            try:
+                serving = await self._swap.named(name)
+            except VersionError as error:
+                raise refusal(422, "version", name, VERSION_ALLOWED, str(error)) from None
         return _reply(200, await _scores(serving, serving.contract.parse(body)))
 
 

@@ -1,5 +1,7 @@
 """Hot swap: follows the registry's champion and keeps the version that answers in one reference.
 
+A request that names another version is answered by that one; the last few of those stay loaded.
+
 The reference is replaced in one assignment, after the new version has been read, verified, built and warmed up in a
 thread. A request takes it once and is answered by that version whole.
 """
@@ -8,6 +10,7 @@ import asyncio
 import gc
 import logging
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +20,7 @@ from features.async_reader import AsyncOnlineReader
 from features.spec import FeatureSpec
 from student.serve.requests import RequestContract
 from student.versions.manifest import Manifest
+from student.versions.names import Reference
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
@@ -32,6 +36,7 @@ _RETRY_SECONDS = 5.0  # a refused version may still be copied into place
 _READ_SECONDS = 0.05  # what a ranking may wait for its features before it does without
 _CLOSE_READER_SECONDS = 1.0  # above _READ_SECONDS, so that no read in flight loses its connection
 _WARM_UP_ROWS = 100
+_MOST_OTHERS = 4  # versions beside the champion that stay loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Serving:
     """All that answers a request: a version's student, and the contract and reader of its feature spec."""
 
     version: str
+    """Its reference: ``v000012``, or ``v000012-control`` where its control answers."""
     spec: FeatureSpec
     student: NumpyStudent
     contract: RequestContract
@@ -56,6 +62,9 @@ class ChampionSwap:
         """The last refused version and why, so that it is counted and logged once."""
         self._retry_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
+        self._others: OrderedDict[str, Serving] = OrderedDict()
+        """Beside the champion, the longest unused first."""
+        self._loading_other = asyncio.Lock()
 
     async def watch(self) -> None:
         """Follow the champion until cancelled."""
@@ -70,44 +79,63 @@ class ChampionSwap:
             version = await asyncio.to_thread(self._registry.champion)
             if version is None or (self.current and self.current.version == version) or self._waits(version):
                 return
-            spec, student = await asyncio.to_thread(self._load, version)
-            self._replace(await self._serving(spec, student))
+            self._replace(await self._loaded(Reference(version)))
         except Exception as error:  # noqa: BLE001 a version may be broken in any way, and none may end the scorer
             self._refuse(version, f"{error}" if isinstance(error, VersionError) else f"{type(error).__name__}: {error}")
+
+    async def named(self, text: str) -> Serving:
+        """The version of a name or a number, loaded where it is not yet. VersionError when there is none that serves.
+
+        One is loaded at a time, so that many requests for many versions cannot take all memory and time.
+        """
+        reference = await asyncio.to_thread(self._registry.names.resolve, text)
+        async with self._loading_other:
+            if self.current and self.current.version == str(reference):
+                return self.current
+            serving = self._others.pop(str(reference), None) or await self._loaded(reference)
+            self._others[str(reference)] = serving
+            if len(self._others) > _MOST_OTHERS:
+                self._release(self._others.popitem(last=False)[1].reader)
+            return serving
 
     async def close(self) -> None:
         """Close all readers; no request may be in flight."""
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
-        if self.current:
-            await self.current.reader.close()
+        for reader in self._readers():
+            await reader.close()
 
     def _waits(self, version: str) -> bool:
         return self._refused is not None and self._refused[0] == version and time.monotonic() < self._retry_at
 
-    def _load(self, version: str) -> tuple[FeatureSpec, NumpyStudent]:
+    async def _loaded(self, reference: Reference) -> Serving:
+        spec, student = await asyncio.to_thread(self._load, reference)
+        return await self._serving(str(reference), spec, student)
+
+    def _load(self, reference: Reference) -> tuple[FeatureSpec, NumpyStudent]:
         """Everything slow, in a thread: read, verify, build, warm up."""
-        manifest, tensors = self._registry.load_model(version)
-        student = NumpyStudent(manifest, tensors)
+        manifest, tensors = self._registry.load_model(reference.version)
+        student = NumpyStudent(manifest, tensors, as_control=reference.is_control)
         _warm_up(manifest, student)
         return manifest.spec, student
 
-    async def _serving(self, spec: FeatureSpec, student: NumpyStudent) -> Serving:
-        """`student` with the current contract and reader, or with new ones, connected, where its spec is another."""
-        if self.current and self.current.spec.spec_id == spec.spec_id:
-            return replace(self.current, version=student.version, student=student)
+    async def _serving(self, version: str, spec: FeatureSpec, student: NumpyStudent) -> Serving:
+        """`student` with a loaded one's contract and reader, or with new ones, connected, where its spec is new."""
+        for serving in self._all():
+            if serving.spec.spec_id == spec.spec_id:
+                return replace(serving, version=version, student=student)
         reader = AsyncOnlineReader(spec, self._redis_url, timeout_seconds=_READ_SECONDS)
         try:
             await reader.read(0, [0], {})  # connects; without Redis it answers from defaults, and connects later
-            return Serving(student.version, spec, student, RequestContract(spec), reader)
+            return Serving(version, spec, student, RequestContract(spec), reader)
         except BaseException:  # cancelled, or a spec that no contract can be made of
             await reader.close()
             raise
 
     def _replace(self, new: Serving) -> None:
         old, self.current, self._refused = self.current, new, None
-        VERSION.set(int(new.version.removeprefix("v")))
+        VERSION.set(int(Reference(new.version).version.removeprefix("v")))
         if old is None:
             # What lives until the end leaves the collector's sight: its full passes stay short.
             gc.collect()
@@ -116,10 +144,18 @@ class ChampionSwap:
             return
         SWAPS.inc()
         _log.info("version %s serves in place of %s", new.version, old.version)
-        if old.reader is not new.reader:
-            self._close_later(old.reader)
+        self._release(old.reader)
 
-    def _close_later(self, reader: AsyncOnlineReader) -> None:
+    def _all(self) -> list[Serving]:
+        return [*([self.current] if self.current else []), *self._others.values()]
+
+    def _readers(self) -> set[AsyncOnlineReader]:
+        return {serving.reader for serving in self._all()}
+
+    def _release(self, reader: AsyncOnlineReader) -> None:
+        """Close a reader, later, unless a loaded version uses it."""
+        if reader in self._readers():
+            return
         task = asyncio.create_task(_close_after(reader, _CLOSE_READER_SECONDS))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

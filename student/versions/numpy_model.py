@@ -38,11 +38,12 @@ _LOWEST_LOGIT = np.float32(-87.0)  # exp(87) is the last one that float32 holds;
 class NumpyStudent:
     """One version's student and control. `tensors` are kept, not copied, where their layout allows it.
 
+    `as_control`: `score` gives what the control says, alone.
     VersionError, naming the version and every tensor that is missing, unknown, of another shape or dtype, or not
     finite, with what is expected and what was found.
     """
 
-    def __init__(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]], *, as_control: bool = False) -> None:
         faults = tensor_faults(manifest, tensors)
         if faults:
             raise VersionError(f"version {manifest.version}: {MODEL_FILE}: " + "; ".join(faults))
@@ -56,6 +57,7 @@ class NumpyStudent:
         self._control = _NumpyArm(manifest, binary_K, control_tensors(tensors), sees_teacher=False)
         # Most often the guard has settled on the student, and half of the scorer's work is saved.
         self._heeds_control = bool((tensors[WEIGHT][self._places] < 1).any())
+        self._as_control = as_control
 
     def score(self, batch: FeatureBatch) -> Scores:
         """The B rows' scores per served task, as the learner predicts them (to 1e-5).
@@ -63,8 +65,8 @@ class NumpyStudent:
         A row of features so large that float32 overflows scores inf or NaN, without a warning.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            value_KB = self._own.values(batch)
-            if self._heeds_control:
+            value_KB = (self._control if self._as_control else self._own).values(batch)
+            if self._heeds_control and not self._as_control:
                 value_KB = self._answer(value_KB, self._control.values(batch))
             score_kB = np.where(self._binary_K1, _sigmoid(value_KB), value_KB)[self._places]
             return dict(zip(self.tasks, score_kB, strict=True))

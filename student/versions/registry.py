@@ -3,13 +3,13 @@
 ::
 
     FOLDER/v000042/{manifest.json, model.safetensors, learner.safetensors, served_metrics.safetensors}
-    FOLDER/champion          the version that serves: its name, replaced atomically
+    FOLDER/champion, names/  what names stand for, and who moved them (student.versions.names)
     FOLDER/last_version      the newest version that was ever begun, so that no number is used twice
     FOLDER/metrics/          the history of the learner's progressive metrics (student.evaluate.history)
 
-A publish notes the version's number, writes a hidden folder, syncs it to disk, renames it, then moves `champion`. A
-kill at any moment leaves either no version or a whole one; the next `claim` removes hidden folders left behind. One
-learner writes, any number of processes read.
+A publish notes the version's number, writes a hidden folder, syncs it to disk, renames it, then moves `champion`,
+unless a person holds that. A kill at any moment leaves either no version or a whole one; the next `claim` removes
+hidden folders left behind. One learner writes versions, any number of processes read.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from runtime.folder import claim_folder, remove_partial_files, replacing, sync_folder, write_synced, writing
 from student.versions.manifest import Draft, Manifest
+from student.versions.names import CHAMPION, Move, Names, Reference
 from student.versions.version_folder import (
     MANIFEST_FILE,
     Tensors,
@@ -36,10 +37,14 @@ from student.versions.version_folder import (
     refuse_non_finite,
 )
 
-_CHAMPION_FILE = "champion"
+LEARNER = "learner"
+"""Who publishes and promotes, in the history of names."""
+
 _LAST_FILE = "last_version"
 _NAME = re.compile(r"v\d{6,}")
 _RESTART = "restart the learner ('graft student train'): it promotes the newest whole version"
+_SPARED_MOVES = 2
+"""A prune spares the versions of so many of the champion's last moves, so that one can go back."""
 
 
 class Registry:
@@ -47,6 +52,7 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.names = Names(folder, self.latest)
 
     @property
     def metrics_folder(self) -> Path:
@@ -64,8 +70,8 @@ class Registry:
         return next(reversed(self.versions()), None)
 
     def champion(self) -> str | None:
-        """The version that serves; None before the first. VersionError when the file is damaged."""
-        return self._named_in(_CHAMPION_FILE, _RESTART)
+        """The reference of what serves; None before the first. VersionError when the file is damaged."""
+        return self.names.of(CHAMPION)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -89,8 +95,9 @@ class Registry:
         learner: Tensors,
         learner_state: Mapping[str, Any],
         served_metrics: Tensors = MappingProxyType({}),
+        by: str = LEARNER,
     ) -> Manifest:
-        """Write the next version and make it the champion.
+        """Write the next version and make it the champion, unless a person holds that; `by`: who publishes.
 
         `model` is what the scorer reads, `learner` and `learner_state` (JSON values) what `load_learner` gives back,
         `served_metrics` what `load_served_metrics` does.
@@ -110,26 +117,53 @@ class Registry:
         files[MANIFEST_FILE] = manifest.model_dump_json(indent=1).encode()
         self._write_name(_LAST_FILE, version)
         self._write(version, files)
-        self.promote(version)
+        numbers = {"examples": float(draft.examples)}
+        self.names.move(CHAMPION, version, by=by, why="the newest version", numbers=numbers, unless_held=True)
         return manifest
 
-    def promote(self, version: str) -> None:
-        """Make `version` the champion: the scorer swaps to it."""
-        if not (self.folder / version / MANIFEST_FILE).is_file():
-            raise VersionError(self._absent(version))
-        self._write_name(_CHAMPION_FILE, version)
+    def point(self, name: str, reference: Reference, *, by: str, why: str, hold: bool | None = None) -> Move:
+        """Let a name stand for a version that can serve; VersionError when it cannot.
+
+        `hold` True: the champion stays until it is released, whatever is published; None: as it was before.
+        """
+        self.check_serves(reference)
+        return self._moved(name, str(reference), by=by, why=why, hold=hold)
+
+    def remove_name(self, name: str, *, by: str, why: str) -> Move:
+        """Take a name away from its version. VersionError when nothing has it."""
+        if self.names.of(name) is None:
+            raise VersionError(f"no version has the name {name!r}; there are {', '.join(self.names.all())}")
+        return self._moved(name, None, by=by, why=why)
+
+    def roll_back(self, *, by: str, why: str) -> Move:
+        """Make the champion before this one serve again, and hold it. VersionError when there is none that can."""
+        champion = self.champion()
+        before = self.names.before(champion) if champion else None
+        if before is None:
+            raise VersionError(f"there was none before {champion}; 'graft student promote VERSION' names the champion")
+        self.check_serves(Reference(before))
+        return self._moved(CHAMPION, before, by=by, why=why, hold=True, back=True)
+
+    def check_serves(self, reference: Reference) -> None:
+        """VersionError when what a reference stands for cannot serve."""
+        self.load_model(reference.version)
+
+    def _moved(self, name: str, to: str | None, **told: Any) -> Move:
+        move = self.names.move(name, to, **told)
+        assert move is not None  # it is None for `unless_held` alone
+        return move
 
     def mend_champion(self) -> str | None:
         """Promote the newest whole version when `champion` is missing or damaged, or names a version that is gone.
 
         Returns that version; None when the champion is there, or no version is whole.
         """
-        champion = self._legible_champion()
-        if champion and (self.folder / champion).is_dir():
+        champion = self.names.legible(CHAMPION)
+        if champion and (self.folder / Reference(champion).version).is_dir():
             return None
         for version in reversed(self.versions()):
             if self._is_whole(version):
-                self.promote(version)
+                self.names.move(CHAMPION, version, by=LEARNER, why="no champion was there", hold=False)
                 return version
         return None
 
@@ -154,9 +188,9 @@ class Registry:
         return self._folder_of(version).learner()
 
     def prune(self, keep: int, used: Collection[str] = ()) -> list[str]:
-        """Remove all but the newest `keep` versions; never those in use, the champion, nor its parent.
+        """Remove all but the newest `keep` versions; the removed ones.
 
-        Returns the removed ones.
+        Never those in use, what a name stands for, the champion's parent, nor the versions of its last moves.
         """
         spared = self._spared() | set(used)
         removed = [version for version in self.versions()[:-keep] if version not in spared]
@@ -174,31 +208,25 @@ class Registry:
         """
         removed = self.versions()
         with writing(self.folder):
-            (self.folder / _CHAMPION_FILE).unlink(missing_ok=True)  # first: it names no version that is gone
+            self.names.clear()  # first: they name no version that is gone
             for doomed in (*(self.folder / version for version in removed), self.metrics_folder):
                 shutil.rmtree(doomed, ignore_errors=not doomed.exists())
         return removed
 
     def _spared(self) -> set[str | None]:
-        champion = self._legible_champion()
-        if champion is None:
-            return set()
-        try:
-            return {champion, self.load_manifest(champion).parent}
-        except VersionError:  # who serves it says so
-            return {champion}
-
-    def _legible_champion(self) -> str | None:
-        """The champion; None too when its file is damaged, which the next promotion replaces."""
-        try:
-            return self.champion()
-        except VersionError:
-            return None
+        moved = [move.to for move in self.names.history() if move.name == CHAMPION and move.to][-_SPARED_MOVES:]
+        spared: set[str | None] = {Reference(to).version for to in (*self.names.all().values(), *moved)}
+        champion = self.names.legible(CHAMPION)
+        if champion:
+            with suppress(VersionError):  # who serves it says so
+                spared.add(self.load_manifest(Reference(champion).version).parent)
+        return spared
 
     def _next(self) -> str:
         """The name after every one that is, serves, or was ever begun here."""
         last = self._named_in(_LAST_FILE, "remove it, and the numbers go on after the newest version that is left")
-        known = [*self.versions(), self._legible_champion(), last]
+        champion = self.names.legible(CHAMPION)
+        known = [*self.versions(), champion and Reference(champion).version, last]
         return f"v{max((_number(version) for version in known if version), default=0) + 1:06d}"
 
     def _write(self, version: str, files: Mapping[str, bytes]) -> None:

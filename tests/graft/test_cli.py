@@ -80,7 +80,7 @@ def test_every_commands_help_has_an_example_of_it() -> None:
 
 
 def test_a_misspelt_variable_is_named_and_the_exit_code_is_2() -> None:
-    done = _run("student", "versions", GRAFT_VERSION="x", GRAFT_KAFKA="nowhere")
+    done = _run("student", "ls", GRAFT_VERSION="x", GRAFT_KAFKA="nowhere")
     assert done.returncode == 2
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -132,8 +132,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 
 
 def test_versions_are_listed_also_as_json(tmp_path: Path) -> None:
-    assert "no versions yet" in _run("student", "versions", GRAFT_VERSIONS=str(tmp_path)).stdout
-    assert json.loads(_run("student", "versions", "--json", GRAFT_VERSIONS=str(tmp_path)).stdout) == []
+    assert "no versions yet" in _run("student", "ls", GRAFT_VERSIONS=str(tmp_path)).stdout
+    assert json.loads(_run("student", "ls", "--json", GRAFT_VERSIONS=str(tmp_path)).stdout) == []
 
 
 def test_the_scorer_starts_without_torch_and_feast_and_ends_at_sigterm(tmp_path: Path) -> None:
@@ -173,12 +173,12 @@ def _levels(tmp_path: Path, *options: str, **variables: str) -> set[str]:
     code = f"""
 import logging
 from graft.cli import cli
-from graft.commands import student
+from graft.commands import versions
 def log(settings):
     for level in ("debug", "info", "warning"):
         getattr(logging.getLogger("graft"), level)("a line")
-student._version_rows = lambda registry: log(registry) or []
-cli({[*options, "student", "versions"]!r})
+versions._version_rows = lambda registry: log(registry) or []
+cli({[*options, "student", "ls"]!r})
 """
     environment = {**os.environ, "GRAFT_VERSIONS": str(tmp_path), **variables}
     command = [sys.executable, "-c", code]
@@ -198,7 +198,7 @@ def test_verbose_and_quiet_override_the_log_level_and_exclude_each_other(tmp_pat
         }
     )
     assert _levels(tmp_path, "-q") == _levels(tmp_path, "--quiet", GRAFT_LOG_LEVEL="DEBUG") == {"WARNING"}
-    done = _run("-v", "-q", "student", "versions")
+    done = _run("-v", "-q", "student", "ls")
     assert done.returncode == 2
     assert "--verbose and --quiet exclude each other" in done.stderr
 
@@ -209,7 +209,7 @@ def test_the_shell_completes_commands_and_their_verbs() -> None:
         return [line.partition(",")[2] for line in _run(**variables).stdout.splitlines()]
 
     assert completed("graft st") == ["stream", "student", "study"]
-    assert completed("graft student v") == ["versions"]
+    assert completed("graft student pr") == ["promote"]
     assert "--project" in completed("graft --")
     for shell in ("bash", "zsh", "fish"):
         assert "_graft_completion" in _run(_GRAFT_COMPLETE=f"{shell}_source").stdout

@@ -93,7 +93,7 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
         assert {name: sent[name] for name in ("impressions", "feedback", "unreadable")} == _SENT
         newest = _wait_for_examples(Registry(sound_project / "versions"), 4)
         assert _score_by(newest, port)["degraded"] is False
-        assert _graft(environment, "student", "versions")[-1]["version"] == newest
+        assert _graft(environment, "student", "ls")[-1]["version"] == newest
         assert [_readiness(metrics_port + number) for number in range(3)] == [{"status": "ready"}] * 3
         report = _graft(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
         assert (report["rows"], report["defaulted_share"]) == (4, 0.5)

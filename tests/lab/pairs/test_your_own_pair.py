@@ -148,7 +148,7 @@ def test_the_page_leads_from_an_empty_folder_to_scores(reader):
             case "sh", "terminal":
                 reader.start(block.text)
             case "sh", _:
-                if "student versions" in block.text:
+                if "student ls" in block.text:
                     reader.await_examples(IMPRESSIONS)
                 output = reader.run(block.text)
             case _, "":

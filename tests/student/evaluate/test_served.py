@@ -17,6 +17,7 @@ from student.versions.manifest import Manifest
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from tests.student.learn.test_learner import draft
+from tests.student.versions.promoted import promote
 
 TASKS = 3
 
@@ -147,7 +148,7 @@ def test_a_version_that_was_removed_before_it_was_needed_is_done_without(
 ) -> None:
     for until_ms in (1_000, 2_000, 3_000):
         published.publish(until_ms)
-    published.registry.promote("v000003")
+    promote(published.registry, "v000003")
     (published.registry.folder / "v000002").rename(published.registry.folder / "gone")
     assert published.learnt([1_500, 2_500, 3_500]) == [8, 8, 24]
     assert "served metrics do without" in caplog.text

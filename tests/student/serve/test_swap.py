@@ -23,6 +23,7 @@ from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE
 from tests.specs import spec_of
 from tests.student.posteriors import transparent, unguarded
+from tests.student.versions.promoted import promote
 
 SPEC = spec_of(Feature(name="context:hour", source="context", role="dense", dtype="int", default=12))
 DRAFT = Draft(
@@ -172,7 +173,7 @@ def test_the_champion_is_followed_forward_and_back(registry: Registry) -> None:
         second = publish(registry)
         await swap.refresh()
         assert (serving(swap), VERSION._value.get()) == (second, 2)
-        registry.promote(first)
+        promote(registry, first)
         await swap.refresh()
         assert (serving(swap), VERSION._value.get()) == (first, 1)
 
@@ -245,7 +246,7 @@ def test_the_reader_and_contract_stay_while_the_spec_does(registry: Registry) ->
 def test_hundreds_of_swaps_leave_no_memory_behind(registry: Registry) -> None:
     async def swap_times(swap: ChampionSwap, count: int) -> None:
         for i in range(count):
-            registry.promote(f"v{i % 2 + 1:06d}")
+            promote(registry, f"v{i % 2 + 1:06d}")
             await swap.refresh()
             assert serving(swap) == f"v{i % 2 + 1:06d}"
 

@@ -17,6 +17,7 @@ from student.versions.registry import Registry
 from student.versions.version_folder import LEARNER_FILE, MODEL_FILE, VersionError
 from tests.disks import Disk
 from tests.specs import spec_of
+from tests.student.versions.promoted import promote
 
 SPEC = spec_of()
 
@@ -107,7 +108,7 @@ def test_a_missing_file_is_named(registry: Registry) -> None:
 def test_prune_spares_the_newest_the_champion_and_its_parent(registry: Registry) -> None:
     for examples in range(6):
         publish(registry, examples)
-    registry.promote("v000003")
+    promote(registry, "v000003")
     assert registry.prune(keep=2) == ["v000001", "v000004"]
     assert registry.versions() == ["v000002", "v000003", "v000005", "v000006"]
 
@@ -127,7 +128,7 @@ def test_a_number_is_never_used_twice(registry: Registry) -> None:
     assert [publish(registry), publish(registry)] == ["v000001", "v000002"]
     shutil.rmtree(registry.folder / "v000002")
     assert publish(registry) == "v000003"
-    registry.promote("v000001")
+    promote(registry, "v000001")
     shutil.rmtree(registry.folder / "v000003")
     assert publish(registry) == "v000004"
     assert registry.load_manifest("v000004").parent == "v000001"
@@ -154,7 +155,7 @@ def test_the_newest_whole_version_takes_the_place_of_a_champion_that_is_gone(reg
 def test_a_prune_spares_a_champion_whose_manifest_is_damaged(registry: Registry) -> None:
     for examples in range(4):
         publish(registry, examples)
-    registry.promote("v000002")
+    promote(registry, "v000002")
     (registry.folder / "v000002" / "manifest.json").write_text("{")
     assert registry.prune(keep=1) == ["v000001", "v000003"]
 
@@ -181,7 +182,7 @@ def test_a_full_disk_refuses_a_version_whole_and_the_registry_goes_on_when_there
     with pytest.raises(GraftError, match=r"cannot be written: No space left on device; make room on its disk"):
         registry.publish(draft(1), big, {}, {})
     assert (registry.versions(), registry.champion()) == (["v000001"], "v000001")
-    assert sorted(path.name for path in registry.folder.iterdir()) == ["champion", "last_version", "v000001"]
+    assert sorted(path.name for path in registry.folder.iterdir()) == ["champion", "last_version", "names", "v000001"]
     disk.make_room()
     assert registry.publish(draft(1), big, {}, {}).version == "v000003"
 
@@ -227,7 +228,7 @@ module.publish(versions.Registry(Path(sys.argv[1])), 7)
 """
 
 
-@pytest.mark.parametrize("sync", range(1, 10))
+@pytest.mark.parametrize("sync", range(1, 11))
 def test_a_publish_killed_at_any_sync_leaves_a_whole_champion(registry: Registry, sync: int) -> None:
     first = publish(registry)
     arguments = [sys.executable, "-c", _KILLED, str(registry.folder), str(sync), __file__]

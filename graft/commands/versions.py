@@ -1,0 +1,296 @@
+"""``graft student ls``, ``show``, ``diff``, ``promote``, ``rollback``, ``hold``, ``release`` and ``name``.
+
+They read versions and move their names in GRAFT_VERSIONS, also while a learner publishes there.
+"""
+
+import getpass
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graft.commands.output import echo_result, json_option
+from graft.process import begin
+from student.evaluate.arms import CONTROL, STUDENT
+
+if TYPE_CHECKING:
+    from student.versions.manifest import ArmMetrics, Manifest, Metrics
+    from student.versions.names import Move
+    from student.versions.registry import Registry
+
+_SHOWN_MOVES = 10
+
+_why = click.option("--why", default="by hand", show_default=True, help="Stands in the history of names.")
+
+
+@click.command
+@json_option
+@click.pass_obj
+def ls(project_folder: Path | None, *, as_json: bool) -> None:
+    """List the published versions, oldest first, with their names; the champion serves.
+
+    The row of a version that cannot be read says why and what to do.
+
+    Example: graft student ls
+    """
+    registry = _registry(project_folder)
+    rows = _version_rows(registry)
+    lines = [_version_line(row) for row in rows] or ["no versions yet; 'graft student train' publishes them"]
+    if held := registry.names.held():
+        lines.append(f"the champion is held by {held.by} since {_utc(held.at_ms)}: {held.why}")
+    echo_result(lines, rows, as_json=as_json)
+
+
+@click.command
+@click.argument("version", default="champion")
+@json_option
+@click.pass_obj
+def show(project_folder: Path | None, version: str, *, as_json: bool) -> None:
+    """Print what VERSION (a name or a number; the champion if none is given) has learnt, and the last moves of names.
+
+    Example: graft student show candidate
+    """
+    registry = _registry(project_folder)
+    reference = registry.names.resolve(version)
+    manifest = registry.load_manifest(reference.version)
+    moves = registry.names.history()[-_SHOWN_MOVES:]
+    found = {
+        "version": str(reference),
+        "names": _names_of(registry, reference.version),
+        **_described(manifest),
+        "metrics": {
+            part: {task: {arm: _dumped(of) for arm, of in arms.items()} for task, arms in by_task.items()}
+            for part, by_task in _parts(manifest).items()
+        },
+        "moves": [move.model_dump() for move in moves],
+    }
+    parent, teacher = manifest.parent or "none", manifest.teacher_version or "none"
+    lines = [
+        f"{found['version']}  {', '.join(found['names']) or 'no name'}",
+        f"published {found['created_at']}, {manifest.examples:,} examples, parent {parent}, teacher {teacher}",
+        *_metric_lines(manifest),
+        "the last moves of names:",
+        *(_move_line(move) for move in moves),
+    ]
+    echo_result(lines, found, as_json=as_json)
+
+
+@click.command
+@click.argument("old")
+@click.argument("new")
+@json_option
+@click.pass_obj
+def diff(project_folder: Path | None, old: str, new: str, *, as_json: bool) -> None:
+    """Print in what two versions (names or numbers) differ: what made them, and the student's metrics.
+
+    Example: graft student diff champion candidate
+    """
+    registry = _registry(project_folder)
+    told = [_told(registry.load_manifest(registry.names.resolve(version).version)) for version in (old, new)]
+    rows = [
+        {"what": what, "old": told[0].get(what), "new": told[1].get(what)}
+        for what in dict.fromkeys([*told[0], *told[1]])
+        if told[0].get(what) != told[1].get(what)
+    ]
+    lines = [f"{row['what']}: {_shown(row['old'])} -> {_shown(row['new'])}" for row in rows]
+    echo_result(lines or ["the two are the same version"], rows, as_json=as_json)
+
+
+@click.command
+@click.argument("version")
+@_why
+@json_option
+@click.pass_obj
+def promote(project_folder: Path | None, version: str, why: str, *, as_json: bool) -> None:
+    """Let VERSION (a name or a number; `control` is the champion's control arm) serve, and hold it.
+
+    What the learner publishes from then on becomes the candidate and nothing more, until 'graft student release'.
+
+    Example: graft student promote candidate --why "checked by hand"
+    """
+    registry = _registry(project_folder)
+    reference = registry.names.resolve(version)
+    _echo_move(registry.point("champion", reference, by=_who(), why=why, hold=True), as_json=as_json)
+
+
+@click.command
+@_why
+@json_option
+@click.pass_obj
+def rollback(project_folder: Path | None, why: str, *, as_json: bool) -> None:
+    """Let the champion before this one serve again, and hold it; once more goes one further back.
+
+    Example: graft student rollback --why "labels were inverted since noon"
+    """
+    _echo_move(_registry(project_folder).roll_back(by=_who(), why=why), as_json=as_json)
+
+
+@click.command
+@_why
+@json_option
+@click.pass_obj
+def hold(project_folder: Path | None, why: str, *, as_json: bool) -> None:
+    """Let the champion serve on, whatever the learner publishes, until 'graft student release'.
+
+    Example: graft student hold --why "sale until Sunday"
+    """
+    registry = _registry(project_folder)
+    _echo_move(
+        registry.point("champion", registry.names.resolve("champion"), by=_who(), why=why, hold=True), as_json=as_json
+    )
+
+
+@click.command
+@_why
+@json_option
+@click.pass_obj
+def release(project_folder: Path | None, why: str, *, as_json: bool) -> None:
+    """Let the learner move the champion again; its next version may serve.
+
+    Example: graft student release
+    """
+    _hold(project_folder, why, hold=False, as_json=as_json)
+
+
+@click.command
+@click.argument("name")
+@click.argument("version", required=False)
+@click.option("--remove", is_flag=True, help="Take the name away.")
+@_why
+@json_option
+@click.pass_obj
+def name(project_folder: Path | None, name: str, version: str | None, why: str, *, remove: bool, as_json: bool) -> None:
+    """Give VERSION (a name or a number) a NAME of your own. It is spared from pruning, and /score knows it.
+
+    Example: graft student name before-the-sale champion
+    """
+    if (version is None) != remove or name == "champion":
+        raise click.UsageError(
+            "a VERSION or --remove, and a NAME other than champion, which 'graft student promote' moves"
+        )
+    registry = _registry(project_folder)
+    if version is None:
+        move = registry.remove_name(name, by=_who(), why=why)
+    else:
+        move = registry.point(name, registry.names.resolve(version), by=_who(), why=why)
+    _echo_move(move, as_json=as_json)
+
+
+COMMANDS = (ls, show, diff, promote, rollback, hold, release, name)
+
+
+def _registry(project_folder: Path | None) -> "Registry":
+    from student.versions.registry import Registry
+
+    return Registry(begin(project_folder).settings.versions)
+
+
+def _hold(project_folder: Path | None, why: str, *, hold: bool, as_json: bool) -> None:
+    registry = _registry(project_folder)
+    champion = registry.names.resolve("champion")
+    _echo_move(registry.point("champion", champion, by=_who(), why=why, hold=hold), as_json=as_json)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _version_rows(registry: "Registry") -> list[dict[str, Any]]:
+    """One row per version, and one for a champion that is gone."""
+    from student.versions.names import Reference
+
+    champion, names = registry.champion(), registry.versions()
+    gone = [champion] if champion and Reference(champion).version not in names else []
+    return [_row(registry, version) for version in [*names, *gone]]
+
+
+def _row(registry: "Registry", version: str) -> dict[str, Any]:
+    from student.versions.version_folder import VersionError
+
+    names = _names_of(registry, version)
+    row: dict[str, Any] = {"version": version, "champion": "champion" in names, "names": names}
+    try:
+        return row | _described(registry.load_manifest(version))
+    except VersionError as error:
+        return row | {"fault": str(error)}
+
+
+def _names_of(registry: "Registry", version: str) -> list[str]:
+    from student.versions.names import Reference
+
+    return [name for name, reference in registry.names.all().items() if Reference(reference).version == version]
+
+
+def _described(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "created_at": _utc(manifest.created_at_ms),
+        "examples": manifest.examples,
+        "auc": {task: arms[STUDENT].auc for task, arms in manifest.metrics.items() if STUDENT in arms},
+    }
+
+
+def _version_line(row: dict[str, Any]) -> str:
+    names = f"  {', '.join(row['names'])}" if row["names"] else ""
+    if "fault" in row:
+        return f"{row['version']}  cannot be read{names}: {row['fault']}"
+    auc = ", ".join(f"AUC {task} {value:.4f}" for task, value in row["auc"].items() if value is not None)
+    return f"{row['version']}  {row['created_at']}  {row['examples']:>9,} examples  {auc}{names}"
+
+
+def _metric_lines(manifest: "Manifest") -> Iterator[str]:
+    for part, by_task in _parts(manifest).items():
+        for task, arms in by_task.items():
+            for arm in (STUDENT, CONTROL):
+                if arm in arms:
+                    told = arms[arm].model_dump(exclude_none=True)
+                    yield f"  {part} {task} {arm}: " + ", ".join(
+                        f"{key} {_shown(value)}" for key, value in told.items()
+                    )
+
+
+def _told(manifest: "Manifest") -> dict[str, Any]:
+    """All that two versions may differ in, flat: key -> value."""
+    described = manifest.model_dump(include={"version", "parent", "examples", "bootstrapped_rows", "teacher_version"})
+    described |= {"created_at": _utc(manifest.created_at_ms), "spec": manifest.spec.spec_id}
+    described |= {f"student.{key}": value for key, value in manifest.student.model_dump().items()}
+    described |= {f"task {task.name}": task.model_dump_json() for task in manifest.tasks}
+    for part, by_task in _parts(manifest).items():
+        for task, arms in by_task.items():
+            if STUDENT in arms:
+                described |= {f"{part} {task} {key}": value for key, value in _dumped(arms[STUDENT]).items()}
+    return described
+
+
+def _echo_move(move: "Move", *, as_json: bool) -> None:
+    echo_result([_move_line(move)], move.model_dump(), as_json=as_json)
+
+
+def _move_line(move: "Move") -> str:
+    numbers = "".join(f", {key} {_shown(value)}" for key, value in move.numbers.items())
+    held = "; the champion is held" if move.held else ""
+    moved = f"{move.was or 'nothing'} -> {move.to or 'nothing'}" if move.to != move.was else f"{move.to} stays"
+    return f"{_utc(move.at_ms)}  {move.name}: {moved}, by {move.by}: {move.why}{numbers}{held}"
+
+
+def _parts(manifest: "Manifest") -> "dict[str, Metrics]":
+    return {"whole": manifest.metrics, **manifest.slices}
+
+
+def _dumped(metrics: "ArmMetrics") -> dict[str, float]:
+    """The defined ones."""
+    return metrics.model_dump(exclude_none=True)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
