@@ -51,6 +51,19 @@ class Settings(BaseModel):
     )
     http_host: str = Field(default="127.0.0.1", description="where the scorer listens; --host overrides it")
     http_port: int = Field(default=8080, ge=1, le=65_535, description="the scorer's port; --port overrides it")
+    http_connections: int = Field(
+        default=1_000, ge=1, le=1_000_000, description="the most connections that the scorer keeps open at a time"
+    )
+    http_requests: int = Field(
+        default=32,
+        ge=1,
+        le=100_000,
+        description="the most requests that the scorer has under way; more get a 503 with Retry-After at once",
+    )
+    http_tokens_file: Path | None = Field(
+        default=None,
+        description="bearer tokens of the scorer's clients, one a line, taken up when it changes; none: anyone may ask",
+    )
     log_level: LogLevel = Field(
         default="INFO", description="the lowest level that is logged; --verbose and --quiet override it"
     )

@@ -90,12 +90,15 @@ def serve(project_folder: Path | None, host: str | None, port: int | None) -> No
     Example: graft student serve --port 8080
     """
     from runtime.telemetry import StopSignal
+    from student.serve.connections import Limits
     from student.serve.server import run_server
+    from student.serve.tokens import Tokens
     from student.versions.registry import Registry
 
     process = begin(project_folder)
     settings = process.settings
     stop = StopSignal().install()
-    run_server(
-        Registry(settings.versions), process.redis_url, host or settings.http_host, port or settings.http_port, stop
-    )
+    limits = Limits(connections=settings.http_connections, requests=settings.http_requests)
+    tokens = None if settings.http_tokens_file is None else Tokens(settings.http_tokens_file)
+    address = host or settings.http_host, port or settings.http_port
+    run_server(Registry(settings.versions), process.redis_url, *address, stop, limits, tokens)

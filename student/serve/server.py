@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
+from student.serve.connections import DEFAULT_LIMITS, Limits, check_open_files, limited_protocol
 from student.serve.reply import ScoreReply
 from student.serve.requests import (
     MAX_BODY_BYTES,
@@ -33,6 +34,7 @@ from student.serve.requests import (
     version_named_in,
 )
 from student.serve.swap import ChampionSwap, Serving
+from student.serve.tokens import Tokens
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
 
@@ -49,14 +51,18 @@ _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 10  # for requests in flight at SIGTERM; below the 30 s after which orchestrators kill
 _KEEP_ALIVE_SECONDS = 75  # above the idle limit of common client pools, so that the client closes first
 _RETRY_AFTER_SECONDS = "1"
+_LONGEST_LENGTH = 10  # digits of a body's length that are looked at
 
 
 class Scorer:
     """The endpoints of one process, answering with `swap`'s version until `stop` is set."""
 
-    def __init__(self, swap: ChampionSwap, stop: StopSignal) -> None:
+    def __init__(self, swap: ChampionSwap, stop: StopSignal, limits: Limits, tokens: Tokens | None) -> None:
         self._swap = swap
         self._stop = stop
+        self._limits = limits
+        self._tokens = tokens
+        self._under_way = 0
 
     async def score(self, request: Request) -> Response:
         """POST /score: the served tasks' scores of the items for the user."""
@@ -92,7 +98,18 @@ class Scorer:
         return "" if self._swap.current else "no version is loaded; the learner has not published one yet"
 
     async def _scored(self, request: Request) -> Response:
+        if self._tokens and not self._tokens.allow(request.headers.get("authorization")):
+            return _unauthorized()
         body = await _body(request)
+        if self._under_way >= self._limits.requests:
+            return _unavailable(f"{self._limits.requests} requests are under way, and no more are taken at a time")
+        self._under_way += 1
+        try:
+            return await self._answer(body)
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, body: bytes) -> Response:
         serving = self._swap.current  # once: the whole reply is this version's
         if serving is None:
             return _unavailable(self._not_ready())
@@ -120,9 +137,9 @@ async def _scores(serving: Serving, request: ScoreRequest) -> ScoreReply:
 
 async def _body(request: Request) -> bytes:
     """The body; RequestError 413 above MAX_BODY_BYTES, as soon as that is known."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large(int(declared))
+    declared = request.headers.get("content-length", "").lstrip("0")
+    if declared.isdecimal() and (len(declared) > _LONGEST_LENGTH or int(declared) > MAX_BODY_BYTES):
+        raise _too_large(int(declared[:_LONGEST_LENGTH]))
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -142,8 +159,14 @@ def _reply(status: int, content: Mapping[str, Any]) -> Response:
 
 
 def _unavailable(reason: str) -> Response:
-    error = refusal(503, "", None, "a request after /readyz says 200", reason)
-    return _error_reply(error, {"retry-after": _RETRY_AFTER_SECONDS})
+    allowed = f"the same request after {_RETRY_AFTER_SECONDS} s, when /readyz says 200"
+    return _error_reply(refusal(503, "", None, allowed, reason), {"retry-after": _RETRY_AFTER_SECONDS})
+
+
+def _unauthorized() -> Response:
+    allowed = "Authorization: Bearer TOKEN, with a token of GRAFT_HTTP_TOKENS_FILE"
+    message = f"this request has no token that is allowed; allowed is {allowed}"
+    return _error_reply(refusal(401, "authorization", None, allowed, message), {"www-authenticate": "Bearer"})
 
 
 def _error_reply(error: RequestError, headers: dict[str, str] | None = None) -> Response:
@@ -170,9 +193,11 @@ async def _failed(_request: Request, error: Exception) -> Response:
     return _error_reply(refusal(500, "", None, "a retry", message))
 
 
-def build_app(swap: ChampionSwap, stop: StopSignal) -> Starlette:
-    """The ASGI application; its lifespan follows the champion."""
-    scorer = Scorer(swap, stop)
+def build_app(
+    swap: ChampionSwap, stop: StopSignal, limits: Limits = DEFAULT_LIMITS, tokens: Tokens | None = None
+) -> Starlette:
+    """The ASGI application; its lifespan follows the champion. Without `tokens` anyone may ask."""
+    scorer = Scorer(swap, stop, limits, tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -212,16 +237,25 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def run_server(registry: Registry, redis_url: str, host: str, port: int, stop: StopSignal) -> None:
+def run_server(
+    registry: Registry,
+    redis_url: str,
+    host: str,
+    port: int,
+    stop: StopSignal,
+    limits: Limits = DEFAULT_LIMITS,
+    tokens: Tokens | None = None,
+) -> None:
     """Serve `registry`'s champion at http://host:port until `stop` is set and the requests in flight are answered.
 
     Needs neither a version nor Redis to start: it is not ready before the first, and answers from default features
-    without the second. GraftError when the port cannot be had.
+    without the second. GraftError when the port cannot be had, or this process may open too few files.
     """
-    app = build_app(ChampionSwap(registry, redis_url), stop)
+    check_open_files(limits)
+    app = build_app(ChampionSwap(registry, redis_url), stop, limits, tokens)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=limited_protocol(limits),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,0 +1,171 @@
+"""What a client may cost before its request is read: connections, bytes of a head, time to send.
+
+Above uvicorn's HTTP protocol, since neither it nor Starlette bounds these.
+"""
+
+import asyncio
+import resource
+import time
+from typing import Any, NamedTuple
+
+from prometheus_client import Counter
+from pydantic_core import to_json
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from runtime.errors import GraftError
+from student.serve.requests import RequestError, refusal
+
+CLOSED = Counter("graft_scorer_closed_connections_total", "Connections that the scorer closed by a limit", ["limit"])
+
+_OTHER_FILES = 128
+"""Open files beside connections: models, Redis, logs, threads."""
+
+_REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+
+
+class Limits(NamedTuple):
+    """Of one scorer process."""
+
+    connections: int = 1_000
+    """At a time. One more takes the place of the one that has been idle longest, or is refused."""
+    requests: int = 32
+    """Under way at a time; more are refused at once, so that those keep their time."""
+    head_bytes: int = 16_384
+    """Of a request's line and headers."""
+    send_seconds: float = 10.0
+    """From a connection's begin, or a request's first byte, to its last one."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def check_open_files(limits: Limits) -> None:
+    """Raise this process' limit of open files to what the connections need; GraftError when that is not allowed."""
+    needed = limits.connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) and hard != soft:
+        hard = max(soft, needed)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard < needed:
+            raise GraftError(
+                f"{limits.connections} connections need {needed} open files, and this process may have {hard}; raise "
+                "'ulimit -n' or lower GRAFT_HTTP_CONNECTIONS"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def limited_protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """Uvicorn's protocol with these limits."""
+
+    class Limited(LimitedProtocol):
+        bounds = limits
+
+    return Limited
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    bounds = DEFAULT_LIMITS
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._head_bytes = 0
+        self._in_head = self._refused = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._since = time.monotonic()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return (self.cycle is None or self.cycle.response_complete) and not self._in_head
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Take a connection, in the place of the longest idle one where there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.bounds.connections:
+            all_open: Any = self.connections
+            idle = [one for one in all_open if one is not self and one.is_idle]
+            if not idle:
+                self._refuse(503, "connections", self.bounds.connections, "fewer connections at a time")
+                return
+            longest = min(idle, key=lambda one: one._since)  # noqa: SLF001 - of its own class
+            CLOSED.labels("connections").inc()
+            longest.transport.close()
+        self._wait_for_request()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget the deadline with the connection."""
+        self._cancel_deadline()
+        super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand what has come to the parser, and count a head that does not end."""
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._in_head:
+            self._count_head(len(data))
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._wait_for_request()
+
+    def on_headers_complete(self) -> None:
+        """Let the application begin, unless the head is too large."""
+        self._in_head = False
+        self._count_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request has been sent whole."""
+        self._cancel_deadline()
+        if not self._refused:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The connection is idle from now on."""
+        self._since = time.monotonic()
+        super().on_response_complete()
+
+    def _count_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > self.bounds.head_bytes and not self._refused:
+            self._refuse(431, "headers", self._head_bytes, f"a head of at most {self.bounds.head_bytes} bytes")
+
+    def _wait_for_request(self) -> None:
+        self._cancel_deadline()
+        self._deadline = self.loop.call_later(self.bounds.send_seconds, self._send_too_slow)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _send_too_slow(self) -> None:
+        self._refuse(408, "time", self.bounds.send_seconds, f"a request sent in {self.bounds.send_seconds:g} s")
+
+    def _refuse(self, status: int, limit: str, value: float, allowed: str) -> None:
+        """Answer with an error, where no answer has begun, and close."""
+        self._refused = True
+        self._cancel_deadline()
+        CLOSED.labels(limit).inc()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            error = refusal(status, limit, value, allowed, f"{limit}: allowed is {allowed}")
+            self.transport.write(_answer(error))
+        self.transport.close()
+
+
+def _answer(error: RequestError) -> bytes:
+    body = to_json({"error": {**error.faults[0], "faults": error.faults}})
+    head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n"
+    retry = b"retry-after: 1\r\n" if error.status == 503 else b""
+    return head % (error.status, _REASONS[error.status], len(body), retry) + body

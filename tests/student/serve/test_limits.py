@@ -1,0 +1,227 @@
+"""What a hostile client may cost: connections, heads, bodies, time; and who may ask at all."""
+
+import asyncio
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from lab.embedded import free_port
+from runtime.errors import ConfigurationError, GraftError
+from runtime.telemetry import StopSignal
+from student.serve.connections import Limits, check_open_files
+from student.serve.server import run_server
+from student.serve.swap import ChampionSwap, Serving
+from student.serve.tokens import Tokens
+from student.versions.registry import Registry
+from tests.student.serve.test_server import BODY, publish, until
+
+FIRST, SECOND = "first-token-of-this-test", "second-token-of-this-test"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = Registry(tmp_path / "versions")
+    publish(made)
+    return made
+
+
+@contextmanager
+def scorer(
+    registry: Registry, redis_url: str, limits: Limits | None = None, tokens: Tokens | None = None
+) -> Iterator[httpx.Client]:
+    """A scorer that is ready, with a client of its own connections."""
+    stop, port = StopSignal(), free_port()
+    arguments = registry, redis_url, "127.0.0.1", port, stop, limits or Limits(), tokens
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        run = pool.submit(run_server, *arguments)
+        try:
+            until(lambda: run.done() or _is_ready(client), "a scorer that is ready")
+            yield client
+        finally:
+            stop.set()
+        run.result(timeout=20)
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def connected(client: httpx.Client) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", client.base_url.port or 0), 5)
+
+
+def until_closed(connection: socket.socket, seconds: float = 8.0) -> bytes:
+    """What the scorer says until it closes the connection."""
+    connection.settimeout(seconds)
+    said = b""
+    try:
+        while part := connection.recv(65_536):
+            said += part
+    except ConnectionResetError:
+        pass
+    return said
+
+
+def test_idle_connections_above_the_limit_give_way_to_requests(registry: Registry, redis_url: str) -> None:
+    with scorer(registry, redis_url, Limits(connections=20)) as client, ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(connected(client))
+        for _ in range(3):
+            assert httpx.post(client.base_url.join("/score"), json=BODY, timeout=5).status_code == 200
+
+
+def test_a_connection_that_sends_nothing_is_closed(registry: Registry, redis_url: str) -> None:
+    with scorer(registry, redis_url, Limits(send_seconds=0.3)) as client, connected(client) as silent:
+        assert until_closed(silent).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"POST /score HTTP/1.1\r\nhost: a\r\n", b"POST /score HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n\r\n{"]
+)
+def test_a_request_that_does_not_end_is_closed_and_others_are_answered(
+    registry: Registry, redis_url: str, sent: bytes
+) -> None:
+    with scorer(registry, redis_url, Limits(send_seconds=0.5, requests=1)) as client, connected(client) as slow:
+        slow.sendall(sent)
+        assert client.post("/score", json=BODY).status_code == 200
+        answer = until_closed(slow)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"allowed":"a request sent in 0.5 s"' in answer
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /score HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 20_000_000,
+        b"POST /score HTTP/1.1\r\nhost: a\r\n" + b"x: a\r\n" * 1_000_000,
+        b"GET /" + b"a" * 20_000_000,
+    ],
+    ids=["a long header", "many headers", "a long path"],
+)
+def test_a_head_of_megabytes_is_refused_before_it_takes_memory(registry: Registry, redis_url: str, head: bytes) -> None:
+    with scorer(registry, redis_url) as client, connected(client) as hostile:
+        before, most = psutil.Process().memory_info().rss, []
+        try:
+            for first in range(0, len(head), 65_536):
+                hostile.sendall(head[first : first + 65_536])
+                most.append(psutil.Process().memory_info().rss)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert b" 431 " in until_closed(hostile)[:20] or len(most) < len(head) // 65_536
+        assert max(most) - before < 10_000_000
+        assert client.post("/score", json=BODY).status_code == 200
+        assert 'closed_connections_total{limit="headers"}' in client.get("/metrics").text
+
+
+def test_a_head_of_ordinary_size_in_small_pieces_is_read(registry: Registry, redis_url: str) -> None:
+    body = b'{"user_id": 1, "item_ids": [10]}'
+    request = b"POST /score HTTP/1.1\r\nhost: a\r\nx: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+    with scorer(registry, redis_url) as client, connected(client) as slow:
+        for byte in request % (b"a" * 500, len(body), body):
+            slow.sendall(bytes([byte]))
+        assert until_closed(slow).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(("length", "status"), [("0" * 5_000, 400), ("9" * 5_000, 400), ("0" * 50 + "9" * 8, 413)])
+def test_a_content_length_of_any_length_is_no_fault_of_ours(
+    registry: Registry, redis_url: str, length: str, status: int
+) -> None:
+    with scorer(registry, redis_url) as client, connected(client) as odd:
+        odd.sendall(
+            f"POST /score HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n".encode()
+        )
+        assert until_closed(odd).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_body_of_unknown_fields_is_refused_in_one_sentence(registry: Registry, redis_url: str) -> None:
+    body: dict[str, Any] = {**BODY, **{f"f{i}": i for i in range(60_000)}}
+    with scorer(registry, redis_url) as client:
+        answer = client.post("/score", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith("the body has 60000 faults; allowed is an object with user_id")
+
+
+def test_more_requests_than_the_limit_get_a_503_at_once_and_the_others_their_scores(
+    registry: Registry, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that name a version wait for it here, as long as the test says."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    as_it_is = ChampionSwap.named
+
+    async def slow(self: ChampionSwap, text: str) -> Serving:
+        begun.release()
+        await asyncio.to_thread(go_on.wait, 10)
+        return await as_it_is(self, text)
+
+    monkeypatch.setattr(ChampionSwap, "named", slow)
+    with scorer(registry, redis_url, Limits(requests=2)) as client, ThreadPoolExecutor(2) as pool:
+        under_way = [pool.submit(client.post, "/score", json={**BODY, "version": "champion"}) for _ in range(2)]
+        assert all(begun.acquire(timeout=5) for _ in under_way)
+        start = time.monotonic()
+        refused = client.post("/score", json=BODY)
+        seconds = time.monotonic() - start
+        assert client.get("/readyz").status_code == 200
+        go_on.set()
+        assert [request.result(10).status_code for request in under_way] == [200, 200]
+        assert client.post("/score", json=BODY).status_code == 200
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert seconds < 5
+
+
+def test_who_has_no_token_is_refused_and_a_changed_file_counts_within_a_second(
+    registry: Registry, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def status(token: str | None) -> int:
+        headers = {} if token is None else {"authorization": token}
+        return client.post("/score", json=BODY, headers=headers).status_code
+
+    path = tmp_path / "tokens"
+    path.write_text(f"# of the shop\n{FIRST}\n\n{SECOND}\n")
+    with scorer(registry, redis_url, tokens=Tokens(path)) as client:
+        wrong = [None, "", "Bearer", f"Basic {FIRST}", f"Bearer {FIRST}x", f"Bearer {FIRST[:-1]}", FIRST]
+        assert [status(token) for token in wrong] == [401] * 7
+        assert [status(f"Bearer {token}") for token in (FIRST, SECOND)] == [200, 200]
+        refused = client.post("/score", json=BODY)
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert client.get("/readyz").status_code == 200
+        path.write_text(f"{SECOND}\n")
+        until(lambda: status(f"Bearer {FIRST}") == 401, "the first token to be gone", 5)
+        assert status(f"Bearer {SECOND}") == 200
+        path.write_text("short\n")
+        until(lambda: status(f"Bearer {SECOND}") == 200 and "stay as they were" in caplog.text, "the log", 5)
+    assert FIRST not in refused.text + caplog.text
+
+
+@pytest.mark.parametrize("content", [None, "", "# none\n", "short\n", "\xe4" * 7])
+def test_a_file_without_good_tokens_is_refused_at_the_start(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "tokens").write_text(content)
+    with pytest.raises(ConfigurationError, match="GRAFT_HTTP_TOKENS_FILE"):
+        Tokens(tmp_path / "tokens")
+
+
+def test_open_files_are_enough_for_the_connections_or_the_scorer_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _of: (256, 2_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda _of, limits: set_to.append(limits))
+    check_open_files(Limits(connections=100))
+    assert set_to == []
+    check_open_files(Limits(connections=1_000))
+    assert set_to == [(1_128, 2_000)]
+    with pytest.raises(GraftError, match="5000 connections need 5128 open files, and this process may have 2000"):
+        check_open_files(Limits(connections=5_000))
