@@ -99,7 +99,7 @@ class Names:
         if not _REFERENCE.fullmatch(text):
             raise VersionError(
                 f"{path} must hold a version such as v000001, found {text!r}; 'graft student promote VERSION' writes "
-                "the champion anew; or restart the learner ('graft student train'): it promotes the newest whole version"
+                "the champion anew, or restart the learner ('graft student train'): it promotes the newest whole one"
             )
         return text
 

@@ -84,8 +84,8 @@ def test_a_damaged_champion_file_is_one_line_that_says_what_to_do(registry: Regi
     assert done.exit_code == 1
     assert done.output == (
         f"error: {registry.folder / 'champion'} must hold a version such as v000001, found 'newest'; 'graft student "
-        "promote VERSION' writes the champion anew; or restart the learner ('graft student train'): it promotes the "
-        "newest whole version\n"
+        "promote VERSION' writes the champion anew, or restart the learner ('graft student train'): it promotes the "
+        "newest whole one\n"
     )
     assert run(registry, "promote", "v000001").exit_code == 0
     assert registry.champion() == "v000001"
