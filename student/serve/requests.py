@@ -1,6 +1,6 @@
 """The request contract of /score: one strict validator per feature spec, and errors that say what is allowed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, with_config
@@ -42,15 +42,18 @@ class ScoreRequest(TypedDict):
 class RequestError(Exception):
     """A request that gets a 4xx with `faults` in its body."""
 
-    def __init__(self, status: int, faults: Sequence[Fault]) -> None:
+    def __init__(self, status: int, faults: Sequence[Fault], headers: Mapping[str, str] | None = None) -> None:
         self.status = status
         self.faults = tuple(faults)
+        self.headers = headers
         super().__init__(f"{status}: {self.faults[0]['message']}")
 
 
-def refusal(status: int, field: str, value: Any, allowed: str, message: str) -> RequestError:
+def refusal(
+    status: int, field: str, value: Any, allowed: str, message: str, headers: Mapping[str, str] | None = None
+) -> RequestError:
     """A RequestError with one fault."""
-    return RequestError(status, [Fault(field=field, value=value, allowed=allowed, message=message)])
+    return RequestError(status, [Fault(field=field, value=value, allowed=allowed, message=message)], headers)
 
 
 VERSION_ALLOWED = f"a name of a version, or its number such as v000012, of at most {_LONGEST_VERSION} characters"
@@ -102,6 +105,14 @@ class RequestContract:
         except ValidationError as error:
             raise self._refusal_of(error) from None
         return request
+
+    def check(self, request: Mapping[str, Any]) -> ScoreRequest:
+        """The same of a request that another protocol has read."""
+        try:
+            checked: ScoreRequest = self._validator.validate_python(request)
+        except ValidationError as error:
+            raise self._refusal_of(error) from None
+        return checked
 
     def _refusal_of(self, error: ValidationError) -> RequestError:
         if error.error_count() > _MOST_FAULTS:  # to describe them all would cost 3 us each

@@ -8,8 +8,9 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib.metadata import version
 from typing import Any
 
 import uvicorn
@@ -23,23 +24,23 @@ from starlette.routing import Route
 
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
+from student.serve.admission import Admission, unavailable
 from student.serve.connections import DEFAULT_LIMITS, Limits, check_open_files, limited_protocol
+from student.serve.inference_server import Endpoint, InferenceProtocol
 from student.serve.reply import ScoreReply
 from student.serve.requests import (
-    MAX_BODY_BYTES,
     VERSION_ALLOWED,
     RequestError,
-    ScoreRequest,
     refusal,
     version_named_in,
 )
-from student.serve.swap import ChampionSwap, Serving
+from student.serve.scoring import Scored, scores_of
+from student.serve.swap import ChampionSwap
 from student.serve.tokens import Tokens
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
 
 REQUESTS = Counter("graft_scorer_requests_total", "Replies of /score", ["status"])
-DEGRADED = Counter("graft_scorer_degraded_total", "Replies from default features because Redis did not answer")
 SECONDS = Histogram(
     "graft_scorer_request_seconds",
     "From the request's head to the finished reply, by the server's clock",
@@ -50,32 +51,28 @@ _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10  # for requests in flight at SIGTERM; below the 30 s after which orchestrators kill
 _KEEP_ALIVE_SECONDS = 75  # above the idle limit of common client pools, so that the client closes first
-_RETRY_AFTER_SECONDS = "1"
-_LONGEST_LENGTH = 10  # digits of a body's length that are looked at
 
 
 class Scorer:
     """The endpoints of one process, answering with `swap`'s version until `stop` is set."""
 
-    def __init__(self, swap: ChampionSwap, stop: StopSignal, limits: Limits, tokens: Tokens | None) -> None:
+    def __init__(self, swap: ChampionSwap, stop: StopSignal, admission: Admission) -> None:
         self._swap = swap
         self._stop = stop
-        self._limits = limits
-        self._tokens = tokens
-        self._under_way = 0
+        self._admission = admission
 
     async def score(self, request: Request) -> Response:
         """POST /score: the served tasks' scores of the items for the user."""
-        start = time.perf_counter()
-        try:
-            response = await self._scored(request)
-        except RequestError as error:
-            response = _error_reply(error)
-        except ClientDisconnect:
-            response = Response(status_code=499)  # nobody reads it; nginx' number for a client that went away
-        SECONDS.observe(time.perf_counter() - start)
-        REQUESTS.labels(str(response.status_code)).inc()
-        return response
+        async with self._admission.admitted(request) as body:
+            serving = self._swap.current  # once: the whole reply is this version's
+            if serving is None:
+                raise unavailable(self._not_ready())
+            if name := version_named_in(body):
+                try:
+                    serving = await self._swap.named(name)
+                except VersionError as error:
+                    raise refusal(422, "version", name, VERSION_ALLOWED, str(error)) from None
+            return _reply(200, _told(serving.version, await scores_of(serving, serving.contract.parse(body))))
 
     async def healthz(self, _request: Request) -> Response:
         """GET /healthz: 200 while the process lives."""
@@ -97,60 +94,32 @@ class Scorer:
             return "the process is stopping"
         return "" if self._swap.current else "no version is loaded; the learner has not published one yet"
 
-    async def _scored(self, request: Request) -> Response:
-        if self._tokens and not self._tokens.allow(request.headers.get("authorization")):
-            return _unauthorized()
-        body = await _body(request)
-        if self._under_way >= self._limits.requests:
-            return _unavailable(f"{self._limits.requests} requests are under way, and no more are taken at a time")
-        self._under_way += 1
+
+def timed(endpoint: Endpoint, error_reply: Callable[[RequestError], Response]) -> Endpoint:
+    """`endpoint`, counted and timed as a request for scores; its errors as `error_reply` has them."""
+
+    async def answer(request: Request) -> Response:
+        start = time.perf_counter()
         try:
-            return await self._answer(body)
-        finally:
-            self._under_way -= 1
+            response = await endpoint(request)
+        except RequestError as error:
+            response = error_reply(error)
+        except ClientDisconnect:
+            response = Response(status_code=499)  # nobody reads it; nginx' number for a client that went away
+        SECONDS.observe(time.perf_counter() - start)
+        REQUESTS.labels(str(response.status_code)).inc()
+        return response
 
-    async def _answer(self, body: bytes) -> Response:
-        serving = self._swap.current  # once: the whole reply is this version's
-        if serving is None:
-            return _unavailable(self._not_ready())
-        if name := version_named_in(body):
-            try:
-                serving = await self._swap.named(name)
-            except VersionError as error:
-                raise refusal(422, "version", name, VERSION_ALLOWED, str(error)) from None
-        return _reply(200, await _scores(serving, serving.contract.parse(body)))
+    return answer
 
 
-async def _scores(serving: Serving, request: ScoreRequest) -> ScoreReply:
-    item_ids = request["item_ids"]
-    columns, degraded = await serving.reader.read(request["user_id"], item_ids, request.get("context", {}))
-    scores = serving.student.score(serving.spec.encode(columns, len(item_ids)))
-    if degraded:
-        DEGRADED.inc()
+def _told(version: str, scored: Scored) -> ScoreReply:
     return {
-        "model_version": serving.version,
-        "degraded": degraded,
-        "item_ids": item_ids,
-        "scores": {task: score_B.tolist() for task, score_B in scores.items()},
+        "model_version": version,
+        "degraded": scored.degraded,
+        "item_ids": list(scored.item_ids),
+        "scores": {task: score_B.tolist() for task, score_B in scored.scores.items()},
     }
-
-
-async def _body(request: Request) -> bytes:
-    """The body; RequestError 413 above MAX_BODY_BYTES, as soon as that is known."""
-    declared = request.headers.get("content-length", "").lstrip("0")
-    if declared.isdecimal() and (len(declared) > _LONGEST_LENGTH or int(declared) > MAX_BODY_BYTES):
-        raise _too_large(int(declared[:_LONGEST_LENGTH]))
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large(len(body))
-    return bytes(body)
-
-
-def _too_large(size: int) -> RequestError:
-    allowed = f"a body of at most {MAX_BODY_BYTES} bytes"
-    return refusal(413, "", size, allowed, f"the body has {size} bytes or more; allowed is {allowed}")
 
 
 def _reply(status: int, content: Mapping[str, Any]) -> Response:
@@ -158,21 +127,10 @@ def _reply(status: int, content: Mapping[str, Any]) -> Response:
     return Response(to_json(content, inf_nan_mode="null"), status, media_type="application/json")
 
 
-def _unavailable(reason: str) -> Response:
-    allowed = f"the same request after {_RETRY_AFTER_SECONDS} s, when /readyz says 200"
-    return _error_reply(refusal(503, "", None, allowed, reason), {"retry-after": _RETRY_AFTER_SECONDS})
-
-
-def _unauthorized() -> Response:
-    allowed = "Authorization: Bearer TOKEN, with a token of GRAFT_HTTP_TOKENS_FILE"
-    message = f"this request has no token that is allowed; allowed is {allowed}"
-    return _error_reply(refusal(401, "authorization", None, allowed, message), {"www-authenticate": "Bearer"})
-
-
-def _error_reply(error: RequestError, headers: dict[str, str] | None = None) -> Response:
+def _error_reply(error: RequestError) -> Response:
     content = {"error": {**error.faults[0], "faults": error.faults}}
     body = to_json(content, inf_nan_mode="strings")
-    return Response(body, error.status, headers, media_type="application/json")
+    return Response(body, error.status, error.headers, media_type="application/json")
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -180,8 +138,8 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{request.url.path} does not take {request.method}; allowed is {allowed}"
-        return _error_reply(refusal(405, "method", request.method, allowed, message), dict(error.headers or {}))
-    allowed = "POST /score, GET /healthz, GET /readyz, GET /metrics"
+        return _error_reply(refusal(405, "method", request.method, allowed, message, error.headers))
+    allowed = "POST /score, GET /healthz, GET /readyz, GET /metrics, and /v2 of the Open Inference Protocol"
     message = f"there is no {request.url.path}; allowed is {allowed}"
     return _error_reply(refusal(error.status_code, "path", request.url.path, allowed, message))
 
@@ -197,7 +155,9 @@ def build_app(
     swap: ChampionSwap, stop: StopSignal, limits: Limits = DEFAULT_LIMITS, tokens: Tokens | None = None
 ) -> Starlette:
     """The ASGI application; its lifespan follows the champion. Without `tokens` anyone may ask."""
-    scorer = Scorer(swap, stop, limits, tokens)
+    admission = Admission(limits, tokens)
+    scorer = Scorer(swap, stop, admission)
+    protocol = InferenceProtocol(swap, admission, version("graft"))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -209,10 +169,11 @@ def build_app(
         await swap.close()
 
     routes = [
-        Route("/score", scorer.score, methods=["POST"]),
+        Route("/score", timed(scorer.score, _error_reply), methods=["POST"]),
         Route("/healthz", scorer.healthz),
         Route("/readyz", scorer.readyz),
         Route("/metrics", scorer.metrics),
+        *protocol.routes(timed),
     ]
     return Starlette(
         routes=routes, exception_handlers={HTTPException: _not_routed, Exception: _failed}, lifespan=lifespan

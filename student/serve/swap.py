@@ -45,10 +45,15 @@ class Serving:
 
     version: str
     """Its reference: ``v000012``, or ``v000012-control`` where its control answers."""
-    spec: FeatureSpec
+    manifest: Manifest
     student: NumpyStudent
     contract: RequestContract
     reader: AsyncOnlineReader
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The version's features."""
+        return self.manifest.spec
 
 
 class ChampionSwap:
@@ -98,6 +103,10 @@ class ChampionSwap:
                 self._release(self._others.popitem(last=False)[1].reader)
             return serving
 
+    def versions(self) -> list[str]:
+        """All that a request may name, oldest first."""
+        return self._registry.versions()
+
     async def close(self) -> None:
         """Close all readers; no request may be in flight."""
         for task in self._closing:
@@ -110,25 +119,25 @@ class ChampionSwap:
         return self._refused is not None and self._refused[0] == version and time.monotonic() < self._retry_at
 
     async def _loaded(self, reference: Reference) -> Serving:
-        spec, student = await asyncio.to_thread(self._load, reference)
-        return await self._serving(str(reference), spec, student)
+        manifest, student = await asyncio.to_thread(self._load, reference)
+        return await self._serving(str(reference), manifest, student)
 
-    def _load(self, reference: Reference) -> tuple[FeatureSpec, NumpyStudent]:
+    def _load(self, reference: Reference) -> tuple[Manifest, NumpyStudent]:
         """Everything slow, in a thread: read, verify, build, warm up."""
         manifest, tensors = self._registry.load_model(reference.version)
         student = NumpyStudent(manifest, tensors, as_control=reference.is_control)
         _warm_up(manifest, student)
-        return manifest.spec, student
+        return manifest, student
 
-    async def _serving(self, version: str, spec: FeatureSpec, student: NumpyStudent) -> Serving:
+    async def _serving(self, version: str, manifest: Manifest, student: NumpyStudent) -> Serving:
         """`student` with a loaded one's contract and reader, or with new ones, connected, where its spec is new."""
         for serving in self._all():
-            if serving.spec.spec_id == spec.spec_id:
-                return replace(serving, version=version, student=student)
-        reader = AsyncOnlineReader(spec, self._redis_url, timeout_seconds=_READ_SECONDS)
+            if serving.spec.spec_id == manifest.spec.spec_id:
+                return replace(serving, version=version, manifest=manifest, student=student)
+        reader = AsyncOnlineReader(manifest.spec, self._redis_url, timeout_seconds=_READ_SECONDS)
         try:
             await reader.read(0, [0], {})  # connects; without Redis it answers from defaults, and connects later
-            return Serving(version, spec, student, RequestContract(spec), reader)
+            return Serving(version, manifest, student, RequestContract(manifest.spec), reader)
         except BaseException:  # cancelled, or a spec that no contract can be made of
             await reader.close()
             raise
