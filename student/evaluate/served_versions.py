@@ -101,7 +101,7 @@ class ServedVersions:
         if version in self._students:
             return self._students[version]
         try:
-            return NumpyStudent(*self._registry.map_model(version))
+            return NumpyStudent(*self._registry.map_model(version), with_control=True)
         except VersionError as error:
             _log.warning("served metrics do without a version that was kept for them: %s", error)
             return None

@@ -5,6 +5,7 @@ K tasks, k served tasks.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,22 @@ _LOWEST_LOGIT = np.float32(-87.0)  # exp(87) is the last one that float32 holds;
 
 
 class NumpyStudent:
-    """One version's student and control. `tensors` are kept, not copied, where their layout allows it.
+    """One version's student. `tensors` are kept, not copied, where their layout allows it.
 
-    `as_control`: `score` gives what the control says, alone.
+    The control's are kept where the guard gives it a weight in what is served, which it does not most often, and
+    `with_control`, for `values`. `as_control`: the control answers in the student's place.
     VersionError, naming the version and every tensor that is missing, unknown, of another shape or dtype, or not
     finite, with what is expected and what was found.
     """
 
-    def __init__(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]], *, as_control: bool = False) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        tensors: Mapping[str, NDArray[Any]],
+        *,
+        as_control: bool = False,
+        with_control: bool = False,
+    ) -> None:
         faults = tensor_faults(manifest, tensors)
         if faults:
             raise VersionError(f"version {manifest.version}: {MODEL_FILE}: " + "; ".join(faults))
@@ -53,11 +62,10 @@ class NumpyStudent:
         self._places = [names.index(task) for task in self.tasks]
         binary_K = np.array([task.kind == "binary" for task in manifest.tasks])
         self._binary_K1, self._weight_K1 = binary_K[:, None], tensors[WEIGHT][:, None]
-        self._own = _NumpyArm(manifest, binary_K, tensors, sees_teacher=True)
-        self._control = _NumpyArm(manifest, binary_K, control_tensors(tensors), sees_teacher=False)
-        # Most often the guard has settled on the student, and half of the scorer's work is saved.
-        self._heeds_control = bool((tensors[WEIGHT][self._places] < 1).any())
-        self._as_control = as_control
+        control = partial(_NumpyArm, manifest, binary_K, control_tensors(tensors), sees_teacher=False)
+        self._own = control() if as_control else _NumpyArm(manifest, binary_K, tensors, sees_teacher=True)
+        self._heeds_control = not as_control and bool((tensors[WEIGHT][self._places] < 1).any())
+        self._control = control() if self._heeds_control or with_control else None
 
     def score(self, batch: FeatureBatch) -> Scores:
         """The B rows' scores per served task, as the learner predicts them (to 1e-5).
@@ -65,14 +73,18 @@ class NumpyStudent:
         A row of features so large that float32 overflows scores inf or NaN, without a warning.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            value_KB = (self._control if self._as_control else self._own).values(batch)
-            if self._heeds_control and not self._as_control:
+            value_KB = self._own.values(batch)
+            if self._control and self._heeds_control:
                 value_KB = self._answer(value_KB, self._control.values(batch))
             score_kB = np.where(self._binary_K1, _sigmoid(value_KB), value_KB)[self._places]
             return dict(zip(self.tasks, score_kB, strict=True))
 
     def values(self, batch: FeatureBatch) -> NDArray[np.float32]:
-        """Logits and values of all tasks, [B, K, 2]: the student's answer, as `score` has it, and the control's."""
+        """Logits and values of all tasks, [B, K, 2]: the student's answer, as `score` has it, and the control's.
+
+        Only of a student that was made `with_control`.
+        """
+        assert self._control
         with np.errstate(over="ignore", invalid="ignore"):
             control_KB = self._control.values(batch)
             answer_KB = self._answer(self._own.values(batch), control_KB)

@@ -68,8 +68,8 @@ class VersionFolder:
         """
         try:
             return self.manifest(), _mapped(self._path / MODEL_FILE)
-        except (OSError, ValueError) as error:
-            raise self._damaged(f"{MODEL_FILE}: {error}") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise self._damaged(f"{MODEL_FILE} is not safetensors: {error}") from None
 
     def served_metrics(self) -> dict[str, NDArray[Any]]:
         """The sums of the served metrics; none in a version that was not published by a learner process."""

@@ -119,9 +119,9 @@ def test_a_version_is_mapped_once_and_let_go_of(published: Published, monkeypatc
     built: list[str] = []
 
     class Counted(NumpyStudent):
-        def __init__(self, manifest: Manifest, tensors: Any) -> None:
+        def __init__(self, manifest: Manifest, tensors: Any, *, with_control: bool) -> None:
             built.append(manifest.version)
-            super().__init__(manifest, tensors)
+            super().__init__(manifest, tensors, with_control=with_control)
 
     monkeypatch.setattr(served_versions, "NumpyStudent", Counted)
     for until_ms in (1_000, 2_000):

@@ -119,7 +119,7 @@ def test_a_version_answers_as_the_learner_does(toy: Any, tmp_path: Any, evidence
     expected_BK, scores = learner.score(features), student.score(features)
     assert scores["like"] == pytest.approx(1 / (1 + np.exp(-expected_BK[:, 0])), abs=1e-5)
     assert scores["rating"] == pytest.approx(expected_BK[:, 2], abs=1e-4)
-    assert student._heeds_control == (evidence != 30.0)
+    assert (student._control is None) == (evidence == 30.0)
 
 
 def test_a_guard_that_is_off_lets_the_student_answer_alone_whatever_the_labels_say(toy: Any) -> None:

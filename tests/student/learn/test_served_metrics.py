@@ -142,7 +142,7 @@ def test_a_version_that_was_published_before_any_example_serves_the_first_ones(p
     served_NKA = served_values(registry)
     first = registry.load_manifest("v000001")
     assert (first.examples, first.learnt_until_ms, first.served_by) == (0, 0, [])
-    student = NumpyStudent(*registry.load_model("v000001"))
+    student = NumpyStudent(*registry.load_model("v000001"), with_control=True)
     features = pair.spec.encode(pair.spec.columns_of([pair.example(n).features for n in range(8)]))
     assert np.allclose(student.values(features), served_NKA)
     assert manifests(registry)[-1].metrics["like"]["served_student"].age_examples == np.mean(range(8))

@@ -14,7 +14,7 @@ from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 from student.versions.manifest import FORMAT, Draft
 from student.versions.registry import Registry
-from student.versions.version_folder import LEARNER_FILE, MODEL_FILE, VersionError
+from student.versions.version_folder import LEARNER_FILE, MODEL_FILE, SERVED_METRICS_FILE, VersionError
 from tests.disks import Disk
 from tests.specs import spec_of
 from tests.student.versions.promoted import promote
@@ -69,14 +69,55 @@ def test_a_non_finite_version_is_refused_and_the_last_good_one_stays(registry: R
     assert registry.champion() == registry.latest() == good
 
 
-@pytest.mark.parametrize("name", [MODEL_FILE, LEARNER_FILE])
-def test_a_changed_byte_is_found_at_load(registry: Registry, name: str) -> None:
+def test_a_mapped_model_is_the_one_that_is_loaded_and_outlives_its_folder(registry: Registry) -> None:
+    random = np.random.default_rng(1)
+    model = {
+        "users.key": np.sort(random.integers(0, 2**63, 7).astype(np.uint64)),
+        "odd": random.normal(size=(3, 5)).astype(np.float32),
+        "none": np.zeros((0, 4), np.float32),
+        "b": random.normal(size=1).astype(np.float32),
+    }
+    version = registry.publish(draft(), model, {}, {}).version
+    _, loaded = registry.load_model(version)
+    manifest, mapped = registry.map_model(version)
+    shutil.rmtree(registry.folder / version)
+    assert manifest.version == version
+    assert mapped.keys() == loaded.keys()
+    for name, tensor in loaded.items():
+        assert (mapped[name].dtype, mapped[name].shape) == (tensor.dtype, tensor.shape)
+        assert mapped[name].tobytes() == tensor.tobytes()
+        assert not mapped[name].flags.writeable
+
+
+@pytest.mark.parametrize("content", [b"", b"12345678", b"\x02\0\0\0\0\0\0\0{]", None])
+def test_a_model_that_cannot_be_mapped_is_named(registry: Registry, content: bytes | None) -> None:
     version = publish(registry)
+    path = registry.folder / version / MODEL_FILE
+    path.write_bytes(path.read_bytes()[:-2] if content is None else content)
+    with pytest.raises(VersionError, match=f"{version}: {MODEL_FILE} is not safetensors: "):
+        registry.map_model(version)
+
+
+def test_the_sums_of_served_metrics_come_back_and_a_version_may_have_none(registry: Registry) -> None:
+    assert registry.load_served_metrics(publish(registry)) == {}
+    sums = {"sum": np.array([1.5, np.nan]), "reached": np.array([7])}
+    version = registry.publish(draft(), {}, {}, {}, sums).version
+    found = registry.load_served_metrics(version)
+    assert {name: tensor.tobytes() for name, tensor in found.items()} == {n: t.tobytes() for n, t in sums.items()}
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, LEARNER_FILE, SERVED_METRICS_FILE])
+def test_a_changed_byte_is_found_at_load(registry: Registry, name: str) -> None:
+    version = registry.publish(draft(), {"a": np.ones(1, np.float32)}, {"b": np.ones(1)}, {}, {"c": np.ones(1)}).version
     path = registry.folder / version / name
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    load = registry.load_model if name == MODEL_FILE else registry.load_learner
+    load = {
+        MODEL_FILE: registry.load_model,
+        LEARNER_FILE: registry.load_learner,
+        SERVED_METRICS_FILE: registry.load_served_metrics,
+    }[name]
     with pytest.raises(VersionError, match=rf"{version}: {name}: sha256 must be [0-9a-f]{{64}}, found [0-9a-f]{{64}}"):
         load(version)
 
@@ -111,6 +152,12 @@ def test_prune_spares_the_newest_the_champion_and_its_parent(registry: Registry)
     promote(registry, "v000003")
     assert registry.prune(keep=2) == ["v000001", "v000004"]
     assert registry.versions() == ["v000002", "v000003", "v000005", "v000006"]
+
+
+def test_prune_spares_what_is_in_use(registry: Registry) -> None:
+    for examples in range(6):
+        publish(registry, examples)
+    assert registry.prune(keep=2, used=["v000002", "v000006"]) == ["v000001", "v000003", "v000004"]
 
 
 def test_a_claim_removes_what_a_killed_publish_left(registry: Registry) -> None:
