@@ -1,9 +1,10 @@
 """What is wrong with a message or a request, field by field."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from pydantic_core import ErrorDetails, ValidationError
+from typing_extensions import TypedDict
 
 MAX_FAULTS = 100
 """Faults that are told of one body at most."""

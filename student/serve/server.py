@@ -27,6 +27,7 @@ from runtime.telemetry import StopSignal
 from student.serve.admission import Admission, unavailable
 from student.serve.connections import DEFAULT_LIMITS, Limits, check_open_files, limited_protocol
 from student.serve.inference_server import Endpoint, InferenceProtocol
+from student.serve.openapi import openapi_of
 from student.serve.reply import ScoreReply
 from student.serve.requests import (
     VERSION_ALLOWED,
@@ -56,10 +57,11 @@ _KEEP_ALIVE_SECONDS = 75  # above the idle limit of common client pools, so that
 class Scorer:
     """The endpoints of one process, answering with `swap`'s version until `stop` is set."""
 
-    def __init__(self, swap: ChampionSwap, stop: StopSignal, admission: Admission) -> None:
+    def __init__(self, swap: ChampionSwap, stop: StopSignal, admission: Admission, release: str) -> None:
         self._swap = swap
         self._stop = stop
         self._admission = admission
+        self._release = release
 
     async def score(self, request: Request) -> Response:
         """POST /score: the served tasks' scores of the items for the user."""
@@ -84,6 +86,11 @@ class Scorer:
         if reason or self._swap.current is None:
             return _reply(503, {"status": "not ready", "reason": reason})
         return _reply(200, {"status": "ready", "model_version": self._swap.current.version})
+
+    async def openapi(self, _request: Request) -> Response:
+        """GET /openapi.json: the endpoints, and what the version that serves takes."""
+        spec = self._swap.current.spec if self._swap.current else None
+        return _reply(200, openapi_of(self._release, spec, await asyncio.to_thread(self._swap.known)))
 
     async def metrics(self, _request: Request) -> Response:
         """GET /metrics: Prometheus text."""
@@ -139,7 +146,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{request.url.path} does not take {request.method}; allowed is {allowed}"
         return _error_reply(refusal(405, "method", request.method, allowed, message, error.headers))
-    allowed = "POST /score, GET /healthz, GET /readyz, GET /metrics, and /v2 of the Open Inference Protocol"
+    allowed = "POST /score, GET /healthz, GET /readyz, GET /metrics, and what GET /openapi.json tells"
     message = f"there is no {request.url.path}; allowed is {allowed}"
     return _error_reply(refusal(error.status_code, "path", request.url.path, allowed, message))
 
@@ -155,9 +162,9 @@ def build_app(
     swap: ChampionSwap, stop: StopSignal, limits: Limits = DEFAULT_LIMITS, tokens: Tokens | None = None
 ) -> Starlette:
     """The ASGI application; its lifespan follows the champion. Without `tokens` anyone may ask."""
-    admission = Admission(limits, tokens)
-    scorer = Scorer(swap, stop, admission)
-    protocol = InferenceProtocol(swap, admission, version("graft"))
+    admission, release = Admission(limits, tokens), version("graft")
+    scorer = Scorer(swap, stop, admission, release)
+    protocol = InferenceProtocol(swap, admission, release)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -173,6 +180,7 @@ def build_app(
         Route("/healthz", scorer.healthz),
         Route("/readyz", scorer.readyz),
         Route("/metrics", scorer.metrics),
+        Route("/openapi.json", scorer.openapi),
         *protocol.routes(timed),
     ]
     return Starlette(

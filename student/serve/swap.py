@@ -104,8 +104,12 @@ class ChampionSwap:
             return serving
 
     def versions(self) -> list[str]:
-        """All that a request may name, oldest first."""
+        """All versions that there are, oldest first."""
         return self._registry.versions()
+
+    def known(self) -> list[str]:
+        """All names and versions that a request may have."""
+        return [*self._registry.names.all(), *self.versions()]
 
     async def close(self) -> None:
         """Close all readers; no request may be in flight."""
