@@ -10,7 +10,7 @@ from rich.console import Console
 
 from graft.progress import progress
 from graft.project import Project, load_project
-from lab.demo.baselines import Compared, compare
+from lab.demo.baselines import Compared
 from lab.demo.data import Data
 from lab.demo.events import read_events
 from lab.demo.outcome import Outcome
@@ -112,6 +112,8 @@ def _prepare(
 
 def _compared(project: Project, outcome: Outcome, folder: Path, timings: Timings) -> Compared | None:
     """The baselines on the first examples; None when there is none."""
+    from lab.demo.compare import compare  # noqa: PLC0415 - imports Feast, whose metrics folder stages would inherit
+
     if not outcome.first_examples:
         return None
     with timings.phase("baselines"), progress("baselines") as advance:

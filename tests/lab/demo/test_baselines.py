@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.demo.baselines import LABEL_DELAY_SECONDS, compare
+from lab.demo.baselines import LABEL_DELAY_SECONDS
 from lab.demo.baselines_page import baselines_section
+from lab.demo.compare import compare
 from lab.study.arriving import Arriving
 from lab.study.grid import TeacherChange
 from lab.study.label_delay import LabelDelay

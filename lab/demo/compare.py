@@ -1,0 +1,83 @@
+"""Finds what could refute the demo's student: a study of the demo's own first examples, by the study's own machinery.
+
+Imports Feast, whose metrics folder stages would inherit: it comes after them. Shapes: N examples, K tasks.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from features.store import compile_spec
+from graft.progress import Advance
+from graft.project import Project
+from lab.demo.baselines import LABEL_DELAY_SECONDS, Baselines, Better, Compared, Judged, Ways
+from lab.study.comparison import Difference, student_of
+from lab.study.findings import Series
+from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
+from lab.study.references import REFERENCES
+from lab.study.studied import NO_REDIS, Studied, studied
+from lab.study.study_log import write_log
+from stream.examples import ExampleRecord
+from stream.tasks import TaskSpec
+from student.evaluate.evaluation import ProgressiveEvaluation
+from student.evaluate.history import Point
+from student.evaluate.progress import EVERY_EXAMPLES
+
+_GRID = Grid(
+    seeds=1,
+    baseline="student",
+    label_delay_seconds=LABEL_DELAY_SECONDS,
+    variants=[
+        Variant(name="student", bootstrap=True),
+        Variant(name="permuted", bootstrap=True, teacher=TeacherChange(permuted=True)),
+        Variant(name="teacher_as_input", teacher_as_input=True, without=["*"]),
+    ],
+)
+
+
+def compare(project: Project, records: Sequence[ExampleRecord], folder: Path, advance: Advance) -> Compared:
+    """Learn `records`, at least one, with each baseline, one process for each core; `folder` keeps what they find."""
+    spec = compile_spec(project.repo, NO_REDIS, project.features)
+    write_log(folder / "log", records)
+    jobs = os.cpu_count() or 1
+    found = studied(_GRID, project, spec, folder / "log", out=folder, jobs=jobs, advance=advance)
+    scores = {
+        task.name: {series.name: _ways(found, series, task) for series in found.findings.series()}
+        for task in project.tasks
+    }
+    baselines = Baselines(examples=found.findings.examples(), scores=scores, verdict=found.verdict)
+    return Compared(baselines, list(_points(found)))
+
+
+def _ways(found: Studied, series: Series, task: TaskSpec) -> Ways:
+    return Ways(
+        row_by_row=_judged(found, series, task, served=False),
+        served=_judged(found, series, task, served=True),
+    )
+
+
+def _judged(found: Studied, series: Series, task: TaskSpec, *, served: bool) -> Judged:
+    student, comparison = student_of(found.findings), found.comparison
+    better: Difference | None = None
+    if series != student:
+        better = comparison.difference(student, series, "all", task, served=served)
+    return Judged(
+        score=comparison.score(series, "all", task, served=served),
+        student_better=better and Better(**better._asdict()),
+    )
+
+
+def _points(found: Studied) -> Iterator[Point]:
+    """The metrics of the references, row by row, at the examples at which a learner's history has points."""
+    kept = found.predictions(REFERENCE_VARIANT, 1)
+    assert kept is not None
+    evaluation = ProgressiveEvaluation(found.findings.tasks, REFERENCES)
+    users = [str(example.user_id) for example in found.log.examples]
+    user_N = np.unique(users, return_inverse=True)[1].astype(np.uint64)
+    for first in range(0, len(kept.label_NK), EVERY_EXAMPLES):
+        rows = slice(first, first + EVERY_EXAMPLES)
+        old_2B = np.zeros((2, len(user_N[rows])), np.bool_)  # new ids are not asked for
+        evaluation.update(kept.label_NK[rows], kept.seen_NKA[rows], user_N[rows], old_2B)
+        yield Point(first + len(user_N[rows]), evaluation.slices())
