@@ -6,6 +6,7 @@ is on the way.
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -51,6 +52,7 @@ SECONDS = Histogram(
 _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10  # for requests in flight at SIGTERM; below the 30 s after which orchestrators kill
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _KEEP_ALIVE_SECONDS = 75  # above the idle limit of common client pools, so that the client closes first
 
 
@@ -113,6 +115,8 @@ def timed(endpoint: Endpoint, error_reply: Callable[[RequestError], Response]) -
             response = error_reply(error)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody reads it; nginx' number for a client that went away
+        if request_id := request_id_of(request):
+            response.headers["x-request-id"] = request_id
         SECONDS.observe(time.perf_counter() - start)
         REQUESTS.labels(str(response.status_code)).inc()
         return response
@@ -151,9 +155,16 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     return _error_reply(refusal(error.status_code, "path", request.url.path, allowed, message))
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
+def request_id_of(request: Request) -> str | None:
+    """The request's X-Request-ID, which the reply repeats; None where it has none that a log line can hold."""
+    request_id = request.headers.get("x-request-id", "")
+    return request_id if _REQUEST_ID.fullmatch(request_id) else None
+
+
+async def _failed(request: Request, error: Exception) -> Response:
     """The reply to our own fault; uvicorn logs the traceback."""
     REQUESTS.labels("500").inc()
+    _log.error("request %s failed: %s", request_id_of(request) or "without an X-Request-ID", type(error).__name__)
     message = f"the scorer failed ({type(error).__name__}); its log says why"
     return _error_reply(refusal(500, "", None, "a retry", message))
 

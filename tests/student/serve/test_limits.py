@@ -225,3 +225,12 @@ def test_open_files_are_enough_for_the_connections_or_the_scorer_does_not_start(
     assert set_to == [(1_128, 2_000)]
     with pytest.raises(GraftError, match="5000 connections need 5128 open files, and this process may have 2000"):
         check_open_files(Limits(connections=5_000))
+
+
+@pytest.mark.parametrize(("given", "found"), [("a-1", "a-1"), (None, None), ("a b", None), ("x" * 129, None)])
+def test_a_request_id_comes_back(registry: Registry, redis_url: str, given: str | None, found: str | None) -> None:
+    headers = {} if given is None else {"x-request-id": given}
+    with scorer(registry, redis_url) as client:
+        for path, status in (("/score", 200), ("/v2/models/student/infer", 400)):
+            answer = client.post(path, json=BODY, headers=headers)
+            assert (answer.status_code, answer.headers.get("x-request-id")) == (status, found)

@@ -1,0 +1,230 @@
+"""A client of the scoring endpoint, for programs that want scores: `ScorerClient`, and `AsyncScorerClient` for asyncio.
+
+Needs httpx (``pip install 'graft[client]'``) and loads nothing else of graft, neither torch nor Feast nor Kafka::
+
+    with ScorerClient("http://127.0.0.1:8080") as scorer:
+        found = scorer.score(196, [242, 51, 465], context={"hour": 21})
+        best = max(zip(found.scores["like"], found.item_ids))
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import httpx
+
+Id = int | str
+"""Of a user or an item, as the project has them."""
+
+_RETRIED = (429, 502, 503, 504)
+_FIRST_WAIT = 0.02  # seconds; each later one is twice as long, and up to as much is drawn at random
+_LONGEST_WAIT = 1.0
+
+
+class Scores(NamedTuple):
+    """A reply: one version's scores of the items that were asked for."""
+
+    model_version: str
+    degraded: bool
+    """Redis did not answer in time: stored features took their defaults."""
+    item_ids: list[Id]
+    scores: dict[str, list[float | None]]
+    """Task -> a score per item, in the order of `item_ids`; None where the model overflowed."""
+
+
+class ScorerError(Exception):
+    """No scores; the message says why."""
+
+
+class RequestRefusedError(ScorerError):
+    """The request was wrong, and would be so again. `faults`: field, value, allowed and message of each."""
+
+    def __init__(self, status: int, faults: Sequence[Mapping[str, Any]], message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.faults = faults
+
+
+class ScorerUnavailableError(ScorerError):
+    """The scorer could not be reached or could not answer, in all tries or until the deadline."""
+
+
+class ScorerClient:
+    """Keeps up to `connections` open; may be shared by threads. Close it, or use it in a ``with``.
+
+    `timeout_seconds`: until a score is there or the call fails, all tries together. A try that fails for a reason that
+    may pass (no connection, a connection that broke, 429, 502, 503, 504) is made again up to `retries` times, after
+    what Retry-After says or a short random time, as long as the deadline is not before that.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 1.0,
+        retries: int = 2,
+        connections: int = 20,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(**_settings(url, token, connections), transport=transport)
+        self._timeout_seconds, self._retries = timeout_seconds, retries
+
+    def score(
+        self,
+        user_id: Id,
+        item_ids: Sequence[Id],
+        *,
+        context: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Scores:
+        """The scores of these items for the user, by the champion or by `version`. ScorerError when there are none."""
+        tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
+        body, headers = _body(user_id, item_ids, context, version), _headers(request_id)
+        while True:
+            try:
+                response = self._http.post("/score", json=body, headers=headers, timeout=tries.left())
+            except httpx.TransportError as error:
+                seconds = tries.wait_after(error)
+            else:
+                if response.status_code not in _RETRIED:
+                    return _scores(response)
+                seconds = tries.wait_after(response)
+            time.sleep(seconds)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+class AsyncScorerClient:
+    """As ScorerClient, for asyncio: use it in an ``async with``, or ``await`` its `aclose`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 1.0,
+        retries: int = 2,
+        connections: int = 20,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(**_settings(url, token, connections), transport=transport)
+        self._timeout_seconds, self._retries = timeout_seconds, retries
+
+    async def score(
+        self,
+        user_id: Id,
+        item_ids: Sequence[Id],
+        *,
+        context: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Scores:
+        """As ScorerClient.score."""
+        tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
+        body, headers = _body(user_id, item_ids, context, version), _headers(request_id)
+        while True:
+            try:
+                response = await self._http.post("/score", json=body, headers=headers, timeout=tries.left())
+            except httpx.TransportError as error:
+                seconds = tries.wait_after(error)
+            else:
+                if response.status_code not in _RETRIED:
+                    return _scores(response)
+                seconds = tries.wait_after(response)
+            await asyncio.sleep(seconds)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.aclose()
+
+
+class _Tries:
+    """How long one call may take, and when it tries again."""
+
+    def __init__(self, seconds: float, retries: int) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._retries = retries
+        self._failed = 0
+
+    def left(self) -> float:
+        """Seconds until the deadline, for one try."""
+        return max(self._deadline - time.monotonic(), 0.001)
+
+    def wait_after(self, failure: httpx.Response | httpx.TransportError) -> float:
+        """The seconds before the next try; ScorerUnavailableError when there is none."""
+        self._failed += 1
+        seconds: float = min(_FIRST_WAIT * 2 ** (self._failed - 1), _LONGEST_WAIT) * random.uniform(1, 2)  # noqa: S311
+        if isinstance(failure, httpx.Response):
+            told = failure.headers.get("retry-after", "")
+            seconds = max(seconds, float(told) if told.isdecimal() and len(told) < 6 else 0.0)
+            why = f"{failure.status_code}: {_message(failure)}"
+        else:
+            why = f"{type(failure).__name__}: {failure}"
+        if self._failed > self._retries:
+            raise ScorerUnavailableError(f"no scores after {self._failed} tries; the last one: {why}")
+        if seconds >= self._deadline - time.monotonic():
+            raise ScorerUnavailableError(f"no scores before the deadline, try {self._failed}: {why}")
+        return seconds
+
+
+def _settings(url: str, token: str | None, connections: int) -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    return {"base_url": url, "headers": headers, "limits": limits}
+
+
+def _body(
+    user_id: Id, item_ids: Sequence[Id], context: Mapping[str, Any] | None, version: str | None
+) -> dict[str, Any]:
+    told = {"user_id": user_id, "item_ids": list(item_ids), "context": context, "version": version}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _headers(request_id: str | None) -> dict[str, str]:
+    return {} if request_id is None else {"x-request-id": request_id}
+
+
+def _scores(response: httpx.Response) -> Scores:
+    if response.status_code == httpx.codes.OK:
+        return Scores(**response.json())
+    if 400 <= response.status_code < 500:
+        raise RequestRefusedError(response.status_code, _faults(response), _message(response))
+    raise ScorerUnavailableError(f"{response.status_code}: {_message(response)}")
+
+
+def _faults(response: httpx.Response) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = _error(response).get("faults", [])
+    return found
+
+
+def _message(response: httpx.Response) -> str:
+    return str(_error(response).get("message", response.text[:200]))
+
+
+def _error(response: httpx.Response) -> Mapping[str, Any]:
+    """What the scorer says; nothing of a proxy's own page."""
+    try:
+        error = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return error if isinstance(error, dict) else {}
