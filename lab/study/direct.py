@@ -1,19 +1,16 @@
 """The study's arm that breaks a rule on purpose: served heads learn from the teacher too, not from labels alone.
 
-Shapes: B rows, N distinct table rows, T teacher tasks.
+Shapes: B rows, T teacher tasks.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from student.learn.arm import Arm, Gradient
 from student.learn.batch import Batch
 from student.learn.config import DistillationConfig
 from student.learn.heads import TeacherHead
-from student.learn.model import Inputs, Outputs
 from student.learn.running import RunningStatistics
 from student.learn.setup import LearnerSetup
 
@@ -40,7 +37,7 @@ class DirectArm(Arm):
 
     def __init__(self, setup: LearnerSetup, direct: Collection[str]) -> None:
         super().__init__(setup)
-        self.running = _LabelUnits(setup, direct)
+        self.running = _ServedHeads(setup, direct)
         self._direct = direct
 
     def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
@@ -53,40 +50,28 @@ class DirectArm(Arm):
 
     def start_served_heads(self, learnt: Collection[str]) -> None:
         """As Arm's, but a served head that has learnt the teacher itself stays as it is."""
-        trained = {name: weight.detach().clone() for name, weight in self.student.dense.items()}
+        trained = {name: weight.clone() for name, weight in self.student.dense.items()}
         super().start_served_heads(learnt)
         for task, twin in self._setup.twins.items():
             if twin.teacher_task in self._direct and twin.teacher_task in learnt:
                 head = self.student.layers.heads[task]
-                with torch.no_grad():
-                    self.student.dense[head.weight].copy_(trained[head.weight])
-                    self.student.dense[head.bias].copy_(trained[head.bias])
-
-    def _outputs(self, inputs: Inputs, touched_NE: Tensor) -> Outputs:
-        """As Arm's, with the served head's values where those of a direct task's auxiliary head are."""
-        served_KB, auxiliary_AB = super()._outputs(inputs, touched_NE)
-        taught_AB = [
-            served_KB[self._setup.task_column(config.student_task or "")]
-            if config.teacher_task in self._direct
-            else value_B
-            for config, value_B in zip(self._setup.distillation, auxiliary_AB, strict=True)
-        ]
-        return Outputs(served_KB, taught_AB)
+                self.student.dense[head.weight].copy_(trained[head.weight])
+                self.student.dense[head.bias].copy_(trained[head.bias])
 
 
-class _LabelUnits(RunningStatistics):
-    """Gives the heads of direct tasks the unit of their labels, which is that of the served head."""
+class _ServedHeads(RunningStatistics):
+    """Lets the served heads of direct tasks learn the teacher, in their own units, in place of the auxiliary ones."""
 
     def __init__(self, setup: LearnerSetup, direct: Collection[str]) -> None:
         super().__init__(setup)
         self._direct = direct
 
     def teacher_heads(self, weights: Sequence[float]) -> list[TeacherHead]:
-        """As RunningStatistics', but for those units."""
+        """As RunningStatistics', but for those heads."""
         return [self._served(head) for head in super().teacher_heads(weights)]
 
     def _served(self, head: TeacherHead) -> TeacherHead:
         if head.config.teacher_task not in self._direct:
             return head
         task = self._setup.task_column(head.config.student_task or "")
-        return head._replace(unit=self.label_units()[task])
+        return head._replace(place=task, unit=self.label_units()[task])

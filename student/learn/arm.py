@@ -1,11 +1,11 @@
 """One side of the experiment: a student, its optimizers, and the statistics of its columns.
 
-Student and control differ in their distillation alone. Shapes: B rows, b rows of one rank, K tasks, A auxiliary heads,
-T teacher tasks, N distinct table rows, D dense columns, C categorical columns, P rows, S steps.
+Student and control differ in their distillation alone. Shapes: B rows, K tasks, O heads, X = O and one for each adapter
+that learns, T teacher tasks, V dense weights, N distinct table rows, D dense columns, C categorical columns, P rows,
+S steps.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from student.learn.adapter import Adapted
 from student.learn.batch import Batch, concatenate
 from student.learn.bounds import Bounded
 from student.learn.exchange import ALONE, Exchange
-from student.learn.heads import TeacherHead
-from student.learn.model import CPU, Inputs, Outputs, Shape, Student
+from student.learn.heads import Lesson, TeacherHead, slopes
+from student.learn.model import CPU, Inputs, Shape, Student
 from student.learn.optimizers import Adam, RowAdagrad
 from student.learn.running import RunningStatistics
 from student.learn.setup import LearnerSetup
+from student.versions.hashing import embedding_rows
 from student.versions.served_tensors import EMBEDDING, MEAN, STD
 
 _BOOTSTRAP_WEIGHT = 200
@@ -33,13 +35,13 @@ _LARGEST_GRADIENT = 1e15
 class Gradient(NamedTuple):
     """Where the loss of a step rises: of the dense weights, and of the N table rows that the step touches."""
 
-    dense_N: Tensor
-    row_N: Tensor
+    dense_V: Tensor
     table_NE: Tensor
+    row_N: Tensor
 
     def is_usable(self) -> bool:
         """Whether a step down it leaves weights and optimizers finite. The same on all ranks."""
-        parts = self.dense_N, self.table_NE
+        parts = self.dense_V, self.table_NE
         return all(bool((part.abs() <= _LARGEST_GRADIENT).all()) for part in parts)  # a NaN is not below anything
 
 
@@ -60,12 +62,12 @@ class Arm:
         self._adam = Adam(self.student.flat, setup.student.learning_rate)
         self._adagrad = RowAdagrad(self.student.embedding_RE, setup.student.embedding_learning_rate)
 
-    def score(self, dense_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Logits (binary) or values (regression) [B, K] of the served heads."""
+    def score(self, seen_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Logits (binary) or values (regression) [B, K] of the served heads; `seen_BD` are normalised."""
         units = self.running.label_units()
         scale_K = np.array([unit.scale for unit in units], np.float32)
         offset_K = np.array([unit.offset for unit in units], np.float32)
-        value_BK: NDArray[np.float32] = self.student.score(self._inputs(dense_BD, category_BC)).cpu().numpy()
+        value_BK: NDArray[np.float32] = self.student.score(self._inputs(seen_BD, category_BC)).cpu().numpy()
         return value_BK * scale_K + offset_K
 
     def served(self) -> dict[str, NDArray[Any]]:
@@ -92,9 +94,8 @@ class Arm:
 
     def descend(self, gradient: Gradient) -> None:
         """One step of each optimizer down a gradient, which must be usable."""
-        with torch.no_grad():
-            self._adam.step(gradient.dense_N)
-            self._adagrad.step(gradient.row_N, gradient.table_NE)
+        self._adam.step(gradient.dense_V)
+        self._adagrad.step(gradient.row_N, gradient.table_NE)
 
     def bootstrap(self, pairs: Bounded, index_SB: NDArray[np.int64], held_out: int) -> dict[str, float]:
         """Learn the teacher alone on P rows, in a step for each row of `index_SB`; no weight decays.
@@ -141,53 +142,78 @@ class Arm:
         self.running.restore({name: tensor.numpy() for name, tensor in _of("running", tensors).items()})
 
     def _gradient(self, rows: Batch, heads: Sequence[TeacherHead]) -> Gradient:
-        """Of the loss of all rows, in which `heads` alone learn from the teacher."""
-        # 1. The rows, and the embeddings that they touch.
-        inputs = self._inputs(rows.dense_BD, rows.category_BC)
-        label_KB, logit_TB = self._columns(rows.label_BK), self._columns(rows.logit_BT)
-        touched_NE = self.student.embedding_RE[inputs.row_N].requires_grad_()
-        # 2. Every head's value of every row.
-        outputs = self._outputs(inputs, touched_NE)
-        # 3. Served heads learn from the labels alone.
-        heads_and_labels = zip(self.running.label_units(), outputs.served_KB, label_KB, strict=True)
-        losses = [unit.loss(value_B, label_B) for unit, value_B, label_B in heads_and_labels]
-        # 4. Auxiliary heads learn from the teacher; an adapter learns from the labels, and corrects the teacher first.
+        """Of the loss of all rows, in which `heads` alone learn from the teacher. Equal on all ranks."""
+        # 1. This rank's part of the rows, and the teacher's values as adapters correct them.
+        row_N, index_BC = np.unique(self._table_rows(rows.category_BC), return_inverse=True)
+        inputs = self._inputs(self.running.normalised(rows.dense_BD), rows.category_BC)
+        found = self.student.forward(Inputs(*map(self._exchange.own, inputs)))
+        label_BK, logit_BT = self._on_device(rows.label_BK), self._on_device(rows.logit_BT)
+        adapted = self._adapted(heads, self._exchange.own(logit_BT))
+        # 2. Every rank sees the values of all rows, and where the loss rises in each.
+        columns = [found.value_BO, *(each.value_B.unsqueeze(1) for each in adapted.values())]
+        (value_BX,) = self._exchange.whole([torch.cat(columns, dim=1)], len(rows))
+        slope_BX = self._exchange.own(self._slopes(value_BX, heads, label_BK, logit_BT))
+        # 3. The gradient of this rank's rows, then of all.
+        heads_end = found.value_BO.shape[1]
+        of_adapters = self._of_adapters(adapted, slope_BX[:, heads_end:].unbind(1))
+        dense_V, embedding_BCE = self.student.gradient(found, slope_BX[:, :heads_end], of_adapters)
+        table_NE = embedding_BCE.new_zeros((len(row_N), embedding_BCE.shape[2]))
+        table_NE.index_put_((self._exchange.own(self._on_device(index_BC)),), embedding_BCE, accumulate=True)
+        dense_V, table_NE = self._exchange.sum(dense_V, table_NE)
+        return Gradient(dense_V, table_NE, self._on_device(row_N))
+
+    def _slopes(self, value_BX: Tensor, heads: Sequence[TeacherHead], label_BK: Tensor, logit_BT: Tensor) -> Tensor:
+        """Of the loss in every value of a row: those of all heads, then those of the adapters of `heads`."""
+        # 1. Served heads learn from the labels alone.
+        lessons = [Lesson.of_label(place, unit) for place, unit in enumerate(self.running.label_units())]
+        targets = list(label_BK.unbind(1))
+        # 2. Auxiliary heads learn from the teacher; an adapter learns from the labels, and corrects the teacher first.
+        of_adapter, rankings = value_BX.shape[1] - sum(head.labels is not None for head in heads), []
         for head in heads:
-            teacher_B = logit_TB[head.column]
+            teacher_B = logit_BT[:, head.column]
             if head.labels is not None:
-                adapted_B = self._adapted(head, teacher_B)
-                losses.append(head.unit.loss(adapted_B, label_KB[head.labels].where(~teacher_B.isnan(), nan)))
-                teacher_B = head.unit.natural(adapted_B.detach())
-            losses.append(head.loss(outputs.auxiliary_AB[head.place], teacher_B))
-        # 5. The gradient of the sum.
-        return self._differentiated(torch.stack(losses).sum(), inputs.row_N, touched_NE)
+                lessons.append(Lesson.of_label(of_adapter, head.unit))
+                targets.append(label_BK[:, head.labels].where(~teacher_B.isnan(), torch.nan))
+                teacher_B = head.unit.natural(value_BX[:, of_adapter])
+                of_adapter += 1
+            if head.is_ranking:
+                rankings.append((head, teacher_B))
+            else:
+                lessons.append(head.lesson())
+                targets.append(teacher_B)
+        slope_BX = slopes(value_BX, lessons, targets)
+        for head, teacher_B in rankings:
+            slope_BX[:, head.place] += head.ranking_slope(value_BX[:, head.place], teacher_B)
+        return slope_BX
 
-    def _differentiated(self, loss: Tensor, row_N: Tensor, touched_NE: Tensor) -> Gradient:
-        """Of all weights; of the table the rows `row_N`, whose embeddings are `touched_NE`. Equal on all ranks."""
-        leaves = [touched_NE, *self.student.dense.values()]
-        table_NE, *dense = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        dense_N = torch.cat([gradient.flatten() for gradient in dense])
-        dense_N, table_NE = self._exchange.sum(dense_N, table_NE)
-        return Gradient(dense_N, row_N, table_NE)
+    def _adapted(self, heads: Sequence[TeacherHead], logit_BT: Tensor) -> dict[str, Adapted]:
+        """By teacher task, the teacher's values as the adapters of `heads` correct them, in the heads' units."""
+        adapters, weights = self.student.adapters, self.student.dense
+        return {
+            task: adapters[task].apply(weights, head.teacher_unit.scaled(logit_BT[:, head.column]))
+            for task, head in ((head.config.teacher_task, head) for head in heads)
+            if task in adapters
+        }
 
-    def _inputs(self, dense_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> Inputs:
-        return self.running.inputs(dense_BD, category_BC).to(self._device)
+    def _of_adapters(self, adapted: Mapping[str, Adapted], slopes_B: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of the weights of all adapters, in their order; 0 of those that learn nothing now."""
+        weights, slope_of = self.student.dense, dict(zip(adapted, slopes_B, strict=True))
+        parts: list[Tensor] = []
+        for task, adapter in self.student.adapters.items():
+            if task in adapted:
+                parts += adapter.gradient(weights, adapted[task], slope_of[task])
+            else:
+                parts += [torch.zeros_like(weights[name]) for layer in adapter for name in layer.shapes()]
+        return parts
 
-    def _columns(self, value_BX: NDArray[np.float32]) -> tuple[Tensor, ...]:
-        return torch.from_numpy(value_BX).to(self._device).unbind(1)
+    def _inputs(self, seen_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> Inputs:
+        return Inputs(self._on_device(seen_BD), self._on_device(self._table_rows(category_BC)))
 
-    def _outputs(self, inputs: Inputs, touched_NE: Tensor) -> Outputs:
-        """Of all rows; the gradient flows into this rank's part alone. Every rank has all touched embeddings."""
-        part = Inputs(self._exchange.own(inputs.dense_BD), inputs.row_N, self._exchange.own(inputs.index_BC))
-        served_Kb, auxiliary_Ab = self.student.forward(part, touched_NE)
-        value_B = self._exchange.whole([*served_Kb, *auxiliary_Ab], len(inputs.dense_BD))
-        return Outputs(value_B[: len(served_Kb)], value_B[len(served_Kb) :])
+    def _table_rows(self, category_BC: NDArray[np.uint64]) -> NDArray[np.int64]:
+        return embedding_rows(category_BC, self._setup.student.table_rows)
 
-    def _adapted(self, head: TeacherHead, teacher_B: Tensor) -> Tensor:
-        """The teacher's values as the head's adapter corrects them, in the head's unit; of all rows, as `_outputs`."""
-        teacher_b = self._exchange.own(head.teacher_unit.scaled(teacher_B))
-        (adapted_B,) = self._exchange.whole([self.student.adapt(head.config, teacher_b)], len(teacher_B))
-        return adapted_B
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
 
     def _explained(
         self,
@@ -196,13 +222,12 @@ class Arm:
         category_PC: NDArray[np.uint64],
         logit_PT: NDArray[np.float32],
     ) -> dict[str, float]:
-        inputs = self._inputs(dense_PD, category_PC)
-        with torch.no_grad():
-            outputs = self._outputs(inputs, self.student.embedding_RE[inputs.row_N])
+        inputs = self._inputs(self.running.normalised(dense_PD), category_PC)
+        value_PO = self.student.forward(inputs).value_BO.cpu()
         share = {}
         for head in heads:
-            value_P, teacher_P = outputs.auxiliary_AB[head.place].cpu(), torch.from_numpy(logit_PT[:, head.column])
-            share[head.config.teacher_task] = head.explained(value_P, teacher_P)
+            teacher_P = torch.from_numpy(logit_PT[:, head.column])
+            share[head.config.teacher_task] = head.explained(value_PO[:, head.place], teacher_P)
         return share
 
     def _parts(self) -> tuple[tuple[str, Student | Adam | RowAdagrad], ...]:

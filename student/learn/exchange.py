@@ -43,11 +43,7 @@ class Exchange(Ranks, Protocol):
         ...
 
     def whole(self, own: Sequence[Tensor], count: int) -> list[Tensor]:
-        """Each tensor [b, ...] with the rows of all ranks [B = `count`, ...]; they have one shape and type.
-
-        A gradient flows into this rank's rows alone. So every rank may compute the loss of all rows, whatever that
-        loss compares, and the `sum` of the ranks' gradients is that of one process.
-        """
+        """Each tensor [b, ...] with the rows of all ranks [B = `count`, ...]; they have one shape and type."""
         ...
 
     def sum(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -108,12 +104,8 @@ class Gloo:
 
     def whole(self, own: Sequence[Tensor], count: int) -> list[Tensor]:
         """See Exchange."""
-        own_XB = torch.stack(list(own))
-        part = self._part(count)
-        (others_XB,) = self.sum(_padded(own_XB.detach(), part, count))
-        if not own_XB.requires_grad:
-            return list(others_XB.unbind())
-        return list(torch.cat([others_XB[:, : part.start], own_XB, others_XB[:, part.stop :]], dim=1).unbind())
+        (whole_XB,) = self.sum(_padded(torch.stack(list(own)), self._part(count), count))
+        return list(whole_XB.unbind())
 
     def sum(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """See Exchange."""

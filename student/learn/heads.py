@@ -1,30 +1,26 @@
-"""What each head learns in a step: from which target, in which unit, with which loss and weight. Shapes: B rows.
+"""What each head learns in a step: from which target, in which unit, with which loss and weight.
 
-A head's own value 0 means the mean target, so that an untrained head is calibrated.
+A head's own value 0 means the mean target, so that an untrained head is calibrated. Shapes: B rows, O heads, of which
+the served ones come first.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from stream.tasks import TaskKind
 from student.learn.config import DistillationConfig
-from student.learn.losses import head_loss, listwise, logit_mse, pairwise, soft_label, soft_label_loss
+from student.learn.losses import Pointwise, listwise_slope, pairwise_slope, soft_label
 
 
 class Unit(NamedTuple):
-    """The unit of a head's values: natural value (a logit if binary) = value * scale + offset."""
+    """The unit of a head's values: natural value (a logit if binary) = value * scale + offset; scale is 1 if binary."""
 
     kind: TaskKind
     offset: float
     scale: float
-
-    def loss(self, value_B: Tensor, target_B: Tensor) -> Tensor:
-        """The mean loss against labels or natural values: in nats (binary), or squared in units of `scale`."""
-        if self.kind == "binary":
-            return head_loss(self.kind, self.natural(value_B), target_B)
-        return head_loss(self.kind, value_B, self.scaled(target_B))
 
     def natural(self, value_B: Tensor) -> Tensor:
         """A head's values as logits, or as values of the task."""
@@ -35,10 +31,26 @@ class Unit(NamedTuple):
         return (natural_B - self.offset) / self.scale
 
 
+class Lesson(NamedTuple):
+    """What the value at `place` learns row by row; see `Pointwise`."""
+
+    place: int
+    unit: Unit
+    weight: float = 1.0
+    temperature: float = 1.0
+    is_share: bool = False
+    is_soft: bool = False
+
+    @classmethod
+    def of_label(cls, place: int, unit: Unit) -> Self:
+        """A label: by the cross-entropy in nats (binary), or by the squared error in deviations."""
+        return cls(place, unit, is_share=unit.kind == "binary")
+
+
 class TeacherHead(NamedTuple):
     """What an auxiliary head learns from the teacher in one step.
 
-    `place`: the head's place among the auxiliary heads. `column`: its teacher task's column in the teacher's logits.
+    `place`: its value's place among those of all heads. `column`: its teacher task's column in the teacher's logits.
     `unit`: that of its values. `labels`: the column of the labels that its adapter learns from; None without an
     adapter. An adapter reads the teacher's values in `teacher_unit` and gives them in `unit`; without one both are the
     same.
@@ -52,17 +64,25 @@ class TeacherHead(NamedTuple):
     weight: float
     labels: int | None = None
 
+    @property
+    def is_ranking(self) -> bool:
+        """Whether its loss compares rows with each other, and leaves the level of its values open."""
+        return self.config.loss in ("listwise", "pairwise")
+
     def pointwise(self) -> "TeacherHead":
         """The same head with a loss that fixes the level of its values too: the soft label in place of a ranking."""
-        ranking = self.config.loss in ("listwise", "pairwise")
-        return self._replace(config=self.config.model_copy(update={"loss": "soft_label"})) if ranking else self
+        return self._replace(config=self.config.model_copy(update={"loss": "soft_label"})) if self.is_ranking else self
 
-    def loss(self, value_B: Tensor, teacher_B: Tensor) -> Tensor:
-        """`weight` times the mean loss of the head's values against the teacher's natural ones; NaN: no teacher.
+    def lesson(self) -> Lesson:
+        """Its lesson where it `is_ranking` not. A regression has no soft label: it learns the value, in deviations."""
+        is_soft = self.unit.kind == "binary" and self.config.loss == "soft_label"
+        return Lesson(self.place, self.unit, self.weight, self.config.temperature, is_soft, is_soft)
 
-        A regression has no soft label: pointwise losses are its squared error, in deviations.
-        """
-        return self.weight * self._mean_loss(value_B, teacher_B)
+    def ranking_slope(self, value_B: Tensor, teacher_B: Tensor) -> Tensor:
+        """`weight` times that of the loss in the head's values, against the teacher's natural ones; NaN: no teacher."""
+        if self.config.loss == "pairwise":
+            return self.weight * pairwise_slope(value_B, self.unit.scaled(teacher_B))
+        return self.weight * listwise_slope(self.unit.natural(value_B), teacher_B)
 
     def explained(self, value_B: Tensor, teacher_B: Tensor) -> float:
         """The share of the teacher's variance that the head's values explain (R2): 1 all, 0 no more than the mean does.
@@ -79,18 +99,16 @@ class TeacherHead(NamedTuple):
         spread = (target_N - target_N.mean()).square().sum()
         return float(1 - (target_N - predicted_N).square().sum() / spread)
 
-    def _mean_loss(self, value_B: Tensor, teacher_B: Tensor) -> Tensor:
-        config = self.config
-        if config.loss == "pairwise":
-            return pairwise(value_B, self.unit.scaled(teacher_B))
-        if self.unit.kind == "regression":
-            return self.unit.loss(value_B, teacher_B)
-        logit_B = self.unit.natural(value_B)
-        if config.loss == "listwise":
-            return listwise(logit_B, teacher_B)
-        if config.loss == "logit_mse":
-            return logit_mse(logit_B, teacher_B)
-        return soft_label_loss(logit_B, teacher_B, config.temperature)
+
+def slopes(value_BO: Tensor, lessons: Sequence[Lesson], targets: Sequence[Tensor]) -> Tensor:
+    """Of the sum of all losses in every value [B, O]; `targets`: natural ones [B], or labels, of each lesson."""
+    rows = [(one.unit.offset, one.unit.scale, one.temperature, one.weight) for one in lessons]
+    kinds = [(one.is_share, one.is_soft, one.place) for one in lessons]
+    numbers_4J, kinds_3J = (torch.tensor(each).T.to(value_BO.device) for each in (rows, kinds))
+    is_share_J, is_soft_J, place_J = kinds_3J
+    pointwise = Pointwise(is_share_J > 0, is_soft_J > 0, *numbers_4J)
+    slope_BJ = pointwise.slope(value_BO[:, place_J], torch.stack(list(targets), dim=1))
+    return torch.zeros_like(value_BO).index_add_(1, place_J, slope_BJ)
 
 
 def varies(value_N: Tensor) -> bool:

@@ -272,24 +272,28 @@ class Learner:
         step: a matrix product of another shape, or a row in another place of it, may differ in the last ones.
         """
         arms = self._student, self._control
-        network_MBK = np.stack([self._network(arm, batch, places, first) for arm in arms])
-        dense_MBD = np.stack([self._dense(batch, arm) for arm in arms])
-        return Rows(dense_MBD, network_MBK, batch.label_BK, batch.logit_BT)
+        seen_MBD = [arm.running.normalised(batch.dense_BD) for arm in arms]
+        network_MBK = [
+            self._network(arm, seen_BD, batch, places, first) for arm, seen_BD in zip(arms, seen_MBD, strict=True)
+        ]
+        stds = [arm.running.normalizer.std for arm in arms]
+        dense_MBD = [
+            seen_BD * units_of(self._posterior.columns, std_D) for seen_BD, std_D in zip(seen_MBD, stds, strict=True)
+        ]
+        return Rows(np.stack(dense_MBD), np.stack(network_MBK), batch.label_BK, batch.logit_BT)
 
-    def _network(self, arm: Arm, batch: Batch, places: Places, first: int | None) -> NDArray[np.float32]:
-        columns = batch.dense_BD, self._posterior.admitted(batch.category_BC, places, taught=self._is_taught(arm))
-        if first is None:
+    def _network(
+        self, arm: Arm, seen_BD: NDArray[np.float32], batch: Batch, places: Places, first: int | None
+    ) -> NDArray[np.float32]:
+        columns = seen_BD, self._posterior.admitted(batch.category_BC, places, taught=self._is_taught(arm))
+        size = self.setup.student.micro_batch
+        if first is None or len(batch) == size:
             return arm.score(*columns)
-        rows, size = slice(first, first + len(batch)), self.setup.student.micro_batch
+        rows = slice(first, first + len(batch))
         in_step = [np.zeros((size, column.shape[1]), column.dtype) for column in columns]
         for part, column in zip(in_step, columns, strict=True):
             part[rows] = column
         return arm.score(*in_step)[rows]
-
-    def _dense(self, batch: Batch, arm: Arm) -> NDArray[np.float32]:
-        """The dense columns in the units of the posterior."""
-        unit_D = units_of(self._posterior.columns, arm.running.normalizer.std)
-        return arm.running.normalised(batch.dense_BD) * unit_D
 
     def _references(self, batch: Batch, item_B: NDArray[np.uint64]) -> NDArray[np.float32]:
         """What the teacher and the item mean say, [B, K, 2]; NaN where the teacher says nothing."""

@@ -1,83 +1,82 @@
-"""The formulas of the losses, each with its source. Shapes: B rows of one step.
+"""The losses of a step: each formula with its source, as its slope in every value of its head.
 
-A missing label or logit is NaN. It is replaced before the loss and masked after it: a `torch.where` over a loss that is
-already NaN would still give NaN gradients.
-
-An auxiliary head on the shared trunk that predicts the teacher, beside served heads that learn hard labels alone, is
-the form of Khani et al. 2024 and Ranganathan et al. 2026; what that head minimises is one of the losses below. All of
-them take natural values: logits of binary tasks, values of regressions.
+A missing label or logit is NaN; its slope is 0. An auxiliary head on the shared trunk that predicts the teacher, beside
+served heads that learn hard labels alone, is the form of Khani et al. 2024 and Ranganathan et al. 2026; what that head
+minimises is one of the losses below. Shapes: B rows of one step, J columns of values and their targets.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
-
-from stream.tasks import TaskKind
-
-_SMALLEST = -1e30
-"""In place of minus infinity, whose gradient through a logsumexp over nothing is NaN."""
 
 
-def head_loss(kind: TaskKind, predicted_B: Tensor, target_B: Tensor) -> Tensor:
-    """Mean loss over the rows that have a target; 0 when none has.
+class Pointwise(NamedTuple):
+    """What each of J columns minimises: the mean over the rows that have a target, times `weight`.
 
-    Binary: cross-entropy of sigmoid(`predicted_B`) against a target in [0, 1], in nats. Regression: squared error.
+    Where `is_share`: temperature^2 times the cross-entropy of sigmoid((value + offset) / temperature) against a target
+    in [0, 1], in nats (Hinton et al. 2015, section 2: the square makes up for slopes that shrink with it; with a high
+    temperature the slope is that of an eighth of the squared difference of the logits, section 2.1 for two classes with
+    logits z / 2 and -z / 2). Where also `is_soft` the target is the teacher's logit, whose `soft_label` counts.
+    Else the squared error in units of `scale` around `offset`: of two logits it is twice Ba & Caruana 2014, equation 1,
+    which halves it. All have a number for each column.
     """
-    present_B = ~torch.isnan(target_B)
-    filled_B = torch.where(present_B, target_B, 0.0)
-    if kind == "binary":
-        loss_B = binary_cross_entropy_with_logits(predicted_B, filled_B, reduction="none")
-    else:
-        loss_B = (predicted_B - filled_B).square()
-    return (loss_B * present_B).sum() / present_B.sum().clamp(min=1)
+
+    is_share_J: Tensor
+    is_soft_J: Tensor
+    offset_J: Tensor
+    scale_J: Tensor
+    temperature_J: Tensor
+    weight_J: Tensor
+
+    def slope(self, value_BJ: Tensor, target_BJ: Tensor) -> Tensor:
+        """Of each loss in each value [B, J]."""
+        is_missing_BJ = target_BJ.isnan()
+        count_J = (len(target_BJ) - is_missing_BJ.sum(dim=0)).clamp_(min=1)
+        share_BJ = torch.sigmoid((value_BJ + self.offset_J) / self.temperature_J)
+        predicted_BJ = torch.where(self.is_share_J, share_BJ, value_BJ)
+        error_BJ = predicted_BJ - self._compared(target_BJ)
+        factor_J = self.weight_J * torch.where(self.is_share_J, self.temperature_J, 2.0) / count_J
+        return (error_BJ * factor_J).masked_fill_(is_missing_BJ, 0.0)
+
+    def _compared(self, target_BJ: Tensor) -> Tensor:
+        """The targets in the measure of what is predicted."""
+        scaled_BJ = torch.where(self.is_share_J, target_BJ, (target_BJ - self.offset_J) / self.scale_J)
+        return torch.where(self.is_soft_J, soft_label(target_BJ, self.temperature_J), scaled_BJ)
 
 
-def soft_label(teacher_logit_B: Tensor, temperature: float = 1.0) -> Tensor:
+def soft_label(teacher_logit_B: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """sigmoid(teacher_logit / temperature): the probability that a binary head shall predict; NaN without a logit."""
     return torch.sigmoid(teacher_logit_B / temperature)
 
 
-def soft_label_loss(logit_B: Tensor, teacher_logit_B: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 times the cross-entropy of sigmoid(logit / T) against the soft label at the same temperature T, in nats.
+def listwise_slope(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
+    """Of the cross-entropy, in nats, between the teacher's and the head's probabilities, normalised over the list.
 
-    Hinton et al. (2015), section 2: T^2 makes up for gradients that shrink with 1 / T^2. The head's own logit stays at
-    temperature 1; with a high T the gradient is that of an eighth of the squared difference of the
-    logits (section 2.1, for two classes with logits z / 2 and -z / 2).
+    The loss is -sum_i q_i / Q * log(p_i / P) with q, p = sigmoid of the logits and Q, P their sums, so its slope is
+    (p_i / P - q_i / Q) * (1 - p_i). Calibration-compatible (CLID, Gui et al. 2023, eq. 15; the same form for labels:
+    Bai et al. 2023, eq. 12): p = q is a minimum. With a softmax of the head's logits for p_i / P it is not: there
+    exp(logit), the odds, become proportional to q. The list is the rows of the step that have a logit: on a low-traffic
+    stream hardly any user comes twice among them.
     """
-    soft_B = soft_label(teacher_logit_B, temperature)
-    return temperature**2 * head_loss("binary", logit_B / temperature, soft_B)
-
-
-def logit_mse(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
-    """Mean squared difference of the logits: twice Ba & Caruana 2014, equation 1, which halves it."""
-    return head_loss("regression", logit_B, teacher_logit_B)
-
-
-def listwise(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
-    """Cross-entropy, in nats, between the teacher's and the head's probabilities, each normalised over the list.
-
-    -sum_i q_i / Q * log(p_i / P) with q, p = sigmoid of the logits and Q, P their sums. Calibration-compatible (CLID,
-    Gui et al. 2023, eq. 15; the same form for labels: Bai et al. 2023, eq. 12): p = q is a minimum. With a softmax of
-    the head's logits for p_i / P it is not: there exp(logit), the odds, become proportional to q. The list is the rows
-    of the step that have a logit: on a low-traffic stream hardly any user comes twice among them.
-    """
-    present_B = ~torch.isnan(teacher_logit_B)
-    teacher_B = torch.where(present_B, torch.sigmoid(teacher_logit_B.nan_to_num()), 0.0)
-    log_B = torch.where(present_B, logsigmoid(logit_B), _SMALLEST)
+    is_missing_B = teacher_logit_B.isnan()
+    teacher_B = torch.sigmoid(teacher_logit_B).masked_fill(is_missing_B, 0.0)
+    log_B = torch.nn.functional.logsigmoid(logit_B).masked_fill(is_missing_B, -torch.inf)
     share_B = teacher_B / teacher_B.sum().clamp(min=torch.finfo().tiny)
-    log_share_B = torch.where(present_B, log_B - log_B.logsumexp(dim=0), 0.0)
-    return -(share_B * log_share_B).sum()
+    slope_B = (log_B.softmax(dim=0) * share_B.sum() - share_B) * torch.sigmoid(-logit_B)
+    return slope_B.masked_fill(is_missing_B, 0.0)
 
 
-def pairwise(value_B: Tensor, teacher_B: Tensor) -> Tensor:
-    """Mean cross-entropy over pairs of rows: sigmoid(value_i - value_j) against sigmoid(teacher_i - teacher_j).
+def pairwise_slope(value_B: Tensor, teacher_B: Tensor) -> Tensor:
+    """Of the mean cross-entropy over pairs of rows: sigmoid(value_i - value_j) against sigmoid(teacher_i - teacher_j).
 
     RankNet (Burges et al. 2005, equation 3) with the teacher's odds as the target order. Over all pairs of rows that
     have a logit, in nats; 0 when fewer than two have.
     """
-    present_B = ~torch.isnan(teacher_B)
-    filled_B = torch.where(present_B, teacher_B, 0.0)
+    present_B = ~teacher_B.isnan()
+    filled_B = teacher_B.masked_fill(~present_B, 0.0)
     above_BB = torch.sigmoid(filled_B.unsqueeze(1) - filled_B)
-    loss_BB = binary_cross_entropy_with_logits(value_B.unsqueeze(1) - value_B, above_BB, reduction="none")
-    pair_BB = (present_B.unsqueeze(1) & present_B).triu(diagonal=1)
-    return (loss_BB * pair_BB).sum() / pair_BB.sum().clamp(min=1)
+    excess_BB = torch.sigmoid(value_B.unsqueeze(1) - value_B) - above_BB
+    is_pair_BB = present_B.unsqueeze(1) & present_B
+    pairs = (present_B.sum() * (present_B.sum() - 1)).clamp(min=2) / 2
+    return (excess_BB * is_pair_BB).sum(dim=1) / pairs

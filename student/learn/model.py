@@ -1,11 +1,13 @@
 """The student: a shared embedding table, a trunk, a tower per task with its served head, and auxiliary teacher heads.
 
-Shapes: B rows, D dense columns, C categorical columns, N distinct table rows of a batch, R table rows, E embedding,
-I = D + C * E inputs, K tasks, A auxiliary heads.
+Its gradient is written out: of a network so small, torch's own record of what to differentiate takes several times as
+long as the arithmetic. Shapes: B rows, D dense columns, C categorical columns, R table rows, E embedding,
+I = D + C * E inputs, V dense weights, W towers of U units, O = K + A heads: K served ones, then A auxiliary ones.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +16,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from stream.tasks import TaskSpec
+from student.learn.adapter import Adapter
 from student.learn.config import DistillationConfig
+from student.learn.towers import Heads, Towers, is_on, of_layer
 from student.versions.config import StudentConfig
 from student.versions.served_tensors import EMBEDDING, Layer, layers_of
 
 CPU = torch.device("cpu")
 _SMALL_DEVIATION = 0.05
-_ADAPTER_WIDTH = 8
 
 
 class Shape(NamedTuple):
@@ -38,147 +41,207 @@ class TeacherLayers(NamedTuple):
 
     tower: Layer | None
     head: Layer
-    adapter: Layer | None
-    adapter_head: Layer | None
-
-    def present(self) -> Iterator[Layer]:
-        """Those that there are."""
-        return (layer for layer in self if layer is not None)
 
 
 class Inputs(NamedTuple):
-    """Rows for a student: normalised dense columns, and which of the N distinct table rows each category has."""
+    """Rows for a student: normalised dense columns, and the table row of each category."""
 
     dense_BD: Tensor
-    row_N: Tensor
-    index_BC: Tensor
+    row_BC: Tensor
 
     def to(self, device: torch.device) -> "Inputs":
         """The same on `device`."""
         return self if self.dense_BD.device == device else Inputs(*(tensor.to(device) for tensor in self))
 
 
-class Outputs(NamedTuple):
-    """The values of every served head, in the order of the tasks, and of every auxiliary head, in that of the setup."""
+class Activations(NamedTuple):
+    """What each part gave for B rows; the gradient follows from it."""
 
-    served_KB: list[Tensor]
-    auxiliary_AB: list[Tensor]
+    crossed: list[Tensor]
+    """The inputs [B, I], then what each cross layer made of them."""
+    hidden: list[Tensor]
+    """What goes into each layer of the trunk, then what comes out of the last one."""
+    tower_BX: Tensor
+    """Of the tasks."""
+    every_tower_BX: Tensor
+    """Of the tasks, then of teacher tasks with towers of their own."""
+    value_BO: Tensor
+    """Of each head: a logit (binary) or a value in the head's own unit (regression)."""
 
 
 class Student:
-    """The weights by name, and the forward pass. The dense ones are views of one flat vector, `flat`, on `device`.
+    """The weights by name, the forward pass and its gradient. The dense weights are views of one vector on `device`.
 
     What a weight starts with depends on the seed and on its name alone, so two students start with equal shared ones.
+    What serves is computed by itself, as if there were no auxiliary heads: while these learn nothing, student and
+    control stay equal bit for bit.
     """
 
     def __init__(self, shape: Shape, device: torch.device = CPU) -> None:
         self.shape = shape
-        config, self._tasks = shape.config, [task.name for task in shape.tasks]
-        self.layers = layers_of(config, shape.dense_width, shape.categorical_width, self._tasks)
+        config, names = shape.config, [task.name for task in shape.tasks]
+        self.layers = layers_of(config, shape.dense_width, shape.categorical_width, names)
         self.teacher_layers = {head.teacher_task: _teacher_layers(head, config) for head in shape.distillation}
+        adapted = [head.teacher_task for head in shape.distillation if head.adapter]
+        self.adapters = {task: Adapter.of(task) for task in adapted}
         values = dict(self._initial())
         table = config.table_rows, config.embedding_dim
         self.embedding_RE = _drawn(EMBEDDING, table, _SMALL_DEVIATION, config.seed).to(device)
         self.flat = torch.cat([value.flatten() for value in values.values()]).to(device)
         parts = torch.split(self.flat, [value.numel() for value in values.values()])
-        self.dense = {
-            name: part.view(value.shape).requires_grad_()
-            for (name, value), part in zip(values.items(), parts, strict=True)
-        }
+        self.dense = {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
+        self._towers, self._served = self._of_tasks()
+        self._own_towers, self._auxiliary = self._of_teacher()
 
-    def forward(self, inputs: Inputs, touched_NE: Tensor) -> Outputs:
-        """Every head's value per row: a logit (binary) or a value in the head's own unit (regression).
-
-        `touched_NE` are the embeddings of `inputs.row_N`: a leaf of the gradient instead of the whole table.
-        """
-        hidden_BH = self._crossed(torch.cat([inputs.dense_BD, touched_NE[inputs.index_BC].flatten(start_dim=1)], dim=1))
+    def forward(self, inputs: Inputs) -> Activations:
+        """The values of every head, and what they come from."""
+        category_BX = self.embedding_RE[inputs.row_BC].flatten(start_dim=1)
+        crossed = [torch.cat([inputs.dense_BD, category_BX], dim=1)]
+        for layer in self.layers.cross:
+            # DCN-v2 (Wang et al. 2021, eq. 1): x_l+1 = x_0 * (W x_l + b) + x_l.
+            crossed.append(crossed[0] * self._apply(layer, crossed[-1]) + crossed[-1])
+        hidden = [crossed[-1]]
         for layer in self.layers.trunk:
-            hidden_BH = self._apply(layer, hidden_BH).relu()
-        towers = {task: self._apply(layer, hidden_BH).relu() for task, layer in self.layers.towers.items()}
-        served_KB = [self._apply(layer, towers[task]).squeeze(1) for task, layer in self.layers.heads.items()]
-        return Outputs(served_KB, [self._auxiliary(head, hidden_BH, towers) for head in self.shape.distillation])
+            hidden.append(self._apply(layer, hidden[-1]).relu_())
+        tower_BX = every_tower_BX = self._towers.values(hidden[-1])
+        value_BO = self._served.values(tower_BX)
+        if self._own_towers:
+            every_tower_BX = torch.cat([tower_BX, self._own_towers.values(hidden[-1])], dim=1)
+        if self._auxiliary:
+            value_BO = torch.cat([value_BO, self._auxiliary.values(every_tower_BX)], dim=1)
+        return Activations(crossed, hidden, tower_BX, every_tower_BX, value_BO)
+
+    def gradient(self, found: Activations, slope_BO: Tensor, of_adapters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of the loss in all dense weights [V], in the order of `flat`, and in the rows' embeddings [B, C, E].
+
+        `slope_BO`: of the loss in each head's value. `of_adapters`: in the adapters' weights, in their order. An
+        auxiliary head sends its slope on times its `gradient_scale` (ExFM): with soft labels near 0 it would hardly
+        move the trunk. Its own weights, and those of a tower of its own, learn the slope itself.
+        """
+        hidden_BH, (served, towers) = found.hidden[-1], (len(self.layers.heads), found.tower_BX.shape[1])
+        slope_BX, of_heads = self._served.back(found.tower_BX, slope_BO[:, :served].contiguous())
+        of_own: list[Tensor] = []
+        if self._auxiliary:
+            into_BX, of_auxiliary = self._auxiliary.back(found.every_tower_BX, slope_BO[:, served:])
+            slope_BX = slope_BX + into_BX[:, :towers]
+            of_heads += of_auxiliary
+        slope_BH, of_towers = self._towers.back(hidden_BH, found.tower_BX, slope_BX)
+        if self._own_towers:
+            own_BX = found.every_tower_BX[:, towers:]
+            into_BH, of_own = self._own_towers.back(hidden_BH, own_BX, into_BX[:, towers:])
+            slope_BH = slope_BH + into_BH
+        slope_BI, of_trunk = self._through_trunk(found.hidden, slope_BH)
+        slope_BI, of_cross = self._through_cross(found.crossed, slope_BI)
+        parts = [*of_cross, *of_trunk, *of_towers, *of_own, *of_heads, *of_adapters]
+        size_BCE = len(slope_BI), self.shape.categorical_width, self.shape.config.embedding_dim
+        embedding_BCE = slope_BI[:, self.shape.dense_width :].reshape(size_BCE)
+        return torch.cat([part.flatten() for part in parts]), embedding_BCE
 
     def start_served_head(self, task: str, twin: DistillationConfig) -> None:
         """Give the served head of `task` the weights of its twin's auxiliary head."""
         served, auxiliary = self.layers.heads[task], self.teacher_layers[twin.teacher_task].head
-        with torch.no_grad():
-            self.dense[served.weight].copy_(self.dense[auxiliary.weight])
-            self.dense[served.bias].copy_(self.dense[auxiliary.bias])
+        self.dense[served.weight].copy_(self.dense[auxiliary.weight])
+        self.dense[served.bias].copy_(self.dense[auxiliary.bias])
 
     def start_neutral(self, task: str) -> None:
         """Let the served head of `task` give the mean for every row, as before its first step."""
         served = self.layers.heads[task]
-        with torch.no_grad():
-            self.dense[served.weight].zero_()
-            self.dense[served.bias].zero_()
-
-    def adapt(self, config: DistillationConfig, teacher_B: Tensor) -> Tensor:
-        """The student adapter of ExFM (Liang et al. 2025): the teacher's value as the target's labels would have it.
-
-        A small network in front of the teacher's output, value + MLP(value), in the heads' own units; at first the
-        value itself (ExFM has MLP(value) alone). It learns from hard labels alone, and the student from its detached
-        output, so that a teacher of another calibration, or of no use, does no harm. A missing value stays missing.
-        """
-        _, _, adapter, adapter_head = self.teacher_layers[config.teacher_task]
-        assert adapter is not None
-        assert adapter_head is not None
-        present_B = ~torch.isnan(teacher_B)
-        value_B1 = torch.where(present_B, teacher_B, 0.0).unsqueeze(1)
-        hidden_BH = self._apply(adapter, value_B1).relu()
-        adapted_B = (value_B1 + self._apply(adapter_head, hidden_BH)).squeeze(1)
-        return torch.where(present_B, adapted_B, torch.nan)
+        self.dense[served.weight].zero_()
+        self.dense[served.bias].zero_()
 
     def score(self, inputs: Inputs) -> Tensor:
-        """The served heads' values [B, K], without a gradient."""
-        with torch.no_grad():
-            return torch.stack(self.forward(inputs, self.embedding_RE[inputs.row_N]).served_KB, dim=1)
+        """The served heads' values [B, K]."""
+        return self.forward(inputs).value_BO[:, : len(self.layers.heads)]
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights by name, not copied."""
-        return {EMBEDDING: self.embedding_RE} | {name: weight.detach() for name, weight in self.dense.items()}
+        return {EMBEDDING: self.embedding_RE} | self.dense
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over weights that `tensors` gave."""
         for name, own in self.tensors().items():
             own.copy_(tensors[name])
 
-    def _crossed(self, input_BI: Tensor) -> Tensor:
-        """The inputs after the cross layers of DCN-v2 (Wang et al. 2021, eq. 1): x_l+1 = x_0 * (W x_l + b) + x_l."""
-        crossed_BI = input_BI
-        for layer in self.layers.cross:
-            crossed_BI = input_BI * self._apply(layer, crossed_BI) + crossed_BI
-        return crossed_BI
+    def _through_trunk(self, hidden: Sequence[Tensor], slope_BH: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The slope in the trunk's inputs from that in its outputs, and the gradient of its weights."""
+        parts: list[Tensor] = []
+        for layer, (before_BH, after_BH) in reversed(list(zip(self.layers.trunk, pairwise(hidden), strict=True))):
+            slope_BH = slope_BH * (after_BH > 0)
+            parts = [*of_layer(slope_BH, before_BH), *parts]
+            slope_BH = slope_BH @ self.dense[layer.weight]
+        return slope_BH, parts
 
-    def _auxiliary(self, config: DistillationConfig, hidden_BH: Tensor, towers: Mapping[str, Tensor]) -> Tensor:
-        """On the student task's tower, or on a tower of its own; everything below it sees the scaled gradient."""
-        tower, head, *_ = self.teacher_layers[config.teacher_task]
-        if tower is None:
-            tower_BH = scale_gradient(towers[config.student_task or ""], config.gradient_scale)
-        else:
-            tower_BH = self._apply(tower, scale_gradient(hidden_BH, config.gradient_scale)).relu()
-        return self._apply(head, tower_BH).squeeze(1)
+    def _through_cross(self, crossed: Sequence[Tensor], slope_BI: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The slope in the inputs from that in what the last cross layer made of them, and the weights' gradient."""
+        parts: list[Tensor] = []
+        into_first_BI = torch.zeros_like(slope_BI)
+        for layer, before_BI in reversed(list(zip(self.layers.cross, crossed, strict=False))):
+            into_first_BI += slope_BI * self._apply(layer, before_BI)
+            product_BI = slope_BI * crossed[0]
+            parts = [*of_layer(product_BI, before_BI), *parts]
+            slope_BI = slope_BI + product_BI @ self.dense[layer.weight]
+        return slope_BI + into_first_BI, parts
 
     def _apply(self, layer: Layer, input_BI: Tensor) -> Tensor:
         return linear(input_BI, self.dense[layer.weight], self.dense[layer.bias])
 
+    def _of_tasks(self) -> tuple[Towers, Heads]:
+        layers, tasks = self.layers, len(self.layers.towers)
+        tower_XH, bias_X = self._together(list(layers.towers.values()))
+        towers = Towers(tower_XH, bias_X, torch.ones_like(bias_X))
+        head_KU, bias_K = self._together(list(layers.heads.values()))
+        return towers, Heads(head_KU, bias_K, torch.ones_like(bias_K), is_on(range(tasks), tasks).to(head_KU))
+
+    def _of_teacher(self) -> tuple[Towers | None, Heads | None]:
+        """The towers of teacher tasks without a student task, and all auxiliary heads; None where there are none."""
+        heads, of_tasks = self.shape.distillation, self.layers.towers
+        own = {head.teacher_task: layers.tower for head, layers in self._taught() if layers.tower}
+        auxiliary = own_towers = None
+        if heads:
+            head_AU, bias_A = self._together([layers.head for _, layers in self._taught()])
+            every = [*of_tasks.values(), *own.values()]
+            on_A = [every.index(layers.tower or of_tasks[head.student_task or ""]) for head, layers in self._taught()]
+            scale_A = torch.tensor([1.0 if head.teacher_task in own else head.gradient_scale for head in heads])
+            auxiliary = Heads(head_AU, bias_A, scale_A.to(head_AU), is_on(on_A, len(every)).to(head_AU))
+        if own:
+            tower_XH, bias_X = self._together(list(own.values()))
+            scale_W = torch.tensor([head.gradient_scale for head in heads if head.teacher_task in own])
+            scale_X = scale_W.repeat_interleave(self.shape.config.tower).to(tower_XH)
+            own_towers = Towers(tower_XH, bias_X, scale_X)
+        return own_towers, auxiliary
+
+    def _taught(self) -> Iterator[tuple[DistillationConfig, TeacherLayers]]:
+        return ((head, self.teacher_layers[head.teacher_task]) for head in self.shape.distillation)
+
+    def _together(self, layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+        """The weights of layers that stand together in `flat` as one matrix, and their biases."""
+        inputs, outputs = layers[0].inputs, sum(layer.outputs for layer in layers)
+        weight, bias = (self.dense[name].storage_offset() for name in (layers[0].weight, layers[0].bias))
+        weight_XH = self.flat[weight : weight + outputs * inputs].view(outputs, inputs)
+        return weight_XH, self.flat[bias : bias + outputs]
+
     def _initial(self) -> Iterator[tuple[str, Tensor]]:
-        """The dense weights by name: He et al. (2015) before a ReLU, small in cross layers, 0 in heads and biases."""
-        teacher = list(self.teacher_layers.values())
-        heads = {*self.layers.heads.values(), *(t.head for t in teacher), *(t.adapter_head for t in teacher)}
-        layers = [*self.layers.of_tasks(self._tasks), *(layer for t in teacher for layer in t.present())]
-        for layer in layers:
-            deviation = _SMALL_DEVIATION if layer in self.layers.cross else (2 / layer.inputs) ** 0.5
-            for name, size in layer.shapes().items():
-                neutral = name == layer.bias or layer in heads
-                yield name, torch.zeros(size) if neutral else _drawn(name, size, deviation, self.shape.config.seed)
+        """The dense weights by name: He et al. (2015) before a ReLU, small in cross layers, 0 in heads and biases.
 
+        In the order of the `gradient`; layers of one kind have their weights together, then their biases.
+        """
+        own, adapters = list(self.teacher_layers.values()), [layer for each in self.adapters.values() for layer in each]
+        served, auxiliary = list(self.layers.heads.values()), [layers.head for layers in own]
+        towers, own_towers = list(self.layers.towers.values()), [layers.tower for layers in own if layers.tower]
+        neutral = {*served, *auxiliary, *(adapter.head for adapter in self.adapters.values())}
+        singly = [[layer] for layer in (*self.layers.cross, *self.layers.trunk)]
+        for together in (*singly, towers, own_towers, served, auxiliary, *([layer] for layer in adapters)):
+            for layer in together:
+                deviation = _SMALL_DEVIATION if layer in self.layers.cross else (2 / layer.inputs) ** 0.5
+                size = layer.outputs, layer.inputs
+                drawn = layer not in neutral
+                yield layer.weight, _drawn(layer.weight, size, deviation, self._seed) if drawn else torch.zeros(size)
+            for layer in together:
+                yield layer.bias, torch.zeros(layer.outputs)
 
-def scale_gradient(value: Tensor, scale: float) -> Tensor:
-    """`value` itself, whose gradient is multiplied by `scale` on its way back: gradient scaling of ExFM.
-
-    With soft labels near 0 an auxiliary head barely moves the trunk; a scale above 1 makes up for it.
-    """
-    return value if scale == 1.0 else value.detach() + scale * (value - value.detach())
+    @property
+    def _seed(self) -> int:
+        return self.shape.config.seed
 
 
 def _teacher_layers(head: DistillationConfig, config: StudentConfig) -> TeacherLayers:
@@ -186,8 +249,6 @@ def _teacher_layers(head: DistillationConfig, config: StudentConfig) -> TeacherL
     return TeacherLayers(
         tower=Layer(f"teacher_tower.{name}", config.trunk[-1], tower) if head.student_task is None else None,
         head=Layer(f"teacher_head.{name}", tower, 1),
-        adapter=Layer(f"adapter.{name}", 1, _ADAPTER_WIDTH) if head.adapter else None,
-        adapter_head=Layer(f"adapter_head.{name}", _ADAPTER_WIDTH, 1) if head.adapter else None,
     )
 
 

@@ -14,10 +14,8 @@ from stream.tasks import TaskKind
 from student.learn.batch import Batch
 from student.learn.heads import TeacherHead, Unit
 from student.learn.losses import soft_label
-from student.learn.model import Inputs
 from student.learn.setup import LearnerSetup
 from student.versions.columns import seen_of
-from student.versions.hashing import embedding_rows
 from student.versions.normalizer import RunningMoments, normalised
 
 
@@ -51,13 +49,6 @@ class RunningStatistics:
         for moments in (self.normalizer, self._labels, self._soft_labels):
             moments.discount(examples)
 
-    def inputs(self, dense_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> Inputs:
-        """B rows for the arm's student."""
-        row_BC = embedding_rows(category_BC, self._setup.student.table_rows)
-        row_N, index = np.unique(row_BC, return_inverse=True)
-        index_BC = torch.from_numpy(index.reshape(row_BC.shape))
-        return Inputs(torch.from_numpy(self.normalised(dense_BD)), torch.from_numpy(row_N), index_BC)
-
     def normalised(self, dense_BD: NDArray[np.float32]) -> NDArray[np.float32]:
         """Dense columns as the arm's network and posterior see them: 0 in those to which it is blind."""
         return normalised(dense_BD, self.normalizer.mean, self.normalizer.std) * self._seen_D
@@ -73,7 +64,7 @@ class RunningStatistics:
         entries = zip(setup.distillation, setup.teacher_columns, units, weights, strict=True)
         heads = [
             TeacherHead(config, place, column, unit, unit, weight)
-            for place, (config, column, unit, weight) in enumerate(entries)
+            for place, (config, column, unit, weight) in enumerate(entries, len(setup.tasks))
             if weight > 0
         ]
         return [self._adapted(head) if head.config.adapter else head for head in heads]

@@ -1,45 +1,93 @@
-"""Each loss against a value worked out by hand."""
+"""Each loss by its textbook formula, whose slope torch finds by itself; and slopes that follow by hand."""
 
+from collections.abc import Callable
 from math import log
 from typing import Any
 
 import pytest
 import torch
-from torch import tensor
+from torch import Tensor, tensor
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+from torch.nn.functional import logsigmoid
 
-from student.learn.losses import head_loss, listwise, logit_mse, pairwise, soft_label, soft_label_loss
+from student.learn.losses import Pointwise, listwise_slope, pairwise_slope, soft_label
 
 NAN = float("nan")
+VALUES = [0.3, -1.2, 2.0, 0.0, 0.7]
+TEACHER = [1.1, -0.4, NAN, 0.2, -2.0]
+SHARES = [1.0, 0.0, NAN, 1.0, 0.0]
 
 
-def test_a_binary_heads_loss_is_the_mean_cross_entropy() -> None:
-    # -ln sigmoid(0) = ln 2; -ln(1 - sigmoid(ln 3)) = -ln(1/4) = ln 4
-    loss = head_loss("binary", tensor([0.0, log(3)]), tensor([1.0, 0.0]))
-    assert float(loss.detach()) == pytest.approx((log(2) + log(4)) / 2)
+def by_torch(loss: Callable[[Tensor, Tensor], Tensor], target: list[float]) -> Tensor:
+    """The slope of a loss over the rows that have a target; 0 in the others."""
+    value_B, target_B = tensor(VALUES, requires_grad=True), tensor(target)
+    present_B = ~target_B.isnan()
+    (slope_B,) = torch.autograd.grad(loss(value_B[present_B], target_B[present_B]), value_B)
+    return slope_B
 
 
-def test_a_regression_heads_loss_is_the_mean_squared_error() -> None:
-    assert float(head_loss("regression", tensor([1.0, 4.0]), tensor([3.0, 5.0]))) == pytest.approx((4 + 1) / 2)
+def pointwise(target: list[float], values: list[float] = VALUES, **changes: Any) -> Tensor:
+    parts = {"is_share": True, "is_soft": False, "offset": 0.0, "scale": 1.0, "temperature": 1.0, "weight": 1.0}
+    columns = [tensor([value]) for value in (parts | changes).values()]
+    return Pointwise(*columns).slope(tensor(values).unsqueeze(1), tensor(target).unsqueeze(1)).squeeze(1)
 
 
-@pytest.mark.parametrize("kind", ["binary", "regression"])
-def test_a_missing_target_gives_no_loss_and_no_gradient(kind: Any) -> None:
-    predicted_B = tensor([0.5, 7.0, -1.0], requires_grad=True)
-    loss = head_loss(kind, predicted_B, tensor([1.0, NAN, 0.0]))
-    loss.backward()
-    assert predicted_B.grad is not None
-    assert predicted_B.grad[1] == 0
-    assert torch.isfinite(predicted_B.grad).all()
-    assert float(loss.detach()) == pytest.approx(float(head_loss(kind, tensor([0.5, -1.0]), tensor([1.0, 0.0]))))
+def listwise(logit_B: Tensor, teacher_B: Tensor) -> Tensor:
+    share_B = teacher_B.sigmoid() / teacher_B.sigmoid().sum()
+    log_B = logsigmoid(logit_B)
+    return -(share_B * (log_B - log_B.logsumexp(0))).sum()
 
 
-def test_a_batch_without_targets_costs_nothing() -> None:
-    predicted_B = tensor([0.5, 7.0], requires_grad=True)
-    loss = head_loss("binary", predicted_B, tensor([NAN, NAN]))
-    loss.backward()
-    assert float(loss.detach()) == 0
-    assert predicted_B.grad is not None
-    assert predicted_B.grad.tolist() == [0, 0]
+def pairs(value_B: Tensor, teacher_B: Tensor) -> Tensor:
+    over = torch.combinations(torch.arange(len(value_B)))
+    difference, wanted = (one_B[over[:, 0]] - one_B[over[:, 1]] for one_B in (value_B, teacher_B))
+    return cross_entropy(difference, wanted.sigmoid())
+
+
+def test_a_label_of_a_binary_task_is_learnt_by_the_mean_cross_entropy() -> None:
+    expected = by_torch(lambda value, label: cross_entropy(value + 0.4, label), SHARES)
+    torch.testing.assert_close(pointwise(SHARES, offset=0.4), expected)
+
+
+def test_a_regression_is_learnt_by_the_mean_squared_error_in_deviations() -> None:
+    expected = by_torch(lambda value, target: (value - (target - 3) / 2).square().mean(), TEACHER)
+    torch.testing.assert_close(pointwise(TEACHER, is_share=False, offset=3.0, scale=2.0), expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_soft_label_is_learnt_at_the_temperature_of_both(temperature: float) -> None:
+    def loss(value_B: Tensor, teacher_B: Tensor) -> Tensor:
+        logit_B = (value_B + 0.4) / temperature
+        return temperature**2 * cross_entropy(logit_B, (teacher_B / temperature).sigmoid())
+
+    own = pointwise(TEACHER, is_soft=True, offset=0.4, temperature=temperature)
+    torch.testing.assert_close(own, by_torch(loss, TEACHER))
+
+
+def test_logits_are_learnt_by_their_mean_squared_difference() -> None:
+    expected = by_torch(lambda value, teacher: (value + 0.4 - teacher).square().mean(), TEACHER)
+    torch.testing.assert_close(pointwise(TEACHER, is_share=False, offset=0.4), expected)
+
+
+def test_a_loss_is_times_its_weight() -> None:
+    torch.testing.assert_close(pointwise(SHARES, weight=0.5), 0.5 * pointwise(SHARES))
+
+
+@pytest.mark.parametrize(("own", "loss"), [(listwise_slope, listwise), (pairwise_slope, pairs)])
+def test_a_ranking_has_the_slope_of_its_formula(own: Any, loss: Any) -> None:
+    torch.testing.assert_close(own(tensor(VALUES), tensor(TEACHER)), by_torch(loss, TEACHER))
+
+
+def test_without_targets_nothing_is_learnt() -> None:
+    for is_share in (True, False):
+        assert pointwise([NAN] * 5, is_share=is_share).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("slope", [listwise_slope, pairwise_slope])
+@pytest.mark.parametrize("present", [0, 1])
+def test_a_ranking_of_fewer_than_two_rows_teaches_nothing(slope: Any, present: int) -> None:
+    teacher_B = tensor(TEACHER[:present] + [NAN] * (5 - present))
+    assert slope(tensor(VALUES), teacher_B).tolist() == pytest.approx([0] * 5)
 
 
 def test_a_soft_label_is_the_softened_probability() -> None:
@@ -49,56 +97,25 @@ def test_a_soft_label_is_the_softened_probability() -> None:
     assert torch.isnan(soft_B[1])
 
 
-def test_the_soft_label_loss_is_the_cross_entropy_against_the_soft_label() -> None:
-    # q = 3/4, p = sigmoid(ln 1) = 1/2: -(3/4 ln 1/2 + 1/4 ln 1/2) = ln 2; its gradient in the logit is p - q = -1/4
-    logit_B = tensor([0.0], requires_grad=True)
-    loss = soft_label_loss(logit_B, tensor([log(3)]))
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(log(2))
-    assert logit_B.grad is not None
-    assert float(logit_B.grad) == pytest.approx(-1 / 4)
+def test_the_slope_of_a_soft_label_is_the_difference_of_the_probabilities() -> None:
+    # q = 3/4, p = sigmoid(ln 1) = 1/2: p - q = -1/4; at T = 2 with twice the logit: T (p - q) = 2 * (1/2 - 3/4)
+    assert pointwise([log(3)], [0.0], is_soft=True).tolist() == pytest.approx([-1 / 4])
+    assert pointwise([2 * log(3)], [0.0], is_soft=True, temperature=2.0).tolist() == pytest.approx([-1 / 2])
 
 
-def test_a_temperature_softens_head_and_teacher_and_keeps_the_gradients_size() -> None:
-    # T = 2: q = sigmoid(2 ln 3 / 2) = 3/4, p = 1/2: 4 ln 2; the gradient is T (p - q) = 2 * (1/2 - 3/4)
-    logit_B = tensor([0.0], requires_grad=True)
-    loss = soft_label_loss(logit_B, tensor([2 * log(3)]), temperature=2.0)
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(4 * log(2))
-    assert logit_B.grad is not None
-    assert float(logit_B.grad) == pytest.approx(-1 / 2)
-
-
-def test_with_a_high_temperature_the_gradient_is_that_of_an_eighth_of_the_squared_difference() -> None:
-    logit_B = tensor([2.0], requires_grad=True)
-    soft_label_loss(logit_B, tensor([-1.0]), temperature=100.0).backward()
-    assert logit_B.grad is not None
-    assert float(logit_B.grad) == pytest.approx((2 - -1) / 4, rel=1e-3)
-
-
-def test_the_logit_mse_is_the_mean_squared_difference() -> None:
-    assert float(logit_mse(tensor([1.0, 0.0, 9.0]), tensor([3.0, -1.0, NAN]))) == pytest.approx((4 + 1) / 2)
-
-
-def test_the_listwise_loss_compares_shares_of_the_lists_probability() -> None:
-    # Teacher: q = 3/4, 1/4, shares 3/4, 1/4. Head: p = 1/2, 1/2, shares 1/2: ln 2. The third row has no teacher.
-    loss = listwise(tensor([0.0, 0.0, 5.0]), tensor([log(3), -log(3), NAN]))
-    assert float(loss) == pytest.approx(log(2))
+def test_with_a_high_temperature_the_slope_is_that_of_an_eighth_of_the_squared_difference() -> None:
+    slope_B = pointwise([-1.0], [2.0], is_soft=True, temperature=100.0)
+    assert float(slope_B) == pytest.approx((2 - -1) / 4, rel=1e-3)
 
 
 def test_the_listwise_loss_is_least_at_the_teachers_own_probabilities() -> None:
-    """The calibration-compatible property: no gradient at p = q, whatever the level of the list."""
+    """The calibration-compatible property: no slope at p = q, whatever the level of the list."""
     teacher_B = tensor([2.0, -1.0, -3.0])
-    logit_B = teacher_B.clone().requires_grad_()
-    listwise(logit_B, teacher_B).backward()
-    assert logit_B.grad is not None
-    assert logit_B.grad.abs().max() < 1e-6
+    assert listwise_slope(teacher_B, teacher_B).abs().max() < 1e-6
 
 
-def test_the_pairwise_loss_is_ranknets_over_pairs_of_rows_with_a_teacher() -> None:
-    # One pair: the teacher prefers the first with sigmoid(ln 3) = 3/4; the head is undecided: ln 2
-    assert float(pairwise(tensor([1.0, 1.0, 7.0]), tensor([log(3), 0.0, NAN]))) == pytest.approx(log(2))
-    # Three pairs, head = teacher = (ln 3, 0, 0): two of entropy H(3/4), one of ln 2
-    both_B = tensor([log(3), 0.0, 0.0])
-    entropy = -(3 / 4 * log(3 / 4) + 1 / 4 * log(1 / 4))
-    assert float(pairwise(both_B, both_B)) == pytest.approx((2 * entropy + log(2)) / 3)
+def test_the_pairwise_slopes_are_ranknets() -> None:
+    # One pair: the teacher prefers the first with sigmoid(ln 3) = 3/4, the head is undecided: 1/2 - 3/4, and back
+    assert pairwise_slope(tensor([1.0, 1.0, 7.0]), tensor([log(3), 0.0, NAN])).tolist() == pytest.approx(
+        [-0.25, 0.25, 0]
+    )

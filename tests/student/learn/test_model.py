@@ -1,11 +1,16 @@
 """The student's tensors and what they depend on."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import linear
 
-from student.learn.model import Inputs, Shape, Student, scale_gradient
-from student.versions.served_tensors import EMBEDDING
+from student.learn.adapter import Adapter
+from student.learn.model import Inputs, Shape, Student
+from student.versions.served_tensors import EMBEDDING, Layer
 
 
 def shape(toy: Any, **changes: Any) -> Shape:
@@ -14,11 +19,92 @@ def shape(toy: Any, **changes: Any) -> Shape:
 
 def inputs() -> Inputs:
     random = torch.Generator().manual_seed(0)
-    return Inputs(
-        torch.randn(5, 4, generator=random),
-        torch.tensor([3, 9, 20]),
-        torch.tensor([[0, 1], [1, 1], [2, 0], [0, 0], [2, 2]]),
+    rows = [[3, 9], [9, 9], [20, 3], [3, 3], [20, 20]]
+    return Inputs(torch.randn(5, 4, generator=random), torch.tensor(rows))
+
+
+def moved(of: Student) -> Student:
+    """With weights everywhere: heads start at 0, through which no slope goes."""
+    of.flat += 0.1 * torch.randn(len(of.flat), generator=torch.Generator().manual_seed(1))
+    return of
+
+
+def values_by_autograd(of: Student, weights: Mapping[str, Tensor], embedding_BCE: Tensor) -> Tensor:
+    """The values of every head [B, O] in torch's own words, with ExFM's way to scale a slope on its way back."""
+
+    def apply(layer: Layer, input_BI: Tensor) -> Tensor:
+        return linear(input_BI, weights[layer.weight], weights[layer.bias])
+
+    def scaled(value: Tensor, scale: float) -> Tensor:
+        return value.detach() + scale * (value - value.detach())
+
+    hidden_BH = first_BI = torch.cat([inputs().dense_BD, embedding_BCE.flatten(1)], 1)
+    for layer in of.layers.cross:
+        hidden_BH = first_BI * apply(layer, hidden_BH) + hidden_BH
+    for layer in of.layers.trunk:
+        hidden_BH = apply(layer, hidden_BH).relu()
+    towers = {task: apply(layer, hidden_BH).relu() for task, layer in of.layers.towers.items()}
+    heads = [apply(layer, towers[task]) for task, layer in of.layers.heads.items()]
+    for config in of.shape.distillation:
+        tower, head = of.teacher_layers[config.teacher_task]
+        if tower is None:
+            tower_BU = scaled(towers[str(config.student_task)], config.gradient_scale)
+        else:
+            tower_BU = apply(tower, scaled(hidden_BH, config.gradient_scale)).relu()
+        heads.append(apply(head, tower_BU))
+    return torch.cat(heads, dim=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"distillation": ()}, {"cross": 2}, {"scale": 3.0}, {"scale": 0.0, "cross": 1}, {"adapter": True}],
+    ids=str,
+)
+def test_the_gradient_is_torchs_own(toy: Any, changes: dict[str, Any]) -> None:
+    head = {"gradient_scale": changes.get("scale", 1.0)}
+    heads = tuple(d.model_copy(update=head) for d in changes.get("distillation", toy.distillation))
+    if "adapter" in changes:
+        heads = (*heads[:1], heads[1].model_copy(update={"adapter": True}), *heads[2:])
+    config = toy.student.model_copy(update={"cross_layers": changes.get("cross", 0)})
+    student = moved(Student(shape(toy, config=config, distillation=heads)))
+    leaves = {name: weight.clone().requires_grad_() for name, weight in student.dense.items()}
+    embedding_BCE = student.embedding_RE[inputs().row_BC].requires_grad_()
+    expected_BO = values_by_autograd(student, leaves, embedding_BCE)
+    slope_BO = torch.randn(expected_BO.shape, generator=torch.Generator().manual_seed(2))
+    found = student.forward(inputs())
+    torch.testing.assert_close(found.value_BO, expected_BO)
+
+    of_embedding, *of_weights = torch.autograd.grad(
+        (expected_BO * slope_BO).sum(), [embedding_BCE, *leaves.values()], allow_unused=True, materialize_grads=True
     )
+    of_adapters = [torch.zeros_like(weight) for name, weight in student.dense.items() if "adapter" in name]
+    gradient_V, gradient_BCE = student.gradient(found, slope_BO, of_adapters)
+    torch.testing.assert_close(gradient_BCE, of_embedding)
+    torch.testing.assert_close(gradient_V, torch.cat([each.flatten() for each in of_weights]))
+
+
+def test_the_gradient_of_an_adapter_is_torchs_own() -> None:
+    adapter = Adapter.of("like")
+    random = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(size, generator=random).requires_grad_()
+        for layer in adapter
+        for name, size in layer.shapes().items()
+    }
+    found = adapter.apply(weights, torch.tensor([0.5, torch.nan, -1.0]))
+    slope_B = torch.tensor([1.0, 0.0, -2.0])
+    assert found.value_B.isnan().tolist() == [False, True, False]
+    expected = torch.autograd.grad((found.value_B[[0, 2]] * slope_B[[0, 2]]).sum(), list(weights.values()))
+    own = adapter.gradient({name: weight.detach() for name, weight in weights.items()}, found, slope_B)
+    for one, other in zip(own, expected, strict=True):
+        torch.testing.assert_close(one.detach(), other)
+
+
+def test_an_adapter_is_at_first_the_teachers_value_itself(toy: Any) -> None:
+    heads = (toy.distillation[1].model_copy(update={"adapter": True}),)
+    student = Student(shape(toy, distillation=heads))
+    adapted = student.adapters["like"].apply(student.dense, torch.tensor([0.5, -1.0]))
+    assert adapted.value_B.tolist() == [0.5, -1.0]
 
 
 def test_the_tensors_are_those_of_the_layout(toy: Any) -> None:
@@ -49,17 +135,16 @@ def test_a_cross_layer_multiplies_the_inputs_with_what_it_makes_of_them(toy: Any
     """DCN-v2, eq. 1, by hand: x0 = (1, 2), two layers of W = [[0, 1], [1, 1]], b = (1, 0)."""
     config = toy.student.model_copy(update={"cross_layers": 2, "trunk": [2], "tower": 1, "embedding_dim": 1})
     student = Student(Shape(config, toy.tasks[:1], (), 1, 1))
-    with torch.no_grad():
-        for i in range(2):
-            student.dense[f"trunk.cross.{i}.weight"].copy_(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
-            student.dense[f"trunk.cross.{i}.bias"].copy_(torch.tensor([1.0, 0.0]))
-        student.dense["trunk.0.weight"].copy_(torch.eye(2))
-        student.dense["tower.like.weight"].copy_(torch.tensor([[1.0, 100.0]]))
-        student.dense["head.like.weight"].fill_(1)
-    inputs = Inputs(torch.tensor([[1.0]]), torch.tensor([5]), torch.tensor([[0]]))
-    outputs = student.forward(inputs, torch.tensor([[2.0]]))
+    for i in range(2):
+        student.dense[f"trunk.cross.{i}.weight"].copy_(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+        student.dense[f"trunk.cross.{i}.bias"].copy_(torch.tensor([1.0, 0.0]))
+    student.dense["trunk.0.weight"].copy_(torch.eye(2))
+    student.dense["tower.like.weight"].copy_(torch.tensor([[1.0, 100.0]]))
+    student.dense["head.like.weight"].fill_(1)
+    student.embedding_RE[0] = 2
+    outputs = student.forward(Inputs(torch.tensor([[1.0]]), torch.tensor([[0]])))
     # x1 = (1, 2) * (2 + 1, 1 + 2) + (1, 2) = (4, 8); x2 = (1, 2) * (8 + 1, 4 + 8) + (4, 8) = (13, 32)
-    assert outputs.served_KB[0].tolist() == [13 + 100 * 32]
+    assert outputs.value_BO.tolist() == [[13 + 100 * 32]]
 
 
 def test_another_seed_gives_other_weights(toy: Any) -> None:
@@ -70,36 +155,5 @@ def test_another_seed_gives_other_weights(toy: Any) -> None:
 
 def test_a_step_on_the_flat_vector_moves_the_named_weights(toy: Any) -> None:
     student = Student(shape(toy))
-    with torch.no_grad():
-        student.flat += 1
+    student.flat += 1
     assert student.tensors()["head.like.bias"].tolist() == [1]
-
-
-def test_a_scaled_gradient_leaves_the_value() -> None:
-    value_B = torch.tensor([0.3, -2.0], requires_grad=True)
-    scaled_B = scale_gradient(value_B, 5.0)
-    scaled_B.sum().backward()
-    assert scaled_B.tolist() == value_B.tolist()
-    assert value_B.grad is not None
-    assert value_B.grad.tolist() == [5, 5]
-
-
-def test_a_gradient_scale_scales_everything_below_the_auxiliary_head_and_not_the_head(toy: Any) -> None:
-    def gradients(scale: float) -> dict[str, torch.Tensor]:
-        heads = tuple(d.model_copy(update={"gradient_scale": scale}) for d in toy.distillation[:2])
-        student = Student(shape(toy, distillation=heads))
-        with torch.no_grad():
-            for task in ("finish", "like"):
-                student.dense[f"teacher_head.{task}.weight"].fill_(1)
-        outputs = student.forward(inputs(), student.embedding_RE[inputs().row_N])
-        loss = torch.stack(outputs.auxiliary_AB).square().sum()
-        values = torch.autograd.grad(loss, list(student.dense.values()), allow_unused=True, materialize_grads=True)
-        return dict(zip(student.dense, values, strict=True))
-
-    plain, scaled = gradients(1.0), gradients(3.0)
-    for name in ("trunk.0.weight", "tower.like.weight"):
-        assert plain[name].any()
-        torch.testing.assert_close(scaled[name], 3 * plain[name])
-    for name in ("teacher_head.like.weight", "teacher_head.finish.weight", "teacher_tower.finish.weight"):
-        assert plain[name].any()
-        torch.testing.assert_close(scaled[name], plain[name])
