@@ -363,14 +363,11 @@ def _fill_moments(
     """The moments eta and v, and the gains S x."""
     x_P, z_J, gain_P = work.x_MKP[m, k], work.z_MKJ[m, k], work.gain_MKP[m, k]
     weight_P, covariance_PP = shared.weight_MKP[m, k], shared.covariance_MKPP[m, k]
+    _multiply(covariance_PP, x_P, gain_P)
     eta = v = 0.0
     for p in range(len(x_P)):
-        gain = 0.0
-        for q in range(len(x_P)):
-            gain += covariance_PP[p, q] * x_P[q]
-        gain_P[p] = gain
         eta += weight_P[p] * x_P[p]
-        v += gain * x_P[p]
+        v += gain_P[p] * x_P[p]
     for j in range(len(z_J)):
         eta += users.mean_NMKJ[slot_E[0], m, k, j] * z_J[j]
         v += users.variance_NMKJ[slot_E[0], m, k, j] * z_J[j] * z_J[j]
@@ -434,8 +431,7 @@ def _step(
     weight_P, covariance_PP = shared.weight_MKP[m, k], shared.covariance_MKPP[m, k]
     for p in range(len(gain_P)):
         weight_P[p] += gain_P[p] * pull
-        for q in range(len(gain_P)):
-            covariance_PP[p, q] -= shrink * gain_P[p] * gain_P[q]
+    _shrink(covariance_PP, gain_P, shrink)
     for e in range(len(slot_E)):
         if slot_E[e] == 0:
             continue
@@ -451,17 +447,40 @@ def _step(
 def _step_blend(m: int, k: int, h: float, error: float, shared: Shared, work: _Work) -> None:
     weight_L, covariance_LL = shared.blend_MKL[m, k], shared.blend_covariance_MKLL[m, k]
     x_L, gain_L = work.eta_ML[m], work.gain_L
+    _multiply(covariance_LL, x_L, gain_L)
     v = 0.0
     for i in range(len(x_L)):
-        gain = 0.0
-        for j in range(len(x_L)):
-            gain += covariance_LL[i, j] * x_L[j]
-        gain_L[i] = gain
-        v += gain * x_L[i]
+        v += gain_L[i] * x_L[i]
     for i in range(len(x_L)):
         weight_L[i] += gain_L[i] * h * error / (1 + h * v)
-        for j in range(len(x_L)):
-            covariance_LL[i, j] -= gain_L[i] * gain_L[j] * h / (1 + h * v)
+    _shrink(covariance_LL, gain_L, h / (1 + h * v))
+
+
+@compiled
+def _multiply(covariance_PP: Floats, x_P: Floats, gain_P: Floats) -> None:
+    """Set `gain_P` to S x, row by row of the symmetric S: the processor takes several numbers of a row at once.
+
+    A column that is 0 costs nothing, such as those of the teacher in a control.
+    """
+    width = len(x_P)
+    for p in range(width):
+        gain_P[p] = 0.0
+    for q in range(width):
+        x = x_P[q]
+        if x != 0.0:
+            for p in range(width):
+                gain_P[p] += covariance_PP[q, p] * x
+
+
+@compiled
+def _shrink(covariance_PP: Floats, gain_P: Floats, shrink: float) -> None:
+    """Take `shrink` gain gain' from S, which stays symmetric to the last bit."""
+    width = len(covariance_PP)
+    for p in range(width):
+        gain = gain_P[p]
+        if gain != 0.0:
+            for q in range(width):
+                covariance_PP[p, q] -= shrink * (gain * gain_P[q])
 
 
 @compiled
