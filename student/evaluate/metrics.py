@@ -60,7 +60,7 @@ def arm_metrics(
     )
 
 
-def losses(kind: TaskKind, label_B: NDArray[np.float32], value_B: NDArray[np.float32]) -> NDArray[np.float64]:
+def losses(kind: TaskKind, label_B: NDArray[np.float32], value_B: NDArray[np.floating]) -> NDArray[np.float64]:
     """Log loss of a logit in nats, or the squared error of a value, per row; of arrays of any one shape."""
     label_B64, value_B64 = label_B.astype(np.float64), value_B.astype(np.float64)
     if kind == "regression":

@@ -1,10 +1,12 @@
 """Which items and users are new: how often each was seen, in bounded memory. Shapes: B rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.compiled import compiled
 
 NEW_EXAMPLES = 10
 """An item or user is new in an example that fewer than this many others of it came before."""
@@ -21,7 +23,7 @@ class Newness:
 
     def update(self, user_B: NDArray[np.uint64], item_B: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Count B examples by the hashes of their ids; whether their items and their users were new, [2, B]."""
-        return np.stack([self._items.update(item_B.tolist()), self._users.update(user_B.tolist())])
+        return np.stack([self._items.update(item_B), self._users.update(user_B)])
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
@@ -45,11 +47,13 @@ class SeenCounts:
 
     def __init__(self) -> None:
         self._counts = np.zeros(_ROWS << _LANE_BITS, np.uint8)
+        self.update(np.zeros(0, np.uint64))  # compiles it
 
-    def update(self, hashes: Sequence[int]) -> NDArray[np.bool_]:
+    def update(self, hash_B: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Count B ids by their 64-bit hashes, in order; whether each was new [B], by those before it."""
-        counts = self._counts.data  # a memoryview: a tenth of the time of array elements
-        return np.fromiter((_count(counts, one) < NEW_EXAMPLES for one in hashes), np.bool_, len(hashes))
+        is_new_B = np.empty(len(hash_B), np.bool_)
+        _count(self._counts, hash_B, is_new_B)
+        return is_new_B
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
@@ -60,17 +64,21 @@ class SeenCounts:
         self._counts[...] = tensors["counts"]
 
 
-def _count(counts: memoryview, one: int) -> int:
-    """Count an id once more, up to `NEW_EXAMPLES`; its count before."""
-    places = list(_places(one))
-    before = min([counts[place] for place in places])
-    if before < NEW_EXAMPLES:
-        for place in places:
-            if counts[place] == before:
-                counts[place] = before + 1
-    return before
+@compiled
+def _count(counts: NDArray[np.uint8], hash_B: NDArray[np.uint64], is_new_B: NDArray[np.bool_]) -> None:
+    """Count each id once more, up to `NEW_EXAMPLES`."""
+    for b in range(len(hash_B)):
+        before = NEW_EXAMPLES
+        for row in range(_ROWS):
+            before = min(before, counts[_place(row, hash_B[b])])
+        is_new_B[b] = before < NEW_EXAMPLES
+        if is_new_B[b]:
+            for row in range(_ROWS):
+                place = _place(row, hash_B[b])
+                if counts[place] == before:
+                    counts[place] = before + 1
 
 
-def _places(one: int) -> Iterator[int]:
-    for row in range(_ROWS):
-        yield (row << _LANE_BITS) | ((one >> (row * _LANE_BITS)) & 0xFFFF)
+@compiled
+def _place(row: int, one: np.uint64) -> int:
+    return (row << _LANE_BITS) + int((one >> np.uint64(row * _LANE_BITS)) & np.uint64(0xFFFF))

@@ -5,14 +5,15 @@ Shapes: B rows, D dense columns, C categorical columns, K tasks, T teacher tasks
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import Feature, Value
+from features.spec import Feature, FeatureBatch, Value, hash_category
 from runtime.errors import InvalidInputError
-from stream.events import Example
+from stream.events import EntityId, Example
 from student.learn.setup import LearnerSetup
 from teacher_cache.unshown import UnshownRows
 
@@ -44,19 +45,103 @@ def columns(*batches: Batch) -> Iterator[tuple[NDArray[Any], ...]]:
     return zip(*batches, strict=True)
 
 
-def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[np.float32]) -> Batch:
-    """The examples with the teacher's logits of them.
+class Encoded(NamedTuple):
+    """Examples without their teacher's logits: of each its fault, or None, and those without one as rows."""
 
-    InvalidInputError for an example that has a fault; see `fault_of`.
-    """
-    for example in examples:
-        if fault := fault_of(setup, example):
+    faults: list[str | None]
+    features: FeatureBatch
+    label_BK: NDArray[np.float32]
+    time_B: NDArray[np.int64]
+    """Event times of their impressions, in ms."""
+    user_B: NDArray[np.uint64]
+    """The hashes of their ids."""
+    item_B: NDArray[np.uint64]
+
+    def with_logits(self, logit_BT: NDArray[np.float32]) -> Batch:
+        """The rows with the teacher's logits of them."""
+        return Batch(*self.features, self.label_BK, logit_BT.astype(np.float32))
+
+
+def encode(setup: LearnerSetup, examples: Sequence[Example]) -> Encoded:
+    """Encode examples, and find those that cannot be; see `fault_of`."""
+    if (features := _encoded_if_sound(setup, examples)) is not None:
+        return _encoded([None] * len(examples), setup, examples, features)
+    faults = [fault_of(setup, example) for example in examples]
+    sound = [example for example, fault in zip(examples, faults, strict=True) if fault is None]
+    return _encoded(faults, setup, sound, setup.spec.encode(_columns(setup, sound)))
+
+
+def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[np.float32]) -> Batch:
+    """The examples with the teacher's logits of them; InvalidInputError for one that has a fault, see `fault_of`."""
+    found = encode(setup, examples)
+    raise_first(found.faults)
+    return found.with_logits(logit_BT)
+
+
+def raise_first(faults: Sequence[str | None]) -> None:
+    """InvalidInputError with the first fault, if there is one."""
+    for fault in faults:
+        if fault is not None:
             raise InvalidInputError(fault)
-    features = setup.spec.encode(setup.spec.columns_of([example.features for example in examples]))
+
+
+def hashes(column: str, ids: Sequence[EntityId]) -> NDArray[np.uint64]:
+    """Of user or item ids."""
+    return np.array([hash_category(column, one) for one in ids], np.uint64)
+
+
+def _encoded(
+    faults: list[str | None], setup: LearnerSetup, examples: Sequence[Example], features: FeatureBatch
+) -> Encoded:
     labels = [[example.labels[task.name] for task in setup.tasks] for example in examples]
     with np.errstate(over="ignore"):  # a label beyond float32 is infinite here; bounds leave it out
-        label_BK = np.array(labels, np.float32)
-    return Batch(features.dense_BD, features.categorical_BC, label_BK, logit_BT.astype(np.float32))
+        label_BK = np.array(labels, np.float32).reshape(len(examples), len(setup.tasks))
+    time_B = np.array([example.event_time_ms for example in examples], np.int64)
+    user_B = hashes("user_id", [example.user_id for example in examples])
+    item_B = hashes("item_id", [example.item_id for example in examples])
+    return Encoded(faults, features, label_BK, time_B, user_B, item_B)
+
+
+def _columns(setup: LearnerSetup, examples: Sequence[Example]) -> dict[str, list[Value]]:
+    return setup.spec.columns_of([example.features for example in examples])
+
+
+def _encoded_if_sound(setup: LearnerSetup, examples: Sequence[Example]) -> FeatureBatch | None:
+    """The features of examples without a fault; None where there may be one.
+
+    It looks at whole columns, in a quarter of the time that `fault_of` takes to look at each value.
+    """
+    spec, tasks = setup.spec, {task.name for task in setup.tasks}
+    if not all(
+        example.spec_id == spec.spec_id
+        and len(example.features) == len(spec.features)
+        and tasks <= example.labels.keys()
+        for example in examples
+    ):
+        return None
+    columns = _columns(setup, examples)
+    if not all(_has_types(feature, columns[feature.name]) for feature in spec.features):
+        return None
+    try:
+        features = spec.encode(columns)
+    except OverflowError:  # an integer that is no float
+        return None
+    # What is not finite is cut off to float32's largest number, as are numbers beyond it, or stays NaN.
+    return features if (np.abs(features.dense_BD) < _LARGEST_SINGLE).all() else None
+
+
+def _has_types(feature: Feature, values: Sequence[Any]) -> bool:
+    """Whether all values of a column are of types that can be encoded; False for some that can be, too."""
+    types = set(map(type, values))
+    if feature.role == "passthrough":
+        return True
+    if feature.role == "categorical":
+        return list not in types
+    if feature.role == "dense":
+        return types <= _NUMBERS_OR_MISSING
+    lists = [value for value in values if value is not None]
+    is_wide = types <= _LISTS_OR_MISSING and set(map(len, lists)) <= {feature.width}
+    return is_wide and set(map(type, chain.from_iterable(lists))) <= _NUMBERS_OR_MISSING - {type(None)}
 
 
 def encoded_unshown(setup: LearnerSetup, unshown: UnshownRows | None) -> Batch | None:
@@ -114,3 +199,5 @@ def _is_number(value: Any) -> bool:
 
 
 _NUMBERS, _LARGEST = (int, float), sys.float_info.max
+_NUMBERS_OR_MISSING, _LISTS_OR_MISSING = {int, float, type(None)}, {list, type(None)}
+_LARGEST_SINGLE = np.finfo(np.float32).max

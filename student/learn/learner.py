@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.spec import FeatureBatch, hash_category
+from features.spec import FeatureBatch
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Example
 from student.evaluate.evaluation import ProgressiveEvaluation
@@ -20,7 +20,7 @@ from student.evaluate.item_mean import ItemMean
 from student.evaluate.newness import Newness
 from student.evaluate.served import JudgedExamples, ServedEvaluation
 from student.learn.arm import Arm, as_array
-from student.learn.batch import Batch, concatenate, encoded, encoded_unshown
+from student.learn.batch import Batch, Encoded, concatenate, encode, encoded_unshown, hashes, raise_first
 from student.learn.bounds import Bounds
 from student.learn.config import FEWEST_ROWS
 from student.learn.exchange import ALONE, Exchange
@@ -113,20 +113,26 @@ class Learner:
     def learn(
         self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
     ) -> bool:
+        """As `learn_encoded`; InvalidInputError for an example that cannot be learnt, see `fault_of`."""
+        rows = encode(self.setup, examples)
+        raise_first(rows.faults)
+        return self.learn_encoded(rows, logit_BT, unshown)
+
+    def learn_encoded(
+        self, examples: Encoded, logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
+    ) -> bool:
         """Predict B examples, then learn them: the posteriors row by row, the networks whenever a step is full.
 
         What is learnt does not depend on how a log is cut into calls, as long as those with `unshown` rows have no more
         examples than there is `room`. `logit_BT`: the teacher's, in the order of the setup's teacher tasks; a NaN costs
         that signal, never the step. `unshown`: rows without labels that the student's auxiliary heads learn in the
         open step. False when a step would have made the weights of an arm not finite: then neither arm took it, and its
-        examples are never replayed. InvalidInputError for an example that cannot be learnt; see `fault_of`.
+        examples are never replayed.
         """
-        batch = encoded(self.setup, examples, logit_BT)
+        batch = examples.with_logits(logit_BT)
+        time_B, user_B, item_B = examples.time_B, examples.user_B, examples.item_B
         if (unshown_rows := encoded_unshown(self.setup, unshown)) is not None:
             self._open.add_unshown(unshown_rows)
-        time_B = np.array([example.event_time_ms for example in examples], np.int64)
-        user_B = _hashes("user_id", [example.user_id for example in examples])
-        item_B = _hashes("item_id", [example.item_id for example in examples])
         taken, first = True, 0
         while first < len(batch):
             rows = slice(first, first + self.room)
@@ -258,7 +264,7 @@ class Learner:
 
     def predictions(self, batch: Batch, item_ids: Sequence[EntityId]) -> NDArray[np.float32]:
         """Of every arm [B, K, A] in the order of ARMS, without learning anything; NaN where an arm has none."""
-        return _beside(self._predicted(batch), self._references(batch, _hashes("item_id", item_ids)))
+        return _beside(self._predicted(batch), self._references(batch, hashes("item_id", item_ids)))
 
     def _predicted(self, batch: Batch) -> NDArray[np.float32]:
         """Of both arms [B, M, K]."""
@@ -347,10 +353,6 @@ class Learner:
 def _beside(value_BMK: NDArray[np.float32], reference_BKA: NDArray[np.float32]) -> NDArray[np.float32]:
     """Student, control, then the references: the order of ARMS."""
     return np.concatenate([value_BMK.transpose(0, 2, 1), reference_BKA], axis=2)
-
-
-def _hashes(column: str, ids: Sequence[EntityId]) -> NDArray[np.uint64]:
-    return np.array([hash_category(column, one) for one in ids], np.uint64)
 
 
 def _passes(count: int, steps: int, rows: int, seed: int) -> NDArray[np.int64]:

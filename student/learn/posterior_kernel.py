@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from student.learn.compiled import compiled
+from runtime.compiled import compiled
 from student.versions.columns import LARGEST_NETWORK
 
 Floats = NDArray[np.float64]

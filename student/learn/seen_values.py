@@ -27,7 +27,7 @@ examples of MovieLens is beyond; of a normal column the bound lies at 30 deviati
 _FEW_VALUES = 64.0
 """The reach is wider by this over the number of values held: what few of them show is a small part of the column."""
 
-_REFRESH_ROWS = 64
+_REFRESH_ROWS = 256
 """Rows after which the bounds follow what is held, and before whenever it has doubled. A value beyond them makes them
 follow at once."""
 

@@ -14,10 +14,9 @@ from prometheus_client import Counter, Histogram
 from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
-from stream.events import Example
 from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions
-from student.learn.batch import fault_of
+from student.learn.batch import Encoded, encode
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
@@ -177,28 +176,28 @@ class _Run:
 
         Examples that cannot be learnt are set aside; InvalidInputError after too many of them in a row.
         """
-        faults = [fault_of(self._learner.setup, record.example) for record in records]
-        examples = [record.example for record, fault in zip(records, faults, strict=True) if fault is None]
+        rows = encode(self._learner.setup, [record.example for record in records])
+        examples = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
         signal = self._teacher.fetch(examples, stop) if examples else None
         if examples and signal is None:
             return False
-        self._leave_out(records, faults)
+        self._leave_out(records, rows.faults)
         if signal is not None:
-            self._learn_examples(examples, signal)
+            self._learn_examples(rows, signal, examples[-1].impression_id)
         self._offsets = offsets_after(self._offsets, records)
         if self._publisher:
             self._publisher.learnt(self._offsets)
         return True
 
-    def _learn_examples(self, examples: Sequence[Example], signal: TeacherSignal) -> None:
+    def _learn_examples(self, rows: Encoded, signal: TeacherSignal, last_impression: str) -> None:
         with LEARNING.time():
-            taken = self._learner.learn(examples, *signal)
+            taken = self._learner.learn_encoded(rows, *signal)
         if not taken:
             REFUSED_STEPS.inc()
             _log.error(
                 "a step of the networks was not taken: it would have made weights or optimizers not finite; the last "
                 "of its examples is that of impression %s",
-                examples[-1].impression_id,
+                last_impression,
             )
 
     def _leave_out(self, records: Sequence[Record], faults: Sequence[str | None]) -> None:

@@ -37,6 +37,7 @@ class RunningMoments:
         self._count_D = np.zeros(width, np.int64)
         self._mean_D = np.zeros(width, np.float64)
         self._squares_D = np.zeros(width, np.float64)
+        self._follow()
 
     def update(self, value_BD: NDArray[np.float32]) -> None:
         """Add B rows."""
@@ -51,6 +52,7 @@ class RunningMoments:
         self._squares_D += squares_D + delta_D**2 * self._count_D * share_D
         self._mean_D += delta_D * share_D
         self._count_D = total_D
+        self._follow()
 
     def discount(self, count: int) -> None:
         """Give all values so far the weight of `count` values at most.
@@ -61,6 +63,7 @@ class RunningMoments:
         kept_D = np.minimum(self._count_D, most_D)
         self._squares_D *= kept_D / np.maximum(self._count_D, 1)
         self._count_D = kept_D
+        self._follow()
 
     @property
     def count(self) -> NDArray[np.int64]:
@@ -70,14 +73,12 @@ class RunningMoments:
     @property
     def mean(self) -> NDArray[np.float32]:
         """Mean per column; 0 before the first value."""
-        return self._mean_D.astype(np.float32)
+        return self._told_mean_D
 
     @property
     def std(self) -> NDArray[np.float32]:
         """Standard deviation per column; 1 for a column that has not varied yet, so that it divides safely."""
-        std_D = np.sqrt(self._squares_D / np.maximum(self._count_D, 1))
-        constant_D = std_D <= _CONSTANT * np.maximum(np.abs(self._mean_D), _CONSTANT)
-        return np.where(constant_D, 1.0, std_D).astype(np.float32)
+        return self._told_std_D
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
@@ -88,3 +89,11 @@ class RunningMoments:
         self._count_D = tensors["count"].copy()
         self._mean_D = tensors["mean"].copy()
         self._squares_D = tensors["squares"].copy()
+        self._follow()
+
+    def _follow(self) -> None:
+        """Mean and deviation, which are read many times for each change."""
+        std_D = np.sqrt(self._squares_D / np.maximum(self._count_D, 1))
+        constant_D = std_D <= _CONSTANT * np.maximum(np.abs(self._mean_D), _CONSTANT)
+        self._told_mean_D = self._mean_D.astype(np.float32)
+        self._told_std_D: NDArray[np.float32] = np.where(constant_D, 1.0, std_D).astype(np.float32)

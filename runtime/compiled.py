@@ -1,4 +1,4 @@
-"""How the learner's row by row arithmetic is compiled: by numba, to the same bits on each start."""
+"""How arithmetic that goes row by row is compiled: by numba, to the same bits on each start."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
