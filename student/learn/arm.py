@@ -165,23 +165,24 @@ class Arm:
     def _slopes(self, value_BX: Tensor, heads: Sequence[TeacherHead], label_BK: Tensor, logit_BT: Tensor) -> Tensor:
         """Of the loss in every value of a row: those of all heads, then those of the adapters of `heads`."""
         # 1. Served heads learn from the labels alone.
-        lessons = [Lesson.of_label(place, unit) for place, unit in enumerate(self.running.label_units())]
-        targets = list(label_BK.unbind(1))
+        units, labels = self.running.label_units(), label_BK.unbind(1)
+        lessons = [
+            (Lesson.of_label(k, unit), label_B) for k, (unit, label_B) in enumerate(zip(units, labels, strict=True))
+        ]
         # 2. Auxiliary heads learn from the teacher; an adapter learns from the labels, and corrects the teacher first.
         of_adapter, rankings = value_BX.shape[1] - sum(head.labels is not None for head in heads), []
         for head in heads:
             teacher_B = logit_BT[:, head.column]
             if head.labels is not None:
-                lessons.append(Lesson.of_label(of_adapter, head.unit))
-                targets.append(label_BK[:, head.labels].where(~teacher_B.isnan(), torch.nan))
+                label_B = label_BK[:, head.labels].masked_fill(teacher_B.isnan(), torch.nan)
+                lessons.append((Lesson.of_label(of_adapter, head.unit), label_B))
                 teacher_B = head.unit.natural(value_BX[:, of_adapter])
                 of_adapter += 1
             if head.is_ranking:
                 rankings.append((head, teacher_B))
             else:
-                lessons.append(head.lesson())
-                targets.append(teacher_B)
-        slope_BX = slopes(value_BX, lessons, targets)
+                lessons.append((head.lesson(), teacher_B))
+        slope_BX = slopes(value_BX, lessons)
         for head, teacher_B in rankings:
             slope_BX[:, head.place] += head.ranking_slope(value_BX[:, head.place], teacher_B)
         return slope_BX

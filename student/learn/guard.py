@@ -70,6 +70,8 @@ class Guard:
 
     def _answered(self, weight_BK: NDArray[Any], value_MBK: NDArray[np.float32]) -> NDArray[np.float32]:
         student_BK, control_BK = value_MBK
+        if (weight_BK == 1).all():  # mostly: a right teacher is known within some hundred rows
+            return value_MBK
         mean_BK = answer(weight_BK, student_BK.astype(np.float64), control_BK.astype(np.float64), self._binary_K)
         return np.stack([mean_BK.astype(np.float32), control_BK])
 

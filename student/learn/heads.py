@@ -5,6 +5,7 @@ the served ones come first.
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import NamedTuple, Self
 
 import torch
@@ -31,20 +32,27 @@ class Unit(NamedTuple):
         return (natural_B - self.offset) / self.scale
 
 
+class Loss(IntEnum):
+    """The losses of `Pointwise`, in the order of its columns."""
+
+    SHARE = 0
+    SOFT_LABEL = 1
+    SQUARE = 2
+
+
 class Lesson(NamedTuple):
-    """What the value at `place` learns row by row; see `Pointwise`."""
+    """What the value at `place` learns row by row."""
 
     place: int
     unit: Unit
+    loss: Loss
     weight: float = 1.0
     temperature: float = 1.0
-    is_share: bool = False
-    is_soft: bool = False
 
     @classmethod
     def of_label(cls, place: int, unit: Unit) -> Self:
         """A label: by the cross-entropy in nats (binary), or by the squared error in deviations."""
-        return cls(place, unit, is_share=unit.kind == "binary")
+        return cls(place, unit, Loss.SHARE if unit.kind == "binary" else Loss.SQUARE)
 
 
 class TeacherHead(NamedTuple):
@@ -76,7 +84,8 @@ class TeacherHead(NamedTuple):
     def lesson(self) -> Lesson:
         """Its lesson where it `is_ranking` not. A regression has no soft label: it learns the value, in deviations."""
         is_soft = self.unit.kind == "binary" and self.config.loss == "soft_label"
-        return Lesson(self.place, self.unit, self.weight, self.config.temperature, is_soft, is_soft)
+        loss = Loss.SOFT_LABEL if is_soft else Loss.SQUARE
+        return Lesson(self.place, self.unit, loss, self.weight, self.config.temperature)
 
     def ranking_slope(self, value_B: Tensor, teacher_B: Tensor) -> Tensor:
         """`weight` times that of the loss in the head's values, against the teacher's natural ones; NaN: no teacher."""
@@ -100,14 +109,16 @@ class TeacherHead(NamedTuple):
         return float(1 - (target_N - predicted_N).square().sum() / spread)
 
 
-def slopes(value_BO: Tensor, lessons: Sequence[Lesson], targets: Sequence[Tensor]) -> Tensor:
-    """Of the sum of all losses in every value [B, O]; `targets`: natural ones [B], or labels, of each lesson."""
-    rows = [(one.unit.offset, one.unit.scale, one.temperature, one.weight) for one in lessons]
-    kinds = [(one.is_share, one.is_soft, one.place) for one in lessons]
-    numbers_4J, kinds_3J = (torch.tensor(each).T.to(value_BO.device) for each in (rows, kinds))
-    is_share_J, is_soft_J, place_J = kinds_3J
-    pointwise = Pointwise(is_share_J > 0, is_soft_J > 0, *numbers_4J)
-    slope_BJ = pointwise.slope(value_BO[:, place_J], torch.stack(list(targets), dim=1))
+def slopes(value_BO: Tensor, lessons: Sequence[tuple[Lesson, Tensor]]) -> Tensor:
+    """Of the sum of all losses in every value [B, O]; with each lesson its targets [B]: labels, or natural values."""
+    by_kind = sorted(lessons, key=lambda each: each[0].loss)
+    kinds = [lesson.loss for lesson, _ in by_kind]
+    rows = [(one.unit.offset, one.unit.scale, one.temperature, one.weight) for one, _ in by_kind]
+    numbers_4J = torch.tensor(rows).T.contiguous().to(value_BO.device)
+    place_J = torch.tensor([lesson.place for lesson, _ in by_kind]).to(value_BO.device)
+    target_BJ = torch.stack([target_B for _, target_B in by_kind], dim=1)
+    pointwise = Pointwise(kinds.count(Loss.SHARE), kinds.count(Loss.SOFT_LABEL), *numbers_4J)
+    slope_BJ = pointwise.slope(value_BO[:, place_J], target_BJ)
     return torch.zeros_like(value_BO).index_add_(1, place_J, slope_BJ)
 
 

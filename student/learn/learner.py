@@ -316,20 +316,22 @@ class Learner:
         if unshown is not None:
             unshown = self._bounds.apply(unshown)
         arms, before = (self._student, self._control), self.examples - len(batch)
-        gradients = [
-            arm.gradient(self._seen_by(arm, rows), unshown and self._seen_by(arm, unshown), before) for arm in arms
-        ]
+        seen = zip(self._seen(rows), self._seen(unshown) if unshown else (None, None), strict=True)
+        gradients = [arm.gradient(*parts, before) for arm, parts in zip(arms, seen, strict=True)]
         if not all(gradient.is_usable() for gradient in gradients):
             return False
         for arm, gradient in zip(arms, gradients, strict=True):
             arm.descend(gradient)
         return True
 
-    def _seen_by(self, arm: Arm, batch: Batch) -> Batch:
-        """The rows as the arm's network sees them: without the categories that it hardly knows."""
+    def _seen(self, batch: Batch) -> list[Batch]:
+        """The rows as the network of each arm sees them: without the categories that it hardly knows."""
         places = self._posterior.found(batch.category_BC)
-        admitted_BC = self._posterior.admitted(batch.category_BC, places, taught=self._is_taught(arm))
-        return Batch(batch.dense_BD, admitted_BC, batch.label_BK, batch.logit_BT)
+        admitted = (
+            self._posterior.admitted(batch.category_BC, places, taught=self._is_taught(arm))
+            for arm in (self._student, self._control)
+        )
+        return [Batch(batch.dense_BD, admitted_BC, batch.label_BK, batch.logit_BT) for admitted_BC in admitted]
 
     def _is_taught(self, arm: Arm) -> bool:
         """Whether the rows of a bootstrap count for an arm."""

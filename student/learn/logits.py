@@ -130,6 +130,14 @@ class TeacherSignal(NamedTuple):
     logit_BT: NDArray[np.float32]
     unshown: UnshownRows | None
 
+    def part(self, rows: slice) -> "TeacherSignal":
+        """Of some of the examples; all unshown rows are of one step."""
+        return TeacherSignal(self.logit_BT[rows], self.unshown)
+
+
+NO_SIGNAL = TeacherSignal(np.empty((0, 0), np.float32), None)
+"""Of no examples."""
+
 
 class TeacherSource:
     """Asks for logits and, with an `unshown` source, for unshown rows.
@@ -141,6 +149,11 @@ class TeacherSource:
         self._logits = logits
         self._unshown = unshown
         self._exchange = exchange
+
+    @property
+    def has_unshown(self) -> bool:
+        """Whether it asks for unshown rows, which all belong to one step."""
+        return self._unshown is not None
 
     def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSignal | None:
         """Of B examples; None when `stop` was set on any rank."""

@@ -14,16 +14,16 @@ from torch import Tensor
 class Pointwise(NamedTuple):
     """What each of J columns minimises: the mean over the rows that have a target, times `weight`.
 
-    Where `is_share`: temperature^2 times the cross-entropy of sigmoid((value + offset) / temperature) against a target
-    in [0, 1], in nats (Hinton et al. 2015, section 2: the square makes up for slopes that shrink with it; with a high
-    temperature the slope is that of an eighth of the squared difference of the logits, section 2.1 for two classes with
-    logits z / 2 and -z / 2). Where also `is_soft` the target is the teacher's logit, whose `soft_label` counts.
-    Else the squared error in units of `scale` around `offset`: of two logits it is twice Ba & Caruana 2014, equation 1,
-    which halves it. All have a number for each column.
+    The first `shares` columns, and the `soft` ones after them: temperature^2 times the cross-entropy of
+    sigmoid((value + offset) / temperature) against a target in [0, 1], in nats (Hinton et al. 2015, section 2: the
+    square makes up for slopes that shrink with it; with a high temperature the slope is that of an eighth of the
+    squared difference of the logits, section 2.1 for two classes with logits z / 2 and -z / 2). The target of a soft
+    column is the teacher's logit, whose `soft_label` counts. The others: the squared error in units of `scale` around
+    `offset`: of two logits it is twice Ba & Caruana 2014, equation 1, which halves it.
     """
 
-    is_share_J: Tensor
-    is_soft_J: Tensor
+    shares: int
+    soft: int
     offset_J: Tensor
     scale_J: Tensor
     temperature_J: Tensor
@@ -31,18 +31,17 @@ class Pointwise(NamedTuple):
 
     def slope(self, value_BJ: Tensor, target_BJ: Tensor) -> Tensor:
         """Of each loss in each value [B, J]."""
-        is_missing_BJ = target_BJ.isnan()
+        is_missing_BJ, probable = target_BJ.isnan(), self.shares + self.soft
+        softened, squared = slice(self.shares, probable), slice(probable, None)
+        predicted_BJ, compared_BJ = value_BJ.clone(), target_BJ.clone()
+        share_BJ = predicted_BJ[:, :probable]
+        share_BJ.add_(self.offset_J[:probable]).div_(self.temperature_J[:probable]).sigmoid_()
+        compared_BJ[:, softened].div_(self.temperature_J[softened]).sigmoid_()
+        compared_BJ[:, squared].sub_(self.offset_J[squared]).div_(self.scale_J[squared])
+        factor_J = self.weight_J * self.temperature_J
+        factor_J[squared] *= 2
         count_J = (len(target_BJ) - is_missing_BJ.sum(dim=0)).clamp_(min=1)
-        share_BJ = torch.sigmoid((value_BJ + self.offset_J) / self.temperature_J)
-        predicted_BJ = torch.where(self.is_share_J, share_BJ, value_BJ)
-        error_BJ = predicted_BJ - self._compared(target_BJ)
-        factor_J = self.weight_J * torch.where(self.is_share_J, self.temperature_J, 2.0) / count_J
-        return (error_BJ * factor_J).masked_fill_(is_missing_BJ, 0.0)
-
-    def _compared(self, target_BJ: Tensor) -> Tensor:
-        """The targets in the measure of what is predicted."""
-        scaled_BJ = torch.where(self.is_share_J, target_BJ, (target_BJ - self.offset_J) / self.scale_J)
-        return torch.where(self.is_soft_J, soft_label(target_BJ, self.temperature_J), scaled_BJ)
+        return predicted_BJ.sub_(compared_BJ).mul_(factor_J / count_J).masked_fill_(is_missing_BJ, 0.0)
 
 
 def soft_label(teacher_logit_B: Tensor, temperature: float | Tensor = 1.0) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from stream.tasks import TaskSpec
 from student.learn.adapter import Adapter
 from student.learn.config import DistillationConfig
-from student.learn.towers import Heads, Towers, is_on, of_layer
+from student.learn.towers import Heads, Towers, of_layer, places_on
 from student.versions.config import StudentConfig
 from student.versions.served_tensors import EMBEDDING, Layer, layers_of
 
@@ -95,14 +95,7 @@ class Student:
 
     def forward(self, inputs: Inputs) -> Activations:
         """The values of every head, and what they come from."""
-        category_BX = self.embedding_RE[inputs.row_BC].flatten(start_dim=1)
-        crossed = [torch.cat([inputs.dense_BD, category_BX], dim=1)]
-        for layer in self.layers.cross:
-            # DCN-v2 (Wang et al. 2021, eq. 1): x_l+1 = x_0 * (W x_l + b) + x_l.
-            crossed.append(crossed[0] * self._apply(layer, crossed[-1]) + crossed[-1])
-        hidden = [crossed[-1]]
-        for layer in self.layers.trunk:
-            hidden.append(self._apply(layer, hidden[-1]).relu_())
+        crossed, hidden = self._trunk(inputs)
         tower_BX = every_tower_BX = self._towers.values(hidden[-1])
         value_BO = self._served.values(tower_BX)
         if self._own_towers:
@@ -151,7 +144,8 @@ class Student:
 
     def score(self, inputs: Inputs) -> Tensor:
         """The served heads' values [B, K]."""
-        return self.forward(inputs).value_BO[:, : len(self.layers.heads)]
+        _, hidden = self._trunk(inputs)
+        return self._served.values(self._towers.values(hidden[-1]))
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights by name, not copied."""
@@ -161,6 +155,18 @@ class Student:
         """Take over weights that `tensors` gave."""
         for name, own in self.tensors().items():
             own.copy_(tensors[name])
+
+    def _trunk(self, inputs: Inputs) -> tuple[list[Tensor], list[Tensor]]:
+        """`crossed` and `hidden` of the activations."""
+        category_BX = self.embedding_RE[inputs.row_BC].flatten(start_dim=1)
+        crossed = [torch.cat([inputs.dense_BD, category_BX], dim=1)]
+        for layer in self.layers.cross:
+            # DCN-v2 (Wang et al. 2021, eq. 1): x_l+1 = x_0 * (W x_l + b) + x_l.
+            crossed.append(crossed[0] * self._apply(layer, crossed[-1]) + crossed[-1])
+        hidden = [crossed[-1]]
+        for layer in self.layers.trunk:
+            hidden.append(self._apply(layer, hidden[-1]).relu_())
+        return crossed, hidden
 
     def _through_trunk(self, hidden: Sequence[Tensor], slope_BH: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The slope in the trunk's inputs from that in its outputs, and the gradient of its weights."""
@@ -186,11 +192,9 @@ class Student:
         return linear(input_BI, self.dense[layer.weight], self.dense[layer.bias])
 
     def _of_tasks(self) -> tuple[Towers, Heads]:
-        layers, tasks = self.layers, len(self.layers.towers)
-        tower_XH, bias_X = self._together(list(layers.towers.values()))
-        towers = Towers(tower_XH, bias_X, torch.ones_like(bias_X))
-        head_KU, bias_K = self._together(list(layers.heads.values()))
-        return towers, Heads(head_KU, bias_K, torch.ones_like(bias_K), is_on(range(tasks), tasks).to(head_KU))
+        layers = self.layers
+        towers = Towers(*self._together(list(layers.towers.values())))
+        return towers, Heads(*self._together(list(layers.heads.values())))
 
     def _of_teacher(self) -> tuple[Towers | None, Heads | None]:
         """The towers of teacher tasks without a student task, and all auxiliary heads; None where there are none."""
@@ -198,11 +202,12 @@ class Student:
         own = {head.teacher_task: layers.tower for head, layers in self._taught() if layers.tower}
         auxiliary = own_towers = None
         if heads:
-            head_AU, bias_A = self._together([layers.head for _, layers in self._taught()])
+            weights = self._together([layers.head for _, layers in self._taught()])
             every = [*of_tasks.values(), *own.values()]
             on_A = [every.index(layers.tower or of_tasks[head.student_task or ""]) for head, layers in self._taught()]
             scale_A = torch.tensor([1.0 if head.teacher_task in own else head.gradient_scale for head in heads])
-            auxiliary = Heads(head_AU, bias_A, scale_A.to(head_AU), is_on(on_A, len(every)).to(head_AU))
+            places, device = places_on(on_A, len(every), self.flat.device), self.flat.device
+            auxiliary = Heads(*weights, places, scale_A.to(device))
         if own:
             tower_XH, bias_X = self._together(list(own.values()))
             scale_W = torch.tensor([head.gradient_scale for head in heads if head.teacher_task in own])

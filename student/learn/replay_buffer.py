@@ -34,9 +34,7 @@ class Reservoir:
         place_B = np.where(number_B < self._capacity, number_B, self._random.integers(0, number_B + 1))
         kept_B = np.flatnonzero(place_B < self._capacity)
         for stored, new in columns(self._rows, batch):
-            # Row by row: of two examples for one place the later one holds.
-            for i in kept_B:
-                stored[place_B[i]] = new[i]
+            stored[place_B[kept_B]] = new[kept_B]  # of two examples for one place the later one holds
         self._seen += len(batch)
 
     def draw(self, count: int) -> Batch | None:

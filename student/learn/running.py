@@ -27,6 +27,7 @@ class RunningStatistics:
         self.normalizer = RunningMoments(len(setup.spec.dense_names))
         self._labels = RunningMoments(len(setup.tasks))
         self._soft_labels = RunningMoments(len(setup.distillation))
+        self._label_units = _units([task.kind for task in setup.tasks], self._labels)
         self._seen_D = seen_of(setup.spec, sees_teacher=setup.sees_teacher)
 
     def update(self, batch: Batch) -> None:
@@ -34,6 +35,7 @@ class RunningStatistics:
         self.normalizer.update(batch.dense_BD)
         self._labels.update(batch.label_BK)
         self._soft_labels.update(self._soft_targets(batch.logit_BT))
+        self._follow()
 
     def start(self, dense_BD: NDArray[np.float32], logit_BT: NDArray[np.float32]) -> None:
         """Take in what the teacher expects of inputs and labels, before the first example; call it once, first."""
@@ -48,6 +50,7 @@ class RunningStatistics:
         """Let all that was taken in weigh as `examples` examples at most, so that the stream soon outweighs it."""
         for moments in (self.normalizer, self._labels, self._soft_labels):
             moments.discount(examples)
+        self._follow()
 
     def normalised(self, dense_BD: NDArray[np.float32]) -> NDArray[np.float32]:
         """Dense columns as the arm's network and posterior see them: 0 in those to which it is blind."""
@@ -55,7 +58,7 @@ class RunningStatistics:
 
     def label_units(self) -> list[Unit]:
         """Per task the unit of its served head."""
-        return _units([task.kind for task in self._setup.tasks], self._labels)
+        return self._label_units
 
     def teacher_heads(self, weights: Sequence[float]) -> list[TeacherHead]:
         """What each auxiliary head with a weight above 0 learns now; `weights` has one for each distillation."""
@@ -82,6 +85,11 @@ class RunningStatistics:
         """Take over a state that `tensors` gave."""
         for part, moments in self._parts():
             moments.restore({n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")})
+        self._follow()
+
+    def _follow(self) -> None:
+        """The units of the labels, which are read several times a step."""
+        self._label_units = _units([task.kind for task in self._setup.tasks], self._labels)
 
     def _soft_targets(self, logit_BT: NDArray[np.float32]) -> NDArray[np.float32]:
         """What auxiliary heads predict, [B, A]: soft labels at temperature 1, and values of regressions."""

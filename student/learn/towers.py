@@ -14,12 +14,12 @@ from torch.nn.functional import linear
 class Towers(NamedTuple):
     """Linear layers of one size on the trunk, each before a ReLU.
 
-    They send their slope to the trunk times `scale_X`, which their own weights do not see.
+    They send their slope to the trunk times `scale_X`, if there is one; their own weights do not see it.
     """
 
     weight_XH: Tensor
     bias_X: Tensor
-    scale_X: Tensor
+    scale_X: Tensor | None = None
 
     def values(self, hidden_BH: Tensor) -> Tensor:
         """[B, X], tower after tower."""
@@ -28,35 +28,48 @@ class Towers(NamedTuple):
     def back(self, hidden_BH: Tensor, value_BX: Tensor, slope_BX: Tensor) -> tuple[Tensor, list[Tensor]]:
         """From the slope in their `values`: the one in the trunk's [B, H], and the gradient of weight and bias."""
         slope_BX = slope_BX * (value_BX > 0)
-        return (slope_BX * self.scale_X) @ self.weight_XH, of_layer(slope_BX, hidden_BH)
+        sent_BX = slope_BX if self.scale_X is None else slope_BX * self.scale_X
+        return sent_BX @ self.weight_XH, of_layer(slope_BX, hidden_BH)
+
+
+class Places(NamedTuple):
+    """On which of W towers each of O heads is."""
+
+    tower_O: Tensor
+    is_on_WO: Tensor
+    """The same as ones among zeros: a product with it is of one order on every device."""
 
 
 class Heads(NamedTuple):
-    """Outputs of one number each, on one of W towers each.
+    """Outputs of one number each, on a tower each: head n is on tower n, unless there are `places`.
 
-    They send their slope to their towers times `scale_O`, which their own weights do not see.
+    They send their slope to their towers times `scale_O`, if there is one; their own weights do not see it.
     """
 
     weight_OU: Tensor
     bias_O: Tensor
-    scale_O: Tensor
-    is_on_WO: Tensor
-    """1 where a head is on a tower, else 0."""
+    places: Places | None = None
+    scale_O: Tensor | None = None
 
     def values(self, tower_BX: Tensor) -> Tensor:
         """[B, O]."""
-        return torch.addmm(self.bias_O, tower_BX, self._of_towers())
+        return (self._towers(tower_BX) * self.weight_OU).sum(dim=2) + self.bias_O
 
     def back(self, tower_BX: Tensor, slope_BO: Tensor) -> tuple[Tensor, list[Tensor]]:
         """From the slope in their `values`: the one in the towers' [B, X], and the gradient of weight and bias."""
-        towers, heads = self.is_on_WO.shape
-        weight_WUO = (tower_BX.T @ slope_BO).view(towers, -1, heads)
-        weight_OU = (weight_WUO * self.is_on_WO.unsqueeze(1)).sum(dim=0).T
-        return (slope_BO * self.scale_O) @ self._of_towers().T, [weight_OU, slope_BO.sum(dim=0)]
+        weight_OU = (slope_BO.unsqueeze(2) * self._towers(tower_BX)).sum(dim=0)
+        sent_BO = slope_BO if self.scale_O is None else slope_BO * self.scale_O
+        sent_BWU = sent_BO.unsqueeze(2) * self.weight_OU
+        if self.places is not None:
+            sent_BWU = self.places.is_on_WO @ sent_BWU
+        return sent_BWU.flatten(start_dim=1), [weight_OU, slope_BO.sum(dim=0)]
 
-    def _of_towers(self) -> Tensor:
-        """The weights [X, O]: each head's in the rows of its tower, 0 in those of the others."""
-        return (self.weight_OU.T * self.is_on_WO.unsqueeze(1)).flatten(end_dim=1)
+    def _towers(self, tower_BX: Tensor) -> Tensor:
+        """Of each head its tower [B, O, U]."""
+        heads, units = self.weight_OU.shape
+        if self.places is None:
+            return tower_BX.view(len(tower_BX), heads, units)
+        return tower_BX.view(len(tower_BX), len(self.places.is_on_WO), units)[:, self.places.tower_O]
 
 
 def of_layer(slope_BO: Tensor, input_BI: Tensor) -> list[Tensor]:
@@ -64,6 +77,8 @@ def of_layer(slope_BO: Tensor, input_BI: Tensor) -> list[Tensor]:
     return [slope_BO.T @ input_BI, slope_BO.sum(dim=0)]
 
 
-def is_on(towers: Sequence[int], count: int) -> Tensor:
-    """`Heads.is_on_WO` of heads that are on these of `count` towers."""
-    return torch.nn.functional.one_hot(torch.tensor(towers), count).T.float()
+def places_on(towers: Sequence[int], count: int, device: torch.device) -> Places:
+    """Of heads that are on these of `count` towers."""
+    tower_O = torch.tensor(towers)
+    is_on_WO = torch.nn.functional.one_hot(tower_O, count).T.float()
+    return Places(tower_O.to(device), is_on_WO.to(device))

@@ -20,7 +20,7 @@ from student.learn.batch import Encoded, encode
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
-from student.learn.logits import LogitSource, TeacherSignal, TeacherSource, UnshownSource
+from student.learn.logits import NO_SIGNAL, LogitSource, TeacherSignal, TeacherSource, UnshownSource
 from student.learn.model import CPU
 from student.learn.publishing import ExamplesTopic, Publisher
 from student.learn.records import Record, offsets_after
@@ -45,6 +45,9 @@ _log = logging.getLogger(__name__)
 _LOOP = "learning"
 _MOST_UNLEARNABLE = 100
 """Unlearnable examples in a row at which the learner stops: then it is not they who are wrong, but the project."""
+
+_AT_ONCE = 128
+"""Records; a look-up of few costs as much as that of many. A stop waits until they are learnt: some 20 ms."""
 
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
 
@@ -163,31 +166,46 @@ class _Run:
         while not self._exchange.any(stop.is_set() or self._exchange.is_abandoned()):
             records = source.poll(_POLL_SECONDS)
             while records:
-                first, records = records[: self._learner.room], records[self._learner.room :]
-                if not self._learn(first, stop):
+                first, records = records[: self._at_once], records[self._at_once :]
+                if not self._learn(first, stop, source):
                     break
-                self._tick(source)
             self._tick(source)
         if self._publisher:
             self._publisher.publish_if_new(source)
 
-    def _learn(self, records: Sequence[Record], stop: StopSignal) -> bool:
-        """As many as the open step has room for, at most; False, with nothing learnt, when a stop came first.
+    @property
+    def _at_once(self) -> int:
+        """Records that are encoded and looked up together; unshown rows are of one step."""
+        return self._learner.room if self._teacher.has_unshown else _AT_ONCE
+
+    def _learn(self, records: Sequence[Record], stop: StopSignal, source: ExampleSource) -> bool:
+        """Learn records, step by step; False, with nothing learnt, when a stop came first."""
+        rows = encode(self._learner.setup, [record.example for record in records])
+        examples = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
+        signal = self._teacher.fetch(examples, stop) if examples else NO_SIGNAL
+        if signal is None:
+            return False
+        first = row = 0
+        while first < len(records):
+            part = slice(first, first + self._learner.room)
+            last_row = row + rows.faults[part].count(None)
+            self._learn_part(records[part], rows.part(part, slice(row, last_row)), signal.part(slice(row, last_row)))
+            self._tick(source)
+            first, row = part.stop, last_row
+        return True
+
+    def _learn_part(self, records: Sequence[Record], rows: Encoded, signal: TeacherSignal) -> None:
+        """As many records as the open step has room for, at most.
 
         Examples that cannot be learnt are set aside; InvalidInputError after too many of them in a row.
         """
-        rows = encode(self._learner.setup, [record.example for record in records])
-        examples = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
-        signal = self._teacher.fetch(examples, stop) if examples else None
-        if examples and signal is None:
-            return False
         self._leave_out(records, rows.faults)
-        if signal is not None:
-            self._learn_examples(rows, signal, examples[-1].impression_id)
+        learnt = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
+        if learnt:
+            self._learn_examples(rows, signal, learnt[-1].impression_id)
         self._offsets = offsets_after(self._offsets, records)
         if self._publisher:
             self._publisher.learnt(self._offsets)
-        return True
 
     def _learn_examples(self, rows: Encoded, signal: TeacherSignal, last_impression: str) -> None:
         with LEARNING.time():

@@ -23,7 +23,7 @@ def slope_of(one: TeacherHead, value_B: Tensor, teacher_B: Tensor) -> Tensor:
     """Of its loss in the head's values, as a step takes it."""
     if one.is_ranking:
         return one.ranking_slope(value_B, teacher_B)
-    return slopes(value_B.unsqueeze(1), [one.lesson()], [teacher_B]).squeeze(1)
+    return slopes(value_B.unsqueeze(1), [(one.lesson(), teacher_B)]).squeeze(1)
 
 
 def test_a_label_is_learnt_in_the_heads_unit() -> None:
@@ -33,13 +33,13 @@ def test_a_label_is_learnt_in_the_heads_unit() -> None:
         (Unit("regression", 4, 2), 3, 5, 5),
     ):
         lesson = Lesson.of_label(0, unit)
-        assert float(slopes(tensor([[float(value)]]), [lesson], [tensor([float(label)])])) == pytest.approx(slope)
+        assert float(slopes(tensor([[float(value)]]), [(lesson, tensor([float(label)]))])) == pytest.approx(slope)
 
 
 def test_the_slopes_of_all_that_a_value_learns_are_summed() -> None:
-    lessons = [Lesson.of_label(1, LOGITS), Lesson.of_label(0, LOGITS), Lesson.of_label(1, LOGITS)]
-    found = slopes(tensor([[0.0, 0.0]]), lessons, [tensor([1.0]), tensor([0.0]), tensor([1.0])])
-    assert found.tolist() == [[0.5, -1.0]]
+    lessons = [(Lesson.of_label(place, LOGITS), tensor([label])) for place, label in ((1, 1.0), (0, 0.0), (1, 1.0))]
+    square = Lesson.of_label(1, Unit("regression", 0.0, 1.0)), tensor([0.25])
+    assert slopes(tensor([[0.0, 0.0]]), [square, *lessons]).tolist() == [[0.5, -1.5]]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -26,10 +26,11 @@ def by_torch(loss: Callable[[Tensor, Tensor], Tensor], target: list[float]) -> T
     return slope_B
 
 
-def pointwise(target: list[float], values: list[float] = VALUES, **changes: Any) -> Tensor:
-    parts = {"is_share": True, "is_soft": False, "offset": 0.0, "scale": 1.0, "temperature": 1.0, "weight": 1.0}
-    columns = [tensor([value]) for value in (parts | changes).values()]
-    return Pointwise(*columns).slope(tensor(values).unsqueeze(1), tensor(target).unsqueeze(1)).squeeze(1)
+def pointwise(target: list[float], values: list[float] = VALUES, kind: str = "share", **changes: float) -> Tensor:
+    numbers = {"offset": 0.0, "scale": 1.0, "temperature": 1.0, "weight": 1.0} | changes
+    columns = [tensor([value]) for value in numbers.values()]
+    counts = int(kind == "share"), int(kind == "soft")
+    return Pointwise(*counts, *columns).slope(tensor(values).unsqueeze(1), tensor(target).unsqueeze(1)).squeeze(1)
 
 
 def listwise(logit_B: Tensor, teacher_B: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ def test_a_label_of_a_binary_task_is_learnt_by_the_mean_cross_entropy() -> None:
 
 def test_a_regression_is_learnt_by_the_mean_squared_error_in_deviations() -> None:
     expected = by_torch(lambda value, target: (value - (target - 3) / 2).square().mean(), TEACHER)
-    torch.testing.assert_close(pointwise(TEACHER, is_share=False, offset=3.0, scale=2.0), expected)
+    torch.testing.assert_close(pointwise(TEACHER, kind="square", offset=3.0, scale=2.0), expected)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -60,13 +61,13 @@ def test_a_soft_label_is_learnt_at_the_temperature_of_both(temperature: float) -
         logit_B = (value_B + 0.4) / temperature
         return temperature**2 * cross_entropy(logit_B, (teacher_B / temperature).sigmoid())
 
-    own = pointwise(TEACHER, is_soft=True, offset=0.4, temperature=temperature)
+    own = pointwise(TEACHER, kind="soft", offset=0.4, temperature=temperature)
     torch.testing.assert_close(own, by_torch(loss, TEACHER))
 
 
 def test_logits_are_learnt_by_their_mean_squared_difference() -> None:
     expected = by_torch(lambda value, teacher: (value + 0.4 - teacher).square().mean(), TEACHER)
-    torch.testing.assert_close(pointwise(TEACHER, is_share=False, offset=0.4), expected)
+    torch.testing.assert_close(pointwise(TEACHER, kind="square", offset=0.4), expected)
 
 
 def test_a_loss_is_times_its_weight() -> None:
@@ -79,8 +80,8 @@ def test_a_ranking_has_the_slope_of_its_formula(own: Any, loss: Any) -> None:
 
 
 def test_without_targets_nothing_is_learnt() -> None:
-    for is_share in (True, False):
-        assert pointwise([NAN] * 5, is_share=is_share).tolist() == [0] * 5
+    for kind in ("share", "soft", "square"):
+        assert pointwise([NAN] * 5, kind=kind).tolist() == [0] * 5
 
 
 @pytest.mark.parametrize("slope", [listwise_slope, pairwise_slope])
@@ -99,12 +100,12 @@ def test_a_soft_label_is_the_softened_probability() -> None:
 
 def test_the_slope_of_a_soft_label_is_the_difference_of_the_probabilities() -> None:
     # q = 3/4, p = sigmoid(ln 1) = 1/2: p - q = -1/4; at T = 2 with twice the logit: T (p - q) = 2 * (1/2 - 3/4)
-    assert pointwise([log(3)], [0.0], is_soft=True).tolist() == pytest.approx([-1 / 4])
-    assert pointwise([2 * log(3)], [0.0], is_soft=True, temperature=2.0).tolist() == pytest.approx([-1 / 2])
+    assert pointwise([log(3)], [0.0], kind="soft").tolist() == pytest.approx([-1 / 4])
+    assert pointwise([2 * log(3)], [0.0], kind="soft", temperature=2.0).tolist() == pytest.approx([-1 / 2])
 
 
 def test_with_a_high_temperature_the_slope_is_that_of_an_eighth_of_the_squared_difference() -> None:
-    slope_B = pointwise([-1.0], [2.0], is_soft=True, temperature=100.0)
+    slope_B = pointwise([-1.0], [2.0], kind="soft", temperature=100.0)
     assert float(slope_B) == pytest.approx((2 - -1) / 4, rel=1e-3)
 
 
