@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.compiled import compiled
 from stream.tasks import TaskKind
 from student.versions.manifest import ArmMetrics
 
@@ -142,27 +143,31 @@ def grouped_auc(user_B: NDArray[np.uint64], label_B: NDArray[np.float32], score_
 
     A user without both classes has no AUC and no weight.
     """
-    if not len(user_B):
-        return GroupedAuc()
     order_B = np.lexsort((score_B, user_B))
-    user_B, score_B, positive_B = user_B[order_B], score_B[order_B], label_B[order_B] > 0.5
-    first_U = _starts(user_B[1:] != user_B[:-1])
-    count_U = np.diff(first_U, append=len(user_B))
-    positives_U = np.add.reduceat(positive_B, first_U, dtype=np.float64)
-    rank_B = _middle_ranks(user_B, score_B) - np.repeat(first_U, count_U)
-    below_U = np.add.reduceat(np.where(positive_B, rank_B, 0), first_U) - positives_U * (positives_U - 1) / 2
-    pairs_U = positives_U * (count_U - positives_U)
-    both_U = pairs_U > 0
-    auc_U = below_U[both_U] / pairs_U[both_U]
-    return GroupedAuc(float((auc_U * count_U[both_U]).sum()), float(count_U[both_U].sum()))
+    return GroupedAuc(*_sums_of_aucs(user_B[order_B], score_B[order_B], label_B[order_B] > 0.5))
 
 
-def _middle_ranks(user_B: NDArray[np.uint64], score_B: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The place of each of the sorted rows, from 0; the rows of a tie share the middle of theirs."""
-    first_T = _starts((user_B[1:] != user_B[:-1]) | (score_B[1:] != score_B[:-1]))
-    count_T = np.diff(first_T, append=len(user_B))
-    return np.repeat(first_T + (count_T - 1) / 2, count_T)
-
-
-def _starts(changes: NDArray[np.bool_]) -> NDArray[np.intp]:
-    return np.flatnonzero(np.concatenate([[True], changes]))
+@compiled
+def _sums_of_aucs(
+    user_B: NDArray[np.uint64], score_B: NDArray[np.float32], positive_B: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """The fields of `GroupedAuc` of rows in the order of users, and of each user's scores."""
+    weighted, weight, row = 0.0, 0.0, 0
+    while row < len(user_B):
+        first = row
+        positives, negatives, right_pairs = 0.0, 0.0, 0.0
+        while row < len(user_B) and user_B[row] == user_B[first]:
+            tied_positives, tied_negatives, tie = 0.0, 0.0, row
+            while row < len(user_B) and user_B[row] == user_B[first] and (row == tie or score_B[row] == score_B[tie]):
+                if positive_B[row]:
+                    tied_positives += 1
+                else:
+                    tied_negatives += 1
+                row += 1
+            right_pairs += tied_positives * (negatives + tied_negatives / 2)
+            positives += tied_positives
+            negatives += tied_negatives
+        if positives and negatives:
+            weighted += (row - first) * right_pairs / (positives * negatives)
+            weight += row - first
+    return weighted, weight

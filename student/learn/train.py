@@ -3,6 +3,7 @@
 Also as several processes, the ranks of one exchange: they learn together what one alone would have learnt.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -101,6 +102,8 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
         logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
         teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)
         source = open_source(offsets)
+        gc.collect()
+        gc.freeze()  # torch's objects live until the end: looking through them again and again is a tenth of the time
         try:
             _Run(learner, offsets, teacher, publisher, set_aside, exchange).learn_until(stop, source)
         finally:
