@@ -12,6 +12,7 @@ River and Vowpal Wabbit learn one binary task, one row at a time, from encoded f
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -472,15 +473,16 @@ def report(bench: Bench, measured: Mapping[str, Sequence[Measured]], absent: Ite
 def result(bench: Bench, measured: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
     """What benchmarks/results keeps."""
     speeds = {name: statistics.median(m.examples / m.seconds for m in turns) for name, turns in measured.items()}
+    rounds = len(measured[WHOLE])
     return {
         "examples_per_second": round(speeds[WHOLE]),
         "over_bare_step": round(speeds[WHOLE] / speeds[BARE], 3),
         "auc": {name: dict(turns[0].auc) for name, turns in measured.items() if any(turns[0].auc.values())},
         "speeds": {name: round(speed) for name, speed in speeds.items()},
+        "command": f"python benchmarks/learner.py --project PAIR --events {len(bench.records)} --rounds {rounds}",
         "project": bench.project.name,
-        "examples": len(bench.records),
-        "rounds": len(measured[WHOLE]),
         "machine": f"{MACHINE}, {cpu_name()}, torch {torch.__version__}",
+        "load_average": os.getloadavg()[0],
     }
 
 
