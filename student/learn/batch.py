@@ -60,7 +60,8 @@ class Encoded(NamedTuple):
     def part(self, examples: slice, rows: slice) -> "Encoded":
         """Some of the examples, of which these are the rows without a fault."""
         features = FeatureBatch(self.features.dense_BD[rows], self.features.categorical_BC[rows])
-        return Encoded(self.faults[examples], features, self.label_BK[rows], self.user_B[rows], self.item_B[rows])
+        ids = self.user_B[rows], self.item_B[rows]
+        return Encoded(self.faults[examples], features, self.label_BK[rows], self.time_B[rows], *ids)
 
     def with_logits(self, logit_BT: NDArray[np.float32]) -> Batch:
         """The rows with the teacher's logits of them."""

@@ -6,7 +6,7 @@ from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 
-FORMAT = 6
+FORMAT = 7
 
 BOOTSTRAPPED = "bootstrapped_rows"
 FORMERLY_BOOTSTRAPPED = "bootstrapped_pairs"
