@@ -110,21 +110,26 @@ def exact_auc(label_B: NDArray[np.float32], score_B: NDArray[np.float32]) -> flo
 
     None when there are no positives or no negatives.
     """
-    _, rank_B, count_U = np.unique(score_B, return_inverse=True, return_counts=True)
-    groups = 2, len(count_U)
-    histogram_2U = np.zeros(groups, np.int64)
-    np.add.at(histogram_2U, ((label_B > 0.5).astype(np.intp), rank_B), 1)
-    return histogram_auc(histogram_2U)
+    order_B = np.argsort(score_B, kind="stable")
+    one_user_B = np.zeros(len(order_B), np.uint64)
+    return GroupedAuc(*_sums_of_aucs(one_user_B, score_B[order_B], label_B[order_B] > 0.5)).mean()
 
 
 def histogram_auc(histogram_2H: NDArray[np.integer]) -> float | None:
     """The AUC of scores known by their bin, from low to high: row 0 counts negatives, row 1 positives."""
-    negative_H, positive_H = histogram_2H.astype(np.float64)
-    pairs = negative_H.sum() * positive_H.sum()
-    if not pairs:
-        return None
-    below_H = np.cumsum(negative_H) - negative_H / 2
-    return float((positive_H * below_H).sum() / pairs)
+    negatives, positives, right_pairs = _pairs(histogram_2H)
+    return right_pairs / (negatives * positives) if negatives and positives else None
+
+
+@compiled
+def _pairs(histogram_2H: NDArray[np.integer]) -> tuple[float, float, float]:
+    """Negatives, positives, and their pairs in the right order, ties half."""
+    negatives, positives, right_pairs = 0.0, 0.0, 0.0
+    for h in range(histogram_2H.shape[1]):
+        right_pairs += histogram_2H[1, h] * (negatives + histogram_2H[0, h] / 2)
+        negatives += histogram_2H[0, h]
+        positives += histogram_2H[1, h]
+    return negatives, positives, right_pairs
 
 
 class GroupedAuc(NamedTuple):
