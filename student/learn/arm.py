@@ -147,12 +147,11 @@ class Arm:
         row_N, index_BC = np.unique(self._table_rows(rows.category_BC), return_inverse=True)
         inputs = self._inputs(self.running.normalised(rows.dense_BD), rows.category_BC)
         found = self.student.forward(Inputs(*map(self._exchange.own, inputs)))
-        label_BK, logit_BT = self._on_device(rows.label_BK), self._on_device(rows.logit_BT)
-        adapted = self._adapted(heads, self._exchange.own(logit_BT))
+        adapted = self._adapted(heads, self._exchange.own(rows.logit_BT))
         # 2. Every rank sees the values of all rows, and where the loss rises in each.
         columns = [found.value_BO, *(each.value_B.unsqueeze(1) for each in adapted.values())]
         (value_BX,) = self._exchange.whole([torch.cat(columns, dim=1)], len(rows))
-        slope_BX = self._exchange.own(self._slopes(value_BX, heads, label_BK, logit_BT))
+        slope_BX = self._exchange.own(self._on_device(self._slopes(as_array(value_BX), heads, rows)))
         # 3. The gradient of this rank's rows, then of all.
         heads_end = found.value_BO.shape[1]
         of_adapters = self._of_adapters(adapted, slope_BX[:, heads_end:].unbind(1))
@@ -162,19 +161,17 @@ class Arm:
         dense_V, table_NE = self._exchange.sum(dense_V, table_NE)
         return Gradient(dense_V, table_NE, self._on_device(row_N))
 
-    def _slopes(self, value_BX: Tensor, heads: Sequence[TeacherHead], label_BK: Tensor, logit_BT: Tensor) -> Tensor:
+    def _slopes(self, value_BX: NDArray[np.float32], heads: Sequence[TeacherHead], rows: Batch) -> NDArray[np.float32]:
         """Of the loss in every value of a row: those of all heads, then those of the adapters of `heads`."""
         # 1. Served heads learn from the labels alone.
-        units, labels = self.running.label_units(), label_BK.unbind(1)
-        lessons = [
-            (Lesson.of_label(k, unit), label_B) for k, (unit, label_B) in enumerate(zip(units, labels, strict=True))
-        ]
+        units = self.running.label_units()
+        lessons = [(Lesson.of_label(k, unit), rows.label_BK[:, k]) for k, unit in enumerate(units)]
         # 2. Auxiliary heads learn from the teacher; an adapter learns from the labels, and corrects the teacher first.
         of_adapter, rankings = value_BX.shape[1] - sum(head.labels is not None for head in heads), []
         for head in heads:
-            teacher_B = logit_BT[:, head.column]
+            teacher_B = rows.logit_BT[:, head.column]
             if head.labels is not None:
-                label_B = label_BK[:, head.labels].masked_fill(teacher_B.isnan(), torch.nan)
+                label_B = np.where(np.isnan(teacher_B), np.float32(np.nan), rows.label_BK[:, head.labels])
                 lessons.append((Lesson.of_label(of_adapter, head.unit), label_B))
                 teacher_B = head.unit.natural(value_BX[:, of_adapter])
                 of_adapter += 1
@@ -187,11 +184,11 @@ class Arm:
             slope_BX[:, head.place] += head.ranking_slope(value_BX[:, head.place], teacher_B)
         return slope_BX
 
-    def _adapted(self, heads: Sequence[TeacherHead], logit_BT: Tensor) -> dict[str, Adapted]:
+    def _adapted(self, heads: Sequence[TeacherHead], logit_BT: NDArray[np.float32]) -> dict[str, Adapted]:
         """By teacher task, the teacher's values as the adapters of `heads` correct them, in the heads' units."""
         adapters, weights = self.student.adapters, self.student.dense
         return {
-            task: adapters[task].apply(weights, head.teacher_unit.scaled(logit_BT[:, head.column]))
+            task: adapters[task].apply(weights, self._on_device(head.teacher_unit.scaled(logit_BT[:, head.column])))
             for task, head in ((head.config.teacher_task, head) for head in heads)
             if task in adapters
         }
@@ -224,11 +221,10 @@ class Arm:
         logit_PT: NDArray[np.float32],
     ) -> dict[str, float]:
         inputs = self._inputs(self.running.normalised(dense_PD), category_PC)
-        value_PO = self.student.forward(inputs).value_BO.cpu()
+        value_PO = as_array(self.student.forward(inputs).value_BO)
         share = {}
         for head in heads:
-            teacher_P = torch.from_numpy(logit_PT[:, head.column])
-            share[head.config.teacher_task] = head.explained(value_PO[:, head.place], teacher_P)
+            share[head.config.teacher_task] = head.explained(value_PO[:, head.place], logit_PT[:, head.column])
         return share
 
     def _parts(self) -> tuple[tuple[str, Student | Adam | RowAdagrad], ...]:

@@ -161,7 +161,7 @@ def explained_text(explained: Mapping[str, float]) -> str:
 def _without_variance(setup: LearnerSetup, logit_PT: NDArray[np.float32]) -> str:
     """Names the distilled teacher tasks that say the same of every row."""
     distilled = {config.teacher_task: setup.teacher_column(config.teacher_task) for config in setup.distillation}
-    known = {task: torch.from_numpy(logit_PT[np.isfinite(logit_PT[:, t]), t]) for task, t in distilled.items()}
+    known = {task: logit_PT[np.isfinite(logit_PT[:, t]), t] for task, t in distilled.items()}
     same = [task for task, logit_P in known.items() if not varies(logit_P)]
     if not same:
         return ""

@@ -6,14 +6,17 @@ the served ones come first.
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stream.tasks import TaskKind
 from student.learn.config import DistillationConfig
-from student.learn.losses import Pointwise, listwise_slope, pairwise_slope, soft_label
+from student.learn.losses import Pointwise, Singles, listwise_slope, pairwise_slope, soft_label
+
+Values = TypeVar("Values", Singles, Tensor)
 
 
 class Unit(NamedTuple):
@@ -23,11 +26,11 @@ class Unit(NamedTuple):
     offset: float
     scale: float
 
-    def natural(self, value_B: Tensor) -> Tensor:
+    def natural(self, value_B: Values) -> Values:
         """A head's values as logits, or as values of the task."""
         return value_B * self.scale + self.offset
 
-    def scaled(self, natural_B: Tensor) -> Tensor:
+    def scaled(self, natural_B: Values) -> Values:
         """The inverse of `natural`."""
         return (natural_B - self.offset) / self.scale
 
@@ -87,47 +90,48 @@ class TeacherHead(NamedTuple):
         loss = Loss.SOFT_LABEL if is_soft else Loss.SQUARE
         return Lesson(self.place, self.unit, loss, self.weight, self.config.temperature)
 
-    def ranking_slope(self, value_B: Tensor, teacher_B: Tensor) -> Tensor:
+    def ranking_slope(self, value_B: Singles, teacher_B: Singles) -> Singles:
         """`weight` times that of the loss in the head's values, against the teacher's natural ones; NaN: no teacher."""
         if self.config.loss == "pairwise":
-            return self.weight * pairwise_slope(value_B, self.unit.scaled(teacher_B))
-        return self.weight * listwise_slope(self.unit.natural(value_B), teacher_B)
+            return np.float32(self.weight) * pairwise_slope(value_B, self.unit.scaled(teacher_B))
+        return np.float32(self.weight) * listwise_slope(self.unit.natural(value_B), teacher_B)
 
-    def explained(self, value_B: Tensor, teacher_B: Tensor) -> float:
+    def explained(self, value_B: Singles, teacher_B: Singles) -> float:
         """The share of the teacher's variance that the head's values explain (R2): 1 all, 0 no more than the mean does.
 
         Of probabilities where the head is binary. Below 0: worse than the mean. 0 when fewer than two rows have a
         teacher value, or all the same but for rounding.
         """
-        known_B = ~torch.isnan(teacher_B)
+        known_B = ~np.isnan(teacher_B)
         target_N, predicted_N = teacher_B[known_B], self.unit.natural(value_B[known_B])
         if self.unit.kind == "binary":
-            target_N, predicted_N = soft_label(target_N), torch.sigmoid(predicted_N)
+            target_N, predicted_N = soft_label(target_N), soft_label(predicted_N)
         if not varies(target_N):
             return 0.0
-        spread = (target_N - target_N.mean()).square().sum()
-        return float(1 - (target_N - predicted_N).square().sum() / spread)
+        spread = ((target_N - target_N.mean()) ** 2).sum()
+        return float(1 - ((target_N - predicted_N) ** 2).sum() / spread)
 
 
-def slopes(value_BO: Tensor, lessons: Sequence[tuple[Lesson, Tensor]]) -> Tensor:
+def slopes(value_BO: Singles, lessons: Sequence[tuple[Lesson, Singles]]) -> Singles:
     """Of the sum of all losses in every value [B, O]; with each lesson its targets [B]: labels, or natural values."""
     by_kind = sorted(lessons, key=lambda each: each[0].loss)
     kinds = [lesson.loss for lesson, _ in by_kind]
+    places = [lesson.place for lesson, _ in by_kind]
     rows = [(one.unit.offset, one.unit.scale, one.temperature, one.weight) for one, _ in by_kind]
-    numbers_4J = torch.tensor(rows).T.contiguous().to(value_BO.device)
-    place_J = torch.tensor([lesson.place for lesson, _ in by_kind]).to(value_BO.device)
-    target_BJ = torch.stack([target_B for _, target_B in by_kind], dim=1)
-    pointwise = Pointwise(kinds.count(Loss.SHARE), kinds.count(Loss.SOFT_LABEL), *numbers_4J)
-    slope_BJ = pointwise.slope(value_BO[:, place_J], target_BJ)
-    return torch.zeros_like(value_BO).index_add_(1, place_J, slope_BJ)
+    target_BJ = np.stack([target_B for _, target_B in by_kind], axis=1)
+    pointwise = Pointwise(kinds.count(Loss.SHARE), kinds.count(Loss.SOFT_LABEL), *np.array(rows, np.float32).T)
+    slope_BO = np.zeros_like(value_BO)
+    for place, slope_B in zip(places, pointwise.slope(value_BO[:, places], target_BJ).T, strict=True):
+        slope_BO[:, place] += slope_B
+    return slope_BO
 
 
-def varies(value_N: Tensor) -> bool:
+def varies(value_N: NDArray[np.floating]) -> bool:
     """Whether values differ by more than rounding. A student explains all of a constant, and has learnt nothing."""
     if len(value_N) <= 1:
         return False
-    value_N = value_N.double()
-    return bool(value_N.std(correction=0) > _ROUNDING * value_N.abs().max())
+    value_N = value_N.astype(np.float64)
+    return bool(value_N.std() > _ROUNDING * np.abs(value_N).max())
 
 
 _ROUNDING = 1e-5

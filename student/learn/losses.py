@@ -2,13 +2,16 @@
 
 A missing label or logit is NaN; its slope is 0. An auxiliary head on the shared trunk that predicts the teacher, beside
 served heads that learn hard labels alone, is the form of Khani et al. 2024 and Ranganathan et al. 2026; what that head
-minimises is one of the losses below. Shapes: B rows of one step, J columns of values and their targets.
+minimises is one of the losses below. In numpy: a step has some hundred values. Shapes: B rows of one step, J columns of
+values and their targets.
 """
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Singles = NDArray[np.float32]
 
 
 class Pointwise(NamedTuple):
@@ -24,32 +27,35 @@ class Pointwise(NamedTuple):
 
     shares: int
     soft: int
-    offset_J: Tensor
-    scale_J: Tensor
-    temperature_J: Tensor
-    weight_J: Tensor
+    offset_J: Singles
+    scale_J: Singles
+    temperature_J: Singles
+    weight_J: Singles
 
-    def slope(self, value_BJ: Tensor, target_BJ: Tensor) -> Tensor:
+    def slope(self, value_BJ: Singles, target_BJ: Singles) -> Singles:
         """Of each loss in each value [B, J]."""
-        is_missing_BJ, probable = target_BJ.isnan(), self.shares + self.soft
-        softened, squared = slice(self.shares, probable), slice(probable, None)
-        predicted_BJ, compared_BJ = value_BJ.clone(), target_BJ.clone()
-        share_BJ = predicted_BJ[:, :probable]
-        share_BJ.add_(self.offset_J[:probable]).div_(self.temperature_J[:probable]).sigmoid_()
-        compared_BJ[:, softened].div_(self.temperature_J[softened]).sigmoid_()
-        compared_BJ[:, squared].sub_(self.offset_J[squared]).div_(self.scale_J[squared])
+        probable = slice(0, self.shares + self.soft)
+        softened, squared = slice(self.shares, probable.stop), slice(probable.stop, None)
+        predicted_BJ, compared_BJ = value_BJ.copy(), target_BJ.copy()
+        logit_BJ = value_BJ[:, probable] + self.offset_J[probable]
+        predicted_BJ[:, probable] = soft_label(logit_BJ, self.temperature_J[probable])
+        compared_BJ[:, softened] = soft_label(target_BJ[:, softened], self.temperature_J[softened])
+        compared_BJ[:, squared] = (target_BJ[:, squared] - self.offset_J[squared]) / self.scale_J[squared]
         factor_J = self.weight_J * self.temperature_J
         factor_J[squared] *= 2
-        count_J = (len(target_BJ) - is_missing_BJ.sum(dim=0)).clamp_(min=1)
-        return predicted_BJ.sub_(compared_BJ).mul_(factor_J / count_J).masked_fill_(is_missing_BJ, 0.0)
+        is_missing_BJ = np.isnan(target_BJ)
+        count_J = np.maximum(len(target_BJ) - is_missing_BJ.sum(axis=0), 1).astype(np.float32)
+        slope_BJ: Singles = (predicted_BJ - compared_BJ) * (factor_J / count_J)
+        slope_BJ[is_missing_BJ] = 0
+        return slope_BJ
 
 
-def soft_label(teacher_logit_B: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+def soft_label(teacher_logit_X: Singles, temperature: float | Singles = 1.0) -> Singles:
     """sigmoid(teacher_logit / temperature): the probability that a binary head shall predict; NaN without a logit."""
-    return torch.sigmoid(teacher_logit_B / temperature)
+    return _sigmoid(teacher_logit_X / np.float32(temperature))
 
 
-def listwise_slope(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
+def listwise_slope(logit_B: Singles, teacher_logit_B: Singles) -> Singles:
     """Of the cross-entropy, in nats, between the teacher's and the head's probabilities, normalised over the list.
 
     The loss is -sum_i q_i / Q * log(p_i / P) with q, p = sigmoid of the logits and Q, P their sums, so its slope is
@@ -58,24 +64,38 @@ def listwise_slope(logit_B: Tensor, teacher_logit_B: Tensor) -> Tensor:
     exp(logit), the odds, become proportional to q. The list is the rows of the step that have a logit: on a low-traffic
     stream hardly any user comes twice among them.
     """
-    is_missing_B = teacher_logit_B.isnan()
-    teacher_B = torch.sigmoid(teacher_logit_B).masked_fill(is_missing_B, 0.0)
-    log_B = torch.nn.functional.logsigmoid(logit_B).masked_fill(is_missing_B, -torch.inf)
-    share_B = teacher_B / teacher_B.sum().clamp(min=torch.finfo().tiny)
-    slope_B = (log_B.softmax(dim=0) * share_B.sum() - share_B) * torch.sigmoid(-logit_B)
-    return slope_B.masked_fill(is_missing_B, 0.0)
+    slope_B = np.zeros_like(logit_B)
+    present_B = ~np.isnan(teacher_logit_B)
+    if present_B.any():
+        logit_N = logit_B[present_B]
+        shares_2N = [_shares(-np.logaddexp(0, -each_N)) for each_N in (logit_N, teacher_logit_B[present_B])]
+        slope_B[present_B] = (shares_2N[0] - shares_2N[1]) * _sigmoid(-logit_N)
+    return slope_B
 
 
-def pairwise_slope(value_B: Tensor, teacher_B: Tensor) -> Tensor:
+def pairwise_slope(value_B: Singles, teacher_B: Singles) -> Singles:
     """Of the mean cross-entropy over pairs of rows: sigmoid(value_i - value_j) against sigmoid(teacher_i - teacher_j).
 
     RankNet (Burges et al. 2005, equation 3) with the teacher's odds as the target order. Over all pairs of rows that
     have a logit, in nats; 0 when fewer than two have.
     """
-    present_B = ~teacher_B.isnan()
-    filled_B = teacher_B.masked_fill(~present_B, 0.0)
-    above_BB = torch.sigmoid(filled_B.unsqueeze(1) - filled_B)
-    excess_BB = torch.sigmoid(value_B.unsqueeze(1) - value_B) - above_BB
-    is_pair_BB = present_B.unsqueeze(1) & present_B
-    pairs = (present_B.sum() * (present_B.sum() - 1)).clamp(min=2) / 2
-    return (excess_BB * is_pair_BB).sum(dim=1) / pairs
+    slope_B = np.zeros_like(value_B)
+    present_B = ~np.isnan(teacher_B)
+    value_N, teacher_N = value_B[present_B], teacher_B[present_B]
+    excess_NN = _sigmoid(value_N[:, None] - value_N) - _sigmoid(teacher_N[:, None] - teacher_N)
+    pairs = max(len(value_N) * (len(value_N) - 1) / 2, 1)
+    slope_B[present_B] = excess_NN.sum(axis=1) / np.float32(pairs)
+    return slope_B
+
+
+def _shares(log_N: Singles) -> Singles:
+    """Each exp(log) as a share of their sum."""
+    odds_N = np.exp(log_N - log_N.max())
+    share_N: Singles = odds_N / odds_N.sum()
+    return share_N
+
+
+def _sigmoid(logit_X: Singles) -> Singles:
+    with np.errstate(over="ignore"):  # of the exponential of a very low one, whose probability is 0
+        probability_X: Singles = np.float32(1) / (np.float32(1) + np.exp(-logit_X))
+    return probability_X

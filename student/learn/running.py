@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stream.tasks import TaskKind
@@ -105,7 +104,7 @@ class RunningStatistics:
 
 def _expected(kind: TaskKind, logit_B: NDArray[np.float32]) -> NDArray[np.float32]:
     """The teacher's logits as soft labels; its values of a regression as they are."""
-    return logit_B if kind == "regression" else soft_label(torch.from_numpy(logit_B)).numpy()
+    return logit_B if kind == "regression" else soft_label(logit_B)
 
 
 def _units(kinds: Sequence[TaskKind], moments: RunningMoments) -> list[Unit]:
