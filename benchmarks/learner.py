@@ -91,10 +91,25 @@ class Bench(NamedTuple):
             yield [record.example for record in self.records[rows]], self.logit_NT[rows]
 
 
-class Measured(NamedTuple):
-    """One turn: wall-clock seconds, the examples learnt in them, and the AUC on the task of each arm or library."""
+class Spent(NamedTuple):
+    """Seconds by the clock, and of this process's CPU time, which a busy machine distorts less."""
 
-    seconds: float
+    wall: float
+    cpu: float
+
+
+def now() -> Spent:
+    return Spent(time.perf_counter(), time.process_time())
+
+
+def since(began: Spent) -> Spent:
+    return Spent(*(end - start for start, end in zip(began, now(), strict=True)))
+
+
+class Measured(NamedTuple):
+    """One turn: what it took, the examples learnt in it, and the AUC on the task of each arm or library."""
+
+    spent: Spent
     examples: int
     auc: Mapping[str, float | None] = {}
 
@@ -213,13 +228,14 @@ class WholeTopic(ExampleReader):
     def __init__(self, bench: Bench, kafka_servers: str, offsets: Mapping[int, int], stop: StopSignal) -> None:
         super().__init__(kafka_servers, bench.project.topics, offsets)
         self._left, self._stop = len(bench.records), stop
-        self.began, self.seconds = 0.0, 0.0
+        self.began: Spent | None = None
+        self.spent = Spent(0.0, 0.0)
 
     def poll(self, timeout_seconds: float) -> list[ExampleRecord]:
         """The reader's next records; sets the stop when all records have been given and learnt."""
-        self.began = self.began or time.perf_counter()
+        self.began = self.began or now()
         if not self._left:
-            self.seconds = time.perf_counter() - self.began
+            self.spent = since(self.began)
             self._stop.set()
             return []
         records = super().poll(timeout_seconds)
@@ -246,7 +262,7 @@ def whole_learner(bench: Bench, kafka_servers: str, redis_url: str) -> Measured:
             stop=stop,
         )
         manifest = registry.load_manifest(registry.latest() or "")
-    return Measured(sources[0].seconds, manifest.examples, auc_by_arm(bench, manifest.metrics))
+    return Measured(sources[0].spent, manifest.examples, auc_by_arm(bench, manifest.metrics))
 
 
 def auc_by_arm(bench: Bench, metrics: Metrics) -> dict[str, float | None]:
@@ -272,11 +288,11 @@ def learn(learner: Learner, bench: Bench, unshown: Sequence[UnshownRows | None] 
     """All examples, by a learner that has learnt none; `unshown` has rows for each micro-batch."""
     batches = list(bench.micro_batches())
     unshown = unshown or [None] * len(batches)
-    began = time.perf_counter()
+    began = now()
     for (examples, logit_BT), rows in zip(batches, unshown, strict=True):
         learner.learn(examples, logit_BT, rows)
-    seconds = time.perf_counter() - began
-    return Measured(seconds, learner.examples, auc_by_arm(bench, learner.evaluation.whole()))
+    spent = since(began)
+    return Measured(spent, learner.examples, auc_by_arm(bench, learner.evaluation.whole()))
 
 
 # The torch steps alone.
@@ -311,20 +327,20 @@ def recorded_steps(bench: Bench) -> list[Step]:
 
 def own_steps(bench: Bench) -> Measured:
     """The time within the steps of the learner's own arms."""
-    seconds: list[float] = []
+    turns: list[Spent] = []
 
     def timed(part: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*arguments: Any) -> Any:
-            began = time.perf_counter()
+            began = now()
             result = part(*arguments)
-            seconds.append(time.perf_counter() - began)
+            turns.append(since(began))
             return result
 
         return wrapper
 
     gradient, descend = timed(Arm.gradient), timed(Arm.descend)
     with mock.patch.object(Arm, "gradient", gradient), mock.patch.object(Arm, "descend", descend):
-        return learner_in_memory(bench)._replace(seconds=sum(seconds))
+        return learner_in_memory(bench)._replace(spent=Spent(*map(sum, zip(*turns, strict=True))))
 
 
 class PlainStudent(nn.Module):
@@ -391,10 +407,10 @@ def plain_steps(bench: Bench, steps: Sequence[Step]) -> Measured:
     arms = {bool(step.shape.distillation): PlainArm(step.shape, kinds) for step in steps[:2]}
     for step in steps[:2]:
         arms[bool(step.shape.distillation)].step(step)  # the first step of torch.optim imports its compiler
-    began = time.perf_counter()
+    began = now()
     for step in steps:
         arms[bool(step.shape.distillation)].step(step)
-    return Measured(time.perf_counter() - began, sum(len(batch) for batch, _ in bench.micro_batches()))
+    return Measured(since(began), sum(len(batch) for batch, _ in bench.micro_batches()))
 
 
 # One row at a time.
@@ -411,10 +427,10 @@ class Rows:
         self.dense = [dict(zip(spec.dense_names, row, strict=True)) for row in encoded.dense_BD.tolist()]
         self.categories = [[f"{c}={h}" for c, h in enumerate(row)] for row in encoded.categorical_BC.tolist()]
 
-    def measured(self, seconds: float, scores: Iterable[float]) -> Measured:
+    def measured(self, spent: Spent, scores: Iterable[float]) -> Measured:
         """The measurement, with the AUC of the scores, one for each row."""
         label_N, score_N = np.array(self.labels, np.float32), np.fromiter(scores, np.float32)
-        return Measured(seconds, len(self.labels), {"": exact_auc(label_N, score_N)})
+        return Measured(spent, len(self.labels), {"": exact_auc(label_N, score_N)})
 
 
 def river_regression(rows: Rows) -> Measured:
@@ -424,13 +440,13 @@ def river_regression(rows: Rows) -> Measured:
     scaler = preprocessing.StandardScaler()
     model = linear_model.LogisticRegression(optim.AdaGrad(0.05))
     scores = []
-    began = time.perf_counter()
+    began = now()
     for dense, categories, label in zip(rows.dense, rows.categories, rows.labels, strict=True):
         scaler.learn_one(dense)
         features = {**scaler.transform_one(dense), **dict.fromkeys(categories, 1.0)}
         scores.append(model.predict_proba_one(features).get(True, 0.5))
         model.learn_one(features, label)
-    return rows.measured(time.perf_counter() - began, scores)
+    return rows.measured(since(began), scores)
 
 
 def vowpal_wabbit(rows: Rows, folder: Path) -> Measured:
@@ -440,9 +456,9 @@ def vowpal_wabbit(rows: Rows, folder: Path) -> Measured:
     data, predictions = folder / "rows.vw", folder / "predictions"
     if not data.exists():
         data.write_text("".join(vw_lines(rows)))
-    began = time.perf_counter()
+    began = now()
     Workspace(f"--quiet --loss_function logistic -b 20 -d {data} -p {predictions}").finish()
-    return rows.measured(time.perf_counter() - began, map(float, predictions.read_text().split()))
+    return rows.measured(since(began), map(float, predictions.read_text().split()))
 
 
 def vw_lines(rows: Rows) -> Iterator[str]:
@@ -456,30 +472,42 @@ def vw_lines(rows: Rows) -> Iterator[str]:
 
 def report(bench: Bench, measured: Mapping[str, Sequence[Measured]], absent: Iterable[str]) -> None:
     config = bench.setup.student
-    speeds = {name: statistics.median(m.examples / m.seconds for m in turns) for name, turns in measured.items()}
+    speeds, cpu = median_speeds(measured), median_cpu(measured)
     whole = speeds[WHOLE]
     print(f"{bench.project.name}: {len(bench.records):,} examples, {len(bench.setup.tasks)} tasks, ", end="")
     print(f"{len(bench.setup.distillation)} distilled, {config.micro_batch} new and ", end="")
     print(
         f"{config.replay_batches * config.micro_batch} replayed rows a step; {cpu_name()}, torch {torch.__version__}\n"
     )
-    print(f"| learns | examples/s | the whole learner is | progressive AUC of `{bench.task}` |\n|---|---|---|---|")
+    print(f"| learns | examples/s | the whole learner is | CPU us an example | progressive AUC of `{bench.task}` |")
+    print("|---|---|---|---|---|")
     for name, turns in measured.items():
         aucs = ", ".join(f"{arm} {auc:.3f}".strip() for arm, auc in turns[0].auc.items() if auc is not None)
-        print(f"| {name} | {speeds[name]:,.0f} | {whole / speeds[name]:.2f} x | {aucs} |")
+        print(f"| {name} | {speeds[name]:,.0f} | {whole / speeds[name]:.2f} x | {cpu[name]:.0f} | {aucs} |")
     for line in absent:
         print(f"\n{line}")
 
 
+def median_speeds(measured: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
+    """Examples a second by the clock."""
+    return {name: statistics.median(m.examples / m.spent.wall for m in turns) for name, turns in measured.items()}
+
+
+def median_cpu(measured: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
+    """Microseconds of CPU time an example."""
+    return {name: statistics.median(1e6 * m.spent.cpu / m.examples for m in turns) for name, turns in measured.items()}
+
+
 def result(bench: Bench, measured: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
     """What benchmarks/results keeps."""
-    speeds = {name: statistics.median(m.examples / m.seconds for m in turns) for name, turns in measured.items()}
+    speeds, cpu = median_speeds(measured), median_cpu(measured)
     rounds = len(measured[WHOLE])
     return {
         "examples_per_second": round(speeds[WHOLE]),
         "over_bare_step": round(speeds[WHOLE] / speeds[BARE], 3),
         "auc": {name: dict(turns[0].auc) for name, turns in measured.items() if any(turns[0].auc.values())},
         "speeds": {name: round(speed) for name, speed in speeds.items()},
+        "cpu_us_per_example": {name: round(us) for name, us in cpu.items()},
         "command": f"python benchmarks/learner.py --project PAIR --events {len(bench.records)} --rounds {rounds}",
         "project": bench.project.name,
         "machine": f"{MACHINE}, {cpu_name()}, torch {torch.__version__}",
