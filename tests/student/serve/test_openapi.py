@@ -55,9 +55,9 @@ def test_it_tells_the_types_of_the_version_that_serves(endpoint: Endpoint) -> No
     ],
     ids=["all but tensors", "tensors"],
 )
-def test_schemathesis_finds_nothing(endpoint: Endpoint, of: list[str]) -> None:
+def test_schemathesis_finds_nothing(endpoint: Endpoint, tmp_path: Path, of: list[str]) -> None:
     url = f"http://127.0.0.1:{endpoint.port}/openapi.json"
     options = ["--max-examples", "40", "--seed", "1", "--no-color", *of]
     command = [sys.executable, "-m", "schemathesis.cli", "run", url, *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-6_000:]
