@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import tritonclient.http as triton
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.utils import InferenceServerException
 
 from features.spec import Feature
 from student.serve.inference import Asked, read_request
@@ -22,7 +22,7 @@ from student.versions.registry import Registry
 from tests.specs import spec_of
 from tests.student.serve.test_server import BODY, Endpoint, publish, serving
 
-ITEMS = np.array([10, 11, 12], np.int64)
+ROOT = Path(__file__).parents[3]
 VARIED = {
     "embedding.weight": np.random.default_rng(0).normal(size=(16, 2)).tolist(),
     "trunk.0.weight": np.random.default_rng(1).normal(size=(4, 4)).tolist(),
@@ -48,62 +48,47 @@ def endpoint(tmp_path: Path, redis_url: str) -> Iterator[Endpoint]:
         yield running
 
 
-@pytest.fixture
-def client(endpoint: Endpoint) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(f"127.0.0.1:{endpoint.port}") as made:
-        yield made
-
-
-def inputs(*, binary: bool, hour: int | None = 3) -> list[triton.InferInput]:
-    values = {"user_id": np.array([1], np.int64), "item_ids": ITEMS}
-    if hour is not None:
-        values["context.hour"] = np.array([hour], np.int64)
-    made = [triton.InferInput(name, list(value.shape), "INT64") for name, value in values.items()]
-    for one, value in zip(made, values.values(), strict=True):
-        one.set_data_from_numpy(value, binary_data=binary)
-    return made
+def triton(endpoint: Endpoint, session: str, **settings: Any) -> Any:
+    """What tritonclient gets in one of the sessions of triton_session.py."""
+    module = "tests.student.serve.triton_session"
+    command = [sys.executable, "-m", module, f"127.0.0.1:{endpoint.port}", session, json.dumps(settings)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
 def test_tritonclient_gets_the_scores_of_score_bit_for_bit(
-    endpoint: Endpoint, client: triton.InferenceServerClient, *, binary_in: bool, binary_out: bool
+    endpoint: Endpoint, *, binary_in: bool, binary_out: bool
 ) -> None:
-    outputs = [triton.InferRequestedOutput(task, binary_data=binary_out) for task in ("rating", "like")]
-    found = client.infer("student", inputs(binary=binary_in), outputs=outputs, request_id="a-1")
+    found = triton(endpoint, "infer", binary_in=binary_in, binary_out=binary_out)
     expected = endpoint.post(BODY)[1]["scores"]
-    for task in ("like", "rating"):
-        assert found.as_numpy(task).astype(np.float32).tobytes() == np.array(expected[task], np.float32).tobytes()
-    told = found.get_response()
+    assert found["values"] == {
+        task: np.array(expected[task], np.float32).tobytes().hex() for task in ("like", "rating")
+    }
+    told = found["told"]
     assert (told["id"], told["model_name"], told["model_version"]) == ("a-1", "student", "v000002")
     assert len(set(expected["rating"])) == 3  # so that an order that is lost would be seen
 
 
-def test_all_outputs_come_without_being_asked_for(client: triton.InferenceServerClient) -> None:
-    found = client.infer("student", inputs(binary=True, hour=None))
-    assert {output["name"] for output in found.get_response()["outputs"]} == {"like", "rating"}
+def test_all_outputs_come_without_being_asked_for_and_a_version_by_number(endpoint: Endpoint) -> None:
+    found = triton(endpoint, "defaults")
+    assert (sorted(found["outputs"]), found["version"]) == (["like", "rating"], "v000001")
 
 
-def test_a_version_of_the_path_answers_by_number_and_a_label_by_name(
-    endpoint: Endpoint, client: triton.InferenceServerClient
-) -> None:
-    found = client.infer("student", inputs(binary=True), model_version="1")
-    assert found.get_response()["model_version"] == "v000001"
+def test_a_label_answers_by_name(endpoint: Endpoint) -> None:
     endpoint.registry.point("mine", Reference("v000001"), by="ann", why="a test")
     body = {"inputs": [tensor("user_id", [1]), tensor("item_ids", [10, 11])]}
     for label, version in (("mine", "v000001"), ("control", "v000002-control"), ("candidate", "v000002")):
         assert post(endpoint, body, f"/v2/models/student/labels/{label}/infer").json()["model_version"] == version
 
 
-def test_health_and_metadata(endpoint: Endpoint, client: triton.InferenceServerClient) -> None:
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("student")
-    assert client.is_model_ready("student", "2")
-    assert not client.is_model_ready("student", "9")
-    assert not client.is_model_ready("other")
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
-    told = client.get_model_metadata("student")
+def test_health_and_metadata(endpoint: Endpoint) -> None:
+    found = triton(endpoint, "health")
+    assert (found["live"], found["ready"], found["models"]) == (True, True, [True, True, False, False])
+    assert found["server"]["extensions"] == ["binary_tensor_data"]
+    told = found["model"]
     assert (told["name"], told["versions"]) == ("student", ["v000001", "v000002"])
     assert told["inputs"] == [
         {"name": "user_id", "datatype": "INT64", "shape": [1]},
@@ -114,15 +99,10 @@ def test_health_and_metadata(endpoint: Endpoint, client: triton.InferenceServerC
 
 
 def test_it_is_not_ready_before_the_first_version(tmp_path: Path, redis_url: str) -> None:
-    with (
-        serving(Registry(tmp_path / "versions"), redis_url) as endpoint,
-        triton.InferenceServerClient(f"127.0.0.1:{endpoint.port}") as client,
-    ):
-        assert client.is_server_live()
-        assert not client.is_server_ready()
-        assert not client.is_model_ready("student")
-        with pytest.raises(InferenceServerException, match="no version is loaded"):
-            client.infer("student", inputs(binary=True))
+    with serving(Registry(tmp_path / "versions"), redis_url) as endpoint:
+        found = triton(endpoint, "not_yet")
+    assert (found["live"], found["ready"]) == (True, [False, False])
+    assert "no version is loaded" in found["said"]
 
 
 def test_ids_that_are_texts_are_bytes(tmp_path: Path, redis_url: str) -> None:
@@ -132,14 +112,7 @@ def test_ids_that_are_texts_are_bytes(tmp_path: Path, redis_url: str) -> None:
     publish(registry, spec)
     with serving(registry, redis_url) as endpoint:
         endpoint.wait_for("v000001")
-        with triton.InferenceServerClient(f"127.0.0.1:{endpoint.port}") as client:
-            user = triton.InferInput("user_id", [1], "BYTES")
-            items, page = triton.InferInput("item_ids", [1], "INT64"), triton.InferInput("context.page", [1], "FP32")
-            items.set_data_from_numpy(np.array([5], np.int64))
-            page.set_data_from_numpy(np.array([0.5], np.float32))
-            for binary in (True, False):
-                user.set_data_from_numpy(np.array(["änn".encode()], np.object_), binary_data=binary)
-                assert client.infer("student", [user, items, page]).as_numpy("rating").tolist() == [1.0]
+        assert triton(endpoint, "texts") == [[1.0], [1.0]]
 
 
 def tensor(name: str, data: list[Any], datatype: str = "INT64", **other: Any) -> dict[str, Any]:
