@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from graft.cli import cli
 from stream.events import Example
+from student.learn import train
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 
@@ -63,20 +64,22 @@ def _read(journal: Path) -> Iterator[LearntBatch]:
 
 def _keep_journal(path: Path) -> None:
     """Write down each batch before it is learnt."""
-    learn = Learner.learn
+    learn_part = train._Run._learn_part
     journal = path.open("ab", buffering=0)
     journal.write(b"\n")  # ends a line that a kill has cut
 
-    def learn_and_tell(self: Learner, examples: Any, logit_BT: Any, unshown: Any = None) -> bool:
-        fields = {
-            "before": self.examples,
-            "impression_ids": [example.impression_id for example in examples],
-            "logits": base64.b64encode(np.ascontiguousarray(logit_BT, np.float32).tobytes()).decode(),
-        }
-        journal.write(json.dumps(fields).encode() + b"\n")
-        return learn(self, examples, logit_BT, unshown)
+    def learn_and_tell(self: Any, records: Any, rows: Any, signal: Any) -> None:
+        learnt = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
+        if learnt:
+            fields = {
+                "before": self._learner.examples,
+                "impression_ids": [example.impression_id for example in learnt],
+                "logits": base64.b64encode(np.ascontiguousarray(signal.logit_BT, np.float32).tobytes()).decode(),
+            }
+            journal.write(json.dumps(fields).encode() + b"\n")
+        learn_part(self, records, rows, signal)
 
-    Learner.learn = learn_and_tell  # type: ignore[method-assign]
+    train._Run._learn_part = learn_and_tell  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

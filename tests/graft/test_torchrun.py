@@ -104,7 +104,8 @@ def test_two_processes_learn_a_stream_whose_partitions_come_one_after_the_other(
         first, second = (_metrics(port + rank) for rank in range(2))
         assert first["graft_student_learned_examples"] == 36
         misses = 'graft_student_logits_total{outcome="miss"}'
-        assert (first[misses], second[misses]) == (12, 24), "each looks up its own third or two of a micro-batch"
+        assert first[misses] + second[misses] == 36
+        assert min(first[misses], second[misses]) >= 12, "each looks up its own part of what was polled"
     finally:
         child.terminate()
         child.wait(60)

@@ -323,7 +323,7 @@ def simulated(world: World) -> Iterator[None]:
         change(
             connection,
             KafkaAdminClient=lambda **_: Admin(world.process),
-            KafkaConsumer=lambda **settings: Consumer(world.process, **settings),
+            _Consumer=lambda **settings: Consumer(world.process, **settings),
             KafkaProducer=lambda **settings: Producer(world.process, settings["transactional_id"]),
         )
         change(
