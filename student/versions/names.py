@@ -90,13 +90,8 @@ class Names:
             champion = self.of(CHAMPION)
             return champion and f"{Reference(champion).version}-control"
         path = self._path(name)
-        try:
-            text = path.read_bytes().decode("ascii", "replace").strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise VersionError(f"{path}: cannot be read: {error.strerror}") from None
-        if not _REFERENCE.fullmatch(text):
+        text = read_line(path)
+        if text is not None and not _REFERENCE.fullmatch(text):
             raise VersionError(
                 f"{path} must hold a version such as v000001, found {text!r}; 'graft student promote VERSION' writes "
                 "the champion anew, or restart the learner ('graft student train'): it promotes the newest whole one"
@@ -233,9 +228,9 @@ class Names:
     def _make(self, move: Move, hold: bool | None) -> None:  # noqa: FBT001 - as `move` has it
         """Write what a move says: the hold first, so that no name moves without it."""
         if hold:
-            _write(self._held, move.model_dump_json())
+            write_line(self._held, move.model_dump_json())
         if move.to is not None:
-            _write(self._path(move.name), move.to)
+            write_line(self._path(move.name), move.to)
         with writing(self._folder):
             if move.to is None:
                 self._path(move.name).unlink(missing_ok=True)
@@ -243,7 +238,18 @@ class Names:
                 self._held.unlink(missing_ok=True)
 
 
-def _write(path: Path, line: str) -> None:
+def read_line(path: Path) -> str | None:
+    """What stands in a file of one line; None where there is no file. VersionError when it cannot be read."""
+    try:
+        return path.read_bytes().decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise VersionError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def write_line(path: Path, line: str) -> None:
+    """Replace a file of one line, atomically."""
     with replacing(path) as file:
         file.write(line.encode() + b"\n")
 

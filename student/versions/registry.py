@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.folder import claim_folder, remove_partial_files, replacing, sync_folder, write_synced, writing
+from runtime.folder import claim_folder, remove_partial_files, sync_folder, write_synced, writing
 from student.versions.manifest import Draft, Manifest
-from student.versions.names import CHAMPION, Move, Names, Reference
+from student.versions.names import CHAMPION, Move, Names, Reference, read_line, write_line
 from student.versions.version_folder import (
     MANIFEST_FILE,
     Tensors,
@@ -115,7 +115,7 @@ class Registry:
             sha256={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         )
         files[MANIFEST_FILE] = manifest.model_dump_json(indent=1).encode()
-        self._write_name(_LAST_FILE, version)
+        write_line(self.folder / _LAST_FILE, version)
         self._write(version, files)
         numbers = {"examples": float(draft.examples)}
         self.names.move(CHAMPION, version, by=by, why="the newest version", numbers=numbers, unless_held=True)
@@ -243,20 +243,11 @@ class Registry:
                 raise
             sync_folder(self.folder)
 
-    def _write_name(self, name: str, version: str) -> None:
-        with replacing(self.folder / name) as file:
-            file.write(version.encode() + b"\n")
-
     def _named_in(self, name: str, advice: str) -> str | None:
         """The version that a file names; None where there is no file."""
         path = self.folder / name
-        try:
-            text = path.read_bytes().decode("ascii", "replace").strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise VersionError(f"{path}: cannot be read: {error.strerror}") from None
-        if not _NAME.fullmatch(text):
+        text = read_line(path)
+        if text is not None and not _NAME.fullmatch(text):
             raise VersionError(f"{path} must hold a version such as v000001, found {text!r}; {advice}")
         return text
 
