@@ -30,7 +30,8 @@ CHAMPION = "champion"
 CANDIDATE = "candidate"
 CONTROL = "control"
 
-_REFERENCE = re.compile(r"(?P<version>v\d{6,})(?P<control>-control)?")
+_REFERENCE = re.compile(r"(?P<version>v\d{6,18})(?P<control>-control)?")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _FOLDER, _HISTORY, _HELD, _LOCK = "names", "history.jsonl", "held", ".lock"
 _KEPT_NAMES = (CANDIDATE, CONTROL, _HELD)
@@ -113,7 +114,7 @@ class Names:
 
     def resolve(self, text: str) -> Reference:
         """Of a name, ``v000012``, ``v000012-control`` or ``12``. VersionError, with the names that there are."""
-        if text.isascii() and text.isdecimal():
+        if _NUMBER.fullmatch(text):
             return Reference(f"v{int(text):06d}")
         if _REFERENCE.fullmatch(text):
             return Reference(text)

@@ -161,6 +161,13 @@ def test_an_error_is_one_sentence_that_says_what_is_allowed(
     assert said in answer.json()["error"]
 
 
+@pytest.mark.parametrize("prefix", ["", "v"])
+def test_a_number_of_thousands_of_digits_is_a_404(endpoint: Endpoint, prefix: str) -> None:
+    """Python converts no more than 4,300, and no file has so long a name."""
+    answer = post(endpoint, {"inputs": [USER, THREE]}, f"/v2/models/student/versions/{prefix}{'9' * 5_000}/infer")
+    assert (answer.status_code, "no version has the name" in answer.json()["error"]) == (404, True)
+
+
 @pytest.mark.parametrize("path", ["/v2/models/other/infer", "/v2/models/student/versions/9/infer"])
 def test_what_there_is_not_is_a_404(endpoint: Endpoint, path: str) -> None:
     answer = post(endpoint, {"inputs": [USER, THREE]}, path)
