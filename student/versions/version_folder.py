@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -13,15 +14,21 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from runtime.errors import GraftError
+from runtime.memory import memory_bytes
 from student.versions.manifest import FORMAT, Manifest
+from student.versions.served_tensors import tensor_shapes
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
 LEARNER_FILE = "learner.safetensors"
 SERVED_METRICS_FILE = "served_metrics.safetensors"
+MOST_MANIFEST_BYTES = 4 << 20
+"""A manifest of 500 features, ten tasks and all slices has 0.4 MiB."""
+
 _STATE_KEY = "state"
 
 Tensors = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 class VersionError(GraftError):
@@ -57,7 +64,8 @@ class VersionFolder:
     def model(self) -> tuple[Manifest, dict[str, NDArray[np.float32]]]:
         """What serves: manifest and tensors. VersionError too when a value is not finite."""
         manifest = self.manifest()
-        tensors = safetensors.numpy.load(self._verified(manifest, MODEL_FILE))
+        self._check_fits(manifest)
+        tensors = self._tensors(manifest, MODEL_FILE)
         refuse_non_finite(self._version, tensors)
         return manifest, tensors
 
@@ -66,52 +74,78 @@ class VersionFolder:
 
         Their digest is not verified: for the process that has written them.
         """
+        manifest = self.manifest()
+        self._check_fits(manifest)
         try:
-            return self.manifest(), _mapped(self._path / MODEL_FILE)
+            return manifest, _mapped(self._path / MODEL_FILE)
         except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(f"{MODEL_FILE} is not safetensors: {error}") from None
+            raise self._no_safetensors(MODEL_FILE, error) from None
 
     def served_metrics(self) -> dict[str, NDArray[Any]]:
         """The sums of the served metrics; none in a version that was not published by a learner process."""
         manifest = self.manifest()
         if SERVED_METRICS_FILE not in manifest.sha256:
             return {}
-        tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(self._verified(manifest, SERVED_METRICS_FILE))
-        return tensors
+        return self._tensors(manifest, SERVED_METRICS_FILE)
 
     def learner(self) -> tuple[Manifest, dict[str, NDArray[Any]], dict[str, Any]]:
         """What the learner continues from: manifest, tensors and state as they were published."""
         manifest = self.manifest()
-        tensors = safetensors.numpy.load(self._verified(manifest, LEARNER_FILE))
+        tensors = self._tensors(manifest, LEARNER_FILE)
         with safetensors.safe_open(self._path / LEARNER_FILE, "numpy") as file:
             state: dict[str, Any] = json.loads(file.metadata()[_STATE_KEY])
         return manifest, tensors, state
 
+    def _check_fits(self, manifest: Manifest) -> None:
+        """VersionError when the model, or what the manifest claims of it, is larger than the memory."""
+        claimed = sum(4 * math.prod(shape) for shape in tensor_shapes(manifest).values())
+        needed, memory = max(claimed, self._size(MODEL_FILE)), memory_bytes()
+        if needed > memory:
+            raise VersionError(
+                f"version {self._version}: its model must fit into {memory >> 20:,} MiB of memory, and needs "
+                f"{needed >> 20:,} MiB; serve it on a larger machine, or set student.table_rows and student.trunk lower"
+            )
+
     def _manifest_fields(self) -> dict[str, Any]:
+        size = self._size(MANIFEST_FILE)
+        if size > MOST_MANIFEST_BYTES:
+            raise self._damaged(f"{MANIFEST_FILE} must have at most {MOST_MANIFEST_BYTES:,} bytes, found {size:,}")
         try:
             fields = json.loads(self._read(MANIFEST_FILE))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(f"{MANIFEST_FILE} is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise self._damaged(f"{MANIFEST_FILE} must hold a JSON object, found {type(fields).__name__}")
         return fields
 
-    def _verified(self, manifest: Manifest, name: str) -> bytes:
-        """The file's bytes, of which the manifest's digest is known to hold."""
+    def _tensors(self, manifest: Manifest, name: str) -> dict[str, NDArray[Any]]:
+        """The file's tensors, once the manifest's digest is known to hold of it."""
         data = self._read(name)
         expected, found = manifest.sha256.get(name), hashlib.sha256(data).hexdigest()
         if found != expected:
             raise self._damaged(f"{name}: sha256 must be {expected}, found {found}")
-        return data
+        try:
+            return safetensors.numpy.load(data)
+        except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy does not have
+            raise self._no_safetensors(name, error) from None
+
+    def _size(self, name: str) -> int:
+        return self._of_file(name, lambda path: path.stat().st_size)
 
     def _read(self, name: str) -> bytes:
+        return self._of_file(name, Path.read_bytes)
+
+    def _of_file(self, name: str, read: Callable[[Path], T]) -> T:
         try:
-            return (self._path / name).read_bytes()
+            return read(self._path / name)
         except FileNotFoundError:
             raise self._damaged(f"{name} is missing") from None
         except OSError as error:
             fault = f"{self._path / name}: cannot be read: {error.strerror}"
             raise VersionError(f"version {self._version}: {fault}") from None
+
+    def _no_safetensors(self, name: str, error: Exception) -> VersionError:
+        return self._damaged(f"{name} is not safetensors: {error}")
 
     def _damaged(self, fault: str) -> VersionError:
         return VersionError(

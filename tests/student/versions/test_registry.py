@@ -1,10 +1,14 @@
 """The registry: a version is there whole, or not at all."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,13 @@ from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 from student.versions.manifest import FORMAT, Draft
 from student.versions.registry import Registry
-from student.versions.version_folder import LEARNER_FILE, MODEL_FILE, SERVED_METRICS_FILE, VersionError
+from student.versions.version_folder import (
+    LEARNER_FILE,
+    MODEL_FILE,
+    MOST_MANIFEST_BYTES,
+    SERVED_METRICS_FILE,
+    VersionError,
+)
 from tests.disks import Disk
 from tests.specs import spec_of
 from tests.student.versions.promoted import promote
@@ -291,3 +301,57 @@ def test_a_publish_killed_at_any_sync_leaves_a_whole_champion(registry: Registry
         assert publish(registry, 8) == f"v{begun + 1:06d}"
     assert registry.champion() == registry.latest()
     assert not [path.name for path in registry.folder.rglob(".*") if path.name != ".lock"]
+
+
+def rewritten(registry: Registry, change: Callable[[dict[str, Any]], None]) -> str:
+    """A version whose manifest says something else."""
+    version = publish(registry)
+    path = registry.folder / version / "manifest.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+    return version
+
+
+@pytest.mark.parametrize(
+    "shape", [{"table_rows": 10**15}, {"trunk": [10**9, 10**9]}, {"embedding_dim": 10**18}, {"tower": 10**300}]
+)
+def test_shapes_that_do_not_fit_the_memory_are_refused_before_the_model_is_read(
+    registry: Registry, shape: dict[str, Any]
+) -> None:
+    version = rewritten(registry, lambda fields: fields["student"].update(shape))
+    (registry.folder / version / MODEL_FILE).write_bytes(b"not read")
+    for load in (registry.load_model, registry.map_model):
+        with pytest.raises(VersionError, match=rf"{version}: its model must fit into [\d,]+ MiB of memory, and needs"):
+            load(version)
+
+
+def test_a_model_file_above_the_memory_is_refused_before_it_is_read(registry: Registry) -> None:
+    version = publish(registry)
+    os.truncate(registry.folder / version / MODEL_FILE, 1 << 43)  # sparse: it takes no room
+    with pytest.raises(VersionError, match=rf"{version}: its model must fit into [\d,]+ MiB .* needs 8,388,608 MiB"):
+        registry.load_model(version)
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"format":' * 100_000])
+def test_a_manifest_that_is_nested_too_deep_is_damaged(registry: Registry, content: bytes) -> None:
+    version = publish(registry)
+    (registry.folder / version / "manifest.json").write_bytes(content)
+    with pytest.raises(VersionError, match=rf"{version}: manifest.json is not JSON"):
+        registry.load_manifest(version)
+
+
+def test_a_manifest_above_its_size_is_refused_before_it_is_read(registry: Registry) -> None:
+    version = publish(registry)
+    os.truncate(registry.folder / version / "manifest.json", MOST_MANIFEST_BYTES + 1)
+    with pytest.raises(VersionError, match=r"manifest.json must have at most 4,194,304 bytes, found 4,194,305"):
+        registry.load_manifest(version)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"[:9], b"\x08\0\0\0\0\0\0\0not JSON"])
+def test_a_model_whose_digest_holds_and_that_is_no_safetensors_is_damaged(registry: Registry, content: bytes) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    version = rewritten(registry, lambda fields: fields["sha256"].update({MODEL_FILE: digest}))
+    (registry.folder / version / MODEL_FILE).write_bytes(content)
+    with pytest.raises(VersionError, match=rf"{version}: {MODEL_FILE} is not safetensors"):
+        registry.load_model(version)
