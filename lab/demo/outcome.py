@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from lab.demo.client import Answer, Swap, swaps_seen
+from lab.demo.freshness import freshness_seconds, quantile_seconds
 from stream.examples import ExampleRecord
 
 
@@ -40,12 +41,19 @@ class Outcome(NamedTuple):
     joined: Joined
     first_examples: Sequence[ExampleRecord]
     """As many as the plan compares with baselines."""
+    came_at_seconds: Sequence[float]
+    """Of every example, in the order of the topic."""
     answers: Sequence[Answer]
     hits: Sequence[HitRate]
     scorer_swaps: int
     dead_letters: int
     examples_of_version: Mapping[str, int]
     restarts: Mapping[str, int]
+
+    def freshness_seconds(self, share: float) -> float | None:
+        """What `share` of the examples took at most from the topic to an answer; see `lab.demo.freshness`."""
+        seconds_N = freshness_seconds(self.came_at_seconds, self.examples_of_version, self.answers)
+        return quantile_seconds(seconds_N, share)
 
     @property
     def swaps(self) -> list[Swap]:

@@ -129,8 +129,13 @@ def _path_rows(found: Findings) -> list[tuple[str, ...]]:
         ("requests", f"{s.requests:,}, {s.failed_requests} failed, {retried} sent again after a lost connection"),
         ("degraded answers", f"{sum(a.degraded for a in outcome.answers):,}"),
         ("latency", f"p50 {shown(s.score_p50_ms, 1)} ms, p99 {shown(s.score_p99_ms, 1)} ms"),
+        ("freshness", f"{_freshness(s)} from an example on the topic to an answer that has learnt it"),
         ("processes started again", restarts),
     ]
+
+
+def _freshness(summary: Summary) -> str:
+    return f"p50 {shown(summary.freshness_p50_s, 1)} s, p95 {shown(summary.freshness_p95_s, 1)} s"
 
 
 def _about_rows(found: Findings, command: str) -> list[tuple[str, ...]]:

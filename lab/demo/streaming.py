@@ -50,7 +50,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
         items_each=plan.items_each,
         started_at=started_at,
     )
-    witness = Witness(setting.environment["GRAFT_KAFKA"], setting.project.topics, plan.compared)
+    witness = Witness(setting.environment["GRAFT_KAFKA"], setting.project.topics, plan.compared, started_at)
     with Supervisor(setting.logs) as supervisor, witness, client:
         for stage in path_stages(setting.environment, ports):
             supervisor.start(stage)
@@ -71,6 +71,7 @@ def stream_events(setting: Setting, console: Console) -> Outcome:
     return Outcome(
         joined=witness.count.joined(events.impression_ids),
         first_examples=witness.first,
+        came_at_seconds=witness.came_at_seconds,
         answers=client.answers,
         hits=watch.hits,
         scorer_swaps=watch.scorer_swaps,

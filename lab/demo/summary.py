@@ -26,6 +26,9 @@ class Summary(BaseModel):
     swaps: int
     score_p50_ms: float | None
     score_p99_ms: float | None
+    freshness_p50_s: float | None
+    freshness_p95_s: float | None
+    """Seconds from an example on the topic to the first answer of a version that has learnt it."""
     cache_hit_rate: float | None
     auc: Mapping[str, Mapping[str, float | None]]
     """Binary task -> arm -> progressive AUC in [0, 1]; None where an arm has no prediction for the task."""
@@ -57,6 +60,8 @@ def summary_of(
         swaps=min(len(outcome.swaps), outcome.scorer_swaps),
         score_p50_ms=percentile_ms(outcome.answers, 0.5),
         score_p99_ms=percentile_ms(outcome.answers, 0.99),
+        freshness_p50_s=outcome.freshness_seconds(0.5),
+        freshness_p95_s=outcome.freshness_seconds(0.95),
         cache_hit_rate=outcome.hits[-1].rate if outcome.hits else None,
         auc={task.name: by_arm(metrics, task) for task in tasks if task.kind == "binary"},
         rmse={task.name: by_arm(metrics, task) for task in tasks if task.kind == "regression"},

@@ -1,6 +1,7 @@
 """An independent check of "one example, once": counts the impression ids on the examples topic while it is written."""
 
 import threading
+import time
 from collections.abc import Set as AbstractSet
 from typing import Self
 
@@ -45,12 +46,15 @@ class IdCount:
 class Witness:
     """Reads every committed example of the topic in a thread of its own.
 
-    `count` has those that were read so far, `first` is the first `keep` of them.
+    `count` has those that were read so far, `first` is the first `keep` of them, `came_at_seconds` when each was read,
+    since `started_at` (of time.monotonic).
     """
 
-    def __init__(self, kafka_servers: str, topics: Topics, keep: int) -> None:
+    def __init__(self, kafka_servers: str, topics: Topics, keep: int, started_at: float) -> None:
         self.count = IdCount()
         self.first: list[ExampleRecord] = []
+        self.came_at_seconds: list[float] = []
+        self._started_at = started_at
         self._keep = keep
         self._reader = ExampleReader(kafka_servers, topics, {})
         self._stop = threading.Event()
@@ -83,6 +87,7 @@ class Witness:
             while not self._stop.is_set():
                 records = self._reader.poll(_POLL_SECONDS)
                 self.first += records[: self._keep - len(self.first)]
+                self.came_at_seconds += [time.monotonic() - self._started_at] * len(records)
                 for record in records:
                     self.count.add(record.example.impression_id)
                 if not records:

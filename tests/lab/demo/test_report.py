@@ -71,6 +71,7 @@ def _findings(versions: Path, missing: int = 0) -> Findings:
     outcome = Outcome(
         joined=Joined(impressions=1500, examples=1500 - missing, missing=missing, doubled=0, unknown=0),
         first_examples=[],
+        came_at_seconds=[4.0] * 600 + [8.0] * 400,
         answers=answers,
         hits=[HitRate(0, 0, 0), HitRate(1, 40, 50), HitRate(2, 90, 100)],
         scorer_swaps=3,
@@ -136,6 +137,7 @@ def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_pa
     assert "<td>0.9300</td><td>0.9320</td><td>0.9340</td><td>0.9380</td><td>0.9400</td><td>0.9450</td>" in page
     assert "<td>0.9450</td><td>-0.0020</td><td>-0.0050</td>" in page
     assert "710 examples behind, on average" in page
+    assert "<td>p50 1.0 s, p95 2.0 s from an example on the topic to an answer that has learnt it</td>" in page
     assert "200, 0 failed, 1 sent again after a lost connection" in page
     assert "<td>stream 1</td>" in page
     assert "simulated pair &lt;seed 7&gt;" in page
@@ -171,4 +173,5 @@ def test_summary_json_is_the_summary(versions: Path, tmp_path: Path) -> None:
     assert written["auc"]["like"] == pytest.approx({arm: auc + 0.02 for arm, auc in _ARM_AUC.items()})
     assert written["rmse"]["rating"] == pytest.approx({arm: 1 - auc / 10 for arm, auc in _ARM_AUC.items()})
     assert written["served_age_examples"] == 710
+    assert (written["freshness_p50_s"], written["freshness_p95_s"]) == (1.0, 2.0)
     assert written["baselines"]["scores"]["like"]["lr"]["served"]["student_better"]["low"] == 0.031

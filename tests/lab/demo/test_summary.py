@@ -19,6 +19,8 @@ _GOOD = Summary(
     swaps=5,
     score_p50_ms=1.0,
     score_p99_ms=2.0,
+    freshness_p50_s=1.0,
+    freshness_p95_s=2.0,
     cache_hit_rate=0.9,
     auc={},
     rmse={},
@@ -32,7 +34,8 @@ _JOINED = Joined(impressions=3, examples=3, missing=0, doubled=0, unknown=0)
 def test_the_summary_has_exactly_the_promised_keys() -> None:
     assert list(_GOOD.model_dump()) == [
         "data", "impressions", "examples", "dead_letters", "requests", "failed_requests", "swaps",
-        "score_p50_ms", "score_p99_ms", "cache_hit_rate", "auc", "rmse", "served_age_examples", "baselines", "seconds",
+        "score_p50_ms", "score_p99_ms", "freshness_p50_s", "freshness_p95_s",
+        "cache_hit_rate", "auc", "rmse", "served_age_examples", "baselines", "seconds",
     ]  # fmt: skip
 
 

@@ -105,6 +105,7 @@ def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> Non
     assert all(0 < auc["student"] < 1 and 0 < auc["control"] < 1 for auc in summary["auc"].values())
     assert all(0 < auc["served_student"] < 1 for auc in summary["auc"].values())
     assert summary["served_age_examples"] > 0
+    assert 0 < summary["freshness_p50_s"] <= summary["freshness_p95_s"]
     assert summary["baselines"]["examples"] == 400
     for models in summary["baselines"]["scores"].values():
         assert {"student", "control", "teacher as input", "permuted", "lr", "lr_teacher", "bayes_bias"} < models.keys()
