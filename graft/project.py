@@ -16,7 +16,7 @@ from graft.mending import Mended, mended
 from runtime.errors import ConfigurationError, did_you_mean
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
-from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig
+from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
 from student.learn.setup import LearnerSetup, task_faults
 from student.versions.config import StudentConfig
 from teacher_cache.config import TeacherConfig, UnshownConfig
@@ -44,6 +44,7 @@ class Project(BaseModel):
     student: StudentConfig = StudentConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     publish: PublishConfig = PublishConfig()
+    skew: SkewConfig = SkewConfig()
 
     @property
     def topics(self) -> Topics:

@@ -1,5 +1,6 @@
 """``graft student``: its commands. The scorer imports neither torch nor Feast."""
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import click
 
 from graft.commands import versions
 from graft.commands.bootstrap import bootstrap
+from graft.commands.skew import skew
 from graft.process import begin
 
 
@@ -15,7 +17,7 @@ def student() -> None:
     """Learn, publish and serve the student."""
 
 
-for command in (bootstrap, *versions.COMMANDS):
+for command in (bootstrap, skew, *versions.COMMANDS):
     student.add_command(command)
 
 
@@ -42,6 +44,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
+    from features.served_rows import ServedRowReader
     from features.spec_file import load_spec
     from graft.commands.teacher import open_cache, open_unshown_cache
     from stream.connection import wait_for_kafka
@@ -49,6 +52,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     from stream.examples import ExampleReader
     from stream.topics import ensure_topics, topic_id
     from student.learn.exchange import nearest_device, open_exchange
+    from student.learn.skew_watch import SkewWatch
     from student.learn.train import run_training
     from student.versions.registry import Registry
 
@@ -62,12 +66,14 @@ def train(project_folder: Path | None, log: Path | None) -> None:
         return topic_id(settings.kafka, project.topics.examples)
 
     its_id = wait_for_kafka(ensured, stop)
-    with open_exchange() as exchange:
+    registry = Registry(settings.versions)
+    skew = SkewWatch(ServedRowReader(process.redis_url, spec), spec, project.skew, registry.metrics_folder)
+    with closing(skew), open_exchange() as exchange:
         run_training(
             setup=project.learner_setup(spec),
             publish=project.publish,
             teacher_version=project.teacher.version,
-            registry=Registry(settings.versions),
+            registry=registry,
             cache=open_cache(process),
             unshown=open_unshown_cache(process, spec),
             open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),
@@ -75,6 +81,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
             stop=stop,
             exchange=exchange,
             device=nearest_device(),
+            skew=skew,
         )
 
 

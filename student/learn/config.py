@@ -1,4 +1,4 @@
-"""How the student is distilled, bootstrapped and published: three tables of graft.toml."""
+"""How the student is distilled, bootstrapped, published and compared with what was served: tables of graft.toml."""
 
 from typing import Literal, Self
 
@@ -87,4 +87,18 @@ class PublishConfig(_Config):
         ge=2,
         description="versions that stay: the newest; those of names, the champion's parent and up to 8 for served "
         "metrics stay too",
+    )
+
+
+class SkewConfig(_Config):
+    """How what serving saw is compared with the examples; see docs/serving.md."""
+
+    window_examples: int = Field(
+        default=10_000, ge=100, description="examples of a window, whose features are compared with those of the last"
+    )
+    most_differing: float = Field(
+        default=0.1, ge=0, le=1, description="a larger share of served rows that differ from their example is logged"
+    )
+    most_drift: float = Field(
+        default=0.25, gt=0, description="a column with a larger population stability index between windows is logged"
     )

@@ -27,6 +27,7 @@ from student.learn.publishing import ExamplesTopic, Publisher
 from student.learn.records import Record, offsets_after
 from student.learn.set_aside import Rejected, SetAside
 from student.learn.setup import LearnerSetup
+from student.learn.skew_watch import SkewWatch
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
 from teacher_cache.unshown import UnshownCache
@@ -78,6 +79,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     stop: StopSignal,
     exchange: Exchange = ALONE,
     device: torch.device = CPU,
+    skew: SkewWatch | None = None,
 ) -> None:
     """Learn from the newest version on, or from the first example on, until `stop`; then publish what is learnt.
 
@@ -88,7 +90,8 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     offsets.
 
     With an `exchange` of several ranks their sources give all of them the same records. A stop of one stops all, as
-    does the end of what started them. The first one alone writes to the registry, which all of them can read.
+    does the end of what started them. The first one alone writes to the registry, which all of them can read, and
+    compares with what was served, if there is `skew`.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
     with registry.claim() if exchange.rank == 0 else nullcontext():
@@ -96,6 +99,8 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
         learner = Learner(setup, exchange, device, served)
         offsets = _restore(learner, registry, exchange, topic_id)
         publisher = set_aside = None
+        if exchange.rank > 0:
+            skew = None
         if served is not None:
             publisher = Publisher(learner, served, offsets, registry, publish, teacher_version, topic_id)
             set_aside = SetAside(registry.folder)
@@ -105,7 +110,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
         gc.collect()
         gc.freeze()  # torch's objects live until the end: looking through them again and again is a tenth of the time
         try:
-            _Run(learner, offsets, teacher, publisher, set_aside, exchange).learn_until(stop, source)
+            _Run(learner, offsets, teacher, publisher, set_aside, exchange, skew).learn_until(stop, source)
         finally:
             source.close()
 
@@ -152,6 +157,7 @@ class _Run:
         publisher: Publisher | None,
         set_aside: SetAside | None,
         exchange: Exchange,
+        skew: SkewWatch | None,
     ) -> None:
         self._learner = learner
         self._offsets = offsets
@@ -159,6 +165,7 @@ class _Run:
         self._publisher = publisher
         self._set_aside = set_aside
         self._exchange = exchange
+        self._skew = skew
         self._unlearnable_in_a_row = 0
 
     def learn_until(self, stop: StopSignal, source: ExampleSource) -> None:
@@ -188,6 +195,8 @@ class _Run:
         signal = self._teacher.fetch(examples, stop) if examples else NO_SIGNAL
         if signal is None:
             return False
+        if self._skew and examples:
+            self._skew.compare([example.impression_id for example in examples], rows.features)
         first = row = 0
         while first < len(records):
             part = slice(first, first + self._learner.room)

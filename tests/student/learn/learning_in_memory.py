@@ -8,6 +8,7 @@ from runtime.telemetry import StopSignal
 from stream.events import Example
 from stream.examples import ExampleRecord
 from student.learn.config import PublishConfig
+from student.learn.skew_watch import SkewWatch
 from student.learn.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
@@ -44,6 +45,7 @@ def learn_in_memory(
     *,
     every_seconds: float = 1000,
     keep: int = 1000,
+    skew: SkewWatch | None = None,
     **student: Any,
 ) -> None:
     """Go on with the registry's newest version through `examples` of the toy pair, of which offset n is the nth."""
@@ -56,4 +58,5 @@ def learn_in_memory(
         cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
         open_source=lambda offsets: Log(examples, offsets, stop),
         stop=stop,
+        skew=skew,
     )
