@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo study test simulate chaos fuzz lint docs bench test-compose clean
+.PHONY: help demo study test test-slow simulate chaos fuzz lint docs bench test-compose clean
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -23,6 +23,9 @@ study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: Mov
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)# half of the time a test waits for its servers
 test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+
+test-slow: $(INSTALLED) ## what `make test` leaves out because it takes long
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal -m slow
 
 N ?= 100000
 FIRST ?= 0

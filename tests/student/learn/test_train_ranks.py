@@ -179,6 +179,7 @@ def test_a_rank_that_is_killed_is_restarted_with_the_others_and_all_end_bit_for_
     assert state == its_state
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_other_with_an_error_and_one_process_goes_on(
     log: Log, alone: Registry, tmp_path: Path, equal: Callable[..., None]
 ) -> None:
@@ -194,6 +195,7 @@ def test_a_killed_rank_ends_the_other_with_an_error_and_one_process_goes_on(
     same_but_for_rounding(log.learn(folder, ONE_PROCESS), alone, equal)
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_where_one_process_was_killed(
     log: Log, alone: Registry, tmp_path: Path, equal: Callable[..., None]
 ) -> None:
@@ -205,6 +207,7 @@ def test_two_ranks_go_on_where_one_process_was_killed(
     same_but_for_rounding(log.learn(folder, TWO_RANKS), alone, equal)
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_a_history_first_then_kafka(
     log: Log, ranks: Registry, tmp_path: Path, equal: Callable[..., None]
 ) -> None:
@@ -214,6 +217,7 @@ def test_two_ranks_learn_a_history_first_then_kafka(
     equal(end[1], other[1])
 
 
+@pytest.mark.slow
 def test_ranks_whose_torchrun_is_killed_end_and_let_the_next_ones_go_on(
     log: Log, ranks: Registry, tmp_path: Path, equal: Callable[..., None]
 ) -> None:
