@@ -19,6 +19,7 @@ from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig
 from student.learn.setup import LearnerSetup, task_faults
 from student.versions.config import StudentConfig
+from student.versions.gate import GateConfig, slice_faults
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"
@@ -44,6 +45,7 @@ class Project(BaseModel):
     student: StudentConfig = StudentConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     publish: PublishConfig = PublishConfig()
+    gate: GateConfig = GateConfig()
 
     @property
     def topics(self) -> Topics:
@@ -113,6 +115,7 @@ def _cross_faults(project: Project) -> Iterator[str]:
     yield from task_faults(project.tasks, project.distillation, project.teacher.tasks)
     yield from _aggregate_faults(project)
     yield from _profile_faults(project)
+    yield from slice_faults(project.gate.slices, project.features.categorical)
 
 
 def _duplicates(key: str, names: list[str]) -> Iterator[str]:
