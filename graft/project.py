@@ -19,6 +19,7 @@ from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
 from student.learn.setup import LearnerSetup, task_faults
 from student.versions.config import StudentConfig
+from student.versions.gate import GateConfig, slice_faults
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"
@@ -45,6 +46,7 @@ class Project(BaseModel):
     bootstrap: BootstrapConfig = BootstrapConfig()
     publish: PublishConfig = PublishConfig()
     skew: SkewConfig = SkewConfig()
+    gate: GateConfig = GateConfig()
 
     @property
     def topics(self) -> Topics:
@@ -114,6 +116,7 @@ def _cross_faults(project: Project) -> Iterator[str]:
     yield from task_faults(project.tasks, project.distillation, project.teacher.tasks)
     yield from _aggregate_faults(project)
     yield from _profile_faults(project)
+    yield from slice_faults(project.gate.slices, project.features.categorical)
 
 
 def _duplicates(key: str, names: list[str]) -> Iterator[str]:

@@ -72,6 +72,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
         run_training(
             setup=project.learner_setup(spec),
             publish=project.publish,
+            gate=project.gate,
             teacher_version=project.teacher.version,
             registry=registry,
             cache=open_cache(process),

@@ -49,7 +49,7 @@ def ls(project_folder: Path | None, *, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(project_folder: Path | None, version: str, *, as_json: bool) -> None:
-    """Print what VERSION (a name or a number; the champion if none is given) has learnt, and the last moves of names.
+    """Print what VERSION (a name or a number; else the champion) has learnt, the gate's verdict, and moves of names.
 
     Example: graft student show candidate
     """
@@ -65,6 +65,7 @@ def show(project_folder: Path | None, version: str, *, as_json: bool) -> None:
             part: {task: {arm: _dumped(of) for arm, of in arms.items()} for task, arms in by_task.items()}
             for part, by_task in _parts(manifest).items()
         },
+        "gate": manifest.gate and manifest.gate.model_dump(),
         "moves": [move.model_dump() for move in moves],
     }
     parent, teacher = manifest.parent or "none", manifest.teacher_version or "none"
@@ -72,6 +73,7 @@ def show(project_folder: Path | None, version: str, *, as_json: bool) -> None:
         f"{found['version']}  {', '.join(found['names']) or 'no name'}",
         f"published {found['created_at']}, {manifest.examples:,} examples, parent {parent}, teacher {teacher}",
         *_metric_lines(manifest),
+        *_gate_lines(manifest),
         "the last moves of names:",
         *(_move_line(move) for move in moves),
     ]
@@ -253,6 +255,16 @@ def _metric_lines(manifest: "Manifest") -> Iterator[str]:
                     yield f"  {part} {task} {arm}: " + ", ".join(
                         f"{key} {_shown(value)}" for key, value in told.items()
                     )
+
+
+def _gate_lines(manifest: "Manifest") -> Iterator[str]:
+    from student.versions.gate import told
+
+    if manifest.gate is not None:
+        held = ", and the gate holds the champion" if manifest.gate.stopped else ""
+        yield f"the gate's verdict before it was published: {manifest.gate.verdict}{held}"
+        for comparison in manifest.gate.comparisons:
+            yield f"  {told(comparison, manifest.gate)}"
 
 
 def _told(manifest: "Manifest") -> dict[str, Any]:

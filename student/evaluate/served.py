@@ -13,7 +13,9 @@ from features.spec import FeatureBatch
 from stream.tasks import TaskSpec
 from student.evaluate.arms import SERVED_ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
+from student.evaluate.gate import Gate
 from student.evaluate.served_versions import ServedVersions
+from student.versions.gate import GateRecord
 from student.versions.manifest import Manifest, Metrics
 
 _AT_A_TIME = 256
@@ -37,13 +39,16 @@ class JudgedExamples(NamedTuple):
 class ServedEvaluation:
     """The metrics of what published versions say. It takes examples in, and gives nothing to who learns them.
 
+    `gate` is told of the same examples.
+
     Its state depends on when versions were published, which the wall clock decides, and so is no part of a learner's.
     """
 
-    def __init__(self, tasks: Sequence[TaskSpec], versions: ServedVersions) -> None:
+    def __init__(self, tasks: Sequence[TaskSpec], versions: ServedVersions, gate: Gate | None = None) -> None:
         self._tasks = len(tasks)
         self._evaluation = ProgressiveEvaluation(tasks, SERVED_ARMS)
         self._versions = versions
+        self.gate = gate
         self._waiting: list[JudgedExamples] = []
         self._reached_ms = np.zeros(1, np.int64)
 
@@ -77,16 +82,21 @@ class ServedEvaluation:
         return self._evaluation.slices()
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """The whole state but for the versions kept; not copied."""
+        """The whole state but for the names of versions; not copied."""
         self._judge()
-        return self._evaluation.tensors() | {"reached": self._reached_ms}
+        own = self._evaluation.tensors() | {"reached": self._reached_ms}
+        return own | (self.gate.tensors() if self.gate else {})
 
-    def restore(self, tensors: Mapping[str, NDArray[Any]], versions: Sequence[str]) -> None:
-        """Go on from what `tensors` gave, if anything, with these versions."""
+    def restore(
+        self, tensors: Mapping[str, NDArray[Any]], versions: Sequence[str], record: GateRecord | None = None
+    ) -> None:
+        """Go on from what `tensors` gave, if anything, with these versions and the gate's last record."""
         if tensors:
             self._evaluation.restore(tensors)
             self._reached_ms[...] = tensors["reached"]
         self._versions.restore(versions)
+        if self.gate is not None:
+            self.gate.restore(tensors, record)
 
     def _judge(self) -> None:
         if not self._waiting:
@@ -99,7 +109,9 @@ class ServedEvaluation:
         )
         new_2B = np.concatenate([each.new_2B for each in self._waiting], axis=1)
         self._waiting = []
-        value_BKA, learnt_B = self._versions.predict(features, time_B, self._tasks)
-        age_B = (number_B - learnt_B).astype(np.float32)
-        self._evaluation.update(label_BK, value_BKA, user_B, new_2B, age_B)
+        served = self._versions.predict(features, time_B, self._tasks)
+        age_B = (number_B - served.learnt_B).astype(np.float32)
+        self._evaluation.update(label_BK, served.value_BKA, user_B, new_2B, age_B)
+        if self.gate is not None:
+            self.gate.update(features, label_BK, served)
         self._reached_ms[0] = time_B.min()

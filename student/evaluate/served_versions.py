@@ -35,11 +35,12 @@ class Served(NamedTuple):
     """What versions say of B examples, and how many examples each lies behind what the version had learnt.
 
     `value_BKA`: logits and values of student and control; NaN, as `learnt_B` is, where no version is old enough.
-    `learnt_B`: the examples that the version had learnt.
+    `learnt_B`: the examples that the version had learnt. `asked`: the versions, the oldest first.
     """
 
     value_BKA: NDArray[np.float32]
     learnt_B: NDArray[np.float64]
+    asked: list[str]
 
 
 class ServedVersions:
@@ -94,7 +95,7 @@ class ServedVersions:
             value_BKA[rows_B] = student.values(FeatureBatch(*(column[rows_B] for column in features)))
             learnt_B[rows_B] = kept.examples
         self._students = used
-        return Served(value_BKA, learnt_B)
+        return Served(value_BKA, learnt_B, list(used))
 
     def _student(self, version: str) -> NumpyStudent | None:
         """None where its folder is gone or damaged: then metrics alone are the worse for it, not the learning."""

@@ -11,13 +11,15 @@ from student.evaluate.progress import Progress
 from student.evaluate.served import ServedEvaluation
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
+from student.learn.verdicts import Verdicts
 from student.versions.manifest import Draft
+from student.versions.names import CHAMPION
 from student.versions.registry import Registry
 
 EXAMPLES = Gauge("graft_student_learned_examples", "Examples learnt since the first version")
 LAG = Gauge("graft_student_lag_records", "Records of the examples topic that are not learnt yet")
 VERSION = Gauge("graft_student_version", "Number of the last published version")
-HELD = Gauge("graft_student_champion_held", "1 while a person holds the champion, and new versions do not serve")
+HELD = Gauge("graft_student_champion_held", "1 while a person or the gate holds the champion")
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +65,12 @@ class Publisher:
         self._teacher_version = teacher_version
         self._topic_id = topic_id
         latest = registry.latest()
-        if latest is not None:
-            manifest = registry.load_manifest(latest)
-            served.restore(registry.load_served_metrics(latest), manifest.served_by)
+        manifest = None if latest is None else registry.load_manifest(latest)
+        if manifest is not None:
+            served.restore(registry.load_served_metrics(manifest.version), manifest.served_by, manifest.gate)
             served.published(manifest)
+        record = manifest.gate if manifest else None
+        self._verdicts = Verdicts(served.gate, registry, record) if served.gate else None
         self._progress = Progress(registry.metrics_folder, learner.judged, [learner.evaluation, served])
         if latest is None:
             self._publish()
@@ -95,12 +99,15 @@ class Publisher:
         if self._learner.examples > self._published_examples:
             self._publish()
             topic.commit(self._offsets)
-            self._registry.prune(self._config.keep, self._served.kept)
+            gate = self._served.gate
+            compared = [gate.champion] if gate and gate.champion else []
+            self._registry.prune(self._config.keep, [*self._served.kept, *compared])
         self._published_at = time.monotonic()
 
     def _publish(self) -> None:
         learner = self._learner
         slices = self._progress.publish()
+        record = self._verdicts.take() if self._verdicts else None
         draft = Draft(
             examples=learner.examples,
             bootstrapped_rows=learner.bootstrapped_rows,
@@ -113,16 +120,19 @@ class Publisher:
             teacher_tasks=[task.name for task in learner.setup.teacher_tasks],
             teacher_version=self._teacher_version,
             served_by=self._served.kept,
+            gate=record,
             metrics=slices.pop("whole"),
             slices=slices,
         )
         tensors = learner.served_tensors(), learner.tensors(), learner.state(), self._served.tensors()
-        manifest = self._registry.publish(draft, *tensors)
+        newest_serves = self._verdicts is None or self._verdicts.newest_serves
+        manifest = self._registry.publish(draft, *tensors, promote=newest_serves)
         self._served.published(manifest)
         self._stand_at(manifest.version)
         held = self._registry.names.held()
         HELD.set(held is not None)
-        beside = f"; {held.to} stays champion, held by {held.by}: {held.why}" if held else ""
+        stays = f"; {self._registry.names.legible(CHAMPION)} stays champion"
+        beside = f"{stays}, held by {held.by}: {held.why}" if held else "" if newest_serves else stays
         _log.info("published version %s examples=%d%s", manifest.version, manifest.examples, beside)
 
     def _stand_at(self, version: str) -> None:

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Histogram
 from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
+from student.evaluate.gate import Gate
 from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions
 from student.learn.batch import Encoded, encode
@@ -28,6 +29,7 @@ from student.learn.records import Record, offsets_after
 from student.learn.set_aside import Rejected, SetAside
 from student.learn.setup import LearnerSetup
 from student.learn.skew_watch import SkewWatch
+from student.versions.gate import GateConfig
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
 from teacher_cache.unshown import UnshownCache
@@ -54,6 +56,9 @@ _AT_ONCE = 128
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
 
 
+_DEFAULT_GATE = GateConfig()
+
+
 class ExampleSource(ExamplesTopic, Protocol):
     """Gives the examples in their order, from given offsets on: from the topic, or from an example log before it."""
 
@@ -70,6 +75,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     *,
     setup: LearnerSetup,
     publish: PublishConfig,
+    gate: GateConfig = _DEFAULT_GATE,
     teacher_version: str | None,
     registry: Registry,
     cache: LogitCache,
@@ -95,7 +101,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     """
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
     with registry.claim() if exchange.rank == 0 else nullcontext():
-        served = ServedEvaluation(setup.tasks, ServedVersions(registry)) if exchange.rank == 0 else None
+        served = _served(setup, gate, registry) if exchange.rank == 0 else None
         learner = Learner(setup, exchange, device, served)
         offsets = _restore(learner, registry, exchange, topic_id)
         publisher = set_aside = None
@@ -113,6 +119,11 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
             _Run(learner, offsets, teacher, publisher, set_aside, exchange, skew).learn_until(stop, source)
         finally:
             source.close()
+
+
+def _served(setup: LearnerSetup, config: GateConfig, registry: Registry) -> ServedEvaluation:
+    gate = None if config.policy == "off" else Gate(setup.tasks, setup.spec, config, registry)
+    return ServedEvaluation(setup.tasks, ServedVersions(registry), gate)
 
 
 def _wait_seconds(setup: LearnerSetup) -> float:

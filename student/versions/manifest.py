@@ -5,6 +5,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from features.spec import FeatureSpec
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
+from student.versions.gate import GateRecord
 
 FORMAT = 7
 
@@ -70,6 +71,9 @@ class Draft(BaseModel):
     teacher_version: str | None
     served_by: list[str] = Field(
         default=[], description="versions before this one whose predictions count as served for later examples"
+    )
+    gate: GateRecord | None = Field(
+        default=None, description="the gate's verdict just before this version was published; none: it was off"
     )
     metrics: Metrics = Field(description="over all examples")
     slices: dict[str, Metrics] = Field(default={}, description="over the slices recent, new_items, new_users")

@@ -96,8 +96,12 @@ class Registry:
         learner_state: Mapping[str, Any],
         served_metrics: Tensors = MappingProxyType({}),
         by: str = LEARNER,
+        *,
+        promote: bool = True,
     ) -> Manifest:
-        """Write the next version and make it the champion, unless a person holds that; `by`: who publishes.
+        """Write the next version and make it the champion, unless that is held; `by`: who publishes.
+
+        Without `promote` only where there is no champion yet.
 
         `model` is what the scorer reads, `learner` and `learner_state` (JSON values) what `load_learner` gives back,
         `served_metrics` what `load_served_metrics` does.
@@ -117,8 +121,9 @@ class Registry:
         files[MANIFEST_FILE] = manifest.model_dump_json(indent=1).encode()
         write_line(self.folder / _LAST_FILE, version)
         self._write(version, files)
-        numbers = {"examples": float(draft.examples)}
-        self.names.move(CHAMPION, version, by=by, why="the newest version", numbers=numbers, unless_held=True)
+        if promote or self.names.legible(CHAMPION) is None:
+            numbers = {"examples": float(draft.examples)}
+            self.names.move(CHAMPION, version, by=by, why="the newest version", numbers=numbers, unless_held=True)
         return manifest
 
     def point(self, name: str, reference: Reference, *, by: str, why: str, hold: bool | None = None) -> Move:

@@ -157,6 +157,21 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
             "student: replay_batches must be 0 with replay_capacity 0, got 1",
         ),
         (
+            'name = "tiny"',
+            'name = "tiny"\ngate = { policy = "older" }',
+            "gate.policy: must be 'newest', 'proven' or 'off', got 'older'",
+        ),
+        (
+            'name = "tiny"',
+            'name = "tiny"\ngate = { slices = [{ column = "devise", value = "tv" }] }',
+            "gate.slices.0.column: must be one of features.categorical, got 'devise'",
+        ),
+        (
+            'name = "tiny"',
+            'name = "tiny"\ngate = { slices = [{ column = "a", value = 1 }, { column = "a", value = "1" }] }',
+            "gate: slices must differ, got a=1 more than once",
+        ),
+        (
             "mean(like)",
             "mean(love)",
             "features.aggregates.0.columns.mean: no such task, got 'love'; allowed are like, rating",

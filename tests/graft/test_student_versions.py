@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from graft.cli import cli
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
+from student.versions.gate import Comparison, GateRecord
 from student.versions.manifest import ArmMetrics, Draft
 from student.versions.registry import Registry
 from tests.specs import spec_of
@@ -142,6 +143,41 @@ def test_a_version_is_shown_with_its_names_metrics_and_the_last_moves(registry: 
     assert lines[0] == "v000001  no name"
     assert "  whole like student: count 10, auc 0.51" in lines
     assert lines[-1].endswith("champion: v000002 -> v000003, by learner: the newest version, examples 30")
+
+
+def test_a_verdict_is_shown_with_what_decided_it(registry: Registry) -> None:
+    assert told(registry, "show")["gate"] is None
+    comparison = Comparison(
+        metric="loss",
+        task="like",
+        slice="whole",
+        examples=400,
+        mean=0.08,
+        interval=(0.02, 0.14),
+        bound=0.01,
+        evidence=9.5,
+        verdict="roll_back",
+    )
+    record = GateRecord(
+        verdict="roll_back",
+        stopped=True,
+        candidate="v000003",
+        champion="v000001",
+        proven="v000001",
+        enough_evidence=7.3,
+        largest_gain=0.2,
+        comparisons=[comparison],
+    )
+    judged = draft(40).model_copy(update={"gate": record})
+    registry.publish(judged, {"bias": np.zeros(1, np.float32)}, {}, {}, promote=False)
+    assert registry.champion() == "v000003"
+    lines = run(registry, "show", "candidate").output.splitlines()
+    at = lines.index("the gate's verdict before it was published: roll_back, and the gate holds the champion")
+    assert lines[at + 1] == (
+        "  like loss, slice whole, candidate v000003, champion v000001, interval 0.0200 to 0.1400, bound 0.0100, "
+        "examples 400"
+    )
+    assert GateRecord.model_validate(told(registry, "show", "candidate")["gate"]) == record
 
 
 def test_two_versions_are_compared(registry: Registry) -> None:

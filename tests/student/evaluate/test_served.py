@@ -63,7 +63,7 @@ def test_a_row_is_predicted_by_the_newest_version_whose_examples_had_closed(publ
 
 def test_before_the_first_version_that_is_old_enough_nothing_is_said(published: Published) -> None:
     published.publish(1_000)
-    value_BKA, learnt_B = published.versions.predict(published.rows(3), np.array([900, 1_000, 1_100]), TASKS)
+    value_BKA, learnt_B, _ = published.versions.predict(published.rows(3), np.array([900, 1_000, 1_100]), TASKS)
     assert np.isnan(value_BKA[:2]).all()
     assert np.isfinite(value_BKA[2]).all()
     assert np.isnan(learnt_B).tolist() == [True, True, False]
@@ -72,7 +72,7 @@ def test_before_the_first_version_that_is_old_enough_nothing_is_said(published: 
 def test_a_served_prediction_is_what_a_scorer_answers_that_has_loaded_that_version(published: Published) -> None:
     manifests = [published.publish(until_ms) for until_ms in (1_000, 2_000)]
     features, times = published.rows(40), np.array([1_500, 2_500] * 20)
-    value_BKA, _ = published.versions.predict(features, times, TASKS)
+    value_BKA, *_ = published.versions.predict(features, times, TASKS)
     for manifest, rows in zip(manifests, (slice(0, None, 2), slice(1, None, 2)), strict=True):
         scorer = NumpyStudent(*published.registry.load_model(manifest.version))
         scores = scorer.score(FeatureBatch(*(column[rows] for column in features)))
@@ -86,7 +86,7 @@ def test_the_control_is_what_the_student_is_whom_the_guard_does_not_trust(publis
     _, tensors = published.registry.load_model(manifest.version)
     distrusted = NumpyStudent(manifest, tensors | {"guard.weight": np.zeros(TASKS, np.float32)})
     features = published.rows(10)
-    value_BKA, _ = published.versions.predict(features, np.full(10, 2_000), TASKS)
+    value_BKA, *_ = published.versions.predict(features, np.full(10, 2_000), TASKS)
     assert np.array_equal(distrusted.score(features)["rating"], value_BKA[:, 2, 1])
 
 
@@ -181,7 +181,7 @@ def test_metrics_tell_losses_and_how_old_the_versions_were(toy: Any, published: 
     evaluation = ServedEvaluation(toy.tasks, published.versions)
     evaluation.update(examples)
     rating = evaluation.whole()["rating"]
-    value_BKA, _ = published.versions.predict(examples.features, time_B, TASKS)
+    value_BKA, *_ = published.versions.predict(examples.features, time_B, TASKS)
     for a, arm in enumerate(("served_student", "served_control")):
         assert rating[arm].count == 60
         assert rating[arm].rmse == pytest.approx(((value_BKA[:, 2, a] - examples.label_BK[:, 2]) ** 2).mean() ** 0.5)

@@ -1,0 +1,244 @@
+"""The gate: versions are judged on fresh examples, by what serving would have said of them, before they were learnt.
+
+Two versions predict the same examples: the *candidate*, the newest one that was old enough for each example, as served
+metrics have it, and the *champion*, the last one that examples have proven. Nothing comes back to the learner.
+Shapes: B examples, K served tasks, A checks.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import FeatureBatch, FeatureSpec
+from stream.tasks import TaskKind, TaskSpec
+from student.evaluate.confidence import Evidence, interval
+from student.evaluate.gate_checks import Losses, Slices, checks_of, differences, gains, losses_of
+from student.evaluate.served_versions import Served
+from student.versions.gate import Comparison, GateConfig, GateRecord, verdict_of
+from student.versions.numpy_model import NumpyStudent
+from student.versions.registry import Registry
+from student.versions.version_folder import VersionError
+
+_log = logging.getLogger(__name__)
+
+_RECENT = 2_000.0
+"""Labels: about so many stand in the mean label that a version must beat."""
+
+_PROVEN_ERROR = 0.05
+"""With which an interval misses its mean, and so a version is proven that is worse. A stop needs more."""
+
+_LEAST_EVIDENCE = -1e3
+"""Nats; JSON has no infinity."""
+
+_LEVEL_ERROR = 0.05
+"""With which the gain that was shown is known. It is a level, not a verdict: what has not been gained is not lost."""
+
+
+class _Champion(NamedTuple):
+    version: str
+    examples: int
+    """That it had learnt."""
+    student: NumpyStudent
+
+
+class Gate:
+    """The sums of every check since the champion was proven, and the verdict that follows.
+
+    A task is judged from the moment on at which versions are shown to say more than its mean label; with the first
+    such task the gate has a champion. What it knows fits in some kilobytes, whatever the number of examples.
+    """
+
+    def __init__(self, tasks: Sequence[TaskSpec], spec: FeatureSpec, config: GateConfig, registry: Registry) -> None:
+        self.config = config
+        self._places = [k for k, task in enumerate(tasks) if task.served]
+        self._tasks = [tasks[k] for k in self._places]
+        self._checks = checks_of(self._tasks, config)
+        self._slices = Slices(spec, config.slices)
+        self._registry = registry
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget everything, also the champion."""
+        self._label_K3 = np.zeros((len(self._tasks), 3))
+        self._gain_2K3 = np.zeros((2, len(self._tasks), 3))
+        self._judged_K = np.zeros(len(self._tasks), np.bool_)
+        self._sums_A3 = np.zeros((len(self._checks), 3))
+        self._evidence = Evidence(len(self._checks))
+        self._candidate: str | None = None
+        self._champion: _Champion | None = None
+        self.stopped = False
+
+    @property
+    def champion(self) -> str | None:
+        """The last version that examples have proven; its folder must stay. None before the first."""
+        return self._champion.version if self._champion else None
+
+    def update(self, features: FeatureBatch, label_BK: NDArray[np.float32], served: Served) -> None:
+        """Take in B examples, with the labels of all tasks and what served versions have said of them."""
+        judged_B = served.learnt_B >= self.config.after_examples  # False where no version is old enough
+        if self.stopped or not judged_B.any():
+            return
+        features = FeatureBatch(features.dense_BD[judged_B], features.categorical_BC[judged_B])
+        label_BK64 = label_BK[judged_B][:, self._places].astype(np.float64)
+        losses = self._losses(features, label_BK64, served.value_BKA[judged_B, :, 0], served.learnt_B[judged_B])
+        self._compare(losses, self._slices.members(features.categorical_BC))
+        self._candidate = served.asked[-1]
+        # The bounds that these examples were judged by are those before them; now they count too.
+        for of, loss_BK in enumerate((losses.of_candidate, losses.of_champion)):
+            self._gain_2K3[of] += _sums(gains(loss_BK, losses))
+        self._label_K3 *= max(0.0, 1 - len(label_BK64) / _RECENT)
+        self._label_K3 += _sums(label_BK64)
+
+    def judge(self) -> GateRecord:
+        """The verdict on what was told since the last one; a candidate that is promoted is the champion from now on."""
+        record = self._record()
+        verdict, _ = verdict_of(record)
+        record = record.model_copy(update={"verdict": verdict})
+        self._judged_K |= self._levels()[0] > 0
+        if verdict == "promote" or (self._champion is None and self._judged_K.any()):
+            self._prove()
+        return record.model_copy(update={"proven": self.champion})
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The whole state but for the names of versions; not copied."""
+        own = {"label": self._label_K3, "gain": self._gain_2K3, "judged": self._judged_K, "sums": self._sums_A3}
+        return {f"gate.{name}": tensor for name, tensor in (own | self._evidence.tensors()).items()}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]], record: GateRecord | None) -> None:
+        """Go on from what `tensors` gave and the last version's record; anew where they are of other checks, or none.
+
+        So too where the champion's folder is gone.
+        """
+        found = {name: tensors.get(name) for name in self.tensors()}
+        if record is None or any(
+            tensor is None or tensor.shape != self.tensors()[name].shape for name, tensor in found.items()
+        ):
+            return
+        for name, own in self.tensors().items():
+            own[...] = tensors[name]
+        self._candidate, self.stopped = record.candidate, record.stopped
+        if record.proven:
+            self._champion = self._opened(record.proven)
+            if self._champion is None:
+                self.start_anew()
+
+    def _prove(self) -> None:
+        """The candidate is the champion from now on, with which later ones are compared; not where it is gone."""
+        if self._candidate and (champion := self._opened(self._candidate)):
+            self._champion = champion
+            self._sums_A3[...] = 0
+
+    def _opened(self, version: str) -> "_Champion | None":
+        try:
+            manifest, tensors = self._registry.map_model(version)
+            return _Champion(version, manifest.examples, NumpyStudent(manifest, tensors))
+        except VersionError as error:
+            _log.warning("the gate does without a version that it has to compare with: %s", error)
+            return None
+
+    def _losses(
+        self,
+        features: FeatureBatch,
+        label_BK: NDArray[np.float64],
+        value_BK: NDArray[np.float32],
+        learnt_B: NDArray[np.float64],
+    ) -> Losses:
+        nothing_BK = np.full_like(label_BK, np.nan)
+        predicted_BK, of_candidate_BK, of_champion_BK, of_mean_BK = (nothing_BK.copy() for _ in range(4))
+        later_B, said = self._said_by_champion(features, learnt_B)
+        for k, task in enumerate(self._tasks):
+            label_B = label_BK[:, k]
+            value_B = value_BK[:, self._places[k]].astype(np.float64)
+            predicted_BK[:, k] = _probability(value_B) if task.kind == "binary" else value_B
+            mean, variance = _moments(task.kind, self._label_K3[k])
+            of_candidate_BK[:, k] = losses_of(task.kind, label_B, predicted_BK[:, k], variance)
+            if np.isfinite(mean):
+                of_mean_BK[:, k] = losses_of(task.kind, label_B, np.full(len(label_B), mean), variance)
+            if said:
+                score_B = said[task.name].astype(np.float64)
+                of_champion_BK[later_B, k] = losses_of(task.kind, label_B[later_B], score_B, variance)
+        return Losses(label_BK, predicted_BK, of_candidate_BK, of_champion_BK, of_mean_BK)
+
+    def _said_by_champion(
+        self, features: FeatureBatch, learnt_B: NDArray[np.float64]
+    ) -> tuple[NDArray[np.bool_], Mapping[str, NDArray[np.float32]]]:
+        """Which examples were predicted by a later version, and the champion's scores of these; none without them."""
+        later_B = learnt_B > (self._champion.examples if self._champion else np.inf)
+        if self._champion is None or not later_B.any():
+            return later_B, {}
+        return later_B, self._champion.student.score(
+            FeatureBatch(features.dense_BD[later_B], features.categorical_BC[later_B])
+        )
+
+    def _compare(self, losses: Losses, members: Mapping[str, NDArray[np.bool_]]) -> None:
+        if self._champion is None:
+            return
+        found = differences(losses, self._levels(), self.config)
+        found = {metric: np.where(self._judged_K, each_BK, np.nan) for metric, each_BK in found.items()}
+        new_A3 = np.concatenate([_sums(found[c.metric][members[c.slice], c.k, None]) for c in self._checks])
+        self._sums_A3 += new_A3
+        self._evidence.add(new_A3, *self._bounds())
+
+    def _levels(self) -> NDArray[np.float64]:
+        """What candidates and champions gain over the mean label, at least."""
+        flat = self._gain_2K3.reshape(-1, 3)
+        return interval(flat, np.ones(len(flat)), _LEVEL_ERROR)[:, 0].reshape(2, -1)
+
+    def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bound and scale of each check, [A]."""
+        return np.array([c.bound for c in self._checks]), np.array([c.scale for c in self._checks])
+
+    def _record(self) -> GateRecord:
+        _, scale_A = self._bounds()
+        error = self.config.error_rate / len(self._checks)
+        ends_A2, evidence_A = interval(self._sums_A3, scale_A, _PROVEN_ERROR), self._evidence.log()
+        comparisons = []
+        for a, check in enumerate(self._checks):
+            if self._judged_K[check.k]:
+                count, total = self._sums_A3[a, :2].tolist()
+                comparisons.append(
+                    Comparison(
+                        metric=check.metric,
+                        task=self._tasks[check.k].name,
+                        slice=check.slice,
+                        examples=int(count),
+                        mean=total / count if count else None,
+                        interval=tuple(ends_A2[a].tolist()) if count else None,
+                        bound=check.bound,
+                        evidence=max(float(evidence_A[a]), _LEAST_EVIDENCE),
+                        verdict=check.verdict,
+                    )
+                )
+        return GateRecord(
+            verdict="open",
+            stopped=self.stopped,
+            candidate=self._candidate,
+            champion=self.champion,
+            proven=self.champion,
+            enough_evidence=float(-np.log(error)),
+            largest_gain=self.config.largest_gain,
+            comparisons=comparisons,
+        )
+
+
+def _sums(value_BK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many are not NaN, their sum and the sum of their squares, [K, 3]."""
+    known_BK = np.isfinite(value_BK)
+    value_BK = np.where(known_BK, value_BK, 0.0)
+    return np.stack([known_BK.sum(axis=0), value_BK.sum(axis=0), (value_BK**2).sum(axis=0)], axis=1)
+
+
+def _moments(kind: TaskKind, sums_3: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and variance of labels; that of a binary task with half a label of each class added. NaN without labels."""
+    count, total, square = sums_3.tolist()
+    if not count:
+        return np.nan, np.nan
+    mean = (total + 0.5) / (count + 1) if kind == "binary" else total / count
+    return mean, max(0.0, square / count - mean**2)
+
+
+def _probability(logit_B: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.5 * (1 + np.tanh(logit_B / 2))

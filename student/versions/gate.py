@@ -1,0 +1,170 @@
+"""How versions are judged before they serve: the `[gate]` table of graft.toml, and what a version says of its verdict.
+
+The judging itself: student/evaluate/gate.py. docs/versions.md tells it in words.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from runtime.errors import did_you_mean
+
+Verdict = Literal["open", "promote", "hold", "reject", "roll_back"]
+"""`open`: not enough examples for another one. The last three stop the learner's versions from serving."""
+
+STOPS: tuple[Verdict, ...] = ("hold", "reject", "roll_back")
+
+WHOLE = "whole"
+"""The slice of all examples."""
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SliceConfig(_Config):
+    """Examples on which versions are also judged on their own: those with `value` in a categorical feature."""
+
+    column: str = Field(description="a feature of features.categorical")
+    value: int | str = Field(description="its value in the slice's examples")
+    bound: float = Field(
+        default=0.02,
+        gt=0,
+        le=1,
+        description="as gate.bound, over the slice; the smaller it is, the more examples it takes",
+    )
+
+    @property
+    def name(self) -> str:
+        """As in verdicts."""
+        return f"{self.column}={self.value}"
+
+
+class GateConfig(_Config):
+    """When a version does not serve. Losses: log loss in nats, squared error over the variance of the labels.
+
+    The champion that a version is compared with is the last one that fresh examples have proven.
+    """
+
+    policy: Literal["newest", "proven", "off"] = Field(
+        default="newest",
+        description="what serves while the examples are too few for a verdict: the newest version, or the champion; "
+        "off: every version serves, and none is judged",
+    )
+    after_examples: int = Field(
+        default=500, ge=1, description="versions that have learnt fewer examples are not judged: they serve"
+    )
+    error_rate: float = Field(
+        default=0.005,
+        gt=0,
+        lt=0.5,
+        description="the chance that a stream on which all bounds are kept is ever stopped, at most",
+    )
+    bound: float = Field(
+        default=0.01,
+        gt=0,
+        le=1,
+        description="mean loss by which the newest versions may be worse than the champion on the same examples",
+    )
+    largest_gain: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="mean loss by which they may be better: more is held, since it is seldom true",
+    )
+    lost_share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="of the gain over the mean label that versions have had, the share at whose loss they are held",
+    )
+    least_calibration: float = Field(
+        default=0.5, ge=0, lt=1, description="predicted / observed positives below which versions are rejected"
+    )
+    largest_calibration: float = Field(
+        default=2.0, gt=1, le=10, description="predicted / observed positives above which versions are rejected"
+    )
+    slices: list[SliceConfig] = []
+
+    @model_validator(mode="after")
+    def _names_each_slice_once(self) -> Self:
+        twice = [name for name, count in Counter(one.name for one in self.slices).items() if count > 1]
+        if twice:
+            raise ValueError(f"slices must differ, got {', '.join(twice)} more than once")
+        return self
+
+
+def slice_faults(slices: Sequence[SliceConfig], columns: Sequence[str]) -> Iterator[str]:
+    """Each slice of a column that is no categorical feature, with its key in graft.toml."""
+    for i, one in enumerate(slices):
+        if one.column not in columns:
+            near = did_you_mean(one.column, columns)
+            yield f"gate.slices.{i}.column: must be one of features.categorical, got {one.column!r}{near}"
+
+
+class Comparison(BaseModel):
+    """What is known of one mean difference of a task: that of the candidate's loss and the champion's, or another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str = Field(description="of student.evaluate.gate_checks")
+    task: str
+    slice: str
+    examples: int = Field(description="since the champion was proven")
+    mean: float | None = Field(description="of the differences; none without examples")
+    interval: tuple[float, float] | None = Field(description="of their mean, valid at all times; none without examples")
+    bound: float = Field(description="the mean must not be above it")
+    evidence: float = Field(description="nats, that the mean has risen above the bound at some time")
+    verdict: Verdict = Field(description="when it has")
+
+
+class GateRecord(BaseModel):
+    """A verdict and all that decided it; `verdict_of` gives it again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Verdict
+    stopped: bool = Field(description="whether the gate holds the champion")
+    candidate: str | None = Field(description="the newest version that examples have judged")
+    champion: str | None = Field(description="the last one that they had proven, with which it was compared")
+    proven: str | None = Field(description="the one that is proven from now on: the candidate, where it is promoted")
+    enough_evidence: float = Field(description="nats, from which on a bound counts as passed")
+    largest_gain: float
+    comparisons: list[Comparison]
+
+
+def verdict_of(record: GateRecord) -> tuple[Verdict, Comparison | None]:
+    """The verdict that follows from a record's comparisons, and the one that decided it, if one alone did.
+
+    Of several bounds that are passed the one decides that tells most of the candidate itself: a rollback, a rejection,
+    then a hold. It is promoted when each interval of the difference to the champion lies between the largest gain and
+    the bound; one without examples fails.
+    """
+    against = [one for one in record.comparisons if one.evidence >= record.enough_evidence]
+    if against:
+        worst = max(against, key=lambda one: (STOPS.index(one.verdict), one.evidence))
+        return worst.verdict, worst
+    compared = [one for one in record.comparisons if one.verdict == "roll_back"]
+    if compared and all(_is_proven(one, record.largest_gain) for one in compared):
+        return "promote", None
+    return "open", None
+
+
+def told(comparison: Comparison, record: GateRecord) -> str:
+    """In words: metric, slice, candidate, champion, interval, bound, examples."""
+    low, high = comparison.interval or (-math.inf, math.inf)
+    return (
+        f"{comparison.task} {comparison.metric}, slice {comparison.slice}, candidate {record.candidate}, "
+        f"champion {record.champion}, interval {low:.4f} to {high:.4f}, bound {comparison.bound:.4f}, "
+        f"examples {comparison.examples}"
+    )
+
+
+def _is_proven(comparison: Comparison, largest_gain: float) -> bool:
+    if comparison.interval is None:
+        return False
+    low, high = comparison.interval
+    return -largest_gain < low and high < comparison.bound
