@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 from features.contract import ContextValue, context_name
 from features.later_rows import LaterRows
 from features.redis_layout import EntityId, EntityLayout, IdType, begin_field, field_name, usable_id
-from features.spec import Feature, FeatureSpec, Value
+from features.spec import REQUEST_SOURCES, Feature, FeatureSpec, Value
 from features.values import decode_column
 
 Columns = dict[str, list[Value]]
@@ -51,7 +51,7 @@ class Query(NamedTuple):
 
 
 class _EntityColumns(NamedTuple):
-    """Of E entities: each feature's values, and for each timed view when its rows begin, as Feast stores it."""
+    """Of E entities: each feature's values, their ids among them; when a timed view's rows begin, as Feast has it."""
 
     values: Mapping[str, Sequence[Value]]
     begins: Mapping[str, Sequence[bytes | None]]
@@ -66,9 +66,16 @@ class _Stored:
             (spec.user_join_key, spec.user_id_type) if is_user else (spec.item_join_key, spec.item_id_type)
         )
         self._features = tuple(f for f in spec.features if f.source == source)
+        self._id_names = tuple(f.name for f in spec.features if f.source == f"{source}_id")
         self._timed = tuple(view for view in dict.fromkeys(f.view for f in self._features) if view in timed_views)
         fields = [*(field_name(f.view, f.feature) for f in self._features), *map(begin_field, self._timed)]
         self.layout = EntityLayout(spec.feast_project, join_key, id_type, fields)
+
+    def commands(self, ids: Sequence[EntityId | None]) -> list[bytes]:
+        """What reads these entities; nothing where the spec has no features of them."""
+        if not self.layout.width:
+            return []
+        return [self.layout.read_command(entity_id) for entity_id in ids if entity_id is not None]
 
     def columns(self, ids: Sequence[EntityId | None], replies: Iterator[Reply]) -> _EntityColumns:
         """What the next replies say of these entities."""
@@ -76,7 +83,9 @@ class _Stored:
         rows = [(entity_id is not None and self._features and next(replies, None)) or miss for entity_id in ids]
         raws = list(zip(*rows, strict=True)) if rows else [()] * self.layout.width
         size = len(self._features)
-        values = {f.name: decode_column(f, raw) for f, raw in zip(self._features, raws[:size], strict=True)}
+        values: dict[str, Sequence[Value]] = dict.fromkeys(self._id_names, ids)
+        for feature, raw in zip(self._features, raws[:size], strict=True):
+            values[feature.name] = decode_column(feature, raw)
         return _EntityColumns(values, dict(zip(self._timed, raws[size:], strict=True)))
 
 
@@ -88,6 +97,7 @@ class Lookup:
 
     def __init__(self, spec: FeatureSpec, timed_views: Collection[str] = ()) -> None:
         self._spec = spec
+        self._context = tuple(f for f in spec.features if f.source == "context")
         self._user = _Stored(spec, "user", timed_views)
         self._item = _Stored(spec, "item", timed_views)
         self._later = LaterRows()
@@ -96,13 +106,21 @@ class Lookup:
         """The distinct entities of B rows; a single user id stands for all rows."""
         return Query(*_distinct(user_ids, self._spec.user_id_type), *_distinct(item_ids, self._spec.item_id_type))
 
+    def item_of(self, key: bytes) -> EntityId | None:
+        """The id of the item that is stored there; None where none is."""
+        return self._item.layout.id_of(key)
+
     def commands(self, query: Query) -> list[bytes]:
         """One HMGET per distinct entity that can be stored: users, then items."""
-        commands: list[bytes] = []
-        for layout, ids in ((self._user.layout, query.users), (self._item.layout, query.items)):
-            if layout.width:
-                commands += [layout.read_command(entity_id) for entity_id in ids if entity_id is not None]
-        return commands
+        return self.user_commands(query) + self.item_commands(query)
+
+    def user_commands(self, query: Query) -> list[bytes]:
+        """Those of `commands` that read users."""
+        return self._user.commands(query.users)
+
+    def item_commands(self, query: Query) -> list[bytes]:
+        """Those of `commands` that read items."""
+        return self._item.commands(query.items)
 
     def columns(
         self,
@@ -123,16 +141,27 @@ class Lookup:
         for feature in self._spec.features:
             if feature.source == "context":
                 columns[feature.name] = _context_column(feature, contexts)
-            elif feature.source in ("user", "user_id"):
-                values = query.users if feature.source == "user_id" else users.values[feature.name]
-                columns[feature.name] = _rows_of(values, query.user_rows_B)
+            elif feature.source in REQUEST_SOURCES:
+                columns[feature.name] = _rows_of(users.values[feature.name], query.user_rows_B)
             else:
-                values = query.items if feature.source == "item_id" else items.values[feature.name]
-                columns[feature.name] = _rows_of(values, query.item_rows_B)
+                columns[feature.name] = _rows_of(items.values[feature.name], query.item_rows_B)
         if event_times_ms is not None:
             self._leave_out(columns, users.begins, query.user_rows_B, event_times_ms)
             self._leave_out(columns, items.begins, query.item_rows_B, event_times_ms)
         return columns
+
+    def request_columns(
+        self, query: Query, replies: Iterator[Reply], context: Mapping[str, ContextValue]
+    ) -> dict[str, Sequence[Value]]:
+        """The columns of one user and one context; takes the replies to `user_commands`."""
+        columns = dict(self._user.columns(query.users, replies).values)
+        for feature in self._context:
+            columns[feature.name] = _context_column(feature, [context])
+        return columns
+
+    def item_columns(self, query: Query, replies: Iterator[Reply]) -> Mapping[str, Sequence[Value]]:
+        """The columns of the query's items; takes the replies to `item_commands`."""
+        return self._item.columns(query.items, replies).values
 
     def _leave_out(
         self,

@@ -77,6 +77,16 @@ class EntityLayout:
         text = entity_id.encode("utf-8", "surrogatepass")
         return self._prefix + struct.pack("<I", len(text)) + text + self._project
 
+    def id_of(self, key: bytes) -> EntityId | None:
+        """The id whose key this is; None for a key of no entity of this layout."""
+        if not self.has(key):
+            return None
+        text = key[len(self._prefix) + 4 : len(key) - len(self._project)]
+        if self.id_type == "str":
+            return text.decode("utf-8", "surrogatepass")
+        found: int = struct.unpack("<q", text)[0]
+        return found
+
     def read_command(self, entity_id: EntityId) -> bytes:
         """HMGET of the entity's fields as Redis' wire protocol has it."""
         key = self.key(entity_id)

@@ -7,7 +7,7 @@ Shapes: B rows, D dense columns (the embedding features' elements included), C c
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import repeat
 from typing import Any, Literal, NamedTuple
@@ -20,6 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field
 Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
 Role = Literal["dense", "embedding", "categorical", "passthrough"]
+
+ITEM_SOURCES: frozenset[Source] = frozenset({"item", "item_id"})
+"""The features that each item of a request has its own value of."""
+
+REQUEST_SOURCES: frozenset[Source] = frozenset({"user", "user_id", "context"})
+"""Those that all items of a request share."""
 
 _LARGEST = np.finfo(np.float32).max
 
@@ -87,6 +93,16 @@ class FeatureSpec(BaseModel):
         return tuple(f for f in self.features if f.role in ("dense", "embedding"))
 
     @cached_property
+    def _dense_widths(self) -> tuple[tuple[Feature, int], ...]:
+        return tuple((f, f.width) for f in self.dense)
+
+    @cached_property
+    def of_item(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which of the D dense and of the C categorical columns each item of a request has its own value in."""
+        dense_D = [f.source in ITEM_SOURCES for f, width in self._dense_widths for _ in range(width)]
+        return np.array(dense_D, bool), np.array([f.source in ITEM_SOURCES for f in self.categorical], bool)
+
+    @cached_property
     def categorical(self) -> tuple[Feature, ...]:
         """The features of `categorical_BC`, in order."""
         return tuple(f for f in self.features if f.role == "categorical")
@@ -110,30 +126,62 @@ class FeatureSpec(BaseModel):
         """Raw values per feature name as rows in the order of `features`: what an example logs."""
         return [list(row) for row in zip(*(columns[f.name] for f in self.features), strict=True)]
 
-    def encode(self, columns: Mapping[str, Sequence[Value]], size: int | None = None) -> FeatureBatch:
+    def encode(
+        self,
+        columns: Mapping[str, Sequence[Value]],
+        size: int | None = None,
+        sources: Collection[Source] = ITEM_SOURCES | REQUEST_SOURCES,
+    ) -> FeatureBatch:
         """Raw values per feature name as a FeatureBatch of `size` rows. A None becomes the feature's default.
 
-        A column has a value per row, or one that all rows share; without `size` the first column has all rows. The only
-        encoder: learner and scorer both call it, which makes their vectors bit-equal.
+        A column has a value per row, or one that all rows share; without `size` the first column has all rows. The
+        columns of features of other sources are 0. The only encoder: learner and scorer both call it, which makes their
+        vectors bit-equal.
         """
         if size is None:
             size = len(columns[self.features[0].name])
-        return FeatureBatch(self._encode_dense(columns, size), self._encode_categorical(columns, size))
+        return FeatureBatch(
+            self._encode_dense(columns, size, sources), self._encode_categorical(columns, size, sources)
+        )
 
-    def _encode_dense(self, columns: Mapping[str, Sequence[Value]], size: int) -> NDArray[np.float32]:
-        dense_bd = np.empty((size, sum(f.width for f in self.dense)), np.float32)
-        at = 0
+    def _encode_dense(
+        self, columns: Mapping[str, Sequence[Value]], size: int, sources: Collection[Source]
+    ) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):  # a double beyond float32 is infinite here, and clipped below
-            for f in self.dense:
-                values = _filled(f, columns[f.name])
-                dense_bd[:, at : at + f.width] = np.asarray(values, np.float32).reshape(len(values), f.width)
-                at += f.width
-        return np.clip(dense_bd, -_LARGEST, _LARGEST, out=dense_bd)
+            if size == 1:
+                dense_bd = np.array([self._dense_row(columns, sources)], np.float32)
+            else:
+                dense_bd = np.zeros((size, len(self.dense_names)), np.float32)
+                at = 0
+                for f, width in self._dense_widths:
+                    if f.source in sources:
+                        values = _filled(f, columns[f.name])
+                        dense_bd[:, at : at + width] = np.asarray(values, np.float32).reshape(len(values), width)
+                    at += width
+        return np.minimum(np.maximum(dense_bd, -_LARGEST, out=dense_bd), _LARGEST, out=dense_bd)
 
-    def _encode_categorical(self, columns: Mapping[str, Sequence[Value]], size: int) -> NDArray[np.uint64]:
-        categorical_bc = np.empty((size, len(self.categorical)), np.uint64)
+    def _dense_row(self, columns: Mapping[str, Sequence[Value]], sources: Collection[Source]) -> list[float]:
+        """The dense columns of a single row, which numpy takes sooner in one piece than feature by feature."""
+        row: list[Any] = []
+        for f, width in self._dense_widths:
+            if f.source not in sources:
+                row += [0.0] * width
+                continue
+            (value,) = columns[f.name]
+            value = f.default if value is None else value
+            if isinstance(value, list):
+                row += value
+            else:
+                row.append(value)
+        return row
+
+    def _encode_categorical(
+        self, columns: Mapping[str, Sequence[Value]], size: int, sources: Collection[Source]
+    ) -> NDArray[np.uint64]:
+        categorical_bc = np.zeros((size, len(self.categorical)), np.uint64)
         for i, f in enumerate(self.categorical):
-            categorical_bc[:, i] = list(map(hash_category, repeat(f.name), _filled(f, columns[f.name])))
+            if f.source in sources:
+                categorical_bc[:, i] = list(map(hash_category, repeat(f.name), _filled(f, columns[f.name])))
         return categorical_bc
 
 

@@ -27,6 +27,7 @@ _NUMBERS: dict[str, np.dtype[Any]] = {
 }
 _NUMBER_TAGS = {"FLOAT": _FLOAT << 3 | 5, "DOUBLE": _DOUBLE << 3 | 1}
 _LISTS: dict[str, np.dtype[Any]] = {"FLOAT_LIST": np.dtype("<f4"), "DOUBLE_LIST": np.dtype("<f8")}
+_FLOAT32 = struct.Struct("<f")
 _STRING_TAG = _STRING << 3 | 2
 _SHORT_MESSAGE = 130  # tag, a length of one byte, up to 127 bytes of text
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of a Timestamp: the years 1 to 9999
@@ -143,6 +144,12 @@ def _list_header(value_type: str, size: int) -> bytes:
 
 
 def _decode_one(feature: Feature, raw: bytes) -> Value:
+    if feature.value_type == "FLOAT" and len(raw) == 5 and raw[0] == _NUMBER_TAGS["FLOAT"]:  # most values are of these
+        number: float = _FLOAT32.unpack_from(raw, 1)[0]
+        if math.isfinite(number):
+            return number
+    elif feature.value_type == "STRING" and (text := _short_strings([raw])):
+        return text[0]
     value = _fitting(feature, _read_message(raw))
     if value is None:
         UNUSABLE_VALUES.labels(feature.name).inc()

@@ -10,11 +10,11 @@ from student.serve.requests import ScoreRequest
 from student.serve.swap import Serving
 from student.versions.numpy_model import Scores
 
-DEGRADED = Counter("graft_scorer_degraded_total", "Replies from default features because Redis did not answer")
+DEGRADED = Counter("graft_scorer_degraded_total", "Replies for which Redis did not answer")
 
 
 class Scored(NamedTuple):
-    """Of one version. `degraded`: Redis did not answer, and stored features took their defaults."""
+    """Of one version. `degraded`: Redis did not answer, and stored features that are not in memory took defaults."""
 
     item_ids: Sequence[EntityId]
     scores: Scores
@@ -24,7 +24,7 @@ class Scored(NamedTuple):
 async def scores_of(serving: Serving, request: ScoreRequest) -> Scored:
     """Score the items of a request for its user."""
     item_ids = request["item_ids"]
-    columns, degraded = await serving.reader.read(request["user_id"], item_ids, request.get("context", {}))
-    if degraded:
+    rows = await serving.reader.read(request["user_id"], item_ids, request.get("context", {}))
+    if rows.degraded:
         DEGRADED.inc()
-    return Scored(item_ids, serving.student.score(serving.spec.encode(columns, len(item_ids))), degraded)
+    return Scored(item_ids, serving.student.score_at(rows.batch.dense_BD, serving.places.of(rows)), rows.degraded)

@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from prometheus_client import Counter, Gauge
 
-from features.async_reader import AsyncOnlineReader
+from features.async_reader import DEFAULT_LIMITS, AsyncOnlineReader
+from features.item_table import TableLimits
 from features.spec import FeatureSpec
+from student.serve.item_places import ItemPlaces
 from student.serve.requests import RequestContract
 from student.versions.manifest import Manifest
 from student.versions.names import Reference
@@ -49,6 +51,7 @@ class Serving:
     student: NumpyStudent
     contract: RequestContract
     reader: AsyncOnlineReader
+    places: ItemPlaces
 
     @property
     def spec(self) -> FeatureSpec:
@@ -59,8 +62,9 @@ class Serving:
 class ChampionSwap:
     """Holds the version that serves. `current` is None before the first one is loaded."""
 
-    def __init__(self, registry: Registry, redis_url: str) -> None:
+    def __init__(self, registry: Registry, redis_url: str, items: TableLimits = DEFAULT_LIMITS) -> None:
         self.current: Serving | None = None
+        self._items = items
         self._registry = registry
         self._redis_url = redis_url
         self._refused: tuple[str | None, str] | None = None
@@ -135,13 +139,15 @@ class ChampionSwap:
 
     async def _serving(self, version: str, manifest: Manifest, student: NumpyStudent) -> Serving:
         """`student` with a loaded one's contract and reader, or with new ones, connected, where its spec is new."""
+        spec, places = manifest.spec, ItemPlaces(manifest.spec, student)
         for serving in self._all():
-            if serving.spec.spec_id == manifest.spec.spec_id:
-                return replace(serving, version=version, manifest=manifest, student=student)
-        reader = AsyncOnlineReader(manifest.spec, self._redis_url, timeout_seconds=_READ_SECONDS)
+            if serving.spec.spec_id == spec.spec_id:
+                await asyncio.to_thread(places.learn_all, *serving.reader.items.all_rows())
+                return replace(serving, version=version, manifest=manifest, student=student, places=places)
+        reader = AsyncOnlineReader(spec, self._redis_url, _READ_SECONDS, self._items)
         try:
-            await reader.read(0, [0], {})  # connects; without Redis it answers from defaults, and connects later
-            return Serving(version, manifest, student, RequestContract(manifest.spec), reader)
+            await reader.connect()  # without Redis it answers from defaults, and connects later
+            return Serving(version, manifest, student, RequestContract(spec), reader, places)
         except BaseException:  # cancelled, or a spec that no contract can be made of
             await reader.close()
             raise

@@ -50,6 +50,12 @@ class Columns:
         """E."""
         return len(self.id_columns)
 
+    @cached_property
+    def id_of_column(self) -> tuple[int, ...]:
+        """Of each of the C categorical columns, its place among the E ids."""
+        placed = {c: e for e, c in enumerate(self.id_columns) if c is not None}
+        return tuple(placed[c] for c in range(len(placed)))
+
     @property
     def width(self) -> int:
         """P."""
@@ -123,6 +129,9 @@ def units_of(columns: Columns, std_D: NDArray[np.float32]) -> NDArray[np.float32
 
 def ids_of(columns: Columns, category_BC: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The hashes of the E ids of B rows [B, E]; that of a missing value where there is no such column."""
+    present = [c for c in columns.id_columns if c is not None]
+    if len(present) == columns.ids:
+        return category_BC.take(present, axis=1)
     id_BE = np.full((len(category_BC), columns.ids), MISSING_HASH, np.uint64)
     for e, c in enumerate(columns.id_columns):
         if c is not None:

@@ -80,9 +80,9 @@ def remembered(tensors: Mapping[str, NDArray[Any]], key: str) -> int:
     return tensors[key].size if key in tensors else 0
 
 
-def known_of(key_N: NDArray[np.uint64], known_NR: NDArray[np.float32], id_X: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """What is known of ids [X, R]; the prior of one that is not remembered."""
+def places_of(key_N: NDArray[np.uint64], id_X: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Where what is known of ids stands in its tensor [X]: 0, the prior, for one that is not remembered."""
     if not len(key_N):
-        return known_NR[np.zeros(len(id_X), np.intp)]
+        return np.zeros(id_X.shape, np.intp)
     place_X = np.minimum(np.searchsorted(key_N, id_X), len(key_N) - 1)
-    return known_NR[np.where(key_N[place_X] == id_X, 1 + place_X, 0)]
+    return np.where(key_N[place_X] == id_X, 1 + place_X, 0)

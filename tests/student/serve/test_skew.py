@@ -80,10 +80,10 @@ async def served(redis_url: str, context: Mapping[str, float]) -> FeatureBatch:
     """The vectors of one request, as /score makes them."""
     request = RequestContract(SPEC).parse(to_json({"user_id": USER, "item_ids": ITEMS, "context": context}))
     reader = AsyncOnlineReader(SPEC, redis_url, timeout_seconds=5.0)
-    columns, degraded = await reader.read(request["user_id"], request["item_ids"], request["context"])
+    rows = await reader.read(request["user_id"], request["item_ids"], request["context"])
     await reader.close()
-    assert not degraded
-    return SPEC.encode(columns, len(ITEMS))
+    assert not rows.degraded
+    return rows.batch
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

@@ -1,0 +1,152 @@
+"""The encoded features of the items that were read last, in the process' own memory.
+
+A row is fresh until its item changes or it is old. One that is no longer fresh stays, for when Redis does not answer.
+Belongs to one event loop. Shapes: N rows, B rows of a request, D dense columns, C categorical columns.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Counter, Gauge
+
+from features.redis_layout import EntityId
+from features.spec import FeatureBatch
+
+CHANGES = Counter("graft_scorer_item_changes_total", "Items in the scorer's memory of whose change Redis has told")
+HELD = Gauge("graft_scorer_items_held", "Items whose features the scorer has in its memory")
+
+NOWHERE = -1
+"""The slot of an item that the table does not hold."""
+
+_FIRST_SLOTS = 1_024
+_RANDOM = random.Random()  # noqa: S311 - spreads the times at which rows become old, so that they are not read all at once
+
+
+class TableLimits(NamedTuple):
+    """Of one table."""
+
+    items: int = 100_000
+    """More push out those that were read from Redis longest ago. At least as many as a request may have."""
+    max_age_seconds: float = 10.0
+    """After which a row is read anew, whatever Redis tells; 0: each request reads all its items."""
+
+
+class Reading(NamedTuple):
+    """A read of items that is under way, and those of them that have changed meanwhile."""
+
+    ids: Sequence[EntityId]
+    changed: set[EntityId]
+
+
+class ItemTable:
+    """Rows by item, as `FeatureSpec.encode` makes them of the item's features; other columns are 0."""
+
+    def __init__(self, dense: int, categorical: int, limits: TableLimits) -> None:
+        self._limits = limits
+        self._slots: OrderedDict[EntityId, int] = OrderedDict()
+        """The one that was read longest ago comes first."""
+        self._readings: list[Reading] = []
+        self._stamps = 0
+        # The last row is that of NOWHERE, which is never fresh.
+        self._dense_ND = np.zeros((1, dense), np.float32)
+        self._categorical_NC = np.zeros((1, categorical), np.uint64)
+        self._stamp_N = np.zeros(1, np.int64)
+        """Grows whenever the categorical values in a slot become others; 0: they have never been any."""
+        self._fresh_until_N = np.zeros(1)
+        self._stored_at_N = np.zeros(1)
+        """When the row was read from Redis, in seconds of the event loop's clock."""
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def slots_of(self, ids: Sequence[EntityId]) -> NDArray[np.intp]:
+        """The slots of B items; NOWHERE for one that is not held. They hold until the next `store`."""
+        slot_of = self._slots.get
+        return np.array([slot_of(item_id, NOWHERE) for item_id in ids], np.intp)
+
+    def stale(self, slot_B: NDArray[np.intp], now: float) -> NDArray[np.intp]:
+        """Which of these rows must be read before they are used."""
+        return np.flatnonzero(self._fresh_until_N[slot_B] <= now)
+
+    def rows(self, slot_B: NDArray[np.intp]) -> tuple[FeatureBatch, NDArray[np.int64]]:
+        """Copies of these rows, with their stamps; zeros for NOWHERE."""
+        return FeatureBatch(self._dense_ND[slot_B], self._categorical_NC[slot_B]), self._stamp_N[slot_B]
+
+    def stamps_of(self, slot_B: NDArray[np.intp]) -> NDArray[np.int64]:
+        """The stamps of these slots."""
+        return self._stamp_N[slot_B]
+
+    def all_rows(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Copies of the categorical values and the stamps of all slots."""
+        return self._categorical_NC.copy(), self._stamp_N.copy()
+
+    @contextmanager
+    def reading(self, ids: Sequence[EntityId]) -> Iterator[Reading]:
+        """Items are being read: changes may be told before their values are stored."""
+        reading = Reading(ids, set())
+        if not ids:
+            yield reading
+            return
+        self._readings.append(reading)
+        try:
+            yield reading
+        finally:
+            self._readings = [one for one in self._readings if one is not reading]
+
+    def store(self, reading: Reading, batch: FeatureBatch, now: float) -> None:
+        """Take the values of all items that are being read; those that have changed meanwhile are not fresh."""
+        for row, item_id in enumerate(reading.ids):
+            slot = self._slot_for(item_id)
+            self._dense_ND[slot] = batch.dense_BD[row]
+            if self._stamp_N[slot] == 0 or (self._categorical_NC[slot] != batch.categorical_BC[row]).any():
+                self._stamps += 1
+                self._stamp_N[slot] = self._stamps
+                self._categorical_NC[slot] = batch.categorical_BC[row]
+            age_seconds = self._limits.max_age_seconds * (1 - _RANDOM.random() / 2)
+            self._stored_at_N[slot] = now
+            self._fresh_until_N[slot] = 0 if item_id in reading.changed else now + age_seconds
+        HELD.set(len(self._slots))
+
+    def change(self, item_id: EntityId) -> None:
+        """The item's features are others in Redis now."""
+        CHANGES.inc()
+        for reading in self._readings:
+            reading.changed.add(item_id)
+        slot = self._slots.get(item_id, NOWHERE)
+        if slot != NOWHERE:
+            self._fresh_until_N[slot] = 0
+
+    def change_all(self) -> None:
+        """Any of them may be others: nobody tells of changes any more."""
+        for reading in self._readings:
+            reading.changed.update(reading.ids)
+        self._fresh_until_N[:] = 0
+
+    def _slot_for(self, item_id: EntityId) -> int:
+        slot = self._slots.pop(item_id, None)
+        if slot is None:
+            if len(self._slots) >= self._limits.items:
+                _, slot = self._slots.popitem(last=False)
+            else:
+                slot = len(self._slots)
+                if slot == len(self._stamp_N) - 1:
+                    self._grow()
+        self._slots[item_id] = slot
+        return slot
+
+    def _grow(self) -> None:
+        rows = min(self._limits.items, max(_FIRST_SLOTS, 2 * len(self._slots))) + 1
+        self._dense_ND, self._categorical_NC = _grown(self._dense_ND, rows), _grown(self._categorical_NC, rows)
+        self._stamp_N, self._stored_at_N = _grown(self._stamp_N, rows), _grown(self._stored_at_N, rows)
+        self._fresh_until_N = _grown(self._fresh_until_N, rows)
+
+
+def _grown(rows_N: NDArray[Any], size: int) -> NDArray[Any]:
+    grown = np.zeros((size, *rows_N.shape[1:]), rows_N.dtype)
+    grown[: len(rows_N) - 1] = rows_N[:-1]
+    return grown
