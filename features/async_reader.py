@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from features.contract import ContextValue
 from features.item_table import NOWHERE, ItemTable, TableLimits
-from features.lookup import Lookup
+from features.lookup import Dated, Lookup, Reply
 from features.pipeline import Connection
 from features.redis_layout import EntityId
 from features.spec import ITEM_SOURCES, REQUEST_SOURCES, FeatureBatch, FeatureSpec
@@ -51,6 +51,7 @@ class AsyncOnlineReader:
         self.spec = spec
         self.items = ItemTable(len(spec.dense_names), len(spec.categorical), limits)
         self._lookup = Lookup(spec)
+        self._dated_lookup = Lookup(spec, {f.view for f in spec.features if f.view})
         self._connection = Connection(parse_url(redis_url), self._changed)
         self._timeout_seconds = timeout_seconds
         self._shared_D, self._shared_C = (~of_item for of_item in spec.of_item)
@@ -102,9 +103,33 @@ class AsyncOnlineReader:
         np.copyto(batch.categorical_BC, shared.categorical_BC, where=self._shared_C)
         return RequestRows(batch, slot_B, stamp_B, degraded)
 
+    async def read_dated(
+        self, user_id: EntityId, item_ids: Sequence[EntityId], context: Mapping[str, ContextValue]
+    ) -> tuple[Dated, bool]:
+        """Raw values of these rows as Redis has them now, and when they begin; whether Redis did not answer.
+
+        It takes longer than `read` and leaves the table as it is.
+        """
+        query = self._dated_lookup.query([user_id], item_ids)
+        replies = await self._replies(self._dated_lookup.commands(query))
+        return self._dated_lookup.dated(query, replies or [], context), replies is None
+
+    async def write(self, commands: Sequence[bytes]) -> bool:
+        """Send commands that write; whether Redis has done them all."""
+        return await self._replies(commands) is not None
+
     async def close(self) -> None:
         """End the connection; reads after it are degraded."""
         await self._connection.close()
+
+    async def _replies(self, commands: Sequence[bytes]) -> list[Reply] | None:
+        """None when Redis did not answer, or refused one."""
+        if not self._connection.has_begun:
+            await self.connect()
+        exchange = self._connection.send(commands) if commands else None
+        if exchange is None:
+            return None if commands else []
+        return await self._connection.answer(exchange, self._timeout_seconds)
 
     def _changed(self, keys: Sequence[bytes] | None) -> None:
         """Redis tells of changed keys, or of none any more."""

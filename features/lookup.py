@@ -11,7 +11,7 @@ from features.contract import ContextValue, context_name
 from features.later_rows import LaterRows
 from features.redis_layout import EntityId, EntityLayout, IdType, begin_field, field_name, usable_id
 from features.spec import REQUEST_SOURCES, Feature, FeatureSpec, Value
-from features.values import decode_column
+from features.values import decode_begin_ms, decode_column
 
 Columns = dict[str, list[Value]]
 Reply = Sequence[bytes | None] | None
@@ -48,6 +48,14 @@ class Query(NamedTuple):
     user_rows_B: list[int]
     items: list[EntityId | None]
     item_rows_B: list[int]
+
+
+class Dated(NamedTuple):
+    """Columns of one user's B rows, and when what is stored of them begins."""
+
+    columns: Columns
+    begins_ms: Mapping[str, Sequence[int | None]]
+    """Feast view -> for each row the event time from which its values hold; None where nothing is stored."""
 
 
 class _EntityColumns(NamedTuple):
@@ -150,6 +158,21 @@ class Lookup:
             self._leave_out(columns, items.begins, query.item_rows_B, event_times_ms)
         return columns
 
+    def dated(self, query: Query, replies: Sequence[Reply], context: Mapping[str, ContextValue]) -> Dated:
+        """The columns of one user's and one context's B rows, with a value for each, and the times of timed views."""
+        following = iter(replies)
+        users = self._user.columns(query.users, following)
+        items = self._item.columns(query.items, following)
+        size = len(query.item_rows_B)
+        columns = {
+            **{name: [*values] * size for name, values in users.values.items()},
+            **{feature.name: _context_column(feature, [context]) * size for feature in self._context},
+            **{name: [values[row] for row in query.item_rows_B] for name, values in items.values.items()},
+        }
+        user_ms = {view: [_begin_ms(begins[0])] * size for view, begins in users.begins.items()}
+        item_ms = {view: [_begin_ms(begins[row]) for row in query.item_rows_B] for view, begins in items.begins.items()}
+        return Dated({f.name: columns[f.name] for f in self._spec.features}, user_ms | item_ms)
+
     def request_columns(
         self, query: Query, replies: Iterator[Reply], context: Mapping[str, ContextValue]
     ) -> dict[str, Sequence[Value]]:
@@ -189,6 +212,10 @@ def context_value(feature: Feature, value: ContextValue | None) -> Value:
     if feature.dtype == "int":
         return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
     return float(value) if abs(value) < 2.0**1023 and math.isfinite(value) else None
+
+
+def _begin_ms(stored: bytes | None) -> int | None:
+    return decode_begin_ms(stored) if stored else None
 
 
 def _distinct(ids: Sequence[EntityId], id_type: IdType) -> tuple[list[EntityId | None], list[int]]:

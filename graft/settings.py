@@ -64,6 +64,13 @@ class Settings(BaseModel):
         default=None,
         description="bearer tokens of the scorer's clients, one a line, taken up when it changes; none: anyone may ask",
     )
+    http_sample: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="the share of served rows whose request names their impressions that are kept, in Redis, for the "
+        "learner to compare with what it learns",
+    )
     log_level: LogLevel = Field(
         default="INFO", description="the lowest level that is logged; --verbose and --quiet override it"
     )

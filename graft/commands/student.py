@@ -100,6 +100,7 @@ def serve(project_folder: Path | None, host: str | None, port: int | None) -> No
     from runtime.telemetry import StopSignal
     from student.serve.connections import Limits
     from student.serve.server import run_server
+    from student.serve.swap import ChampionSwap
     from student.serve.tokens import Tokens
     from student.versions.registry import Registry
 
@@ -109,4 +110,11 @@ def serve(project_folder: Path | None, host: str | None, port: int | None) -> No
     limits = Limits(connections=settings.http_connections, requests=settings.http_requests)
     tokens = None if settings.http_tokens_file is None else Tokens(settings.http_tokens_file)
     address = host or settings.http_host, port or settings.http_port
-    run_server(Registry(settings.versions), process.redis_url, *address, stop, limits, tokens)
+    run_server(
+        ChampionSwap(Registry(settings.versions), process.redis_url),
+        *address,
+        stop,
+        limits,
+        tokens,
+        settings.http_sample,
+    )

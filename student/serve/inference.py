@@ -200,12 +200,12 @@ def _as_score_request(values: Mapping[str, list[Any]]) -> dict[str, Any]:
     request: dict[str, Any] = {}
     context: dict[str, Any] = {}
     for name, found in values.items():
-        if name == "item_ids":
+        if name in ("item_ids", "impression_ids"):
             request[name] = found
         elif len(found) != 1:
             raise _refused(name, len(found), "one element")
-        elif name in ("context", "version"):  # /score has these; here they are inputs of their own, and in the path
-            raise _refused(name, None, f"user_id, item_ids and {_CONTEXT}NAME")
+        elif name in ("context", "version", "explain"):  # of /score; here inputs of their own, the path, and nothing
+            raise _refused(name, None, f"user_id, item_ids, impression_ids and {_CONTEXT}NAME")
         elif name.startswith(_CONTEXT):
             context[name.removeprefix(_CONTEXT)] = found[0]
         else:

@@ -10,8 +10,9 @@ from starlette.routing import Route
 
 from student.serve.admission import Admission, unavailable
 from student.serve.inference import metadata, read_request, reply
+from student.serve.request_id import request_id_of
 from student.serve.requests import RequestError, refusal
-from student.serve.scoring import scores_of
+from student.serve.scoring import Scoring
 from student.serve.swap import ChampionSwap, Serving
 from student.versions.version_folder import VersionError
 
@@ -26,8 +27,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class InferenceProtocol:
     """Answers /v2; `graft` is its release."""
 
-    def __init__(self, swap: ChampionSwap, admission: Admission, release: str) -> None:
+    def __init__(self, swap: ChampionSwap, scoring: Scoring, admission: Admission, release: str) -> None:
         self._swap = swap
+        self._scoring = scoring
         self._admission = admission
         self._release = release
 
@@ -70,7 +72,8 @@ class InferenceProtocol:
         async with self._admission.admitted(request) as body:
             serving = await self._serving(request)
             asked = read_request(body, request.headers.get(_HEADER_LENGTH))
-            answer = await scores_of(serving, serving.contract.check(asked.request))
+            checked = serving.contract.check(asked.request)
+            answer = await self._scoring.score(serving, checked, request_id_of(request) or asked.id)
             content, head = reply(asked, {"model_name": MODEL, "model_version": serving.version}, answer.scores)
         if head is None:
             return Response(content, media_type="application/json")

@@ -37,9 +37,10 @@ def openapi_of(release: str, spec: FeatureSpec | None, versions: Sequence[str]) 
     error = {"$ref": "#/components/schemas/Error"}
     sentence = {"$ref": "#/components/schemas/Sentence"}
     any_object: Schema = {"type": "object"}
+    reply, parts = _score_reply()
     model = [_parameter("model", ["student"])]
     paths: dict[str, Any] = {
-        "/score": {"post": _operation("score items for a user", _score_request(spec, versions), _score_reply(), error)},
+        "/score": {"post": _operation("score items for a user", _score_request(spec, versions), reply, error)},
         "/healthz": {"get": _operation("whether the process lives", None, any_object)},
         "/readyz": {"get": _operation("whether scores can be had", None, any_object, any_object, ["503"])},
         "/metrics": {"get": _operation("metrics for Prometheus", None, {"type": "string"}, media=_TEXT)},
@@ -66,7 +67,7 @@ def openapi_of(release: str, spec: FeatureSpec | None, versions: Sequence[str]) 
         "openapi": "3.1.0",
         "info": {"title": "graft scorer", "version": release},
         "paths": paths,
-        "components": {"schemas": {"Error": _error(), "Sentence": _sentence()}},
+        "components": {"schemas": {"Error": _error(), "Sentence": _sentence(), **parts}},
     }
 
 
@@ -108,12 +109,16 @@ def _score_request(spec: FeatureSpec | None, versions: Sequence[str]) -> Schema:
             "item_ids": {**ids, "description": properties["item_ids"]["description"]},
             "context": {"type": "object", "properties": context, "additionalProperties": False},
             "version": {"type": "string", "enum": list(versions), "description": properties["version"]["description"]},
+            "impression_ids": properties["impression_ids"],
+            "explain": properties["explain"],
         }
     }
 
 
-def _score_reply() -> Schema:
-    return TypeAdapter(ScoreReply).json_schema()
+def _score_reply() -> tuple[Schema, dict[str, Schema]]:
+    """What /score answers, and the parts to which that refers."""
+    schema = TypeAdapter(ScoreReply).json_schema(ref_template="#/components/schemas/{model}")
+    return schema, schema.pop("$defs")
 
 
 def _tensors() -> Schema:

@@ -1,11 +1,12 @@
 """What /score answers."""
 
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from features.contract import ItemId
+from student.serve.explanation import Explanation
 
 
 @with_config(extra="forbid")
@@ -24,3 +25,4 @@ class ScoreReply(TypedDict):
             "the label's unit of a regression task; null where the model overflowed"
         ),
     ]
+    explanation: NotRequired[Annotated[Explanation, Field(description="only where the request has explain: true")]]

@@ -7,7 +7,7 @@ from pydantic import Field, with_config
 from pydantic_core import SchemaValidator, ValidationError, core_schema
 from typing_extensions import TypedDict
 
-from features.contract import Context, ItemId, UserId, contract_of
+from features.contract import ID_TEXT, Context, IdText, ItemId, UserId, contract_of
 from features.faults import Fault, faults_of
 from features.spec import FeatureSpec
 
@@ -37,6 +37,19 @@ class ScoreRequest(TypedDict):
     ]
     context: NotRequired[Context]
     version: NotRequired[VersionName]
+    impression_ids: NotRequired[
+        Annotated[
+            list[IdText | None],
+            Field(
+                max_length=MAX_ITEMS,
+                description="the impressions that will show the items, in the order of item_ids, as their events will "
+                "name them; null, or none: no impression. A sample of these rows is compared with what is learnt",
+            ),
+        ]
+    ]
+    explain: NotRequired[
+        Annotated[bool, Field(description="true: the reply also has the values of all features, their origin and age")]
+    ]
 
 
 class RequestError(Exception):
@@ -76,6 +89,9 @@ def version_named_in(body: bytes | bytearray) -> str | None:
     return found
 
 
+_IMPRESSIONS_ALLOWED = f"a list of at most {MAX_ITEMS} ids, each null or {ID_TEXT.allowed}"
+
+
 class RequestContract:
     """Reads the bodies of /score for one spec."""
 
@@ -83,18 +99,25 @@ class RequestContract:
         contract = contract_of(spec)
         item = contract.item_id
         self._allowed = {
-            "": "an object with user_id, item_ids and, optionally, context and version",
+            "": "an object with user_id, item_ids and, optionally, context, version, impression_ids and explain",
             "user_id": contract.user_id.allowed,
             "item_ids": f"a list of 1 to {MAX_ITEMS} ids, each {item.allowed}",
             "item_ids[]": item.allowed,
             "version": VERSION_ALLOWED,
+            "impression_ids": _IMPRESSIONS_ALLOWED,
+            "impression_ids[]": f"null or {ID_TEXT.allowed}",
+            "explain": "true or false",
         } | contract.allowed_context()
         items = core_schema.list_schema(item.schema, strict=True, min_length=1, max_length=MAX_ITEMS)
+        impression = core_schema.nullable_schema(ID_TEXT.schema)
+        impressions = core_schema.list_schema(impression, strict=True, max_length=MAX_ITEMS)
         fields = {
             "user_id": core_schema.typed_dict_field(contract.user_id.schema),
             "item_ids": core_schema.typed_dict_field(items),
             "context": core_schema.typed_dict_field(contract.context.schema, required=False),
             "version": core_schema.typed_dict_field(_VERSION_SCHEMA, required=False),
+            "impression_ids": core_schema.typed_dict_field(impressions, required=False),
+            "explain": core_schema.typed_dict_field(core_schema.bool_schema(strict=True), required=False),
         }
         self._validator = SchemaValidator(core_schema.typed_dict_schema(fields, strict=True, extra_behavior="forbid"))
 

@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from prometheus_client import Counter
 
+from features.async_reader import RequestRows
 from stream.events import EntityId
+from student.serve.explanation import Explanation, explanation_of
 from student.serve.requests import ScoreRequest
+from student.serve.sampling import Sampler
 from student.serve.swap import Serving
-from student.versions.numpy_model import Scores
+from student.versions.numpy_model import ITEM_PLACE, USER_PLACE, Places, Scores
 
 DEGRADED = Counter("graft_scorer_degraded_total", "Replies for which Redis did not answer")
+UNKNOWN = Counter(
+    "graft_scorer_unknown_ids_total", "Users and items of requests of which no label is remembered", ["of"]
+)
+_UNKNOWN_USER, _UNKNOWN_ITEM = UNKNOWN.labels("user"), UNKNOWN.labels("item")
 
 
 class Scored(NamedTuple):
@@ -19,12 +27,50 @@ class Scored(NamedTuple):
     item_ids: Sequence[EntityId]
     scores: Scores
     degraded: bool
+    explanation: Explanation | None
 
 
-async def scores_of(serving: Serving, request: ScoreRequest) -> Scored:
-    """Score the items of a request for its user."""
-    item_ids = request["item_ids"]
-    rows = await serving.reader.read(request["user_id"], item_ids, request.get("context", {}))
-    if rows.degraded:
-        DEGRADED.inc()
-    return Scored(item_ids, serving.student.score_at(rows.batch.dense_BD, serving.places.of(rows)), rows.degraded)
+class Scoring:
+    """Answers requests; `sampler` keeps some of the rows."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    async def score(self, serving: Serving, request: ScoreRequest, request_id: str | None) -> Scored:
+        """Score the items of a request for its user."""
+        if request.get("explain"):
+            return await self._explained(serving, request, request_id)
+        rows = await serving.reader.read(request["user_id"], request["item_ids"], request.get("context", {}))
+        place_BX = serving.places.of(rows)
+        scores = self._scores(serving, request, rows, place_BX, request_id)
+        return Scored(request["item_ids"], scores, rows.degraded, None)
+
+    async def _explained(self, serving: Serving, request: ScoreRequest, request_id: str | None) -> Scored:
+        """The same of what Redis has now, which the explanation shows."""
+        user_id, item_ids = request["user_id"], request["item_ids"]
+        dated, degraded = await serving.reader.read_dated(user_id, item_ids, request.get("context", {}))
+        batch = serving.spec.encode(dated.columns, len(item_ids))
+        place_BX = serving.student.places(batch.categorical_BC)
+        nowhere_B = np.zeros(len(item_ids), np.intp)
+        rows = RequestRows(batch, nowhere_B, nowhere_B, degraded)
+        scores = self._scores(serving, request, rows, place_BX, request_id)
+        known_BX = place_BX > 0
+        explanation = explanation_of(
+            serving.spec,
+            dated,
+            item_ids,
+            user_known=bool(known_BX[0, USER_PLACE]),
+            known_B=known_BX[:, ITEM_PLACE].tolist(),
+        )
+        return Scored(item_ids, scores, degraded, explanation)
+
+    def _scores(
+        self, serving: Serving, request: ScoreRequest, rows: RequestRows, place_BX: Places, request_id: str | None
+    ) -> Scores:
+        if rows.degraded:
+            DEGRADED.inc()
+        _UNKNOWN_USER.inc(int(place_BX[0, USER_PLACE] == 0))
+        _UNKNOWN_ITEM.inc(len(place_BX) - int(np.count_nonzero(place_BX[:, ITEM_PLACE])))
+        if "impression_ids" in request:
+            self._sampler.take(serving, request, rows, request_id)
+        return serving.student.score_at(rows.batch.dense_BD, place_BX)

@@ -6,7 +6,6 @@ is on the way.
 
 import asyncio
 import logging
-import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -30,16 +29,17 @@ from student.serve.connections import DEFAULT_LIMITS, Limits, check_open_files, 
 from student.serve.inference_server import Endpoint, InferenceProtocol
 from student.serve.openapi import openapi_of
 from student.serve.reply import ScoreReply
+from student.serve.request_id import request_id_of
 from student.serve.requests import (
     VERSION_ALLOWED,
     RequestError,
     refusal,
     version_named_in,
 )
-from student.serve.scoring import Scored, scores_of
+from student.serve.sampling import Sampler
+from student.serve.scoring import Scored, Scoring
 from student.serve.swap import ChampionSwap
 from student.serve.tokens import Tokens
-from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
 
 REQUESTS = Counter("graft_scorer_requests_total", "Replies of /score", ["status"])
@@ -52,15 +52,17 @@ SECONDS = Histogram(
 _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10  # for requests in flight at SIGTERM; below the 30 s after which orchestrators kill
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _KEEP_ALIVE_SECONDS = 75  # above the idle limit of common client pools, so that the client closes first
 
 
 class Scorer:
     """The endpoints of one process, answering with `swap`'s version until `stop` is set."""
 
-    def __init__(self, swap: ChampionSwap, stop: StopSignal, admission: Admission, release: str) -> None:
+    def __init__(
+        self, swap: ChampionSwap, scoring: Scoring, stop: StopSignal, admission: Admission, release: str
+    ) -> None:
         self._swap = swap
+        self._scoring = scoring
         self._stop = stop
         self._admission = admission
         self._release = release
@@ -76,7 +78,9 @@ class Scorer:
                     serving = await self._swap.named(name)
                 except VersionError as error:
                     raise refusal(422, "version", name, VERSION_ALLOWED, str(error)) from None
-            return _reply(200, _told(serving.version, await scores_of(serving, serving.contract.parse(body))))
+            checked = serving.contract.parse(body)
+            scored = await self._scoring.score(serving, checked, request_id_of(request))
+            return _reply(200, _told(serving.version, scored))
 
     async def healthz(self, _request: Request) -> Response:
         """GET /healthz: 200 while the process lives."""
@@ -125,12 +129,15 @@ def timed(endpoint: Endpoint, error_reply: Callable[[RequestError], Response]) -
 
 
 def _told(version: str, scored: Scored) -> ScoreReply:
-    return {
+    reply: ScoreReply = {
         "model_version": version,
         "degraded": scored.degraded,
         "item_ids": list(scored.item_ids),
         "scores": {task: score_B.tolist() for task, score_B in scored.scores.items()},
     }
+    if scored.explanation is not None:
+        reply["explanation"] = scored.explanation
+    return reply
 
 
 def _reply(status: int, content: Mapping[str, Any]) -> Response:
@@ -155,12 +162,6 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     return _error_reply(refusal(error.status_code, "path", request.url.path, allowed, message))
 
 
-def request_id_of(request: Request) -> str | None:
-    """The request's X-Request-ID, which the reply repeats; None where it has none that a log line can hold."""
-    request_id = request.headers.get("x-request-id", "")
-    return request_id if _REQUEST_ID.fullmatch(request_id) else None
-
-
 async def _failed(request: Request, error: Exception) -> Response:
     """The reply to our own fault; uvicorn logs the traceback."""
     REQUESTS.labels("500").inc()
@@ -170,12 +171,21 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def build_app(
-    swap: ChampionSwap, stop: StopSignal, limits: Limits = DEFAULT_LIMITS, tokens: Tokens | None = None
+    swap: ChampionSwap,
+    stop: StopSignal,
+    limits: Limits = DEFAULT_LIMITS,
+    tokens: Tokens | None = None,
+    sample: float = 0.0,
 ) -> Starlette:
-    """The ASGI application; its lifespan follows the champion. Without `tokens` anyone may ask."""
+    """The ASGI application; its lifespan follows the champion. Without `tokens` anyone may ask.
+
+    `sample`: the share of rows with an impression that are kept for the learner.
+    """
     admission, release = Admission(limits, tokens), version("graft")
-    scorer = Scorer(swap, stop, admission, release)
-    protocol = InferenceProtocol(swap, admission, release)
+    sampler = Sampler(sample)
+    scoring = Scoring(sampler)
+    scorer = Scorer(swap, scoring, stop, admission, release)
+    protocol = InferenceProtocol(swap, scoring, admission, release)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -184,6 +194,7 @@ def build_app(
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
+        await sampler.close()
         await swap.close()
 
     routes = [
@@ -218,21 +229,21 @@ class _Server(uvicorn.Server):
 
 
 def run_server(
-    registry: Registry,
-    redis_url: str,
+    swap: ChampionSwap,
     host: str,
     port: int,
     stop: StopSignal,
     limits: Limits = DEFAULT_LIMITS,
     tokens: Tokens | None = None,
+    sample: float = 0.0,
 ) -> None:
-    """Serve `registry`'s champion at http://host:port until `stop` is set and the requests in flight are answered.
+    """Serve `swap`'s champion at http://host:port until `stop` is set and the requests in flight are answered.
 
     Needs neither a version nor Redis to start: it is not ready before the first, and answers from default features
     without the second. GraftError when the port cannot be had, or this process may open too few files.
     """
     check_open_files(limits)
-    app = build_app(ChampionSwap(registry, redis_url), stop, limits, tokens)
+    app = build_app(swap, stop, limits, tokens, sample)
     config = uvicorn.Config(
         app,
         http=limited_protocol(limits),

@@ -34,6 +34,9 @@ from student.versions.version_folder import MODEL_FILE, VersionError
 Scores = dict[str, NDArray[np.float32]]
 """Per served task B scores: the probability of a binary task, the value of a regression."""
 
+USER_PLACE, ITEM_PLACE = 0, 1
+"""The columns of `Places` that belong to the ids of user and item."""
+
 Places = NDArray[np.int32]
 """[B, E + C]: of each id of a row, where what is known of it stands (0: the prior), then of each categorical value, its
 row of the embedding table. Student and control of a version have the same."""

@@ -18,7 +18,8 @@ from features.spec import Feature, hash_category
 from lab.embedded import EmbeddedRedis
 from runtime.redis import Client, connect
 from stream.tasks import TaskSpec
-from student.serve.scoring import scores_of
+from student.serve.sampling import Sampler
+from student.serve.scoring import Scoring
 from student.serve.swap import ChampionSwap
 from student.versions.config import StudentConfig
 from student.versions.guard import WEIGHT
@@ -160,7 +161,8 @@ def plain_scores(world: World, request: dict[str, Any]) -> dict[str, bytes]:
 
 async def served_scores(world: World, request: dict[str, Any]) -> dict[str, bytes]:
     assert world.swap.current
-    scored = await scores_of(world.swap.current, request)  # type: ignore[arg-type] # its fields are those of a request
+    scoring = Scoring(Sampler(0.0))
+    scored = await scoring.score(world.swap.current, request, None)  # type: ignore[arg-type] # of the right fields
     assert not scored.degraded
     assert all(np.isfinite(score_B).all() for score_B in scored.scores.values())
     return {task: score_B.tobytes() for task, score_B in scored.scores.items()}

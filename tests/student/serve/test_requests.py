@@ -67,7 +67,7 @@ def test_all_faults_are_named_at_once_each_with_value_and_what_is_allowed() -> N
         "context.price": ("3", NUMBER),
         "context.device": (None, "a string of 0 to 256 characters"),
         "context.moon": (1, "an object with any of hour, price, device"),
-        "limit": (5, "an object with user_id, item_ids and, optionally, context and version"),
+        "limit": (5, "an object with user_id, item_ids and, optionally, context, version, impression_ids and explain"),
     }
 
 

@@ -137,10 +137,11 @@ def until(condition: Any, what: str, seconds: float = 10.0) -> None:
 
 
 @contextmanager
-def serving(registry: Registry, redis_url: str) -> Iterator[Endpoint]:
+def serving(registry: Registry, redis_url: str, sample: float = 0.0) -> Iterator[Endpoint]:
     endpoint = Endpoint(free_port(), registry, StopSignal())
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(run_server, registry, redis_url, "127.0.0.1", endpoint.port, endpoint.stop)
+        swap = ChampionSwap(registry, redis_url)
+        run = pool.submit(run_server, swap, "127.0.0.1", endpoint.port, endpoint.stop, sample=sample)
         try:
             until(lambda: run.done() or _listens(endpoint.port), "the listener")
             yield endpoint
@@ -374,7 +375,7 @@ def test_a_taken_port_is_a_plain_error(registry: Registry, redis_url: str) -> No
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(GraftError, match=rf"cannot listen on 127.0.0.1:{port}: .*--port"):
-            run_server(registry, redis_url, "127.0.0.1", port, StopSignal())
+            run_server(ChampionSwap(registry, redis_url), "127.0.0.1", port, StopSignal())
 
 
 def test_a_client_that_goes_away_is_counted_and_hurts_nobody(endpoint: Endpoint) -> None:
