@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ SERVED_METRICS_FILE = "served_metrics.safetensors"
 _STATE_KEY = "state"
 
 Tensors = Mapping[str, NDArray[Any]]
+Bytes = NDArray[np.uint8]
 
 
 class VersionError(GraftError):
@@ -55,9 +57,15 @@ class VersionFolder:
         return manifest
 
     def model(self) -> tuple[Manifest, dict[str, NDArray[np.float32]]]:
-        """What serves: manifest and tensors. VersionError too when a value is not finite."""
+        """What serves: manifest and tensors, mapped read-only: processes that serve one version share its memory.
+
+        The folder may be removed meanwhile, but the file may not be written to. VersionError too when a value is not
+        finite.
+        """
         manifest = self.manifest()
-        tensors = safetensors.numpy.load(self._verified(manifest, MODEL_FILE))
+        content = self._map(MODEL_FILE)
+        self._verify(manifest, MODEL_FILE, content.data)
+        tensors = self._tensors_in(content)
         refuse_non_finite(self._version, tensors)
         return manifest, tensors
 
@@ -66,10 +74,7 @@ class VersionFolder:
 
         Their digest is not verified: for the process that has written them.
         """
-        try:
-            return self.manifest(), _mapped(self._path / MODEL_FILE)
-        except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(f"{MODEL_FILE} is not safetensors: {error}") from None
+        return self.manifest(), self._tensors_in(self._map(MODEL_FILE))
 
     def served_metrics(self) -> dict[str, NDArray[Any]]:
         """The sums of the served metrics; none in a version that was not published by a learner process."""
@@ -99,19 +104,39 @@ class VersionFolder:
     def _verified(self, manifest: Manifest, name: str) -> bytes:
         """The file's bytes, of which the manifest's digest is known to hold."""
         data = self._read(name)
-        expected, found = manifest.sha256.get(name), hashlib.sha256(data).hexdigest()
-        if found != expected:
-            raise self._damaged(f"{name}: sha256 must be {expected}, found {found}")
+        self._verify(manifest, name, data)
         return data
 
+    def _verify(self, manifest: Manifest, name: str, content: bytes | memoryview) -> None:
+        expected, found = manifest.sha256.get(name), hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise self._damaged(f"{name}: sha256 must be {expected}, found {found}")
+
     def _read(self, name: str) -> bytes:
-        try:
+        with self._readable(name):
             return (self._path / name).read_bytes()
+
+    def _map(self, name: str) -> Bytes:
+        with self._readable(name):
+            if not (self._path / name).stat().st_size:
+                return np.zeros(0, np.uint8)  # nothing can be mapped of an empty file
+            return np.memmap(self._path / name, np.uint8, "r")
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except FileNotFoundError:
             raise self._damaged(f"{name} is missing") from None
         except OSError as error:
             fault = f"{self._path / name}: cannot be read: {error.strerror}"
             raise VersionError(f"version {self._version}: {fault}") from None
+
+    def _tensors_in(self, content: Bytes) -> dict[str, NDArray[Any]]:
+        try:
+            return _views(content)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise self._damaged(f"{MODEL_FILE} is not safetensors: {error}") from None
 
     def _damaged(self, fault: str) -> VersionError:
         return VersionError(
@@ -144,9 +169,8 @@ def refuse_non_finite(version: str, tensors: Tensors) -> None:
             )
 
 
-def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a safetensors file as read-only views of it; the format: huggingface.co/docs/safetensors."""
-    content = np.memmap(path, np.uint8, "r")
+def _views(content: Bytes) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file as views of its content; the format: huggingface.co/docs/safetensors."""
     first = 8 + int(content[:8].view("<u8")[0])
     tensors = {}
     for name, told in json.loads(content[8:first].tobytes()).items():

@@ -30,6 +30,7 @@ from runtime.errors import GraftError
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.tasks import TaskSpec
+from student.serve.listener import listen
 from student.serve.requests import MAX_BODY_BYTES
 from student.serve.server import build_app, run_server
 from student.serve.swap import ChampionSwap
@@ -140,7 +141,7 @@ def until(condition: Any, what: str, seconds: float = 10.0) -> None:
 def serving(registry: Registry, redis_url: str) -> Iterator[Endpoint]:
     endpoint = Endpoint(free_port(), registry, StopSignal())
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(run_server, registry, redis_url, "127.0.0.1", endpoint.port, endpoint.stop)
+        run = pool.submit(run_server, registry, redis_url, listen("127.0.0.1", endpoint.port), endpoint.stop)
         try:
             until(lambda: run.done() or _listens(endpoint.port), "the listener")
             yield endpoint
@@ -370,11 +371,11 @@ def test_a_scorer_that_never_saw_redis_answers_from_defaults(registry: Registry)
         assert (status, reply["degraded"]) == (200, True)
 
 
-def test_a_taken_port_is_a_plain_error(registry: Registry, redis_url: str) -> None:
+def test_a_taken_port_is_a_plain_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(GraftError, match=rf"cannot listen on 127.0.0.1:{port}: .*--port"):
-            run_server(registry, redis_url, "127.0.0.1", port, StopSignal())
+            listen("127.0.0.1", port)
 
 
 def test_a_client_that_goes_away_is_counted_and_hurts_nobody(endpoint: Endpoint) -> None:
