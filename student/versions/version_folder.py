@@ -176,6 +176,8 @@ def _views(content: Bytes) -> dict[str, NDArray[Any]]:
     for name, told in json.loads(content[8:first].tobytes()).items():
         if name != "__metadata__":
             begin, end = told["data_offsets"]
+            if not 0 <= begin <= end:
+                raise ValueError(f"{name} cannot begin at {begin} and end at {end}")
             flat = content[first + begin : first + end].view(_DTYPES[told["dtype"]])
             tensors[name] = flat.reshape(told["shape"]).view(np.ndarray)
     return tensors
