@@ -61,11 +61,12 @@ SCORER = """
 import sys
 from pathlib import Path
 from runtime.telemetry import StopSignal
+from student.serve.listener import listen
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap
 from student.versions.registry import Registry
 swap = ChampionSwap(Registry(Path(sys.argv[1])), sys.argv[2])
-run_server(swap, "127.0.0.1", int(sys.argv[3]), StopSignal().install())
+run_server(swap, listen("127.0.0.1", int(sys.argv[3])), StopSignal().install())
 """
 ECHO = """
 import sys, uvicorn

@@ -18,7 +18,11 @@ from features.redis_layout import EntityId
 from features.spec import FeatureBatch
 
 CHANGES = Counter("graft_scorer_item_changes_total", "Items in the scorer's memory of whose change Redis has told")
-HELD = Gauge("graft_scorer_items_held", "Items whose features the scorer has in its memory")
+HELD = Gauge(
+    "graft_scorer_items_held",
+    "Items whose features the scorer has in its memory; of several workers: in all of theirs",
+    multiprocess_mode="livesum",
+)
 
 NOWHERE = -1
 """The slot of an item that the table does not hold."""

@@ -60,6 +60,25 @@ class Settings(BaseModel):
         le=100_000,
         description="the most requests that the scorer has under way; more get a 503 with Retry-After at once",
     )
+    http_workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="the scorer's processes, each for one core and with limits of its own; --workers overrides it",
+    )
+    items_in_memory: int = Field(
+        default=100_000,
+        ge=1_000,
+        le=100_000_000,
+        description="the most items whose features a scorer process keeps in its memory, for each feature spec",
+    )
+    items_max_age_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        le=86_400,
+        description="after which an item in a scorer's memory is read anew, even if Redis has told of no change; 0: "
+        "each request reads all its items",
+    )
     http_tokens_file: Path | None = Field(
         default=None,
         description="bearer tokens of the scorer's clients, one a line, taken up when it changes; none: anyone may ask",

@@ -16,7 +16,12 @@ from runtime.errors import ServiceUnavailableError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 
-AWAY = Gauge("graft_service_away", "1 while this process waits for a service that does not answer, else 0", ["service"])
+AWAY = Gauge(
+    "graft_service_away",
+    "1 while this process waits for a service that does not answer, else 0",
+    ["service"],
+    multiprocess_mode="livemax",
+)
 
 _log = logging.getLogger(__name__)
 

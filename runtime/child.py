@@ -20,13 +20,14 @@ def start_child(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     cwd: Path | None = None,
+    files: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program that is killed as soon as this process ends in any way; `.pid` is the program's own.
 
     Call it from the main thread, or from one that lives as long as the child should: on Linux the kernel kills the
     child when the *thread* that started it ends. Keep the result: where there is a watcher, the child ends with it.
     The child has a process group of its own, so a Ctrl-C in the terminal reaches only this process, which then stops
-    its children in its own order. An argv[0] that cannot be executed exits with 127.
+    its children in its own order. It inherits the open `files`. An argv[0] that cannot be executed exits with 127.
     """
     pipe = () if _KERNEL_KILLS else os.pipe()
     how = ["watch", str(pipe[0])] if pipe else ["kernel", str(os.getpid())]
@@ -38,7 +39,7 @@ def start_child(
         stderr=stderr,
         cwd=cwd,
         process_group=0,
-        pass_fds=pipe[:1],
+        pass_fds=(*pipe[:1], *files),
     )
     if pipe:
         os.close(pipe[0])

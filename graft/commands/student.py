@@ -1,5 +1,7 @@
 """``graft student``: its commands. The scorer imports neither torch nor Feast."""
 
+import socket
+import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -89,8 +91,12 @@ def train(project_folder: Path | None, log: Path | None) -> None:
 @student.command
 @click.option("--host", help="Where to listen; overrides GRAFT_HTTP_HOST.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Overrides GRAFT_HTTP_PORT.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes; overrides GRAFT_HTTP_WORKERS.")
+@click.option("--listener", type=int, hidden=True)  # of a worker: the open file that is the listening socket
 @click.pass_obj
-def serve(project_folder: Path | None, host: str | None, port: int | None) -> None:
+def serve(
+    project_folder: Path | None, host: str | None, port: int | None, workers: int | None, listener: int | None
+) -> None:
     """Answer POST /score from the champion version, and swap to each new one.
 
     Needs no project folder: a version holds all that serving it takes. Metrics are at /metrics of the same port.
@@ -98,23 +104,30 @@ def serve(project_folder: Path | None, host: str | None, port: int | None) -> No
     Example: graft student serve --port 8080
     """
     from runtime.telemetry import StopSignal
-    from student.serve.connections import Limits
-    from student.serve.server import run_server
-    from student.serve.swap import ChampionSwap
+    from student.serve.listener import listen
     from student.serve.tokens import Tokens
-    from student.versions.registry import Registry
+    from student.serve.workers import run_workers
 
     process = begin(project_folder)
     settings = process.settings
     stop = StopSignal().install()
-    limits = Limits(connections=settings.http_connections, requests=settings.http_requests)
     tokens = None if settings.http_tokens_file is None else Tokens(settings.http_tokens_file)
-    address = host or settings.http_host, port or settings.http_port
+    address, count = (host or settings.http_host, port or settings.http_port), workers or settings.http_workers
+    if listener is None and count > 1:
+        run_workers([sys.executable, "-m", "graft", *sys.argv[1:]], count, *address, stop)
+        return
+    from features.item_table import TableLimits
+    from student.serve.connections import Limits
+    from student.serve.server import run_server
+    from student.serve.swap import ChampionSwap
+    from student.versions.registry import Registry
+
+    items = TableLimits(settings.items_in_memory, settings.items_max_age_seconds)
     run_server(
-        ChampionSwap(Registry(settings.versions), process.redis_url),
-        *address,
+        ChampionSwap(Registry(settings.versions), process.redis_url, items),
+        listen(*address) if listener is None else socket.socket(fileno=listener),
         stop,
-        limits,
+        Limits(connections=settings.http_connections, requests=settings.http_requests),
         tokens,
         settings.http_sample,
     )

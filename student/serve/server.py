@@ -1,4 +1,4 @@
-"""The scoring endpoint: Starlette on uvicorn, one process, one event loop.
+"""The scoring endpoint of one process: Starlette on uvicorn, one event loop.
 
 A request: read the body, take the serving version once, parse, read the features, encode, score, reply. Nothing else
 is on the way.
@@ -6,6 +6,7 @@ is on the way.
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,7 +15,8 @@ from importlib.metadata import version
 from typing import Any
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -40,6 +42,7 @@ from student.serve.sampling import Sampler
 from student.serve.scoring import Scored, Scoring
 from student.serve.swap import ChampionSwap
 from student.serve.tokens import Tokens
+from student.serve.workers import METRICS_FOLDER
 from student.versions.version_folder import VersionError
 
 REQUESTS = Counter("graft_scorer_requests_total", "Replies of /score", ["status"])
@@ -100,7 +103,7 @@ class Scorer:
 
     async def metrics(self, _request: Request) -> Response:
         """GET /metrics: Prometheus text."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(_counted()), media_type=CONTENT_TYPE_LATEST)
 
     def _not_ready(self) -> str:
         if self._stop.is_set():
@@ -126,6 +129,15 @@ def timed(endpoint: Endpoint, error_reply: Callable[[RequestError], Response]) -
         return response
 
     return answer
+
+
+def _counted() -> CollectorRegistry:
+    """The metrics of this process, or of all workers together."""
+    if METRICS_FOLDER not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
 
 
 def _told(version: str, scored: Scored) -> ScoreReply:
@@ -189,6 +201,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await swap.refresh()  # so that a worker that starts beside others does not refuse what they would answer
         watch = asyncio.create_task(swap.watch())
         yield
         watch.cancel()
@@ -230,45 +243,34 @@ class _Server(uvicorn.Server):
 
 def run_server(
     swap: ChampionSwap,
-    host: str,
-    port: int,
+    listener: socket.socket,
     stop: StopSignal,
     limits: Limits = DEFAULT_LIMITS,
     tokens: Tokens | None = None,
     sample: float = 0.0,
 ) -> None:
-    """Serve `swap`'s champion at http://host:port until `stop` is set and the requests in flight are answered.
+    """Serve `swap`'s champion at a listening socket until `stop` is set and the requests in flight are answered.
 
     Needs neither a version nor Redis to start: it is not ready before the first, and answers from default features
-    without the second. GraftError when the port cannot be had, or this process may open too few files.
+    without the second. Closes the socket. GraftError when this process may open too few files.
     """
-    check_open_files(limits)
-    app = build_app(swap, stop, limits, tokens, sample)
-    config = uvicorn.Config(
-        app,
-        http=limited_protocol(limits),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
-    listener = _listen(host, port)
-    _log.info("serving http://%s:%d", host, listener.getsockname()[1])
-    server = _Server(config, stop)
-    server.run(sockets=[listener])
+    with listener:
+        check_open_files(limits)
+        app = build_app(swap, stop, limits, tokens, sample)
+        config = uvicorn.Config(
+            app,
+            http=limited_protocol(limits),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
+        _log.info("serving http://%s:%d", *listener.getsockname()[:2])
+        server = _Server(config, stop)
+        server.run(sockets=[listener])
     if not server.started:
         raise GraftError("the scorer could not start; the log lines above say why")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise GraftError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another one with --host and --port"
-        ) from None

@@ -29,7 +29,11 @@ from student.versions.version_folder import VersionError
 
 SWAPS = Counter("graft_scorer_swaps_total", "Versions that took over from another one")
 REFUSED = Counter("graft_scorer_refused_versions_total", "Versions that could not serve; the one before stayed")
-VERSION = Gauge("graft_scorer_version", "Number of the version that answers; 0 before the first")
+VERSION = Gauge(
+    "graft_scorer_version",
+    "Number of the version that answers; 0 before the first. Of several workers: the lowest",
+    multiprocess_mode="livemin",
+)
 
 _log = logging.getLogger(__name__)
 

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -28,7 +29,7 @@ MOST_MANIFEST_BYTES = 4 << 20
 _STATE_KEY = "state"
 
 Tensors = Mapping[str, NDArray[Any]]
-T = TypeVar("T")
+Bytes = NDArray[np.uint8]
 
 
 class VersionError(GraftError):
@@ -62,10 +63,15 @@ class VersionFolder:
         return manifest
 
     def model(self) -> tuple[Manifest, dict[str, NDArray[np.float32]]]:
-        """What serves: manifest and tensors. VersionError too when a value is not finite."""
+        """What serves: manifest and tensors, mapped read-only: processes that serve one version share its memory.
+
+        The folder may be removed meanwhile, but the file may not be written to. VersionError too when a value is not
+        finite.
+        """
         manifest = self.manifest()
-        self._check_fits(manifest)
-        tensors = self._tensors(manifest, MODEL_FILE)
+        content = self._map_model(manifest)
+        self._verify(manifest, MODEL_FILE, content.data)
+        tensors = self._tensors_in(content)
         refuse_non_finite(self._version, tensors)
         return manifest, tensors
 
@@ -75,36 +81,22 @@ class VersionFolder:
         Their digest is not verified: for the process that has written them.
         """
         manifest = self.manifest()
-        self._check_fits(manifest)
-        try:
-            return manifest, _mapped(self._path / MODEL_FILE)
-        except (OSError, ValueError, KeyError) as error:
-            raise self._no_safetensors(MODEL_FILE, error) from None
+        return manifest, self._tensors_in(self._map_model(manifest))
 
     def served_metrics(self) -> dict[str, NDArray[Any]]:
         """The sums of the served metrics; none in a version that was not published by a learner process."""
         manifest = self.manifest()
         if SERVED_METRICS_FILE not in manifest.sha256:
             return {}
-        return self._tensors(manifest, SERVED_METRICS_FILE)
+        return self._loaded(manifest, SERVED_METRICS_FILE)
 
     def learner(self) -> tuple[Manifest, dict[str, NDArray[Any]], dict[str, Any]]:
         """What the learner continues from: manifest, tensors and state as they were published."""
         manifest = self.manifest()
-        tensors = self._tensors(manifest, LEARNER_FILE)
+        tensors = self._loaded(manifest, LEARNER_FILE)
         with safetensors.safe_open(self._path / LEARNER_FILE, "numpy") as file:
             state: dict[str, Any] = json.loads(file.metadata()[_STATE_KEY])
         return manifest, tensors, state
-
-    def _check_fits(self, manifest: Manifest) -> None:
-        """VersionError when the model, or what the manifest claims of it, is larger than the memory."""
-        claimed = sum(4 * math.prod(shape) for shape in tensor_shapes(manifest).values())
-        needed, memory = max(claimed, self._size(MODEL_FILE)), memory_bytes()
-        if needed > memory:
-            raise VersionError(
-                f"version {self._version}: its model must fit into {memory >> 20:,} MiB of memory, and needs "
-                f"{needed >> 20:,} MiB; serve it on a larger machine, or set student.table_rows and student.trunk lower"
-            )
 
     def _manifest_fields(self) -> dict[str, Any]:
         size = self._size(MANIFEST_FILE)
@@ -118,31 +110,57 @@ class VersionFolder:
             raise self._damaged(f"{MANIFEST_FILE} must hold a JSON object, found {type(fields).__name__}")
         return fields
 
-    def _tensors(self, manifest: Manifest, name: str) -> dict[str, NDArray[Any]]:
+    def _loaded(self, manifest: Manifest, name: str) -> dict[str, NDArray[Any]]:
         """The file's tensors, once the manifest's digest is known to hold of it."""
         data = self._read(name)
-        expected, found = manifest.sha256.get(name), hashlib.sha256(data).hexdigest()
-        if found != expected:
-            raise self._damaged(f"{name}: sha256 must be {expected}, found {found}")
+        self._verify(manifest, name, data)
         try:
             return safetensors.numpy.load(data)
         except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy does not have
             raise self._no_safetensors(name, error) from None
 
-    def _size(self, name: str) -> int:
-        return self._of_file(name, lambda path: path.stat().st_size)
+    def _verify(self, manifest: Manifest, name: str, content: bytes | memoryview) -> None:
+        expected, found = manifest.sha256.get(name), hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise self._damaged(f"{name}: sha256 must be {expected}, found {found}")
 
     def _read(self, name: str) -> bytes:
-        return self._of_file(name, Path.read_bytes)
+        with self._readable(name):
+            return (self._path / name).read_bytes()
 
-    def _of_file(self, name: str, read: Callable[[Path], T]) -> T:
+    def _size(self, name: str) -> int:
+        with self._readable(name):
+            return (self._path / name).stat().st_size
+
+    def _map_model(self, manifest: Manifest) -> Bytes:
+        """VersionError too when the model, or what the manifest claims of it, is larger than the memory."""
+        size = self._size(MODEL_FILE)
+        claimed = sum(4 * math.prod(shape) for shape in tensor_shapes(manifest).values())
+        needed, memory = max(claimed, size), memory_bytes()
+        if needed > memory:
+            raise VersionError(
+                f"version {self._version}: its model must fit into {memory >> 20:,} MiB of memory, and needs "
+                f"{needed >> 20:,} MiB; serve it on a larger machine, or set student.table_rows and student.trunk lower"
+            )
+        with self._readable(MODEL_FILE):
+            # Nothing can be mapped of an empty file.
+            return np.memmap(self._path / MODEL_FILE, np.uint8, "r") if size else np.zeros(0, np.uint8)
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
         try:
-            return read(self._path / name)
+            yield
         except FileNotFoundError:
             raise self._damaged(f"{name} is missing") from None
         except OSError as error:
             fault = f"{self._path / name}: cannot be read: {error.strerror}"
             raise VersionError(f"version {self._version}: {fault}") from None
+
+    def _tensors_in(self, content: Bytes) -> dict[str, NDArray[Any]]:
+        try:
+            return _views(content)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise self._no_safetensors(MODEL_FILE, error) from None
 
     def _no_safetensors(self, name: str, error: Exception) -> VersionError:
         return self._damaged(f"{name} is not safetensors: {error}")
@@ -178,14 +196,15 @@ def refuse_non_finite(version: str, tensors: Tensors) -> None:
             )
 
 
-def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a safetensors file as read-only views of it; the format: huggingface.co/docs/safetensors."""
-    content = np.memmap(path, np.uint8, "r")
+def _views(content: Bytes) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file as views of its content; the format: huggingface.co/docs/safetensors."""
     first = 8 + int(content[:8].view("<u8")[0])
     tensors = {}
     for name, told in json.loads(content[8:first].tobytes()).items():
         if name != "__metadata__":
             begin, end = told["data_offsets"]
+            if not 0 <= begin <= end:
+                raise ValueError(f"{name} cannot begin at {begin} and end at {end}")
             flat = content[first + begin : first + end].view(_DTYPES[told["dtype"]])
             tensors[name] = flat.reshape(told["shape"]).view(np.ndarray)
     return tensors

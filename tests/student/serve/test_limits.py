@@ -19,6 +19,7 @@ from lab.embedded import free_port
 from runtime.errors import ConfigurationError, GraftError
 from runtime.telemetry import StopSignal
 from student.serve.connections import Limits, check_open_files
+from student.serve.listener import listen
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap, Serving
 from student.serve.tokens import Tokens
@@ -41,7 +42,7 @@ def scorer(
 ) -> Iterator[httpx.Client]:
     """A scorer that is ready, with a client of its own connections."""
     stop, port = StopSignal(), free_port()
-    arguments = registry, redis_url, "127.0.0.1", port, stop, limits or Limits(), tokens
+    arguments = registry, redis_url, listen("127.0.0.1", port), stop, limits or Limits(), tokens
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         run = pool.submit(run_server, *arguments)
         try:

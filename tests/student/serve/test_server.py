@@ -30,6 +30,7 @@ from runtime.errors import GraftError
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.tasks import TaskSpec
+from student.serve.listener import listen
 from student.serve.requests import MAX_BODY_BYTES
 from student.serve.server import build_app, run_server
 from student.serve.swap import ChampionSwap
@@ -141,7 +142,7 @@ def serving(registry: Registry, redis_url: str, sample: float = 0.0) -> Iterator
     endpoint = Endpoint(free_port(), registry, StopSignal())
     with ThreadPoolExecutor(1) as pool:
         swap = ChampionSwap(registry, redis_url)
-        run = pool.submit(run_server, swap, "127.0.0.1", endpoint.port, endpoint.stop, sample=sample)
+        run = pool.submit(run_server, swap, listen("127.0.0.1", endpoint.port), endpoint.stop, sample=sample)
         try:
             until(lambda: run.done() or _listens(endpoint.port), "the listener")
             yield endpoint
@@ -371,11 +372,11 @@ def test_a_scorer_that_never_saw_redis_answers_from_defaults(registry: Registry)
         assert (status, reply["degraded"]) == (200, True)
 
 
-def test_a_taken_port_is_a_plain_error(registry: Registry, redis_url: str) -> None:
+def test_a_taken_port_is_a_plain_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(GraftError, match=rf"cannot listen on 127.0.0.1:{port}: .*--port"):
-            run_server(ChampionSwap(registry, redis_url), "127.0.0.1", port, StopSignal())
+            listen("127.0.0.1", port)
 
 
 def test_a_client_that_goes_away_is_counted_and_hurts_nobody(endpoint: Endpoint) -> None:

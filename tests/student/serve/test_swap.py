@@ -109,7 +109,7 @@ def no_safetensors(registry: Registry, version: str) -> str:
     manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     digests = {MODEL_FILE: hashlib.sha256(b"junk").hexdigest()}
     (folder / MANIFEST_FILE).write_text(manifest.model_copy(update={"sha256": digests}).model_dump_json())
-    return "SafetensorError"
+    return "is not safetensors"
 
 
 def other_format(registry: Registry, version: str) -> str:

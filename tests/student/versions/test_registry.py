@@ -99,7 +99,28 @@ def test_a_mapped_model_is_the_one_that_is_loaded_and_outlives_its_folder(regist
         assert not mapped[name].flags.writeable
 
 
-@pytest.mark.parametrize("content", [b"", b"12345678", b"\x02\0\0\0\0\0\0\0{]", None])
+def _headed(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + b"\0" * 8
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"1",
+        b"12345678",
+        b"\xff" * 16,
+        _headed(b"{]"),
+        _headed(b"[]"),
+        _headed(b"[" * 100_000),
+        _headed(b'{"a": 1}'),
+        _headed(b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}'),
+        _headed(b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}'),
+        _headed(b'{"a": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 8]}}'),
+        _headed(b'{"a": {"dtype": "O", "shape": [1], "data_offsets": [0, 8]}}'),
+        None,
+    ],
+)
 def test_a_model_that_cannot_be_mapped_is_named(registry: Registry, content: bytes | None) -> None:
     version = publish(registry)
     path = registry.folder / version / MODEL_FILE
