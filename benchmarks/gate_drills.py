@@ -1,6 +1,6 @@
 """How soon the gate stops a stream that has gone wrong, and how often one that has not.
 
-    python benchmarks/gate_drills.py [--seeds 10] [--clean 200] [--json FILE] [--plot FILE]
+    python benchmarks/gate_drills.py [--seeds 10] [--clean 200] [--json FILE]
 
 The learner, its publisher and the gate in memory, on the simulated pair's world: a version after every 250 examples,
 labels known an hour after their impression, which is 700 impressions later. From example 10,000 on a fault, in all rows

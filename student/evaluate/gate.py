@@ -6,7 +6,7 @@ Shapes: B examples, K served tasks, A checks.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from stream.tasks import TaskKind, TaskSpec
 from student.evaluate.confidence import Evidence, interval
 from student.evaluate.gate_checks import Losses, Slices, checks_of, differences, gains, losses_of
 from student.evaluate.served_versions import Served
+from student.evaluate.user_windows import UserWindows, weighted_sums
 from student.versions.gate import Comparison, GateConfig, GateRecord, verdict_of
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
@@ -67,6 +68,7 @@ class Gate:
         self._judged_K = np.zeros(len(self._tasks), np.bool_)
         self._sums_A3 = np.zeros((len(self._checks), 3))
         self._evidence = Evidence(len(self._checks))
+        self._users = UserWindows(len(self._checks) + 2 * len(self._tasks))
         self._candidate: str | None = None
         self._champion: _Champion | None = None
         self.stopped = False
@@ -76,7 +78,9 @@ class Gate:
         """The last version that examples have proven; its folder must stay. None before the first."""
         return self._champion.version if self._champion else None
 
-    def update(self, features: FeatureBatch, label_BK: NDArray[np.float32], served: Served) -> None:
+    def update(
+        self, features: FeatureBatch, label_BK: NDArray[np.float32], user_B: NDArray[np.uint64], served: Served
+    ) -> None:
         """Take in B examples, with the labels of all tasks and what served versions have said of them."""
         judged_B = served.learnt_B >= self.config.after_examples  # False where no version is old enough
         if self.stopped or not judged_B.any():
@@ -84,13 +88,15 @@ class Gate:
         features = FeatureBatch(features.dense_BD[judged_B], features.categorical_BC[judged_B])
         label_BK64 = label_BK[judged_B][:, self._places].astype(np.float64)
         losses = self._losses(features, label_BK64, served.value_BKA[judged_B, :, 0], served.learnt_B[judged_B])
-        self._compare(losses, self._slices.members(features.categorical_BC))
         self._candidate = served.asked[-1]
-        # The bounds that these examples were judged by are those before them; now they count too.
-        for of, loss_BK in enumerate((losses.of_candidate, losses.of_champion)):
-            self._gain_2K3[of] += _sums(gains(loss_BK, losses))
+        columns = [*self._compared(losses, self._slices.members(features.categorical_BC)), *_gained(losses)]
+        for new_C3 in self._users.add(user_B[judged_B], np.stack(columns, axis=1)):
+            checks = len(self._checks)
+            self._sums_A3 += new_C3[:checks]
+            self._evidence.add(new_C3[:checks], *self._bounds())
+            self._gain_2K3 += new_C3[checks:].reshape(self._gain_2K3.shape)
         self._label_K3 *= max(0.0, 1 - len(label_BK64) / _RECENT)
-        self._label_K3 += _sums(label_BK64)
+        self._label_K3 += weighted_sums(label_BK64, np.ones(len(label_BK64)))
 
     def judge(self) -> GateRecord:
         """The verdict on what was told since the last one; a candidate that is promoted is the champion from now on."""
@@ -105,7 +111,8 @@ class Gate:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state but for the names of versions; not copied."""
         own = {"label": self._label_K3, "gain": self._gain_2K3, "judged": self._judged_K, "sums": self._sums_A3}
-        return {f"gate.{name}": tensor for name, tensor in (own | self._evidence.tensors()).items()}
+        own |= self._evidence.tensors() | self._users.tensors()
+        return {f"gate.{name}": tensor for name, tensor in own.items()}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], record: GateRecord | None) -> None:
         """Go on from what `tensors` gave and the last version's record; anew where they are of other checks, or none.
@@ -130,6 +137,7 @@ class Gate:
         if self._candidate and (champion := self._opened(self._candidate)):
             self._champion = champion
             self._sums_A3[...] = 0
+            self._users.clear()
 
     def _opened(self, version: str) -> "_Champion | None":
         try:
@@ -173,14 +181,12 @@ class Gate:
             FeatureBatch(features.dense_BD[later_B], features.categorical_BC[later_B])
         )
 
-    def _compare(self, losses: Losses, members: Mapping[str, NDArray[np.bool_]]) -> None:
-        if self._champion is None:
-            return
+    def _compared(self, losses: Losses, members: Mapping[str, NDArray[np.bool_]]) -> Iterator[NDArray[np.float64]]:
+        """The differences of each check, [B]; NaN where there are none."""
         found = differences(losses, self._levels(), self.config)
-        found = {metric: np.where(self._judged_K, each_BK, np.nan) for metric, each_BK in found.items()}
-        new_A3 = np.concatenate([_sums(found[c.metric][members[c.slice], c.k, None]) for c in self._checks])
-        self._sums_A3 += new_A3
-        self._evidence.add(new_A3, *self._bounds())
+        for check in self._checks:
+            counts_B = members[check.slice] & self._judged_K[check.k] & (self._champion is not None)
+            yield np.where(counts_B, found[check.metric][:, check.k], np.nan)
 
     def _levels(self) -> NDArray[np.float64]:
         """What candidates and champions gain over the mean label, at least."""
@@ -224,11 +230,10 @@ class Gate:
         )
 
 
-def _sums(value_BK: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many are not NaN, their sum and the sum of their squares, [K, 3]."""
-    known_BK = np.isfinite(value_BK)
-    value_BK = np.where(known_BK, value_BK, 0.0)
-    return np.stack([known_BK.sum(axis=0), value_BK.sum(axis=0), (value_BK**2).sum(axis=0)], axis=1)
+def _gained(losses: Losses) -> Iterator[NDArray[np.float64]]:
+    """What candidates gain over the mean label, task by task, then champions; [B] each."""
+    for loss_BK in (losses.of_candidate, losses.of_champion):
+        yield from gains(loss_BK, losses).T
 
 
 def _moments(kind: TaskKind, sums_3: NDArray[np.float64]) -> tuple[float, float]:

@@ -113,5 +113,5 @@ class ServedEvaluation:
         age_B = (number_B - served.learnt_B).astype(np.float32)
         self._evaluation.update(label_BK, served.value_BKA, user_B, new_2B, age_B)
         if self.gate is not None:
-            self.gate.update(features, label_BK, served)
+            self.gate.update(features, label_BK, user_B, served)
         self._reached_ms[0] = time_B.min()

@@ -113,7 +113,7 @@ class Comparison(BaseModel):
     metric: str = Field(description="of student.evaluate.gate_checks")
     task: str
     slice: str
-    examples: int = Field(description="since the champion was proven")
+    examples: int = Field(description="since the champion was proven; of 256 each user counts for at most 4")
     mean: float | None = Field(description="of the differences; none without examples")
     interval: tuple[float, float] | None = Field(description="of their mean, valid at all times; none without examples")
     bound: float = Field(description="the mean must not be above it")

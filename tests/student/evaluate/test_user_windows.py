@@ -1,0 +1,47 @@
+"""Sums in which a user counts for a few examples at most, however the examples come."""
+
+import numpy as np
+import pytest
+
+from student.evaluate.user_windows import MOST_OF_A_USER, WINDOW, UserWindows, weighted_sums
+
+RANDOM = np.random.default_rng(1)
+USERS = RANDOM.integers(0, 20, 3 * WINDOW + 50).astype(np.uint64)
+VALUES = RANDOM.normal(size=(len(USERS), 2))
+
+
+def test_a_user_of_many_examples_counts_for_a_few_and_others_for_each() -> None:
+    user_B = np.array([7] * (WINDOW - 3) + [1, 1, 2], np.uint64)
+    value_BC = np.where(user_B == 7, 1.0, -1.0)[:, None]
+    ((count, total, square),) = next(iter(UserWindows(1).add(user_B, value_BC)))
+    assert count == pytest.approx(MOST_OF_A_USER + 3)
+    assert total == pytest.approx(MOST_OF_A_USER - 3)
+    assert square == pytest.approx(MOST_OF_A_USER**2 / (WINDOW - 3) + 3)
+
+
+def test_values_that_are_not_finite_do_not_count() -> None:
+    value_BC = np.array([[1.0, np.nan], [np.inf, np.nan], [2.0, np.nan]])
+    assert weighted_sums(value_BC, np.array([1.0, 1.0, 0.5])).tolist() == [[1.5, 2.0, 2.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("size", [1, 100, 1_000])
+def test_how_examples_are_cut_does_not_matter(size: int) -> None:
+    whole, cut = UserWindows(2), UserWindows(2)
+    expected = list(whole.add(USERS, VALUES))
+    assert len(expected) == 3
+    found = []
+    for first in range(0, len(USERS), size):
+        part = slice(first, first + size)
+        found += list(cut.add(USERS[part], VALUES[part]))
+    assert np.array_equal(found, expected)
+
+
+def test_a_restored_window_goes_on_and_a_cleared_one_begins_anew() -> None:
+    whole, resumed = UserWindows(2), UserWindows(2)
+    assert list(whole.add(USERS[:100], VALUES[:100])) == []
+    resumed.restore({name: tensor.copy() for name, tensor in whole.tensors().items()})
+    rest = slice(100, WINDOW)
+    assert np.array_equal(list(whole.add(USERS[rest], VALUES[rest])), list(resumed.add(USERS[rest], VALUES[rest])))
+    assert list(whole.add(USERS[:100], VALUES[:100])) == []
+    whole.clear()
+    assert list(whole.add(USERS[rest], VALUES[rest])) == []
