@@ -42,7 +42,8 @@ def scorer(
 ) -> Iterator[httpx.Client]:
     """A scorer that is ready, with a client of its own connections."""
     stop, port = StopSignal(), free_port()
-    arguments = registry, redis_url, listen("127.0.0.1", port), stop, limits or Limits(), tokens
+    swap = ChampionSwap(registry, redis_url)
+    arguments = swap, listen("127.0.0.1", port), stop, limits or Limits(), tokens
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         run = pool.submit(run_server, *arguments)
         try:
