@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -58,6 +59,7 @@ _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10  # for requests in flight at SIGTERM; below the 30 s after which orchestrators kill
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_SWITCH_SECONDS = 0.0005  # after which the thread that loads a version lets a request go on; Python's own is 0.005
 _KEEP_ALIVE_SECONDS = 75  # above the idle limit of common client pools, so that the client closes first
 
 
@@ -246,6 +248,7 @@ def run_server(
     Needs neither a version nor Redis to start: it is not ready before the first, and answers from default features
     without the second. Closes the socket. GraftError when this process may open too few files.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with listener:
         check_open_files(limits)
         app = build_app(ChampionSwap(registry, redis_url, items), stop, limits, tokens)
