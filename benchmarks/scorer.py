@@ -42,20 +42,21 @@ from lab.embedded import EmbeddedRedis, free_port
 from runtime.child import start_child, stop_child
 from runtime.redis import connect, parse_url
 from stream.tasks import TaskSpec
+from student.serve.item_places import ItemPlaces
 from student.serve.requests import RequestContract
 from student.versions.config import StudentConfig
 from student.versions.guard import WEIGHT
 from student.versions.manifest import Draft, Manifest
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
-from student.versions.served_posterior import ID_KEY, USER_KEY
+from student.versions.served_posterior import COVARIANCE, ID_KEY, USER_KEY
 from student.versions.served_tensors import STD, of_control, tensor_shapes
 
 USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
 WARM_UP = 50  # of each slice
 ROUNDS = 8
 FULL, ECHOED = "POST /score, 1 connection", "echo endpoint, same body sizes"
-TRIP, FORWARD = "one Redis round trip, 101 HMGET, no decoding", "forward (numpy)"
+TRIP, FORWARD = "one Redis round trip, 1 HMGET, no decoding", "forward (numpy)"
 
 SCORER = """
 import sys
@@ -167,6 +168,8 @@ def publish(registry: Registry) -> NumpyStudent:
     rng = np.random.default_rng(0)
     shapes = tensor_shapes(manifest, USERS, ITEMS)
     tensors = {name: np.abs(rng.normal(0, 0.1, shape)).astype(np.float32) for name, shape in shapes.items()}
+    for covariance in (COVARIANCE, of_control(COVARIANCE)):
+        tensors[covariance] = tensors[covariance] @ tensors[covariance].transpose(0, 2, 1)
     tensors[STD] = np.ones_like(tensors[STD])
     tensors[of_control(STD)] = np.ones_like(tensors[STD])
     tensors[WEIGHT] = np.ones_like(tensors[WEIGHT])
@@ -270,14 +273,18 @@ def throughput(port: int, clients: int, limit_seconds: float) -> tuple[float, Ti
     return (len(seconds) + clients * WARM_UP) / (time.perf_counter() - start), summary(seconds)
 
 
-def redis_round_trip(redis_url: str) -> Callable[[bytes], Any]:
-    """The request's HMGETs in one write, their replies parsed by hiredis but not decoded: any reader needs that."""
+def redis_round_trip(redis_url: str, *, with_items: bool) -> Callable[[bytes], Any]:
+    """The request's HMGETs in one write, their replies parsed by hiredis but not decoded: any reader needs that.
+
+    Of the user, and `with_items` of all items, too.
+    """
     address, lookup, contract = parse_url(redis_url), Lookup(SPEC), RequestContract(SPEC)
     connection, parser = socket.create_connection((address.host, address.port)), hiredis.Reader()
     wire = {}
     for body in bodies(500):
         request = contract.parse(body)
-        commands = lookup.commands(lookup.query([request["user_id"]], request["item_ids"]))
+        query = lookup.query([request["user_id"]], request["item_ids"])
+        commands = lookup.commands(query) if with_items else lookup.user_commands(query)
         wire[body] = b"".join(commands), len(commands)
 
     def call(body: bytes) -> None:
@@ -297,21 +304,21 @@ async def read_slice(reader: AsyncOnlineReader, limit_seconds: float) -> list[fl
     while time.perf_counter() < end or len(seconds) <= 2 * WARM_UP:
         request = inputs[len(seconds) % len(inputs)]
         start = time.perf_counter()
-        _, degraded = await reader.read(request["user_id"], request["item_ids"], request["context"])
+        rows = await reader.read(request["user_id"], request["item_ids"], request["context"])
         seconds.append(time.perf_counter() - start)
-        assert not degraded
+        assert not rows.degraded
     return seconds[WARM_UP:]
 
 
 def stages(student: NumpyStudent, reader: AsyncOnlineReader, runner: asyncio.Runner) -> dict[str, Slice]:
     """The scorer's stages, each on the inputs of 500 different requests."""
-    contract = RequestContract(SPEC)
+    contract, items = RequestContract(SPEC), ItemPlaces(SPEC, student)
     requests = {body: contract.parse(body) for body in bodies(500)}
-    columns, batches, scores = {}, {}, {}
+    rows, places, scores = {}, {}, {}
     for body, request in requests.items():
-        columns[body], _ = runner.run(reader.read(request["user_id"], request["item_ids"], request["context"]))
-        batches[body] = SPEC.encode(columns[body], ROWS)
-        scores[body] = student.score(batches[body])
+        rows[body] = runner.run(reader.read(request["user_id"], request["item_ids"], request["context"]))
+        places[body] = items.of(rows[body])
+        scores[body] = student.score_at(rows[body].batch.dense_BD, places[body])
 
     def reply(body: bytes) -> bytes:
         lists = {task: score_B.tolist() for task, score_B in scores[body].items()}
@@ -320,11 +327,21 @@ def stages(student: NumpyStudent, reader: AsyncOnlineReader, runner: asyncio.Run
 
     return {
         "parse and validate the body": partial(timed, contract.parse),
-        "read features: Redis and decoding": lambda seconds: runner.run(read_slice(reader, seconds)),
-        "encode": partial(timed, lambda body: SPEC.encode(columns[body], ROWS)),
-        FORWARD: partial(timed, lambda body: student.score(batches[body])),
+        "user from Redis, items from memory, encoded": lambda seconds: runner.run(read_slice(reader, seconds)),
+        "the ids' places in the version": partial(timed, lambda body: items.of(rows[body])),
+        "score": partial(timed, lambda body: student.score_at(rows[body].batch.dense_BD, places[body])),
         "write the reply as JSON": partial(timed, reply),
     }
+
+
+def bare_forward(student: NumpyStudent, reader: AsyncOnlineReader, runner: asyncio.Runner) -> Callable[[bytes], Any]:
+    """`student.score` of the encoded rows of each request."""
+    requests = {body: RequestContract(SPEC).parse(body) for body in bodies(500)}
+    batches = {
+        body: runner.run(reader.read(request["user_id"], request["item_ids"], request["context"])).batch
+        for body, request in requests.items()
+    }
+    return lambda body: student.score(batches[body])
 
 
 def print_rows(title: str, times: dict[str, Times]) -> None:
@@ -350,7 +367,11 @@ def measure(seconds: float) -> None:
                 size = len(client.ask(bodies(1)[0]).partition(b"\r\n\r\n")[2])
             parts = stages(student, reader, runner)
             with process(ECHO, str(size), port=echo_port):
-                floor = {ECHOED: partial(closed_loop, echo_port), TRIP: partial(timed, redis_round_trip(redis.url))}
+                floor = {
+                    ECHOED: partial(closed_loop, echo_port),
+                    TRIP: partial(timed, redis_round_trip(redis.url, with_items=False)),
+                    FORWARD: partial(timed, bare_forward(student, reader, runner)),
+                }
                 times = taking_turns({FULL: partial(closed_loop, scorer_port), **floor, **parts}, seconds)
             rate, crowd = throughput(scorer_port, 8, seconds)
         runner.run(reader.close())

@@ -15,7 +15,11 @@ class ScoreReply(TypedDict):
 
     model_version: Annotated[str, Field(description="the version that made all scores of this reply")]
     degraded: Annotated[
-        bool, Field(description="true: Redis did not answer in time, and every stored feature took its default")
+        bool,
+        Field(
+            description="true: Redis did not answer in time, and stored features took their defaults, but for those of "
+            "items that are in the scorer's memory"
+        ),
     ]
     item_ids: Annotated[list[ItemId], Field(description="the request's item_ids, in its order")]
     scores: Annotated[

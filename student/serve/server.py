@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -55,6 +56,7 @@ SECONDS = Histogram(
 _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10  # for requests in flight at SIGTERM; below the 30 s after which orchestrators kill
+_SWITCH_SECONDS = 0.0005  # after which the thread that loads a version lets a request go on; Python's own is 0.005
 _KEEP_ALIVE_SECONDS = 75  # above the idle limit of common client pools, so that the client closes first
 
 
@@ -254,6 +256,7 @@ def run_server(
     Needs neither a version nor Redis to start: it is not ready before the first, and answers from default features
     without the second. Closes the socket. GraftError when this process may open too few files.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with listener:
         check_open_files(limits)
         app = build_app(swap, stop, limits, tokens, sample)

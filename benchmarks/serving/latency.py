@@ -1,0 +1,85 @@
+"""Latency over its floor, throughput of one process and of two, and where the time of a request goes."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from benchmarks import scorer
+from benchmarks.serving.load import closed_loop, constant_rate
+from benchmarks.serving.world import BODIES, REQUESTS, World, cpu_seconds, echo_serving, graft_serving
+from features.async_reader import AsyncOnlineReader
+
+RATES = (50, 200, 500, 1_000)
+ROUNDS = 8
+
+
+def over_floor(of: World, seconds: float) -> dict[str, Any]:
+    """Requests at constant rates, and the parts of their floor, in turns.
+
+    The floor of a percentile: that of an echo of the same bytes at the same rate, of one Redis round trip for the user,
+    and of the bare forward. `floor_101`: with a round trip for the user and all items instead, which a scorer without
+    memory needs.
+    """
+    with asyncio.Runner() as runner:
+        reader = AsyncOnlineReader(scorer.SPEC, of.redis.url, timeout_seconds=5.0)
+        forward = scorer.bare_forward(of.student, reader, runner)
+        runner.run(reader.close())
+    trip, trip_101 = (scorer.redis_round_trip(of.redis.url, with_items=with_items) for with_items in (False, True))
+    found: dict[str, Any] = {}
+    with graft_serving(of) as (port, _):
+        closed_loop(port, REQUESTS, 3.0)  # fills the memory
+        with scorer.Client(port) as client:
+            size = len(client.ask(BODIES[0]).partition(b"\r\n\r\n")[2])
+        with echo_serving(of, size) as echo_port:
+            samples: dict[str, list[float]] = {}
+            for _ in range(ROUNDS):
+                for rate in RATES:
+                    for name, at in (("request", port), ("echo", echo_port)):
+                        outcome = constant_rate(at, REQUESTS, rate, 0.5 + seconds / ROUNDS)
+                        assert not outcome.failures
+                        samples.setdefault(f"{name} {rate}", []).extend(outcome.milliseconds)
+                for name, call in (("redis", trip), ("redis_101", trip_101), ("forward", forward)):
+                    taken = scorer.timed(call, seconds / ROUNDS)
+                    samples.setdefault(name, []).extend(np.multiply(taken, 1e3))
+    for rate in RATES:
+        rows: dict[str, Any] = {}
+        for p in (50, 99):
+            ms = {
+                "request": _percentile(samples[f"request {rate}"], p),
+                "echo": _percentile(samples[f"echo {rate}"], p),
+                **{name: _percentile(samples[name], p) for name in ("redis", "redis_101", "forward")},
+            }
+            floor = ms["echo"] + ms["redis"] + ms["forward"]
+            floor_101 = ms["echo"] + ms["redis_101"] + ms["forward"]
+            rows[f"p{p}_ms"] = {name: round(value, 4) for name, value in ms.items()}
+            rows[f"p{p}_over_floor"] = round(ms["request"] / floor, 3)
+            rows[f"p{p}_over_floor_101"] = round(ms["request"] / floor_101, 3)
+        found[f"{rate}/s"] = rows
+    return found
+
+
+def throughput(of: World, seconds: float) -> dict[str, Any]:
+    """Requests a second of one process on one core, in a closed loop; and of two workers on two."""
+    found: dict[str, Any] = {}
+    for workers in (1, 2):
+        with graft_serving(of, workers) as (port, process):
+            closed_loop(port, REQUESTS, 3.0)
+            before = cpu_seconds(process)
+            rate = closed_loop(port, REQUESTS, seconds)
+            cpu = (cpu_seconds(process) - before) / (rate * seconds)
+        found[f"{workers} worker{'s' * (workers > 1)}"] = {
+            "requests_per_second": round(rate),
+            "server_cpu_us_per_request": round(cpu * 1e6, 1),
+        }
+    found["workers_ratio"] = round(
+        found["2 workers"]["requests_per_second"] / found["1 worker"]["requests_per_second"], 2
+    )
+    found["cores"] = len(of.cores)
+    if len(of.cores) < 4:
+        found["note"] = "two workers, their clients and Redis share these cores: the ratio needs at least four"
+    return found
+
+
+def _percentile(values: list[float], p: float) -> float:
+    return float(np.percentile(values, p))

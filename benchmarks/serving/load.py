@@ -1,0 +1,110 @@
+"""A load generator: requests that are due at fixed times over a few kept connections, in one thread.
+
+A latency counts from the moment a request was due, so that a stall of the server is seen by all requests that were due
+meanwhile (no coordinated omission).
+"""
+
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+CONNECTIONS = 16
+
+
+class Outcome(NamedTuple):
+    """Of one run: milliseconds from due time to last byte, and how many replies were no 200."""
+
+    milliseconds: list[float]
+    failures: int
+
+    def percentile(self, p: float) -> float:
+        return float(np.percentile(self.milliseconds, p))
+
+
+class _Connection:
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port), 10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.due = 0.0
+        self.reply = b""
+        self.end = 0
+
+    def take(self) -> bool | None:
+        """Whether the reply is whole and a 200; None while it is not whole."""
+        self.reply += self.socket.recv(262_144)
+        if not self.end:
+            head = self.reply.find(b"\r\n\r\n")
+            if head < 0:
+                return None
+            length = self.reply[:head].lower().split(b"content-length: ")[1].split(b"\r\n")[0]
+            self.end = head + 4 + int(length)
+        if len(self.reply) < self.end:
+            return None
+        ok = self.reply.startswith(b"HTTP/1.1 200")
+        self.reply, self.end = b"", 0
+        return ok
+
+
+def request(path: str, body: bytes) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % (path.encode(), len(body)) + body
+
+
+def constant_rate(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Outcome:
+    """`rate` requests a second for so many seconds; the first half second is not counted."""
+    return _run(port, requests, seconds, rate)
+
+
+def closed_loop(port: int, requests: Sequence[bytes], seconds: float, connections: int = CONNECTIONS) -> float:
+    """Replies a second when each connection asks again as soon as it is answered."""
+    outcome = _run(port, requests, seconds, None, connections)
+    assert not outcome.failures, f"{outcome.failures} requests failed"
+    return len(outcome.milliseconds) / (seconds - _WARM_UP_SECONDS)
+
+
+_WARM_UP_SECONDS = 0.5
+_PATIENCE_SECONDS = 30.0
+
+
+def _run(
+    port: int, requests: Sequence[bytes], seconds: float, rate: float | None, connections: int = CONNECTIONS
+) -> Outcome:
+    outcome, failures = Outcome([], 0), 0
+    with selectors.DefaultSelector() as selector:
+        idle = deque(_Connection("127.0.0.1", port) for _ in range(connections))
+        everyone = list(idle)
+        for one in idle:
+            selector.register(one.socket, selectors.EVENT_READ, one)
+        start = time.perf_counter()
+        end, sent, under_way = start + seconds, 0, 0
+        while True:
+            now = time.perf_counter()
+            due = max(now, start) if rate is None else start + sent / rate
+            if due >= end and not under_way:
+                break
+            assert now < end + _PATIENCE_SECONDS, f"{rate} requests a second are far too many: {sent} sent"
+            while idle and due <= now and due < end:
+                one = idle.popleft()
+                one.due = due
+                one.socket.send(requests[sent % len(requests)])
+                sent, under_way = sent + 1, under_way + 1
+                due = now if rate is None else start + sent / rate
+            wait = max(0.0, due - time.perf_counter()) if idle and due < end else None
+            for key, _ in selector.select(wait):
+                ok = key.data.take()
+                if ok is not None:
+                    now = time.perf_counter()
+                    if key.data.due - start >= _WARM_UP_SECONDS:
+                        outcome.milliseconds.append((now - key.data.due) * 1e3)
+                    failures += not ok
+                    under_way -= 1
+                    idle.append(key.data)
+        for one in everyone:
+            one.socket.close()
+    return outcome._replace(failures=failures)
