@@ -22,6 +22,7 @@ from lab.demo.stages import environment_of
 from lab.demo.streaming import Setting, stream_events
 from lab.demo.summary import summary_of
 from lab.pairs.project_folder import EVENTS
+from lab.study.learner_log import FILE
 from student.evaluate.history import read_history
 from student.versions.registry import Registry
 
@@ -85,7 +86,7 @@ def run_demo(plan: Plan, data: Data, folders: Folders, console: Console, command
         with timings.phase("stream"):
             setting = Setting(plan, project, events, environment, folders.versions, folders.logs)
             outcome = stream_events(setting, console)
-    compared = _compared(project, outcome, folders.baselines, timings)
+    compared = _compared(project, outcome, folders.baselines, console, timings)
     findings = _findings(project, data, Registry(folders.versions), outcome, compared, timings)
     index = write_report(folders.report, findings, command)
     console.print(f"report: {index}", highlight=False, markup=False, soft_wrap=True)
@@ -110,14 +111,18 @@ def _prepare(
     return load_project(folders.project)
 
 
-def _compared(project: Project, outcome: Outcome, folder: Path, timings: Timings) -> Compared | None:
+def _compared(project: Project, outcome: Outcome, folder: Path, console: Console, timings: Timings) -> Compared | None:
     """The baselines on the first examples; None when there is none."""
     from lab.demo.compare import compare  # noqa: PLC0415 - imports Feast, whose metrics folder stages would inherit
 
     if not outcome.first_examples:
         return None
     with timings.phase("baselines"), progress("baselines") as advance:
-        return compare(project, outcome.first_examples, folder, advance)
+        compared = compare(project, outcome.first_examples, folder, advance)
+    if (folder / FILE).exists():
+        told = f"what the baselines left out and why: {folder / FILE}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    return compared
 
 
 def _findings(

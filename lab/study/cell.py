@@ -122,10 +122,7 @@ def _learnt(cell: Cell, learner: "ObservedLearner | References", rows: int) -> d
         held_out[size] = learner.scores_of(slice(first_held_out, rows))
     learner.learn_until(learnt)
     if not learner.examples:
-        raise InvalidInputError(
-            f"variant {cell.variant.name}, {100 * cell.share:g} % of the users, seed {cell.seed}: no example is left; "
-            "leave this share out of the grid's thin"
-        )
+        raise InvalidInputError(f"{cell.name}: no example is left; leave this share out of the grid's thin")
     return held_out
 
 

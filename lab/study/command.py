@@ -78,6 +78,7 @@ def study(  # noqa: PLR0913 - one for each option
     from lab.study.calibration import calibrations
     from lab.study.grid import load_grid
     from lab.study.headline import headline
+    from lab.study.learner_log import FILE
     from lab.study.plan import cells_of
     from lab.study.studied import studied
 
@@ -90,7 +91,10 @@ def study(  # noqa: PLR0913 - one for each option
     calibrated = calibrations(found.findings, found.log, found.predictions)
     summary = headline(found.findings, project.name, found.verdict, calibrated)
     _write(found, calibrated, summary, out)
-    echo_result([f"{out}/headline.json, {out}/study.md", *found.verdict], summary, as_json=as_json)
+    written = [f"{out}/headline.json, {out}/study.md"]
+    if (out / FILE).exists():
+        written.append(f"what the learners left out and why: {out}/{FILE}")
+    echo_result([*written, *found.verdict], summary, as_json=as_json)
 
 
 def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec]":

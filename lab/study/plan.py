@@ -26,6 +26,11 @@ class Cell(NamedTuple):
     share: float = 1.0
 
     @property
+    def name(self) -> str:
+        """As a message names it: ``variant grafted, 3 % of the users, seed 1``."""
+        return f"variant {self.variant.name}, {100 * self.share:g} % of the users, seed {self.seed}"
+
+    @property
     def is_reference(self) -> bool:
         """Whether models without a student learn, in place of a learner."""
         return self.variant.name == REFERENCE_VARIANT

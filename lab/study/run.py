@@ -21,6 +21,7 @@ from lab.study.day_zero import DayZero
 from lab.study.grid import TeacherChange
 from lab.study.keys import Keys
 from lab.study.label_delay import LabelDelay
+from lab.study.learner_log import log_to
 from lab.study.plan import Cell, window_seconds
 from lab.study.recount import recounted
 from lab.study.study_log import StudyLog, read_log
@@ -96,6 +97,7 @@ class _Worker:
 
     @classmethod
     def run(cls, cell: Cell) -> None:
+        log_to(cls.place.out, cell.name)
         profiles = cls._profiles(cell)
         log = cls._log(cell)
         arriving = cls._arriving(cell, log)

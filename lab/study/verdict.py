@@ -101,10 +101,19 @@ class _Judged:
                 "are remembered, and is student.remembered_ids above their number? Are all dense columns numbers, "
                 "not codes?"
             )
+        helps = gain is not None and gain.sign > 0
+        if helps and self._is_worse_than(TEACHER):
+            yield (
+                "the teacher helps, but alone it is better than the student: labels that are few or late lead the "
+                "student away from it, or not all that it knows reaches the student. Add [[features.profiles]] of user "
+                "and item, and begin with 'graft student bootstrap' (bootstrap = true of a variant). Where it is so in "
+                "the first part of the log alone, more traffic mends it."
+            )
         if self._is_worse_than(TEACHER_AS_INPUT) or self._is_worse_than(AS_INPUT_AND_PROFILES):
             yield (
-                "the teacher as an input is better, so not all that it says of a row reaches the student. Try more "
-                "bootstrap.rows and bootstrap.steps, or unshown.ratio = 1."
+                f"{'the teacher helps, but ' if helps else ''}the teacher as an input is better, so not all that it "
+                "says of a row reaches the student. Try [[features.profiles]] of user and item, more bootstrap.rows "
+                "and bootstrap.steps, or unshown.ratio = 1."
             )
 
     def _is_worse_than(self, name: str) -> bool:

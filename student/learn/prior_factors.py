@@ -9,7 +9,10 @@ def _factor(of: str) -> float:
 
 
 class PriorFactors(BaseModel):
-    """What the variances of graft's priors are multiplied by. 0 switches a part off: it adds nothing, ever."""
+    """What the variances of graft's priors are multiplied by. 0 switches a part off: it adds nothing, ever.
+
+    The last four are numbers of labels, errors or logits instead.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,4 +36,10 @@ class PriorFactors(BaseModel):
     expected: float = _factor("of the number of labels that those which a bootstrapped network expects count as")
     residual: float = Field(
         default=1.0, gt=0, description="of the number of errors that a regression's first variance counts as"
+    )
+    pseudo_labels: float = Field(
+        default=1.0, gt=0, description="of the number of labels of an id that the mean of all counts as in its own"
+    )
+    pseudo_logits: float = Field(
+        default=1.0, gt=0, description="of the number of logits of a user or an item that the mean of all counts as"
     )

@@ -32,6 +32,11 @@ BLEND = 0.1
 RESIDUAL = 4.0, 3.0
 """Of a regression: so many errors, and the sum of their squares, in deviations of the label."""
 
+PSEUDO_LABELS = 5.0
+"""Labels of each id that the mean over all rows counts as, in its mean label."""
+PSEUDO_LOGITS = 1 / 3, 1.0
+"""Logits of a user, and of an item, that the mean logit over all rows counts as, in its mean logit."""
+
 EXPECTED = 20.0
 """Labels that those which a bootstrapped network expects count as."""
 
@@ -45,7 +50,8 @@ class Prior(NamedTuple):
     `user_KJ`: variances of a user's effect and slopes. `id_K1`: of another id's effect. `reach_E`: how much of it a row
     takes. `taught_network`: the weight of a bootstrapped network. `blend`: the variance of a weight of the blend.
     `expected`: the number of labels that those count as which a bootstrapped network expects. `residual_2`: number and
-    sum of squares of a regression's errors.
+    sum of squares of a regression's errors. `pseudo_labels`, `pseudo_logits_2`: how many labels of an id, and logits of
+    a user and of an item, the mean over all rows counts as.
     """
 
     mean_KP: NDArray[np.float64]
@@ -58,6 +64,8 @@ class Prior(NamedTuple):
     blend: float
     expected: float
     residual_2: NDArray[np.float64]
+    pseudo_labels: float
+    pseudo_logits_2: NDArray[np.float64]
 
 
 def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
@@ -77,6 +85,8 @@ def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
         blend=BLEND * factors.blend,
         expected=EXPECTED * factors.expected,
         residual_2=factors.residual * np.array(RESIDUAL),
+        pseudo_labels=PSEUDO_LABELS * factors.pseudo_labels,
+        pseudo_logits_2=factors.pseudo_logits * np.array(PSEUDO_LOGITS),
     )
 
 

@@ -11,9 +11,11 @@ from lab.demo.compare import compare
 from lab.study.arriving import Arriving
 from lab.study.grid import TeacherChange
 from lab.study.label_delay import LabelDelay
+from lab.study.learner_log import FILE
 from lab.study.plan import window_seconds
 from lab.study.recount import recounted
 from lab.study.references import LR, REFERENCES, References
+from lab.study.study_log import StudyLog
 from lab.study.teachers import kept_logits
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair, no_progress
@@ -22,15 +24,18 @@ COUNT = 600
 
 
 @pytest.mark.timeout(240)  # four learners, each a process that imports torch
-def test_they_are_scored_row_by_row_and_served_on_the_very_examples(pair: Pair, tmp_path: Path) -> None:
-    records = pair.log.records[:COUNT]
+def test_they_are_scored_row_by_row_and_served_on_the_very_examples(
+    pair: Pair, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = _with_a_far_value(pair.log.first(COUNT))
+    records = log.records
     found = compare(pair.project, records, tmp_path / "baselines", no_progress)
     baselines = found.baselines
     assert baselines.examples == COUNT
     assert baselines.verdict
 
     # 1. The references' own code on the same rows says the same, in both ways.
-    log, setup = pair.log.first(COUNT), pair.project.learner_setup(pair.spec)
+    setup = pair.project.learner_setup(pair.spec)
     logit_NT = kept_logits(tmp_path / "logits.npz", TeacherChange(), pair.project, log)
     known_N = LabelDelay(max(LABEL_DELAY_SECONDS, window_seconds(pair.project))).known(log.event_times_ms)
     come = recounted(log, pair.project.features.aggregates, pair.day_zero.sources.pushed, known_N)
@@ -64,3 +69,20 @@ def test_they_are_scored_row_by_row_and_served_on_the_very_examples(pair: Pair, 
     # 4. The page has a row for each of them.
     page = baselines_section(baselines, pair.project.tasks)
     assert all(f"<tr><th>{name}</th>" in page for name in scores)
+    # 5. What each learner leaves out is in one file, with the learner's name, and not in the terminal.
+    told = [line.partition(" WARNING ")[2] for line in (tmp_path / "baselines" / FILE).read_text().splitlines()]
+    assert [line.partition("; it must be in")[0] for line in sorted(told)] == [
+        f"variant {name}, 100 % of the users, seed 1: feature listener:age: 999 is left out"
+        for name in ("permuted", "student", "teacher_as_input")
+    ]
+    captured = capfd.readouterr()
+    assert "left out" not in captured.out + captured.err
+
+
+def _with_a_far_value(log: StudyLog) -> StudyLog:
+    """The same log, but for a listener of 999 years."""
+    records, place = list(log.records), [feature.name for feature in log.spec.features].index("listener:age")
+    features = list(records[300].example.features)
+    features[place] = 999
+    records[300] = records[300]._replace(example=records[300].example.model_copy(update={"features": features}))
+    return log._replace(records=records)

@@ -18,7 +18,8 @@ from tests.lab.study.conftest import Pair
 
 ROWS, USERS = 2_000, 100
 TASK = TaskSpec(name="click", kind="binary", window_seconds=1)
-GRID = Grid(seeds=1, baseline="base", windows=[0, 1_000], variants=[Variant(name="base")])
+AS_INPUT = Variant(name="as_input", teacher_as_input=True, without=["*"])
+GRID = Grid(seeds=1, baseline="base", windows=[0, 1_000], variants=[Variant(name="base"), AS_INPUT])
 RANDOM = np.random.default_rng(5)
 TRUTH_N = RANDOM.normal(size=ROWS)
 LABEL_N = (RANDOM.random(ROWS) < 1 / (1 + np.exp(-2 * TRUTH_N))).astype(np.float32)
@@ -43,14 +44,16 @@ def said(
     control: NDArray[np.float32],
     teacher: NDArray[np.float32],
     lr_teacher: NDArray[np.float32],
+    as_input: NDArray[np.float32] | None = None,
     task: TaskSpec = TASK,
     users: int = USERS,
 ) -> list[str]:
-    """The verdict; the other references are far behind."""
-    nothing = np.full(ROWS, np.nan, np.float32)
+    """The verdict; the other references, and the teacher as an input where it is not given, are far behind."""
+    nothing, far = np.full(ROWS, np.nan, np.float32), value(9)
     arms = {
         "base": [student, control, teacher, nothing],
-        REFERENCE_VARIANT: [value(9), lr_teacher, value(9), nothing],
+        "as_input": [far, far if as_input is None else as_input, teacher, nothing],
+        REFERENCE_VARIANT: [far, lr_teacher, far, nothing],
     }
     label_NK = (LABEL_N if task.kind == "binary" else TRUTH_N.astype(np.float32))[:, None]
     kept = {
@@ -104,6 +107,26 @@ def test_a_teacher_that_does_not_reach_the_student_is_another_case(pair: Pair) -
     lines = said(pair, student=value(1.0), control=value(1.0), teacher=value(0.3, 1), lr_teacher=value(1.5))
     assert "the teacher alone is best, better than the student by 0." in lines[1]
     assert "what the teacher knows does not reach the student. Begin with 'graft student bootstrap'" in lines[-1]
+
+
+def test_a_teacher_that_helps_and_is_better_alone_is_told_from_one_that_does_not_reach_the_student(pair: Pair) -> None:
+    lines = said(pair, student=value(1.0), control=value(3), teacher=value(0.3, 1), lr_teacher=value(1.5))
+    assert lines[2].startswith("`click`, row by row: the teacher helps: student - control = +0.")
+    assert lines[-1].startswith(
+        "What to change (`click`, row by row; `click`, served): the teacher helps, but alone it is better than the "
+        "student: labels that are few or late"
+    )
+    assert "Add [[features.profiles]] of user and item, and begin with 'graft student bootstrap'" in lines[-1]
+
+
+def test_a_teacher_that_is_better_as_an_input_is_another_case_and_whether_it_helps_is_said(pair: Pair) -> None:
+    better = {"teacher": value(2, 1), "lr_teacher": value(1.5), "as_input": value(0.3)}
+    for control, start in ((value(3), "the teacher helps, but the teacher"), (value(1.0), "the teacher")):
+        lines = said(pair, student=value(1.0), control=control, **better)
+        (told,) = [line for line in lines if "as an input is better, so not all" in line]
+        assert told.startswith(f"What to change (`click`, row by row; `click`, served): {start} as an input is better")
+        assert "unshown.ratio = 1" in told
+        assert not any("alone it is better" in line for line in lines)
 
 
 def test_what_does_not_differ_for_certain_is_not_called_better(pair: Pair) -> None:

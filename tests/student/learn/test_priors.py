@@ -14,6 +14,7 @@ from student.learn.prior_factors import PriorFactors
 from student.learn.priors import Prior, prior_of
 from student.learn.setup import LearnerSetup
 from student.versions.columns import Columns, columns_of
+from student.versions.served_posterior import USER_KEY, USER_KNOWN, KnownOrder
 from tests.specs import spec_of
 
 ROWS = 60
@@ -87,7 +88,7 @@ def part(name: str, state: dict[str, Any], columns: Columns) -> Any:
     return state["shared.label_MK3"][0, :, 0] - ROWS
 
 
-OFF = sorted(set(PriorFactors.model_fields) - {"residual", "drift"})
+OFF = sorted(set(PriorFactors.model_fields) - {"residual", "drift", "pseudo_labels", "pseudo_logits"})
 
 
 @pytest.mark.parametrize("name", OFF)
@@ -131,3 +132,25 @@ def test_a_first_variance_of_a_regression_counts_as_so_many_errors(toy: Any) -> 
     assert prior.residual_2.tolist() == [1.0, 0.75]
     with pytest.raises(ValidationError, match="greater than 0"):
         PriorFactors(residual=0.0)
+
+
+def test_the_means_of_an_id_count_the_mean_of_all_as_so_many_labels_and_logits(toy: Any) -> None:
+    """Of the only user with labels of 1, twice, beside two labels of 0: how far its mean is from that of all."""
+    for factor in (0.25, 1.0, 4.0):
+        setup = setup_of(toy, pseudo_labels=factor, pseudo_logits=2 * factor)
+        own = Posterior(setup, (True,))
+        ids = np.array([[USERS[n], ITEMS[n], COLOURS[0]] for n in (0, 0, 1, 2)], np.uint64)
+        value_4 = np.array([1, 1, 0, 0], np.float32)
+        columns_3 = np.tile(value_4[:, None], 3)
+        own.learn(own.take(ids), Rows(*np.zeros((2, 1, 4, 3), np.float32), columns_3, columns_3))
+        served, order = own.served(0), KnownOrder(columns(setup))
+        user = served[USER_KNOWN][1 + served[USER_KEY].tolist().index(USERS[0])]
+        share = (2 + 5 * factor / 2) / (2 + 5 * factor)
+        assert user[order.mean][0] == pytest.approx(np.log(share / (1 - share)))
+        assert user[order.logit][0] == pytest.approx((2 - 2 * 0.5) / (2 + 2 * factor / 3))
+
+
+@pytest.mark.parametrize("name", ["pseudo_labels", "pseudo_logits"])
+def test_a_mean_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="greater than 0"):
+        PriorFactors(**{name: 0.0})
