@@ -1,0 +1,110 @@
+"""Makes the plan of a project and writes its folder; nothing that is there is overwritten."""
+
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+
+from graft.init import names
+from graft.init.entity_table import read_entity_table, write_entity_table
+from graft.init.event_output import write_events
+from graft.init.log import read_log
+from graft.init.plan import Plan, bases_of
+from graft.init.project_text import STORE, definitions, graft_toml
+from graft.init.roles import Roles
+from graft.init.tables import Table
+from graft.init.teacher_match import match_teacher
+from graft.project import FILE_NAME
+from runtime.errors import ConfigurationError, InvalidInputError
+from teacher_cache.signature import read_signature
+
+EVENTS = "events.parquet"
+REPO = "feature_repo"
+TEACHER = "teacher.onnx"
+
+
+class Sources(NamedTuple):
+    """What the user has: a log, and what else there is."""
+
+    events: str
+    users: str | None = None
+    items: str | None = None
+    teacher: Path | None = None
+
+
+class Written(NamedTuple):
+    """How many events a project folder has."""
+
+    impressions: int
+    feedback: int
+
+
+def check_free(folder: Path) -> None:
+    """InvalidInputError if one of the files to write is there, or `folder` is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInputError(f"{folder}: a file; name a folder")
+    for name in (FILE_NAME, REPO, EVENTS):
+        if (folder / name).exists():
+            raise InvalidInputError(f"{folder / name}: is there already and is not overwritten; name a new folder")
+
+
+def make_plan(folder: Path, sources: Sources, table: Table, roles: Roles) -> Plan:
+    """Read everything; InvalidInputError or ConfigurationError says what does not fit."""
+    log = read_log(table, roles)
+    plan = Plan(names.identifier(folder.resolve().name, prefix="project"), roles, log, [])
+    plan.bases = bases_of(log, roles.labels)
+    for entity, where in (("user", sources.users), ("item", sources.items)):
+        if where:
+            whole = log.user_whole if entity == "user" else log.item_whole
+            column = roles.column(entity)  # type: ignore[arg-type]  # user or item
+            plan.tables.append(read_entity_table(where, entity, column, log.rows[entity], whole=whole))  # type: ignore[arg-type]
+    if sources.teacher:
+        plan.teacher = match_teacher(sources.teacher, plan.candidates(), roles.labels)
+        if sources.teacher.resolve().is_relative_to(folder.resolve()):
+            plan.teacher_file = sources.teacher.resolve().relative_to(folder.resolve())
+    return plan
+
+
+def write_project(folder: Path, plan: Plan, teacher: Path | None) -> Written:
+    """Write the folder. A file that appeared meanwhile is not overwritten: then InvalidInputError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".arriving-") as name:
+        arriving = Path(name)
+        (arriving / REPO / "data").mkdir(parents=True)
+        (arriving / REPO / "feature_store.yaml").write_text(STORE.format(name=plan.name.replace("-", "_")), "utf-8")
+        (arriving / REPO / "definitions.py").write_text(definitions(plan), "utf-8")
+        since = datetime.fromtimestamp(pc.min(plan.log.rows["time_ms"]).as_py() / 1000, UTC)
+        for table in plan.tables:
+            write_entity_table(arriving / REPO / "data" / f"{table.view}.parquet", table, since)
+        written = Written(*write_events(arriving / EVENTS, plan.log, plan.roles.labels))
+        if teacher and plan.teacher_file == Path(TEACHER) and teacher.resolve() != (folder / TEACHER).resolve():
+            _copy_teacher(teacher, arriving / TEACHER, plan)
+        (arriving / FILE_NAME).write_text(graft_toml(plan), "utf-8")
+        _move(arriving, folder)
+    return written
+
+
+def _copy_teacher(teacher: Path, to: Path, plan: Plan) -> None:
+    """Copy the file; one with its weights in other files stays where it is, and the project names that place."""
+    shutil.copyfile(teacher, to)
+    try:
+        read_signature(to)
+    except ConfigurationError:
+        to.unlink()
+        plan.teacher_file = teacher.resolve()
+
+
+def _move(arriving: Path, folder: Path) -> None:
+    """The repository first: a second process that writes the same folder fails there."""
+    for name in (REPO, EVENTS, TEACHER, FILE_NAME):
+        if not (arriving / name).exists():
+            continue
+        if (folder / name).exists():
+            raise InvalidInputError(f"{folder / name}: appeared meanwhile and is not overwritten; name a new folder")
+        try:
+            (arriving / name).rename(folder / name)
+        except OSError as error:
+            raise InvalidInputError(f"{folder / name}: cannot be written: {error.strerror}") from None
