@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from features.spec_file import save_spec
 from graft.check import check_project
 from graft.init.labels import Label
 from graft.project import Project, load_project
-from stream.event_check import check_times, invalid_events
+from stream.dry_run import expect
+from stream.event_check import check_times
 from stream.validation import Validator
 from tests.graft.init.conftest import read_events, write_teacher
 
@@ -49,9 +49,10 @@ def _is_sound(folder: Path) -> Project:
     project = load_project(folder)
     spec = check_spec(project.repo, REDIS, project.features).spec
     assert spec is not None
-    assert invalid_events(folder / "events.parquet", Validator(spec, project.tasks)).events == 0
+    validator = Validator(spec, project.tasks)
+    found = expect(folder / "events.parquet", validator, project.tasks, project.stream, NOW_MS)
+    assert (found.dead_letters, found.duplicates, found.backward) == ({}, 0, 0)
     check_times(folder / "events.parquet", NOW_MS)
-    save_spec(spec, project.repo)
     return project
 
 
