@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graft.commands.columns_given import columns_given, label_option, map_option
 from graft.commands.output import echo_json, json_option
 from graft.process import begin
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
@@ -13,7 +14,7 @@ from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 if TYPE_CHECKING:
     from graft.init.columns import Column
     from graft.init.plan import Plan
-    from graft.init.roles import Given, Question, Roles
+    from graft.init.roles import Given, Roles
     from graft.init.write import Written
 
 _HEAD = ("role", "column", "kind", "such as", "why")
@@ -28,10 +29,8 @@ _INPUT_HEAD = ("input", "type", "fed by", "missing", "why")
 @click.option(
     "--teacher", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The teacher's ONNX file."
 )
-@click.option(
-    "--map", "mapped", multiple=True, metavar="ROLE=COLUMN", help="user, item, time, impression or context is COLUMN."
-)
-@click.option("--label", "labels", multiple=True, metavar="'NAME = ...'", help="A task, such as 'liked = rating >= 4'.")
+@map_option
+@label_option
 @click.option("--yes", is_flag=True, help="Take the guesses without asking.")
 @json_option
 def init(  # noqa: PLR0913 - one argument an option
@@ -54,6 +53,7 @@ def init(  # noqa: PLR0913 - one argument an option
     Example: graft init shop --events ratings.csv --items movies.csv --teacher model.onnx --label 'liked = rating >= 4'
     """
     from graft.init.columns import columns_of
+    from graft.init.documented import documented_roles, is_documented, read_documented
     from graft.init.report import aligned, input_rows, notes, only_a_human, role_rows
     from graft.init.roles import Given
     from graft.init.tables import Table
@@ -66,9 +66,13 @@ def init(  # noqa: PLR0913 - one argument an option
     if not any(column.rows for column in columns.values()):
         raise InvalidInputError(f"{events}: no rows below the names of the columns")
     asks = is_terminal() and not yes
-    roles = _decided(columns, Given(_columns_given(mapped), labels), asks=asks)
+    read = read_documented(table, columns) if is_documented(columns) else None
+    if read and (mapped or labels):
+        raise InvalidInputError(f"{events}: events in the documented form already; leave --map and --label out")
+    given = Given(columns_given(mapped), labels)
+    roles = documented_roles(columns, read) if read else _decided(columns, given, asks=asks)
     _say(aligned(_HEAD, role_rows(roles)), as_json=as_json)
-    plan = make_plan(folder, Sources(events, users, items, teacher), table, roles)
+    plan = make_plan(folder, Sources(events, users, items, teacher), table, roles, read)
     if plan.teacher:
         _say(["", *aligned(_INPUT_HEAD, input_rows(plan))], as_json=as_json)
     if asks:
@@ -95,35 +99,18 @@ def _say(lines: list[str], *, as_json: bool) -> None:
     click.echo("\n".join(lines), err=as_json)
 
 
-def _columns_given(mapped: tuple[str, ...]) -> dict[str, list[str]]:
-    """Role -> columns; InvalidInputError for what is no ROLE=COLUMN."""
-    given: dict[str, list[str]] = {}
-    for text in mapped:
-        role, equals, column = text.partition("=")
-        if not equals or (not column and role != "context"):
-            raise InvalidInputError(f"--map {text!r}: must be ROLE=COLUMN, such as time=purchased_at")
-        columns = column.split(",") if role == "context" and column else [column] if column else []
-        given.setdefault(role.strip(), []).extend(columns)
-    return given
-
-
 def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Roles":
     """The roles, after asking what could not be decided; without a terminal InvalidInputError with every question."""
     from graft.init.roles import decide
 
     while (roles := decide(columns, given)).questions:
         if not asks:
-            raise InvalidInputError("\n".join(_unanswered(question, columns) for question in roles.questions))
+            raise InvalidInputError("\n".join(question.unanswered(columns) for question in roles.questions))
         for question in roles.questions:
             click.echo(question.text)
             options = question.options or list(columns)
             given = given.also(question.role, click.prompt(question.role, type=click.Choice(options)))
     return roles
-
-
-def _unanswered(question: "Question", columns: "dict[str, Column]") -> str:
-    options = question.options or list(columns)
-    return f"{question.text}; say --map {question.role}=COLUMN, one of {', '.join(options)}"
 
 
 def _faults(folder: Path, redis_url: str) -> list[str]:

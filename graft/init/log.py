@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from graft.init.roles import Roles
 from graft.init.tables import Table, column
-from graft.init.values import FIRST_MS, flags, ids, numbers, texts, times_ms
+from graft.init.values import FIRST_MS, flags, ids, large, numbers, texts, times_ms
 from runtime.errors import InvalidInputError
 
 AHEAD_MS = 300_000
@@ -50,7 +50,7 @@ def read_log(table: Table, roles: Roles) -> Log:
     now_ms = time.time_ns() // 1_000_000
     for batch in table.batches():
         rows = _rows(batch, roles, whole)
-        usable = _usable(rows, left_out, now_ms)
+        usable = usable_rows(rows, left_out, now_ms)
         if usable.num_rows:
             batches.append(usable)
     left_out.update(table.left_out)
@@ -66,31 +66,27 @@ def read_log(table: Table, roles: Roles) -> Log:
 
 
 def _rows(batch: pa.RecordBatch, roles: Roles, whole: dict[str, bool]) -> pa.Table:
-    found = {role: _large(ids(column(batch, roles.column(role)), whole=whole[role])) for role in ("user", "item")}
+    found = {role: large(ids(column(batch, roles.column(role)), whole=whole[role])) for role in ("user", "item")}
     found["time_ms"] = times_ms(column(batch, roles.column("time")), roles.unit)
     for label in roles.labels:
         found[f"label.{label.name}"] = label.values(batch)
     for context in roles.context:
-        found[f"context.{context.name}"] = _context(column(batch, context.column), context.dtype)
+        found[f"context.{context.name}"] = context_values(column(batch, context.column), context.dtype)
     if "impression" in roles.picks:
-        found["impression"] = _large(ids(column(batch, roles.column("impression")), whole=False))
+        found["impression"] = large(ids(column(batch, roles.column("impression")), whole=False))
     return pa.table(found)
 
 
-def _context(values: Any, dtype: str) -> Any:
+def context_values(values: Any, dtype: str) -> Any:
+    """Values of one context column in its type."""
     if dtype == "str":
-        return _large(texts(values))
+        return large(texts(values))
     if pa.types.is_boolean(values.type):
         values = flags(values)
     return ids(values, whole=True) if dtype == "int" and not pa.types.is_null(values.type) else numbers(values)
 
 
-def _large(values: Any) -> Any:
-    """Texts with 64-bit offsets: all rows of a long log in one column are above 2 GiB."""
-    return values.cast(pa.large_string()) if pa.types.is_string(values.type) else values
-
-
-def _usable(rows: pa.Table, left_out: Counter[str], now_ms: int) -> pa.Table:
+def usable_rows(rows: pa.Table, left_out: Counter[str], now_ms: int) -> pa.Table:
     """The rows with user, item and a time that is not in the future; the others are counted."""
     for name in ("user", "item"):
         rows = _keep(rows, pc.is_valid(rows[name]), f"rows without {name} id", left_out)

@@ -31,7 +31,11 @@ class Base(NamedTuple):
 
 @dataclass
 class Plan:
-    """All that is written. `teacher` None: there was none, and the project is not complete."""
+    """All that is written. `teacher` None: there was none, and the project is not complete.
+
+    `windows`: task -> window_seconds, of a log that tells how long an answer takes. `event_file`: a file in the
+    documented form, which is copied as it is.
+    """
 
     name: str
     roles: Roles
@@ -39,6 +43,8 @@ class Plan:
     tables: list[EntityTable]
     teacher: Matched | None = None
     teacher_file: Path = Path("teacher.onnx")
+    windows: dict[str, float] = field(default_factory=dict)
+    event_file: Path | None = None
     bases: dict[str, Base] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

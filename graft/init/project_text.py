@@ -103,11 +103,17 @@ def graft_toml(plan: Plan) -> str:
 
 
 def _tasks(plan: Plan) -> Iterator[str]:
-    window = f"{WINDOW_SECONDS} s; the log has one time a row, so it does not tell how long an answer takes"
     for i, label in enumerate(plan.roles.labels):
-        values = {"name": label.name, "kind": label.kind, "window_seconds": WINDOW_SECONDS}
+        values = {
+            "name": label.name,
+            "kind": label.kind,
+            "window_seconds": plan.windows.get(label.name, WINDOW_SECONDS),
+        }
         base = plan.bases[label.name]
         held = f"share of yes {base.mean:.2%}" if label.kind == "binary" else f"{base.low:g} to {base.high:g}"
+        window = f"{WINDOW_SECONDS} s; the log has one time a row, so it does not tell how long an answer takes"
+        if label.name in plan.windows:
+            window = "the longest time between an impression and its feedback in the log"
         lines = [*prose(f"{label}; {held}" + (f"; guessed: {label.why}" if label.why else ""))]
         lines += table_lines("[[tasks]]", TaskSpec, values, {"window_seconds": window}, brief=i > 0)
         yield _lines(lines)
@@ -123,7 +129,7 @@ def _features(plan: Plan) -> Iterator[str]:
     for context in plan.roles.context:
         shown = {"dtype": context.dtype, "default": plan.context_default(context.name, context.dtype)}
         guess = {"default": "its most frequent value" if context.dtype != "float" else "its mean"}
-        header = f"[features.context.{context.name}]"
+        header = f"[features.context.{key_text(context.name)}]"
         yield _lines(table_lines(header, ContextFeature, shown, guess, brief=context is not plan.roles.context[0]))
     if defaults := plan.defaults():
         meaning = str(FeaturesConfig.model_fields["defaults"].description)

@@ -87,10 +87,11 @@ def only_a_human(plan: Plan) -> Iterator[str]:
                 f"where {label.name} is not {what}: every row says {what}, so nothing can be learnt of it; add the "
                 "impressions that were answered otherwise, or name another label with --label"
             )
-    yield (
-        f"how long an answer takes: the log has one time a row; window_seconds is {WINDOW_SECONDS}, and must be above "
-        "the time within which your product sends feedback"
-    )
+    if not plan.windows:
+        yield (
+            f"how long an answer takes: the log has one time a row; window_seconds is {WINDOW_SECONDS}, and must be "
+            "above the time within which your product sends feedback"
+        )
     if plan.tables:
         yield "since when the rows of the tables hold: they are taken to hold since the first event of the log"
     if plan.teacher is None:

@@ -52,6 +52,10 @@ class Question(NamedTuple):
     text: str
     options: list[str]
 
+    def unanswered(self, columns: Collection[str]) -> str:
+        """The question with how to answer it on a command line."""
+        return f"{self.text}; say --map {self.role}=COLUMN, one of {', '.join(self.options or columns)}"
+
 
 class ContextColumn(NamedTuple):
     """A column that becomes context, under the name `name`."""
@@ -98,6 +102,13 @@ def decide(columns: dict[str, Column], given: Given) -> Roles:
         if name not in roles.taken():
             roles.unused[name] = "empty" if column.kind == "empty" else _UNUSED
     return roles
+
+
+def context_dtype(column: Column) -> Literal["int", "float", "str"]:
+    """The type of a column as context."""
+    if column.kind in ("int", "bool"):
+        return "int"
+    return "float" if column.kind == "float" else "str"
 
 
 def _check_given(columns: dict[str, Column], given: Given) -> None:
@@ -238,7 +249,7 @@ def _context(roles: Roles, given: Sequence[str] | None) -> None:
         by_name = names.means(column.name, names.CONTEXT) > 0 or column.name.startswith("context.")
         if given is None and not by_name:
             continue
-        dtype = {"int": "int", "float": "float", "bool": "int"}.get(column.kind, "str")
+        dtype = context_dtype(column)
         if dtype == "str" and (column.longest > _LONGEST_TEXT or column.kind == "list"):
             if given is not None:
                 raise InvalidInputError(f"--map context={column.name}: values of more than {_LONGEST_TEXT} characters")
@@ -246,5 +257,5 @@ def _context(roles: Roles, given: Sequence[str] | None) -> None:
         name = names.identifier(
             column.name.removeprefix("context."), [known.name for known in roles.context], "context"
         )
-        roles.context.append(ContextColumn(name, column.name, dtype))  # type: ignore[arg-type]  # one of the three
+        roles.context.append(ContextColumn(name, column.name, dtype))
         roles.context_why[column.name] = "given" if given is not None else "its name"

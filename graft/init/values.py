@@ -55,6 +55,11 @@ def ids(values: Any, *, whole: bool) -> Any:
     return pc.if_else(pc.equal(pc.utf8_length(text), 0), None, text)
 
 
+def large(values: Any) -> Any:
+    """Texts with 64-bit offsets: all rows of a long log in one column are above 2 GiB."""
+    return values.cast(pa.large_string()) if pa.types.is_string(values.type) else values
+
+
 def numbers(values: Any) -> Any:
     """Finite float64 numbers; yes and no are 1 and 0."""
     kind = values.type

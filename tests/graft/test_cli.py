@@ -48,7 +48,7 @@ def test_help_lists_the_commands_in_the_order_of_the_path_then_the_laboratorys_a
     done = _run("--help")
     words = done.stdout.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in words if line.strip()]
-    assert names == ["init", "check", "features", "replay", "stream", "dlq", "teacher", "student", *_LAST]
+    assert names == ["init", "look", "check", "features", "replay", "stream", "dlq", "teacher", "student", *_LAST]
     assert not {"torch", "feast", "kafka", "onnxruntime", "pandas", "rich"} & _modules_after("--help")
 
 
@@ -67,7 +67,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_one_or_all_of_them() ->
     result = CliRunner().invoke(cli, ["chek"])
     assert (result.exit_code, "no such command 'chek'; did you mean check?" in result.output) == (2, True)
     result = CliRunner().invoke(cli, ["xyz"])
-    assert "no such command 'xyz'; allowed are init, check, features, replay" in result.output
+    assert "no such command 'xyz'; allowed are init, look, check, features, replay" in result.output
 
 
 def test_every_commands_help_has_an_example_of_it() -> None:
