@@ -10,6 +10,8 @@ from graft.lazy_group import LazyCommand, LazyGroup
 from graft.log_level import LOG_LEVEL
 
 _COMMANDS = {
+    "init": LazyCommand("graft.commands.init:init", "Write a project folder from a log, tables and a teacher."),
+    "look": LazyCommand("graft.commands.look:look", "Tell what is in a log before anything runs."),
     "check": LazyCommand("graft.commands.check:check", "Validate the project: every fault at once."),
     "features": LazyCommand("graft.commands.features:features", "Register features with Feast, fill the online store."),
     "replay": LazyCommand("graft.commands.stream:replay", "Send events from a file to Kafka."),

@@ -1,15 +1,14 @@
-"""What is wrong with an event file before it is sent: its times, and what the project does not allow."""
+"""What is wrong with a whole event file before it is sent: its form, and the unit of its times."""
 
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from runtime.errors import InvalidInputError
 from stream.event_file import FileEvent, read_events
-from stream.validation import Validator
 
 _LOOKED_AT = 10_000  # events at the file's beginning: a unit of time is that of a whole file
 _FIRST_MS = round(datetime(1990, 1, 1, tzinfo=UTC).timestamp() * 1000)
@@ -17,12 +16,15 @@ _AHEAD_MS = 86_400_000
 _UNITS = (("seconds", 1e3), ("microseconds", 1e-3), ("nanoseconds", 1e-6))
 
 
-class Invalid(NamedTuple):
-    """How many events of a file the project does not allow, and the first one's line and faults."""
-
-    events: int = 0
-    line: int = 0
-    fault: str = ""
+def check_form(path: Path) -> None:
+    """InvalidInputError when no row at the file's beginning is an event, such as in a CSV file."""
+    found = list(islice(read_events(path), _LOOKED_AT))
+    if found and all(event.kind == "unreadable" for event in found):
+        first = f"{path}, line {found[0].number}: {found[0].value[:80]!r} is no event"
+        raise InvalidInputError(
+            f"{first}, and none of the first {len(found):,} lines is: an event is a JSON object or a Parquet row with "
+            "the type impression or feedback; 'graft init' writes events from CSV and other tables; nothing was sent"
+        )
 
 
 def check_times(path: Path, now_ms: int) -> None:
@@ -40,19 +42,6 @@ def check_times(path: Path, now_ms: int) -> None:
             f"between 1990 and tomorrow; {_advice(time, now_ms)}; {len(wrong):,} of the first {len(found):,} events "
             "have such times, nothing was sent"
         )
-
-
-def invalid_events(path: Path, validator: Validator) -> Invalid:
-    """The events of a file that the project's contract refuses: dead letters, if they were sent."""
-    found = Invalid()
-    for event in read_events(path):
-        try:
-            validator.feedback(event.value) if event.kind == "feedback" else validator.impression(event.value)
-        except InvalidInputError as error:
-            found = found._replace(events=found.events + 1)
-            if found.events == 1:
-                found = Invalid(1, event.number, str(error))
-    return found
 
 
 def _times(path: Path) -> Iterator[tuple[FileEvent, Any]]:

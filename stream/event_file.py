@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from runtime.errors import InvalidInputError
 from stream.events import Impression
 
 _log = logging.getLogger(__name__)
@@ -62,14 +64,21 @@ def _json_lines(path: Path) -> Iterator[FileEvent]:
 
 
 def _parquet(path: Path) -> Iterator[FileEvent]:
-    batches = pq.ParquetFile(path).iter_batches(batch_size=1_000)
-    rows = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(_parquet_rows(path), 1):
         present = {name: value for name, value in row.items() if value is not None}
         if isinstance(present.get("context"), dict):
             present["context"] = {k: v for k, v in present["context"].items() if v is not None}
         raw = json.dumps(present, default=str).encode()
         yield _event(json.loads(raw), raw, number)  # as JSON has it: a Parquet time is a text there
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """InvalidInputError for a file that is no Parquet, or has values that Python has not, such as the year 10,000."""
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1_000):
+            yield from batch.to_pylist(maps_as_pydicts="strict")
+    except (pa.ArrowException, OverflowError, KeyError, ValueError, OSError) as error:
+        raise InvalidInputError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
 
 
 def _parsed(raw: bytes) -> Any:

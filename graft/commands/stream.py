@@ -3,6 +3,7 @@
 import gc
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,17 @@ from graft.process import Process, begin
 from runtime.errors import GraftError
 
 if TYPE_CHECKING:
-    from graft.project import Project
+    from features.spec import FeatureSpec
     from stream.replay import Sent
+
+_RANGE = ("first_ms", "last_ms")
 
 
 @click.command
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second (default: all at once).")
 @click.option("--max-lag", type=click.IntRange(min=1), help="Wait while a reader of the stream is further behind.")
-@click.option("--dry-run", is_flag=True, help="Read and count the file; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Check every event as the stream would; send nothing.")
 @json_option
 @click.pass_obj
 def replay(
@@ -34,17 +37,19 @@ def replay(
     command waits until the stream has read them, a minute at most, and says how many became dead letters. A file whose
     times cannot be milliseconds since 1970 is refused.
 
-    With --dry-run nothing is sent; the events are checked against the project where its feature spec is there.
+    With --dry-run nothing is sent: the events are read as the stream would read them, and the command tells the range
+    of their times. It fails where some would become dead letters, with the first one's line and reason.
 
     Example: graft replay events.jsonl --rate 500
     """
     from graft.progress import progress
-    from stream.event_check import check_times
+    from stream.event_check import check_form, check_times
     from stream.replay import replay as send
     from stream.topics import ensure_topics
 
     process = begin(project_folder)
     topics = process.project.topics
+    check_form(file)
     check_times(file, time.time_ns() // 1_000_000)
     if not dry_run:
         ensure_topics(process.settings.kafka, process.project.stream, topics)
@@ -55,8 +60,14 @@ def replay(
     line = f"{verb} {count.impressions:,} impressions and {count.feedback:,} feedback events"
     if count.unreadable:
         line += f", and {count.unreadable:,} rows that are neither: dead letters"
-    after = _checked(process.project, file) if dry_run else _awaited(process, sent)
-    echo_result([line], count._asdict() | after, as_json=as_json)
+    after = _expected(process, file) if dry_run else _awaited(process, sent)
+    echo_result([line, *(_expected_lines(after) if dry_run else [])], count._asdict() | after, as_json=as_json)
+    if dry_run and (dead := after["dead_letters"]):
+        reasons = ", ".join(f"{number:,} {code}" for code, number in dead.items())
+        raise GraftError(
+            f"{sum(dead.values()):,} events would become dead letters: {reasons}; the first is line "
+            f"{after['first_fault']['line']}: {after['first_fault']['reason']}"
+        )
 
 
 def _awaited(process: Process, sent: "Sent") -> dict[str, Any]:
@@ -80,21 +91,39 @@ def _awaited(process: Process, sent: "Sent") -> dict[str, Any]:
     return {"dead_letters": outcome.dead_letters, "unread": outcome.unread}
 
 
-def _checked(project: "Project", file: Path) -> dict[str, Any]:
-    """How many events the project does not allow, with a warning; None where it has no feature spec yet."""
-    from features.spec_file import load_spec
-    from stream.event_check import invalid_events
+def _expected(process: Process, file: Path) -> dict[str, Any]:
+    """What the stream would make of the events: their times, and what would become dead letters."""
+    from stream.dry_run import expect
     from stream.validation import Validator
 
+    project = process.project
+    validator = Validator(_spec(process), project.tasks)
+    found = expect(file, validator, project.tasks, project.stream, time.time_ns() // 1_000_000)
+    return found._asdict() | {"first_fault": found.first_fault._asdict() if found.first_fault else None}
+
+
+def _spec(process: Process) -> "FeatureSpec":
+    """The feature spec of `graft features apply`, else the one that it would write."""
+    from features.spec_file import load_spec
+
     try:
-        spec = load_spec(project.repo)
-    except GraftError as error:
-        _warn(f"the events are not checked against the project: {error}")
-        return {"invalid": None}
-    invalid = invalid_events(file, Validator(spec, project.tasks))
-    if invalid.events:
-        _warn(f"{invalid.events:,} events would become dead letters; the first is line {invalid.line}: {invalid.fault}")
-    return {"invalid": invalid.events}
+        return load_spec(process.project.repo)
+    except GraftError:
+        from features.store import compile_spec  # Feast, which takes seconds
+
+        return compile_spec(process.project.repo, process.redis_url, process.project.features)
+
+
+def _expected_lines(found: dict[str, Any]) -> list[str]:
+    if found["first_ms"] is None:
+        return []
+    first, last = (datetime.fromtimestamp(found[key] / 1000, UTC).isoformat(" ", "seconds") for key in _RANGE)
+    lines = [f"times from {first} to {last}"]
+    if found["backward"]:
+        lines.append(f"{found['backward']:,} events stand after a later one: what is too late becomes a dead letter")
+    if found["duplicates"]:
+        lines.append(f"{found['duplicates']:,} impressions have the id of an earlier one and would be dropped")
+    return lines
 
 
 def _warn(text: str) -> None:

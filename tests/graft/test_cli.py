@@ -48,7 +48,7 @@ def test_help_lists_the_commands_in_the_order_of_the_path_then_the_laboratorys_a
     done = _run("--help")
     words = done.stdout.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in words if line.strip()]
-    assert names == ["check", "features", "replay", "stream", "dlq", "teacher", "student", *_LAST]
+    assert names == ["init", "look", "check", "features", "replay", "stream", "dlq", "teacher", "student", *_LAST]
     assert not {"torch", "feast", "kafka", "onnxruntime", "pandas", "rich"} & _modules_after("--help")
 
 
@@ -67,7 +67,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_one_or_all_of_them() ->
     result = CliRunner().invoke(cli, ["chek"])
     assert (result.exit_code, "no such command 'chek'; did you mean check?" in result.output) == (2, True)
     result = CliRunner().invoke(cli, ["xyz"])
-    assert "no such command 'xyz'; allowed are check, features, replay" in result.output
+    assert "no such command 'xyz'; allowed are init, look, check, features, replay" in result.output
 
 
 def test_every_commands_help_has_an_example_of_it() -> None:
@@ -237,7 +237,8 @@ def test_a_command_that_is_interrupted_ends_with_the_signals_code(
     listening = socket.create_server(("127.0.0.1", 0))  # takes connections and never answers
     # Not -m graft: where SIGINT is ignored around the tests, Python installs no handler for it.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import graft.cli as c; c.main()"
-    arguments = ["--project", str(sound_project), "replay", str(sound_project / "graft.toml")]
+    (sound_project / "events.jsonl").write_text("")
+    arguments = ["--project", str(sound_project), "replay", str(sound_project / "events.jsonl")]
     variables = {**os.environ, "GRAFT_KAFKA": f"127.0.0.1:{listening.getsockname()[1]}"}
     command = [sys.executable, "-c", program, *arguments]
     with listening, subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as process:

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from runtime.errors import InvalidInputError
-from stream.event_check import Invalid, check_times, invalid_events
-from stream.validation import Validator
-from tests.stream.pair import SPEC, TASKS, feedback, impression
+from stream.event_check import check_form, check_times
+from tests.stream.pair import impression
 
 NOON_MS = 1_767_268_800_000
 NOW_MS = NOON_MS + 86_400_000
@@ -73,15 +72,40 @@ def test_lines_that_are_no_events_or_have_no_time_say_nothing_of_the_times(tmp_p
     check_times(path, NOW_MS)
 
 
-def test_what_the_project_does_not_allow_is_counted_with_the_first_line(tmp_path):
-    rows = [
-        {"type": "impression", **impression(1, NOON_MS)},
-        {"type": "feedback", **feedback(1, "lke", 1, NOON_MS)},
-        {"type": "feedback", **feedback(1, "like", 1, NOON_MS)},
-        {"type": "impression", **impression(2, NOON_MS, item_id=5)},
-    ]
+@pytest.mark.parametrize("content", ["user,item\n1,2\n", "{}\n", '[{"type": "impression"}]\n'])
+def test_a_file_without_any_event_is_refused_with_its_first_line(tmp_path, content):
+    path = tmp_path / "events.csv"
+    path.write_text(content)
+    with pytest.raises(
+        InvalidInputError, match=r"line 1: .* is no event, and none of the first .* 'graft init' writes"
+    ):
+        check_form(path)
+
+
+@pytest.mark.parametrize("content", ["", 'noise\n{"type": "impression"}\n'])
+def test_a_file_with_some_event_or_none_at_all_is_sent(tmp_path, content):
     path = tmp_path / "events.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "noise\n")
-    found = invalid_events(path, Validator(SPEC, TASKS))
-    assert found == Invalid(3, 2, found.fault)
-    assert "'lke'" in found.fault
+    path.write_text(content)
+    check_form(path)
+
+
+ODD = {
+    "a time after the year 9999": pa.array([2**62], pa.timestamp("us")),
+    "an unknown zone": pa.array([1], pa.timestamp("s", tz="Mars/Base")),
+    "a name twice": pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64())),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_values_that_python_has_not_are_named_with_their_file(tmp_path, case):
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table({"type": ["impression"], "event_time_ms": ODD[case]}), path)
+    with pytest.raises(InvalidInputError, match=r"events.parquet: cannot be read: "):
+        check_form(path)
+
+
+def test_a_broken_parquet_file_is_named(tmp_path):
+    path = tmp_path / "events.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(InvalidInputError, match=r"events.parquet: cannot be read: "):
+        check_form(path)

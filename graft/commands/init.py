@@ -1,0 +1,155 @@
+"""``graft init``."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graft.commands.columns_given import columns_given, label_option, map_option
+from graft.commands.output import echo_json, json_option
+from graft.process import begin
+from runtime.errors import ConfigurationError, GraftError, InvalidInputError
+
+if TYPE_CHECKING:
+    from graft.init.columns import Column
+    from graft.init.plan import Plan
+    from graft.init.roles import Given, Roles
+    from graft.init.write import Written
+
+_HEAD = ("role", "column", "kind", "such as", "why")
+_INPUT_HEAD = ("input", "type", "fed by", "missing", "why")
+
+
+@click.command
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--events", required=True, metavar="F", help="The log: CSV, TSV, JSONL or Parquet; a folder or a glob.")
+@click.option("--users", metavar="T", help="A table of the users, in any of these forms.")
+@click.option("--items", metavar="T", help="A table of the items.")
+@click.option(
+    "--teacher", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The teacher's ONNX file."
+)
+@map_option
+@label_option
+@click.option("--yes", is_flag=True, help="Take the guesses without asking.")
+@json_option
+def init(  # noqa: PLR0913 - one argument an option
+    folder: Path,
+    *,
+    events: str,
+    users: str | None,
+    items: str | None,
+    teacher: Path | None,
+    mapped: tuple[str, ...],
+    labels: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Write a project FOLDER from a log, tables and a teacher in any common form.
+
+    Finds the columns by name, type and content, shows what it took and why, and asks on a terminal. A file that is
+    there is never overwritten. Context that several columns hold: --map context=device,hour; none: --map context=.
+
+    Example: graft init shop --events ratings.csv --items movies.csv --teacher model.onnx --label 'liked = rating >= 4'
+    """
+    from graft.init.columns import columns_of
+    from graft.init.documented import documented_roles, is_documented, read_documented
+    from graft.init.report import aligned, input_rows, notes, only_a_human, role_rows
+    from graft.init.roles import Given
+    from graft.init.tables import Table
+    from graft.init.write import Sources, check_free, make_plan, write_project
+
+    process = begin(None)
+    check_free(folder)
+    table = Table(events)
+    columns = columns_of(table.batches())
+    if not any(column.rows for column in columns.values()):
+        raise InvalidInputError(f"{events}: no rows below the names of the columns")
+    asks = is_terminal() and not yes
+    read = read_documented(table, columns) if is_documented(columns) else None
+    if read and (mapped or labels):
+        raise InvalidInputError(f"{events}: events in the documented form already; leave --map and --label out")
+    given = Given(columns_given(mapped), labels)
+    roles = documented_roles(columns, read) if read else _decided(columns, given, asks=asks)
+    _say(aligned(_HEAD, role_rows(roles)), as_json=as_json)
+    plan = make_plan(folder, Sources(events, users, items, teacher), table, roles, read)
+    if plan.teacher:
+        _say(["", *aligned(_INPUT_HEAD, input_rows(plan))], as_json=as_json)
+    if asks:
+        click.confirm("Write this?", default=True, abort=True)
+    elif not yes:
+        raise InvalidInputError("nothing was written: no terminal to ask on; take what stands above with --yes")
+    written = write_project(folder, plan, teacher)
+    told, open_points = list(notes(plan)), list(only_a_human(plan))
+    faults = _faults(folder, process.redis_url) if plan.teacher else []
+    if as_json:
+        echo_json(_summary(plan, written, told, open_points, faults))
+    else:
+        click.echo("\n".join(_result(folder, written, told, open_points, faults)))
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def is_terminal() -> bool:
+    """Whether there is someone to ask."""
+    return sys.stdin.isatty()
+
+
+def _say(lines: list[str], *, as_json: bool) -> None:
+    click.echo("\n".join(lines), err=as_json)
+
+
+def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Roles":
+    """The roles, after asking what could not be decided; without a terminal InvalidInputError with every question."""
+    from graft.init.roles import decide
+
+    while (roles := decide(columns, given)).questions:
+        if not asks:
+            raise InvalidInputError("\n".join(question.unanswered(columns) for question in roles.questions))
+        for question in roles.questions:
+            click.echo(question.text)
+            options = question.options or list(columns)
+            given = given.also(question.role, click.prompt(question.role, type=click.Choice(options)))
+    return roles
+
+
+def _faults(folder: Path, redis_url: str) -> list[str]:
+    """What `graft check` finds in the new folder."""
+    from graft.check import check_project
+
+    try:
+        check_project(folder, redis_url)
+    except ConfigurationError as error:
+        return list(error.faults)
+    except GraftError as error:
+        return [str(error)]
+    return []
+
+
+def _result(folder: Path, written: "Written", told: list[str], open_points: list[str], faults: list[str]) -> list[str]:
+    lines = ["", f"wrote {folder}: {written.impressions:,} impressions and {written.feedback:,} feedback events"]
+    lines += [f"  note: {note}" for note in told]
+    lines += ["only you know:", *(f"  - {point}" for point in open_points)]
+    if not faults:
+        lines.append(f"next: look at '# guessed:' in {folder / 'graft.toml'}")
+    return lines
+
+
+def _summary(
+    plan: "Plan", written: "Written", told: list[str], open_points: list[str], faults: list[str]
+) -> dict[str, Any]:
+    roles = plan.roles
+    return {
+        "impressions": written.impressions,
+        "feedback": written.feedback,
+        "columns": {pick.role: pick.column for pick in roles.picks.values()},
+        "labels": [str(label) for label in roles.labels],
+        "context": [context.column for context in roles.context],
+        "unused": list(roles.unused),
+        "teacher_inputs": {m.name: m.candidate.name if m.candidate else None for m in plan.teacher.inputs}
+        if plan.teacher
+        else {},
+        "notes": told,
+        "only_you_know": open_points,
+        "faults": faults,
+    }

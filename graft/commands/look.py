@@ -1,0 +1,39 @@
+"""``graft look``."""
+
+from pathlib import Path
+
+import click
+
+from graft.commands.columns_given import columns_given, label_option, map_option
+from graft.commands.output import echo_result, json_option
+from graft.process import begin
+
+
+@click.command
+@click.argument("log")
+@map_option
+@label_option
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page with plots there.")
+@json_option
+def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path | None, *, as_json: bool) -> None:
+    """Tell what is in LOG before anything runs: events, or a project folder with its events, tables and teacher.
+
+    LOG is CSV, TSV, JSONL or Parquet in any form that 'graft init' reads, or an event file. It tells rows, users,
+    items, times and gaps, base rates, unseen ids, duplicates; and what of it will hurt, with the key that handles it.
+
+    Example: graft look ratings.csv --label 'liked = rating >= 4'
+    """
+    from graft.init.roles import Given
+    from graft.look.look import look as look_at
+    from graft.look.page import page
+    from graft.look.report import lines
+
+    found = look_at(log, Given(columns_given(mapped), labels), begin(None).redis_url)
+    summary = {
+        **found.figures.model_dump(),
+        "overlaps": [overlap.model_dump() for overlap in found.overlaps],
+        "advice": found.advice,
+    }
+    if html:
+        html.write_text(page(log, found), encoding="utf-8")
+    echo_result(list(lines(found)), summary, as_json=as_json)

@@ -1,0 +1,234 @@
+"""A table of users or items: which column has the log's ids, and what the others are as features."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.pushed_values import Entity
+from graft.init import names
+from graft.init.columns import Column, columns_of
+from graft.init.tables import FILE_DATE, Table, column
+from graft.init.values import flags, ids, numbers, texts, times_ms
+from runtime.errors import InvalidInputError
+
+FeatureRole = Literal["dense", "categorical", "embedding", ""]
+FeastType = Literal["Int64", "Float32", "String", "Array(Float32)"]
+
+_DAY_MS = 86_400_000
+_MOST_WORDS = 64  # of a text such as Action|Comedy, which becomes one number a word
+_NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
+_MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
+
+
+@dataclass(frozen=True)
+class TableFeature:
+    """One column as a feature. `role` "": the student does not see it; `filled`: the share of rows with a value.
+
+    `low`, `high`: of numbers. `width`: of a list. `default`: None where a miss has a value of its own.
+    """
+
+    name: str
+    column: str
+    feast_type: FeastType
+    role: FeatureRole
+    why: str
+    filled: float
+    default: float | list[float] | None = None
+    low: float = 0.0
+    high: float = 0.0
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class EntityTable:
+    """A table as a batch view. `covered`: the share of the log's rows whose id it has."""
+
+    entity: Entity
+    where: str
+    key: str
+    features: list[TableFeature]
+    rows: pa.Table
+    covered: float
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def view(self) -> str:
+        """The name of its feature view."""
+        return f"{self.entity}_profile"
+
+
+def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *, whole: bool) -> EntityTable:
+    """The table with its key, a row an id. `log_ids` are those of the log's rows, `log_name` is their column there.
+
+    InvalidInputError if no column has any of these ids.
+    """
+    table = Table(where)
+    batches = list(table.batches())
+    columns = columns_of(batches)
+    if not batches or not any(column.rows for column in columns.values()):
+        raise InvalidInputError(f"{where}: no rows below the names of the columns")
+    distinct = pc.unique(log_ids)
+    key, covered = _key(columns, batches, entity, log_name, log_ids, distinct, whole)
+    if key is None:
+        shown = ", ".join(texts(distinct[:3]).to_pylist())
+        raise InvalidInputError(
+            f"{where}: no column has an id of the log's {entity}s, whose column {log_name!r} has ids such as {shown}; "
+            f"is it the table of other {entity}s?"
+        )
+    notes = [f"{where}: {count:,} {reason} were left out" for reason, count in table.left_out.items()]
+    rows, features = _rows(columns, batches, key, entity, whole)
+    usable = rows.filter(pc.is_valid(rows[f"{entity}_id"]))
+    last = _last_of_each(usable, f"{entity}_id")
+    if dropped := usable.num_rows - last.num_rows:
+        notes.append(f"{where}: {dropped:,} rows have an id that a later row has too; the last row of each was taken")
+    return EntityTable(entity, where, key, features, last, covered, notes)
+
+
+def write_entity_table(path: Path, table: EntityTable, since: datetime) -> None:
+    """The batch table, each of its rows known since then."""
+    times = pa.array([since.astimezone(UTC)] * table.rows.num_rows, pa.timestamp("us", tz="UTC"))
+    pq.write_table(table.rows.append_column("event_timestamp", times), path)
+
+
+def _key(
+    columns: dict[str, Column],
+    batches: list[pa.RecordBatch],
+    entity: Entity,
+    log_name: str,
+    log_ids: Any,
+    distinct: Any,
+    whole: bool,  # noqa: FBT001 - passed on
+) -> tuple[str | None, float]:
+    """The column with the log's ids, and the share of the log's rows that it covers; by name first, then by content."""
+    meanings = names.USER if entity == "user" else names.ITEM
+
+    def rating(name: str) -> tuple[bool, bool, float]:
+        return name == log_name, names.means(name, meanings) >= 2 or name.lower() == "id", shares[name]
+
+    shares = {}
+    for name, found in columns.items():
+        if found.kind in ("int", "text") and name != FILE_DATE and (found.kind == "int" or not whole):
+            values = pa.concat_arrays([_plain(ids(column(batch, name), whole=whole)) for batch in batches])
+            shares[name] = pc.mean(pc.is_in(distinct, value_set=values.cast(distinct.type))).as_py() or 0.0
+    fitting = [name for name, share in shares.items() if share > 0]
+    if not fitting:
+        return None, 0.0
+    best = max(fitting, key=rating)
+    values = pa.concat_arrays([_plain(ids(column(batch, best), whole=whole)) for batch in batches])
+    return best, pc.mean(pc.is_in(log_ids, value_set=values.cast(distinct.type))).as_py()
+
+
+def _plain(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _rows(
+    columns: dict[str, Column],
+    batches: list[pa.RecordBatch],
+    key: str,
+    entity: Entity,
+    whole: bool,  # noqa: FBT001
+) -> tuple[pa.Table, list[TableFeature]]:
+    found: dict[str, Any] = {
+        f"{entity}_id": pa.chunked_array([ids(column(batch, key), whole=whole) for batch in batches])
+    }
+    features: list[TableFeature] = []
+    for name, held in columns.items():
+        if name in (key, FILE_DATE) or held.kind == "empty":
+            continue
+        values = pa.chunked_array([_value(column(batch, name), held) for batch in batches])
+        feature_name = names.identifier(name, [feature.name for feature in features], "column")
+        feature, values = _feature(feature_name, held, values)
+        features.append(feature)
+        found[feature_name] = values
+    return pa.table(found), features
+
+
+def _value(values: Any, held: Column) -> Any:
+    """One batch of a column in the type of its kind."""
+    match held.kind:
+        case "int":
+            return ids(values, whole=True) if not pa.types.is_null(values.type) else values.cast(pa.int64())
+        case "float":
+            return numbers(values).cast(pa.float32(), safe=False)
+        case "bool":
+            return flags(values).cast(pa.int64())
+        case "time":
+            return pc.divide(times_ms(values, None).cast(pa.float64()), _DAY_MS).cast(pa.float32())
+        case "list" if len(held.widths) == 1:
+            return values.cast(pa.list_(pa.float32()), safe=False)
+    return texts(values)
+
+
+def _feature(name: str, held: Column, values: Any) -> tuple[TableFeature, Any]:
+    """The feature that a column is, and its values, which are changed where a text has several words."""
+    column, filled, low, high = held.name, held.filled, held.low, held.high
+    match held.kind:
+        case "int" if names.means(column, names.CODE):
+            why = "integers named as a code"
+            return TableFeature(name, column, "Int64", "categorical", why, filled, low=low, high=high), values
+        case "int":
+            mean = round(pc.mean(values).as_py() or 0)
+            return TableFeature(name, column, "Int64", "dense", "numbers", filled, mean, low, high), values
+        case "bool":
+            mean = round(pc.mean(values).as_py() or 0)
+            return TableFeature(name, column, "Int64", "dense", "yes or no", filled, mean, 0.0, 1.0), values
+        case "float" | "time":
+            why = "numbers" if held.kind == "float" else "times, in days since 1970"
+            mean, span = float(f"{pc.mean(values).as_py() or 0:.4g}"), pc.min_max(values).as_py()
+            low, high = span["min"] or 0.0, span["max"] or 0.0
+            return TableFeature(name, column, "Float32", "dense", why, filled, mean, low, high), values
+        case "list" if len(held.widths) == 1:
+            width = next(iter(held.widths))
+            return _vector(name, held, width, f"lists of {width} numbers"), values
+    return _text_feature(name, held, values)
+
+
+def _vector(name: str, held: Column, width: int, why: str) -> TableFeature:
+    zeros = [0.0] * width
+    return TableFeature(name, held.name, "Array(Float32)", "embedding", why, held.filled, zeros, width=width)
+
+
+def _text_feature(name: str, held: Column, values: Any) -> tuple[TableFeature, Any]:
+    if known := _words(values):
+        why = f"words with | between, a number each: {', '.join(known)}"
+        return _vector(name, held, len(known), why), _many_hot(values, known)
+    distinct, rows = len(pc.unique(values)), len(values)
+    if distinct > 10 and distinct > _MOST_CATEGORIES * rows:
+        return TableFeature(name, held.name, "String", "", "a text that nearly names its row", held.filled), values
+    return TableFeature(name, held.name, "String", "categorical", f"a text of {distinct:,} values", held.filled), values
+
+
+def _words(values: Any) -> list[str]:
+    """The words of texts such as Action|Comedy, sorted; none where the column is not of that form."""
+    if (pc.mean(pc.match_substring(values, "|")).as_py() or 0) < 0.2:
+        return []
+    counts: Counter[str] = Counter()
+    for text in pc.unique(values).drop_null().to_pylist():
+        counts.update(word.strip() for word in text.split("|"))
+        if len(counts) > _MOST_WORDS:
+            return []
+    return sorted(word for word in counts if word.lower() not in _NO_WORD)
+
+
+def _many_hot(values: Any, known: list[str]) -> Any:
+    def numbers_of(text: str | None) -> list[float] | None:
+        if text is None:
+            return None
+        has = {word.strip() for word in text.split("|")}
+        return [float(word in has) for word in known]
+
+    return pa.chunked_array([[numbers_of(text) for text in values.to_pylist()]], pa.list_(pa.float32()))
+
+
+def _last_of_each(rows: pa.Table, key: str) -> pa.Table:
+    """The last row of each id, in their order."""
+    numbered = pa.table({"key": rows[key], "at": pa.array(range(rows.num_rows), pa.int64())})
+    last = numbered.group_by("key").aggregate([("at", "max")])["at_max"]
+    return rows.take(pc.take(last, pc.sort_indices(last)))

@@ -1,0 +1,117 @@
+"""A log in one form, whatever form it came in: one row an impression, with its labels and its context."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from graft.init.roles import Roles
+from graft.init.tables import Table, column
+from graft.init.values import FIRST_MS, flags, ids, large, numbers, texts, times_ms
+from runtime.errors import InvalidInputError
+
+AHEAD_MS = 300_000
+"""Rows further ahead of the clock are left out: as events they would be dead letters."""
+
+_LONGEST_ID = 256
+
+
+@dataclass(frozen=True)
+class Log:
+    """Rows by time: user, item, time_ms, label.TASK, context.NAME and, if the log has it, impression.
+
+    `left_out` counts rows that cannot be events, by reason. `unsorted`: rows that came before an earlier one.
+    `user_whole`, `item_whole`: whether the ids are integers.
+    """
+
+    rows: pa.Table
+    left_out: Counter[str]
+    unsorted: int
+    user_whole: bool
+    item_whole: bool
+
+    def distinct(self, name: str) -> Any:
+        """The distinct values of a column, in the order of their first row."""
+        return pc.unique(self.rows[name])
+
+
+def read_log(table: Table, roles: Roles) -> Log:
+    """All rows of a log that can be events; InvalidInputError if there is none.
+
+    Memory: the numbers and texts of the columns that have a role, and once more while rows are put in order.
+    """
+    whole = {role: roles.columns[roles.column(role)].kind == "int" for role in ("user", "item")}
+    left_out: Counter[str] = Counter()
+    batches = []
+    now_ms = time.time_ns() // 1_000_000
+    for batch in table.batches():
+        rows = _rows(batch, roles, whole)
+        usable = usable_rows(rows, left_out, now_ms)
+        if usable.num_rows:
+            batches.append(usable)
+    left_out.update(table.left_out)
+    if not batches:
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()) or "there are none"
+        raise InvalidInputError(f"{table.where}: no row can be an event: {reasons}")
+    rows = _with_unique_impressions(pa.concat_tables(batches), left_out)
+    times = rows["time_ms"].to_numpy()
+    unsorted = int((np.diff(times) < 0).sum())
+    if unsorted:
+        rows = rows.take(pa.array(np.argsort(times, kind="stable")))
+    return Log(rows, left_out, unsorted, whole["user"], whole["item"])
+
+
+def _rows(batch: pa.RecordBatch, roles: Roles, whole: dict[str, bool]) -> pa.Table:
+    found = {role: large(ids(column(batch, roles.column(role)), whole=whole[role])) for role in ("user", "item")}
+    found["time_ms"] = times_ms(column(batch, roles.column("time")), roles.unit)
+    for label in roles.labels:
+        found[f"label.{label.name}"] = label.values(batch)
+    for context in roles.context:
+        found[f"context.{context.name}"] = context_values(column(batch, context.column), context.dtype)
+    if "impression" in roles.picks:
+        found["impression"] = large(ids(column(batch, roles.column("impression")), whole=False))
+    return pa.table(found)
+
+
+def context_values(values: Any, dtype: str) -> Any:
+    """Values of one context column in its type."""
+    if dtype == "str":
+        return large(texts(values))
+    if pa.types.is_boolean(values.type):
+        values = flags(values)
+    return ids(values, whole=True) if dtype == "int" and not pa.types.is_null(values.type) else numbers(values)
+
+
+def usable_rows(rows: pa.Table, left_out: Counter[str], now_ms: int) -> pa.Table:
+    """The rows with user, item and a time that is not in the future; the others are counted."""
+    for name in ("user", "item"):
+        rows = _keep(rows, pc.is_valid(rows[name]), f"rows without {name} id", left_out)
+        if pa.types.is_large_string(rows[name].type):
+            short = pc.less_equal(pc.utf8_length(rows[name]), _LONGEST_ID)
+            rows = _keep(rows, short, f"rows with a {name} id of more than {_LONGEST_ID} characters", left_out)
+    rows = _keep(rows, pc.is_valid(rows["time_ms"]), "rows without a time that can be read", left_out)
+    rows = _keep(rows, pc.greater_equal(rows["time_ms"], FIRST_MS), "rows whose time is before 1990", left_out)
+    return _keep(rows, pc.less_equal(rows["time_ms"], now_ms + AHEAD_MS), "rows whose time is in the future", left_out)
+
+
+def _with_unique_impressions(rows: pa.Table, left_out: Counter[str]) -> pa.Table:
+    """Without the impression ids where they are no ids: missing, doubled or too long."""
+    if "impression" not in rows.column_names:
+        return rows
+    ids = rows["impression"]
+    if not ids.null_count and len(pc.unique(ids)) == len(ids) and pc.max(pc.utf8_length(ids)).as_py() <= _LONGEST_ID:
+        return rows
+    left_out["impression ids of the log, of which some are missing or doubled; rows got new ones"] = len(ids)
+    return rows.drop_columns(["impression"])
+
+
+def _keep(rows: pa.Table, mask: Any, reason: str, left_out: Counter[str]) -> pa.Table:
+    dropped = len(mask) - (pc.sum(mask).as_py() or 0)
+    if not dropped:
+        return rows
+    left_out[reason] += dropped
+    return rows.filter(mask)

@@ -1,0 +1,156 @@
+"""What a project folder will say: the log, the tables and the teacher, as the values of graft.toml."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow.compute as pc
+
+from graft.init.entity_table import EntityTable
+from graft.init.labels import Label
+from graft.init.log import Log
+from graft.init.roles import Roles
+from graft.init.teacher_match import Candidate, Matched
+
+WINDOW_SECONDS = 10
+_RATE_STRENGTH = 10
+_MEAN_STRENGTH = 5
+
+EntityName = Literal["user", "item"]
+
+
+class Base(NamedTuple):
+    """Of a task's labels: the share of yes, or the mean; the lowest, the highest; the share of rows that have one."""
+
+    mean: float
+    low: float
+    high: float
+    filled: float
+
+
+@dataclass
+class Plan:
+    """All that is written. `teacher` None: there was none, and the project is not complete.
+
+    `windows`: task -> window_seconds, of a log that tells how long an answer takes. `event_file`: a file in the
+    documented form, which is copied as it is.
+    """
+
+    name: str
+    roles: Roles
+    log: Log
+    tables: list[EntityTable]
+    teacher: Matched | None = None
+    teacher_file: Path = Path("teacher.onnx")
+    windows: dict[str, float] = field(default_factory=dict)
+    event_file: Path | None = None
+    bases: dict[str, Base] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def table(self, entity: EntityName) -> EntityTable | None:
+        """The table of users or items; None where there is none."""
+        return next((table for table in self.tables if table.entity == entity), None)
+
+    def aggregates(self) -> dict[str, str]:
+        """The columns of the running aggregates, the same for users and items."""
+        columns = {"shown": "count"}
+        for label in self.roles.labels:
+            base = self.bases[label.name]
+            if base.low == base.high:
+                continue  # a label that never changes says nothing of an id
+            name, strength = ("rate", _RATE_STRENGTH) if label.kind == "binary" else ("mean", _MEAN_STRENGTH)
+            columns[f"{name}_{label.name}"] = f"rate({label.name}, {base.mean:.4g}, {strength})"
+        return columns
+
+    def lists(self) -> dict[str, list[str]]:
+        """The features by their role, as [features] lists them."""
+        found: dict[str, list[str]] = {
+            "dense": [],
+            "categorical": ["user_id", "item_id"],
+            "embedding": [],
+            "passthrough": [],
+        }
+        for table in self.tables:
+            for feature in table.features:
+                if feature.role:
+                    found[feature.role].append(f"{table.view}:{feature.name}")
+        found["dense"] += [f"{entity}_activity:{column}" for entity in ("user", "item") for column in self.aggregates()]
+        found["categorical"] += [
+            f"context:{context.name}" for context in self.roles.context if context.dtype != "float"
+        ]
+        found["dense"] += [f"context:{context.name}" for context in self.roles.context if context.dtype == "float"]
+        if self.teacher:
+            listed = {name for names in found.values() for name in names}
+            fed = [match.candidate.name for match in self.teacher.inputs if match.candidate]
+            found["passthrough"] = [name for name in dict.fromkeys(fed) if name not in listed]
+        return found
+
+    def defaults(self) -> dict[str, Any]:
+        """What a feature is where an id has none: about the mean."""
+        listed = {name for names in self.lists().values() for name in names}
+        return {
+            f"{table.view}:{feature.name}": feature.default
+            for table in self.tables
+            for feature in table.features
+            if feature.default not in (None, 0) and f"{table.view}:{feature.name}" in listed
+        }
+
+    def context_default(self, name: str, dtype: str) -> Any:
+        """The most frequent value of a context column."""
+        values = self.log.rows[f"context.{name}"].drop_null()
+        if dtype == "float":
+            return float(f"{pc.mean(values).as_py() or 0:.4g}")
+        modes = (
+            pc.mode(values.dictionary_encode().combine_chunks().indices, 1) if dtype == "str" else pc.mode(values, 1)
+        )
+        if not len(modes):
+            return "" if dtype == "str" else 0
+        found = modes[0]["mode"].as_py()
+        return values.dictionary_encode().combine_chunks().dictionary[found].as_py() if dtype == "str" else found
+
+    def candidates(self) -> Iterator[Candidate]:
+        """What may feed an input of the teacher."""
+        yield _id_candidate("user", self.log)
+        yield _id_candidate("item", self.log)
+        for table in self.tables:
+            for feature in table.features:
+                dtype = {"Int64": "int", "Float32": "float", "String": "str"}.get(feature.feast_type, "float_list")
+                filled, default = table.covered * feature.filled, feature.default if feature.default is not None else 0
+                name, low, high = f"{table.view}:{feature.name}", feature.low, feature.high
+                yield Candidate(name, table.entity, dtype, filled, low, high, default, max(1, feature.width))
+        for context in self.roles.context:
+            held = self.roles.columns[context.column]
+            low, high = (held.low, held.high) if held.kind in ("int", "float") else (0.0, 1.0)
+            default = self.context_default(context.name, context.dtype)
+            yield Candidate(f"context:{context.name}", "", context.dtype, held.filled, low, high, default)
+        for entity in ("user", "item"):
+            for column, rule in self.aggregates().items():
+                label = next((label for label in self.roles.labels if f"({label.name}," in rule), None)
+                low, high = self._range(label)
+                default = self.bases[label.name].mean if label else 0.0
+                yield Candidate(f"{entity}_activity:{column}", entity, "float", 1.0, low, high, default)
+
+    def _range(self, label: Label | None) -> tuple[float, float]:
+        base = self.bases[label.name] if label else None
+        return (base.low, base.high) if base else (0.0, float(self.log.rows.num_rows))
+
+
+def bases_of(log: Log, labels: list[Label]) -> dict[str, Base]:
+    """What is known of each task's labels."""
+    found = {}
+    for label in labels:
+        values = log.rows[f"label.{label.name}"]
+        filled = 1 - values.null_count / len(values)
+        if label.kind == "binary":
+            values = pc.fill_null(values, 0.0)
+        span = pc.min_max(values).as_py()
+        found[label.name] = Base(pc.mean(values).as_py() or 0.0, span["min"] or 0.0, span["max"] or 0.0, filled)
+    return found
+
+
+def _id_candidate(entity: EntityName, log: Log) -> Candidate:
+    if log.user_whole if entity == "user" else log.item_whole:
+        span = pc.min_max(log.rows[entity]).as_py()
+        return Candidate(f"{entity}_id", entity, "int", 1.0, span["min"], span["max"])
+    return Candidate(f"{entity}_id", entity, "str", 1.0, default="")

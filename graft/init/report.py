@@ -1,0 +1,134 @@
+"""What `graft init` took and why, for people: a table with sample values, and what only a human can know."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from graft.init.plan import WINDOW_SECONDS, Plan
+from graft.init.roles import Roles
+
+_SHOWN_CHARACTERS = 36
+_DAY_MS = 86_400_000
+
+
+def role_rows(roles: Roles) -> list[list[str]]:
+    """One row a column of the log: its role, its name, its kind, sample values, why."""
+    rows = [_row(pick.role, roles, pick.column, pick.why) for pick in roles.picks.values()]
+    for label in roles.labels:
+        why = f"{label.why or 'given'} ({label.kind})"
+        rows.append(
+            _row(f"label {short(str(label))}", roles, label.column, why)
+            if label.column
+            else [f"label {label}", "", "", "", why]
+        )
+    for context in roles.context:
+        why = roles.context_why[context.column]
+        rows.append(_row(f"context {context.name}", roles, context.column, why))
+    return rows + [_row("-", roles, name, why) for name, why in roles.unused.items()]
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines of text with their columns below each other."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+    return [line.rstrip() for line in lines]
+
+
+def input_rows(plan: Plan) -> list[list[str]]:
+    """One row an input of the teacher: its type, what feeds it, the share of rows in which that is missing, why."""
+    assert plan.teacher is not None
+    return [
+        [
+            match.name,
+            match.type,
+            match.candidate.name if match.candidate else f"default {match.default!r}",
+            f"{1 - match.candidate.filled:.0%}" if match.candidate else "100%",
+            match.why,
+        ]
+        for match in plan.teacher.inputs
+    ]
+
+
+def notes(plan: Plan) -> Iterator[str]:
+    """What was left out or looks odd."""
+    log = plan.log
+    for reason, count in log.left_out.most_common():
+        yield f"left out: {count:,} {reason}"
+    if log.unsorted:
+        yield f"{log.unsorted:,} rows came before an earlier one; the events are written in the order of their times"
+    if doubled := doubled_rows(log.rows):
+        yield f"{doubled:,} rows have the user, item and time of another one; each is an impression of its own"
+    times = log.rows["time_ms"].to_numpy()
+    if len(times) > 1 and not (times % _DAY_MS).any():
+        yield "every time is a midnight: within a day the rows keep the order of the files, true or not"
+    for label in plan.roles.labels:
+        base = plan.bases[label.name]
+        if base.filled < 1:
+            missing = "counts as no" if label.kind == "binary" else "has no label"
+            yield f"{label.name}: {1 - base.filled:.1%} of the rows say nothing; such a row {missing}"
+    for entity_table in plan.tables:
+        yield from entity_table.notes
+        if entity_table.covered < 1:
+            yield (
+                f"{entity_table.where}: {1 - entity_table.covered:.1%} of the log's rows have "
+                f"{_an(entity_table.entity)} that the table does not have: they get the defaults"
+            )
+
+
+def only_a_human(plan: Plan) -> Iterator[str]:
+    """What cannot follow from any data."""
+    for label in plan.roles.labels:
+        base = plan.bases[label.name]
+        if base.low == base.high:
+            what = "yes" if base.low == 1 else "no" if label.kind == "binary" else f"{base.low:g}"
+            yield (
+                f"where {label.name} is not {what}: every row says {what}, so nothing can be learnt of it; add the "
+                "impressions that were answered otherwise, or name another label with --label"
+            )
+    if not plan.windows:
+        yield (
+            f"how long an answer takes: the log has one time a row; window_seconds is {WINDOW_SECONDS}, and must be "
+            "above the time within which your product sends feedback"
+        )
+    if plan.tables:
+        yield "since when the rows of the tables hold: they are taken to hold since the first event of the log"
+    if plan.teacher is None:
+        yield (
+            "where the teacher is: graft.toml has none, and 'graft check' will say so; export the sister product's "
+            "model as ONNX, then run 'graft init' with --teacher into a new folder"
+        )
+        return
+    yield from plan.teacher.notes
+
+
+def doubled_rows(rows: Any) -> int:
+    """How many rows have the user, item and time of an earlier one."""
+    found = [rows["time_ms"].to_numpy().view(np.uint64)]
+    for name in ("user", "item"):
+        codes = rows[name].dictionary_encode().combine_chunks()
+        indices = pc.cast(codes.indices if not hasattr(codes, "chunks") else codes.chunk(0).indices, "int64")
+        found.append(indices.to_numpy().astype(np.uint64))
+    with np.errstate(over="ignore"):
+        key = (found[0] * np.uint64(0x9E3779B97F4A7C15)) ^ (found[1] * np.uint64(0xC2B2AE3D27D4EB4F))
+        key = (key ^ (key >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + found[2] * np.uint64(0x94D049BB133111EB)
+    key.sort()
+    return int((key[1:] == key[:-1]).sum())
+
+
+def _row(role: str, roles: Roles, name: str, why: str) -> list[str]:
+    column = roles.columns[name]
+    many = f" of {len(column.values):,} values" if not column.is_many else " of many values"
+    unit = f" in {roles.unit}" if role == "time" and roles.unit else ""
+    return [role, short(name), f"{column.kind}{unit}{many}", short(", ".join(column.samples)), why]
+
+
+def short(text: str) -> str:
+    """A text on one line, cut where it is long, without control characters: a terminal would obey them."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 3]}..."
+
+
+def _an(entity: str) -> str:
+    return f"{'an' if entity == 'item' else 'a'} {entity}"

@@ -1,0 +1,186 @@
+"""Reads a table as record batches, with bounded memory. A field of a nested object is the column ``object.field``.
+
+CSV is read as text: what a column holds is decided over the whole table (columns.py), not by its first rows.
+"""
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from graft.init.files import DataFile, find_files, open_bytes
+from runtime.errors import InvalidInputError
+
+FILE_DATE = "(date in the file's name)"
+"""A column of files that all have a date in their name, as log-2026-01-31.csv or day=2026-01-31/part-0.parquet."""
+
+_MISSING = ("", "NULL", "null", "NaN", "nan", "None", "\\N")  # what programs write where there is nothing
+_CHUNK_BYTES = 8 << 20
+_ROWS = 65_536
+_DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
+_LONG_INTEGER = re.compile(rb"\d{18}")
+
+
+class Table:
+    """The rows of `where`: a file, a folder or a glob. May be read more than once.
+
+    `left_out` counts, after a reading, the lines that are no rows, by reason.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.files: Sequence[DataFile] = find_files(where)
+        self.left_out: Counter[str] = Counter()
+        self._dates = [_date_of(file.path) for file in self.files]
+        self._has_dates = all(self._dates)
+
+    @property
+    def disk_bytes(self) -> int:
+        """The size of its files on disk."""
+        return sum(file.path.stat().st_size for file in self.files)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows in the order of the files; InvalidInputError names a file that cannot be read."""
+        self.left_out.clear()
+        for file, date in zip(self.files, self._dates, strict=True):
+            try:
+                for batch in self._of(file):
+                    flat = _flat(batch)
+                    yield _with_date(flat, date) if self._has_dates and date else flat
+            except (pa.ArrowException, OSError, UnicodeError) as error:
+                raise InvalidInputError(f"{file.path}: cannot be read: {_advice(error)}") from None
+
+    def _of(self, file: DataFile) -> Iterator[pa.RecordBatch]:
+        match file.form:
+            case "parquet":
+                yield from pq.ParquetFile(file.path).iter_batches(batch_size=_ROWS)
+            case "csv":
+                yield from self._csv(file)
+            case "jsonl":
+                yield from self._json_lines(file)
+
+    def _csv(self, file: DataFile) -> Iterator[pa.RecordBatch]:
+        def skip(row: Any) -> str:
+            self.left_out[f"lines with another number of fields than the header's {row.expected_columns}"] += 1
+            return "skip"
+
+        with open_bytes(file.path) as stream:
+            yield from pa_csv.open_csv(
+                stream,
+                pa_csv.ReadOptions(
+                    use_threads=False,  # else the rows that are skipped are counted in another thread
+                    encoding=file.encoding,
+                    block_size=_CHUNK_BYTES,
+                    column_names=file.names,
+                    skip_rows_after_names=1,
+                ),
+                pa_csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True, invalid_row_handler=skip),
+                pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(file.names, pa.string()), strings_can_be_null=True, null_values=_MISSING
+                ),
+            )
+
+    def _json_lines(self, file: DataFile) -> Iterator[pa.RecordBatch]:
+        with open_bytes(file.path) as stream:
+            rest = b""
+            while chunk := stream.read(_CHUNK_BYTES):
+                lines, newline, rest = (rest + chunk).rpartition(b"\n")
+                if newline:
+                    yield from self._objects(lines)
+            yield from self._objects(rest)
+
+    def _objects(self, lines: bytes) -> Iterator[pa.RecordBatch]:
+        """One JSON object a line; pyarrow reads what has one type a column, Python the rest."""
+        lines = lines.removeprefix(b"\xef\xbb\xbf").strip()
+        if not lines:
+            return
+        if not _LONG_INTEGER.search(lines):  # pyarrow makes a double of an integer beyond 64 bits
+            try:
+                options = pa_json.ReadOptions(block_size=len(lines) + 1, use_threads=False)
+                yield from pa_json.read_json(io.BytesIO(lines), read_options=options).to_batches()
+            except pa.ArrowException:
+                pass
+            else:
+                return
+        rows = [row for line in lines.splitlines() if (row := self._object(line)) is not None]
+        if rows:
+            names = dict.fromkeys(name for row in rows for name in row)
+            yield pa.RecordBatch.from_arrays([_array([row.get(name) for row in rows]) for name in names], list(names))
+
+    def _object(self, line: bytes) -> dict[str, Any] | None:
+        if not line.strip():
+            return None
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            self.left_out["lines that are no JSON object"] += 1
+            return None
+        return _flat_object(row)
+
+
+def column(batch: pa.RecordBatch, name: str) -> Any:
+    """The column of that name; nulls where this file has none."""
+    at = batch.schema.get_field_index(name)
+    return pa.nulls(len(batch)) if at < 0 else batch.column(at)
+
+
+def _flat_object(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= _flat_object(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _array(values: list[Any]) -> pa.Array:
+    """The values as one Arrow array; as texts where they have no type in common."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeError):
+        return pa.array([None if value is None else _text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _flat(batch: pa.RecordBatch) -> pa.RecordBatch:
+    table = pa.Table.from_batches([batch])
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    flat = table.combine_chunks().to_batches()
+    return flat[0] if flat else pa.RecordBatch.from_arrays([pa.array([], f.type) for f in table.schema], table.schema)
+
+
+def _date_of(path: Path) -> datetime | None:
+    for part in (path.name, path.parent.name):
+        for year, month, day in _DATE.findall(part):
+            try:
+                return datetime(int(year), int(month), int(day), tzinfo=UTC)
+            except ValueError:
+                continue
+    return None
+
+
+def _with_date(batch: pa.RecordBatch, date: datetime) -> pa.RecordBatch:
+    dates = pa.array([date] * len(batch), pa.timestamp("s", tz="UTC"))
+    return pa.RecordBatch.from_arrays([*batch.columns, dates], [*batch.schema.names, FILE_DATE])
+
+
+def _advice(error: BaseException) -> str:
+    text = str(error).splitlines()[0]
+    return f"{text}; convert it to UTF-8, such as with iconv" if "UTF8" in text else text

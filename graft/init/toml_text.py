@@ -1,0 +1,96 @@
+"""A graft.toml in which every key stands with its meaning, which comes from the models that read it."""
+
+import json
+import re
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+GUESSED = "# guessed:"
+_WIDTH = 110
+
+
+class Raw(str):
+    """A value that is TOML already."""
+
+    __slots__ = ()
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it on one line."""
+    if isinstance(value, Raw):
+        return str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | Path):
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key_text(k)} = {toml_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def key_text(key: str) -> str:
+    """A key, quoted where TOML wants it."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
+
+
+def table_lines(
+    header: str,
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    guesses: Mapping[str, str],
+    *,
+    brief: bool = False,
+    without: Collection[str] = (),
+) -> Iterator[str]:
+    """One table: its header, then each key of `model` that holds a value.
+
+    A key in `values` has that value, and behind it why it was guessed; any other stands commented out with its default.
+    `without`: keys that are left out. `brief`: no meanings and no defaults, as in the second table of its kind.
+    """
+    if header:
+        yield header
+    for name, field in model.model_fields.items():
+        if field.exclude or name in without or (_opens_a_table(field.annotation) and name not in values):
+            continue
+        if not brief and field.description:
+            yield from prose(field.description)
+        if name in values:
+            yield from _pair(name, values[name], guesses.get(name))
+        elif not brief and not field.is_required():
+            default = field.get_default(call_default_factory=True)
+            yield f"# {name} = {'...' if default in (None, PydanticUndefined) else toml_value(default)}"
+
+
+def prose(text: str) -> Iterator[str]:
+    """A text as comment lines."""
+    yield from (f"# {line}" for line in textwrap.wrap(_one_line(text), _WIDTH - 2))
+
+
+def _pair(name: str, value: Any, guess: str | None) -> Iterator[str]:
+    line = f"{key_text(name)} = {toml_value(value)}"
+    if isinstance(value, list) and len(line) > _WIDTH:
+        line = f"{key_text(name)} = [\n" + "".join(f"    {toml_value(item)},\n" for item in value) + "]"
+    yield f"{line} {GUESSED} {_one_line(guess)}" if guess else line
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and other control characters, which a comment must not have."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text.replace("`", "")).split())
+
+
+def _opens_a_table(annotation: Any) -> bool:
+    """Whether a key of this type stands in the file as a table of its own."""
+    return any(isinstance(part, type) and issubclass(part, BaseModel) for part in _parts(annotation))
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _parts(part)

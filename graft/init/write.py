@@ -1,0 +1,145 @@
+"""Makes the plan of a project and writes its folder; nothing that is there is overwritten."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+
+from graft.init import names
+from graft.init.documented import Documented
+from graft.init.entity_table import read_entity_table, write_entity_table
+from graft.init.event_output import write_events
+from graft.init.log import read_log
+from graft.init.plan import Plan, bases_of
+from graft.init.project_text import STORE, definitions, graft_toml
+from graft.init.roles import Roles
+from graft.init.tables import Table
+from graft.init.teacher_match import match_teacher
+from graft.project import FILE_NAME
+from runtime.errors import ConfigurationError, InvalidInputError
+from runtime.folder import writing
+from teacher_cache.signature import read_signature
+
+EVENTS = "events.parquet"
+EVENT_LINES = "events.jsonl"
+REPO = "feature_repo"
+TEACHER = "teacher.onnx"
+
+
+class Sources(NamedTuple):
+    """What the user has: a log, and what else there is."""
+
+    events: str
+    users: str | None = None
+    items: str | None = None
+    teacher: Path | None = None
+
+
+class Written(NamedTuple):
+    """How many events a project folder has."""
+
+    impressions: int
+    feedback: int
+
+
+def check_free(folder: Path) -> None:
+    """InvalidInputError if one of the files to write is there, or `folder` is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInputError(f"{folder}: a file; name a folder")
+    for name in (FILE_NAME, REPO, EVENTS, EVENT_LINES):
+        if (folder / name).exists():
+            raise InvalidInputError(f"{folder / name}: is there already and is not overwritten; name a new folder")
+
+
+def make_plan(folder: Path, sources: Sources, table: Table, roles: Roles, read: Documented | None) -> Plan:
+    """Read everything; InvalidInputError or ConfigurationError says what does not fit. `read`: of an event file."""
+    log = read.log if read else read_log(table, roles)
+    plan = Plan(names.identifier(folder.resolve().name, prefix="project"), roles, log, [])
+    if read:
+        plan.event_file = _one_event_file(table)
+        plan.windows = {name: max(1.0, ceil(delays.max() / 1000)) for name, delays in read.delays_ms.items()}
+    plan.bases = bases_of(log, roles.labels)
+    for entity, where in (("user", sources.users), ("item", sources.items)):
+        if where:
+            whole = log.user_whole if entity == "user" else log.item_whole
+            column = roles.column(entity)  # type: ignore[arg-type]  # user or item
+            plan.tables.append(read_entity_table(where, entity, column, log.rows[entity], whole=whole))  # type: ignore[arg-type]
+    if sources.teacher:
+        plan.teacher = match_teacher(sources.teacher, plan.candidates(), roles.labels)
+        if sources.teacher.resolve().is_relative_to(folder.resolve()):
+            plan.teacher_file = sources.teacher.resolve().relative_to(folder.resolve())
+    return plan
+
+
+def write_project(folder: Path, plan: Plan, teacher: Path | None) -> Written:
+    """Write the folder. A file that appeared meanwhile is not overwritten: then InvalidInputError."""
+    with writing(folder), _new_folder(folder) as name:
+        arriving = Path(name)
+        (arriving / REPO / "data").mkdir(parents=True)
+        (arriving / REPO / "feature_store.yaml").write_text(STORE.format(name=plan.name.replace("-", "_")), "utf-8")
+        (arriving / REPO / "definitions.py").write_text(definitions(plan), "utf-8")
+        since = datetime.fromtimestamp(pc.min(plan.log.rows["time_ms"]).as_py() / 1000, UTC)
+        for table in plan.tables:
+            write_entity_table(arriving / REPO / "data" / f"{table.view}.parquet", table, since)
+        written = _write_events(arriving, plan)
+        if teacher and plan.teacher_file == Path(TEACHER) and teacher.resolve() != (folder / TEACHER).resolve():
+            _copy_teacher(teacher, arriving / TEACHER, plan)
+        (arriving / FILE_NAME).write_text(graft_toml(plan), "utf-8")
+        _move(arriving, folder)
+    return written
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[str]:
+    """A folder to write to within `folder`, which is removed; `folder` too where it is new and nothing came into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".arriving-") as name:
+            yield name
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # refused where there is anything
+
+
+def _write_events(arriving: Path, plan: Plan) -> Written:
+    if plan.event_file is None:
+        return Written(*write_events(arriving / EVENTS, plan.log, plan.roles.labels))
+    shutil.copyfile(plan.event_file, arriving / f"events{plan.event_file.suffix}")
+    labels = [plan.log.rows[f"label.{label.name}"] for label in plan.roles.labels]
+    return Written(plan.log.rows.num_rows, sum(len(column) - column.null_count for column in labels))
+
+
+def _one_event_file(table: Table) -> Path:
+    path = table.files[0].path
+    if len(table.files) > 1 or path.suffix not in (".jsonl", ".parquet"):
+        raise InvalidInputError(f"{table.where}: events in the documented form; name one file, .jsonl or .parquet")
+    return path
+
+
+def _copy_teacher(teacher: Path, to: Path, plan: Plan) -> None:
+    """Copy the file; one with its weights in other files stays where it is, and the project names that place."""
+    shutil.copyfile(teacher, to)
+    try:
+        read_signature(to)
+    except ConfigurationError:
+        to.unlink()
+        plan.teacher_file = teacher.resolve()
+
+
+def _move(arriving: Path, folder: Path) -> None:
+    """The repository first: a second process that writes the same folder fails there."""
+    for name in (REPO, EVENTS, EVENT_LINES, TEACHER, FILE_NAME):
+        if not (arriving / name).exists():
+            continue
+        if (folder / name).exists():
+            raise InvalidInputError(f"{folder / name}: appeared meanwhile and is not overwritten; name a new folder")
+        try:
+            (arriving / name).rename(folder / name)
+        except OSError as error:
+            raise InvalidInputError(f"{folder / name}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""What is in a log before anything runs; `graft look`."""

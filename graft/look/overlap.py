@@ -1,0 +1,112 @@
+"""How much of a log the tables and the teacher of a project know."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.spec import FeatureSpec
+from features.store import BatchFile, check_spec, view_sources
+from graft.init.log import Log
+from graft.init.values import texts
+from graft.look.figures import Figures
+from graft.project import Project
+from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput
+from teacher_cache.lookup_table import read_table
+from teacher_cache.teacher import Teacher, TeacherOutputError, load_teacher
+
+_MOST_IDS = 50_000  # that the teacher is asked for, the most frequent ones
+_ASKED_AT_ONCE = 1_024
+
+
+class Overlap(Figures):
+    """`known`: the share of the log's rows that a table, or an input of the teacher, knows; `ids`: of its distinct ids.
+
+    `by` is the view, or teacher.inputs.NAME.
+    """
+
+    by: str
+    of: str
+    known: float
+    ids: float
+
+
+def overlaps(project: Project, redis_url: str, log: Log) -> list[Overlap]:
+    """Of each batch view its coverage; of each teacher input that an id or a context feeds, what the teacher takes.
+
+    ConfigurationError where the project has faults.
+    """
+    spec = check_spec(project.repo, redis_url, project.features).spec
+    if spec is None:
+        return []
+    found = list(_of_tables(view_sources(project.repo, redis_url).tables, spec, log))
+    teacher = load_teacher(project.teacher, project.folder)
+    for name, mapped in project.teacher.inputs.items():
+        rows = None if isinstance(mapped, DefaultInput) else _column(mapped.feature, log)
+        if rows is None:
+            continue
+        if isinstance(mapped, LookupInput):
+            table = read_table(mapped, project.folder)
+            found.append(_share(f"teacher.inputs.{name}", mapped.feature, texts(rows), list(table)))
+        elif isinstance(mapped, FeatureInput) and mapped.feature in ("user_id", "item_id"):
+            found.append(_asked(name, mapped.feature, rows, teacher, project.teacher.inputs))
+    return found
+
+
+def _of_tables(tables: dict[str, BatchFile], spec: FeatureSpec, log: Log) -> Iterator[Overlap]:
+    entities = {spec.user_join_key: "user", spec.item_join_key: "item"}
+    for view, table in tables.items():
+        if table.join_key in entities and Path(table.path).exists():
+            known = pq.read_table(table.path, columns=[table.join_key])[table.join_key]
+            entity = entities[table.join_key]
+            yield _share(view, f"{entity}_id", texts(log.rows[entity]), pc.unique(texts(known)).to_pylist())
+
+
+def _column(feature: str, log: Log) -> Any:
+    name = {"user_id": "user", "item_id": "item"}.get(feature, feature.replace("context:", "context."))
+    return log.rows[name] if name in log.rows.column_names else None
+
+
+def _share(by: str, of: str, rows: Any, known: list[Any]) -> Overlap:
+    values = pa.array([str(value) for value in known if value is not None], rows.type)
+    return Overlap(by=by, of=of, known=_mean_in(rows, values), ids=_mean_in(pc.unique(rows), values))
+
+
+def _mean_in(rows: Any, values: Any) -> float:
+    return float(pc.mean(pc.is_in(rows, value_set=values)).as_py() or 0.0)
+
+
+def _asked(name: str, feature: str, rows: Any, teacher: Teacher, inputs: dict[str, TeacherInput]) -> Overlap:
+    """The share of ids that the teacher can compute, with the defaults of its other inputs."""
+    counted = pc.value_counts(rows)
+    counts, values = counted.field("counts").to_numpy(), counted.field("values")
+    asked = np.argsort(-counts, kind="stable")[:_MOST_IDS]
+    known = np.zeros(len(asked), bool)
+    for start in range(0, len(asked), _ASKED_AT_ONCE):
+        part = values.take(pa.array(asked[start : start + _ASKED_AT_ONCE])).to_numpy(zero_copy_only=False)
+        known[start : start + len(part)] = _computed(name, part, teacher, inputs)
+    weights = counts[asked]
+    return Overlap(
+        by=f"teacher.inputs.{name}",
+        of=feature,
+        known=float((known * weights).sum() / weights.sum()),
+        ids=float(known.mean()),
+    )
+
+
+def _computed(name: str, values: Any, teacher: Teacher, inputs: dict[str, TeacherInput]) -> Any:
+    rows = {}
+    for other, tensor in teacher.inputs.items():
+        shape = (len(values),) if tensor.width == 1 else (len(values), tensor.width)
+        rows[other] = np.broadcast_to(np.asarray(inputs[other].default, tensor.dtype), shape).copy()
+    rows[name] = np.asarray(values, teacher.inputs[name].dtype)
+    computed = np.ones(len(values), bool)
+    try:
+        teacher.score(rows)
+    except TeacherOutputError as error:
+        computed[list(error.rows)] = False
+    return computed
