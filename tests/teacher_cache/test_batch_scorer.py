@@ -43,7 +43,7 @@ class _Requests:
 
 @pytest.fixture
 def cache(redis_url):
-    cache = LogitCache(redis_url, "t1", TASKS, 100)
+    cache = LogitCache(redis_url, "p:g1", TASKS, 100)
     yield cache
     cache.close()
 
@@ -121,7 +121,7 @@ def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, ca
     caplog.set_level(logging.INFO, "runtime.absence")
     stop = StopSignal()
     with EmbeddedRedis() as server:
-        cache = LogitCache(server.url, "t1", TASKS, 100)
+        cache = LogitCache(server.url, "p:g1", TASKS, 100)
         reader = _Requests([request_of(n) for n in range(4)], cache, stop)
         server.process.kill()
         server.process.wait()
@@ -142,7 +142,7 @@ def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, ca
 def test_a_stop_while_redis_is_away_commits_nothing(run, request_of, caplog):
     stop = StopSignal()
     with EmbeddedRedis() as server:
-        cache = LogitCache(server.url, "t1", TASKS, 100)
+        cache = LogitCache(server.url, "p:g1", TASKS, 100)
     reader = _Requests([request_of(1)], cache, stop)
     thread = threading.Thread(target=run, args=(reader, cache, stop))
     thread.start()
@@ -182,7 +182,7 @@ def _wait_until(condition):
 def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
     run, redis_url, cache, scorer, spec, config, request_of
 ):
-    cache_of_unshown = UnshownCache(redis_url, config, spec, 100)
+    cache_of_unshown = UnshownCache(redis_url, "p:g1", spec, ("finish", "rating"), 100)
     unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, cache_of_unshown)
     seen = []
 
@@ -193,7 +193,7 @@ def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
 
     stop = StopSignal()
     requests = _Requests([request_of(n) for n in range(8)], cache, stop)
-    run(requests, Watched(redis_url, "t1", TASKS, 100), stop, unshown)
+    run(requests, Watched(redis_url, "p:g1", TASKS, 100), stop, unshown)
     assert seen == [3, 4]  # batches of 4; the very first impression has no other item
     found = cache_of_unshown.get(["imp-7"])
     (row,), (logit_T,) = found.features, found.logit_UT.tolist()
