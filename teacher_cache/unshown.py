@@ -156,9 +156,13 @@ class UnshownScorer:
         self._scorer = scorer
         self._cache = cache
 
-    def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
-        """The unshown rows of these requests with their logits; None when there are none."""
-        return self._scorer.score(self._sampler.sample(requests))
+    def sample(self, requests: Sequence[TeacherRequest]) -> list[TeacherRequest]:
+        """The unshown rows of these requests; each request is sampled once, as later rows have its item."""
+        return self._sampler.sample(requests)
+
+    def score(self, rows: Sequence[TeacherRequest]) -> ScoredRows | None:
+        """The logits of rows that `sample` gave; None when there are none. Again is the same."""
+        return self._scorer.score(rows)
 
     def put(self, scored: ScoredRows) -> None:
         """Keep the rows that `score` returned; again is the same. ServiceUnavailableError: Redis is away."""

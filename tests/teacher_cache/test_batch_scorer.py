@@ -25,6 +25,10 @@ class _Requests:
         self._stop = stop
         self._polled = []
         self.in_cache_at_commit = []
+        self.aside = []
+
+    def set_aside(self, refused):
+        self.aside += [(row.request.impression_id, row.reason) for row in refused]
 
     def poll(self, _timeout_seconds, max_records):
         batch, self.waiting = self.waiting[:max_records], self.waiting[max_records:]
@@ -109,6 +113,7 @@ def test_a_row_without_finite_logits_is_left_out_and_counted(save_onnx, run, cac
     run(reader, cache, stop)
     assert cache.get([1, 1, 1], [1, 2, 3]).logit_BT[:, 0].tolist() == pytest.approx([19, float("nan"), 21], nan_ok=True)
     assert reader.in_cache_at_commit == [[True, False, True]]
+    assert reader.aside == [("imp-2", "teacher task finish: the output is inf, must be finite")]
     assert _sample("graft_teacher_refused_rows_total") - before == 1
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert line == (

@@ -119,7 +119,7 @@ def test_another_generation_or_project_sees_none_of_them(redis_url, unshown, spe
 def test_a_row_that_the_teacher_cannot_score_is_left_out(spec, scorer, unshown, request_of):
     bad = request_of(1, features=[20, "nurse", [3e38, 3e38, 0.0], 5.0, 1])
     work = UnshownScorer(sampler(spec, ratio=20), scorer, unshown)
-    scored = work.score([bad, *(request_of(n) for n in range(2, 6))])
+    scored = work.score(work.sample([bad, *(request_of(n) for n in range(2, 6))]))
     assert scored is not None
     work.put(scored)
     found = unshown.get(["imp-5"])
