@@ -6,7 +6,7 @@ Imports Feast; changes nothing and needs no server.
 import difflib
 import re
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -16,14 +16,18 @@ from features.config import ProfileConfig
 from features.spec import Feature, FeatureSpec
 from features.store import check_spec
 from graft.project import FILE_NAME, Project, draft_project
-from runtime.errors import ConfigurationError
+from runtime.errors import ConfigurationError, ServiceUnavailableError
 from student.learn.config import DistillationConfig
 from teacher_cache.config import DefaultInput
 from teacher_cache.domain_map_faults import faults_of_inputs
+from teacher_cache.generation import Generation, generation_of
+from teacher_cache.generation_registry import GenerationRegistry
 from teacher_cache.profiles import faults_of_profiles
 from teacher_cache.teacher import Teacher, load_teacher
 
 _PREFIX = f"{FILE_NAME}: "
+_NOT_CHECKED = "; whether the teacher's version is its name alone is not checked: Redis does not answer"
+_REDIS_SECONDS = 1.0  # a check needs no server
 _NEAR = 0.85  # two letters swapped in 'users:age' are 0.89, another feature of the same view is below
 
 
@@ -50,6 +54,8 @@ class Summary(BaseModel):
     passthrough_features: int
     spec_id: str
     teacher_version: str
+    teacher_generation: str
+    is_name_checked: bool
     teacher_inputs: int
     teacher_inputs_defaulted: int
     distillation: list[DistillationConfig]
@@ -70,6 +76,7 @@ class Summary(BaseModel):
             *(_task_line(task) for task in self.tasks),
             f"  student: {student}; features for the teacher alone {self.passthrough_features}",
             f"  teacher {self.teacher_version}: {teacher} ({self.defaulted_share:.0%})",
+            f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
             *(_distillation_line(row) for row in self.distillation),
             *(_profile_line(profile) for profile in self.profiles),
         ]
@@ -94,7 +101,21 @@ def check_project(folder: Path, redis_url: str) -> Summary:
     faults = _once(draft.faults, [fault for fault in faults if not draft.causes(fault.removeprefix(_PREFIX))])
     if faults or compiled is None or compiled.spec is None:
         raise ConfigurationError(faults)
-    return _summary(project, compiled.spec)
+    # 3. Whether the teacher's version is the name of other logits.
+    generation = generation_of(project.name, project.teacher, folder, compiled.spec)
+    return _summary(project, compiled.spec, generation, is_name_checked=_check_name(project, generation, redis_url))
+
+
+def _check_name(project: Project, generation: Generation, redis_url: str) -> bool:
+    """Whether Redis was there to ask; ConfigurationError when it has other logits of this name."""
+    with closing(GenerationRegistry(redis_url, project.name, timeout_seconds=_REDIS_SECONDS)) as registry:
+        try:
+            faults = registry.clash(project.teacher.version, generation)
+        except ServiceUnavailableError:
+            return False
+    if faults:
+        raise ConfigurationError(faults)
+    return True
 
 
 def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[str]]:
@@ -139,7 +160,7 @@ def _once(first: list[str], then: list[str]) -> list[str]:
     return first + [fault for fault in dict.fromkeys(then) if fault.rpartition(": ")[2] not in told]
 
 
-def _summary(project: Project, spec: FeatureSpec) -> Summary:
+def _summary(project: Project, spec: FeatureSpec, generation: Generation, *, is_name_checked: bool) -> Summary:
     inputs = project.teacher.inputs
     return Summary(
         name=project.name,
@@ -151,6 +172,8 @@ def _summary(project: Project, spec: FeatureSpec) -> Summary:
         passthrough_features=sum(f.role == "passthrough" for f in spec.features),
         spec_id=spec.spec_id,
         teacher_version=project.teacher.version,
+        teacher_generation=generation.digest,
+        is_name_checked=is_name_checked,
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),
         distillation=project.distillation,

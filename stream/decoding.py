@@ -11,10 +11,11 @@ from stream.undecodable import Record, UndecodableError, decoded
 
 
 class Decoded(NamedTuple, Generic[Record]):
-    """A record and the offset at which it stands."""
+    """A record, the offset at which it stands, and what kafka-python gave for it."""
 
     offset: int
     record: Record
+    raw: Any
 
 
 class Decoder(Generic[Record]):
@@ -40,7 +41,7 @@ class Decoder(Generic[Record]):
             if record.offset <= skipped:
                 continue
             try:
-                yield Decoded(record.offset, decoded(record, self._model))
+                yield Decoded(record.offset, decoded(record, self._model), record)
             except UndecodableError as error:
                 skipped = self._pass_over(error)
 

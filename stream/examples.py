@@ -154,7 +154,7 @@ class ExampleReader:
         except OffsetOutOfRangeError as error:
             raise self._gone(error.args[0]) from error
         for at, examples in batches.items():
-            own += [ExampleRecord(at.partition, *found) for found in examples]
+            own += [ExampleRecord(at.partition, found.offset, found.record) for found in examples]
         return own
 
     def _recalled(self) -> Iterator[ExampleRecord]:

@@ -1,9 +1,10 @@
 """The teacher's input: the requests that the stream writes, either new ones or those since a time."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     CommitFailedError,
     FencedInstanceIdError,
@@ -16,14 +17,19 @@ from kafka.errors import (
 
 from stream import connection
 from stream.config import Topics
+from stream.dead_letters import DeadLetter
 from stream.decoding import Decoder
 from stream.events import TeacherRequest
 from stream.groups import TEACHER_GROUP, group_id, replaced_error
 from stream.merge import Merge
+from stream.messages import message_of
 
 _log = logging.getLogger(__name__)
 _COMMAND = "graft teacher run"
 _POLL_MS = 500
+
+REFUSED = "refused"
+"""The code of a dead letter that the teacher cannot score."""
 
 
 class TeacherRequestReader:
@@ -38,7 +44,10 @@ class TeacherRequestReader:
 
     def __init__(self, kafka_servers: str, topics: Topics, instance: str) -> None:
         self._kafka_servers = kafka_servers
+        self._topics = topics
         self._topic = topics.teacher_requests
+        self._uncommitted: dict[str, Any] = {}  # by impression id, what was polled since the last commit
+        self._producer: KafkaProducer | None = None
         self._instance = instance
         self._consumer = connection.group_member(kafka_servers, group_id(topics, TEACHER_GROUP), instance)
         self._consumer.subscribe([self._topic])
@@ -61,7 +70,20 @@ class TeacherRequestReader:
             return []
         except FencedInstanceIdError as error:
             raise replaced_error(_COMMAND, self._instance) from error
-        return [request for requests in batches.values() for _, request in requests]
+        found = [one for requests in batches.values() for one in requests]
+        self._uncommitted |= {one.record.impression_id: one.raw for one in found}
+        return [one.record for one in found]
+
+    def set_aside(self, refused: Sequence[tuple[TeacherRequest, str]]) -> None:
+        """Make dead letters of requests that were polled since the last commit, each with the reason.
+
+        When this returns they are written. Again after a failure writes them twice. ServiceUnavailableError while Kafka
+        is away.
+        """
+        with connection.reaching(self._kafka_servers):
+            sent = [self._send(request, reason) for request, reason in refused]
+            for future in sent:
+                future.get(timeout=connection.REQUEST_TIMEOUT_MS / 1000)
 
     def commit(self) -> None:
         """All that was polled is scored: a restart goes on after it. ServiceUnavailableError while Kafka is away."""
@@ -72,6 +94,7 @@ class TeacherRequestReader:
             raise replaced_error(_COMMAND, self._instance) from error
         except (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError) as error:
             _log.warning("partitions moved before their requests were committed; they are scored again: %s", error)
+        self._uncommitted.clear()
 
     def lag(self) -> int:
         """Offsets between what was polled and the end, in this member's partitions; all that was polled is scored."""
@@ -83,6 +106,17 @@ class TeacherRequestReader:
     def close(self) -> None:
         """Leave; what was polled since the last commit is read again."""
         self._consumer.close(autocommit=False, timeout_ms=2_000)
+        if self._producer is not None:
+            self._producer.close(timeout=2)
+
+    def _send(self, request: TeacherRequest, reason: str) -> Any:
+        """Begin to write one dead letter; the future of kafka-python."""
+        if self._producer is None:
+            self._producer = connection.producer(self._kafka_servers)
+        message = message_of(self._uncommitted[request.impression_id])
+        key, value, headers = DeadLetter(message, REFUSED, reason, "score").record()
+        topic = self._topics.dead_letters(message.topic)
+        return self._producer.send(topic, value, key, headers, partition=message.partition)
 
     def _check_membership(self) -> None:
         """kafka-python 3.0.12 tells nobody that its heartbeat was refused: it stops sending them. A commit tells."""
@@ -132,7 +166,7 @@ def _merged(
     caught_up: set[TopicPartition] = set()
     while len(caught_up) < len(starts):
         for at, requests in decoder.poll(_POLL_MS).items():
-            for offset, request in requests:
+            for offset, request, _ in requests:
                 if offset < ends[at]:
                     merge.add(at, request.event_time_ms, request)
         caught_up = {at for at in starts if consumer.position(at) >= ends[at]}

@@ -103,7 +103,7 @@ class _Count:
 
 def _put_unshown(unshown: UnshownScorer, requests: Sequence[TeacherRequest], *, dry_run: bool) -> int:
     """Put the unshown rows of these requests unless `dry_run`; how many there are."""
-    scored = unshown.score(requests)
+    scored = unshown.score(unshown.sample(requests))
     if scored is None:
         return 0
     if not dry_run:

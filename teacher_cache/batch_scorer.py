@@ -19,7 +19,7 @@ from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.profile_scorer import ProfileScorer
-from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
+from teacher_cache.request_scorer import BATCH_ROWS, RefusedRow, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
 _T = TypeVar("_T")
@@ -43,6 +43,9 @@ class TeacherRequestSource(Protocol):
     def poll(self, timeout_seconds: float, max_records: int) -> Sequence[TeacherRequest]:
         """The next requests, at most `max_records`; empty when none came within `timeout_seconds`."""
 
+    def set_aside(self, refused: Sequence[RefusedRow]) -> None:
+        """Keep requests that were polled since the last commit as dead letters; again is allowed."""
+
     def commit(self) -> None:
         """A restarted process goes on after all that was polled until now."""
 
@@ -62,7 +65,8 @@ def run_batch_scorer(
     """Every `config.every_seconds` score all that waits, until `stop`; with `unshown`, other items for its users too.
 
     With `profiles`, then some of those that are due; while there are more, the next pass starts at once. Waits while
-    Redis or Kafka is away, without losing a request. ConfigurationError: a request of another feature spec.
+    Redis, Kafka or the teacher is away, without losing a request. A request that the teacher cannot score becomes a
+    dead letter. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(scorer.defaulted_share)
     batches = _Pass(reader, scorer, cache, unshown, profiles, stop)
@@ -102,6 +106,8 @@ class _Pass:
         self._profiles = profiles
         self._stop = stop
         self._redis = Absence("redis", _NOTHING_LOST)
+        self._kafka = Absence("kafka", _NOTHING_LOST)
+        self._teacher = Absence("teacher", "the same call is made again, no request is lost")
         self._profile_redis = Absence("profiles", "profiles are tried again with the next pass", stops_work=False)
 
     def score_pending(self, report: "_Report") -> bool:
@@ -135,31 +141,34 @@ class _Pass:
         return result
 
     def _score(self, requests: Sequence[TeacherRequest], report: "_Report") -> bool:
-        """Whether all logits are in Redis. Unshown rows go first: who sees an impression's logits finds them too."""
-        if self._unshown is not None:
-            unshown = self._unshown.score(requests)
-            if unshown is not None:
-                if not self._put(partial(self._unshown.put, unshown)):
-                    return False
-                _UNSHOWN.inc(len(unshown.requests))
-        scored = self._scorer.score(requests)
-        if scored is None:
-            return True
-        scored_at_ms = time.time_ns() // 1_000_000
-        if not self._put(partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)):
+        """Whether all of it may be committed; False when a stop was asked for while something was away.
+
+        Unshown rows go first: who sees an impression's logits finds them too.
+        """
+        try:
+            self._put_unshown(requests)
+            scored = wait_for(partial(self._scorer.score, requests), self._teacher, self._stop)
+            if scored is not None:
+                scored_at_ms = time.time_ns() // 1_000_000
+                put = partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)
+                wait_for(put, self._redis, self._stop)
+                if scored.refused:
+                    wait_for(partial(self._reader.set_aside, scored.refused), self._kafka, self._stop)
+                report.add(scored)
+        except StoppedError:
             return False
-        report.add(scored)
         if self._profiles is not None:
             self._try(partial(self._profiles.ask, requests))
         return True
 
-    def _put(self, put: Callable[[], None]) -> bool:
-        """Whether it is in Redis; False only when a stop was asked for while Redis was away."""
-        try:
-            wait_for(put, self._redis, self._stop)
-        except StoppedError:
-            return False
-        return True
+    def _put_unshown(self, requests: Sequence[TeacherRequest]) -> None:
+        if self._unshown is None:
+            return
+        rows = self._unshown.sample(requests)
+        scored = wait_for(partial(self._unshown.score, rows), self._teacher, self._stop)
+        if scored is not None:
+            wait_for(partial(self._unshown.put, scored), self._redis, self._stop)
+            _UNSHOWN.inc(len(scored.requests))
 
 
 class _Report:

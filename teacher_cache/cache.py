@@ -1,14 +1,17 @@
 """Where teacher logits wait in Redis: a hash per user, a field per item, see docs/decisions/003-teacher-cache.md.
 
-    key    graft:logits:{teacher version}:{hash of the task names}:{user id}
+    key    graft:logits:{project}:{generation}:{user id}
     field  {item id}
     value  scored_at, seconds since 1970, uint32 | T logits, float32; little-endian
+
+    key    graft:teachers:{project}:{generation}    hash of counts
+    field  put:{writer}                             rows put by "run", "backfill"
+    field  hits, misses                             examples that the learner has learnt with and without a logit
 
 Ids are their text: 7 and "7" are one id, as in the feature spec's hashes, so an id's type in JSON does not matter.
 Shapes: B rows, T teacher tasks.
 """
 
-import hashlib
 import logging
 import struct
 import time
@@ -44,18 +47,23 @@ class CachedLogits(NamedTuple):
 
 
 class LogitCache:
-    """The logits of one teacher version and task list; another version or list sees none of them.
+    """The logits of one generation (`Generation.key`); another one sees none of them.
 
-    `ttl_seconds`: an older logit is a miss. Redis drops a user's hash that long after its last `put`.
-    Every method raises ServiceUnavailableError when Redis does not answer.
+    `ttl_seconds`: an older logit is a miss. Redis drops a user's hash that long after its last `put`. `writer` names
+    in the counts who puts. Every method raises ServiceUnavailableError when Redis does not answer.
     """
 
-    def __init__(self, redis_url: str, teacher_version: str, task_names: Sequence[str], ttl_seconds: int) -> None:
+    def __init__(
+        self, redis_url: str, generation: str, task_names: Sequence[str], ttl_seconds: int, writer: str = "run"
+    ) -> None:
+        self.generation = generation
         self._url = redis_url
         self._client = connect(redis_url)
-        self._prefix = f"graft:logits:{teacher_version}:{task_list_id(task_names)}:"
+        self._prefix = f"graft:logits:{generation}:"
+        self._counts = f"graft:teachers:{generation}"
         self._tasks = len(task_names)
         self._ttl_seconds = ttl_seconds
+        self._writer = writer
 
     def put(
         self,
@@ -79,6 +87,14 @@ class LogitCache:
             values += self._get_chunk(chunk)
         return decode(values, self._tasks, time.time(), self._ttl_seconds)
 
+    def count_reads(self, hits: int, misses: int) -> None:
+        """Add to what the learner has learnt with and without a logit of this generation."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hincrby(self._counts, "hits", hits)
+        pipeline.hincrby(self._counts, "misses", misses)
+        with reaching(self._url):
+            replies_of(pipeline)
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -91,8 +107,9 @@ class LogitCache:
         for key, mapping in by_key.items():
             pipeline.hset(key, mapping=mapping)
             pipeline.expire(key, self._ttl_seconds)
+        pipeline.hincrby(self._counts, f"put:{self._writer}", len(chunk))
         with reaching(self._url):
-            replies = replies_of(pipeline)[::2]
+            replies = replies_of(pipeline)[:-1:2]
         refused = [key for key, reply in zip(by_key, replies, strict=True) if reply is None]
         if refused:
             rows = sum(len(by_key[key]) for key in refused)
@@ -115,11 +132,6 @@ class LogitCache:
 
     def _key(self, user_id: EntityId) -> str:
         return f"{self._prefix}{user_id}"
-
-
-def task_list_id(task_names: Sequence[str]) -> str:
-    """Names a list of tasks in its order; 8 hex digits."""
-    return hashlib.sha256("\n".join(task_names).encode()).hexdigest()[:8]
 
 
 def encode(logit_BT: NDArray[np.float32], scored_at_ms: int) -> list[bytes]:

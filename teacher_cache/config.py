@@ -100,7 +100,7 @@ class TeacherConfig(BaseModel):
 
     version: str = Field(
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="part of the cache's keys: change it when the teacher changes",
+        description="a name for people: another teacher, domain map, task list or feature spec needs another one",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
     onnx: Path = Field(description="the teacher's ONNX file")

@@ -1,11 +1,11 @@
 """Which profiles are to be computed, and over which references: noted in Redis for each `[[features.profiles]]` table.
 
-    key    graft:profiles:{teacher version}:{table}:references    JSON: the ids drawn
-    key    graft:profiles:{teacher version}:{table}:scored        sorted set: id as JSON -> seconds since 1970, or 0
-    key    graft:profiles:{teacher version}:{table}:shown         event time of the newest teacher request, ms
+    key    graft:profiles:{project}:{generation}:{table}:references   JSON: the ids drawn
+    key    graft:profiles:{project}:{generation}:{table}:scored       sorted set: id as JSON -> seconds since 1970, or 0
+    key    graft:profiles:{project}:{generation}:{table}:shown        event time of the newest teacher request, ms
 
 So several scorers share the work, a restart goes on, and the references stay those that were drawn first. {table} is
-the Feast project and a digest of the table's settings: another teacher version or other columns compute all anew.
+the Feast project and a digest of the table's settings: another generation or other columns compute all anew.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ class ProfileQueue:
     Every method raises ServiceUnavailableError when Redis does not answer.
     """
 
-    def __init__(self, redis_url: str, teacher_version: str, spec: FeatureSpec, config: ProfileConfig) -> None:
+    def __init__(self, redis_url: str, generation: str, spec: FeatureSpec, config: ProfileConfig) -> None:
         self._url, self._client, self._max_age_seconds = redis_url, connect(redis_url), config.max_age_seconds
         self._id_type: IdType = spec.user_id_type if config.entity == "user" else spec.item_id_type
         digest = hashlib.sha256(config.model_dump_json(exclude={"max_age_seconds"}).encode()).hexdigest()[:8]
-        prefix = f"graft:profiles:{teacher_version}:{spec.feast_project}-{digest}:"
+        prefix = f"graft:profiles:{generation}:{spec.feast_project}-{digest}:"
         self._references, self._scored, self._shown = (f"{prefix}{part}" for part in ("references", "scored", "shown"))
 
     def references(self) -> list[EntityId]:

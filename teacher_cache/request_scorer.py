@@ -24,12 +24,23 @@ _LOG = logging.getLogger(__name__)
 _REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teacher has no finite output for them.")
 
 
+class RefusedRow(NamedTuple):
+    """A request that the teacher cannot score, and why."""
+
+    request: TeacherRequest
+    reason: str
+
+
 class ScoredRows(NamedTuple):
-    """Logits of the requests that have finite ones; and the mean share of mapped inputs that fell back, in [0, 1]."""
+    """Logits of the requests that have finite ones; and the mean share of mapped inputs that fell back, in [0, 1].
+
+    `refused` are those that the teacher cannot score.
+    """
 
     requests: Sequence[TeacherRequest]
     logit_BT: NDArray[np.float32]
     fallback_share: float
+    refused: Sequence[RefusedRow] = ()
 
     @property
     def user_ids(self) -> list[EntityId]:
@@ -56,22 +67,31 @@ class RequestScorer:
         return self._domain_map.defaulted_share
 
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
-        """The logits of `requests`, in their order; None when none is left.
+        """The logits of `requests`, in their order; None when there are none.
 
-        A row that the teacher cannot score is logged, counted and left out; its example is learnt from labels alone.
-        ConfigurationError: a request was written with another feature spec.
+        A row that the teacher cannot score is logged, counted and set apart; its example is learnt from labels alone.
+        ConfigurationError: a request was written with another feature spec. TeacherUnavailableError: the teacher's call
+        failed for another reason than its rows.
         """
         if not requests:
             return None
         self._check_spec(requests)
+        refused: list[RefusedRow] = []
+        while requests:
+            try:
+                return self._scored(requests)._replace(refused=refused)
+            except TeacherOutputError as error:
+                _REFUSED.inc(len(error.rows))
+                _LOG.error("%s; left out, first impression_id=%s", error, requests[error.rows[0]].impression_id)
+                refused += [RefusedRow(requests[row], error.reason) for row in error.rows]
+                bad = set(error.rows)
+                requests = [request for row, request in enumerate(requests) if row not in bad]
+        tasks = sum(not shape for shape in self._teacher.outputs.values())
+        return ScoredRows([], np.empty((0, tasks), np.float32), 0.0, refused)
+
+    def _scored(self, requests: Sequence[TeacherRequest]) -> ScoredRows:
         mapped = self._domain_map.map_rows(self._spec.columns_of([request.features for request in requests]))
-        try:
-            logit_BT = self._teacher.score(mapped.inputs)
-        except TeacherOutputError as error:
-            _REFUSED.inc(len(error.rows))
-            _LOG.error("%s; left out, first impression_id=%s", error, requests[error.rows[0]].impression_id)
-            refused = set(error.rows)
-            return self.score([request for row, request in enumerate(requests) if row not in refused])
+        logit_BT = self._teacher.score(mapped.inputs)
         return ScoredRows(requests, logit_BT, float(mapped.fallback_share_B.mean()))
 
     def describes(self, request: TeacherRequest) -> bool:

@@ -4,6 +4,7 @@ Shapes: B rows, T teacher tasks in the order of `TeacherConfig.tasks`, n element
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigurationError, InvalidInputError
+from teacher_cache.bisection import failing_rows
 from teacher_cache.config import TeacherConfig, TeacherTask, TeacherVector
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -35,11 +37,11 @@ class TensorSpec(NamedTuple):
 class TeacherOutputError(InvalidInputError):
     """Rows without usable outputs: the text names the first one, `rows` has all of them, at least one.
 
-    The other rows can be scored without them.
+    The other rows can be scored without them. `reason` holds for each of them alone.
     """
 
-    def __init__(self, message: str, rows: Sequence[int]) -> None:
-        self.rows = tuple(rows)
+    def __init__(self, message: str, rows: Sequence[int], reason: str) -> None:
+        self.rows, self.reason = tuple(rows), reason
         super().__init__(message)
 
 
@@ -54,7 +56,8 @@ class Teacher(Protocol):
         """Finite logits (binary) or values in the label's unit (regression), [B, T].
 
         `inputs` has every tensor of `self.inputs`, [B] where its width is 1 and else [B, n]; B >= 1.
-        TeacherOutputError: rows whose output is not finite, or that the teacher cannot compute.
+        TeacherOutputError: rows whose output is not finite, or that the teacher cannot compute. TeacherUnavailableError
+        when the call failed for another reason, such as want of memory.
         """
 
     @property
@@ -74,6 +77,7 @@ class OnnxTeacher:
     def __init__(self, path: Path, tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector] = ()) -> None:
         self._session = _open_session(path)
         self._tasks, self._vectors = tuple(tasks), tuple(vectors)
+        self._sound: dict[str, NDArray[Any]] | None = None
         self._shapes = {tensor.name: list(tensor.shape) for tensor in self._session.get_inputs()}
         faults = _input_faults(self._session) + _task_faults(self._session, self._tasks)
         faults += _vector_faults(self._session, self._vectors, [task.name for task in tasks])
@@ -115,28 +119,25 @@ class OnnxTeacher:
         return logit_BT
 
     def _run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> tuple[int, list[NDArray[Any]]]:
-        """How many rows there are, and these outputs; TeacherOutputError for rows that the teacher cannot compute."""
+        """How many rows there are, and these outputs; errors as `Teacher.score`."""
         feeds = {name: inputs[name].reshape(-1, *shape[1:]) for name, shape in self._shapes.items()}
         rows = len(next(iter(feeds.values())))
+
+        def part(of: Sequence[int]) -> list[NDArray[Any]]:
+            return self._outputs({name: tensor[of[0] : of[-1] + 1] for name, tensor in feeds.items()}, outputs)
+
         try:
-            return rows, self._outputs(feeds, outputs)
+            found = part(range(rows))
         except Exception as error:  # onnxruntime's errors share no class of their own
-            failing = self._failing_rows(feeds, range(rows), outputs) or list(range(rows))
+            sound = None if self._sound is None else partial(self._outputs, self._sound, outputs)
+            failing = failing_rows(part, range(rows), error, sound)
             raise TeacherOutputError(
                 f"the teacher cannot compute row {failing[0]} ({len(failing)} of {rows} rows): {_first_line(error)}",
                 failing,
+                f"the teacher cannot compute it: {_first_line(error)}",
             ) from error
-
-    def _failing_rows(self, feeds: Mapping[str, NDArray[Any]], rows: range, outputs: Sequence[str]) -> list[int]:
-        try:
-            self._outputs({name: tensor[rows.start : rows.stop] for name, tensor in feeds.items()}, outputs)
-        except Exception:  # noqa: BLE001 - as above; the caller raises it
-            if len(rows) == 1:
-                return [rows.start]
-            middle = len(rows) // 2
-            lower, upper = rows[:middle], rows[middle:]
-            return self._failing_rows(feeds, lower, outputs) + self._failing_rows(feeds, upper, outputs)
-        return []
+        self._sound = {name: tensor[:1].copy() for name, tensor in feeds.items()}
+        return rows, found
 
     def _outputs(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
         found: list[NDArray[Any]] = self._session.run(list(outputs), feeds)
@@ -232,4 +233,5 @@ def _check_finite(value_BX: NDArray[np.float32], names: Sequence[str]) -> None:
         f"teacher {names[column]}: output of row {row} is {value_BX[row, column]}, must be finite "
         f"({len(rows)} of {len(value_BX)} rows are not)",
         rows,
+        f"teacher {names[column]}: the output is {value_BX[row, column]}, must be finite",
     )

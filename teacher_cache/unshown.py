@@ -4,7 +4,7 @@ The batch scorer and the backfill make them, because they read the features of u
 one impression and the item of another. They wait in Redis under the impression's id, so the learner finds them with
 its example and needs neither a store of items nor a random state: same log and same cache, same weights.
 
-    key    graft:unshown:{teacher version}:{hash of the task names}:{feature spec}:{impression id}
+    key    graft:unshown:{project}:{generation}:{impression id}
     value  JSON: [[features, in the spec's order], [T logits]] of each row
 
 Shapes: B requests, U unshown rows, T teacher tasks.
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from features.spec import FeatureSpec, Value
 from runtime.redis import connect, reaching
 from stream.events import EntityId, TeacherRequest
-from teacher_cache.cache import UNUSABLE_LOGITS, task_list_id, usable
-from teacher_cache.config import TeacherConfig, UnshownConfig
+from teacher_cache.cache import UNUSABLE_LOGITS, usable
+from teacher_cache.config import UnshownConfig
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 
 _ITEMS = 4_096
@@ -96,16 +96,23 @@ class UnshownSampler:
 
 
 class UnshownCache:
-    """Unshown rows by impression. Every method raises ServiceUnavailableError when Redis does not answer."""
+    """Unshown rows of one generation (`Generation.key`) by impression.
+
+    Every method raises ServiceUnavailableError when Redis does not answer.
+    """
 
     def __init__(
-        self, redis_url: str, teacher: TeacherConfig, spec: FeatureSpec, ttl_seconds: int = STREAM_TTL_SECONDS
+        self,
+        redis_url: str,
+        generation: str,
+        spec: FeatureSpec,
+        task_names: Sequence[str],
+        ttl_seconds: int = STREAM_TTL_SECONDS,
     ) -> None:
         self._url = redis_url
         self._client = connect(redis_url)
-        tasks = task_list_id([task.name for task in teacher.tasks])
-        self._prefix = f"graft:unshown:{teacher.version}:{tasks}:{spec.spec_id}:"
-        self._widths = (len(spec.features), len(teacher.tasks))
+        self._prefix = f"graft:unshown:{generation}:"
+        self._widths = (len(spec.features), len(task_names))
         self._ttl_seconds = ttl_seconds
 
     def put(self, rows: Sequence[TeacherRequest], logit_UT: NDArray[np.float32]) -> None:
@@ -149,9 +156,13 @@ class UnshownScorer:
         self._scorer = scorer
         self._cache = cache
 
-    def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
-        """The unshown rows of these requests with their logits; None when there are none."""
-        return self._scorer.score(self._sampler.sample(requests))
+    def sample(self, requests: Sequence[TeacherRequest]) -> list[TeacherRequest]:
+        """The unshown rows of these requests; each request is sampled once, as later rows have its item."""
+        return self._sampler.sample(requests)
+
+    def score(self, rows: Sequence[TeacherRequest]) -> ScoredRows | None:
+        """The logits of rows that `sample` gave; None when there are none. Again is the same."""
+        return self._scorer.score(rows)
 
     def put(self, scored: ScoredRows) -> None:
         """Keep the rows that `score` returned; again is the same. ServiceUnavailableError: Redis is away."""

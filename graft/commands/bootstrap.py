@@ -41,26 +41,23 @@ def bootstrap(project_folder: Path | None, events: Path | None, until: datetime 
     Example: graft student bootstrap && graft student train
     """
     from features.reader import OnlineReader
-    from features.spec_file import load_spec
+    from graft.commands.teacher_parts import ProjectTeacher
     from student.learn.bootstrap import explained_text, run_bootstrap, sample_rows
     from student.versions.registry import Registry
-    from teacher_cache.domain_map import DomainMap
-    from teacher_cache.request_scorer import RequestScorer
-    from teacher_cache.teacher import load_teacher
 
     process = begin(project_folder)
-    project = process.project
-    spec = load_spec(project.repo)
+    project, teacher = process.project, ProjectTeacher(process)
+    spec = teacher.spec
     users, items, contexts = _ids(process, events, until or datetime.now(UTC))
-    model = load_teacher(project.teacher, project.folder)
     report = run_bootstrap(
         setup=project.learner_setup(spec),
         config=project.bootstrap,
         teacher=project.teacher,
+        generation=teacher.generation.digest,
         registry=Registry(process.settings.versions),
         rows=sample_rows(users, items, project.bootstrap.rows, project.student.seed, contexts),
         reader=OnlineReader(spec, process.redis_url),
-        scorer=RequestScorer(model, DomainMap(project.teacher, project.folder, model, spec), spec),
+        scorer=teacher.scoring.scorer,
     )
     published = (
         f"published {report.version}: {report.rows:,} rows of {len(users):,} users and {len(items):,} items, "

@@ -82,13 +82,13 @@ def _aggregates(process: Process) -> Part:
 
 
 def _cache(process: Process) -> Part:
+    from teacher_cache.generation_registry import GenerationRegistry
     from teacher_cache.removal import CachedKeys
 
     project = process.project
-    version = project.teacher.version
-    keys = CachedKeys(process.redis_url, version)
-    found = {f"keys of teacher version {version}": keys.count}
-    removals: list[Callable[[], object]] = [keys.remove]
+    keys, generations = CachedKeys(process.redis_url, project.name), GenerationRegistry(process.redis_url, project.name)
+    found = {f"keys of project {project.name}": keys.count}
+    removals: list[Callable[[], object]] = [keys.remove, generations.clear]
     if project.features.profiles:
         rows = _profile_rows(process)
         found["profiles"] = rows.count

@@ -47,8 +47,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.served_rows import ServedRowReader
-    from features.spec_file import load_spec
-    from graft.commands.teacher import open_cache, open_unshown_cache
+    from graft.commands.teacher_parts import ProjectTeacher
     from stream.connection import wait_for_kafka
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
@@ -58,7 +57,8 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     from student.learn.train import run_training
     from student.versions.registry import Registry
 
-    spec = load_spec(project.repo)
+    teacher = ProjectTeacher(process)
+    spec = teacher.spec
     open_source = partial(ExampleReader, settings.kafka, project.topics)
     if log is not None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, project.topics)
@@ -76,9 +76,10 @@ def train(project_folder: Path | None, log: Path | None) -> None:
             publish=project.publish,
             gate=project.gate,
             teacher_version=project.teacher.version,
+            teacher_generation=teacher.generation.digest,
             registry=registry,
-            cache=open_cache(process),
-            unshown=open_unshown_cache(process, spec),
+            cache=teacher.open_cache(),
+            unshown=teacher.open_unshown_cache(),
             open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),
             topic_id=its_id,
             stop=stop,

@@ -269,7 +269,9 @@ def _gate_lines(manifest: "Manifest") -> Iterator[str]:
 
 def _told(manifest: "Manifest") -> dict[str, Any]:
     """All that two versions may differ in, flat: key -> value."""
-    described = manifest.model_dump(include={"version", "parent", "examples", "bootstrapped_rows", "teacher_version"})
+    described = manifest.model_dump(
+        include={"version", "parent", "examples", "bootstrapped_rows", "teacher_version", "teacher_generation"}
+    )
     described |= {"created_at": _utc(manifest.created_at_ms), "spec": manifest.spec.spec_id}
     described |= {f"student.{key}": value for key, value in manifest.student.model_dump().items()}
     described |= {f"task {task.name}": task.model_dump_json() for task in manifest.tasks}

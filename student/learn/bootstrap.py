@@ -101,11 +101,12 @@ def score_rows(
     return DayZeroRows(spec.encode(spec.columns_of(features)), np.concatenate(logits))
 
 
-def run_bootstrap(
+def run_bootstrap(  # noqa: PLR0913 - by keyword: one for each part that a command brings
     *,
     setup: LearnerSetup,
     config: BootstrapConfig,
     teacher: TeacherConfig,
+    generation: str | None = None,
     registry: Registry,
     rows: Sequence[Impression],
     reader: FeatureReader,
@@ -113,8 +114,8 @@ def run_bootstrap(
 ) -> BootstrapReport:
     """Publish a first version that has learnt the teacher's logits of `rows` and no example.
 
-    Its control is untouched. InvalidInputError when the registry has a version (day zero is over), and when the student
-    cannot learn any task of this teacher from what it sees.
+    `generation` names what the teacher's logits mean. Its control is untouched. InvalidInputError when the registry has
+    a version (day zero is over), and when the student cannot learn any task of this teacher from what it sees.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine
     started = time.monotonic()
@@ -143,6 +144,7 @@ def run_bootstrap(
             student=setup.student,
             teacher_tasks=[task.name for task in setup.teacher_tasks],
             teacher_version=teacher.version,
+            teacher_generation=generation,
             metrics={},
         )
         version = registry.publish(

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ AGE = Histogram(
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05  # a look-up takes about 0.5 ms
+_COUNT_SECONDS = 1.0
 _MOST_SKIPPED = 1023  # batches learnt without a wait before the next try
 
 
@@ -51,6 +53,9 @@ class LogitSource:
         self._skips_after_wait = 0
         self._skips_left = 0
         self._redis = Absence("redis", "learning from the labels alone", stops_work=False)
+        self._uncounted = np.zeros(2, np.int64)  # hits, misses
+        self._next_count = 0.0
+        self._answers = True  # Redis, at the last look-up
 
     def fetch(self, examples: Sequence[Example], stop: StopSignal) -> NDArray[np.float32] | None:
         """Logits [B, T], a row of NaN for each miss. None when `stop` was set while some were missing."""
@@ -61,8 +66,23 @@ class LogitSource:
             if waited is None:
                 return None
             found = waited
-        _count(found)
+        self._count(found)
         return found.logit_BT
+
+    def _count(self, found: CachedLogits) -> None:
+        """In this process's metrics at once, and in Redis once a second, for `graft teacher stats`."""
+        missing_B = _missing(found)
+        misses, hits = int(missing_B.sum()), int((~missing_B).sum())
+        LOGITS.labels("miss").inc(misses)
+        LOGITS.labels("hit").inc(hits)
+        for age in found.age_seconds_B[~missing_B]:
+            AGE.observe(age)
+        self._uncounted += (hits, misses)
+        if self._answers and time.monotonic() >= self._next_count:
+            self._next_count = time.monotonic() + _COUNT_SECONDS
+            with suppress(ServiceUnavailableError):  # the next look-up says so
+                self._cache.count_reads(*self._uncounted.tolist())
+                self._uncounted[:] = 0
 
     def _may_wait(self) -> bool:
         if self._wait_seconds <= 0:
@@ -92,7 +112,11 @@ class LogitSource:
             self._skips_after_wait = 0
             return
         if not self._skips_after_wait:
-            _log.warning("no teacher logit came within %g s; learning from the labels alone", self._wait_seconds)
+            _log.warning(
+                "no teacher logit of generation %s came within %g s; learning from the labels alone",
+                self._cache.generation,
+                self._wait_seconds,
+            )
         self._skips_after_wait = min(2 * self._skips_after_wait + 1, _MOST_SKIPPED)
         self._skips_left = self._skips_after_wait
 
@@ -100,10 +124,12 @@ class LogitSource:
         try:
             found = self._cache.get([e.user_id for e in examples], [e.item_id for e in examples])
         except ServiceUnavailableError as error:
+            self._answers = False
             self._redis.failed(error)  # no wait here: the next look-up is the next try
             return CachedLogits(
                 np.full((len(examples), self._tasks), np.nan, np.float32), np.full(len(examples), np.nan)
             )
+        self._answers = True
         self._redis.ended()
         return found
 
@@ -180,11 +206,3 @@ class TeacherSource:
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(found.logit_BT).any(axis=1), np.bool_)
-
-
-def _count(found: CachedLogits) -> None:
-    missing_B = _missing(found)
-    LOGITS.labels("miss").inc(int(missing_B.sum()))
-    LOGITS.labels("hit").inc(int((~missing_B).sum()))
-    for age in found.age_seconds_B[~missing_B]:
-        AGE.observe(age)

@@ -47,7 +47,7 @@ class Publisher:
     from the last version's offsets, by the next.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that a version tells of
         self,
         learner: Learner,
         served: ServedEvaluation,
@@ -56,6 +56,8 @@ class Publisher:
         config: PublishConfig,
         teacher_version: str | None,
         topic_id: str | None = None,
+        *,
+        teacher_generation: str | None = None,
     ) -> None:
         self._learner = learner
         self._served = served
@@ -64,6 +66,7 @@ class Publisher:
         self._config = config
         self._teacher_version = teacher_version
         self._topic_id = topic_id
+        self._teacher_generation = teacher_generation
         latest = registry.latest()
         manifest = None if latest is None else registry.load_manifest(latest)
         if manifest is not None:
@@ -119,6 +122,7 @@ class Publisher:
             student=learner.setup.student,
             teacher_tasks=[task.name for task in learner.setup.teacher_tasks],
             teacher_version=self._teacher_version,
+            teacher_generation=self._teacher_generation,
             served_by=self._served.kept,
             gate=record,
             metrics=slices.pop("whole"),

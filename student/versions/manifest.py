@@ -69,6 +69,9 @@ class Draft(BaseModel):
         default=[], description="the teacher's tasks, whose mean logits the posterior sees"
     )
     teacher_version: str | None
+    teacher_generation: str | None = Field(
+        default=None, description="digest of all that made the teacher's logits; none: of an earlier release"
+    )
     served_by: list[str] = Field(
         default=[], description="versions before this one whose predictions count as served for later examples"
     )

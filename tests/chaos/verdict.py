@@ -12,6 +12,7 @@ from lab.demo.client import Answer
 from stream.example_log import ExampleLog
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
+from teacher_cache.generation import generation_of
 from tests.chaos.events import ITEMS, USERS
 from tests.chaos.follower import Follower
 from tests.chaos.learner import LearntBatch, batches_of, undisturbed
@@ -118,7 +119,8 @@ def learner_lines(world: World, follower: Follower) -> list[Line]:
 def teacher_line(world: World, follower: Follower) -> Line:
     """Every teacher request has its logits in Redis; where the user's key was of another type, they were set aside."""
     config = world.project.teacher
-    cache = LogitCache(world.redis.url, config.version, [task.name for task in config.tasks], config.ttl_seconds)
+    generation = generation_of(world.project.name, config, world.project.folder, load_spec(world.project.repo))
+    cache = LogitCache(world.redis.url, generation.key, [task.name for task in config.tasks], config.ttl_seconds)
     asked = sorted({(user, item) for _, user, item in follower.requests})
     found = cache.get([user for user, _ in asked], [item for _, item in asked])
     cache.close()

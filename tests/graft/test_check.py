@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from graft.cli import cli
+from lab.embedded import free_port
 from runtime.errors import ConfigurationError
 
 _REDIS = "redis://localhost:6379/0"
@@ -31,15 +34,17 @@ def _check(folder: Path) -> Sequence[str]:
 def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
     from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
 
-    summary = check_project(sound_project, _REDIS)
+    summary = check_project(sound_project, f"redis://127.0.0.1:{free_port()}/0")
     assert (summary.dense_columns, summary.categorical_columns) == (1, 2)
     assert (summary.teacher_inputs, summary.teacher_inputs_defaulted, summary.defaulted_share) == (2, 1, 0.5)
     scales = "gradient scale 2"
+    not_checked = "whether the teacher's version is its name alone is not checked: Redis does not answer"
     assert summary.lines() == [
         "project tiny is sound",
         "  task like: binary, window 60 s",
         "  student: dense columns 1, categorical 2; features for the teacher alone 0",
         "  teacher t1: 2 inputs, 1 mapped, 1 defaulted (50%)",
+        f"  generation of its logits {summary.teacher_generation}; {not_checked}",
         f"  distillation: teacher task like through an auxiliary head of like, weight 1, {scales}",
     ]
 
@@ -121,3 +126,57 @@ columns = { like = "like" }
         definitions.read_text().replace("dtype=Float32)],\n    source=Push", "dtype=Array(Float32))],\n    source=Push")
     )
     assert any("'taught:like'" in fault for fault in _check(sound_project))
+
+
+def test_a_name_of_other_logits_is_an_error_that_says_what_changed(sound_project: Path, redis_url: str) -> None:
+    environment = {"GRAFT_PROJECT": str(sound_project), "GRAFT_REDIS_URL": redis_url}
+
+    def graft(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, [*arguments], env=environment)
+        return result.exit_code, result.output
+
+    assert graft("features", "apply")[0] == 0
+    first = json.loads(graft("check", "--json")[1])
+    assert (first["is_name_checked"], len(first["teacher_generation"])) == (True, 16)
+    events = sound_project / "events.jsonl"
+    shown = {"type": "impression", "impression_id": "i", "user_id": 1, "item_id": "a", "event_time_ms": 1}
+    events.write_text(json.dumps(shown))
+    backfill = "teacher", "backfill", "--events", str(events)
+    assert graft(*backfill)[0] == 0
+    assert graft("check")[0] == 0
+    (row,) = json.loads(graft("teacher", "ls", "--json")[1])
+    assert (row["generation"], row["names"], row["rows"], row["users"]) == (first["teacher_generation"], ["t1"], 1, 1)
+    assert row["begun_where"].endswith(f"{sound_project}/teacher.onnx")
+
+    _break(sound_project, ("default = 30", "default = 31"))
+    for command in (("check",), backfill, ("teacher", "profile")):
+        if command[-1] == "profile":
+            continue  # without profiles there is nothing to compute
+        code, output = graft(*command)
+        assert code == 2, output
+        assert "teacher.version: 't1' is the name of generation " + first["teacher_generation"] in output
+        assert "inputs.age.default: was 30, is 31" in output
+    found = json.loads(graft("teacher", "get", "1", "a", "--json")[1])
+    assert [(one["is_current"], one["is_used"], one["logits"]) for one in found] == [(False, False, {"like": 30.0})]
+    rows = json.loads(graft("teacher", "ls", "--json")[1])
+    assert [(row["is_current"], row["rows"], row["names"]) for row in rows] == [(False, 1, ["t1"]), (True, 0, [])]
+
+    _break(sound_project, ('version = "t1"', 'version = "t2"'))
+    assert graft("check")[0] == 0
+    assert graft(*backfill)[0] == 0
+    found = json.loads(graft("teacher", "get", "1", "a", "--json")[1])
+    assert [(one["is_used"], one["logits"]) for one in found] == [(False, {"like": 30.0}), (True, {"like": 31.0})]
+    told = json.loads(graft("teacher", "stats", "--json")[1])
+    assert (told["rows"], told["counts"], told["hit_rate"], sum(told["ages"].values())) == (
+        1,
+        {"put:backfill": 1},
+        None,
+        1,
+    )
+    assert "put by: backfill 1" in graft("teacher", "stats", first["teacher_generation"])[1]
+    assert graft("teacher", "rm", told["generation"])[0] == 1
+    assert graft("teacher", "rm", "t1")[0] == 1
+    assert graft("teacher", "rm", first["teacher_generation"], "--dry-run")[0] == 0
+    assert "removed generation" in graft("teacher", "rm", first["teacher_generation"])[1]
+    (row,) = json.loads(graft("teacher", "ls", "--json")[1])
+    assert row["names"] == ["t2"]

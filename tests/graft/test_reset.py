@@ -20,7 +20,7 @@ from student.versions.registry import Registry
 
 @pytest.fixture
 def environment(sound_project: Path, kafka: str, redis_url: str, topic_prefix: str) -> dict[str, str]:
-    """A project with topics, logits of two teacher versions, and a version."""
+    """A project with topics, logits of two projects, and a version."""
     with (sound_project / "graft.toml").open("a") as file:
         file.write(f'[stream]\ntopic_prefix = "{topic_prefix}"\n')
     ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix), Topics(prefix=topic_prefix))
@@ -30,8 +30,9 @@ def environment(sound_project: Path, kafka: str, redis_url: str, topic_prefix: s
     (versions / "champion").write_text("v000007\n")
     (versions / "last_version").write_text("v000007\n")
     with connect(redis_url) as client:
-        for key in ("graft:logits:t1:x:1", "graft:logits:t1:x:2", "graft:unshown:t1:x:i1", "graft:logits:t10:x:1"):
-            client.set(key, "x")
+        for key in ("logits:tiny:g1:1", "logits:tiny:g2:2", "unshown:tiny:g1:i1", "teachers:tiny:g1", "teachers:tiny"):
+            client.set(f"graft:{key}", "x")
+            client.set(f"graft:{key.replace('tiny', 'tiny2')}", "x")
     return {
         "GRAFT_PROJECT": str(sound_project),
         "GRAFT_KAFKA": kafka,
@@ -55,7 +56,7 @@ def test_a_dry_run_says_what_there_is_and_what_follows_and_removes_nothing(
     before = keys_of(redis_url)
     done = reset(environment, "--cache", "--versions", "--topics", "--dry-run")
     assert done.exit_code == 0, done.output
-    assert "would remove cache (keys of teacher version t1: 3): the student learns from labels alone" in done.stdout
+    assert "would remove cache (keys of project tiny: 3): the student learns from labels alone" in done.stdout
     assert f"would remove versions (versions in {environment['GRAFT_VERSIONS']}: 1): a learner begins" in done.stdout
     assert "examples: 0" in done.stdout
     assert keys_of(redis_url) == before
@@ -65,8 +66,9 @@ def test_a_dry_run_says_what_there_is_and_what_follows_and_removes_nothing(
 def test_each_part_is_removed_on_its_own(environment: dict[str, str], redis_url: str) -> None:
     registry = Registry(Path(environment["GRAFT_VERSIONS"]))
     done = reset(environment, "--cache", "--yes", "--json")
-    assert json.loads(done.stdout) == {"cache": {"keys of teacher version t1": 3}, "removed": True}
-    assert keys_of(redis_url) == {b"graft:logits:t10:x:1"}
+    assert json.loads(done.stdout) == {"cache": {"keys of project tiny": 3}, "removed": True}
+    assert len(left := keys_of(redis_url)) == 5
+    assert all(b":tiny2" in key for key in left)
     assert registry.versions() == ["v000007"]
 
     assert reset(environment, "--versions", "--yes").exit_code == 0

@@ -8,6 +8,7 @@ from kafka.errors import FencedInstanceIdError, KafkaConnectionError
 
 from runtime.errors import GraftError, ServiceUnavailableError
 from stream import connection
+from stream.dead_letter_topics import Selection, read_dead_letters, replay_dead_letters
 from stream.events import TeacherRequest
 from stream.requests import TeacherRequestReader, requests_since
 from stream.topics import ensure_topics
@@ -176,3 +177,22 @@ def read_in_turn(*readers):
         for reader in readers:
             with suppress(ServiceUnavailableError):  # as the batch scorer waits while the group moves
                 reader.lag()
+
+
+def test_a_request_that_is_set_aside_is_a_dead_letter_with_its_bytes_and_goes_back_by_a_replay(kafka, made):
+    send(kafka, made, range(3))
+    with closing(TeacherRequestReader(kafka, made, "t")) as reader:
+        found = read(reader, 3)
+        reader.set_aside([(found[1], "the teacher cannot compute it: index 9")])
+        reader.commit()
+        (letter,) = read_dead_letters(kafka, made, Selection(topic=made.teacher_requests))
+        assert (letter.code, letter.stage, letter.attempt) == ("refused", "score", 1)
+        assert letter.text == "the teacher cannot compute it: index 9"
+        assert (letter.message.value, letter.message.key) == (found[1].model_dump_json().encode(), b"k")
+        back = replay_dead_letters(kafka, made, Selection(code="refused"), dry_run=False, advance=lambda _: None)
+        assert back.replayed == 1
+        again = read(reader, 1)
+        assert again == [found[1]]
+        reader.set_aside([(again[0], "still")])
+        (letter,) = read_dead_letters(kafka, made, Selection(topic=made.teacher_requests))
+        assert (letter.attempt, letter.text) == (2, "still")

@@ -135,9 +135,9 @@ def scorer(teacher: Teacher, domain_map: DomainMap, spec: FeatureSpec) -> Reques
 
 
 @pytest.fixture
-def unshown(redis_url: str, config: TeacherConfig, spec: FeatureSpec) -> Iterator[UnshownCache]:
-    """Pairs by impression that wait for 100 s."""
-    cache = UnshownCache(redis_url, config, spec, 100)
+def unshown(redis_url: str, spec: FeatureSpec) -> Iterator[UnshownCache]:
+    """Unshown rows by impression that wait for 100 s."""
+    cache = UnshownCache(redis_url, "p:g1", spec, ("finish", "rating"), 100)
     yield cache
     cache.close()
 

@@ -12,7 +12,7 @@ from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
 @pytest.fixture
 def cache(redis_url):
-    cache = LogitCache(redis_url, "t1", ("finish", "rating"), 100)
+    cache = LogitCache(redis_url, "p:g1", ("finish", "rating"), 100)
     yield cache
     cache.close()
 
@@ -148,7 +148,7 @@ def test_whoever_sees_a_backfilled_logit_finds_its_unshown_rows_too(
             seen.append(len(unshown.get([f"imp-{item}" for item in item_ids]).features))
             super().put(user_ids, item_ids, logit_BT, scored_at_ms)
 
-    cache = Watched(redis_url, "t1", ("finish", "rating"), 100)
+    cache = Watched(redis_url, "p:g1", ("finish", "rating"), 100)
     backfill([request_of(n) for n in range(8)], scorer, cache, unshown_scorer(ratio=1), batch_rows=4, progress=_nothing)
     cache.close()
     assert seen == [3, 4]  # the very first impression has no other item
@@ -180,7 +180,7 @@ def test_no_unshown_row_is_made_of_a_row_of_another_feature_spec(scorer, cache, 
 def test_without_redis_there_is_no_logit_without_its_unshown_rows(
     scorer, cache, unshown_scorer, config, spec, request_of
 ):
-    away = UnshownCache(f"redis://127.0.0.1:{free_port()}", config, spec, 100)
+    away = UnshownCache(f"redis://127.0.0.1:{free_port()}", "p:g1", spec, ("finish", "rating"), 100)
     with pytest.raises(ServiceUnavailableError):
         backfill(
             [request_of(1), request_of(2)], scorer, cache, unshown_scorer(cache=away), batch_rows=4, progress=_nothing

@@ -25,6 +25,10 @@ class _Requests:
         self._stop = stop
         self._polled = []
         self.in_cache_at_commit = []
+        self.aside = []
+
+    def set_aside(self, refused):
+        self.aside += [(row.request.impression_id, row.reason) for row in refused]
 
     def poll(self, _timeout_seconds, max_records):
         batch, self.waiting = self.waiting[:max_records], self.waiting[max_records:]
@@ -43,7 +47,7 @@ class _Requests:
 
 @pytest.fixture
 def cache(redis_url):
-    cache = LogitCache(redis_url, "t1", TASKS, 100)
+    cache = LogitCache(redis_url, "p:g1", TASKS, 100)
     yield cache
     cache.close()
 
@@ -109,6 +113,7 @@ def test_a_row_without_finite_logits_is_left_out_and_counted(save_onnx, run, cac
     run(reader, cache, stop)
     assert cache.get([1, 1, 1], [1, 2, 3]).logit_BT[:, 0].tolist() == pytest.approx([19, float("nan"), 21], nan_ok=True)
     assert reader.in_cache_at_commit == [[True, False, True]]
+    assert reader.aside == [("imp-2", "teacher task finish: the output is inf, must be finite")]
     assert _sample("graft_teacher_refused_rows_total") - before == 1
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert line == (
@@ -121,7 +126,7 @@ def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, ca
     caplog.set_level(logging.INFO, "runtime.absence")
     stop = StopSignal()
     with EmbeddedRedis() as server:
-        cache = LogitCache(server.url, "t1", TASKS, 100)
+        cache = LogitCache(server.url, "p:g1", TASKS, 100)
         reader = _Requests([request_of(n) for n in range(4)], cache, stop)
         server.process.kill()
         server.process.wait()
@@ -142,7 +147,7 @@ def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, ca
 def test_a_stop_while_redis_is_away_commits_nothing(run, request_of, caplog):
     stop = StopSignal()
     with EmbeddedRedis() as server:
-        cache = LogitCache(server.url, "t1", TASKS, 100)
+        cache = LogitCache(server.url, "p:g1", TASKS, 100)
     reader = _Requests([request_of(1)], cache, stop)
     thread = threading.Thread(target=run, args=(reader, cache, stop))
     thread.start()
@@ -182,7 +187,7 @@ def _wait_until(condition):
 def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
     run, redis_url, cache, scorer, spec, config, request_of
 ):
-    cache_of_unshown = UnshownCache(redis_url, config, spec, 100)
+    cache_of_unshown = UnshownCache(redis_url, "p:g1", spec, ("finish", "rating"), 100)
     unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, cache_of_unshown)
     seen = []
 
@@ -193,7 +198,7 @@ def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
 
     stop = StopSignal()
     requests = _Requests([request_of(n) for n in range(8)], cache, stop)
-    run(requests, Watched(redis_url, "t1", TASKS, 100), stop, unshown)
+    run(requests, Watched(redis_url, "p:g1", TASKS, 100), stop, unshown)
     assert seen == [3, 4]  # batches of 4; the very first impression has no other item
     found = cache_of_unshown.get(["imp-7"])
     (row,), (logit_T,) = found.features, found.logit_UT.tolist()

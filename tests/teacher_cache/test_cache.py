@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
-from teacher_cache.cache import UNUSABLE_LOGITS, LogitCache, decode, encode, task_list_id
+from teacher_cache.cache import UNUSABLE_LOGITS, LogitCache, decode, encode
 
 DAY = 86_400
 TASKS = ("finish", "rating")
@@ -17,11 +17,11 @@ TASKS = ("finish", "rating")
 
 @pytest.fixture
 def open_cache(redis_url):
-    """Opens caches on the test's Redis: by default version t1 with the tasks finish and rating."""
+    """Opens caches on the test's Redis: by default of generation g1 of project p with the tasks finish and rating."""
     caches = []
 
-    def connect_cache(version="t1", tasks=TASKS, ttl_seconds=DAY):
-        caches.append(LogitCache(redis_url, version, tasks, ttl_seconds))
+    def connect_cache(generation="p:g1", tasks=TASKS, ttl_seconds=DAY):
+        caches.append(LogitCache(redis_url, generation, tasks, ttl_seconds))
         return caches[-1]
 
     yield connect_cache
@@ -55,10 +55,13 @@ def test_rows_come_back_in_the_order_asked_for_with_nan_rows_for_misses(open_cac
     assert found.age_seconds_B[0] == pytest.approx(30, abs=2)
 
 
-def test_the_layout_is_a_hash_per_version_tasks_and_user(open_cache, client):
-    open_cache().put([7], ["film"], _logits([1.0, -2.0]), 1_700_000_000_999)
-    assert client.keys() == [f"graft:logits:t1:{task_list_id(TASKS)}:7".encode()]
-    stored = client.hgetall(f"graft:logits:t1:{task_list_id(TASKS)}:7")
+def test_the_layout_is_a_hash_per_generation_and_user_beside_counts(open_cache, client):
+    cache = open_cache()
+    cache.put([7], ["film"], _logits([1.0, -2.0]), 1_700_000_000_999)
+    cache.count_reads(3, 2)
+    assert sorted(client.keys()) == [b"graft:logits:p:g1:7", b"graft:teachers:p:g1"]
+    assert client.hgetall("graft:teachers:p:g1") == {b"put:run": b"1", b"hits": b"3", b"misses": b"2"}
+    stored = client.hgetall("graft:logits:p:g1:7")
     assert stored == {b"film": (1_700_000_000).to_bytes(4, "little") + b"\x00\x00\x80\x3f" + b"\x00\x00\x00\xc0"}
 
 
@@ -83,16 +86,16 @@ def test_a_later_put_of_a_row_holds_also_within_one_call(open_cache):
     assert cache.get([1], [10]).logit_BT.tolist() == [[3, 3]]
 
 
-def test_another_teacher_version_or_task_list_sees_nothing(open_cache):
+def test_another_generation_or_project_sees_nothing(open_cache):
     open_cache().put([1], [10], _logits([1, 2]), _now_ms())
-    for other in (open_cache("t2"), open_cache(tasks=("rating", "finish")), open_cache(tasks=("finish",))):
+    for other in (open_cache("p:g2"), open_cache("q:g1"), open_cache("p:g")):
         assert np.isnan(other.get([1], [10]).logit_BT).all()
 
 
 def test_a_value_of_another_length_is_a_miss(open_cache, client):
     cache = open_cache()
     cache.put([1], [10], _logits([1, 2]), _now_ms())
-    key = client.keys()[0]
+    (key,) = client.keys("graft:logits:*")
     client.hset(key, "11", b"\x00" * 8)
     client.hset(key, "12", b"")
     assert np.isnan(cache.get([1, 1, 1], [10, 11, 12]).logit_BT[:, 0]).tolist() == [False, True, True]
@@ -101,7 +104,7 @@ def test_a_value_of_another_length_is_a_miss(open_cache, client):
 def test_a_users_hash_lives_for_the_ttl_from_its_last_put(open_cache, client):
     cache = open_cache(ttl_seconds=100)
     cache.put([1], [10], _logits([1, 2]), _now_ms())
-    key = client.keys()[0]
+    (key,) = client.keys("graft:logits:*")
     assert client.ttl(key) in (99, 100)
     client.expire(key, 5)
     cache.put([1], [11], _logits([1, 2]), _now_ms())
@@ -154,7 +157,7 @@ def test_a_stored_row_with_a_logit_that_no_teacher_has_is_a_miss_and_counted(bad
 
 
 def test_a_redis_that_is_away_is_named():
-    cache = LogitCache(f"redis://127.0.0.1:{free_port()}/0", "t1", TASKS, DAY)
+    cache = LogitCache(f"redis://127.0.0.1:{free_port()}/0", "p:g1", TASKS, DAY)
     with pytest.raises(ServiceUnavailableError, match=r"Redis at redis://127\.0\.0\.1:\d+/0 does not answer"):
         cache.get([1], [1])
     with pytest.raises(ServiceUnavailableError, match="does not answer"):
@@ -190,7 +193,7 @@ def test_no_bytes_break_the_decoder(values):
 
 def test_a_key_of_another_type_is_a_miss_and_costs_no_other_user_its_logits(open_cache, client, caplog):
     cache = open_cache()
-    key = f"graft:logits:t1:{task_list_id(TASKS)}:1"
+    key = "graft:logits:p:g1:1"
     client.set(key, "no hash")
     cache.put([1, 2, 1], [10, 10, 11], _logits([1, 2], [3, 4], [5, 6]), _now_ms())
     assert f"2 rows are not kept, such as those of {key}, which is no hash" in caplog.text

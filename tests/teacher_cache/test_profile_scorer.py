@@ -156,7 +156,7 @@ def test_the_batch_scorer_scores_profiles_beside_the_requests(start, doubles, sc
         def lag(self):
             return 0
 
-    cache = LogitCache(redis_url, "t1", ["finish", "rating"], 100)
+    cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
     run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables(users=(2, 9))))
     assert doubles.pushed == [{"user": [0, 1, 2, 3, 4, 9]}]
 
@@ -183,7 +183,7 @@ def test_no_logit_waits_for_a_profile_that_cannot_be_pushed(
             return 0
 
     doubles.push = refuse
-    cache = LogitCache(redis_url, "t1", ["finish", "rating"], 100)
+    cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
     run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables()))
     assert np.isfinite(cache.get([1, 1], [1, 2]).logit_BT).all()
     assert "profiles are tried again with the next pass" in caplog.text

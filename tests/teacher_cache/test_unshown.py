@@ -5,13 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from features.spec import FeatureSpec
 from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
 from teacher_cache.cache import UNUSABLE_LOGITS
 from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+
+TASKS = ("finish", "rating")
 
 
 def sampler(spec, ratio=2.0, capacity=100):
@@ -105,12 +106,11 @@ def test_a_pair_with_a_logit_that_no_teacher_has_is_left_out_and_counted(redis_u
     assert UNUSABLE_LOGITS.labels("unshown")._value.get() - before == 1
 
 
-def test_another_teacher_version_or_feature_spec_sees_none_of_them(redis_url, unshown, config, spec, request_of):
+def test_another_generation_or_project_sees_none_of_them(redis_url, unshown, spec, request_of):
     unshown.put([request_of(1)], np.zeros((1, 2), np.float32))
-    changed = FeatureSpec.model_validate({**spec.model_dump(), "feast_project": "q"})
     for other in (
-        UnshownCache(redis_url, config.model_copy(update={"version": "t2"}), spec, 100),
-        UnshownCache(redis_url, config, changed, 100),
+        UnshownCache(redis_url, "p:g2", spec, TASKS, 100),
+        UnshownCache(redis_url, "q:g1", spec, TASKS, 100),
     ):
         assert other.get(["imp-1"]).features == []
         other.close()
@@ -119,7 +119,7 @@ def test_another_teacher_version_or_feature_spec_sees_none_of_them(redis_url, un
 def test_a_row_that_the_teacher_cannot_score_is_left_out(spec, scorer, unshown, request_of):
     bad = request_of(1, features=[20, "nurse", [3e38, 3e38, 0.0], 5.0, 1])
     work = UnshownScorer(sampler(spec, ratio=20), scorer, unshown)
-    scored = work.score([bad, *(request_of(n) for n in range(2, 6))])
+    scored = work.score(work.sample([bad, *(request_of(n) for n in range(2, 6))]))
     assert scored is not None
     work.put(scored)
     found = unshown.get(["imp-5"])
@@ -127,8 +127,8 @@ def test_a_row_that_the_teacher_cannot_score_is_left_out(spec, scorer, unshown, 
     assert found.logit_UT.tolist() == [[20.0, 4.5], [21.0, 4.5], [22.0, 4.5]]
 
 
-def test_without_redis_there_is_an_error_that_names_it(config, spec, request_of):
-    cache = UnshownCache(f"redis://127.0.0.1:{free_port()}", config, spec, 100)
+def test_without_redis_there_is_an_error_that_names_it(spec, request_of):
+    cache = UnshownCache(f"redis://127.0.0.1:{free_port()}", "p:g1", spec, TASKS, 100)
     with pytest.raises(ServiceUnavailableError):
         cache.get(["imp-1"])
     with pytest.raises(ServiceUnavailableError):

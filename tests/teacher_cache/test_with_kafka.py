@@ -62,7 +62,7 @@ def committed_lag(kafka, topics):
 
 @pytest.fixture
 def cache(redis_url):
-    cache = LogitCache(redis_url, "t1", ("finish", "rating"), 100)
+    cache = LogitCache(redis_url, "p:g1", ("finish", "rating"), 100)
     yield cache
     cache.close()
 

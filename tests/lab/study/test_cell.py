@@ -101,8 +101,9 @@ def _process(
     """What a learner process predicted, [N, K, A], and the labels; N fit into the window that its version keeps."""
     project, setup = cell.project, cell.project.learner_setup(pair.spec)
     teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
-    cache = LogitCache(redis_url, project.teacher.version, [task.name for task in project.teacher.tasks], 3600)
-    unshown = UnshownCache(redis_url, project.teacher, pair.spec, 3600)
+    tasks = [task.name for task in project.teacher.tasks]
+    cache = LogitCache(redis_url, "tiny:g1", tasks, 3600)
+    unshown = UnshownCache(redis_url, "tiny:g1", pair.spec, tasks, 3600)
     rows = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
     requests = requests_of(log)
     backfill(requests, teacher, cache, rows, batch_rows=len(requests), progress=no_progress)

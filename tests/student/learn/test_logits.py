@@ -14,7 +14,6 @@ from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from student.learn.logits import LogitSource, UnshownSource
 from teacher_cache.cache import LogitCache
-from teacher_cache.config import TeacherConfig
 from teacher_cache.unshown import UnshownCache
 from tests.student.learn.ranks import all_end_well, start_ranks
 from tests.student.learn.train_process import logit_cache, unshown_cache
@@ -101,15 +100,13 @@ def test_an_unreachable_redis_is_a_miss_that_is_logged_once(toy: Any, caplog: py
 
 def test_unshown_rows_come_with_their_examples_and_an_unreachable_redis_has_none(toy: Any, redis_url: str) -> None:
     (batch,) = toy.batches(1)
-    tasks = [{"name": name, "kind": "binary", "output": name} for name in ("a", "b", "c")]
-    teacher = TeacherConfig.model_validate({"version": "t1", "onnx": "x.onnx", "tasks": tasks, "inputs": {}})
-    with closing(UnshownCache(redis_url, teacher, toy.spec, 60)) as cache:
+    with closing(UnshownCache(redis_url, "t1", toy.spec, ("a", "b", "c"), 60)) as cache:
         requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in batch[2:4]]
         cache.put(requests, np.ones((2, 3), np.float32))
         found = UnshownSource(cache).fetch(batch)
     assert found is not None
     assert found.features == [e.features for e in batch[2:4]]
-    away = UnshownCache(f"redis://127.0.0.1:{free_port()}/0", teacher, toy.spec, 60)
+    away = UnshownCache(f"redis://127.0.0.1:{free_port()}/0", "t1", toy.spec, ("a", "b", "c"), 60)
     assert UnshownSource(away).fetch(batch) is None
 
 

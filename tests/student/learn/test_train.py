@@ -29,19 +29,10 @@ from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
-from teacher_cache.config import TeacherConfig
 from teacher_cache.unshown import UnshownCache, UnshownRows
 
 TEACHER = "t1"
 TASKS = ("finish", "like", "rating")
-UNSHOWN_TEACHER = TeacherConfig.model_validate(
-    {
-        "version": TEACHER,
-        "onnx": "teacher.onnx",
-        "tasks": [{"name": name, "kind": "binary", "output": name} for name in TASKS],
-        "inputs": {},
-    }
-)
 
 
 class Process:
@@ -69,7 +60,7 @@ class Process:
             teacher_version=TEACHER,
             registry=self.registry,
             cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600),
-            unshown=UnshownCache(self.redis_url, UNSHOWN_TEACHER, setup.spec, 3600),
+            unshown=UnshownCache(self.redis_url, TEACHER, setup.spec, TASKS, 3600),
             open_source=lambda offsets: ExampleReader(self.kafka_servers, self.topics, offsets),
             topic_id=topic_id,
             stop=stop,
@@ -238,7 +229,7 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
     requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in reversed(examples)]
     others = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(requests, examples, strict=True)]
-    UnshownCache(process.redis_url, UNSHOWN_TEACHER, toy.spec, 3600).put(others[::2], logit_BT[::-2])
+    UnshownCache(process.redis_url, TEACHER, toy.spec, TASKS, 3600).put(others[::2], logit_BT[::-2])
     process.write(examples)
 
     whole = spawn(tmp_path / "whole")

@@ -22,27 +22,19 @@ from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
-from teacher_cache.config import TeacherConfig
 from teacher_cache.unshown import UnshownCache
 from tests.student.conftest import Toy
 
 TASKS = ("finish", "like", "rating")
-TEACHER = TeacherConfig.model_validate(
-    {
-        "version": "t1",
-        "onnx": "teacher.onnx",
-        "tasks": [{"name": name, "kind": "binary", "output": name} for name in TASKS],
-        "inputs": {},
-    }
-)
+TEACHER = "t1"
 
 
 def logit_cache(redis_url: str) -> LogitCache:
-    return LogitCache(redis_url, TEACHER.version, TASKS, 3600)
+    return LogitCache(redis_url, TEACHER, TASKS, 3600)
 
 
 def unshown_cache(redis_url: str) -> UnshownCache:
-    return UnshownCache(redis_url, TEACHER, Toy.spec, 3600)
+    return UnshownCache(redis_url, TEACHER, Toy.spec, TASKS, 3600)
 
 
 def setup() -> LearnerSetup:
@@ -64,7 +56,7 @@ def main() -> None:
             run_training(
                 setup=setup(),
                 publish=PublishConfig(every_seconds=0.1, keep=1000),
-                teacher_version=TEACHER.version,
+                teacher_version=TEACHER,
                 registry=Registry(Path(folder)),
                 cache=logit_cache(redis_url),
                 unshown=unshown_cache(redis_url),

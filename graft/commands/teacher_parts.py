@@ -1,0 +1,138 @@
+"""The parts of a project's teacher that commands share: its generation, its caches, and what scores rows."""
+
+import socket
+import time
+from contextlib import closing, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from features.spec_file import load_spec
+from graft.process import Process
+from runtime.errors import GraftError
+from teacher_cache.cache import LogitCache
+from teacher_cache.generation import Generation, generation_of, stamps
+from teacher_cache.generation_registry import GenerationRegistry, Record
+from teacher_cache.unshown import STREAM_TTL_SECONDS, UnshownCache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from features.spec import FeatureSpec
+    from teacher_cache.profile_scorer import ProfileScorer
+    from teacher_cache.unshown import UnshownScorer
+
+
+class ProjectTeacher:
+    """The teacher of a project as its folder is now. Needs an applied feature repository.
+
+    Without `scoring` it loads neither onnxruntime nor Feast: so the learner knows which logits are its own.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.project = process.project
+        self.config = process.project.teacher
+
+    @cached_property
+    def spec(self) -> "FeatureSpec":
+        """The feature spec that was applied."""
+        return load_spec(self.project.repo)
+
+    @cached_property
+    def generation(self) -> Generation:
+        """What the logits mean; ConfigurationError when a file of it cannot be digested."""
+        self._stamps  # noqa: B018 - taken before the files are read
+        return generation_of(self.project.name, self.config, self.project.folder, self.spec)
+
+    @cached_property
+    def scoring(self) -> "Scoring":
+        """What scores rows; GraftError when a file is replaced between its digest and its loading."""
+        before = self._stamps
+        scoring = Scoring(self)  # first: its errors say more than those of a digest
+        self.generation  # noqa: B018 - digested
+        if stamps(self.config, self.project.folder) != before:
+            raise GraftError(f"{self.project.folder}: the teacher's files changed while they were read; start again")
+        return scoring
+
+    @cached_property
+    def _stamps(self) -> list[tuple[int, ...]]:
+        return stamps(self.config, self.project.folder)
+
+    def open_registry(self) -> GenerationRegistry:
+        """The generations of this project."""
+        return GenerationRegistry(self._process.redis_url, self.project.name)
+
+    def begin(self) -> None:
+        """Note in Redis that this generation is used; ConfigurationError when its name is another one's.
+
+        ServiceUnavailableError without Redis.
+        """
+        where = f"{socket.gethostname()}:{self.project.folder / self.config.onnx}"
+        now_ms = time.time_ns() // 1_000_000
+        with closing(self.open_registry()) as registry:
+            registry.begin(
+                Record(generation=self.generation, name=self.config.version, begun_ms=now_ms, begun_at=where)
+            )
+
+    def open_cache(self, writer: str = "run") -> LogitCache:
+        """The logits: batch scorer, backfill and learner share them."""
+        tasks = [task.name for task in self.config.tasks]
+        return LogitCache(self._process.redis_url, self.generation.key, tasks, self.config.ttl_seconds, writer)
+
+    def open_unshown_cache(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> UnshownCache | None:
+        """The unshown rows: batch scorer, backfill and learner share them; None: there are none.
+
+        `ttl_seconds`: how long rows wait that are put into it.
+        """
+        if self.project.unshown.ratio == 0:
+            return None
+        tasks = [task.name for task in self.config.tasks]
+        return UnshownCache(self._process.redis_url, self.generation.key, self.spec, tasks, ttl_seconds)
+
+    def open_unshown(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> "UnshownScorer | None":
+        """What makes unshown rows; None: there are none."""
+        from teacher_cache.unshown import UnshownSampler, UnshownScorer
+
+        cache = self.open_unshown_cache(ttl_seconds)
+        if cache is None:
+            return None
+        return UnshownScorer(UnshownSampler(self.spec, self.project.unshown), self.scoring.scorer, cache)
+
+    @contextmanager
+    def open_profiles(self) -> "Iterator[ProfileScorer | None]":
+        """The profiles of this generation; None, and without Feast's import, where there are none."""
+        project, redis_url, spec = self.project, self._process.redis_url, self.spec
+        configs = project.features.profiles
+        if not configs:
+            yield None
+            return
+        from features.entities import batch_tables
+        from features.profile_push import LoggedPusher
+        from features.reader import OnlineReader
+        from features.store import view_sources
+        from teacher_cache.profile_queue import ProfileQueue
+        from teacher_cache.profile_scorer import ProfileScorer, ProfileTable
+        from teacher_cache.profiles import Profiler
+
+        pushed = view_sources(project.repo, redis_url).pushed
+        tables = [
+            ProfileTable(config, ProfileQueue(redis_url, self.generation.key, spec, config)) for config in configs
+        ]
+        scoring = self.scoring
+        profiler = Profiler(scoring.model, scoring.domain_map, spec, OnlineReader(spec, redis_url), pushed.values())
+        with closing(LoggedPusher(project.repo, redis_url, configs)) as pusher:
+            yield ProfileScorer(tables, profiler, pusher, batch_tables(project.repo, redis_url, spec))
+
+
+class Scoring:
+    """The teacher's model behind its domain map. Loads onnxruntime."""
+
+    def __init__(self, teacher: ProjectTeacher) -> None:
+        from teacher_cache.domain_map import DomainMap
+        from teacher_cache.request_scorer import RequestScorer
+        from teacher_cache.teacher import load_teacher
+
+        config, folder, spec = teacher.config, teacher.project.folder, teacher.spec
+        self.model = load_teacher(config, folder)
+        self.domain_map = DomainMap(config, folder, self.model, spec)
+        self.scorer: RequestScorer = RequestScorer(self.model, self.domain_map, spec)
