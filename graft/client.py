@@ -32,6 +32,8 @@ class Scores(NamedTuple):
     item_ids: list[Id]
     scores: dict[str, list[float | None]]
     """Task -> a score per item, in the order of `item_ids`; None where the model overflowed."""
+    explanation: Mapping[str, Any] | None = None
+    """How the scores came about, where that was asked for; docs/serving.md has its fields."""
 
 
 class ScorerError(Exception):
@@ -72,19 +74,26 @@ class ScorerClient:
         self._http = httpx.Client(**_settings(url, token, connections), transport=transport)
         self._timeout_seconds, self._retries = timeout_seconds, retries
 
-    def score(
+    def score(  # noqa: PLR0913 - by keyword: one for each field of a request
         self,
         user_id: Id,
         item_ids: Sequence[Id],
         *,
         context: Mapping[str, Any] | None = None,
         version: str | None = None,
+        impression_ids: Sequence[str | None] | None = None,
+        explain: bool = False,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Scores:
-        """The scores of these items for the user, by the champion or by `version`. ScorerError when there are none."""
+        """The scores of these items for the user, by the champion or by `version`. ScorerError when there are none.
+
+        `impression_ids`: of the items' impressions, for a comparison with what is learnt. `explain`: also how the
+        scores came about.
+        """
         tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
-        body, headers = _body(user_id, item_ids, context, version), _headers(request_id)
+        body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
+        headers = _headers(request_id)
         while True:
             try:
                 response = self._http.post("/score", json=body, headers=headers, timeout=tries.left())
@@ -123,19 +132,22 @@ class AsyncScorerClient:
         self._http = httpx.AsyncClient(**_settings(url, token, connections), transport=transport)
         self._timeout_seconds, self._retries = timeout_seconds, retries
 
-    async def score(
+    async def score(  # noqa: PLR0913 - as above
         self,
         user_id: Id,
         item_ids: Sequence[Id],
         *,
         context: Mapping[str, Any] | None = None,
         version: str | None = None,
+        impression_ids: Sequence[str | None] | None = None,
+        explain: bool = False,
         request_id: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Scores:
         """As ScorerClient.score."""
         tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
-        body, headers = _body(user_id, item_ids, context, version), _headers(request_id)
+        body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
+        headers = _headers(request_id)
         while True:
             try:
                 response = await self._http.post("/score", json=body, headers=headers, timeout=tries.left())
@@ -194,9 +206,22 @@ def _settings(url: str, token: str | None, connections: int) -> dict[str, Any]:
 
 
 def _body(
-    user_id: Id, item_ids: Sequence[Id], context: Mapping[str, Any] | None, version: str | None
+    user_id: Id,
+    item_ids: Sequence[Id],
+    context: Mapping[str, Any] | None,
+    version: str | None,
+    impression_ids: Sequence[str | None] | None,
+    *,
+    explain: bool,
 ) -> dict[str, Any]:
-    told = {"user_id": user_id, "item_ids": list(item_ids), "context": context, "version": version}
+    told = {
+        "user_id": user_id,
+        "item_ids": list(item_ids),
+        "context": context,
+        "version": version,
+        "impression_ids": None if impression_ids is None else list(impression_ids),
+        "explain": explain or None,
+    }
     return {name: value for name, value in told.items() if value is not None}
 
 

@@ -70,6 +70,10 @@ def test_it_scores_by_the_champion_and_by_a_version_that_it_names(url: str) -> N
         found = client.score(1, [10, 11], context={"hour": 3})
         assert found == Scores("v000002", False, [10, 11], {"like": [0.5, 0.5], "rating": [2.0, 2.0]})
         assert client.score(1, [10], version="v000001").scores["rating"] == [1.0]
+        explained = client.score(1, [10, 11], context={"hour": 3}, impression_ids=["m1", None], explain=True)
+        assert explained._replace(explanation=None) == found
+        assert explained.explanation
+        assert explained.explanation["unknown_items"] == [10, 11]
 
     async def asked() -> Scores:
         async with AsyncScorerClient(url, token=FIRST, timeout_seconds=5) as client:
