@@ -1,6 +1,6 @@
 """How soon the gate stops a stream that has gone wrong, and how often one that has not.
 
-    python benchmarks/gate_drills.py [--seeds 10] [--clean 200] [--json FILE]
+    python benchmarks/gate_drills.py [--seeds 10] [--clean 200] [--json FILE] [--plot FILE]
 
 The learner, its publisher and the gate in memory, on the simulated pair's world: a version after every 250 examples,
 labels known an hour after their impression, which is 700 impressions later. From example 10,000 on a fault, in all rows
@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -31,6 +33,7 @@ from features.spec import Feature, FeatureSpec
 from lab.machine import MACHINE
 from lab.pairs.simulated.target import Impressions, simulate_target
 from lab.pairs.simulated.world import COUNTRIES, DEVICES, MAX_SECONDS, STYLES, World, chance
+from lab.pictures import COLOURS, INK, save, style
 from stream.events import Example
 from stream.tasks import TaskSpec
 from student.evaluate.gate import Gate
@@ -237,13 +240,17 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=200, help="seeds without a fault")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--plot", type=Path, help="where to draw it")
     options = parser.parse_args()
     drills = [(fault, share) for fault in FAULTS for share in SHARES]
     jobs = [(seed, fault, share) for fault, share in drills for seed in range(options.seeds)]
     jobs += [(seed, None, 0.0) for seed in range(options.clean)]
     config = GateConfig()
     with ProcessPoolExecutor(options.workers) as pool:
-        runs = list(pool.map(partial(_job, config), jobs))
+        runs = []
+        for job, run in zip(jobs, pool.map(partial(_job, config), jobs), strict=True):
+            runs.append(run)
+            print(*job, *run, file=sys.stderr, flush=True)
     by: dict[tuple[str | None, float], list[Run]] = {}
     for (_, fault, share), run in zip(jobs, runs, strict=True):
         by.setdefault((fault, share), []).append(run)
@@ -253,6 +260,30 @@ def main() -> None:
     if options.json:
         command = f"python benchmarks/gate_drills.py --seeds {options.seeds} --clean {options.clean}"
         options.json.write_text(json.dumps({"command": command, "machine": MACHINE, "drills": rows}, indent=2) + "\n")
+    if options.plot:
+        plot(rows, options.plot)
+
+
+def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """How many examples each drill ran until it was stopped, and what then served; a PNG."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    stopped, served = figure.subplots(1, 2, sharey=True)
+    names = [f"{row['fault']}, {row['share']:.0%}" if row["share"] else "no fault" for row in rows]
+    for place, row in enumerate(rows):
+        stopped.plot(row["examples"], [place] * len(row["examples"]), "o", color=COLOURS["student"], alpha=0.6)
+        if open_ := row["seeds"] - row["stopped"]:
+            stopped.annotate(
+                f"{open_} of {row['seeds']} not stopped", (EXAMPLES - FAULT_AT, place), ha="right", va="center"
+            )
+        served.plot([row["newest_auc"]], [place], "x", color=INK, label=None if place else "newest version")
+        served.plot([row["served_auc"]], [place], "o", color=COLOURS["student"], label=None if place else "what serves")
+    stopped.set_yticks(range(len(names)), names)
+    stopped.invert_yaxis()
+    stopped.set_xlim(0, EXAMPLES - FAULT_AT)
+    style(stopped, "how long until the gate stops it", "examples since the fault", grid="x")
+    style(served, "what serves at the end", "AUC of click, without the fault", grid="x")
+    served.legend(frameon=False)
+    save(figure, path)
 
 
 def _job(config: GateConfig, job: tuple[int, str | None, float]) -> Run:

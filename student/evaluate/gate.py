@@ -115,17 +115,15 @@ class Gate:
         return {f"gate.{name}": tensor for name, tensor in own.items()}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], record: GateRecord | None) -> None:
-        """Go on from what `tensors` gave and the last version's record; anew where they are of other checks, or none.
+        """Go on from what `tensors` gave and the last version's record.
 
-        So too where the champion's folder is gone.
+        Anew where there is none, where settings or served tasks are others, and where the champion's folder is gone.
         """
-        found = {name: tensors.get(name) for name in self.tensors()}
-        if record is None or any(
-            tensor is None or tensor.shape != self.tensors()[name].shape for name, tensor in found.items()
-        ):
+        own = self.tensors()
+        if record is None or record.settings != self.config or not _fit(own, tensors):
             return
-        for name, own in self.tensors().items():
-            own[...] = tensors[name]
+        for name, tensor in own.items():
+            tensor[...] = tensors[name]
         self._candidate, self.stopped = record.candidate, record.stopped
         if record.proven:
             self._champion = self._opened(record.proven)
@@ -225,9 +223,13 @@ class Gate:
             champion=self.champion,
             proven=self.champion,
             enough_evidence=float(-np.log(error)),
-            largest_gain=self.config.largest_gain,
+            settings=self.config,
             comparisons=comparisons,
         )
+
+
+def _fit(own: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> bool:
+    return all(name in found and found[name].shape == tensor.shape for name, tensor in own.items())
 
 
 def _gained(losses: Losses) -> Iterator[NDArray[np.float64]]:

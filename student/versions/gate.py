@@ -132,7 +132,7 @@ class GateRecord(BaseModel):
     champion: str | None = Field(description="the last one that they had proven, with which it was compared")
     proven: str | None = Field(description="the one that is proven from now on: the candidate, where it is promoted")
     enough_evidence: float = Field(description="nats, from which on a bound counts as passed")
-    largest_gain: float
+    settings: GateConfig
     comparisons: list[Comparison]
 
 
@@ -148,7 +148,7 @@ def verdict_of(record: GateRecord) -> tuple[Verdict, Comparison | None]:
         worst = max(against, key=lambda one: (STOPS.index(one.verdict), one.evidence))
         return worst.verdict, worst
     compared = [one for one in record.comparisons if one.verdict == "roll_back"]
-    if compared and all(_is_proven(one, record.largest_gain) for one in compared):
+    if compared and all(_is_proven(one, record.settings.largest_gain) for one in compared):
         return "promote", None
     return "open", None
 

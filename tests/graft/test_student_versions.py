@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from graft.cli import cli
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
-from student.versions.gate import Comparison, GateRecord
+from student.versions.gate import Comparison, GateConfig, GateRecord
 from student.versions.manifest import ArmMetrics, Draft
 from student.versions.registry import Registry
 from tests.specs import spec_of
@@ -165,7 +165,7 @@ def test_a_verdict_is_shown_with_what_decided_it(registry: Registry) -> None:
         champion="v000001",
         proven="v000001",
         enough_evidence=7.3,
-        largest_gain=0.2,
+        settings=GateConfig(),
         comparisons=[comparison],
     )
     judged = draft(40).model_copy(update={"gate": record})

@@ -285,15 +285,20 @@ def test_a_restored_gate_goes_on_bit_for_bit(stream: Stream) -> None:
     assert stream.gate.judge() == resumed.judge()
 
 
-def test_a_gate_of_other_slices_or_without_a_record_starts_anew(stream: Stream) -> None:
-    started(stream)
-    record, tensors = stream.gate.judge(), stream.gate.tensors()
-    other = stream.new_gate(slices=[SliceConfig(column="device", value="tv")])
-    other.restore(tensors, record)
+@pytest.mark.parametrize(
+    "changed", [{"slices": [SliceConfig(column="device", value="phone")]}, {"slices": []}, {"largest_gain": 0.5}]
+)
+def test_sums_of_other_settings_are_not_gone_on_from(tmp_path: Path, changed: dict[str, Any]) -> None:
+    stream = started(Stream(tmp_path, slices=[SliceConfig(column="device", value="tv")]))
+    other = stream.new_gate(**changed)
+    other.restore(stream.gate.tensors(), stream.gate.judge())
     assert other.champion is None
-    unknown = stream.new_gate()
-    unknown.restore({}, None)
-    assert unknown.champion is None
+    assert not other.tensors()["gate.gain"].any()
+
+
+def test_a_gate_without_a_record_starts_anew(stream: Stream) -> None:
+    stream.gate.restore({}, None)
+    assert stream.gate.champion is None
 
 
 def test_a_champion_whose_folder_is_gone_lets_the_gate_start_anew(
