@@ -36,8 +36,10 @@ class TableLimits(NamedTuple):
 
     items: int = 100_000
     """More push out those that were read from Redis longest ago. At least as many as a request may have."""
-    max_age_seconds: float = 10.0
+    max_age_seconds: float = 300.0
     """After which a row is read anew, whatever Redis tells; 0: each request reads all its items."""
+    max_age_untold_seconds: float = 10.0
+    """The same where Redis does not tell of changes, if that is less."""
 
 
 class Reading(NamedTuple):
@@ -102,8 +104,13 @@ class ItemTable:
         finally:
             self._readings = [one for one in self._readings if one is not reading]
 
-    def store(self, reading: Reading, batch: FeatureBatch, now: float) -> None:
-        """Take the values of all items that are being read; those that have changed meanwhile are not fresh."""
+    def store(self, reading: Reading, batch: FeatureBatch, now: float, *, told: bool) -> None:
+        """Take the values of all items that are being read; those that have changed meanwhile are not fresh.
+
+        `told`: Redis tells of their changes from now on.
+        """
+        limits = self._limits
+        oldest = limits.max_age_seconds if told else min(limits.max_age_seconds, limits.max_age_untold_seconds)
         for row, item_id in enumerate(reading.ids):
             slot = self._slot_for(item_id)
             self._dense_ND[slot] = batch.dense_BD[row]
@@ -111,7 +118,7 @@ class ItemTable:
                 self._stamps += 1
                 self._stamp_N[slot] = self._stamps
                 self._categorical_NC[slot] = batch.categorical_BC[row]
-            age_seconds = self._limits.max_age_seconds * (1 - _RANDOM.random() / 2)
+            age_seconds = oldest * (1 - _RANDOM.random() / 2)
             self._stored_at_N[slot] = now
             self._fresh_until_N[slot] = 0 if item_id in reading.changed else now + age_seconds
         HELD.set(len(self._slots))

@@ -74,7 +74,7 @@ def _for_feast(body: bytes) -> bytes:
     asked = json.loads(body)
     users = [asked["user_id"]] * len(asked["item_ids"])
     entities = {"user_id": users, "item_id": asked["item_ids"]}
-    return json.dumps({"feature_service": "everything", "entities": entities}).encode()
+    return json.dumps({"feature_service": "everything", "entities": entities, "full_feature_names": True}).encode()
 
 
 def _for_mlserver(body: bytes) -> bytes:
