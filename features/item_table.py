@@ -77,7 +77,7 @@ class ItemTable:
 
     def stale(self, slot_B: NDArray[np.intp], now: float) -> NDArray[np.intp]:
         """Which of these rows must be read before they are used."""
-        return np.flatnonzero(self._fresh_until_N[slot_B] <= now)
+        return (self._fresh_until_N[slot_B] <= now).nonzero()[0]
 
     def rows(self, slot_B: NDArray[np.intp]) -> tuple[FeatureBatch, NDArray[np.int64]]:
         """Copies of these rows, with their stamps; zeros for NOWHERE."""
