@@ -86,7 +86,7 @@ class AsyncOnlineReader:
             if missing:
                 read = self.spec.encode(self._lookup.item_columns(query, following), len(missing), ITEM_SOURCES)
                 if not degraded:
-                    items.store(reading, read, now())
+                    items.store(reading, read, now(), told=exchange is not None and exchange.tracked > 0)
         if missing:
             new_B = stale_B[slot_B[stale_B] == NOWHERE] if degraded else stale_B
             places = {item_id: place for place, item_id in enumerate(missing)}

@@ -4,7 +4,6 @@ A row is fresh until its item changes or it is old. One that is no longer fresh 
 Belongs to one event loop. Shapes: N rows, B rows of a request, D dense columns, C categorical columns.
 """
 
-import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ NOWHERE = -1
 """The slot of an item that the table does not hold."""
 
 _FIRST_SLOTS = 1_024
-_RANDOM = random.Random()  # noqa: S311 - spreads the times at which rows become old, so that they are not read all at once
+_RANDOM = np.random.default_rng()  # spreads the times at which rows become old: they are not all read at once
 
 
 class TableLimits(NamedTuple):
@@ -36,8 +35,10 @@ class TableLimits(NamedTuple):
 
     items: int = 100_000
     """More push out those that were read from Redis longest ago. At least as many as a request may have."""
-    max_age_seconds: float = 10.0
+    max_age_seconds: float = 300.0
     """After which a row is read anew, whatever Redis tells; 0: each request reads all its items."""
+    max_age_untold_seconds: float = 10.0
+    """The same where Redis does not tell of changes, if that is less."""
 
 
 class Reading(NamedTuple):
@@ -63,7 +64,6 @@ class ItemTable:
         """Grows whenever the categorical values in a slot become others; 0: they have never been any."""
         self._fresh_until_N = np.zeros(1)
         self._stored_at_N = np.zeros(1)
-        """When the row was read from Redis, in seconds of the event loop's clock."""
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -75,7 +75,7 @@ class ItemTable:
 
     def stale(self, slot_B: NDArray[np.intp], now: float) -> NDArray[np.intp]:
         """Which of these rows must be read before they are used."""
-        return np.flatnonzero(self._fresh_until_N[slot_B] <= now)
+        return (self._fresh_until_N[slot_B] <= now).nonzero()[0]
 
     def rows(self, slot_B: NDArray[np.intp]) -> tuple[FeatureBatch, NDArray[np.int64]]:
         """Copies of these rows, with their stamps; zeros for NOWHERE."""
@@ -84,6 +84,10 @@ class ItemTable:
     def stamps_of(self, slot_B: NDArray[np.intp]) -> NDArray[np.int64]:
         """The stamps of these slots."""
         return self._stamp_N[slot_B]
+
+    def stored_at(self, slot_B: NDArray[np.intp]) -> NDArray[np.float64]:
+        """When these rows were read from Redis, by the clock that `store` was told; 0 for NOWHERE."""
+        return self._stored_at_N[slot_B]
 
     def all_rows(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Copies of the categorical values and the stamps of all slots."""
@@ -102,18 +106,22 @@ class ItemTable:
         finally:
             self._readings = [one for one in self._readings if one is not reading]
 
-    def store(self, reading: Reading, batch: FeatureBatch, now: float) -> None:
-        """Take the values of all items that are being read; those that have changed meanwhile are not fresh."""
-        for row, item_id in enumerate(reading.ids):
-            slot = self._slot_for(item_id)
-            self._dense_ND[slot] = batch.dense_BD[row]
-            if self._stamp_N[slot] == 0 or (self._categorical_NC[slot] != batch.categorical_BC[row]).any():
-                self._stamps += 1
-                self._stamp_N[slot] = self._stamps
-                self._categorical_NC[slot] = batch.categorical_BC[row]
-            age_seconds = self._limits.max_age_seconds * (1 - _RANDOM.random() / 2)
-            self._stored_at_N[slot] = now
-            self._fresh_until_N[slot] = 0 if item_id in reading.changed else now + age_seconds
+    def store(self, reading: Reading, batch: FeatureBatch, now: float, *, told: bool) -> None:
+        """Take the values of all items that are being read; those that have changed meanwhile are not fresh.
+
+        `told`: Redis tells of their changes from now on.
+        """
+        limits = self._limits
+        oldest = limits.max_age_seconds if told else min(limits.max_age_seconds, limits.max_age_untold_seconds)
+        slot_B = np.array([self._slot_for(item_id) for item_id in reading.ids], np.intp)
+        is_other_B = (self._stamp_N[slot_B] == 0) | (self._categorical_NC[slot_B] != batch.categorical_BC).any(axis=1)
+        self._stamp_N[slot_B[is_other_B]] = self._stamps + 1 + np.arange(is_other_B.sum())
+        self._stamps += len(slot_B)
+        self._dense_ND[slot_B], self._categorical_NC[slot_B] = batch.dense_BD, batch.categorical_BC
+        self._stored_at_N[slot_B] = now
+        self._fresh_until_N[slot_B] = now + oldest * (1 - _RANDOM.random(len(slot_B)) / 2)
+        if reading.changed:
+            self._fresh_until_N[self.slots_of([item_id for item_id in reading.ids if item_id in reading.changed])] = 0
         HELD.set(len(self._slots))
 
     def change(self, item_id: EntityId) -> None:

@@ -73,11 +73,11 @@ class Settings(BaseModel):
         description="the most items whose features a scorer process keeps in its memory, for each feature spec",
     )
     items_max_age_seconds: float = Field(
-        default=10.0,
+        default=300.0,
         ge=0,
         le=86_400,
-        description="after which an item in a scorer's memory is read anew, even if Redis has told of no change; 0: "
-        "each request reads all its items",
+        description="after which an item in a scorer's memory is read anew, even if Redis has told of no change; where "
+        "it cannot tell, after 10 if that is less; 0: each request reads all its items",
     )
     http_tokens_file: Path | None = Field(
         default=None,

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +74,7 @@ def _for_feast(body: bytes) -> bytes:
     asked = json.loads(body)
     users = [asked["user_id"]] * len(asked["item_ids"])
     entities = {"user_id": users, "item_id": asked["item_ids"]}
-    return json.dumps({"feature_service": "everything", "entities": entities}).encode()
+    return json.dumps({"feature_service": "everything", "entities": entities, "full_feature_names": True}).encode()
 
 
 def _for_mlserver(body: bytes) -> bytes:
@@ -226,10 +226,14 @@ def _serving(peer: Peer, environment: Path, of: World) -> Iterator[tuple[int, ps
             time.sleep(0.2)
         yield port, process
     finally:
-        for one in (*process.children(recursive=True), process):
-            if one.is_running():
+        everyone = [*process.children(recursive=True), process]
+        for one in everyone:
+            with suppress(psutil.NoSuchProcess):
                 one.terminate()
-        child.wait(20)
+        _, left = psutil.wait_procs(everyone, 20)
+        for one in left:
+            one.kill()
+        child.wait()
 
 
 def _answers(port: int, first: bytes) -> bool:

@@ -22,11 +22,14 @@ LIVE_VERSIONS = 4
 
 
 def under_swaps(of: World, minutes: float) -> dict[str, Any]:
-    """Latency at a constant rate with a new champion each second, and without, in turns of 20 s."""
+    """Latency at a constant rate with a new champion each second, and without, in turns of 20 s.
+
+    The scorer may use all cores: a version is loaded in a thread beside the requests.
+    """
     samples: dict[bool, list[float]] = {True: [], False: []}
     _publish_more(of)
     swaps = 0
-    with graft_serving(of) as (port, process):
+    with graft_serving(of, cores=of.cores) as (port, process):
         closed_loop(port, REQUESTS, 3.0)
         files = process.num_fds()
         for turn in range(max(2, 2 * round(minutes * 60 / BLOCK_SECONDS / 2))):

@@ -44,18 +44,17 @@ def world() -> Iterator[World]:
 
 
 @contextmanager
-def graft_serving(of: World, workers: int = 1, **settings: str) -> Iterator[tuple[int, psutil.Process]]:
-    """``graft student serve`` with so many workers, on the first cores; its port and its (parent) process."""
+def graft_serving(of: World, workers: int = 1, cores: list[int] | None = None) -> Iterator[tuple[int, psutil.Process]]:
+    """``graft student serve`` with so many workers, on as many first cores or on these; port and (parent) process."""
     port = free_port()
     environment = {
         **os.environ,
         "GRAFT_VERSIONS": str(of.registry.folder),
         "GRAFT_REDIS_URL": of.redis.url,
         "GRAFT_LOG_LEVEL": "WARNING",
-        **settings,
     }
     argv = [sys.executable, "-m", "graft", "student", "serve", "--port", str(port), "--workers", str(workers)]
-    with _running(argv, port, of.cores[:workers], environment) as process:
+    with _running(argv, port, cores or of.cores[:workers], environment) as process:
         yield port, process
 
 

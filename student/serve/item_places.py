@@ -36,7 +36,7 @@ class ItemPlaces:
         if slot_B.max() >= len(self._stamp_N) - 1:
             self._grow(int(slot_B.max()) + 1)
         place_BX = self._place_NX[slot_B]
-        unknown_B = np.flatnonzero(self._stamp_N[slot_B] != rows.stamp_B)
+        (unknown_B,) = (self._stamp_N[slot_B] != rows.stamp_B).nonzero()
         if len(unknown_B):
             place_BX[unknown_B] = self._student.places(category_BC[unknown_B])
             kept_B = unknown_B[slot_B[unknown_B] != NOWHERE]

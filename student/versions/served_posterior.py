@@ -84,5 +84,6 @@ def places_of(key_N: NDArray[np.uint64], id_X: NDArray[np.uint64]) -> NDArray[np
     """Where what is known of ids stands in its tensor [X]: 0, the prior, for one that is not remembered."""
     if not len(key_N):
         return np.zeros(id_X.shape, np.intp)
-    place_X = np.minimum(np.searchsorted(key_N, id_X), len(key_N) - 1)
-    return np.where(key_N[place_X] == id_X, 1 + place_X, 0)
+    place_X = key_N.searchsorted(id_X)
+    found_X: NDArray[np.intp] = (place_X + 1) * (key_N.take(place_X, mode="clip") == id_X)
+    return found_X

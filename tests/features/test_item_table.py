@@ -18,7 +18,7 @@ def batch_of(*values: int) -> FeatureBatch:
 
 def stored(table: ItemTable, ids: list[int], *values: int, now: float = 0.0) -> None:
     with table.reading(ids) as reading:
-        table.store(reading, batch_of(*values), now)
+        table.store(reading, batch_of(*values), now, told=True)
 
 
 def is_fresh(table: ItemTable, item: int, now: float = 0.0) -> bool:
@@ -51,6 +51,22 @@ def test_a_row_becomes_old_between_half_of_its_age_and_its_age() -> None:
     assert value_of(table, 1_234) == 1_234, "it stays, for when Redis does not answer"
 
 
+def test_a_row_tells_when_it_was_read() -> None:
+    table = table_of()
+    stored(table, [1], 1, now=3.5)
+    assert table.stored_at(table.slots_of([1, 2])).tolist() == [3.5, 0]
+
+
+def test_where_nobody_tells_of_changes_a_row_becomes_old_sooner() -> None:
+    table = ItemTable(1, 2, TableLimits(5, 100.0, 10.0))
+    for item, told in ((1, True), (2, False)):
+        with table.reading([item]) as reading:
+            table.store(reading, batch_of(item), 0.0, told=told)
+    assert [is_fresh(table, item, 4.9) for item in (1, 2)] == [True, True]
+    assert [is_fresh(table, item, 10.0) for item in (1, 2)] == [True, False]
+    assert [is_fresh(table, item, 100.0) for item in (1, 2)] == [False, False]
+
+
 def test_the_item_that_was_read_longest_ago_makes_room() -> None:
     table = table_of(items=3)
     for item in (1, 2, 3, 1, 4):
@@ -63,7 +79,7 @@ def test_a_change_that_is_told_while_an_item_is_being_read_makes_its_values_old(
     table = table_of()
     with table.reading([1, 2]) as reading:
         table.change(1)
-        table.store(reading, batch_of(1, 2), 0.0)
+        table.store(reading, batch_of(1, 2), 0.0, told=True)
     assert (is_fresh(table, 1), is_fresh(table, 2)) == (False, True)
 
 
@@ -72,7 +88,7 @@ def test_a_lost_connection_makes_all_old_also_what_is_being_read() -> None:
     stored(table, [1], 1)
     with table.reading([2]) as reading:
         table.change_all()
-        table.store(reading, batch_of(2), 0.0)
+        table.store(reading, batch_of(2), 0.0, told=True)
     assert (is_fresh(table, 1), is_fresh(table, 2)) == (False, False)
     assert (value_of(table, 1), value_of(table, 2)) == (1, 2)
 
@@ -83,7 +99,7 @@ def test_a_stamp_changes_with_the_categorical_values_alone() -> None:
     slot = table.slots_of([1])
     (first,) = table.stamps_of(slot)
     with table.reading([1]) as reading:
-        table.store(reading, FeatureBatch(np.float32([[6]]), np.uint64([[5, 5]])), 0.0)
+        table.store(reading, FeatureBatch(np.float32([[6]]), np.uint64([[5, 5]])), 0.0, told=True)
     assert (table.stamps_of(slot)[0], value_of(table, 1)) == (first, 6)
     stored(table, [1], 6)
     assert table.stamps_of(slot)[0] > first
@@ -118,7 +134,7 @@ class Model(RuleBasedStateMachine):
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         context, reading, values = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
-        self.table.store(reading, batch_of(*values), 0.0)
+        self.table.store(reading, batch_of(*values), 0.0, told=True)
         context.__exit__(None, None, None)
 
     @invariant()
