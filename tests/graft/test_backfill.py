@@ -66,6 +66,17 @@ def test_a_log_and_a_file_of_rows_fill_the_cache(
     assert "put the logits of 2 rows in" in done.stdout
     assert "hit rate of the 2 rows read: 50.0% before, 100.0% after" in done.stdout
 
+    told = _graft(environment, "teacher", "explain", "--user", "1", "--item", "a7")
+    assert told.stdout.splitlines()[1:] == [
+        "  age = 30.0: users:age is missing, so the default",
+        "  history = 0.0: the default of every row",
+        "  like: 100.0 % (logit 30); on average 100.0 % (logit 9.545) over 11 cached rows",
+    ]
+    explained = json.loads(_graft(environment, "teacher", "explain", "--user", "1", "--item", "a7", "--json").stdout)
+    assert [(one["name"], one["fell_back"]) for one in explained["inputs"]] == [("age", True), ("history", False)]
+    for odd in (("--user", "x"), ("--user", "1", "--context", "hour=3")):
+        assert _graft(environment, "teacher", "explain", *odd, "--item", "a").exit_code == 1
+
     class Stopped(BaseException):
         """A kill, as far as it goes in one process."""
 
