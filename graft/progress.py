@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TextColumn
 
 Advance = Callable[[int, int | None], None]
 """Called with what is done and the total, None when that is not known."""
@@ -21,9 +21,12 @@ def progress(label: str) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield _Lines(label)
         return
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = *Progress.get_default_columns(), TextColumn("{task.completed:,.0f}, {task.fields[rate]:,.0f}/s")
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task, started = bar.add_task(label, total=None, rate=0.0), time.monotonic()
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total, rate=done / max(1e-3, time.monotonic() - started)
+        )
 
 
 class _Lines:
@@ -31,9 +34,13 @@ class _Lines:
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._next = time.monotonic() + _LINE_SECONDS
+        self._started = time.monotonic()
+        self._next = self._started + _LINE_SECONDS
 
     def __call__(self, done: int, total: int | None) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_SECONDS
-            click.echo(f"{self._label}: {done:,}" + (f" of {total:,}" if total else ""), err=True)
+            rate = done / (time.monotonic() - self._started)
+            of = f" of {total:,}" if total else ""
+            left = f", {(total - done) / rate:,.0f} s left" if total and rate else ""
+            click.echo(f"{self._label}: {done:,}{of}, {rate:,.0f}/s{left}", err=True)

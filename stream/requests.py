@@ -140,34 +140,71 @@ def requests_since(kafka_servers: str, topics: Topics, since_ms: int) -> Iterato
 
     Partitions are merged by event time, so that one log has one order and what comes first was first.
     """
+    starts, ends = offsets_between(kafka_servers, topics, since_ms, None)
+    yield from (request for _, _, request in requests_between(kafka_servers, topics, starts, ends))
+
+
+def offsets_between(
+    kafka_servers: str, topics: Topics, since_ms: int, until_ms: int | None
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Per partition the first offset that was written since `since_ms`, and the first since `until_ms` (wall clock).
+
+    The end as of now, where nothing was written since.
+    """
     consumer = connection.consumer(kafka_servers)
     try:
         with connection.reaching(kafka_servers):
-            numbers = sorted(consumer.partitions_for_topic(topics.teacher_requests))
+            numbers = sorted(consumer.partitions_for_topic(topics.teacher_requests) or ())
             partitions = [TopicPartition(topics.teacher_requests, p) for p in numbers]
             ends = consumer.end_offsets(partitions)
-            starts = consumer.offsets_for_times(dict.fromkeys(partitions, max(0, since_ms)))
-        wanted = {at: start.offset for at, start in starts.items() if start is not None}
-        yield from _merged(Decoder(consumer, kafka_servers, topics, TeacherRequest), consumer, wanted, ends)
+            bounds = []
+            for time_ms in (since_ms, until_ms):
+                times = {} if time_ms is None else dict.fromkeys(partitions, max(0, time_ms))
+                found = consumer.offsets_for_times(times) if times else {}
+                bounds.append({at.partition: _offset(found.get(at), end) for at, end in ends.items()})
     finally:
         consumer.close()
+    return bounds[0], bounds[1]
+
+
+def requests_between(
+    kafka_servers: str, topics: Topics, starts: Mapping[int, int], ends: Mapping[int, int]
+) -> Iterator[tuple[int, int, TeacherRequest]]:
+    """The requests from `starts` on and before `ends` with their partition and offset; partitions merged by event time.
+
+    What retention has deleted meanwhile is passed over.
+    """
+    consumer = connection.consumer(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            oldest = consumer.beginning_offsets([TopicPartition(topics.teacher_requests, p) for p in starts])
+        wanted = {at: max(starts[at.partition], first) for at, first in oldest.items()}
+        left = {at: start for at, start in wanted.items() if start < ends[at.partition]}
+        yield from _merged(Decoder(consumer, kafka_servers, topics, TeacherRequest), consumer, left, ends)
+    finally:
+        consumer.close()
+
+
+def _offset(found: Any, end: int) -> int:
+    """What `offsets_for_times` gives for a partition, or the end."""
+    return end if found is None else min(int(found.offset), end)
 
 
 def _merged(
     decoder: Decoder[TeacherRequest],
     consumer: KafkaConsumer,
     starts: Mapping[TopicPartition, int],
-    ends: Mapping[TopicPartition, int],
-) -> Iterator[TeacherRequest]:
+    ends: Mapping[int, int],
+) -> Iterator[tuple[int, int, TeacherRequest]]:
     consumer.assign(list(starts))
     for at, start in starts.items():
         consumer.seek(at, start)
-    merge: Merge[TopicPartition, TeacherRequest] = Merge(sorted(starts))
+    merge: Merge[TopicPartition, tuple[int, int, TeacherRequest]] = Merge(sorted(starts))
     caught_up: set[TopicPartition] = set()
     while len(caught_up) < len(starts):
         for at, requests in decoder.poll(_POLL_MS).items():
             for offset, request, _ in requests:
-                if offset < ends[at]:
-                    merge.add(at, request.event_time_ms, request)
-        caught_up = {at for at in starts if consumer.position(at) >= ends[at]}
+                if offset < ends[at.partition]:
+                    merge.add(at, request.event_time_ms, (at.partition, offset, request))
+        caught_up = {at for at in starts if consumer.position(at) >= ends[at.partition]}
         yield from merge.take(caught_up)

@@ -1,18 +1,27 @@
-"""Fills the teacher cache from history: earlier teacher requests, or impressions with the features of now.
+"""Fills the teacher cache from history: teacher requests, examples, or impressions with the features of now.
 
 Idempotent: run it again after a failure. It may run beside the batch scorer; the last one to put a row's logits holds.
 Unshown rows follow from the requests and their order alone: the same requests give the same rows, however often.
+
+Shapes: B rows.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec
+from runtime.absence import Absence, StoppedError, wait_for
+from runtime.telemetry import StopSignal
 from stream.events import Impression, TeacherRequest
+from teacher_cache.backfill_report import BackfillReport, Tally
 from teacher_cache.cache import LogitCache
 from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
@@ -20,27 +29,26 @@ from teacher_cache.unshown import UnshownScorer
 Progress = Callable[[int, int | None], None]
 """Called with the rows done and their total, None when it is not known."""
 
+_SAMPLED_ROWS = 4_096
+"""Rows that a dry run scores, to tell how long the others take."""
+
 _Row = TypeVar("_Row")
 _LOG = logging.getLogger(__name__)
 
 
-class BackfillReport(NamedTuple):
-    """What a backfill put (with `dry_run`: would put) into the cache.
+class Manner(NamedTuple):
+    """How a backfill goes about it.
 
-    `rows` are distinct by user and item. `defaulted_share` is of the teacher's inputs, `fallback_share` of the mapped
-    values. `left_out` rows were written with another feature spec, or the teacher cannot score them. `unshown_rows`
-    have items of other impressions; they are put beside the `rows`.
+    `dry_run`: put nothing, and score no more than a sample. `missing_only`: leave out rows whose logits are there.
+    `max_rows_per_second`: of the teacher, unshown rows included; None: as fast as it goes.
     """
 
-    rows: int
-    seconds: float
-    defaulted_share: float
-    fallback_share: float
-    left_out: int
-    unshown_rows: int
+    dry_run: bool = False
+    missing_only: bool = False
+    max_rows_per_second: float | None = None
 
 
-def backfill(
+def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it goes
     requests: Iterable[TeacherRequest],
     scorer: RequestScorer,
     cache: LogitCache,
@@ -48,67 +56,109 @@ def backfill(
     *,
     progress: Progress,
     batch_rows: int = BATCH_ROWS,
-    dry_run: bool = False,
+    manner: Manner = Manner(),  # noqa: B008 - immutable
+    put: Callable[[], None] = lambda: None,
+    stop: StopSignal | None = None,
 ) -> BackfillReport:
     """Score `requests` in batches and put their logits; of rows with the same user and item the last one holds.
 
-    With `unshown`, other items for the user of each request are scored and put before its own logits.
-    Memory holds one batch, and a 64-bit hash of each distinct row to count it. ServiceUnavailableError: Redis is away.
+    With `unshown`, other items for the user of each request are scored and put before its own logits. `put` is called
+    whenever all that was read so far is in Redis. Memory holds one batch, and a 64-bit hash of each distinct row to
+    count it. Waits while Redis or the teacher is away; StoppedError when `stop` is set then, or between two batches.
     """
-    count = _Count()
-    done = 0
+    rate = manner.max_rows_per_second
+    if rate is not None:
+        batch_rows = max(1, min(batch_rows, int(rate)))
+    stop = stop or StopSignal()
+    work = _Work(scorer, cache, unshown, manner, stop)
     for batch in _batches(requests, batch_rows):
-        usable = [request for request in batch if scorer.describes(request)]
-        if unshown is not None:
-            count.unshown_rows += _put_unshown(unshown, usable, dry_run=dry_run)
+        if stop.is_set():
+            raise StoppedError
+        work.fill(batch)
+        if not manner.dry_run:
+            work.until_redis(put)
+        progress(work.tally.read, None)
+        work.keep_pace()
+    if work.tally.left_out:
+        _LOG.warning("left out rows=%d of another feature spec, or that the teacher cannot score", work.tally.left_out)
+    return work.tally.report(scorer.defaulted_share)
+
+
+class _Work:
+    """One backfill."""
+
+    def __init__(
+        self,
+        scorer: RequestScorer,
+        cache: LogitCache,
+        unshown: UnshownScorer | None,
+        manner: Manner,
+        stop: StopSignal,
+    ) -> None:
+        self._scorer, self._cache, self._unshown = scorer, cache, unshown
+        self._manner, self._stop = manner, stop
+        self._redis = Absence("redis", "waiting for it, no row is lost")
+        self._teacher = Absence("teacher", "the same call is made again, no row is lost")
+        self.tally = Tally()
+
+    def fill(self, batch: Sequence[TeacherRequest]) -> None:
+        """Score what of the batch is to be scored, and put it; unshown rows first."""
+        usable = [request for request in batch if self._scorer.describes(request)]
         rows = _last_of_equal_ids(usable)
-        scored = scorer.score(rows)
-        if scored is not None and not dry_run:
-            cache.put(scored.user_ids, scored.item_ids, scored.logit_BT, time.time_ns() // 1_000_000)
-        count.add(scored, left_out=len(batch) - len(usable) + len(rows) - (len(scored.user_ids) if scored else 0))
-        done += len(batch)
-        progress(done, None)
-    if count.left_out:
-        _LOG.warning("left out rows=%d of another feature spec, or that the teacher cannot score", count.left_out)
-    return count.report(scorer.defaulted_share)
+        had_B = self._in_cache(rows)
+        self.tally.look(rows, had_B)
+        if self._manner.missing_only:
+            rows = [row for row, had in zip(rows, had_B, strict=True) if not had]
+        self._fill_unshown(usable, rows)
+        scored = self._score(rows, self._scorer.score)
+        self.tally.add(len(batch), len(batch) - len(usable), rows, scored)
+        if scored is not None and not self._manner.dry_run:
+            self.until_redis(
+                partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, time.time_ns() // 1_000_000)
+            )
 
+    def keep_pace(self) -> None:
+        """Wait as long as the rate asks for."""
+        rate = self._manner.max_rows_per_second
+        early = 0.0 if rate is None else self.tally.teacher_rows / rate - self.tally.seconds
+        if early > 0:
+            self._stop.wait(early)
 
-class _Count:
-    """What has been scored so far."""
+    def until_redis(self, attempt: Callable[[], _Row]) -> _Row:
+        """What `attempt` gives, once Redis answers."""
+        return wait_for(attempt, self._redis, self._stop)
 
-    def __init__(self) -> None:
-        self.left_out = 0
-        self.unshown_rows = 0
-        self._started = time.monotonic()
-        self._distinct: set[int] = set()
-        self._rows = 0
-        self._fallen_back = 0.0
+    def _in_cache(self, rows: Sequence[TeacherRequest]) -> NDArray[np.bool_]:
+        users, items = [row.user_id for row in rows], [row.item_id for row in rows]
+        found = self.until_redis(partial(self._cache.get, users, items))
+        return np.asarray(np.isfinite(found.logit_BT).all(axis=1), np.bool_)
 
-    def add(self, scored: ScoredRows | None, left_out: int) -> None:
-        self.left_out += left_out
-        if scored is None:
+    def _fill_unshown(self, requests: Sequence[TeacherRequest], rows: Sequence[TeacherRequest]) -> None:
+        """The unshown rows of these requests, as far as their own `rows` are to be scored."""
+        if self._unshown is None:
             return
-        ids = zip(scored.user_ids, scored.item_ids, strict=True)
-        self._distinct.update(hash((str(user_id), str(item_id))) for user_id, item_id in ids)
-        self._rows += len(scored.user_ids)
-        self._fallen_back += scored.fallback_share * len(scored.user_ids)
+        wanted = {(str(row.user_id), str(row.item_id)) for row in rows}
+        others = [
+            other
+            for request in requests
+            for other in self._unshown.sample([request])
+            if (str(request.user_id), str(request.item_id)) in wanted
+        ]
+        scored = self._score(others, self._unshown.score)
+        self.tally.add_unshown(others, scored)
+        if scored is not None and not self._manner.dry_run:
+            self.until_redis(partial(self._unshown.put, scored))
 
-    def report(self, defaulted_share: float) -> BackfillReport:
-        fallback_share = self._fallen_back / max(1, self._rows)
-        seconds = time.monotonic() - self._started
-        return BackfillReport(
-            len(self._distinct), seconds, defaulted_share, fallback_share, self.left_out, self.unshown_rows
-        )
-
-
-def _put_unshown(unshown: UnshownScorer, requests: Sequence[TeacherRequest], *, dry_run: bool) -> int:
-    """Put the unshown rows of these requests unless `dry_run`; how many there are."""
-    scored = unshown.score(unshown.sample(requests))
-    if scored is None:
-        return 0
-    if not dry_run:
-        unshown.put(scored)
-    return len(scored.requests)
+    def _score(
+        self, rows: Sequence[TeacherRequest], score: Callable[[Sequence[TeacherRequest]], ScoredRows | None]
+    ) -> ScoredRows | None:
+        """The rows scored; None of no rows, and of those beyond a dry run's sample."""
+        if not rows or (self._manner.dry_run and self.tally.teacher_rows >= _SAMPLED_ROWS):
+            return None
+        started = time.monotonic()
+        scored = wait_for(partial(score, rows), self._teacher, self._stop)
+        self.tally.scored(len(rows), time.monotonic() - started)
+        return scored
 
 
 def requests_of_impressions(

@@ -80,6 +80,10 @@ class DomainMap:
             fell_back_B += missed_B
         return MappedRows(inputs, fell_back_B / max(1, len(self._fed)))
 
+    def fallbacks(self, columns: Mapping[str, Column]) -> dict[str, NDArray[np.bool_]]:
+        """By mapped input which of B rows fall back to its default, [B]."""
+        return {name: convert(columns[feature])[1] for name, (feature, convert) in self._fed.items()}
+
 
 def _constant(tensor: TensorSpec, default: Scalar | list[float]) -> NDArray[Any]:
     value = np.asarray(default, tensor.dtype)

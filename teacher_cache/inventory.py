@@ -63,16 +63,20 @@ class Inventory:
 
     def ages(self, digest: str, now_seconds: float) -> list[int]:
         """How many rows of up to 1,000 users have an age in each bin of `AGES_SECONDS`, the last one is beyond."""
-        ages: list[float] = []
-        with reaching(self._url):
-            for keys in islice(self._keys(f"{self._prefix}{digest}:"), _SAMPLED_USERS // _SCAN_KEYS):
-                pipeline = self._client.pipeline(transaction=False)
-                for key in keys:
-                    pipeline.hvals(key)  # type: ignore[arg-type]
-                values = [value for reply in replies_of(pipeline) for value in reply or ()]
-                ages += [now_seconds - int.from_bytes(value[:4], "little") for value in values]
+        ages = [
+            now_seconds - int.from_bytes(value[:4], "little") for values in self._values(digest) for value in values
+        ]
         bins = np.bincount(np.searchsorted(AGES_SECONDS, ages, side="right"), minlength=len(AGES_SECONDS) + 1)
         return [int(count) for count in bins]
+
+    def means(self, digest: str, tasks: int) -> tuple[int, list[float]]:
+        """How many rows of up to 1,000 users there are, and the mean of each of the T tasks over them."""
+        total_T, rows = np.zeros(tasks), 0
+        for values in self._values(digest):
+            logit_BT = decode(values, tasks, time.time(), np.inf).logit_BT
+            found_NT = logit_BT[np.isfinite(logit_BT).all(axis=1)].astype(np.float64)
+            total_T, rows = total_T + found_NT.sum(axis=0), rows + len(found_NT)
+        return rows, [float(total) / max(1, rows) for total in total_T]
 
     def counts(self, digest: str) -> dict[str, int]:
         """See teacher_cache/cache.py: rows put by each writer, hits and misses of the learner."""
@@ -98,6 +102,15 @@ class Inventory:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _values(self, digest: str) -> Iterator[list[bytes]]:
+        """What the hashes of up to 1,000 users have, some at a time."""
+        with reaching(self._url):
+            for keys in islice(self._keys(f"{self._prefix}{digest}:"), _SAMPLED_USERS // _SCAN_KEYS):
+                pipeline = self._client.pipeline(transaction=False)
+                for key in keys:
+                    pipeline.hvals(key)  # type: ignore[arg-type]
+                yield [value for reply in replies_of(pipeline) for value in reply or ()]
 
     def _keys(self, prefix: str) -> Iterator[list[bytes]]:
         """The keys that begin so, some at a time; each may come more than once, as SCAN says."""

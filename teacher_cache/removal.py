@@ -6,7 +6,7 @@ from itertools import islice
 from runtime.redis import connect, literal, reaching
 
 _SCAN_KEYS = 1_000  # of one round trip
-_KINDS = ("logits", "unshown", "profiles")
+_KINDS = ("logits", "unshown", "profiles", "backfills")
 
 
 class CachedKeys:
@@ -24,7 +24,7 @@ class CachedKeys:
         self._counts = counts + b":*" if digest is None else counts
 
     def count(self) -> int:
-        """How many keys there are: one a user, one an impression with unshown rows, three a profile table."""
+        """How many keys there are: one a user, one an impression with unshown rows, three a profile table, ..."""
         with reaching(self._url):
             return sum(map(len, self._keys(self._patterns)))
 

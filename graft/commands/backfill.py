@@ -1,79 +1,184 @@
 """``graft teacher backfill``: fills the teacher cache for a history."""
 
+import hashlib
+import json
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.age import age_seconds
 from graft.commands.output import echo_result, json_option
+from graft.commands.time_option import moment_ms
 from graft.process import Process, begin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from graft.commands.teacher_parts import ProjectTeacher
+    from teacher_cache.backfill import Manner
+    from teacher_cache.backfill_report import BackfillReport
+    from teacher_cache.checkpoint import Checkpoint
+    from teacher_cache.histories import History, Tracked
 
-    from features.spec import FeatureSpec
-    from stream.events import TeacherRequest
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command
+@click.option("--since", metavar="WHEN", help="What was written since then: 30d, 12h, ... ago, or an ISO 8601 time.")
+@click.option("--until", metavar="WHEN", help="What was written before then.")
 @click.option(
-    "--since", callback=age_seconds, metavar="AGE", help="Score the teacher requests of the last 30d, 12h, ..."
+    "--from",
+    "log",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="LOG",
+    help="The examples of an example log; --since and --until are times of impressions.",
 )
 @click.option(
-    "--events",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--events", type=_FILE, metavar="FILE", help="The impressions of an event file, with the features of now."
+)
+@click.option(
+    "--rows",
+    type=_FILE,
     metavar="FILE",
-    help="Score the impressions of an event file, with the features of now.",
+    help="Rows that nobody was shown, with the features of now: Parquet with user_id, item_id and contexts.",
 )
-@click.option("--dry-run", is_flag=True, help="Score, but write nothing.")
+@click.option("--missing-only", is_flag=True, help="Leave out rows whose logits are there.")
+@click.option("--max-rows-per-second", type=click.FloatRange(min=0.1), metavar="N", help="Spare the teacher.")
+@click.option("--resume", is_flag=True, help="Go on where this backfill was stopped or killed, if it was.")
+@click.option("--dry-run", is_flag=True, help="Say what it would score, how long and how many bytes; write nothing.")
 @json_option
 @click.pass_obj
-def backfill(
-    project_folder: Path | None, since: int | None, events: Path | None, *, dry_run: bool, as_json: bool
+def backfill(  # noqa: PLR0913 - one for each option
+    project_folder: Path | None,
+    since: str | None,
+    until: str | None,
+    log: Path | None,
+    events: Path | None,
+    rows: Path | None,
+    *,
+    missing_only: bool,
+    max_rows_per_second: float | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Fill the teacher cache for a history. It may be repeated, and may run beside 'graft teacher run'.
 
-    With [unshown] it makes unshown rows too; they wait as long as the logits, teacher.ttl_seconds.
+    The history is the stream's teacher requests (--since), an example log, an event file, or a file of rows. With
+    [unshown] it makes unshown rows too, but not of rows that nobody was shown; they wait as long as the logits,
+    teacher.ttl_seconds. After each batch it notes in Redis how far it is, so that --resume goes on there.
 
-    Example: graft teacher backfill --since 30d
+    Example: graft teacher backfill --since 30d --missing-only --resume
     """
-    if (since is None) == (events is None):
-        raise click.UsageError("give one of --since AGE and --events FILE")
+    given = [one for one in (log, events, rows) if one is not None]
+    if len(given) > 1 or (not given and since is None):
+        raise click.UsageError("give one of --since WHEN, --from LOG, --events FILE and --rows FILE")
+    if rows is not None and (since or until):
+        raise click.UsageError("--rows have no time: leave out --since and --until")
     from graft.commands.teacher_parts import ProjectTeacher
     from graft.progress import progress
+    from teacher_cache.backfill import Manner
     from teacher_cache.backfill import backfill as fill
 
+    now_ms = time.time_ns() // 1_000_000
+    bounds_ms = moment_ms("--since", since, now_ms), moment_ms("--until", until, now_ms)
     process = begin(project_folder)
     teacher = ProjectTeacher(process)
     scorer = teacher.scoring.scorer
-    teacher.begin()
-    requests = _requests_of_file(process, teacher.spec, events) if events else _requests_since(process, since or 0)
-    cache, unshown = teacher.open_cache("backfill"), teacher.open_unshown(process.project.teacher.ttl_seconds)
-    with progress("backfill") as advance:
-        report = fill(requests, scorer, cache, unshown, progress=advance, dry_run=dry_run)
-    verb = "would put" if dry_run else "put"
-    beside = f" and of {report.unshown_rows:,} unshown ones" if unshown else ""
-    line = (
-        f"{verb} the logits of {report.rows:,} rows{beside} in {report.seconds:.1f} s; "
+    if not dry_run:
+        teacher.begin()
+    unshown = None if rows is not None else teacher.open_unshown(teacher.config.ttl_seconds)
+    manner = Manner(dry_run, missing_only, max_rows_per_second)
+    history = _history(process, teacher, bounds_ms, log, events, rows)
+    name = _name([since, until, log and str(log.resolve()), _digest(events), _digest(rows), missing_only])
+    with closing(_checkpoint(process, teacher, name)) as checkpoint, closing(teacher.open_cache("backfill")) as cache:
+        passed = None if unshown is None else lambda one: unshown.sample([one] if scorer.describes(one) else [])
+        requests = _opened(history, checkpoint if resume else None, passed)
+        with progress("backfill") as advance:
+            report = fill(
+                requests,
+                scorer,
+                cache,
+                unshown,
+                progress=lambda _done, _total: advance(requests.done, requests.total),
+                manner=manner,
+                put=lambda: checkpoint.save(requests.bounds, requests.position),
+            )
+        if not dry_run:
+            checkpoint.remove()
+    echo_result(_lines(report, manner, has_unshown=unshown is not None), report._asdict(), as_json=as_json)
+
+
+def _history(
+    process: Process,
+    teacher: "ProjectTeacher",
+    bounds_ms: tuple[int | None, int | None],
+    log: Path | None,
+    events: Path | None,
+    rows: Path | None,
+) -> "History":
+    from teacher_cache.histories import AskedRows, LoggedExamples, ShownRows
+
+    if log is not None:
+        from stream.example_log import ExampleLog
+
+        return LoggedExamples(ExampleLog(log), *bounds_ms)
+    if events is None and rows is None:
+        return AskedRows(process.settings.kafka, process.project.topics, bounds_ms[0] or 0, bounds_ms[1])
+    from features.reader import OnlineReader
+    from stream.event_file import impressions_of
+    from stream.row_file import rows_of
+
+    reader = OnlineReader(teacher.spec, process.redis_url)
+    if events is not None:
+        return ShownRows(lambda: impressions_of(events), reader, teacher.spec, *bounds_ms)
+    assert rows is not None
+    return ShownRows(lambda: rows_of(rows, process.project.features.context), reader, teacher.spec)
+
+
+def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) -> "Tracked":
+    """The history from where `checkpoint` is, if there is one, else from its beginning."""
+    from teacher_cache.histories import Tracked
+
+    saved = checkpoint and checkpoint.load()
+    if not saved:
+        if checkpoint is not None:
+            click.echo("backfill: nothing of it was noted; it begins at the beginning", err=True)
+        return Tracked(history, history.bounds(), {})
+    tracked = Tracked(history, *saved, passed)
+    click.echo(f"backfill: goes on after {tracked.done:,} of {tracked.total:,}", err=True)
+    return tracked
+
+
+def _checkpoint(process: Process, teacher: "ProjectTeacher", name: str) -> "Checkpoint":
+    from teacher_cache.checkpoint import Checkpoint
+
+    return Checkpoint(process.redis_url, teacher.generation.key, name, teacher.config.ttl_seconds)
+
+
+def _name(asked: list[Any]) -> str:
+    """What tells one backfill from another: the same options, and files of the same content."""
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def _digest(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lines(report: "BackfillReport", manner: "Manner", *, has_unshown: bool) -> list[str]:
+    beside = f" and of {report.unshown_rows:,} unshown ones" if has_unshown else ""
+    took = f"put the logits of {report.rows:,} rows{beside} in {report.seconds:.1f} s"
+    if manner.dry_run:
+        rate = manner.max_rows_per_second
+        slowest = 0.0 if rate is None else (report.rows + report.unshown_rows) / rate
+        about = max(report.teacher_seconds, slowest)
+        took = f"would put the logits of {report.rows:,} rows{beside} in about {about:,.1f} s"
+    rates = f"{report.hit_rate_before:.1%} before, {report.hit_rate_after:.1%} after"
+    mapped = (
         f"{report.defaulted_share:.0%} of the teacher's inputs are defaulted, "
         f"{report.fallback_share:.1%} of the mapped values fell back; {report.left_out:,} rows were left out"
     )
-    echo_result([line], report._asdict(), as_json=as_json)
-
-
-def _requests_since(process: Process, seconds: int) -> "Iterator[TeacherRequest]":
-    from stream.requests import requests_since
-
-    since_ms = time.time_ns() // 1_000_000 - seconds * 1_000
-    return iter(requests_since(process.settings.kafka, process.project.topics, since_ms))
-
-
-def _requests_of_file(process: Process, spec: "FeatureSpec", events: Path) -> "Iterator[TeacherRequest]":
-    from features.reader import OnlineReader
-    from stream.event_file import impressions_of
-    from teacher_cache.backfill import requests_of_impressions
-
-    reader = OnlineReader(spec, process.redis_url)
-    return requests_of_impressions(impressions_of(events), reader, spec)
+    return [f"{took}, about {report.bytes:,} bytes; hit rate of the {report.read:,} rows read: {rates}", mapped]

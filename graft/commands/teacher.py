@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from graft.commands.backfill import backfill
+from graft.commands.explain import explain
 from graft.commands.generations import COMMANDS
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
@@ -17,7 +18,7 @@ def teacher() -> None:
     """Score the target's rows with the teacher into the cache."""
 
 
-for command in (backfill, *COMMANDS):
+for command in (backfill, explain, *COMMANDS):
     teacher.add_command(command)
 
 

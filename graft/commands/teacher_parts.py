@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ProjectTeacher:
     """The teacher of a project as its folder is now. Needs an applied feature repository.
 
-    Without `scoring` it loads neither onnxruntime nor Feast: so the learner knows which logits are its own.
+    Without `scoring` it does not load the teacher: so the learner knows which logits are its own.
     """
 
     def __init__(self, process: Process) -> None:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from stream.config import Topics
 
 TOPIC = click.Choice(["impressions", "feedback", "examples", "teacher-requests"])
-"""The dead letters of the last two are skips alone."""
+"""The dead letters of examples are skips alone."""
 
 
 def topic_of(topics: "Topics", name: str) -> str:

@@ -93,7 +93,7 @@ def score_rows(
     requests = requests_of_impressions(rows, reader, spec, batch_rows)
     while batch := list(islice(requests, batch_rows)):
         scored = scorer.score(batch)
-        if scored is not None:
+        if scored is not None and scored.requests:
             features += [request.features for request in scored.requests]
             logits.append(scored.logit_BT)
     if not features:

@@ -1,6 +1,7 @@
 """A small real teacher and the target features that feed it, by hand."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,21 @@ FEATURES = (
 )
 
 
+def save_teacher(
+    folder: Path, inputs: Tensors = INPUTS, outputs: Tensors = OUTPUTS, nodes: Any = NODES, opset: int = 17
+) -> Path:
+    """Write a graph as teacher.onnx in `folder`."""
+
+    def info(tensors: Tensors) -> list[Any]:
+        return [helper.make_tensor_value_info(name, *tensor) for name, tensor in tensors.items()]
+
+    graph = helper.make_graph(nodes, "teacher", info(inputs), info(outputs))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    path = folder / "teacher.onnx"
+    onnx.save(model, path)
+    return path
+
+
 @pytest.fixture
 def spec() -> FeatureSpec:
     """Five target features: an int, a str, a list of three floats, a float and the item's id."""
@@ -96,17 +112,7 @@ def spec() -> FeatureSpec:
 def save_onnx(tmp_path: Path) -> Callable[..., Path]:
     """Writes a graph as tmp_path/teacher.onnx: by default the one of INPUTS, NODES and OUTPUTS."""
 
-    def save(inputs: Tensors = INPUTS, outputs: Tensors = OUTPUTS, nodes: Any = NODES, opset: int = 17) -> Path:
-        def info(tensors: Tensors) -> list[Any]:
-            return [helper.make_tensor_value_info(name, *tensor) for name, tensor in tensors.items()]
-
-        graph = helper.make_graph(nodes, "teacher", info(inputs), info(outputs))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-        path = tmp_path / "teacher.onnx"
-        onnx.save(model, path)
-        return path
-
-    return save
+    return partial(save_teacher, tmp_path)
 
 
 @pytest.fixture
