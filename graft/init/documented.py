@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from graft.init.columns import Column
-from graft.init.labels import Label
+from graft.init.labels import TASK_NAME, Label
 from graft.init.log import Log, context_values, usable_rows
 from graft.init.roles import ContextColumn, Pick, Roles, context_dtype
 from graft.init.tables import Table, column
@@ -102,10 +102,13 @@ def _joined(
     at = _positions(shown["impression"], told["impression"])
     known = at >= 0
     delays_ms = told["time_ms"].to_numpy()[known] - shown["time_ms"].to_numpy()[at[known]]
-    tasks, values = np.asarray(told["task"].to_pylist(), object)[known], told["value"].to_numpy()[known]
+    names = pc.unique(told["task"]).to_pylist()
+    tasks = pc.index_in(told["task"], value_set=pa.array(names, pa.string())).to_numpy()[known]
+    values = told["value"].to_numpy()[known]
+    _check_tasks(names)
     labels, delays = [], {}
-    for name in sorted(set(tasks)):
-        of_task = tasks == name
+    for number, name in enumerate(names):
+        of_task = tasks == number
         column_of = np.full(shown.num_rows, np.nan)
         column_of[at[known][of_task]] = values[of_task]
         is_binary = bool(np.isin(values[of_task], (0.0, 1.0)).all())
@@ -115,6 +118,18 @@ def _joined(
     doubled = shown.num_rows - len(pc.unique(shown["impression"]))
     log = Log(shown, left_out, unsorted, whole["user_id"], whole["item_id"])
     return Documented(log, labels, context, delays, int((~known).sum()), doubled)
+
+
+def _check_tasks(names: list[str]) -> None:
+    """InvalidInputError where a project could not have these tasks."""
+    if not names:
+        raise InvalidInputError("no feedback of any task is in the file: name the log that has it")
+    for name in names:
+        if not TASK_NAME.fullmatch(name):
+            raise InvalidInputError(
+                f"the task {name!r} of a feedback cannot be one: a lower-case letter, then lower-case letters, digits "
+                "and '_'; rename it in the file"
+            )
 
 
 def _positions(ids_of: Any, wanted: Any) -> Any:
