@@ -132,6 +132,7 @@ def _result(folder: Path, written: "Written", told: list[str], open_points: list
     lines += ["only you know:", *(f"  - {point}" for point in open_points)]
     if not faults:
         lines.append(f"next: look at '# guessed:' in {folder / 'graft.toml'}")
+        lines.append(f"then: graft --project {folder} replay {folder / written.file} --dry-run")
     return lines
 
 

@@ -1,12 +1,17 @@
 """``graft look``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from graft.commands.columns_given import columns_given, label_option, map_option
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
+
+if TYPE_CHECKING:
+    from graft.look.figures import Overlap
+    from graft.look.look import Read
 
 
 @click.command
@@ -24,11 +29,13 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
     Example: graft look ratings.csv --label 'liked = rating >= 4'
     """
     from graft.init.roles import Given
-    from graft.look.look import look as look_at
+    from graft.look.look import judged, read
     from graft.look.page import page
     from graft.look.report import lines
 
-    found = look_at(log, Given(columns_given(mapped), labels), begin(None).redis_url)
+    process = begin(None)
+    known = read(log, Given(columns_given(mapped), labels))
+    found = judged(known, _overlaps(known, process.redis_url))
     summary = {
         **found.figures.model_dump(),
         "overlaps": [overlap.model_dump() for overlap in found.overlaps],
@@ -37,3 +44,12 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
     if html:
         html.write_text(page(log, found), encoding="utf-8")
     echo_result(list(lines(found)), summary, as_json=as_json)
+
+
+def _overlaps(known: "Read", redis_url: str) -> "list[Overlap]":
+    """Of a project; of a mere log there are none."""
+    if known.project is None:
+        return []
+    from graft.look.overlap import overlaps  # Feast, which takes seconds
+
+    return overlaps(known.project, redis_url, known.log)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from graft.init.columns import Column
-from graft.init.labels import Label
+from graft.init.labels import TASK_NAME, Label
 from graft.init.log import Log, context_values, usable_rows
 from graft.init.roles import ContextColumn, Pick, Roles, context_dtype
 from graft.init.tables import Table, column
@@ -70,7 +70,8 @@ def read_documented(table: Table, columns: dict[str, Column]) -> Documented:
             pc.invert(pc.or_(is_shown, is_told))
         ).as_py()
         shown.append(usable_rows(rows.filter(is_shown).drop_columns(["task", "value"]), left_out, now_ms))
-        told.append(rows.filter(is_told).select(["impression", "time_ms", "task", "value"]))
+        answers = rows.filter(is_told).select(["impression", "time_ms", "task", "value"])
+        told.append(answers.filter(pc.field("time_ms").is_valid() & pc.field("task").is_valid()))
     left_out.update(table.left_out)
     if not sum(part.num_rows for part in shown):
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
@@ -96,16 +97,18 @@ def _joined(
     shown: pa.Table, told: pa.Table, left_out: Counter[str], whole: dict[str, bool], context: list[ContextColumn]
 ) -> Documented:
     unsorted = int((np.diff(shown["time_ms"].to_numpy()) < 0).sum())
-    shown = shown.take(np.argsort(shown["time_ms"].to_numpy(), kind="stable"))
-    told = told.filter(pc.is_valid(told["time_ms"])).filter(pc.field("task").is_valid())
-    told = told.take(np.argsort(told["time_ms"].to_numpy(), kind="stable"))
+    shown = _in_order(shown)
+    told = _in_order(told)
     at = _positions(shown["impression"], told["impression"])
     known = at >= 0
     delays_ms = told["time_ms"].to_numpy()[known] - shown["time_ms"].to_numpy()[at[known]]
-    tasks, values = np.asarray(told["task"].to_pylist(), object)[known], told["value"].to_numpy()[known]
+    names = pc.unique(told["task"]).to_pylist()
+    tasks = pc.index_in(told["task"], value_set=pa.array(names, pa.string())).to_numpy()[known]
+    values = told["value"].to_numpy()[known]
+    _check_tasks(names)
     labels, delays = [], {}
-    for name in sorted(set(tasks)):
-        of_task = tasks == name
+    for number, name in enumerate(names):
+        of_task = tasks == number
         column_of = np.full(shown.num_rows, np.nan)
         column_of[at[known][of_task]] = values[of_task]
         is_binary = bool(np.isin(values[of_task], (0.0, 1.0)).all())
@@ -115,6 +118,24 @@ def _joined(
     doubled = shown.num_rows - len(pc.unique(shown["impression"]))
     log = Log(shown, left_out, unsorted, whole["user_id"], whole["item_id"])
     return Documented(log, labels, context, delays, int((~known).sum()), doubled)
+
+
+def _in_order(rows: pa.Table) -> pa.Table:
+    """The rows by time; without a copy where they are so already."""
+    times = rows["time_ms"].to_numpy()
+    return rows.take(np.argsort(times, kind="stable")) if (np.diff(times) < 0).any() else rows
+
+
+def _check_tasks(names: list[str]) -> None:
+    """InvalidInputError where a project could not have these tasks."""
+    if not names:
+        raise InvalidInputError("no feedback of any task is in the file: name the log that has it")
+    for name in names:
+        if not TASK_NAME.fullmatch(name):
+            raise InvalidInputError(
+                f"the task {name!r} of a feedback cannot be one: a lower-case letter, then lower-case letters, digits "
+                "and '_'; rename it in the file"
+            )
 
 
 def _positions(ids_of: Any, wanted: Any) -> Any:

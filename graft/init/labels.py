@@ -12,7 +12,7 @@ from graft.init.columns import Column
 from graft.init.tables import column
 from graft.init.values import flags, numbers, texts
 from runtime.errors import InvalidInputError, did_you_mean
-from stream.tasks import TaskKind
+from stream.tasks import LARGEST_VALUE, TaskKind
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": pc.greater_equal,
@@ -25,7 +25,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 _FORM = "NAME = COLUMN, NAME = COLUMN >= NUMBER (also > <= < == !=), NAME = COLUMN == 'text', or NAME = 1 for every row"
 _EXPRESSION = re.compile(r"\s*(\w+)\s*=(?!=)\s*(.+?)\s*", re.DOTALL)
 _COMPARISON = re.compile(r"(.+?)\s*(>=|<=|==|!=|>|<)\s*(.+)", re.DOTALL)
-_TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Label:
             return pa.array([1.0] * len(batch), pa.float64())
         found = column(batch, self.column)
         if not self.comparison:
-            return flags(found) if self.kind == "binary" else numbers(found)
+            return flags(found) if self.kind == "binary" else numbers(found, LARGEST_VALUE)
         compared = texts(found) if isinstance(self.operand, str) else numbers(found)
         return _OPERATORS[self.comparison](compared, self.operand).cast(pa.float64())
 
@@ -60,7 +60,7 @@ class Label:
 def parse_label(text: str, columns: dict[str, Column]) -> Label:
     """The label that an expression says; InvalidInputError says what does not fit."""
     match = _EXPRESSION.fullmatch(text)
-    if match is None or not _TASK_NAME.fullmatch(match[1]):
+    if match is None or not TASK_NAME.fullmatch(match[1]):
         raise InvalidInputError(f"--label {text!r}: must be {_FORM}; NAME has lower-case letters, digits and '_'")
     name, right = match[1], match[2]
     if right == "1":

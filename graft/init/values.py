@@ -15,6 +15,9 @@ INTEGER_TEXT = r"^-?(0|[1-9][0-9]{0,17})(\.0+)?$"
 NUMBER_TEXT = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|^[Nn][Aa][Nn]$"
 TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)? ?(Z|z|UTC|[+-]\d{2}(:?\d{2})?)?$"
 
+LARGEST_FLOAT32 = 3.4e38
+"""Of a feature and of context: a larger number has no float32."""
+
 TimeUnit = Literal["s", "ms", "us", "ns"]
 UNITS: dict[TimeUnit, float] = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 """The unit of a number of time -> milliseconds in one."""
@@ -60,8 +63,8 @@ def large(values: Any) -> Any:
     return values.cast(pa.large_string()) if pa.types.is_string(values.type) else values
 
 
-def numbers(values: Any) -> Any:
-    """Finite float64 numbers; yes and no are 1 and 0."""
+def numbers(values: Any, largest: float = LARGEST_FLOAT32) -> Any:
+    """Float64 numbers of a size up to `largest`; yes and no are 1 and 0."""
     kind = values.type
     if (
         pa.types.is_boolean(kind)
@@ -74,7 +77,7 @@ def numbers(values: Any) -> Any:
         text = pc.utf8_trim_whitespace(texts(values))
         found = pc.if_else(pc.match_substring_regex(text, NUMBER_TEXT), text, None).cast(pa.float64())
         found = pc.coalesce(found, flags(text))
-    return pc.if_else(pc.is_finite(found), found, None)
+    return pc.if_else(pc.less_equal(pc.abs(found), largest), found, None)  # not NaN
 
 
 def flags(values: Any) -> Any:

@@ -42,10 +42,11 @@ class Sources(NamedTuple):
 
 
 class Written(NamedTuple):
-    """How many events a project folder has."""
+    """How many events a project folder has, and in which file."""
 
     impressions: int
     feedback: int
+    file: str
 
 
 def check_free(folder: Path) -> None:
@@ -109,10 +110,11 @@ def _new_folder(folder: Path) -> Iterator[str]:
 
 def _write_events(arriving: Path, plan: Plan) -> Written:
     if plan.event_file is None:
-        return Written(*write_events(arriving / EVENTS, plan.log, plan.roles.labels))
-    shutil.copyfile(plan.event_file, arriving / f"events{plan.event_file.suffix}")
+        return Written(*write_events(arriving / EVENTS, plan.log, plan.roles.labels), EVENTS)
+    name = f"events{plan.event_file.suffix}"
+    shutil.copyfile(plan.event_file, arriving / name)
     labels = [plan.log.rows[f"label.{label.name}"] for label in plan.roles.labels]
-    return Written(plan.log.rows.num_rows, sum(len(column) - column.null_count for column in labels))
+    return Written(plan.log.rows.num_rows, sum(len(column) - column.null_count for column in labels), name)
 
 
 def _one_event_file(table: Table) -> Path:

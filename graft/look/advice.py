@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from graft.look.figures import EntityFigures, LogFigures, TaskFigures
-from graft.look.overlap import Overlap
+from graft.look.figures import EntityFigures, LogFigures, Overlap, TaskFigures
 from stream.config import StreamConfig
 from student.versions.config import StudentConfig
 

@@ -75,6 +75,18 @@ class LogFigures(Figures):
     doubled_impressions: int = 0
 
 
+class Overlap(Figures):
+    """`known`: the share of the log's rows that a table, or an input of the teacher, knows; `ids`: of its distinct ids.
+
+    `by` is the view, or teacher.inputs.NAME.
+    """
+
+    by: str
+    of: str
+    known: float
+    ids: float
+
+
 def figures_of(
     log: Log,
     labels: list[Label],

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 from graft.init.columns import columns_of
 from graft.init.documented import is_documented, read_documented
-from graft.init.log import read_log
+from graft.init.log import Log, read_log
 from graft.init.roles import Given, decide
 from graft.init.tables import Table
 from graft.look.advice import advice
-from graft.look.figures import LogFigures, figures_of
-from graft.look.overlap import Overlap, overlaps
+from graft.look.figures import LogFigures, Overlap, figures_of
 from graft.project import FILE_NAME, Project, load_project
 from runtime.errors import InvalidInputError
 from stream.config import StreamConfig
@@ -27,8 +26,16 @@ class Look(NamedTuple):
     advice: list[str]
 
 
-def look(where: str, given: Given, redis_url: str) -> Look:
-    """Look at a log in any form, or at the log of a project with its tables and teacher. Needs no server.
+class Read(NamedTuple):
+    """A log with its figures, and the project whose log it is."""
+
+    log: Log
+    figures: LogFigures
+    project: Project | None
+
+
+def read(where: str, given: Given) -> Read:
+    """Read a log in any form, or that of a project folder.
 
     InvalidInputError names what cannot be read, with every column that must be named.
     """
@@ -37,22 +44,23 @@ def look(where: str, given: Given, redis_url: str) -> Look:
     columns = columns_of(table.batches())
     if not any(column.rows for column in columns.values()):
         raise InvalidInputError(f"{table.where}: no rows")
-    known: list[Overlap] = []
-    windows = {task.name: task.window_seconds for task in project.tasks} if project else {}
     if is_documented(columns):
-        read = read_documented(table, columns)
-        log = read.log
-        figures = figures_of(log, read.labels, table.disk_bytes, read.delays_ms, read.without_impression, read.doubled)
-    else:
-        roles = decide(columns, given)
-        if roles.questions:
-            raise InvalidInputError("\n".join(question.unanswered(columns) for question in roles.questions))
-        log = read_log(table, roles)
-        figures = figures_of(log, roles.labels, table.disk_bytes, {})
-    if project:
-        known = overlaps(project, redis_url, log)
+        found = read_documented(table, columns)
+        odd = (found.without_impression, found.doubled)
+        return Read(found.log, figures_of(found.log, found.labels, table.disk_bytes, found.delays_ms, *odd), project)
+    roles = decide(columns, given)
+    if roles.questions:
+        raise InvalidInputError("\n".join(question.unanswered(columns) for question in roles.questions))
+    log = read_log(table, roles)
+    return Read(log, figures_of(log, roles.labels, table.disk_bytes, {}), project)
+
+
+def judged(found: Read, overlaps: list[Overlap]) -> Look:
+    """With what of it will hurt: by the project's keys, or by their defaults."""
+    project = found.project
     stream, student = (project.stream, project.student) if project else (StreamConfig(), StudentConfig())
-    return Look(figures, known, list(advice(figures, known, stream, student, windows)))
+    windows = {task.name: task.window_seconds for task in project.tasks} if project else {}
+    return Look(found.figures, overlaps, list(advice(found.figures, overlaps, stream, student, windows)))
 
 
 def _log_of(project: Project) -> str:

@@ -13,7 +13,7 @@ from features.spec import FeatureSpec
 from features.store import BatchFile, check_spec, view_sources
 from graft.init.log import Log
 from graft.init.values import texts
-from graft.look.figures import Figures
+from graft.look.figures import Overlap
 from graft.project import Project
 from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput
 from teacher_cache.lookup_table import read_table
@@ -21,18 +21,6 @@ from teacher_cache.teacher import Teacher, TeacherOutputError, load_teacher
 
 _MOST_IDS = 50_000  # that the teacher is asked for, the most frequent ones
 _ASKED_AT_ONCE = 1_024
-
-
-class Overlap(Figures):
-    """`known`: the share of the log's rows that a table, or an input of the teacher, knows; `ids`: of its distinct ids.
-
-    `by` is the view, or teacher.inputs.NAME.
-    """
-
-    by: str
-    of: str
-    known: float
-    ids: float
 
 
 def overlaps(project: Project, redis_url: str, log: Log) -> list[Overlap]:

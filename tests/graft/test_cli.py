@@ -52,6 +52,16 @@ def test_help_lists_the_commands_in_the_order_of_the_path_then_the_laboratorys_a
     assert not {"torch", "feast", "kafka", "onnxruntime", "pandas", "rich"} & _modules_after("--help")
 
 
+def test_init_and_look_load_neither_torch_nor_kafka_and_look_no_feast(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,ts,clicked\n1,2,1700000000,1\n1,3,1700000001,0\n")
+    assert not {"torch", "kafka", "feast"} & _modules_after("look", str(log))
+    assert not {"torch", "kafka", "feast"} & _modules_after(
+        "init", str(tmp_path / "new"), "--events", str(log), "--yes"
+    )
+    assert (tmp_path / "new" / "graft.toml").exists()
+
+
 def _leaves(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
     """Every command that does something, as the words that call it."""
     context = click.Context(group)

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
@@ -287,3 +288,95 @@ def _write_embedding_teacher(path: Path, rows: int) -> None:
     given, made = value("item_id", TensorProto.INT64, ["B"]), value("click", TensorProto.FLOAT, ["B"])
     graph = helper.make_graph([node], "t", [given], [made], [table])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+def test_numbers_that_no_label_or_feature_can_be_are_missing(tmp_path, summary):
+    write(
+        tmp_path / "in.csv",
+        "user_id,item_id,timestamp,rating,position\n1,3,1700000000,1e300,1e99\n1,9,1700000001,4.5,2\n",
+    )
+    write(tmp_path / "users.csv", "user_id,age\n1,1e300\n2,3.5\n")
+    teacher = write_teacher(tmp_path / "t.onnx", {"age": ("float", [])}, ["like"])
+    said = summary("--events", tmp_path / "in.csv", "--users", tmp_path / "users.csv", "--teacher", teacher)
+    assert said["faults"] == []
+    shown, told = ([e for e in read_events(tmp_path / "shop") if e["type"] == k] for k in ("impression", "feedback"))
+    assert [e["context"]["position"] for e in shown] == [None, 2.0]
+    assert {e["task"]: e["value"] for e in told if e["impression_id"] == "e000000001"}["rating"] == 4.5
+    rows = pq.read_table(tmp_path / "shop" / "feature_repo" / "data" / "user_profile.parquet").to_pylist()
+    assert [row["age"] for row in rows] == [None, 3.5]
+
+
+def test_control_characters_of_a_log_are_not_sent_to_the_terminal_and_stay_out_of_the_file(tmp_path, init):
+    row = '"\x1b[31mred","i\x1b]0;title\x07",1700000000,1,"a ""b""\\\n\x1b[2J\x7f"\n'
+    write(tmp_path / "in.csv", f"user_id,item_id,timestamp,clicked,device\n{row}")
+    teacher = write_teacher(tmp_path / "t.onnx", {"device": ("string", [])}, ["click"])
+    result = init("--events", tmp_path / "in.csv", "--teacher", teacher, "--yes")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    toml = (tmp_path / "shop" / "graft.toml").read_text()
+    assert "\x1b" not in toml
+    assert tomllib.loads(toml)["features"]["context"]["device"]["default"] == 'a "b"\\\n\x1b[2J\x7f'
+    assert read_events(tmp_path / "shop")[0]["user_id"] == "\x1b[31mred"
+
+
+ODD_TABLE = """user_id,Ä b,a b,a-b,A_B,event_timestamp,item_id,评分,1st,empty
+1,1,2,3,4,2024-01-01,9,5,x,
+2,1,2,3,4,2024-01-01,9,5,y,
+"""
+
+
+def test_columns_whose_names_feast_would_not_take_are_renamed(tmp_path, summary):
+    write(tmp_path / "in.csv", LOG.replace("u", "").replace("ser_id", "user_id"))
+    write(tmp_path / "users.csv", ODD_TABLE)
+    teacher = write_teacher(tmp_path / "t.onnx", {'the "age"': ("float", []), "é": ("string", [])}, ["li ke", "like"])
+    said = summary("--events", tmp_path / "in.csv", "--users", tmp_path / "users.csv", "--teacher", teacher)
+    assert said["faults"] == []
+    names = pq.read_schema(tmp_path / "shop" / "feature_repo" / "data" / "user_profile.parquet").names
+    assert names == [
+        "user_id",
+        "b",
+        "a_b",
+        "a_b_2",
+        "a_b_3",
+        "column_event_timestamp",
+        "column_item_id",
+        "column",
+        "column_1st",
+        "event_timestamp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("feedback", "fault"),
+    [
+        ("", "no feedback of any task is in the file"),
+        (
+            '{"type":"feedback","impression_id":"a","task":"My Task","value":1,"event_time_ms":1700000000000}\n',
+            "'My Task'",
+        ),
+    ],
+)
+def test_an_event_file_without_tasks_that_a_project_can_have_is_refused(tmp_path, init, feedback, fault):
+    shown = '{"type":"impression","impression_id":"a","user_id":"u","item_id":"i","event_time_ms":1700000000000}\n'
+    result = init("--events", write(tmp_path / "in.jsonl", shown + feedback), "--yes")
+    assert fault in result.output
+    assert result.exit_code == 1
+    assert not (tmp_path / "shop").exists()
+
+
+def test_an_event_file_has_no_columns_to_map(tmp_path, init):
+    shown = '{"type":"impression","impression_id":"a","user_id":"u","item_id":"i","event_time_ms":1700000000000}\n'
+    told = '{"type":"feedback","impression_id":"a","task":"like","value":1,"event_time_ms":1700000000000}\n'
+    result = init("--events", write(tmp_path / "in.jsonl", shown + told), "--label", "x = 1", "--yes")
+    assert "events in the documented form already; leave --map and --label out" in result.output
+
+
+def test_a_second_init_that_comes_between_overwrites_nothing(tmp_path, init, monkeypatch):
+    log = write(tmp_path / "in.csv", LOG)
+    assert init("--events", log, "--yes").exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "shop").rglob("*") if path.is_file()}
+    monkeypatch.setattr("graft.init.write.check_free", lambda _folder: None)
+    result = init("--events", log, "--label", "x = 1", "--yes")
+    assert "appeared meanwhile and is not overwritten" in result.output
+    assert result.exit_code == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "shop").rglob("*") if path.is_file()} == before
