@@ -22,7 +22,7 @@ from student.serve.listener import listen
 if TYPE_CHECKING:
     import subprocess
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's variable: where it is set, a process counts in files of that folder."""
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class _Worker:
         """Start the process if it is due, and note whether it runs."""
         if self._process is None:
             if now >= self._start_at:
-                environment = {**os.environ, METRICS_FOLDER: self._folder}
+                environment = {**os.environ, _METRICS_FOLDER: self._folder}
                 self._process = start_child(self._argv, env=environment, files=[self._listener.fileno()])
                 self._start_at = now
             return
