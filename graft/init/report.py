@@ -68,6 +68,8 @@ def notes(plan: Plan) -> Iterator[str]:
         if base.filled < 1:
             missing = "counts as no" if label.kind == "binary" else "has no label"
             yield f"{label.name}: {1 - base.filled:.1%} of the rows say nothing; such a row {missing}"
+    if len(plan.tables) < 2:
+        yield "a table of users or of items is missing: 'graft student bootstrap' takes their ids with --events"
     for entity_table in plan.tables:
         yield from entity_table.notes
         if entity_table.covered < 1:

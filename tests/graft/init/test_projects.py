@@ -215,6 +215,7 @@ def test_without_a_teacher_the_output_says_what_to_bring(tmp_path, summary):
     said = summary("--events", tmp_path / "ratings.csv")
     assert any(point.startswith("where the teacher is: graft.toml has none") for point in said["only_you_know"])
     assert said["impressions"] == 20
+    assert any("'graft student bootstrap' takes their ids with --events" in note for note in said["notes"])
 
 
 @pytest.mark.parametrize("there", ["graft.toml", "feature_repo/definitions.py", "events.parquet"])
