@@ -88,7 +88,8 @@ class Inventory:
         """What these generations have of one row, however old; one without a usable logit is left out."""
         pipeline = self._client.pipeline(transaction=False)
         for digest in digests:
-            pipeline.hget(f"{self._prefix}{digest}:{user_id}", item_id)
+            key = f"{self._prefix}{digest}:{user_id}".encode("utf-8", "replace")  # no stored id has odd bytes
+            pipeline.hget(key, item_id.encode("utf-8", "replace"))  # type: ignore[arg-type] # both may be bytes
         with reaching(self._url):
             values = replies_of(pipeline)
         found = []

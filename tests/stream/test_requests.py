@@ -10,7 +10,7 @@ from runtime.errors import GraftError, ServiceUnavailableError
 from stream import connection
 from stream.dead_letter_topics import Selection, read_dead_letters, replay_dead_letters
 from stream.events import TeacherRequest
-from stream.requests import TeacherRequestReader, requests_since
+from stream.requests import TeacherRequestReader, offsets_between, requests_between, requests_since
 from stream.topics import ensure_topics
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
@@ -196,3 +196,25 @@ def test_a_request_that_is_set_aside_is_a_dead_letter_with_its_bytes_and_goes_ba
         reader.set_aside([(again[0], "still")])
         (letter,) = read_dead_letters(kafka, made, Selection(topic=made.teacher_requests))
         assert (letter.attempt, letter.text) == (2, "still")
+
+
+def test_the_offsets_between_two_times_hold_what_was_written_then_and_a_reader_goes_on_within_them(kafka, made):
+    send(kafka, made, range(4))
+    time.sleep(0.02)  # the boundary between two milliseconds of the broker's clock
+    since_ms = time.time_ns() // 1_000_000
+    send(kafka, made, range(4, 10))
+    time.sleep(0.02)
+    until_ms = time.time_ns() // 1_000_000
+    send(kafka, made, range(10, 12))
+    starts, ends = offsets_between(kafka, made, since_ms, until_ms)
+    found = list(requests_between(kafka, made, starts, ends))
+    assert [one.event_time_ms for _, _, one in found] == list(range(4, 10))
+    places = {(partition, offset): one for partition, offset, one in found}
+    partition, offset, _ = found[2]
+    after = {p: offset + 1 if p == partition else ends[p] for p in ends}
+    rest = list(requests_between(kafka, made, after, ends))
+    assert rest == [(p, n, one) for (p, n), one in places.items() if p == partition and n > offset]
+    assert list(requests_between(kafka, made, ends, ends)) == []
+    later_ms = until_ms + 60_000
+    starts, ends = offsets_between(kafka, made, later_ms, later_ms)
+    assert starts == ends
