@@ -31,6 +31,7 @@ TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction 
 REQUEST_TIMEOUT_MS = 10_000
 _FIRST_CONTACT_MS = 5_000
 _SESSION_TIMEOUT_MS = 6_000  # the brokers' minimum: a killed member's partitions move after it
+_REBALANCE_MS = 1_000  # a broker answers a member within milliseconds once all members have asked
 _T = TypeVar("_T")
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the broker's limits hold, not the client's
 
@@ -58,14 +59,16 @@ class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python is untyped
 
     kafka-python 3.0.12 forgets one that only new metadata has asked for, as after a group's first join by a client that
     did not know its topics yet: when a poll ends between the leader's assignment and the broker's answer, no later poll
-    looks for the answer, and the member waits for its partitions for ever.
+    looks for the answer, and the member waits for its partitions for ever. An answer that comes between two polls is
+    forgotten too, and asked for again; so that short polls do not ask for ever, one waits for it.
     """
 
-    def poll(self, *args: Any, **settings: Any) -> Any:
-        """As KafkaConsumer's."""
+    def poll(self, timeout_ms: float = 0, **settings: Any) -> Any:
+        """As KafkaConsumer's; within a rebalance it takes `_REBALANCE_MS` at most, however short it is to be."""
         if self._coordinator.rejoining:
             self._coordinator.request_rejoin()
-        return super().poll(*args, **settings)
+            timeout_ms = max(timeout_ms, _REBALANCE_MS)
+        return super().poll(timeout_ms, **settings)
 
 
 def group_member(kafka_servers: str, group_id: str, instance: str, **settings: Any) -> KafkaConsumer:

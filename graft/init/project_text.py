@@ -11,8 +11,9 @@ from graft.init.toml_text import GUESSED, key_text, prose, table_lines, toml_val
 from graft.project import Project
 from stream.config import RetentionConfig, StreamConfig
 from stream.tasks import TaskSpec
-from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig
+from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
 from student.versions.config import StudentConfig
+from student.versions.gate import GateConfig, SliceConfig
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 SERVICE = "ranking"
@@ -97,8 +98,11 @@ def graft_toml(plan: Plan) -> str:
         ("[student]", StudentConfig),
         ("[bootstrap]", BootstrapConfig),
         ("[publish]", PublishConfig),
+        ("[gate]", GateConfig),
+        ("[skew]", SkewConfig),
     ):
         parts.append(_lines(table_lines(header, model, {}, {})))
+    parts.append(_lines(_commented("[[gate.slices]]", SliceConfig)))
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,8 +16,14 @@ def test_a_member_with_short_polls_gets_the_partitions_that_are_added_after_it_j
         member.subscribe([made.impressions])
         await_that(lambda: member.poll(50) == {} and len(member.assignment()) == 1, 30, lambda: "not joined")
         admin.create_partitions({made.impressions: 3})
+        await_that(lambda: partitions(admin, made.impressions) == 3, 10, lambda: "the broker does not tell of them yet")
         member._client.cluster.request_update()  # by itself it would look within five minutes
         await_that(lambda: member.poll(1) == {} and len(member.assignment()) == 3, 10, lambda: "no partitions came")
     finally:
         admin.close()
         member.close(autocommit=False)
+
+
+def partitions(admin, topic):
+    (told,) = admin.describe_topics([topic])
+    return len(told["partitions"])

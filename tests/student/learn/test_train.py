@@ -211,12 +211,19 @@ process.run(train.patient(toy, 0), train.StopSignal().install(), every_seconds=0
 
 
 @pytest.fixture
-def spawn(kafka: str, topics: Topics, redis_url: str) -> Callable[[Path], Any]:
+def spawn(kafka: str, topics: Topics, redis_url: str) -> Iterator[Callable[[Path], Any]]:
+    """Starts learners; none outlives its test."""
+    children = []
+
     def start(folder: Path) -> Any:
         arguments = [kafka, topics.prefix, redis_url, str(folder), str(Path(__file__).parent)]
-        return start_child([sys.executable, "-c", _CHILD, *arguments])
+        children.append(start_child([sys.executable, "-c", _CHILD, *arguments]))
+        return children[-1]
 
-    return start
+    yield start
+    for child in children:
+        child.kill()
+        child.wait(10)
 
 
 def test_a_killed_learner_learns_every_example_once_bit_for_bit(
