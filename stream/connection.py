@@ -3,6 +3,7 @@
 What graft writes is uncompressed: on these small records a codec costs more CPU than it saves. It reads every codec.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction 
 REQUEST_TIMEOUT_MS = 10_000
 _FIRST_CONTACT_MS = 5_000
 _SESSION_TIMEOUT_MS = 6_000  # the brokers' minimum: a killed member's partitions move after it
+_EARLY_SECONDS = 0.01  # an empty answer of a broker that waits takes `fetch_max_wait_ms`
 _REBALANCE_MS = 1_000  # a broker answers a member within milliseconds once all members have asked
 _T = TypeVar("_T")
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the broker's limits hold, not the client's
@@ -55,12 +57,15 @@ def consumer(kafka_servers: str, **settings: Any) -> KafkaConsumer:
 
 
 class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python is untyped
-    """One that finishes each rebalance that it has begun.
+    """One that finishes each rebalance that it has begun, and does not ask a broker again and again.
 
     kafka-python 3.0.12 forgets one that only new metadata has asked for, as after a group's first join by a client that
     did not know its topics yet: when a poll ends between the leader's assignment and the broker's answer, no later poll
     looks for the answer, and the member waits for its partitions for ever. An answer that comes between two polls is
     forgotten too, and asked for again; so that short polls do not ask for ever, one waits for it.
+
+    A broker that has nothing is to wait before it says so (`fetch_max_wait_ms`). noida-db 0.2.3 says so at once, and
+    kafka-python asks anew at once, which takes a whole core; so an empty answer that came early is waited after.
     """
 
     def poll(self, timeout_ms: float = 0, **settings: Any) -> Any:
@@ -69,6 +74,13 @@ class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python is untyped
             self._coordinator.request_rejoin()
             timeout_ms = max(timeout_ms, _REBALANCE_MS)
         return super().poll(timeout_ms, **settings)
+
+    def _poll_once(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:  # noqa: FBT001, FBT002 - as there
+        began = time.monotonic()
+        records = super()._poll_once(timer, max_records, update_offsets=update_offsets)
+        if not records and time.monotonic() - began < _EARLY_SECONDS:
+            time.sleep(min(_EARLY_SECONDS, timer.timeout_ms / 1000))
+        return records
 
 
 def group_member(kafka_servers: str, group_id: str, instance: str, **settings: Any) -> KafkaConsumer:

@@ -1,5 +1,7 @@
 """What kafka-python's clients are given beside it."""
 
+from kafka import TopicPartition
+
 from stream import connection
 from stream.topics import ensure_topics
 from tests.stream.conftest import await_that
@@ -22,6 +24,24 @@ def test_a_member_with_short_polls_gets_the_partitions_that_are_added_after_it_j
     finally:
         admin.close()
         member.close(autocommit=False)
+
+
+def test_a_consumer_that_has_read_all_lets_the_processor_rest(kafka, topic_prefix):
+    """Also beside a broker that says at once that it has nothing, instead of waiting."""
+    made = topics(topic_prefix)
+    ensure_topics(kafka, stream_config(topic_prefix, 1), made)
+    consumer = connection.consumer(kafka)
+    at = TopicPartition(made.impressions, 0)
+    try:
+        consumer.assign([at])
+        consumer.seek(at, 0)
+        consumer.poll(200)
+        asked, fetch = [], consumer._fetcher._create_fetch_requests
+        consumer._fetcher._create_fetch_requests = lambda: asked.append(1) or fetch()
+        assert consumer.poll(1_000) == {}
+    finally:
+        consumer.close(autocommit=False)
+    assert 1 <= len(asked) <= 150
 
 
 def partitions(admin, topic):
