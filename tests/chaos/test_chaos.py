@@ -14,6 +14,7 @@ def assert_holds(lines: list[Line]) -> None:
     assert not any(line.faults for line in lines), "\n".join(told(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # 40 s on two quiet cores
 def test_kills_and_outages_lose_double_and_change_nothing(tmp_path: Path) -> None:
     lines = run_chaos(Options(seconds=12, seed=1, kills=6), tmp_path, None, print, with_features=False)

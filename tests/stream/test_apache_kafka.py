@@ -129,6 +129,7 @@ def test_the_stream_outlives_a_restart_of_the_broker(kafka_home, redis_url, topi
         assert process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_restore_that_takes_longer_than_a_session_loses_no_partitions(pair):
     """Nothing is polled meanwhile: heartbeats come from kafka-python's own thread."""
     admin, member = connection.admin(pair.kafka_servers), joined_member(pair)

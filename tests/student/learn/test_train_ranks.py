@@ -161,6 +161,7 @@ def test_two_ranks_learn_every_example_once_in_the_micro_batches_of_one_process(
     admin.close()
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_is_restarted_with_the_others_and_all_end_bit_for_bit_the_same(
     log: Log, ranks: Registry, tmp_path: Path, equal: Callable[..., None]
 ) -> None:
