@@ -35,8 +35,7 @@ def skew(project_folder: Path | None, *, as_json: bool) -> None:
 
 
 def _lines(report: "SkewReport") -> Iterator[str]:
-    if report.rows:
-        share = report.differing_rows / report.rows
+    if (share := report.differing_share) is not None:
         yield f"{report.rows:,} served rows compared, {report.differing_rows:,} differ from their example ({share:.1%})"
     else:
         yield "no served row compared yet; requests must name 'impression_ids', and GRAFT_HTTP_SAMPLE be above 0"

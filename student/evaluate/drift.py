@@ -25,16 +25,18 @@ class Drift:
         self._dense_names, self._categorical_names = spec.dense_names, [f.name for f in spec.categorical]
         self._window = window
         self._waiting: list[FeatureBatch] = []
+        self._waiting_examples = 0
         self._before: FeatureBatch | None = None
         self.psi: dict[str, float] = {}
 
     def update(self, features: FeatureBatch) -> bool:
         """Take examples in; whether a window was filled by them, and `psi` is new."""
         self._waiting.append(FeatureBatch(features.dense_BD.copy(), features.categorical_BC.copy()))
-        if sum(len(each.dense_BD) for each in self._waiting) < self._window:
+        self._waiting_examples += len(features.dense_BD)
+        if self._waiting_examples < self._window:
             return False
         window = FeatureBatch(*map(np.concatenate, zip(*self._waiting, strict=True)))
-        self._waiting = []
+        self._waiting, self._waiting_examples = [], 0
         if self._before is not None:
             self.psi = self._psi(self._before, window)
         self._before = window
