@@ -5,7 +5,6 @@ written is counted and dropped.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,8 +24,6 @@ _MOST_WAITING = 64
 
 _GRACE_SECONDS = 3_600
 """How long rows wait beyond the longest attribution window: for a learner that lags."""
-
-_log = logging.getLogger(__name__)
 
 
 class Sampler:
