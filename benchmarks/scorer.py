@@ -62,12 +62,13 @@ SCORER = """
 import sys
 from pathlib import Path
 from runtime.telemetry import StopSignal
-from student.serve.listener import listen
+from student.serve.listener import Address, listen
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap
 from student.versions.registry import Registry
 swap = ChampionSwap(Registry(Path(sys.argv[1])), sys.argv[2])
-run_server(swap, listen("127.0.0.1", int(sys.argv[3])), StopSignal().install())
+with listen({"scores": Address("127.0.0.1", int(sys.argv[3]), "another port")}) as listeners:
+    run_server(swap, listeners, StopSignal().install())
 """
 ECHO = """
 import sys, uvicorn

@@ -84,19 +84,20 @@ class ScorerClient:
         impression_ids: Sequence[str | None] | None = None,
         explain: bool = False,
         request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Scores:
         """The scores of these items for the user, by the champion or by `version`. ScorerError when there are none.
 
         `impression_ids`: of the items' impressions, for a comparison with what is learnt. `explain`: also how the
-        scores came about.
+        scores came about. `headers`: sent too, such as the traceparent of the caller's trace.
         """
         tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
         body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
-        headers = _headers(request_id)
+        sent = _headers(request_id, headers)
         while True:
             try:
-                response = self._http.post("/score", json=body, headers=headers, timeout=tries.left())
+                response = self._http.post("/score", json=body, headers=sent, timeout=tries.left())
             except httpx.TransportError as error:
                 seconds = tries.wait_after(error)
             else:
@@ -142,15 +143,16 @@ class AsyncScorerClient:
         impression_ids: Sequence[str | None] | None = None,
         explain: bool = False,
         request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Scores:
         """As ScorerClient.score."""
         tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
         body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
-        headers = _headers(request_id)
+        sent = _headers(request_id, headers)
         while True:
             try:
-                response = await self._http.post("/score", json=body, headers=headers, timeout=tries.left())
+                response = await self._http.post("/score", json=body, headers=sent, timeout=tries.left())
             except httpx.TransportError as error:
                 seconds = tries.wait_after(error)
             else:
@@ -225,8 +227,8 @@ def _body(
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _headers(request_id: str | None) -> dict[str, str]:
-    return {} if request_id is None else {"x-request-id": request_id}
+def _headers(request_id: str | None, further: Mapping[str, str] | None) -> dict[str, str]:
+    return {**(further or {}), **({} if request_id is None else {"x-request-id": request_id})}
 
 
 def _scores(response: httpx.Response) -> Scores:

@@ -47,10 +47,17 @@ class Settings(BaseModel):
         default=None,
         ge=1,
         le=65_535,
-        description="the port of /healthz, /readyz and /metrics; none: not served (the scorer's are on its HTTP port)",
+        description="the port of /healthz, /readyz and /metrics; none: not served, or, by the scorer, on its HTTP port",
     )
     http_host: str = Field(default="127.0.0.1", description="where the scorer listens; --host overrides it")
     http_port: int = Field(default=8080, ge=1, le=65_535, description="the scorer's port; --port overrides it")
+    admin_host: str = Field(default="127.0.0.1", description="where the scorer serves what GRAFT_ADMIN_PORT is for")
+    admin_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="the port of the scorer's /v2 and /v2/models without inference; none: its HTTP port",
+    )
     http_connections: int = Field(
         default=1_000, ge=1, le=1_000_000, description="the most connections that the scorer keeps open at a time"
     )

@@ -39,16 +39,16 @@ class Limits(NamedTuple):
 DEFAULT_LIMITS = Limits()
 
 
-def check_open_files(limits: Limits) -> None:
-    """Raise this process' limit of open files to what the connections need; GraftError when that is not allowed."""
-    needed = limits.connections + _OTHER_FILES
+def check_open_files(connections: int) -> None:
+    """Raise this process' limit of open files to what so many connections need; GraftError when it may not."""
+    needed = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY in (soft, hard) and hard != soft:
         hard = max(soft, needed)
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard < needed:
             raise GraftError(
-                f"{limits.connections} connections need {needed} open files, and this process may have {hard}; raise "
+                f"{connections} connections need {needed} open files, and this process may have {hard}; raise "
                 "'ulimit -n' or lower GRAFT_HTTP_CONNECTIONS"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

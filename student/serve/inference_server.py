@@ -19,6 +19,8 @@ from student.versions.version_folder import VersionError
 MODEL = "student"
 """The one model of this server."""
 
+_MODEL_PATHS = [f"/v2/models/{{model}}{of}" for of in ("", "/versions/{version}", "/labels/{version}")]
+
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -33,23 +35,21 @@ class InferenceProtocol:
         self._admission = admission
         self._release = release
 
-    def routes(self, timed: Callable[[Endpoint, Callable[[RequestError], Response]], Endpoint]) -> list[Route]:
-        """Of the server, the model, and each version by number or name. `timed` wraps what counts as a request."""
-        infer = timed(self._infer, error_reply)
-        told = [
-            ("/v2", self._server),
-            ("/v2/health/live", self._live),
-            ("/v2/health/ready", self._ready),
-        ]
-        routes = [Route(path, _caught(endpoint)) for path, endpoint in told]
-        for of in ("", "/versions/{version}", "/labels/{version}"):
-            path = f"/v2/models/{{model}}{of}"
-            routes += [
-                Route(path, _caught(self._model)),
-                Route(f"{path}/ready", _caught(self._model_ready)),
-                Route(f"{path}/infer", infer, methods=["POST"]),
-            ]
+    def health(self) -> list[Route]:
+        """Whether the server lives, and whether it is ready."""
+        return [Route("/v2/health/live", self._live), Route("/v2/health/ready", self._ready)]
+
+    def metadata(self) -> list[Route]:
+        """Of the server, the model, and each version by number or name."""
+        routes = [Route("/v2", self._server)]
+        for path in _MODEL_PATHS:
+            routes += [Route(path, _caught(self._model)), Route(f"{path}/ready", _caught(self._model_ready))]
         return routes
+
+    def inference(self, timed: Callable[[Endpoint, Callable[[RequestError], Response]], Endpoint]) -> list[Route]:
+        """Of the model, and each version by number or name. `timed` wraps what counts as a request."""
+        infer = timed(self._infer, error_reply)
+        return [Route(f"{path}/infer", infer, methods=["POST"]) for path in _MODEL_PATHS]
 
     async def _server(self, _request: Request) -> Response:
         return _json({"name": "graft", "version": self._release, "extensions": ["binary_tensor_data"]})

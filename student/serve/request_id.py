@@ -1,13 +1,20 @@
-"""The id by which a client finds its request again: in the reply's headers, the log and sampled rows."""
+"""The id by which a request is found again: in the reply's headers, the log and sampled rows."""
 
 import re
 
 from starlette.requests import Request
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 def request_id_of(request: Request) -> str | None:
-    """The request's X-Request-ID, which the reply repeats; None where it has none that a log line can hold."""
+    """The request's X-Request-ID, or the trace id of its traceparent; None where it has neither in an allowed form.
+
+    Both can stand in a log line as they are. traceparent: https://www.w3.org/TR/trace-context/.
+    """
     request_id = request.headers.get("x-request-id", "")
-    return request_id if _REQUEST_ID.fullmatch(request_id) else None
+    if _REQUEST_ID.fullmatch(request_id):
+        return request_id
+    traced = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    return traced[1] if traced else None

@@ -1,12 +1,11 @@
-"""Several scorer processes behind one listening socket, and the parent that keeps them running.
+"""Several scorer processes behind the same listening sockets, and the parent that keeps them running.
 
-The workers share the listening socket, the pages of a version's tensors, and a folder in which each counts its metrics.
-All else is a worker's own: its event loop, its limits, the items in its memory, its connection to Redis.
+The workers share the listening sockets, the pages of a version's tensors, and a folder in which each counts its
+metrics. All else is a worker's own: its event loop, its limits, the items in its memory, its connection to Redis.
 """
 
 import logging
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
-from student.serve.listener import listen
+from student.serve.listener import Listeners
 
 if TYPE_CHECKING:
     import subprocess
@@ -37,12 +36,12 @@ _STOP_SECONDS = 15.0  # above the 10 s that a worker gives its requests; below t
 class _Worker:
     """One of the processes, started anew whenever it ends, each time later."""
 
-    def __init__(self, argv: Sequence[str], listener: socket.socket, metrics_folder: str) -> None:
+    def __init__(self, argv: Sequence[str], files: Sequence[int], metrics_folder: str) -> None:
         self.failures = 0
         """Starts in a row that failed."""
         self.has_been_steady = False
         self._argv = argv
-        self._listener = listener
+        self._files = files
         self._folder = metrics_folder
         self._start_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,7 +51,7 @@ class _Worker:
         if self._process is None:
             if now >= self._start_at:
                 environment = {**os.environ, _METRICS_FOLDER: self._folder}
-                self._process = start_child(self._argv, env=environment, files=[self._listener.fileno()])
+                self._process = start_child(self._argv, env=environment, files=self._files)
                 self._start_at = now
             return
         is_steady = now - self._start_at >= _STEADY_SECONDS
@@ -77,20 +76,23 @@ class _Worker:
             stop_child(self._process, seconds)
 
 
-def run_workers(argv: Sequence[str], count: int, host: str, port: int, stop: StopSignal) -> None:
+def run_workers(argv: Sequence[str], count: int, listeners: Listeners, stop: StopSignal) -> None:
     """Keep `count` processes running until `stop` is set and each has answered its requests.
 
-    Each is `argv` with ``--listener`` and the number of an open file, the listening socket. GraftError when the port
-    cannot be had, or no worker starts.
+    Each is `argv` with ``--listener GROUP NUMBER`` for each listening socket, which is that open file. Closes the
+    listeners. GraftError when no worker starts.
     """
-    with tempfile.TemporaryDirectory(prefix="graft-scorer-") as folder, listen(host, port) as listener:
-        argv = [*argv, "--listener", str(listener.fileno())]
-        workers = [_Worker(argv, listener, folder) for _ in range(count)]
-        _log.info("serving http://%s:%d with %d workers", host, listener.getsockname()[1], count)
+    files = [listener.fileno() for listener in listeners.values()]
+    for group, listener in listeners.items():
+        argv = [*argv, "--listener", group, str(listener.fileno())]
+        _log.info("serving %s at http://%s:%d with %d workers", group, *listener.getsockname()[:2], count)
+    with tempfile.TemporaryDirectory(prefix="graft-scorer-") as folder:
+        workers = [_Worker(argv, files, folder) for _ in range(count)]
         try:
             _keep_running(workers, stop)
         finally:
-            listener.close()
+            for listener in listeners.values():
+                listener.close()
             deadline = time.monotonic() + _STOP_SECONDS
             for worker in workers:
                 worker.ask_to_end()

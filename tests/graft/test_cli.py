@@ -164,7 +164,7 @@ finally:
         text=True,
     ) as process:
         assert process.stderr is not None
-        assert "serving http://127.0.0.1" in process.stderr.readline()
+        assert "serving scores at http://127.0.0.1" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=10)[0].split() == ["ended"]
     assert process.returncode == 0

@@ -19,12 +19,11 @@ from lab.embedded import free_port
 from runtime.errors import ConfigurationError, GraftError
 from runtime.telemetry import StopSignal
 from student.serve.connections import Limits, check_open_files
-from student.serve.listener import listen
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap, Serving
 from student.serve.tokens import Tokens
 from student.versions.registry import Registry
-from tests.student.serve.test_server import BODY, publish, until
+from tests.student.serve.test_server import BODY, at, publish, until
 
 FIRST, SECOND = "first-token-of-this-test", "second-token-of-this-test"
 
@@ -43,9 +42,9 @@ def scorer(
     """A scorer that is ready, with a client of its own connections."""
     stop, port = StopSignal(), free_port()
     swap = ChampionSwap(registry, redis_url)
-    arguments = swap, listen("127.0.0.1", port), stop, limits or Limits(), tokens
-    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-        run = pool.submit(run_server, *arguments)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
+    with ThreadPoolExecutor(1) as pool, client, at(port) as listeners:
+        run = pool.submit(run_server, swap, listeners, stop, limits or Limits(), tokens)
         try:
             until(lambda: run.done() or _is_ready(client), "a scorer that is ready")
             yield client
@@ -221,17 +220,36 @@ def test_open_files_are_enough_for_the_connections_or_the_scorer_does_not_start(
     set_to: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _of: (256, 2_000))
     monkeypatch.setattr(resource, "setrlimit", lambda _of, limits: set_to.append(limits))
-    check_open_files(Limits(connections=100))
+    check_open_files(100)
     assert set_to == []
-    check_open_files(Limits(connections=1_000))
+    check_open_files(1_000)
     assert set_to == [(1_128, 2_000)]
     with pytest.raises(GraftError, match="5000 connections need 5128 open files, and this process may have 2000"):
-        check_open_files(Limits(connections=5_000))
+        check_open_files(5_000)
 
 
-@pytest.mark.parametrize(("given", "found"), [("a-1", "a-1"), (None, None), ("a b", None), ("x" * 129, None)])
-def test_a_request_id_comes_back(registry: Registry, redis_url: str, given: str | None, found: str | None) -> None:
-    headers = {} if given is None else {"x-request-id": given}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({"x-request-id": "a-1"}, "a-1"),
+        ({}, None),
+        ({"x-request-id": "a b"}, None),
+        ({"x-request-id": "x" * 129}, None),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, TRACE),
+        ({"traceparent": f"01-{TRACE}-00f067aa0ba902b7-01-more", "x-request-id": "a-1"}, "a-1"),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "a b"}, TRACE),
+        ({"traceparent": f"ff-{TRACE}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": f"00-{TRACE.upper()}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": TRACE}, None),
+    ],
+)
+def test_the_id_of_a_request_or_of_its_trace_comes_back(
+    registry: Registry, redis_url: str, headers: dict[str, str], found: str | None
+) -> None:
     with scorer(registry, redis_url) as client:
         for path, status in (("/score", 200), ("/v2/models/student/infer", 400)):
             answer = client.post(path, json=BODY, headers=headers)

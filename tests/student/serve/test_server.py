@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import jsonschema
@@ -30,9 +30,10 @@ from runtime.errors import GraftError
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.tasks import TaskSpec
-from student.serve.listener import listen
+from student.serve.app import build_apps
+from student.serve.listener import Address, Group, Listeners, listen
 from student.serve.requests import MAX_BODY_BYTES
-from student.serve.server import build_app, run_server
+from student.serve.server import run_server
 from student.serve.swap import ChampionSwap
 from student.versions.config import StudentConfig
 from student.versions.manifest import Draft, Manifest
@@ -137,12 +138,18 @@ def until(condition: Any, what: str, seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+def at(port: int, **apart: int) -> AbstractContextManager[Listeners]:
+    ports = {"scores": port, **apart}
+    return listen({cast("Group", group): Address("127.0.0.1", of, "--port") for group, of in ports.items()})
+
+
 @contextmanager
-def serving(registry: Registry, redis_url: str, sample: float = 0.0) -> Iterator[Endpoint]:
+def serving(registry: Registry, redis_url: str, sample: float = 0.0, **apart: int) -> Iterator[Endpoint]:
+    """A scorer; `apart`: the ports of the groups that do not share that of the scores."""
     endpoint = Endpoint(free_port(), registry, StopSignal())
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, at(endpoint.port, **apart) as listeners:
         swap = ChampionSwap(registry, redis_url)
-        run = pool.submit(run_server, swap, listen("127.0.0.1", endpoint.port), endpoint.stop, sample=sample)
+        run = pool.submit(run_server, swap, listeners, endpoint.stop, sample=sample)
         try:
             until(lambda: run.done() or _listens(endpoint.port), "the listener")
             yield endpoint
@@ -376,7 +383,7 @@ def test_a_taken_port_is_a_plain_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(GraftError, match=rf"cannot listen on 127.0.0.1:{port}: .*--port"):
-            listen("127.0.0.1", port)
+            at(port).__enter__()
 
 
 def test_a_client_that_goes_away_is_counted_and_hurts_nobody(endpoint: Endpoint) -> None:
@@ -395,7 +402,7 @@ def test_it_is_not_ready_once_it_is_asked_to_stop(registry: Registry, redis_url:
 
     async def replies() -> list[tuple[int, Any]]:
         swap, stop = ChampionSwap(registry, redis_url), StopSignal()
-        transport = httpx.ASGITransport(build_app(swap, stop))
+        transport = httpx.ASGITransport(build_apps(swap, stop)["scores"])
         async with httpx.AsyncClient(transport=transport, base_url="http://scorer") as client:
             await swap.refresh()
             ready = await client.get("/readyz")

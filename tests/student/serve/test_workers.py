@@ -19,14 +19,16 @@ from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
 from student.serve.workers import run_workers
 from student.versions.registry import Registry
-from tests.student.serve.test_server import BODY, Endpoint, publish, until
+from tests.student.serve.test_server import BODY, Endpoint, at, publish, until
 
 pytestmark = pytest.mark.timeout(180)
 
 
 @contextmanager
-def command(registry: Registry, redis_url: str, port: int) -> Iterator[tuple[Endpoint, subprocess.Popen[bytes]]]:
-    environment = {**os.environ, "GRAFT_VERSIONS": str(registry.folder), "GRAFT_REDIS_URL": redis_url}
+def command(
+    registry: Registry, redis_url: str, port: int, **settings: str
+) -> Iterator[tuple[Endpoint, subprocess.Popen[bytes]]]:
+    environment = {**os.environ, "GRAFT_VERSIONS": str(registry.folder), "GRAFT_REDIS_URL": redis_url, **settings}
     argv = [sys.executable, "-m", "graft", "student", "serve", "--port", str(port), "--workers", "2"]
     parent = start_child(argv, env=environment)
     try:
@@ -107,8 +109,8 @@ def test_a_killed_worker_is_replaced_while_the_other_answers_and_no_count_is_los
 
 def test_a_second_command_does_not_share_the_port(running: tuple[Endpoint, subprocess.Popen[bytes]]) -> None:
     endpoint, _ = running
-    with pytest.raises(GraftError, match=f"cannot listen on 127.0.0.1:{endpoint.port}: "):
-        run_workers(["true"], 2, "127.0.0.1", endpoint.port, StopSignal())
+    with pytest.raises(GraftError, match=f"cannot listen on 127.0.0.1:{endpoint.port}: "), at(endpoint.port):
+        pass
 
 
 def test_sigterm_ends_all_workers_after_the_requests_in_flight(
@@ -140,8 +142,8 @@ def _listens(port: int) -> bool:
 
 def test_workers_that_never_start_end_the_command() -> None:
     argv = [sys.executable, "-I", "-S", "-c", "raise SystemExit(3)"]
-    with pytest.raises(GraftError, match="no worker of the scorer could start"):
-        run_workers(argv, 2, "127.0.0.1", free_port(), StopSignal())
+    with pytest.raises(GraftError, match="no worker of the scorer could start"), at(free_port()) as listeners:
+        run_workers(argv, 2, listeners, StopSignal())
 
 
 def test_a_killed_parent_leaves_no_worker(tmp_path: Path, redis_url: str) -> None:
@@ -153,3 +155,15 @@ def test_a_killed_parent_leaves_no_worker(tmp_path: Path, redis_url: str) -> Non
         parent.kill()
         psutil.wait_procs(workers, 10)
         assert not any(worker.is_running() for worker in workers)
+
+
+def test_workers_share_each_listener(tmp_path: Path, redis_url: str) -> None:
+    registry, metrics_port, admin_port = Registry(tmp_path), free_port(), free_port()
+    publish(registry)
+    ports = {"GRAFT_METRICS_PORT": str(metrics_port), "GRAFT_ADMIN_PORT": str(admin_port)}
+    with command(registry, redis_url, free_port(), **ports) as (endpoint, parent):
+        until(lambda: both_serve(parent, "v000001"), "two workers", 60.0)
+        assert [endpoint.post(BODY)[0] for _ in range(30)] == [200] * 30
+        assert Endpoint(metrics_port, registry, StopSignal()).metric('graft_scorer_requests_total{status="200"}') == 30
+        assert Endpoint(admin_port, registry, StopSignal()).get("/v2/models/student")[0] == 200
+        assert endpoint.ask("GET", "/metrics")[0].status == 404

@@ -1,0 +1,231 @@
+"""The endpoints of a scorer as ASGI applications, one for each listener: Starlette.
+
+A request for scores: read the body, take the serving version once, parse, read the features, encode, score, reply.
+Nothing else is on the way.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.values import MutexValue, ValueClass
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from runtime.telemetry import StopSignal
+from student.serve.admission import Admission, unavailable
+from student.serve.connections import DEFAULT_LIMITS, Limits
+from student.serve.inference_server import Endpoint, InferenceProtocol
+from student.serve.listener import Group
+from student.serve.openapi import openapi_of
+from student.serve.reply import ScoreReply
+from student.serve.request_id import request_id_of
+from student.serve.requests import (
+    VERSION_ALLOWED,
+    RequestError,
+    refusal,
+    version_named_in,
+)
+from student.serve.sampling import Sampler
+from student.serve.scoring import Scored, Scoring
+from student.serve.swap import ChampionSwap
+from student.serve.tokens import Tokens
+from student.versions.version_folder import VersionError
+
+REQUESTS = Counter("graft_scorer_requests_total", "Replies of /score", ["status"])
+SECONDS = Histogram(
+    "graft_scorer_request_seconds",
+    "From the request's head to the finished reply, by the server's clock",
+    buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0),
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """The endpoints of one process, answering with `swap`'s version until `stop` is set."""
+
+    def __init__(
+        self, swap: ChampionSwap, scoring: Scoring, stop: StopSignal, admission: Admission, release: str
+    ) -> None:
+        self._swap = swap
+        self._scoring = scoring
+        self._stop = stop
+        self._admission = admission
+        self._release = release
+
+    async def score(self, request: Request) -> Response:
+        """POST /score: the served tasks' scores of the items for the user."""
+        async with self._admission.admitted(request) as body:
+            serving = self._swap.current  # once: the whole reply is this version's
+            if serving is None:
+                raise unavailable(self._not_ready())
+            if name := version_named_in(body):
+                try:
+                    serving = await self._swap.named(name)
+                except VersionError as error:
+                    raise refusal(422, "version", name, VERSION_ALLOWED, str(error)) from None
+            checked = serving.contract.parse(body)
+            scored = await self._scoring.score(serving, checked, request_id_of(request))
+            return _reply(200, _told(serving.version, scored))
+
+    async def healthz(self, _request: Request) -> Response:
+        """GET /healthz: 200 while the process lives."""
+        return _reply(200, {"status": "alive"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """GET /readyz: 200 when /score can answer."""
+        reason = self._not_ready()
+        if reason or self._swap.current is None:
+            return _reply(503, {"status": "not ready", "reason": reason})
+        return _reply(200, {"status": "ready", "model_version": self._swap.current.version})
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json: the endpoints of this listener, and what the version that serves takes."""
+        spec = self._swap.current.spec if self._swap.current else None
+        document = openapi_of(self._release, spec, await asyncio.to_thread(self._swap.known))
+        here = {route.path for route in request.app.routes}
+        paths = {path: operations for path, operations in document["paths"].items() if path in here}
+        return _reply(200, {**document, "paths": paths})
+
+    async def metrics(self, _request: Request) -> Response:
+        """GET /metrics: Prometheus text."""
+        return Response(generate_latest(_counted()), media_type=CONTENT_TYPE_LATEST)
+
+    def _not_ready(self) -> str:
+        if self._stop.is_set():
+            return "the process is stopping"
+        return "" if self._swap.current else "no version is loaded; the learner has not published one yet"
+
+
+def timed(endpoint: Endpoint, error_reply: Callable[[RequestError], Response]) -> Endpoint:
+    """`endpoint`, counted and timed as a request for scores; its errors as `error_reply` has them."""
+
+    async def answer(request: Request) -> Response:
+        start = time.perf_counter()
+        try:
+            response = await endpoint(request)
+        except RequestError as error:
+            response = error_reply(error)
+        except ClientDisconnect:
+            response = Response(status_code=499)  # nobody reads it; nginx' number for a client that went away
+        if request_id := request_id_of(request):
+            response.headers["x-request-id"] = request_id
+        SECONDS.observe(time.perf_counter() - start)
+        REQUESTS.labels(str(response.status_code)).inc()
+        return response
+
+    return answer
+
+
+def _counted() -> CollectorRegistry:
+    """The metrics of this process, or of all workers together."""
+    if ValueClass is MutexValue:  # not in files, whatever somebody has put into the environment since
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _told(version: str, scored: Scored) -> ScoreReply:
+    reply: ScoreReply = {
+        "model_version": version,
+        "degraded": scored.degraded,
+        "item_ids": list(scored.item_ids),
+        "scores": {task: score_B.tolist() for task, score_B in scored.scores.items()},
+    }
+    if scored.explanation is not None:
+        reply["explanation"] = scored.explanation
+    return reply
+
+
+def _reply(status: int, content: Mapping[str, Any]) -> Response:
+    # A score that is no number (features overflowed) is null: NaN is not JSON.
+    return Response(to_json(content, inf_nan_mode="null"), status, media_type="application/json")
+
+
+def _error_reply(error: RequestError) -> Response:
+    content = {"error": {**error.faults[0], "faults": error.faults}}
+    body = to_json(content, inf_nan_mode="strings")
+    return Response(body, error.status, error.headers, media_type="application/json")
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"{request.url.path} does not take {request.method}; allowed is {allowed}"
+        return _error_reply(refusal(405, "method", request.method, allowed, message, error.headers))
+    allowed = ", ".join(route.path for route in request.app.routes if "{" not in route.path)
+    message = f"there is no {request.url.path}; allowed is {allowed}"
+    return _error_reply(refusal(error.status_code, "path", request.url.path, allowed, message))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """The reply to our own fault; uvicorn logs the traceback."""
+    REQUESTS.labels("500").inc()
+    _log.error("request %s failed: %s", request_id_of(request) or "without an X-Request-ID", type(error).__name__)
+    message = f"the scorer failed ({type(error).__name__}); its log says why"
+    return _error_reply(refusal(500, "", None, "a retry", message))
+
+
+def build_apps(
+    swap: ChampionSwap,
+    stop: StopSignal,
+    limits: Limits = DEFAULT_LIMITS,
+    tokens: Tokens | None = None,
+    sample: float = 0.0,
+    apart: Collection[Group] = (),
+) -> dict[Group, Starlette]:
+    """The application of the scores, and one for each group that stands `apart`. Without `tokens` anyone may ask.
+
+    The lifespan of that of the scores follows the champion; the others have none. `sample`: the share of rows with an
+    impression that are kept for the learner.
+    """
+    admission, release = Admission(limits, tokens), version("graft")
+    sampler = Sampler(sample)
+    scoring = Scoring(sampler)
+    scorer = Scorer(swap, scoring, stop, admission, release)
+    protocol = InferenceProtocol(swap, scoring, admission, release)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await swap.refresh()  # so that a worker that starts beside others does not refuse what they would answer
+        watch = asyncio.create_task(swap.watch())
+        yield
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        await sampler.close()
+        await swap.close()
+
+    everywhere = [Route("/healthz", scorer.healthz), Route("/readyz", scorer.readyz), *protocol.health()]
+    routes: dict[Group, list[Route]] = {
+        "scores": [
+            Route("/score", timed(scorer.score, _error_reply), methods=["POST"]),
+            *protocol.inference(timed),
+            Route("/openapi.json", scorer.openapi),
+        ],
+        "administration": protocol.metadata(),
+        "metrics": [Route("/metrics", scorer.metrics)],
+    }
+    together = [route for group, of in routes.items() if group not in apart for route in of]
+    apps: dict[Group, Starlette] = {"scores": _app([*everywhere, *together], lifespan)}
+    for group in apart:
+        apps[group] = _app([*everywhere, *routes[group]])
+    return apps
+
+
+def _app(routes: list[Route], lifespan: Any = None) -> Starlette:
+    handlers: Any = {HTTPException: _not_routed, Exception: _failed}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
