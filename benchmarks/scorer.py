@@ -180,11 +180,11 @@ def publish(registry: Registry) -> NumpyStudent:
     return NumpyStudent(manifest, tensors)
 
 
-def bodies(count: int) -> list[bytes]:
+def bodies(count: int, rows: int = ROWS) -> list[bytes]:
     rng = random.Random(1)
     return [
         to_json(
-            {"user_id": rng.randrange(USERS), "item_ids": rng.sample(range(ITEMS), ROWS), "context": {"hour": i % 24}}
+            {"user_id": rng.randrange(USERS), "item_ids": rng.sample(range(ITEMS), rows), "context": {"hour": i % 24}}
         )
         for i in range(count)
     ]

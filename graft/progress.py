@@ -21,11 +21,11 @@ def progress(label: str) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield _Lines(label)
         return
-    columns = *Progress.get_default_columns(), TextColumn("{task.completed:,.0f}, {task.fields[rate]:,.0f}/s")
+    columns = *Progress.get_default_columns(), TextColumn("{task.completed:,.0f}, {task.fields[rate]}")
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task, started = bar.add_task(label, total=None, rate=0.0), time.monotonic()
+        task, started = bar.add_task(label, total=None, rate=""), time.monotonic()
         yield lambda done, total: bar.update(
-            task, completed=done, total=total, rate=done / max(1e-3, time.monotonic() - started)
+            task, completed=done, total=total, rate=_told(done / max(1e-3, time.monotonic() - started))
         )
 
 
@@ -43,4 +43,9 @@ class _Lines:
             rate = done / (time.monotonic() - self._started)
             of = f" of {total:,}" if total else ""
             left = f", {(total - done) / rate:,.0f} s left" if total and rate else ""
-            click.echo(f"{self._label}: {done:,}{of}, {rate:,.0f}/s{left}", err=True)
+            click.echo(f"{self._label}: {done:,}{of}, {_told(rate)}{left}", err=True)
+
+
+def _told(rate: float) -> str:
+    """So that what takes minutes each does not come at 0 a second."""
+    return f"{rate:,.0f}/s" if rate >= 1 else f"{60 * rate:.2g}/min"

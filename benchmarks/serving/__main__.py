@@ -1,7 +1,7 @@
-"""What the scorer costs: over its floor, at its limit, while it swaps, and beside other servers.
+"""What the scorer costs: over its floor, at its limit and beyond, while it swaps, and beside other servers.
 
-    python -m benchmarks.serving [floor] [throughput] [engines] [swaps] [many-swaps] [peers] [--seconds 20]
-        [--minutes 10] [--count 10000]
+    python -m benchmarks.serving [floor] [throughput] [profile] [engines] [overload] [swaps] [many-swaps] [peers]
+        [--seconds 20] [--minutes 10] [--count 10000]
 
 Without names all parts but the peers. Each part replaces its own figures in benchmarks/results/serving.json, with the
 machine, the time it was given and the command. Nothing else may run on the machine: the server has the first core (two
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.engines import engines
-from benchmarks.serving.latency import over_floor, throughput
+from benchmarks.serving.latency import over_floor, overload, throughput
 from benchmarks.serving.peers import beside_peers
+from benchmarks.serving.profiling import profile
 from benchmarks.serving.swapping import many_swaps, under_swaps
 from benchmarks.serving.world import world
 from lab.machine import MACHINE
@@ -46,7 +47,7 @@ def _headline(results: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("floor", "throughput", "engines", "swaps", "many-swaps", "peers")
+    parts = ("floor", "throughput", "profile", "engines", "overload", "swaps", "many-swaps", "peers")
     parser.add_argument("parts", nargs="*", default=parts[:-1], help=f"any of {', '.join(parts)}")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of floor, throughput, peers")
     parser.add_argument("--minutes", type=float, default=10.0, help="of swaps")
@@ -57,7 +58,9 @@ def main() -> None:
     measure = {
         "floor": lambda of: over_floor(of, given.seconds),
         "throughput": lambda of: throughput(of, given.seconds),
+        "profile": lambda of: profile(of, given.seconds),
         "engines": lambda of: engines(of, given.seconds),
+        "overload": lambda of: overload(of, given.seconds),
         "swaps": lambda of: under_swaps(of, given.minutes),
         "many-swaps": lambda of: many_swaps(of, given.count),
         "peers": lambda of: beside_peers(of, given.seconds),

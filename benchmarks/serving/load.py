@@ -17,7 +17,7 @@ CONNECTIONS = 16
 
 
 class Outcome(NamedTuple):
-    """Of one run: milliseconds from due time to last byte, and how many replies were no 200."""
+    """Of one run: milliseconds from due time to last byte of the replies that were 200, and how many were not."""
 
     milliseconds: list[float]
     failures: int
@@ -56,19 +56,26 @@ def request(path: str, body: bytes) -> bytes:
     return head % (path.encode(), len(body)) + body
 
 
-def constant_rate(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Outcome:
+def constant_rate(
+    port: int, requests: Sequence[bytes], rate: float, seconds: float, connections: int = CONNECTIONS
+) -> Outcome:
     """`rate` requests a second for so many seconds; the first half second is not counted."""
-    return _run(port, requests, seconds, rate)
+    return _run(port, requests, seconds, rate, connections)
+
+
+def saturated(port: int, requests: Sequence[bytes], seconds: float, connections: int = CONNECTIONS) -> Outcome:
+    """Each connection asks again as soon as it is answered; the first half second is not counted."""
+    outcome = _run(port, requests, seconds, None, connections)
+    assert not outcome.failures, f"{outcome.failures} requests failed"
+    return outcome
 
 
 def closed_loop(port: int, requests: Sequence[bytes], seconds: float, connections: int = CONNECTIONS) -> float:
-    """Replies a second when each connection asks again as soon as it is answered."""
-    outcome = _run(port, requests, seconds, None, connections)
-    assert not outcome.failures, f"{outcome.failures} requests failed"
-    return len(outcome.milliseconds) / (seconds - _WARM_UP_SECONDS)
+    """Replies a second of `saturated`."""
+    return len(saturated(port, requests, seconds, connections).milliseconds) / (seconds - WARM_UP_SECONDS)
 
 
-_WARM_UP_SECONDS = 0.5
+WARM_UP_SECONDS = 0.5
 _PATIENCE_SECONDS = 30.0
 
 
@@ -100,7 +107,7 @@ def _run(
                 ok = key.data.take()
                 if ok is not None:
                     now = time.perf_counter()
-                    if key.data.due - start >= _WARM_UP_SECONDS:
+                    if ok and key.data.due - start >= WARM_UP_SECONDS:
                         outcome.milliseconds.append((now - key.data.due) * 1e3)
                     failures += not ok
                     under_way -= 1

@@ -12,7 +12,8 @@ import psutil
 from benchmarks import scorer
 from benchmarks.serving.load import closed_loop, constant_rate
 from benchmarks.serving.world import BODIES, REQUESTS, World, graft_serving
-from student.serve.scoring import scores_of
+from student.serve.sampling import Sampler
+from student.serve.scoring import Scoring
 from student.serve.swap import ChampionSwap
 
 RATE = 200
@@ -63,7 +64,7 @@ def many_swaps(of: World, count: int) -> dict[str, Any]:
 async def _many_swaps(of: World, count: int) -> dict[str, Any]:
     versions = _publish_more(of)
     swap, process = ChampionSwap(of.registry, of.redis.url), psutil.Process()
-    contract = scorer.RequestContract(scorer.SPEC)
+    contract, scoring = scorer.RequestContract(scorer.SPEC), Scoring(Sampler(0.0))
     requests = [contract.parse(body) for body in BODIES]
     taken: list[float] = []
     memory: list[int] = []
@@ -74,7 +75,7 @@ async def _many_swaps(of: World, count: int) -> dict[str, Any]:
         assert swap.current
         assert swap.current.version == versions[number % len(versions)]
         start = time.perf_counter()
-        await scores_of(swap.current, requests[number % len(requests)])
+        await scoring.score(swap.current, requests[number % len(requests)], None)
         taken.append(time.perf_counter() - start)
         if number % 50 == 0:
             gc.collect()

@@ -46,6 +46,15 @@ def world() -> Iterator[World]:
 @contextmanager
 def graft_serving(of: World, workers: int = 1, cores: list[int] | None = None) -> Iterator[tuple[int, psutil.Process]]:
     """``graft student serve`` with so many workers, on as many first cores or on these; port and (parent) process."""
+    with serving_with(of, [sys.executable, "-m", "graft"], workers, cores) as running:
+        yield running
+
+
+@contextmanager
+def serving_with(
+    of: World, graft: list[str], workers: int = 1, cores: list[int] | None = None
+) -> Iterator[tuple[int, psutil.Process]]:
+    """The same with this as the command ``graft``."""
     port = free_port()
     environment = {
         **os.environ,
@@ -53,7 +62,7 @@ def graft_serving(of: World, workers: int = 1, cores: list[int] | None = None) -
         "GRAFT_REDIS_URL": of.redis.url,
         "GRAFT_LOG_LEVEL": "WARNING",
     }
-    argv = [sys.executable, "-m", "graft", "student", "serve", "--port", str(port), "--workers", str(workers)]
+    argv = [*graft, "student", "serve", "--port", str(port), "--workers", str(workers)]
     with _running(argv, port, cores or of.cores[:workers], environment) as process:
         yield port, process
 

@@ -23,6 +23,15 @@ class Admission:
         self._tokens = tokens
         self._under_way = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more requests are let in now."""
+        return self._under_way >= self._limits.requests
+
+    def too_much(self) -> RequestError:
+        """What a request is told that is not let in."""
+        return unavailable(f"{self._limits.requests} requests are under way, and no more are taken at a time")
+
     @asynccontextmanager
     async def admitted(self, request: Request) -> AsyncIterator[bytes]:
         """The body of a request that is under way until the block ends; RequestError 401, 413 or 503 instead."""
@@ -31,8 +40,8 @@ class Admission:
             message = f"this request has no token that is allowed; allowed is {allowed}"
             raise refusal(401, "authorization", None, allowed, message, {"www-authenticate": "Bearer"})
         body = await _body(request)
-        if self._under_way >= self._limits.requests:
-            raise unavailable(f"{self._limits.requests} requests are under way, and no more are taken at a time")
+        if self.is_full:
+            raise self.too_much()
         self._under_way += 1
         try:
             yield body

@@ -24,8 +24,8 @@ from starlette.routing import Route
 
 from runtime.telemetry import StopSignal
 from student.serve.admission import Admission, unavailable
-from student.serve.connections import DEFAULT_LIMITS, Limits
-from student.serve.inference_server import Endpoint, InferenceProtocol
+from student.serve.connections import TurningAway
+from student.serve.inference_server import Endpoint, InferenceProtocol, error_reply
 from student.serve.listener import Group
 from student.serve.openapi import openapi_of
 from student.serve.reply import ScoreReply
@@ -39,7 +39,6 @@ from student.serve.requests import (
 from student.serve.sampling import Sampler
 from student.serve.scoring import Scored, Scoring
 from student.serve.swap import ChampionSwap
-from student.serve.tokens import Tokens
 from student.versions.version_folder import VersionError
 
 REQUESTS = Counter("graft_scorer_requests_total", "Replies of /score", ["status"])
@@ -182,18 +181,16 @@ async def _failed(request: Request, error: Exception) -> Response:
 def build_apps(
     swap: ChampionSwap,
     stop: StopSignal,
-    limits: Limits = DEFAULT_LIMITS,
-    tokens: Tokens | None = None,
+    admission: Admission,
     sample: float = 0.0,
     apart: Collection[Group] = (),
 ) -> dict[Group, Starlette]:
-    """The application of the scores, and one for each group that stands `apart`. Without `tokens` anyone may ask.
+    """The application of the scores, and one for each group that stands `apart`.
 
     The lifespan of that of the scores follows the champion; the others have none. `sample`: the share of rows with an
     impression that are kept for the learner.
     """
-    admission, release = Admission(limits, tokens), version("graft")
-    sampler = Sampler(sample)
+    release, sampler = version("graft"), Sampler(sample)
     scoring = Scoring(sampler)
     scorer = Scorer(swap, scoring, stop, admission, release)
     protocol = InferenceProtocol(swap, scoring, admission, release)
@@ -224,6 +221,21 @@ def build_apps(
     for group in apart:
         apps[group] = _app([*everywhere, *routes[group]])
     return apps
+
+
+def turning_away(admission: Admission) -> TurningAway:
+    """Answers at once what is not let in, in the form of its path."""
+    error = admission.too_much()
+    of_score, of_inference = bytes(_error_reply(error).body), bytes(error_reply(error).body)
+    count = REQUESTS.labels("503")
+
+    def body_of(url: bytes) -> bytes | None:
+        if not admission.is_full:
+            return None
+        count.inc()
+        return of_inference if url.startswith(b"/v2/") else of_score
+
+    return body_of
 
 
 def _app(routes: list[Route], lifespan: Any = None) -> Starlette:

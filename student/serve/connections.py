@@ -1,4 +1,4 @@
-"""What a client may cost before its request is read: connections, bytes of a head, time to send.
+"""What a client may cost before its request is read: connections, bytes of a head, time to send, a place in the queue.
 
 Above uvicorn's HTTP protocol, since neither it nor Starlette bounds these.
 """
@@ -6,21 +6,27 @@ Above uvicorn's HTTP protocol, since neither it nor Starlette bounds these.
 import asyncio
 import resource
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from prometheus_client import Counter
 from pydantic_core import to_json
+from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runtime.errors import GraftError
-from student.serve.requests import RequestError, refusal
+from student.serve.request_id import request_id_in
+from student.serve.requests import refusal
 
 CLOSED = Counter("graft_scorer_closed_connections_total", "Connections that the scorer closed by a limit", ["limit"])
 
 _OTHER_FILES = 128
 """Open files beside connections: models, Redis, logs, threads."""
 
-_REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+_REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+
+TurningAway = Callable[[bytes], bytes | None]
+"""Of the URL of a POST: the body of the 503 that answers it at once; None: it is let in."""
 
 
 class Limits(NamedTuple):
@@ -54,11 +60,12 @@ def check_open_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def limited_protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """Uvicorn's protocol with these limits."""
+def limited_protocol(limits: Limits, turning_away: TurningAway | None = None) -> type[HttpToolsProtocol]:
+    """Uvicorn's protocol with these limits; without `turning_away` every request goes to the application."""
 
     class Limited(LimitedProtocol):
         bounds = limits
+        turned_away = staticmethod(turning_away or (lambda _url: None))
 
     return Limited
 
@@ -67,11 +74,14 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection."""
 
     bounds = DEFAULT_LIMITS
+    turned_away: TurningAway
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._head_bytes = 0
         self._in_head = self._refused = False
+        self._busy_body: bytes | None = None
+        """The answer to the request that is being sent, where it is turned away."""
         self._deadline: asyncio.TimerHandle | None = None
         self._since = time.monotonic()
 
@@ -117,24 +127,40 @@ class LimitedProtocol(HttpToolsProtocol):
         """Let the application begin, unless the head is too large."""
         self._in_head = False
         self._count_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
-        if not self._refused:
+        if self._refused:
+            return
+        if self.parser.get_method() == b"POST" and self.is_idle and not (self.pipeline or self.expect_100_continue):
+            self._busy_body = self.turned_away(self.url)  # before anything is made for it, so that it costs little
+        if self._busy_body is None:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        if not self._refused:
+        if not self._refused and self._busy_body is None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request has been sent whole."""
         self._cancel_deadline()
-        if not self._refused:
+        if self._busy_body is not None:
+            self._turn_away(self._busy_body)
+        elif not self._refused:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The connection is idle from now on."""
         self._since = time.monotonic()
         super().on_response_complete()
+
+    def _turn_away(self, body: bytes) -> None:
+        """Answer with a 503; the connection stays open where the client wants that."""
+        self._busy_body = None
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        self.transport.write(_answer(503, body, request_id_in(Headers(raw=self.headers)), keep_alive=keep_alive))
+        if keep_alive:
+            self.on_response_complete()
+        else:
+            self.transport.close()
 
     def _count_head(self, count: int) -> None:
         self._head_bytes += count
@@ -160,12 +186,18 @@ class LimitedProtocol(HttpToolsProtocol):
         CLOSED.labels(limit).inc()
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             error = refusal(status, limit, value, allowed, f"{limit}: allowed is {allowed}")
-            self.transport.write(_answer(error))
+            body = to_json({"error": {**error.faults[0], "faults": error.faults}})
+            self.transport.write(_answer(status, body, None, keep_alive=False))
         self.transport.close()
 
 
-def _answer(error: RequestError) -> bytes:
-    body = to_json({"error": {**error.faults[0], "faults": error.faults}})
-    head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n"
-    retry = b"retry-after: 1\r\n" if error.status == 503 else b""
-    return head % (error.status, _REASONS[error.status], len(body), retry) + body
+def _answer(status: int, body: bytes, request_id: str | None, *, keep_alive: bool) -> bytes:
+    lines = [
+        f"HTTP/1.1 {status} {_REASONS[status]}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *([] if keep_alive else ["connection: close"]),
+        *(["retry-after: 1"] if status == 503 else []),
+        *([] if request_id is None else [f"x-request-id: {request_id}"]),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -6,6 +6,7 @@ Inputs: ``user_id`` [1], ``item_ids`` [N] and, each [1] and optional, ``context.
 
 import struct
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic_core import to_json
 
 from features.contract import context_name
 from student.serve.requests import MAX_ITEMS, RequestError, refusal
-from student.versions.manifest import Manifest
+from student.serve.swap import Serving
 from student.versions.numpy_model import Scores
 from student.versions.served_tensors import served_tasks
 
@@ -124,9 +125,12 @@ def reply(asked: Asked, model: Mapping[str, str], scores: Scores) -> tuple[bytes
     return head + tensors, len(head) if any(is_binary for _, is_binary in wanted) else None
 
 
-def metadata(name: str, versions: Sequence[str], manifest: Manifest) -> dict[str, Any]:
-    """What GET /v2/models/NAME says: inputs and outputs of a version, with their types; -1 is any number."""
-    spec = manifest.spec
+def metadata(name: str, versions: Sequence[str], serving: Serving) -> dict[str, Any]:
+    """What GET /v2/models/NAME says of a version: inputs and outputs with their types, and where it comes from.
+
+    A shape of -1 is any number. Properties are texts, as the protocol has them.
+    """
+    manifest, spec = serving.manifest, serving.spec
     context = [(context_name(f), f.dtype) for f in spec.features if f.source == "context"]
     inputs: list[tuple[str, str, int]] = [("user_id", spec.user_id_type, 1), ("item_ids", spec.item_id_type, -1)]
     inputs += [(f"{_CONTEXT}{key}", dtype, 1) for key, dtype in context]
@@ -136,7 +140,18 @@ def metadata(name: str, versions: Sequence[str], manifest: Manifest) -> dict[str
         "platform": "graft_student",
         "inputs": [{"name": n, "datatype": _TYPE_OF[dtype], "shape": [size]} for n, dtype, size in inputs],
         "outputs": [{"name": task, "datatype": "FP32", "shape": [-1]} for task in served_tasks(manifest)],
+        "properties": {
+            "version": serving.version,
+            "serving_since": _moment(serving.since_ms),
+            "published_at": _moment(manifest.created_at_ms),
+            "examples": str(manifest.examples),
+            "offsets": to_json(manifest.offsets).decode(),
+        },
     }
+
+
+def _moment(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _values(inputs: Sequence[_Input], tensors: bytes) -> dict[str, list[Any]]:

@@ -62,7 +62,7 @@ class InferenceProtocol:
 
     async def _model(self, request: Request) -> Response:
         serving = await self._serving(request)
-        return _json(metadata(MODEL, self._swap.versions(), serving.manifest))
+        return _json(metadata(MODEL, self._swap.versions(), serving))
 
     async def _model_ready(self, request: Request) -> Response:
         await self._serving(request)

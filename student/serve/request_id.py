@@ -2,6 +2,7 @@
 
 import re
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -9,12 +10,17 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[
 
 
 def request_id_of(request: Request) -> str | None:
-    """The request's X-Request-ID, or the trace id of its traceparent; None where it has neither in an allowed form.
+    """As `request_id_in` the request's headers."""
+    return request_id_in(request.headers)
+
+
+def request_id_in(headers: Headers) -> str | None:
+    """X-Request-ID, or the trace id of traceparent; None where there is neither in an allowed form.
 
     Both can stand in a log line as they are. traceparent: https://www.w3.org/TR/trace-context/.
     """
-    request_id = request.headers.get("x-request-id", "")
+    request_id = headers.get("x-request-id", "")
     if _REQUEST_ID.fullmatch(request_id):
         return request_id
-    traced = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     return traced[1] if traced else None

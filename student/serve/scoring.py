@@ -12,6 +12,7 @@ from student.serve.explanation import Explanation, explanation_of
 from student.serve.requests import ScoreRequest
 from student.serve.sampling import Sampler
 from student.serve.swap import Serving
+from student.serve.turns import Turns
 from student.versions.numpy_model import ITEM_PLACE, USER_PLACE, Places, Scores
 
 DEGRADED = Counter("graft_scorer_degraded_total", "Replies for which Redis did not answer")
@@ -35,12 +36,15 @@ class Scoring:
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
+        self._turns = Turns()
 
     async def score(self, serving: Serving, request: ScoreRequest, request_id: str | None) -> Scored:
         """Score the items of a request for its user."""
         if request.get("explain"):
             return await self._explained(serving, request, request_id)
         rows = await serving.reader.read(request["user_id"], request["item_ids"], request.get("context", {}))
+        await self._turns.wait()
+        serving.recent.append(rows)
         place_BX = serving.places.of(rows)
         scores = self._scores(serving, request, rows, place_BX, request_id)
         return Scored(request["item_ids"], scores, rows.degraded, None)
@@ -49,6 +53,7 @@ class Scoring:
         """The same of what Redis has now, which the explanation shows."""
         user_id, item_ids = request["user_id"], request["item_ids"]
         dated, degraded = await serving.reader.read_dated(user_id, item_ids, request.get("context", {}))
+        await self._turns.wait()
         batch = serving.spec.encode(dated.columns, len(item_ids))
         place_BX = serving.student.places(batch.categorical_BC)
         nowhere_B = np.zeros(len(item_ids), np.intp)

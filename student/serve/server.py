@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
-from student.serve.app import build_apps
+from student.serve.admission import Admission
+from student.serve.app import build_apps, turning_away
 from student.serve.connections import DEFAULT_LIMITS, Limits, check_open_files, limited_protocol
 from student.serve.listener import Listeners
 from student.serve.swap import ChampionSwap
@@ -61,12 +63,11 @@ def run_server(
     apart = [group for group in listeners if group != "scores"]
     check_open_files(limits.connections + _CONNECTIONS_APART * len(apart))
     ended = StopSignal()
-    apps = build_apps(swap, stop, limits, tokens, sample, apart)
-    scores = _Server(_config(apps["scores"], limits), stop)
-    beside = [
-        (_Server(_config(apps[group], limits._replace(connections=_CONNECTIONS_APART)), ended), listeners[group])
-        for group in apart
-    ]
+    admission = Admission(limits, tokens)
+    apps = build_apps(swap, stop, admission, sample, apart)
+    scores = _Server(_config(apps["scores"], limited_protocol(limits, turning_away(admission))), stop)
+    bounded = limited_protocol(limits._replace(connections=_CONNECTIONS_APART))
+    beside = [(_Server(_config(apps[group], bounded), ended), listeners[group]) for group in apart]
 
     async def serve() -> None:
         tasks = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in beside]
@@ -84,10 +85,10 @@ def run_server(
         raise GraftError("the scorer could not start; the log lines above say why")
 
 
-def _config(app: Starlette, limits: Limits) -> uvicorn.Config:
+def _config(app: Starlette, protocol: type[HttpToolsProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=limited_protocol(limits),
+        http=protocol,
         ws="none",
         lifespan="auto",
         log_config=None,

@@ -10,13 +10,14 @@ import asyncio
 import gc
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from prometheus_client import Counter, Gauge
 
-from features.async_reader import DEFAULT_LIMITS, AsyncOnlineReader
+from features.async_reader import DEFAULT_LIMITS, AsyncOnlineReader, RequestRows
 from features.item_table import TableLimits
 from features.spec import FeatureSpec
 from student.serve.item_places import ItemPlaces
@@ -42,6 +43,7 @@ _RETRY_SECONDS = 5.0  # a refused version may still be copied into place
 _READ_SECONDS = 0.05  # what a ranking may wait for its features before it does without
 _CLOSE_READER_SECONDS = 1.0  # above _READ_SECONDS, so that no read in flight loses its connection
 _WARM_UP_ROWS = 100
+_WARM_UP_REQUESTS = 4
 _MOST_OTHERS = 4  # versions beside the champion that stay loaded
 
 
@@ -56,6 +58,10 @@ class Serving:
     contract: RequestContract
     reader: AsyncOnlineReader
     places: ItemPlaces
+    since_ms: int
+    """By the wall clock, when it was loaded."""
+    recent: deque[RequestRows]
+    """The last requests' rows of this feature spec, on which the next version is warmed up."""
 
     @property
     def spec(self) -> FeatureSpec:
@@ -143,15 +149,20 @@ class ChampionSwap:
 
     async def _serving(self, version: str, manifest: Manifest, student: NumpyStudent) -> Serving:
         """`student` with a loaded one's contract and reader, or with new ones, connected, where its spec is new."""
-        spec, places = manifest.spec, ItemPlaces(manifest.spec, student)
-        for serving in self._all():
-            if serving.spec.spec_id == spec.spec_id:
-                await asyncio.to_thread(places.learn_all, *serving.reader.items.all_rows())
-                return replace(serving, version=version, manifest=manifest, student=student, places=places)
+        spec, places, now_ms = manifest.spec, ItemPlaces(manifest.spec, student), time.time_ns() // 1_000_000
+        for former in self._all():
+            if former.spec.spec_id == spec.spec_id:
+                new = replace(
+                    former, version=version, manifest=manifest, student=student, places=places, since_ms=now_ms
+                )
+                await asyncio.to_thread(places.learn_all, *former.reader.items.all_rows())
+                await asyncio.to_thread(_warm_up_on, tuple(former.recent), new, former)
+                return new
         reader = AsyncOnlineReader(spec, self._redis_url, _READ_SECONDS, self._items)
         try:
             await reader.connect()  # without Redis it answers from defaults, and connects later
-            return Serving(version, manifest, student, RequestContract(spec), reader, places)
+            recent: deque[RequestRows] = deque(maxlen=_WARM_UP_REQUESTS)
+            return Serving(version, manifest, student, RequestContract(spec), reader, places, now_ms, recent)
         except BaseException:  # cancelled, or a spec that no contract can be made of
             await reader.close()
             raise
@@ -209,3 +220,17 @@ def _warm_up(manifest: Manifest, student: NumpyStudent) -> None:
             raise VersionError(
                 f"version {student.version}: {task} of default features must be finite, got {score_B[0]}"
             )
+
+
+def _warm_up_on(requests: Iterable[RequestRows], new: Serving, former: Serving) -> None:
+    """Score the rows of real requests, and refuse a version that overflows where the former one does not."""
+    for rows in requests:
+        score_by_task = new.student.score_at(rows.batch.dense_BD, new.places.of(rows))
+        for task, score_B in score_by_task.items():
+            if np.isfinite(score_B).all():
+                continue
+            formerly = former.student.score(rows.batch).get(task)
+            if formerly is not None and np.isfinite(formerly).all():
+                raise VersionError(
+                    f"version {new.version}: {task} of the last requests must be finite, as {former.version} has it"
+                )

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,10 @@ def test_health_and_metadata(endpoint: Endpoint) -> None:
         {"name": "context.hour", "datatype": "INT64", "shape": [1]},
     ]
     assert told["outputs"] == [{"name": task, "datatype": "FP32", "shape": [-1]} for task in ("like", "rating")]
+    properties = told["properties"]
+    assert (properties["version"], properties["examples"], properties["offsets"]) == ("v000002", "0", "{}")
+    published, since = (datetime.fromisoformat(properties[name]) for name in ("published_at", "serving_since"))
+    assert published <= since <= datetime.now(UTC)
 
 
 def test_it_is_not_ready_before_the_first_version(tmp_path: Path, redis_url: str) -> None:

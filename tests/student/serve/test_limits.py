@@ -1,6 +1,8 @@
 """What a hostile client may cost: connections, heads, bodies, time; and who may ask at all."""
 
 import asyncio
+import json
+import re
 import resource
 import socket
 import threading
@@ -155,10 +157,12 @@ def test_a_body_of_unknown_fields_is_refused_in_one_sentence(registry: Registry,
     assert answer.json()["error"]["message"].startswith("the body has 60000 faults; allowed is an object with user_id")
 
 
-def test_more_requests_than_the_limit_get_a_503_at_once_and_the_others_their_scores(
-    registry: Registry, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Requests that name a version wait for it here, as long as the test says."""
+@contextmanager
+def full_scorer(registry: Registry, redis_url: str, tokens: Tokens | None = None) -> Iterator[httpx.Client]:
+    """A scorer that takes two requests at a time, and has two until the block ends: those get their scores then.
+
+    Requests that name a version wait for it here.
+    """
     begun, go_on = threading.Semaphore(0), threading.Event()
     as_it_is = ChampionSwap.named
 
@@ -167,19 +171,88 @@ def test_more_requests_than_the_limit_get_a_503_at_once_and_the_others_their_sco
         await asyncio.to_thread(go_on.wait, 10)
         return await as_it_is(self, text)
 
-    monkeypatch.setattr(ChampionSwap, "named", slow)
-    with scorer(registry, redis_url, Limits(requests=2)) as client, ThreadPoolExecutor(2) as pool:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        scorer(registry, redis_url, Limits(requests=2), tokens) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        patch.setattr(ChampionSwap, "named", slow)
         under_way = [pool.submit(client.post, "/score", json={**BODY, "version": "champion"}) for _ in range(2)]
         assert all(begun.acquire(timeout=5) for _ in under_way)
-        start = time.monotonic()
-        refused = client.post("/score", json=BODY)
-        seconds = time.monotonic() - start
-        assert client.get("/readyz").status_code == 200
-        go_on.set()
+        try:
+            yield client
+        finally:
+            go_on.set()
         assert [request.result(10).status_code for request in under_way] == [200, 200]
         assert client.post("/score", json=BODY).status_code == 200
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert seconds < 5
+
+
+def post_of(path: str, head: str = "", body: bytes = b'{"user_id": 1, "item_ids": [10]}', http: str = "1.1") -> bytes:
+    return f"POST {path} HTTP/{http}\r\nhost: a\r\ncontent-length: {len(body)}\r\n{head}\r\n".encode() + body
+
+
+def reply_of(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    """One reply, of which nothing else may follow."""
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += connection.recv(65_536)
+    head, _, body = said.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65_536)
+    assert len(body) == int(headers["content-length"])
+    return int(status.split()[1]), headers, json.loads(body)
+
+
+def test_more_requests_than_the_limit_get_a_503_at_once_and_the_others_their_scores(
+    registry: Registry, redis_url: str
+) -> None:
+    with full_scorer(registry, redis_url) as client:
+        start = time.monotonic()
+        refused = client.post("/score", json=BODY)
+        assert time.monotonic() - start < 5
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["message"].startswith("2 requests are under way")
+        assert client.get("/readyz").status_code == 200
+        assert 'graft_scorer_requests_total{status="503"}' in client.get("/metrics").text
+
+
+def test_a_connection_goes_on_after_a_request_that_was_not_let_in(registry: Registry, redis_url: str) -> None:
+    with full_scorer(registry, redis_url) as client, connected(client) as one:
+        request = post_of("/score", "x-request-id: a-1\r\n")
+        one.sendall(request[:-10])
+        time.sleep(0.05)  # so that the body comes in parts
+        one.sendall(request[-10:])
+        status, headers, reply = reply_of(one)
+        assert (status, headers["retry-after"], headers["x-request-id"]) == (503, "1", "a-1")
+        assert "connection" not in headers
+        one.sendall(
+            post_of("/v2/models/student/infer", "transfer-encoding: chunked\r\n", b"")[:-2].replace(
+                b"content-length: 0\r\n", b""
+            )
+            + b"\r\n4\r\nabcd\r\n0\r\n\r\n"
+        )
+        status, _, reply = reply_of(one)
+        assert (status, reply) == (503, {"error": "2 requests are under way, and no more are taken at a time"})
+        one.sendall(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert reply_of(one)[0] == 200
+        one.sendall(post_of("/score", "expect: 100-continue\r\nconnection: close\r\n"))
+        assert b"\r\n\r\nHTTP/1.1 503 " in until_closed(one)  # after 100 Continue
+
+
+def test_requests_sent_in_one_piece_are_answered_in_their_order(registry: Registry, redis_url: str) -> None:
+    with full_scorer(registry, redis_url) as client, connected(client) as one:
+        closing = post_of("/score", "connection: close\r\n")
+        one.sendall(post_of("/score") + b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n" + post_of("/score") + closing)
+        said = until_closed(one)
+        assert re.findall(rb"HTTP/1.1 (\d+) ", said) == [b"503", b"200", b"503", b"503"]
+
+
+def test_an_old_client_that_is_not_let_in_is_closed(registry: Registry, redis_url: str) -> None:
+    with full_scorer(registry, redis_url) as client, connected(client) as one:
+        one.sendall(post_of("/score", http="1.0"))
+        assert until_closed(one).startswith(b"HTTP/1.1 503 ")
 
 
 def test_who_has_no_token_is_refused_and_a_changed_file_counts_within_a_second(

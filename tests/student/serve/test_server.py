@@ -30,7 +30,9 @@ from runtime.errors import GraftError
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.tasks import TaskSpec
+from student.serve.admission import Admission
 from student.serve.app import build_apps
+from student.serve.connections import DEFAULT_LIMITS
 from student.serve.listener import Address, Group, Listeners, listen
 from student.serve.requests import MAX_BODY_BYTES
 from student.serve.server import run_server
@@ -293,7 +295,7 @@ def test_other_methods_and_paths_are_refused_in_json(endpoint: Endpoint) -> None
     assert json.loads(body)["error"]["allowed"] == "POST"
     status, reply = endpoint.get("/scores")
     assert (status, reply["error"]["field"], reply["error"]["value"]) == (404, "path", "/scores")
-    assert "POST /score" in reply["error"]["allowed"]
+    assert "/score, " in reply["error"]["allowed"]
 
 
 def test_a_refused_request_leaves_the_connection_usable(endpoint: Endpoint) -> None:
@@ -402,7 +404,7 @@ def test_it_is_not_ready_once_it_is_asked_to_stop(registry: Registry, redis_url:
 
     async def replies() -> list[tuple[int, Any]]:
         swap, stop = ChampionSwap(registry, redis_url), StopSignal()
-        transport = httpx.ASGITransport(build_apps(swap, stop)["scores"])
+        transport = httpx.ASGITransport(build_apps(swap, stop, Admission(DEFAULT_LIMITS, None))["scores"])
         async with httpx.AsyncClient(transport=transport, base_url="http://scorer") as client:
             await swap.refresh()
             ready = await client.get("/readyz")

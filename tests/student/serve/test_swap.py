@@ -13,6 +13,8 @@ import psutil
 import pytest
 import safetensors.numpy
 
+from features.async_reader import RequestRows
+from features.item_table import NOWHERE
 from features.spec import Feature, FeatureSpec
 from stream.tasks import TaskSpec
 from student.serve.swap import REFUSED, SWAPS, VERSION, ChampionSwap
@@ -161,6 +163,42 @@ def run(registry: Registry, body: Callable[[ChampionSwap], Awaitable[None]]) -> 
 
 def serving(swap: ChampionSwap) -> str | None:
     return swap.current.version if swap.current else None
+
+
+def rows_of(hour: int) -> RequestRows:
+    nowhere_B = np.full(1, NOWHERE)
+    return RequestRows(SPEC.encode({"context:hour": [hour]}), nowhere_B, nowhere_B, degraded=False)
+
+
+def test_a_version_is_warmed_up_on_the_last_requests_and_refused_where_it_overflows(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(swap: ChampionSwap) -> None:
+        publish(registry)
+        await swap.refresh()
+        assert swap.current
+        overflowing = {
+            "trunk.0.weight": np.full((4, 1), -2e38, np.float32),  # of hours below the mean; the default is above
+            "trunk.0.bias": np.zeros(4, np.float32),
+            "tower.like.weight": np.ones((2, 4), np.float32),
+            "head.like.weight": np.array([[1, -1]], np.float32),
+        }
+        second = publish(registry)
+        rewrite(registry, second, overflowing)
+        swap.current.recent.append(rows_of(hour=-8))
+        await swap.refresh()
+        assert serving(swap) == "v000001"
+        assert "like of the last requests must be finite, as v000001 has it" in caplog.text
+        swap.current.recent.clear()
+        rewrite(registry, publish(registry), overflowing)
+        await swap.refresh()
+        assert serving(swap) == "v000003"
+        swap.current.recent.append(rows_of(hour=-8))
+        rewrite(registry, publish(registry), overflowing)
+        await swap.refresh()
+        assert serving(swap) == "v000004"  # the former one overflows there too
+
+    run(registry, body)
 
 
 def test_the_champion_is_followed_forward_and_back(registry: Registry) -> None:
