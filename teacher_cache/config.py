@@ -58,18 +58,75 @@ class BucketInput(_Input):
 
 
 class LinearInput(_Input):
-    """`multiply * x + add` of a number. An integer input takes an integer feature and whole factors only."""
+    """`multiply * x + add` of a number, not below `minimum` and not above `maximum`.
+
+    An integer input takes an integer feature and whole numbers only.
+    """
 
     kind: Literal["linear"] = "linear"
     feature: str = Field(description=_FEATURE)
     multiply: float = Field(default=1.0, description="times the feature")
     add: float = Field(default=0.0, description="added afterwards")
+    minimum: float | None = Field(default=None, description="what is below becomes this; none: no bound")
+    maximum: float | None = Field(default=None, description="what is above becomes this; none: no bound")
     default: float = Field(description=_DEFAULT)
 
 
-TeacherInput = Annotated[
-    DefaultInput | FeatureInput | LookupInput | BucketInput | LinearInput, Field(discriminator="kind")
-]
+class LogInput(_Input):
+    """`ln(x + add)` of a number; where x + add is not above 0 the default takes its place."""
+
+    kind: Literal["log"] = "log"
+    feature: str = Field(description=_FEATURE)
+    add: float = Field(default=1.0, description="added to the feature before the logarithm")
+    default: float = Field(description=_DEFAULT)
+
+
+class VocabularyInput(_Input):
+    """The place of the feature's value in a file of the project folder that has one value a line, in UTF-8.
+
+    The feature is a text or an integer; an integer stands there by its decimal digits.
+    """
+
+    kind: Literal["vocabulary"] = "vocabulary"
+    feature: str = Field(description=_FEATURE)
+    file: Path = Field(description="one value a line, in the project folder")
+    first: int = Field(default=0, ge=0, description="the code of the first line; each line has one more")
+    default: int = Field(description=_DEFAULT)
+
+
+class ConcatInput(_Input):
+    """The texts of several features, each a text or an integer, as one text."""
+
+    kind: Literal["concat"] = "concat"
+    features: list[str] = Field(min_length=2, description="the target features, in the order of their texts")
+    separator: str = Field(default="_", description="stands between two texts")
+    default: str = Field(description=_DEFAULT)
+
+
+class HashInput(_Input):
+    """The bucket of a text: MurmurHash3 (32 bits, x86) of its UTF-8, modulo `buckets`, plus `first`.
+
+    Of several features it is the text that `concat` makes of them.
+    """
+
+    kind: Literal["hash"] = "hash"
+    features: list[str] = Field(min_length=1, description="the target features, each a text or an integer")
+    separator: str = Field(default="_", description="stands between two texts")
+    buckets: int = Field(ge=1, le=2**31, description="how many buckets there are")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the hash")
+    first: int = Field(default=0, ge=0, description="the code of the first bucket")
+    default: int = Field(description=_DEFAULT)
+
+
+FedInput = FeatureInput | LookupInput | BucketInput | LinearInput | LogInput | VocabularyInput | ConcatInput | HashInput
+"""An input that target features feed."""
+
+TeacherInput = Annotated[DefaultInput | FedInput, Field(discriminator="kind")]
+
+
+def features_of(given: FedInput) -> list[str]:
+    """The target features that feed an input."""
+    return given.features if isinstance(given, ConcatInput | HashInput) else [given.feature]
 
 
 class TeacherTask(BaseModel):
@@ -107,6 +164,12 @@ class TeacherConfig(BaseModel):
     tasks: list[TeacherTask] = Field(min_length=1)
     vectors: list[TeacherVector] = []
     inputs: dict[str, TeacherInput]
+    warn_fallback_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="a warning is logged for an input that took its default in a larger share of the rows scored",
+    )
     ttl_seconds: int = Field(
         default=30 * 86_400, ge=1, description="wall clock that a cached logit is used for; an older one is a miss"
     )

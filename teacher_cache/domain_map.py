@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +15,18 @@ from features.spec import FeatureSpec, Value
 from runtime.errors import ConfigurationError
 from teacher_cache.config import (
     BucketInput,
+    ConcatInput,
     DefaultInput,
     FeatureInput,
+    FedInput,
+    HashInput,
     LinearInput,
+    LogInput,
     LookupInput,
     Scalar,
     TeacherConfig,
+    VocabularyInput,
+    features_of,
 )
 from teacher_cache.domain_map_faults import faults
 from teacher_cache.lookup_table import read_table
@@ -35,10 +42,16 @@ Mapped = tuple[NDArray[Any], NDArray[np.bool_]]
 
 
 class MappedRows(NamedTuple):
-    """The teacher's tensors by name, and for each row the share of its mapped inputs that fell back, [B] in [0, 1]."""
+    """The teacher's tensors by name, and which of the B rows fell back by mapped input."""
 
     inputs: dict[str, NDArray[Any]]
-    fallback_share_B: NDArray[np.float64]
+    fell_back: dict[str, NDArray[np.bool_]]
+
+    @property
+    def fallback_shares(self) -> NDArray[np.float64]:
+        """For each row the share of its mapped inputs that fell back, [B] in [0, 1]."""
+        size = len(next(iter(self.inputs.values())))
+        return sum(self.fell_back.values(), np.zeros(size)) / max(1, len(self.fell_back))
 
 
 class DomainMap:
@@ -52,13 +65,14 @@ class DomainMap:
         found = faults(config, folder, teacher, spec)
         if found:
             raise ConfigurationError(found)
+        self.warn_fallback_share = config.warn_fallback_share
         self._constants = {
             name: _constant(teacher.inputs[name], mapped.default)
             for name, mapped in config.inputs.items()
             if isinstance(mapped, DefaultInput)
         }
         self._fed = {
-            name: (mapped.feature, _compile(mapped, teacher.inputs[name], folder))
+            name: (features_of(mapped), _compile(mapped, teacher.inputs[name], folder))
             for name, mapped in config.inputs.items()
             if not isinstance(mapped, DefaultInput)
         }
@@ -74,15 +88,10 @@ class DomainMap:
         inputs: dict[str, NDArray[Any]] = {
             name: np.broadcast_to(value, (size, *value.shape)) for name, value in self._constants.items()
         }
-        fell_back_B = np.zeros(size, np.int64)
-        for name, (feature, convert) in self._fed.items():
-            inputs[name], missed_B = convert(columns[feature])
-            fell_back_B += missed_B
-        return MappedRows(inputs, fell_back_B / max(1, len(self._fed)))
-
-    def fallbacks(self, columns: Mapping[str, Column]) -> dict[str, NDArray[np.bool_]]:
-        """By mapped input which of B rows fall back to its default, [B]."""
-        return {name: convert(columns[feature])[1] for name, (feature, convert) in self._fed.items()}
+        fell_back = {}
+        for name, (features, convert) in self._fed.items():
+            inputs[name], fell_back[name] = convert(*(columns[feature] for feature in features))
+        return MappedRows(inputs, fell_back)
 
 
 def _constant(tensor: TensorSpec, default: Scalar | list[float]) -> NDArray[Any]:
@@ -90,16 +99,22 @@ def _constant(tensor: TensorSpec, default: Scalar | list[float]) -> NDArray[Any]
     return np.broadcast_to(value, (tensor.width,)) if tensor.width > 1 else value.reshape(())
 
 
-def _compile(
-    mapped: FeatureInput | LookupInput | BucketInput | LinearInput, tensor: TensorSpec, folder: Path
-) -> Callable[[Column], Mapped]:
+def _compile(  # noqa: PLR0911 - one for each kind
+    mapped: FedInput, tensor: TensorSpec, folder: Path
+) -> Callable[..., Mapped]:
     match mapped:
-        case LookupInput():
+        case LookupInput() | VocabularyInput():
             return _Lookup(mapped, tensor, folder)
         case BucketInput():
             return _Bucket(mapped, tensor)
         case LinearInput():
-            return _Numbers(tensor, mapped.default, mapped.multiply, mapped.add)
+            return _Linear(mapped, tensor)
+        case LogInput():
+            return _Log(mapped, tensor)
+        case ConcatInput():
+            return _Texts(mapped.separator, tensor, mapped.default)
+        case HashInput():
+            return _Hash(mapped, tensor)
         case FeatureInput():
             if tensor.width > 1:
                 return _Vectors(tensor, mapped.default)
@@ -128,18 +143,80 @@ class _Exact:
 
 
 class _Numbers:
-    """`multiply * x + add`, computed in float64."""
+    """Numbers as they are, computed in float64."""
 
-    def __init__(
-        self, tensor: TensorSpec, default: Scalar | list[float], multiply: float = 1.0, add: float = 0.0
-    ) -> None:
+    def __init__(self, tensor: TensorSpec, default: Scalar | list[float]) -> None:
         self._dtype = tensor.dtype
         self._default = _constant(tensor, default)
-        self._multiply = multiply
-        self._add = add
 
     def __call__(self, column: Column) -> Mapped:
-        return _cast(self._multiply * _float64(column) + self._add, self._dtype, self._default)
+        return _cast(_float64(column), self._dtype, self._default)
+
+
+class _Linear:
+    """`multiply * x + add`, computed in float64, within its bounds."""
+
+    def __init__(self, mapped: LinearInput, tensor: TensorSpec) -> None:
+        self._dtype = tensor.dtype
+        self._default = _constant(tensor, mapped.default)
+        self._multiply, self._add = mapped.multiply, mapped.add
+        self._bounds = mapped.minimum, mapped.maximum
+
+    def __call__(self, column: Column) -> Mapped:
+        value_B = self._multiply * _float64(column) + self._add
+        return _cast(np.clip(value_B, *self._bounds), self._dtype, self._default)
+
+
+class _Log:
+    """`ln(x + add)`, computed in float64."""
+
+    def __init__(self, mapped: LogInput, tensor: TensorSpec) -> None:
+        self._dtype = tensor.dtype
+        self._default = _constant(tensor, mapped.default)
+        self._add = mapped.add
+
+    def __call__(self, column: Column) -> Mapped:
+        x_B = _float64(column) + self._add
+        return _cast(np.log(np.where(x_B > 0, x_B, np.nan)), self._dtype, self._default)
+
+
+class _Texts:
+    """The texts of several columns as one; an integer's text is its decimal digits."""
+
+    def __init__(self, separator: str, tensor: TensorSpec, default: Scalar) -> None:
+        self._separator = separator
+        self._dtype = tensor.dtype
+        self._default = default
+
+    def __call__(self, *columns: Column) -> Mapped:
+        texts = self.texts(columns)
+        missed_B = np.fromiter((text is None for text in texts), np.bool_, len(texts))
+        return np.array([self._default if text is None else text for text in texts], self._dtype), missed_B
+
+    def texts(self, columns: Sequence[Column]) -> list[str | None]:
+        """One for each row; None where a feature is missing."""
+        rows = zip(*columns, strict=True)
+        return [None if None in row else self._separator.join(map(str, row)) for row in rows]
+
+
+class _Hash:
+    """The bucket of a text."""
+
+    def __init__(self, mapped: HashInput, tensor: TensorSpec) -> None:
+        self._texts = _Texts(mapped.separator, tensor, mapped.default).texts
+        self._dtype = tensor.dtype
+        self._mapped = mapped
+
+    def __call__(self, *columns: Column) -> Mapped:
+        codes = [self._code(text) for text in self._texts(columns)]
+        missed_B = np.fromiter((code is None for code in codes), np.bool_, len(codes))
+        return np.array([self._mapped.default if code is None else code for code in codes], self._dtype), missed_B
+
+    def _code(self, text: str | None) -> int | None:
+        if text is None:
+            return None
+        hashed = mmh3.hash(text.encode("utf-8", "surrogatepass"), self._mapped.seed, signed=False)
+        return self._mapped.first + hashed % self._mapped.buckets
 
 
 class _Vectors:
@@ -159,7 +236,7 @@ class _Vectors:
 class _Lookup:
     """Values of a table by the feature's text; an integer's text is its decimal digits."""
 
-    def __init__(self, mapped: LookupInput, tensor: TensorSpec, folder: Path) -> None:
+    def __init__(self, mapped: LookupInput | VocabularyInput, tensor: TensorSpec, folder: Path) -> None:
         self._dtype = tensor.dtype
         self._table = dict(read_table(mapped, folder))
         self._default = mapped.default

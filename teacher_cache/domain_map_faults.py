@@ -12,12 +12,17 @@ import numpy as np
 from features.spec import Feature, FeatureSpec
 from teacher_cache.config import (
     BucketInput,
+    ConcatInput,
     DefaultInput,
-    FeatureInput,
+    FedInput,
+    HashInput,
     LinearInput,
+    LogInput,
     LookupInput,
     TeacherConfig,
     TeacherInput,
+    VocabularyInput,
+    features_of,
 )
 from teacher_cache.lookup_table import LookupTableError, read_table
 from teacher_cache.teacher import Teacher, TensorSpec
@@ -36,6 +41,12 @@ _USABLE: _FeatureTypes = {
     ("bucket", "f"): ("int", "float"),
     ("linear", "i"): ("int",),
     ("linear", "f"): ("int", "float"),
+    ("log", "f"): ("int", "float"),
+    ("vocabulary", "i"): ("int", "str"),
+    ("vocabulary", "f"): ("int", "str"),
+    ("concat", "O"): ("int", "str"),
+    ("hash", "i"): ("int", "str"),
+    ("hash", "f"): ("int", "str"),
 }
 """The feature types that a kind of input can turn into a tensor's type."""
 
@@ -86,9 +97,9 @@ def _key(name: str) -> str:
 
 def _faults_without_tensor(mapped: TeacherInput, features: Mapping[str, Feature] | None, folder: Path) -> Iterator[str]:
     """What can be said without the teacher's input."""
-    if not isinstance(mapped, DefaultInput) and features is not None and mapped.feature not in features:
-        yield _unknown_feature(mapped.feature, features)
-    if isinstance(mapped, LookupInput):
+    if not isinstance(mapped, DefaultInput) and features is not None:
+        yield from (_unknown_feature(key, name, features) for key, name in _fed_by(mapped) if name not in features)
+    if isinstance(mapped, LookupInput | VocabularyInput):
         try:
             read_table(mapped, folder)
         except LookupTableError as error:
@@ -103,20 +114,28 @@ def _input_faults(
     values = _Values.of(tensor)
     if not isinstance(mapped, DefaultInput):
         yield from _feature_faults(mapped, tensor, features)
-    if isinstance(mapped, LookupInput):
-        yield from _lookup_faults(mapped, values, folder)
-    if isinstance(mapped, BucketInput):
-        yield from _bucket_faults(mapped, values)
-    if isinstance(mapped, LinearInput):
-        yield from _linear_faults(mapped, tensor)
+    match mapped:
+        case LookupInput() | VocabularyInput():
+            yield from _lookup_faults(mapped, values, folder)
+        case BucketInput():
+            yield from _bucket_faults(mapped, values)
+        case LinearInput():
+            yield from _linear_faults(mapped, tensor)
+        case LogInput() if not isfinite(mapped.add):
+            yield f".add: must be finite, got {mapped.add}"
+        case HashInput() if not values.fits(mapped.first + mapped.buckets - 1):
+            yield f".buckets: the last code, {mapped.first + mapped.buckets - 1}, must be {values.allowed}"
     yield from _default_faults(mapped.default, values, tensor)
 
 
-def _feature_faults(
-    mapped: FeatureInput | LookupInput | BucketInput | LinearInput,
-    tensor: TensorSpec,
-    features: Mapping[str, Feature] | None,
-) -> Iterator[str]:
+def _fed_by(mapped: FedInput) -> list[tuple[str, str]]:
+    """Key and name of each target feature that feeds an input."""
+    if isinstance(mapped, ConcatInput | HashInput):
+        return [(f".features.{number}", name) for number, name in enumerate(mapped.features)]
+    return [(".feature", name) for name in features_of(mapped)]
+
+
+def _feature_faults(mapped: FedInput, tensor: TensorSpec, features: Mapping[str, Feature] | None) -> Iterator[str]:
     form = tensor.dtype.kind + ("[n]" if tensor.width > 1 else "")
     allowed = _USABLE.get((mapped.kind, form))
     if allowed is None:
@@ -127,22 +146,20 @@ def _feature_faults(
         )
     if features is None:
         return
-    feature = features.get(mapped.feature)
-    if feature is None:
-        yield _unknown_feature(mapped.feature, features)
-    elif allowed is not None and feature.dtype not in allowed:
-        yield (
-            f".feature: {mapped.feature!r} is of type {feature.dtype}, from which {mapped.kind!r} cannot make "
-            f"{_type_name(tensor)}; allowed is {' or '.join(allowed)}"
-        )
-    elif isinstance(feature.default, list) and len(feature.default) != tensor.width:
-        yield (
-            f".feature: {mapped.feature!r} has {len(feature.default)} elements, "
-            f"the teacher's input takes {tensor.width}"
-        )
+    for key, name in _fed_by(mapped):
+        feature = features.get(name)
+        if feature is None:
+            yield _unknown_feature(key, name, features)
+        elif allowed is not None and feature.dtype not in allowed:
+            yield (
+                f"{key}: {name!r} is of type {feature.dtype}, from which {mapped.kind!r} cannot make "
+                f"{_type_name(tensor)}; allowed is {' or '.join(allowed)}"
+            )
+        elif isinstance(feature.default, list) and len(feature.default) != tensor.width:
+            yield f"{key}: {name!r} has {len(feature.default)} elements, the teacher's input takes {tensor.width}"
 
 
-def _lookup_faults(mapped: LookupInput, values: "_Values", folder: Path) -> Iterator[str]:
+def _lookup_faults(mapped: LookupInput | VocabularyInput, values: "_Values", folder: Path) -> Iterator[str]:
     try:
         table = read_table(mapped, folder)
     except LookupTableError as error:
@@ -154,8 +171,8 @@ def _lookup_faults(mapped: LookupInput, values: "_Values", folder: Path) -> Iter
         yield f"{where}: every value must be {values.allowed}, got {', '.join(bad[:_SHOWN_VALUES])}"
 
 
-def _unknown_feature(name: str, features: Iterable[str]) -> str:
-    return f".feature: the feature spec has no {name!r}, {_what_there_is(name, features)}"
+def _unknown_feature(key: str, name: str, features: Iterable[str]) -> str:
+    return f"{key}: the feature spec has no {name!r}, {_what_there_is(name, features)}"
 
 
 def _bucket_faults(mapped: BucketInput, values: "_Values") -> Iterator[str]:
@@ -174,11 +191,16 @@ def _boundary_faults(mapped: BucketInput) -> Iterator[str]:
 
 
 def _linear_faults(mapped: LinearInput, tensor: TensorSpec) -> Iterator[str]:
-    for name, value in (("multiply", mapped.multiply), ("add", mapped.add)):
+    factors = ("multiply", "add", "minimum", "maximum")
+    for name, value in ((name, getattr(mapped, name)) for name in factors):
+        if value is None:
+            continue
         if not isfinite(value):
             yield f".{name}: must be finite, got {value}"
         elif tensor.dtype.kind == "i" and not value.is_integer():
             yield f".{name}: must be a whole number for an input of type {_type_name(tensor)}, got {value}"
+    if mapped.minimum is not None and mapped.maximum is not None and mapped.minimum > mapped.maximum:
+        yield f".minimum: must not be above maximum, {mapped.maximum}, got {mapped.minimum}"
 
 
 def _default_faults(default: Any, values: "_Values", tensor: TensorSpec) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from features.spec import FeatureSpec
 from runtime.errors import ConfigurationError
-from teacher_cache.config import LookupInput, TeacherConfig, TeacherInput
+from teacher_cache.config import LookupInput, TeacherConfig, TeacherInput, VocabularyInput
 from teacher_cache.lookup_table import LookupTableError, read_table
 from teacher_cache.onnx_weights import NotOnnxError, weight_files
 
@@ -78,7 +78,9 @@ def stamps(config: TeacherConfig, folder: Path) -> list[tuple[int, ...]]:
     nothing.
     """
     model = folder / config.onnx
-    tables = [folder / i.file for i in config.inputs.values() if isinstance(i, LookupInput) and i.file]
+    tables = [
+        folder / i.file for i in config.inputs.values() if isinstance(i, LookupInput | VocabularyInput) and i.file
+    ]
     try:
         files = [model, *(model.parent / name for name in weight_files(model)), *tables]
         found = [path.stat() for path in files]
@@ -107,8 +109,8 @@ def _files(config: TeacherConfig, folder: Path, faults: list[str]) -> dict[str, 
 
 def _input(name: str, given: TeacherInput, folder: Path, faults: list[str]) -> dict[str, Any]:
     """An input's settings; of a table its content alone, wherever it stands."""
-    if not isinstance(given, LookupInput):
-        return given.model_dump()
+    if not isinstance(given, LookupInput | VocabularyInput):
+        return given.model_dump(exclude_none=True)
     settings = given.model_dump(exclude={"table", "file"})
     try:
         return {**settings, "table": _sha256(_canonical(dict(read_table(given, folder))))}

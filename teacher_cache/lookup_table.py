@@ -1,11 +1,12 @@
-"""The tables of `lookup` inputs: inline in graft.toml, or a JSON object in a file of the project folder."""
+"""The tables of `lookup` and `vocabulary` inputs: inline in graft.toml, or in a file of the project folder."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from teacher_cache.config import LookupInput, Scalar
+from teacher_cache.config import LookupInput, Scalar, VocabularyInput
 
 _SHOWN_VALUES = 3
 
@@ -14,8 +15,10 @@ class LookupTableError(ValueError):
     """A table that cannot be used; the text says why, without the key in graft.toml."""
 
 
-def read_table(config: LookupInput, folder: Path) -> Mapping[str, Scalar]:
-    """Value by key. LookupTableError: both or none given, or the file is outside, missing or not such an object."""
+def read_table(config: LookupInput | VocabularyInput, folder: Path) -> Mapping[str, Scalar]:
+    """Value by key. LookupTableError: both or none given, or the file is outside, missing or not of its form."""
+    if isinstance(config, VocabularyInput):
+        return _read_vocabulary(config, folder)
     if (config.table is None) == (config.file is None):
         given = "neither" if config.table is None else "both"
         raise LookupTableError(f"needs a table or a file, got {given}; allowed is one of the two")
@@ -24,15 +27,34 @@ def read_table(config: LookupInput, folder: Path) -> Mapping[str, Scalar]:
     return _read_file(config.file, folder)
 
 
-def _read_file(file: Path, folder: Path) -> Mapping[str, Scalar]:
+def _read_vocabulary(config: VocabularyInput, folder: Path) -> Mapping[str, Scalar]:
+    lines = _text_of(config.file, folder).removeprefix("\ufeff").removesuffix("\n").split("\n")
+    values = [line.removesuffix("\r") for line in lines]
+    table = {value: config.first + number for number, value in enumerate(values)}
+    if len(table) < len(values):
+        twice, count = Counter(values).most_common(1)[0]
+        raise LookupTableError(f"file {str(config.file)!r} has the line {twice!r} {count} times; each may stand once")
+    return table
+
+
+def _text_of(file: Path, folder: Path) -> str:
     path = (folder / file).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise LookupTableError(f"file {str(file)!r} lies outside the project folder; copy it into the folder")
     try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise LookupTableError(f"file {str(file)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise LookupTableError(f"file {str(file)!r} is not UTF-8 from byte {error.start} on") from None
+
+
+def _read_file(file: Path, folder: Path) -> Mapping[str, Scalar]:
+    try:
+        table: Any = json.loads(_text_of(file, folder))
     except ValueError as error:
+        if isinstance(error, LookupTableError):
+            raise
         raise LookupTableError(f"file {str(file)!r} is not JSON: {error}") from None
     if not isinstance(table, dict):
         raise LookupTableError(f"file {str(file)!r} holds a JSON {type(table).__name__}, allowed is an object")

@@ -15,6 +15,7 @@ from features.spec import FeatureSpec
 from runtime.errors import ConfigurationError
 from stream.events import EntityId, TeacherRequest
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.fallback_watch import FallbackWatch
 from teacher_cache.teacher import Teacher, TeacherOutputError
 
 BATCH_ROWS = 1024
@@ -60,6 +61,7 @@ class RequestScorer:
         self._teacher = teacher
         self._domain_map = domain_map
         self._spec = spec
+        self._watch = FallbackWatch(domain_map.warn_fallback_share)
 
     @property
     def defaulted_share(self) -> float:
@@ -92,7 +94,8 @@ class RequestScorer:
     def _scored(self, requests: Sequence[TeacherRequest]) -> ScoredRows:
         mapped = self._domain_map.map_rows(self._spec.columns_of([request.features for request in requests]))
         logit_BT = self._teacher.score(mapped.inputs)
-        return ScoredRows(requests, logit_BT, float(mapped.fallback_share_B.mean()))
+        self._watch.add(mapped.fell_back)
+        return ScoredRows(requests, logit_BT, float(mapped.fallback_shares.mean()))
 
     def describes(self, request: TeacherRequest) -> bool:
         """Whether the request was written with this scorer's feature spec."""

@@ -15,7 +15,7 @@ from graft.init.log import Log
 from graft.init.values import texts
 from graft.look.figures import Overlap
 from graft.project import Project
-from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput
+from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput, VocabularyInput, features_of
 from teacher_cache.lookup_table import read_table
 from teacher_cache.teacher import Teacher, TeacherOutputError, load_teacher
 
@@ -34,10 +34,11 @@ def overlaps(project: Project, redis_url: str, log: Log) -> list[Overlap]:
     found = list(_of_tables(view_sources(project.repo, redis_url).tables, spec, log))
     teacher = load_teacher(project.teacher, project.folder)
     for name, mapped in project.teacher.inputs.items():
-        rows = None if isinstance(mapped, DefaultInput) else _column(mapped.feature, log)
+        features = [] if isinstance(mapped, DefaultInput) else features_of(mapped)
+        rows = _column(features[0], log) if len(features) == 1 else None
         if rows is None:
             continue
-        if isinstance(mapped, LookupInput):
+        if isinstance(mapped, LookupInput | VocabularyInput):
             table = read_table(mapped, project.folder)
             found.append(_share(f"teacher.inputs.{name}", mapped.feature, texts(rows), list(table)))
         elif isinstance(mapped, FeatureInput) and mapped.feature in ("user_id", "item_id"):

@@ -45,10 +45,11 @@ def _config(**inputs):
 def map_one(tmp_path):
     """Maps one column by one input named x: the tensor as a list, its dtype's name, and who fell back."""
 
-    def map_column(mapped, tensor, column):
+    def map_column(mapped, tensor, *columns):
         domain_map = DomainMap(_config(x=mapped), tmp_path, _Signature({"x": tensor}), SPEC)
-        rows = domain_map.map_rows({mapped["feature"]: column})
-        return rows.inputs["x"].tolist(), rows.inputs["x"].dtype.name, rows.fallback_share_B.tolist()
+        features = mapped.get("features", [mapped.get("feature")])
+        rows = domain_map.map_rows(dict(zip(features, columns, strict=True)))
+        return rows.inputs["x"].tolist(), rows.inputs["x"].dtype.name, rows.fallback_shares.tolist()
 
     return map_column
 
@@ -85,7 +86,7 @@ def test_missing_values_fall_back_to_the_inputs_defaults_and_are_counted(domain_
     assert rows.inputs["age_code"].tolist() == [7, 18]
     assert rows.inputs["taste"].tolist() == [[0.0] * 3, [0.0] * 3]
     assert rows.inputs["year"].tolist() == [8.0, 8.0]
-    assert rows.fallback_share_B.tolist() == [1.0, 1 / 3]
+    assert rows.fallback_shares.tolist() == [1.0, 1 / 3]
 
 
 def test_the_share_of_inputs_without_counterpart_is_a_quarter(domain_map):
@@ -123,6 +124,116 @@ def test_a_line_feeds_integers_and_floats(map_one):
     mapped = {"kind": "linear", "feature": "users:age", "multiply": -2, "add": 100, "default": 5}
     assert map_one(mapped, INT, [30, None]) == ([40, 5], "int64", [0, 1])
     assert map_one(mapped | {"multiply": 0.5}, FLOAT, [30, None]) == ([115.0, 5.0], "float32", [0, 1])
+
+
+def test_a_line_ends_at_its_bounds(map_one):
+    mapped = {"kind": "linear", "feature": "users:age", "minimum": 18, "maximum": 99, "default": 5}
+    assert map_one(mapped, INT, [-3, 18, 50, 2**40, None]) == ([18, 18, 50, 99, 5], "int64", [0, 0, 0, 0, 1])
+    only_above = {"kind": "linear", "feature": "items:year", "maximum": 2.5, "default": 0}
+    assert map_one(only_above, FLOAT, [-1e30, 3.0]) == ([np.float32(-1e30), 2.5], "float32", [0, 0])
+
+
+def test_a_logarithm_is_of_one_more_and_falls_back_where_there_is_none(map_one):
+    mapped = {"kind": "log", "feature": "users:age", "default": -9}
+    values, dtype, fell_back = map_one(mapped, FLOAT, [0, 7, -1, -5, None])
+    assert (values, dtype) == (pytest.approx([0.0, np.log(8), -9, -9, -9]), "float32")
+    assert fell_back == [0, 0, 1, 1, 1]
+    assert map_one(mapped | {"add": 0.0}, FLOAT, [1, 0])[0] == [0.0, -9.0]
+
+
+def test_a_vocabulary_gives_the_number_of_the_line(map_one, tmp_path):
+    (tmp_path / "jobs.txt").write_bytes("\ufeffnurse\r\npilot, retired\r\n\r\n20\r\n".encode())
+    mapped = {"kind": "vocabulary", "feature": "users:job", "file": "jobs.txt", "first": 2, "default": 1}
+    column = ["pilot, retired", "nurse", "", "20", "Nurse", None]
+    assert map_one(mapped, INT, column) == ([3, 2, 4, 5, 1, 1], "int64", [0, 0, 0, 0, 1, 1])
+    assert map_one(mapped | {"feature": "users:age"}, INT, [20]) == ([5], "int64", [0])
+
+
+def test_texts_are_joined_and_hashed_as_murmur_hash_has_it(map_one):
+    """Digests of the reference implementation: https://github.com/aappleby/smhasher, MurmurHash3_x86_32."""
+    joined = {"kind": "concat", "features": ["users:job", "users:age"], "separator": "/", "default": "none"}
+    columns = ["hello", "a", None, "b"], [1, -2, 3, None]
+    assert map_one(joined, TEXT, *columns) == (["hello/1", "a/-2", "none", "none"], "object", [0, 0, 1, 1])
+    hashed = {"kind": "hash", "features": ["users:job"], "buckets": 2**31, "default": -1}
+    column = ["hello", "", None]
+    assert map_one(hashed, INT, column) == ([0x248BFA47, 0, -1], "int64", [0, 0, 1])
+    assert map_one(hashed | {"seed": 1, "buckets": 1000, "first": 7}, INT, ["hello"])[0] == [7 + 0xBB4ABCAD % 1000]
+    assert map_one(hashed | {"features": joined["features"]}, INT, ["hel"], [10]) == map_one(hashed, INT, ["hel_10"])
+
+
+@pytest.mark.parametrize(
+    ("mapped", "tensor", "fault"),
+    [
+        (
+            {"kind": "log", "feature": "users:age", "default": 0},
+            INT,
+            "x.kind: 'log' cannot feed an input of type int64",
+        ),
+        (
+            {"kind": "log", "feature": "users:age", "add": float("inf"), "default": 0},
+            FLOAT,
+            "x.add: must be finite, got inf",
+        ),
+        (
+            {"kind": "linear", "feature": "users:age", "minimum": 2, "maximum": 1, "default": 0},
+            INT,
+            "x.minimum: must not be above maximum, 1.0, got 2.0",
+        ),
+        (
+            {"kind": "linear", "feature": "users:age", "maximum": 1.5, "default": 0},
+            INT,
+            "x.maximum: must be a whole number for an input of type int64, got 1.5",
+        ),
+        (
+            {"kind": "hash", "features": ["users:job", "users:jobb"], "buckets": 2**31, "first": 1, "default": 0},
+            TensorSpec(np.dtype(np.int32), 1),
+            "x.features.1: the feature spec has no 'users:jobb', did you mean 'users:job'?",
+        ),
+        (
+            {"kind": "hash", "features": ["items:year"], "buckets": 3, "default": 0},
+            INT,
+            "x.features.0: 'items:year' is of type float, from which 'hash' cannot make int64; allowed is int or str",
+        ),
+        (
+            {"kind": "concat", "features": ["users:job", "users:age"], "default": ""},
+            INT,
+            "x.kind: 'concat' cannot feed an input of type int64",
+        ),
+        (
+            {"kind": "vocabulary", "feature": "users:job", "file": "none.txt", "default": 0},
+            INT,
+            "x: file 'none.txt' cannot be read: No such file or directory",
+        ),
+        (
+            {"kind": "vocabulary", "feature": "users:job", "file": "../v.txt", "default": 0},
+            INT,
+            "x: file '../v.txt' lies outside the project folder; copy it into the folder",
+        ),
+        (
+            {"kind": "vocabulary", "feature": "users:job", "file": "twice.txt", "default": 0},
+            INT,
+            "x: file 'twice.txt' has the line 'b' 2 times; each may stand once",
+        ),
+        (
+            {"kind": "vocabulary", "feature": "users:job", "file": "latin.txt", "default": 0},
+            INT,
+            "x: file 'latin.txt' is not UTF-8 from byte 3 on",
+        ),
+    ],
+)
+def test_what_a_kind_cannot_do_is_a_fault(faults_of, tmp_path, mapped, tensor, fault):
+    (tmp_path / "twice.txt").write_text("a\nb\nb\n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    assert any(found.startswith(fault) for found in faults_of({"x": tensor}, x=mapped))
+
+
+def test_the_last_bucket_fits_the_input(faults_of):
+    mapped = {"kind": "hash", "features": ["users:job"], "buckets": 2**31, "first": 1, "default": 0}
+    assert faults_of({"x": INT}, x=mapped) == []
+    int32 = TensorSpec(np.dtype(np.int32), 1)
+    assert faults_of({"x": int32}, x=mapped) == [
+        "x.buckets: the last code, 2147483648, must be a whole number of type int32"
+    ]
 
 
 def test_a_text_feature_feeds_a_text_input(map_one):

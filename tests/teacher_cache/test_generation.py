@@ -91,6 +91,16 @@ def test_a_name_a_path_a_time_or_an_order_changes_nothing(
     assert _generation(folder, inputs={**_CONFIG["inputs"], "country": inline}).digest == digest
 
 
+def test_a_vocabulary_is_its_lines_not_its_file(folder: Path) -> None:
+    def digest(text: str, name: str = "v.txt", **given: Any) -> str:
+        (folder / name).write_bytes(text.encode())
+        mapped = {"kind": "vocabulary", "feature": "f", "file": name, "default": 0, **given}
+        return _generation(folder, inputs={"word": mapped}).digest
+
+    assert digest("a\nb\n") == digest("a\r\nb", name="w.txt")
+    assert len({digest("a\nb\n"), digest("b\na\n"), digest("a\nb\nc\n"), digest("a\nb\n", first=1)}) == 4
+
+
 def test_another_process_computes_the_same_whatever_its_hash_seed(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(_CONFIG))
     (folder / "spec.json").write_text(_SPEC.model_dump_json())

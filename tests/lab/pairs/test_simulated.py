@@ -164,7 +164,7 @@ def test_the_fixtures_teacher_ranks_the_targets_clicks_through_the_domain_map(re
     best = json.loads((FIXTURE / "truth.json").read_text("utf-8"))["best_auc"]["click"]
     assert 0.7 < reached < best
     assert mapped.defaulted_share == pytest.approx(0.3)
-    assert rows.fallback_share_B.max() == 0
+    assert rows.fallback_shares.max() == 0
 
 
 def _columns(spec: FeatureSpec, folder: Path, impressions: list[dict]) -> dict:
