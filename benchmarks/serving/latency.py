@@ -1,13 +1,15 @@
 """Latency over its floor, throughput of one process and of two, and where the time of a request goes."""
 
 import asyncio
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from benchmarks import scorer
 from benchmarks.serving.load import WARM_UP_SECONDS, closed_loop, constant_rate, request, saturated
-from benchmarks.serving.world import BODIES, REQUESTS, World, cpu_seconds, echo_serving, graft_serving
+from benchmarks.serving.world import BODIES, REQUESTS, World, cpu_seconds, echo_serving, graft_serving, on_core
 from features.async_reader import AsyncOnlineReader
 from student.serve.connections import DEFAULT_LIMITS
 
@@ -18,48 +20,63 @@ OVERLOAD_CONNECTIONS = 900
 
 
 def over_floor(of: World, seconds: float) -> dict[str, Any]:
-    """Requests at constant rates, and the parts of their floor, in turns.
+    """Requests at constant rates, and the parts of their floor at the same rates, in turns.
 
-    The floor of a percentile: that of an echo of the same bytes at the same rate, of one Redis round trip for the user,
-    and of the bare forward. `floor_101`: with a round trip for the user and all items instead, which a scorer without
-    memory needs.
+    The floor of a percentile: that of an echo of the same bytes, of one Redis round trip for the user, and of the bare
+    forward, each at the rate and on the core of the requests: what sleeps in between, as a scorer at 200 requests a
+    second does, pays for being woken and for caches that others have used. `p50_over_busy_floor`: with a round trip
+    and a forward in a loop without a pause instead.
     """
     with asyncio.Runner() as runner:
         reader = AsyncOnlineReader(scorer.SPEC, of.redis.url, timeout_seconds=5.0)
         forward = scorer.bare_forward(of.student, reader, runner)
         runner.run(reader.close())
-    trip, trip_101 = (scorer.redis_round_trip(of.redis.url, with_items=with_items) for with_items in (False, True))
-    found: dict[str, Any] = {}
+    calls = {"redis": scorer.redis_round_trip(of.redis.url, with_items=False), "forward": forward}
+    samples: dict[str, list[float]] = {}
+
+    def take(name: str, milliseconds: Iterable[float]) -> None:
+        samples.setdefault(name, []).extend(milliseconds)
+
     with graft_serving(of) as (port, _):
         closed_loop(port, REQUESTS, 3.0)  # fills the memory
         with scorer.Client(port) as client:
             size = len(client.ask(BODIES[0]).partition(b"\r\n\r\n")[2])
         with echo_serving(of, size) as echo_port:
-            samples: dict[str, list[float]] = {}
             for _ in range(ROUNDS):
                 for rate in RATES:
                     for name, at in (("request", port), ("echo", echo_port)):
-                        outcome = constant_rate(at, REQUESTS, rate, 0.5 + seconds / ROUNDS)
+                        outcome = constant_rate(at, REQUESTS, rate, WARM_UP_SECONDS + seconds / ROUNDS)
                         assert not outcome.failures
-                        samples.setdefault(f"{name} {rate}", []).extend(outcome.milliseconds)
-                for name, call in (("redis", trip), ("redis_101", trip_101), ("forward", forward)):
-                    taken = scorer.timed(call, seconds / ROUNDS)
-                    samples.setdefault(name, []).extend(np.multiply(taken, 1e3))
+                        take(f"{name} {rate}", outcome.milliseconds)
+                    with on_core(of.cores[0]):
+                        for name, call in calls.items():
+                            take(f"{name} {rate}", _at_rate(call, rate, seconds / ROUNDS))
+                for name, call in calls.items():
+                    take(f"busy {name}", np.multiply(scorer.timed(call, seconds / ROUNDS), 1e3).tolist())
+    found: dict[str, Any] = {}
     for rate in RATES:
         rows: dict[str, Any] = {}
         for p in (50, 99):
-            ms = {
-                "request": _percentile(samples[f"request {rate}"], p),
-                "echo": _percentile(samples[f"echo {rate}"], p),
-                **{name: _percentile(samples[name], p) for name in ("redis", "redis_101", "forward")},
-            }
-            floor = ms["echo"] + ms["redis"] + ms["forward"]
-            floor_101 = ms["echo"] + ms["redis_101"] + ms["forward"]
-            rows[f"p{p}_ms"] = {name: round(value, 4) for name, value in ms.items()}
+            ms = {name: _percentile(samples[f"{name} {rate}"], p) for name in ("request", "echo", *calls)}
+            busy = {f"busy_{name}": _percentile(samples[f"busy {name}"], p) for name in calls}
+            floor, busy_floor = (ms["echo"] + sum(part.values()) for part in ({n: ms[n] for n in calls}, busy))
+            rows[f"p{p}_ms"] = {name: round(value, 4) for name, value in {**ms, **busy}.items()}
             rows[f"p{p}_over_floor"] = round(ms["request"] / floor, 3)
-            rows[f"p{p}_over_floor_101"] = round(ms["request"] / floor_101, 3)
+            rows[f"p{p}_over_busy_floor"] = round(ms["request"] / busy_floor, 3)
         found[f"{rate}/s"] = rows
     return found
+
+
+def _at_rate(call: Callable[[bytes], Any], rate: float, seconds: float) -> list[float]:
+    """Milliseconds of calls at fixed times, each from its begin; in between the process sleeps."""
+    milliseconds = []
+    first = time.perf_counter()
+    for number in range(round(rate * seconds)):
+        time.sleep(max(0.0, first + number / rate - time.perf_counter()))
+        begin = time.perf_counter()
+        call(BODIES[number % len(BODIES)])
+        milliseconds.append((time.perf_counter() - begin) * 1e3)
+    return milliseconds
 
 
 def throughput(of: World, seconds: float) -> dict[str, Any]:

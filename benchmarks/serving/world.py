@@ -44,6 +44,15 @@ def world() -> Iterator[World]:
 
 
 @contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """This process runs there meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [core])
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@contextmanager
 def graft_serving(of: World, workers: int = 1, cores: list[int] | None = None) -> Iterator[tuple[int, psutil.Process]]:
     """``graft student serve`` with so many workers, on as many first cores or on these; port and (parent) process."""
     with serving_with(of, [sys.executable, "-m", "graft"], workers, cores) as running:

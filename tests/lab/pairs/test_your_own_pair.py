@@ -137,6 +137,7 @@ def test_the_pages_event_lines_are_events():
     assert Feedback(**feedback).impression_id == Impression(**impression).impression_id
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page's last command is curl")
 def test_the_page_leads_from_an_empty_folder_to_scores(reader):
