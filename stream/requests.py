@@ -1,6 +1,7 @@
 """The teacher's input: the requests that the stream writes, either new ones or those since a time."""
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from stream.events import TeacherRequest
 from stream.groups import TEACHER_GROUP, group_id, replaced_error
 from stream.merge import Merge
 from stream.messages import message_of
+from stream.newest_requests import NewestRequests
 
 _log = logging.getLogger(__name__)
 _COMMAND = "graft teacher run"
@@ -52,6 +54,20 @@ class TeacherRequestReader:
         self._consumer = connection.group_member(kafka_servers, group_id(topics, TEACHER_GROUP), instance)
         self._consumer.subscribe([self._topic])
         self._decoder = Decoder(self._consumer, kafka_servers, topics, TeacherRequest)
+        self._newest = NewestRequests(kafka_servers)
+        self._oldest_ms: int | None = None
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long the oldest of the last polled requests had waited, by Kafka's clock and ours; 0 without any."""
+        return 0.0 if self._oldest_ms is None else max(0.0, time.time() - self._oldest_ms / 1000)
+
+    def newest(self, max_records: int) -> list[TeacherRequest]:
+        """The newest requests of this member's partitions, before their turn: `poll` gives them again.
+
+        ServiceUnavailableError while Kafka is away.
+        """
+        return self._newest.poll(self._consumer.assignment(), max_records)
 
     def poll(self, timeout_seconds: float, max_records: int) -> list[TeacherRequest]:
         """The next requests, at most `max_records`; none after `timeout_seconds`.
@@ -72,6 +88,7 @@ class TeacherRequestReader:
             raise replaced_error(_COMMAND, self._instance) from error
         found = [one for requests in batches.values() for one in requests]
         self._uncommitted |= {one.record.impression_id: one.raw for one in found}
+        self._oldest_ms = min((one.raw.timestamp for one in found), default=None)
         return [one.record for one in found]
 
     def set_aside(self, refused: Sequence[tuple[TeacherRequest, str]]) -> None:
@@ -106,6 +123,7 @@ class TeacherRequestReader:
     def close(self) -> None:
         """Leave; what was polled since the last commit is read again."""
         self._consumer.close(autocommit=False, timeout_ms=2_000)
+        self._newest.close()
         if self._producer is not None:
             self._producer.close(timeout=2)
 

@@ -20,10 +20,12 @@ from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.profile_scorer import ProfileScorer
 from teacher_cache.request_scorer import BATCH_ROWS, RefusedRow, RequestScorer, ScoredRows
+from teacher_cache.scored_ahead import ScoredAhead
 from teacher_cache.unshown import UnshownScorer
 
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
+_LARGE_LAG = 8 * BATCH_ROWS  # from here on every other batch is of the newest requests
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
 _LOG_SECONDS = 5.0
 _LOOP = "scoring"
@@ -32,6 +34,9 @@ _NOTHING_LOST = "waiting for it, no request is lost"
 _LOG = logging.getLogger(__name__)
 _SCORED = Counter("graft_teacher_scored_rows", "Rows whose logits were put into the cache.")
 _UNSHOWN = Counter("graft_teacher_unshown_rows", "Rows scored although nobody was shown them.")
+_FRESH = Counter("graft_teacher_fresh_rows", "Requests whose pair kept its logit, by teacher.refresh_seconds.")
+_AHEAD = Counter("graft_teacher_ahead_rows", "Rows scored before their turn, because the scorer lagged.")
+_WAITED = Gauge("graft_teacher_oldest_waiting_seconds", "How long the oldest request of the last batch had waited.")
 _LAG = Gauge("graft_teacher_lag_records", "Teacher requests that wait.")
 _DEFAULTED = Gauge("graft_teacher_defaulted_input_share", "Share of teacher inputs without a target counterpart.")
 _PASS_SECONDS = Histogram("graft_teacher_pass_seconds", "One pass of the batch scorer that scored something.")
@@ -52,6 +57,13 @@ class TeacherRequestSource(Protocol):
     def lag(self) -> int:
         """Requests that were not polled yet."""
 
+    def newest(self, max_records: int) -> Sequence[TeacherRequest]:
+        """The newest requests, before their turn; `poll` gives them again."""
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long the oldest of the last polled requests had waited; 0 without any."""
+
 
 def run_batch_scorer(
     reader: TeacherRequestSource,
@@ -65,11 +77,12 @@ def run_batch_scorer(
     """Every `config.every_seconds` score all that waits, until `stop`; with `unshown`, other items for its users too.
 
     With `profiles`, then some of those that are due; while there are more, the next pass starts at once. Waits while
-    Redis, Kafka or the teacher is away, without losing a request. A request that the teacher cannot score becomes a
-    dead letter. ConfigurationError: a request of another feature spec.
+    Redis, Kafka or the teacher is away, without losing a request. While it lags, every other batch is of the newest
+    requests: their logits come in time for the learner, and those before them still come in their turn. A request that
+    the teacher cannot score becomes a dead letter. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(scorer.defaulted_share)
-    batches = _Pass(reader, scorer, cache, unshown, profiles, stop)
+    batches = _Pass(reader, scorer, cache, config.refresh_seconds, unshown, profiles, stop)
     report = _Report(scorer.defaulted_share)
     kafka = Absence("kafka", _NOTHING_LOST)
     HEALTH.begin(_LOOP)
@@ -95,10 +108,13 @@ class _Pass:
         reader: TeacherRequestSource,
         scorer: RequestScorer,
         cache: LogitCache,
+        refresh_seconds: float,
         unshown: UnshownScorer | None,
         profiles: ProfileScorer | None,
         stop: StopSignal,
     ) -> None:
+        self._refresh_seconds = refresh_seconds
+        self._ahead = ScoredAhead()
         self._reader = reader
         self._scorer = scorer
         self._cache = cache
@@ -113,13 +129,17 @@ class _Pass:
     def score_pending(self, report: "_Report") -> bool:
         """Whether nothing waits any more; False after `_PASS_BATCHES`."""
         started = time.monotonic()
+        lags = self._reader.lag() > _LARGE_LAG
         for batches in range(_PASS_BATCHES):
+            if lags and not self._score(self._reader.newest(BATCH_ROWS), report, ahead=True):
+                return True
             requests = self._reader.poll(_POLL_SECONDS, BATCH_ROWS)
+            _WAITED.set(self._reader.waited_seconds)
             if not requests or self._stop.is_set():
                 if batches:
                     _PASS_SECONDS.observe(time.monotonic() - started)
                 return True
-            if not self._score(requests, report):
+            if not self._score(self._ahead.take(requests), report):
                 return True
             self._reader.commit()
             HEALTH.round_ended(_LOOP)  # a slow teacher's pass over a backlog takes longer than the bound
@@ -140,19 +160,23 @@ class _Pass:
         self._profile_redis.ended()
         return result
 
-    def _score(self, requests: Sequence[TeacherRequest], report: "_Report") -> bool:
+    def _score(self, requests: Sequence[TeacherRequest], report: "_Report", *, ahead: bool = False) -> bool:
         """Whether all of it may be committed; False when a stop was asked for while something was away.
 
-        Unshown rows go first: who sees an impression's logits finds them too.
+        Unshown rows go first: who sees an impression's logits finds them too. `ahead`: before their turn; what the
+        teacher refuses is set aside when that comes.
         """
         try:
             self._put_unshown(requests)
-            scored = wait_for(partial(self._scorer.score, requests), self._teacher, self._stop)
+            scored = wait_for(partial(self._scorer.score, self._due(requests)), self._teacher, self._stop)
             if scored is not None:
                 scored_at_ms = time.time_ns() // 1_000_000
                 put = partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)
                 wait_for(put, self._redis, self._stop)
-                if scored.refused:
+                if ahead:
+                    self._ahead.add(scored.requests)
+                    _AHEAD.inc(len(scored.requests))
+                elif scored.refused:
                     wait_for(partial(self._reader.set_aside, scored.refused), self._kafka, self._stop)
                 report.add(scored)
         except StoppedError:
@@ -160,6 +184,18 @@ class _Pass:
         if self._profiles is not None:
             self._try(partial(self._profiles.ask, requests))
         return True
+
+    def _due(self, requests: Sequence[TeacherRequest]) -> Sequence[TeacherRequest]:
+        """Those whose pair has no logit that is young enough."""
+        if not (self._refresh_seconds and requests):
+            return requests
+        get = partial(self._cache.get, [r.user_id for r in requests], [r.item_id for r in requests])
+        age_seconds_B = wait_for(get, self._redis, self._stop).age_seconds_B
+        due = [
+            r for r, age in zip(requests, age_seconds_B, strict=True) if not age < self._refresh_seconds
+        ]  # NaN: none
+        _FRESH.inc(len(requests) - len(due))
+        return due
 
     def _put_unshown(self, requests: Sequence[TeacherRequest]) -> None:
         if self._unshown is None:
@@ -190,8 +226,9 @@ class _Report:
         if not self._rows or time.monotonic() - self._logged_at < _LOG_SECONDS:
             return
         _LOG.info(
-            "scored rows=%d lag=%d defaulted_inputs=%.2f fell_back=%.3f",
+            "scored rows=%d per_second=%.0f lag=%d defaulted_inputs=%.2f fell_back=%.3f",
             self._rows,
+            self._rows / (time.monotonic() - self._logged_at),
             lag,
             self._defaulted_share,
             self._fallen_back / self._rows,

@@ -176,6 +176,12 @@ class TeacherConfig(BaseModel):
     every_seconds: float = Field(
         default=1.0, gt=0, description="wall clock between the starts of two passes of the batch scorer"
     )
+    refresh_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="wall clock for which a pair that is asked for again keeps its logit; then it is scored anew. "
+        "0: it is scored each time",
+    )
     wait_seconds: float = Field(
         default=3.0,
         ge=0,

@@ -114,6 +114,36 @@ def test_a_poll_gives_no_more_than_it_was_asked_for(kafka, made):
     reader.close()
 
 
+def ids(requests):
+    return [request.impression_id for request in requests]
+
+
+def test_the_newest_requests_come_before_their_turn_and_move_nothing(kafka, made):
+    send(kafka, made, range(100))
+    with closing(TeacherRequestReader(kafka, made, "t")) as reader:
+        first = read(reader, 1)
+        newest = []
+        await_that(lambda: newest.extend(ids(reader.newest(7))) or len(newest) >= 7, 30, lambda: str(newest))
+        assert newest == [f"i{number}" for number in range(93, 100)]
+        assert reader.newest(7) == []  # none twice
+        send(kafka, made, [100])
+        producer = connection.producer(kafka)
+        producer.send(made.teacher_requests, b"no request", b"k")
+        producer.flush()
+        producer.close()
+        send(kafka, made, range(101, 103))
+        await_that(lambda: newest.extend(ids(reader.newest(7))) or "i102" in newest, 30, lambda: str(newest))
+        assert newest[7:] == ["i100", "i101", "i102"]
+        assert reader.waited_seconds > 0
+        in_turn = ids(first) + ids(read(reader, 90))
+        assert in_turn == [f"i{number}" for number in range(len(in_turn))]
+
+
+def test_without_partitions_there_is_nothing_new(kafka, made):
+    with closing(TeacherRequestReader(kafka, made, "t")) as reader:
+        assert (reader.newest(7), reader.waited_seconds) == ([], 0.0)
+
+
 def test_the_requests_since_a_time_end_where_the_topic_ended(kafka, made):
     send(kafka, made, range(3))
     time.sleep(0.02)

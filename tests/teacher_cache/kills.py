@@ -131,6 +131,13 @@ class _Committed:
     def lag(self) -> int:
         return len(self._requests) - self._at
 
+    def newest(self, _max_records: int) -> list[TeacherRequest]:
+        return []
+
+    @property
+    def waited_seconds(self) -> float:
+        return 0.0
+
 
 class _History:
     """The same requests in two partitions, for a backfill."""

@@ -1,5 +1,6 @@
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ class _Requests:
         self._polled = []
         self.in_cache_at_commit = []
         self.aside = []
+        self.given = set()
 
     def set_aside(self, refused):
         self.aside += [(row.request.impression_id, row.reason) for row in refused]
@@ -43,6 +45,14 @@ class _Requests:
 
     def lag(self):
         return len(self.waiting)
+
+    def newest(self, max_records):
+        """None of them twice."""
+        found = [r for r in self.waiting[-max_records:] if r.impression_id not in self.given]
+        self.given |= {r.impression_id for r in found}
+        return found
+
+    waited_seconds = 7.5
 
 
 @pytest.fixture
@@ -205,3 +215,56 @@ def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
     assert logit_T == [18 + row[2][0], 4.5]
     assert np.isnan(cache.get([1], [100]).logit_BT).all()
     cache_of_unshown.close()
+
+
+@pytest.fixture
+def calls(scorer, monkeypatch):
+    """The items of each call of the teacher."""
+    scored, items = scorer.score, []
+
+    def score(requests):
+        items.append([request.item_id for request in requests])
+        return scored(requests)
+
+    monkeypatch.setattr(scorer, "score", score)
+    return items
+
+
+def test_a_scorer_that_lags_takes_the_newest_between_and_none_twice(run, cache, request_of, calls, monkeypatch):
+    monkeypatch.setattr("teacher_cache.batch_scorer._LARGE_LAG", 8)
+    ahead = _sample("graft_teacher_ahead_rows_total")
+    stop = StopSignal()
+    run(_Requests([request_of(n) for n in range(20)], cache, stop), cache, stop)
+    assert calls[:4] == [[16, 17, 18, 19], [0, 1, 2, 3], [], [4, 5, 6, 7]]
+    assert sorted(item for items in calls for item in items) == list(range(20))
+    assert _sample("graft_teacher_ahead_rows_total") - ahead == 4
+    assert np.isfinite(cache.get([1] * 20, list(range(20))).logit_BT).all()
+
+
+def test_what_the_teacher_refuses_ahead_of_its_turn_is_set_aside_once(run, cache, request_of, monkeypatch):
+    monkeypatch.setattr("teacher_cache.batch_scorer._LARGE_LAG", 8)
+    stop = StopSignal()
+    broken = request_of(19, features=[20, "", [3e38, 3e38, 0.0], 5.0, 2])
+    reader = _Requests([*(request_of(n) for n in range(19)), broken], cache, stop)
+    run(reader, cache, stop)
+    assert [impression_id for impression_id, _ in reader.aside] == ["imp-19"]
+
+
+def test_a_pair_that_is_asked_for_again_keeps_its_logit_until_that_is_old(
+    run, config, cache, request_of, calls, redis_url, monkeypatch
+):
+    monkeypatch.setitem(config.__dict__, "refresh_seconds", 60.0)
+    fresh = _sample("graft_teacher_fresh_rows_total")
+
+    def ask(*numbers):
+        stop = StopSignal()
+        run(_Requests([request_of(n) for n in numbers], cache, stop), cache, stop)
+
+    ask(1, 2)
+    ask(1, 2, 3)
+    assert (calls, _sample("graft_teacher_fresh_rows_total") - fresh) == ([[1, 2], [3]], 2)
+    now = time.time()
+    cache.put([1], [2], np.zeros((1, 2), np.float32), round(1000 * (now - 61)))
+    ask(1, 2)
+    assert calls == [[1, 2], [3], [2]]
+    assert _sample("graft_teacher_oldest_waiting_seconds") == 7.5

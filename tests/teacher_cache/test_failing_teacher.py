@@ -54,6 +54,8 @@ class _Requests:
     def lag(self):
         return 0
 
+    waited_seconds = 0.0
+
     def restart(self):
         self.polled, self.stop = list(self.committed), StopSignal()
 

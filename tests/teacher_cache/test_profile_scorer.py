@@ -156,6 +156,8 @@ def test_the_batch_scorer_scores_profiles_beside_the_requests(start, doubles, sc
         def lag(self):
             return 0
 
+        waited_seconds = 0.0
+
     cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
     run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables(users=(2, 9))))
     assert doubles.pushed == [{"user": [0, 1, 2, 3, 4, 9]}]
@@ -181,6 +183,8 @@ def test_no_logit_waits_for_a_profile_that_cannot_be_pushed(
 
         def lag(self):
             return 0
+
+        waited_seconds = 0.0
 
     doubles.push = refuse
     cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
