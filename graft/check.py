@@ -1,6 +1,6 @@
 """Checks a project against its feature repository and its teacher, and finds every fault at once.
 
-Imports Feast; changes nothing and needs no server.
+Imports Feast; changes nothing and needs no server but the teacher's own, where it has one.
 """
 
 import difflib
@@ -23,12 +23,13 @@ from teacher_cache.domain_map_faults import faults_of_inputs
 from teacher_cache.generation import Generation, generation_of
 from teacher_cache.generation_registry import GenerationRegistry
 from teacher_cache.profiles import faults_of_profiles
-from teacher_cache.teacher import Teacher, load_teacher
+from teacher_cache.teacher import ServerAccess, Teacher, load_teacher
 
 _PREFIX = f"{FILE_NAME}: "
 _NOT_CHECKED = "; whether the teacher's version is its name alone is not checked: Redis does not answer"
 _REDIS_SECONDS = 1.0  # a check needs no server
 _NEAR = 0.85  # two letters swapped in 'users:age' are 0.89, another feature of the same view is below
+_NO_ACCESS = ServerAccess()
 
 
 class TaskSummary(BaseModel):
@@ -82,7 +83,7 @@ class Summary(BaseModel):
         ]
 
 
-def check_project(folder: Path, redis_url: str) -> Summary:
+def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCESS) -> Summary:
     """The summary of a project whose parts fit; ConfigurationError with every fault of every part.
 
     A part with faults is mended for the others to be checked against; faults that only follow from that are left out.
@@ -91,7 +92,7 @@ def check_project(folder: Path, redis_url: str) -> Summary:
     project: Project = draft.value
     # 1. The features that are sound, the teacher's inputs; each None where nothing is known of them.
     compiled, faults = _features(project, redis_url)
-    teacher, of_teacher = _teacher(project)
+    teacher, of_teacher = _teacher(project, access)
     # 2. How they fit together.
     known = {feature.name: feature for feature in compiled.features} if compiled else None
     tensors = teacher.inputs if teacher else None
@@ -102,7 +103,7 @@ def check_project(folder: Path, redis_url: str) -> Summary:
     if faults or compiled is None or compiled.spec is None:
         raise ConfigurationError(faults)
     # 3. Whether the teacher's version is the name of other logits.
-    generation = generation_of(project.name, project.teacher, folder, compiled.spec)
+    generation = generation_of(project.name, project.teacher, folder, compiled.spec, access)
     return _summary(project, compiled.spec, generation, is_name_checked=_check_name(project, generation, redis_url))
 
 
@@ -126,15 +127,17 @@ def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[s
     return compiled, list(compiled.faults)
 
 
-def _teacher(project: Project) -> tuple[Teacher | None, list[str]]:
+def _teacher(project: Project, access: ServerAccess) -> tuple[Teacher | None, list[str]]:
     """The teacher, without its tasks and vectors where these have faults; and its faults."""
     config = project.teacher
     try:
-        return load_teacher(config, project.folder), []
+        return load_teacher(config, project.folder, access), []
     except ConfigurationError as error:
         faults = list(error.faults)
-    with suppress(ConfigurationError):
-        return load_teacher(config.model_copy(update={"tasks": [], "vectors": []}), project.folder), faults
+    except ServiceUnavailableError as error:
+        return None, [f"{_PREFIX}teacher.server: {error}"]
+    with suppress(ConfigurationError, ServiceUnavailableError):
+        return load_teacher(config.model_copy(update={"tasks": [], "vectors": []}), project.folder, access), faults
     return None, faults
 
 

@@ -120,7 +120,8 @@ def _place(loc: Sequence[int | str], model: type[BaseModel]) -> Place:
             continue
         keys.append(str(part))
         annotation = _inner(branches[0], part)
-    return Place(tuple(keys), annotation)
+    branches = alternatives(annotation)
+    return Place(tuple(keys), branches[0] if len(branches) == 1 else annotation)
 
 
 def _inner(annotation: Any, part: int | str) -> Any:

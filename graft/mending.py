@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from graft.faults import Fault, alternatives, located_faults
+from teacher_cache.config import KINDS
 
 STAND_IN = "graft_check_stand_in"
 """Takes the place of a text that must be there; occurs in no project."""
@@ -37,6 +38,7 @@ class Mended(NamedTuple):
             STAND_IN in fault
             or (any(keys[: len(place)] == place for place in self.places) and "has no such input" not in fault)
             or any(f"{name!r}" in fault for name in self._features_changed())
+            or (fault.startswith("teacher: must have one of") and self._kind_of_teacher_changed())
             or (fault.endswith("both must be of one kind") and any(f"{n!r} is" in fault for n in self._kinds_changed()))
         )
 
@@ -44,6 +46,10 @@ class Mended(NamedTuple):
         """Whether the lists of features are as the file has them."""
         changed = {(*place, "")[1] for place in self.places if place[0] == "features"}
         return not changed.intersection({"", *_LIST_OF_FEATURES})
+
+    def _kind_of_teacher_changed(self) -> bool:
+        """Whether what says where the teacher is was changed, or what may have been meant so."""
+        return any(place[0] == "teacher" and (len(place) == 1 or place[1] in KINDS) for place in self.places)
 
     def _features_changed(self) -> list[str]:
         """The features whose default or context was changed."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graft.log_level import given_level
 from graft.project import Project, load_project
@@ -14,6 +15,9 @@ from graft.settings import Settings, load_settings
 from runtime.errors import GraftError
 from runtime.health_server import HealthServer
 from runtime.telemetry import StopSignal, configure_logging
+
+if TYPE_CHECKING:
+    from teacher_cache.teacher import ServerAccess
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]")  # in the name of an instance
 
@@ -33,6 +37,13 @@ class Process:
     def redis_url(self) -> str:
         """Redis' address with its password: not for messages."""
         return self.settings.redis_url.get_secret_value()
+
+    @property
+    def teacher_access(self) -> "ServerAccess":
+        """What reaching the teacher's server takes."""
+        from teacher_cache.teacher import ServerAccess  # noqa: PLC0415 - numpy, which not every command needs
+
+        return ServerAccess(self.settings.teacher_token_file, self.settings.teacher_ca_file)
 
     @property
     def instance(self) -> str:

@@ -110,6 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _cross_faults(project: Project) -> Iterator[str]:
     """Each statement of one table about another that is wrong."""
     yield from _duplicates("tasks", [task.name for task in project.tasks])
+    yield from project.teacher.kind_faults
     yield from _duplicates("teacher.tasks", [task.name for task in project.teacher.tasks])
     if not any(task.served for task in project.tasks):
         yield "tasks: none is served; set served = true for what the endpoint shall answer"

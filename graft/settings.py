@@ -97,6 +97,14 @@ class Settings(BaseModel):
         description="the share of served rows whose request names their impressions that are kept, in Redis, for the "
         "learner to compare with what it learns",
     )
+    teacher_token_file: Path | None = Field(
+        default=None,
+        description="a file with the bearer token for the teacher's server, read for each request; none: no token",
+    )
+    teacher_ca_file: Path | None = Field(
+        default=None,
+        description="the certificates (PEM) that vouch for the teacher's server; none: those of the system",
+    )
     log_level: LogLevel = Field(
         default="INFO", description="the lowest level that is logged; --verbose and --quiet override it"
     )

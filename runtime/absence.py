@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 0.1
 _LONGEST_SECONDS = 1.0  # how late at most a process sees that the service is back
+_LONGEST_ASKED_SECONDS = 60.0  # a service that asks for more is asked again by then
 _RANDOM = random.Random()  # noqa: S311 - its own generator: a learner's seeded numbers do not depend on outages
 
 _T = TypeVar("_T")
@@ -64,7 +65,8 @@ class Absence:
         """A try failed with `error`; the seconds to wait before the next one.
 
         They lie between half of a bound and the bound, which doubles from try to try, from 0.1 to 1 s. The spread keeps
-        processes that lost the same service from coming back all at once (Brooker 2015, "equal jitter").
+        processes that lost the same service from coming back all at once (Brooker 2015, "equal jitter"). A time that
+        the service itself asked for comes before them, up to 60 s.
         """
         if self._since is None:
             self._since = time.monotonic()
@@ -76,7 +78,8 @@ class Absence:
             HEALTH.hold(self, f"{error}; {self._consequence}")
         seconds = self._bound_seconds * (1 + self._fraction()) / 2
         self._bound_seconds = min(2 * self._bound_seconds, _LONGEST_SECONDS)
-        return seconds
+        asked = error.retry_after_seconds if isinstance(error, ServiceUnavailableError) else 0.0
+        return min(asked, _LONGEST_ASKED_SECONDS) + seconds
 
     def ended(self) -> None:
         """A try succeeded; does nothing unless one failed before."""

@@ -34,7 +34,12 @@ class InvalidInputError(GraftError, ValueError):
 
 
 class ServiceUnavailableError(GraftError, ConnectionError):
-    """Kafka, Redis or another endpoint cannot be reached; the text names it (without secrets) and how to start it."""
+    """Kafka, Redis or another endpoint cannot be reached; the text names it (without secrets) and how to start it.
+
+    `retry_after_seconds`: how long the service itself asks to be left alone; 0: it says nothing.
+    """
+
+    retry_after_seconds = 0.0
 
 
 class DataLossError(GraftError):

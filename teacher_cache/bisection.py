@@ -18,6 +18,10 @@ _WITHOUT_MEMORY = ("allocat", "out of memory", "bad_alloc")
 class TeacherUnavailableError(ServiceUnavailableError):
     """A call of the teacher failed for another reason than its rows; the same call may succeed later."""
 
+    def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
 
 def failing_rows(
     score: Callable[[Sequence[int]], object],
@@ -27,13 +31,14 @@ def failing_rows(
 ) -> list[int]:
     """Those of `rows` with which alone `score` fails again and again, after it has failed with `error` for all of them.
 
-    TeacherUnavailableError when it fails for another reason: with none of them alone, or with each of them and also
-    with `score_sound`, a row that was computed before.
+    TeacherUnavailableError when it fails for another reason: with none of them alone, or also with `score_sound`, a row
+    that was computed before.
     """
     _raise_if_unavailable(error)
+    if score_sound is not None and _fails_always(lambda _: score_sound(), rows):
+        raise _unavailable(error) from error
     found = _failing(score, rows)
-    fails_sound = score_sound is not None and len(found) == len(rows) and _fails_always(lambda _: score_sound(), rows)
-    if not found or fails_sound:
+    if not found:
         raise _unavailable(error) from error
     return found
 

@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 Scalar = int | float | str
 
 _FEATURE = "the target feature that feeds it, any of the [features] table"
+URL_ALLOWED = "http:// or https://, a host, and a port if need be; no user name, no '?'"
+KINDS = ("onnx", "torch_export", "server", "dump")
+"""Of a teacher: the keys of which one is given."""
+
 _DEFAULT = "its value, in the teacher's own values, for a row whose feature is missing or does not fit"
 
 
@@ -150,8 +154,60 @@ class TeacherVector(BaseModel):
     output: str = Field(description="the name of the output tensor, of shape [B, n] with a fixed n")
 
 
+class ServerConfig(BaseModel):
+    """In place of onnx: a model server that speaks the Open Inference Protocol v2 over HTTP.
+
+    Its token and its certificates are settings: GRAFT_TEACHER_TOKEN_FILE, GRAFT_TEACHER_CA_FILE.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(
+        description="where it listens, up to what stands before /v2",
+        json_schema_extra={"allowed": URL_ALLOWED},
+    )
+    model: str = Field(min_length=1, description="the model's name there")
+    model_version: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the model's version there; none: the only one that the server has",
+    )
+    batch_rows: int = Field(default=256, ge=1, le=65_536, description="the most rows of one request")
+    concurrency: int = Field(default=4, ge=1, le=64, description="the most requests under way at a time")
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, le=600, description="wall clock from the beginning of a request to the end of its reply"
+    )
+
+
+class DumpConfig(BaseModel):
+    """In place of onnx: logits that the source's team has computed, in Parquet.
+
+    A row that the files lack has no logit: it costs its example the teacher's signal and nothing else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Field(
+        description="a Parquet file; or the folder into which such files are delivered, which are taken up as they come"
+    )
+    model: str = Field(
+        min_length=1, description="the name of the model that computed the logits; another model needs another name"
+    )
+    keys: dict[str, Literal["int", "str"]] = Field(
+        min_length=1,
+        description="the columns that tell a row from others, with their types: they are the teacher's inputs",
+        json_schema_extra={"allowed": 'columns, each "int" or "str"'},
+    )
+    max_rows: int = Field(
+        default=20_000_000, ge=1, description="the most rows of all files; each takes up to 100 bytes of memory"
+    )
+
+
 class TeacherConfig(BaseModel):
-    """The teacher. It is used exactly as it is, never trained."""
+    """The teacher. It is used exactly as it is, never trained.
+
+    It is one of four kinds: `onnx`, `torch_export`, `[teacher.server]` or `[teacher.dump]`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -160,7 +216,12 @@ class TeacherConfig(BaseModel):
         description="a name for people: another teacher, domain map, task list or feature spec needs another one",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
-    onnx: Path = Field(description="the teacher's ONNX file")
+    onnx: Path | None = Field(default=None, description="the teacher's ONNX file")
+    torch_export: Path | None = Field(
+        default=None, description="in place of onnx: the file that torch.export.save wrote, such as teacher.pt2"
+    )
+    server: ServerConfig | None = None
+    dump: DumpConfig | None = None
     tasks: list[TeacherTask] = Field(min_length=1)
     vectors: list[TeacherVector] = []
     inputs: dict[str, TeacherInput]
@@ -187,6 +248,22 @@ class TeacherConfig(BaseModel):
         ge=0,
         description="wall clock that examples wait at the learner for logits still to come; 0: they do not wait",
     )
+
+    def place(self, folder: Path) -> str:
+        """Where the teacher is, for people: a file or a folder, or the model of a server."""
+        if self.server is not None:
+            return f"{self.server.url}, model {self.server.model}"
+        path = self.dump.path if self.dump is not None else self.torch_export or self.onnx
+        return str(folder / (path or ""))
+
+    @property
+    def kind_faults(self) -> list[str]:
+        """The fault of a teacher that is not of exactly one kind, with its key; else nothing."""
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) == 1:
+            return []
+        rule = "must have one of onnx, torch_export, [teacher.server] and [teacher.dump]"
+        return [f"teacher: {rule}, got {' and '.join(given) or 'none'}"]
 
 
 class UnshownConfig(BaseModel):

@@ -15,22 +15,24 @@ from pydantic import BaseModel, ConfigDict
 
 from features.spec import FeatureSpec
 from runtime.errors import ConfigurationError
-from teacher_cache.config import LookupInput, TeacherConfig, TeacherInput, VocabularyInput
+from teacher_cache.config import KINDS, LookupInput, TeacherConfig, TeacherInput, VocabularyInput
 from teacher_cache.lookup_table import LookupTableError, read_table
 from teacher_cache.onnx_weights import NotOnnxError, weight_files
+from teacher_cache.teacher import ServerAccess
 
 _FORMAT = 1
 """Of `made_of`: another one makes every logit a miss."""
 
 _SHOWN_DIGITS = 12
+_NO_ACCESS = ServerAccess()
 _HEX = frozenset("0123456789abcdef")
 
 
 class Generation(BaseModel):
     """All logits that mean the same: they were made by one teacher, behind one domain map, for one project.
 
-    `made_of`, JSON values: the project's name, the SHA-256 of each of the teacher's files, the inputs with the SHA-256
-    of their tables, tasks, vectors, and the feature spec's id.
+    `made_of`, JSON values: the project's name, the SHA-256 of each of the teacher's files or what its server says, the
+    inputs with the SHA-256 of their tables, tasks, vectors, and the feature spec's id.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -49,20 +51,22 @@ class Generation(BaseModel):
         return f"{self.project}:{self.digest}"
 
 
-def generation_of(project: str, config: TeacherConfig, folder: Path, spec: FeatureSpec) -> Generation:
+def generation_of(
+    project: str, config: TeacherConfig, folder: Path, spec: FeatureSpec, access: ServerAccess = _NO_ACCESS
+) -> Generation:
     """The generation of a project's logits. `config.version` is not in it: it is a name for people.
 
     Reads every byte of the teacher's files and tables: a size and a time of change tell too little. ConfigurationError
-    with every file that cannot be digested.
+    with every file that cannot be digested. ServiceUnavailableError when the teacher's server does not answer.
     """
-    faults: list[str] = []
-    files = _files(config, folder, faults)
+    faults = [f"graft.toml: {fault}" for fault in config.kind_faults]
+    artefact = {} if faults else _artefact(config, folder, access, faults)
     inputs = {name: _input(name, given, folder, faults) for name, given in config.inputs.items()}
     if faults:
         raise ConfigurationError(faults)
     made_of = {
         "project": project,
-        "files": files,
+        **artefact,
         "inputs": inputs,
         "tasks": [task.model_dump() for task in config.tasks],
         "vectors": [vector.model_dump() for vector in config.vectors],
@@ -77,13 +81,11 @@ def stamps(config: TeacherConfig, folder: Path) -> list[tuple[int, ...]]:
     The same before and after a process has read them: they were not replaced meanwhile. Over longer times this says
     nothing.
     """
-    model = folder / config.onnx
     tables = [
         folder / i.file for i in config.inputs.values() if isinstance(i, LookupInput | VocabularyInput) and i.file
     ]
     try:
-        files = [model, *(model.parent / name for name in weight_files(model)), *tables]
-        found = [path.stat() for path in files]
+        found = [path.stat() for path in (*teacher_files(config, folder).values(), *tables)]
     except (OSError, NotOnnxError):
         return []
     return [(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found]
@@ -94,16 +96,37 @@ def differences(old: Generation, new: Generation) -> list[str]:
     return list(_differences("", old.made_of, new.made_of))
 
 
-def _files(config: TeacherConfig, folder: Path, faults: list[str]) -> dict[str, str]:
-    """The SHA-256 of the ONNX file, and of each file of its weights by the name that it has in there."""
-    model = folder / config.onnx
+def teacher_files(config: TeacherConfig, folder: Path) -> dict[str, Path]:
+    """The teacher's own files, by what they are in a generation: an ONNX file with its weights, an export, a dump.
+
+    None of a server, and of a folder into which files are delivered. NotOnnxError, OSError when they are not known.
+    """
+    if config.onnx is not None:
+        model = folder / config.onnx
+        return {"onnx": model, **{f"weights {name}": model.parent / name for name in weight_files(model)}}
+    if config.torch_export is not None:
+        return {"torch_export": folder / config.torch_export}
+    if config.dump is not None and not (folder / config.dump.path).is_dir():
+        return {"dump": folder / config.dump.path}
+    return {}
+
+
+def _artefact(config: TeacherConfig, folder: Path, access: ServerAccess, faults: list[str]) -> dict[str, Any]:
+    """The SHA-256 of the teacher's files; of a server and of a dump what is said of their model."""
+    if config.server is not None:
+        from teacher_cache.served_teacher import read_metadata  # noqa: PLC0415 - loaded where there is a server
+
+        return {"server": read_metadata(config.server, access).made_of()}
+    told = {} if config.dump is None else {"dump": config.dump.model_dump(include={"model", "keys"})}
+    key = next(kind for kind in KINDS if getattr(config, kind) is not None)
     try:
-        weights = {f"weights {name}": _file_sha256(model.parent / name) for name in weight_files(model)}
-        return {"onnx": _file_sha256(model), **weights}
+        files = {name: _file_sha256(path) for name, path in teacher_files(config, folder).items()}
     except OSError as error:
-        faults.append(f"graft.toml: teacher.onnx: {error.filename or model} cannot be read: {error.strerror}")
+        faults.append(f"graft.toml: teacher.{key}: {error.filename or folder} cannot be read: {error.strerror}")
     except NotOnnxError as error:
-        faults.append(f"graft.toml: teacher.onnx: {model} cannot be digested: {error}")
+        faults.append(f"graft.toml: teacher.{key}: {folder / (config.onnx or '')} cannot be digested: {error}")
+    else:
+        return {"files": files, **told}
     return {}
 
 

@@ -23,6 +23,7 @@ BATCH_ROWS = 1024
 
 _LOG = logging.getLogger(__name__)
 _REFUSED = Counter("graft_teacher_refused_rows", "Rows left out because the teacher has no finite output for them.")
+_LACKING = Counter("graft_teacher_lacking_rows", "Rows left out because the teacher, a dump, does not have them.")
 
 
 class RefusedRow(NamedTuple):
@@ -72,6 +73,7 @@ class RequestScorer:
         """The logits of `requests`, in their order; None when there are none.
 
         A row that the teacher cannot score is logged, counted and set apart; its example is learnt from labels alone.
+        So is that of a row that a dump lacks, which is counted and left out.
         ConfigurationError: a request was written with another feature spec. TeacherUnavailableError: the teacher's call
         failed for another reason than its rows.
         """
@@ -95,7 +97,11 @@ class RequestScorer:
         mapped = self._domain_map.map_rows(self._spec.columns_of([request.features for request in requests]))
         logit_BT = self._teacher.score(mapped.inputs)
         self._watch.add(mapped.fell_back)
-        return ScoredRows(requests, logit_BT, float(mapped.fallback_shares.mean()))
+        has_B: NDArray[np.bool_] = np.asarray(np.isfinite(logit_BT).all(axis=1))
+        if not has_B.all():
+            _LACKING.inc(int((~has_B).sum()))
+            requests = [request for request, has in zip(requests, has_B.tolist(), strict=True) if has]
+        return ScoredRows(requests, logit_BT[has_B], float(mapped.fallback_shares.mean()))
 
     def describes(self, request: TeacherRequest) -> bool:
         """Whether the request was written with this scorer's feature spec."""

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import onnxruntime as ort
-
-from teacher_cache.teacher import OnnxTeacher, TensorSpec
-
-_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+from teacher_cache.computed_teacher import ComputedTeacher, is_float, is_task_shape, is_vector_shape
+from teacher_cache.onnx_teacher import OnnxModel
+from teacher_cache.teacher import TensorSpec
 
 
 class Signature(NamedTuple):
@@ -25,17 +23,15 @@ class Signature(NamedTuple):
 
 def read_signature(path: Path) -> Signature:
     """The signature of a teacher; ConfigurationError with every reason why it cannot be one."""
-    inputs = OnnxTeacher(path, ()).inputs
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    model = OnnxModel(path)
+    inputs = ComputedTeacher(model, ()).inputs
     tasks, vectors, unusable = [], {}, {}
-    for tensor in session.get_outputs():
-        shape = list(tensor.shape or [])
-        if tensor.type in _FLOATS and len(shape) in (1, 2) and shape[1:] in ([], [1]):
+    for tensor in model.outputs:
+        width = tensor.shape[1] if is_vector_shape(tensor) else None
+        if is_float(tensor) and is_task_shape(tensor):
             tasks.append(tensor.name)
-        elif tensor.type in _FLOATS and len(shape) == 2 and isinstance(shape[1], int):
-            vectors[tensor.name] = shape[1]
+        elif is_float(tensor) and isinstance(width, int):
+            vectors[tensor.name] = width
         else:
-            unusable[tensor.name] = f"{tensor.type} of shape {shape}"
+            unusable[tensor.name] = f"{tensor.type} of shape {list(tensor.shape)}"
     return Signature(inputs, tasks, vectors, unusable)

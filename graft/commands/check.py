@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def check(project_folder: Path | None, *, as_json: bool) -> None:
-    """Validate graft.toml against the feature repository and the teacher; needs no server.
+    """Validate graft.toml against the feature repository and the teacher; needs no server but the teacher's.
 
     Every fault is listed at once, each with its key, the value and what is allowed. Exit code 2 when there is one.
 
@@ -40,4 +40,4 @@ def check(project_folder: Path | None, *, as_json: bool) -> None:
 def _check(process: Process) -> "Summary":
     from graft.check import check_project
 
-    return check_project(process.settings.project, process.redis_url)
+    return check_project(process.settings.project, process.redis_url, process.teacher_access)

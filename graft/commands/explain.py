@@ -46,7 +46,11 @@ def explain(
     refusal: str | None = None
     logit_T: list[float | None] = [None] * len(teacher.config.tasks)
     try:
-        logit_T = scoring.model.score(scoring.domain_map.map_rows(columns).inputs)[0].tolist()
+        found_T = scoring.model.score(scoring.domain_map.map_rows(columns).inputs)[0].tolist()
+        if all(math.isfinite(logit) for logit in found_T):
+            logit_T = found_T
+        else:
+            refusal = "the dump does not have this row: its example learns from the labels alone"
     except TeacherOutputError as error:
         refusal = error.reason
     with closing(Inventory(process.redis_url, teacher.project.name)) as inventory:
@@ -58,7 +62,7 @@ def explain(
     lines = [
         f"teacher {teacher.config.version}, generation {teacher.generation.digest}",
         *(f"  {one.line()}" for one in inputs),
-        *([f"  refused: {refusal}"] if refusal else [f"  {_task_line(task, rows)}" for task in tasks]),
+        *([f"  no logits: {refusal}"] if refusal else [f"  {_task_line(task, rows)}" for task in tasks]),
     ]
     found = {
         "generation": teacher.generation.digest,

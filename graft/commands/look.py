@@ -7,7 +7,7 @@ import click
 
 from graft.commands.columns_given import columns_given, label_option, map_option
 from graft.commands.output import echo_result, json_option
-from graft.process import begin
+from graft.process import Process, begin
 
 if TYPE_CHECKING:
     from graft.look.figures import Overlap
@@ -35,7 +35,7 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
 
     process = begin(None)
     known = read(log, Given(columns_given(mapped), labels))
-    found = judged(known, _overlaps(known, process.redis_url))
+    found = judged(known, _overlaps(known, process))
     summary = {
         **found.figures.model_dump(),
         "overlaps": [overlap.model_dump() for overlap in found.overlaps],
@@ -46,10 +46,10 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
     echo_result(list(lines(found)), summary, as_json=as_json)
 
 
-def _overlaps(known: "Read", redis_url: str) -> "list[Overlap]":
+def _overlaps(known: "Read", process: Process) -> "list[Overlap]":
     """Of a project; of a mere log there are none."""
     if known.project is None:
         return []
     from graft.look.overlap import overlaps  # Feast, which takes seconds
 
-    return overlaps(known.project, redis_url, known.log)
+    return overlaps(known.project, process.redis_url, known.log, process.teacher_access)

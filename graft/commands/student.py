@@ -54,6 +54,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     stop = process.run_until_stopped()
     from features.served_rows import ServedRowReader
     from graft.commands.teacher_parts import ProjectTeacher
+    from runtime.absence import Absence, wait_for
     from stream.connection import wait_for_kafka
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
@@ -65,6 +66,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
 
     teacher = ProjectTeacher(process)
     spec = teacher.spec
+    generation = wait_for(lambda: teacher.generation, Absence("teacher", "waiting for it"), stop)
     open_source = partial(ExampleReader, settings.kafka, project.topics)
     if log is not None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, project.topics)
@@ -82,7 +84,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
             publish=project.publish,
             gate=project.gate,
             teacher_version=project.teacher.version,
-            teacher_generation=teacher.generation.digest,
+            teacher_generation=generation.digest,
             registry=registry,
             cache=teacher.open_cache(),
             unshown=teacher.open_unshown_cache(),

@@ -40,7 +40,8 @@ def run(project_folder: Path | None) -> None:
     stop = process.run_until_stopped()
     project, settings = process.project, process.settings
     teacher = ProjectTeacher(process)
-    scorer, unshown = teacher.scoring.scorer, teacher.open_unshown()
+    scorer = wait_for(lambda: teacher.scoring.scorer, Absence("teacher", "waiting for it"), stop)
+    unshown = teacher.open_unshown()
     wait_for(teacher.begin, Absence("redis", "waiting for it"), stop)
 
     def open_reader() -> TeacherRequestReader:

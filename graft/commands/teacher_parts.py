@@ -32,6 +32,7 @@ class ProjectTeacher:
         self._process = process
         self.project = process.project
         self.config = process.project.teacher
+        self.access = process.teacher_access
 
     @cached_property
     def spec(self) -> "FeatureSpec":
@@ -40,13 +41,19 @@ class ProjectTeacher:
 
     @cached_property
     def generation(self) -> Generation:
-        """What the logits mean; ConfigurationError when a file of it cannot be digested."""
+        """What the logits mean; ConfigurationError when a file of it cannot be digested.
+
+        ServiceUnavailableError when the teacher's server does not answer.
+        """
         self._stamps  # noqa: B018 - taken before the files are read
-        return generation_of(self.project.name, self.config, self.project.folder, self.spec)
+        return generation_of(self.project.name, self.config, self.project.folder, self.spec, self.access)
 
     @cached_property
     def scoring(self) -> "Scoring":
-        """What scores rows; GraftError when a file is replaced between its digest and its loading."""
+        """What scores rows; GraftError when a file is replaced between its digest and its loading.
+
+        ServiceUnavailableError when the teacher's server does not answer.
+        """
         before = self._stamps
         scoring = Scoring(self)  # first: its errors say more than those of a digest
         self.generation  # noqa: B018 - digested
@@ -67,7 +74,7 @@ class ProjectTeacher:
 
         ServiceUnavailableError without Redis.
         """
-        where = f"{socket.gethostname()}:{self.project.folder / self.config.onnx}"
+        where = f"{socket.gethostname()}:{self.config.place(self.project.folder)}"
         now_ms = time.time_ns() // 1_000_000
         with closing(self.open_registry()) as registry:
             registry.begin(
@@ -125,7 +132,7 @@ class ProjectTeacher:
 
 
 class Scoring:
-    """The teacher's model behind its domain map. Loads onnxruntime."""
+    """The teacher's model behind its domain map. Loads what its kind needs, such as onnxruntime."""
 
     def __init__(self, teacher: ProjectTeacher) -> None:
         from teacher_cache.domain_map import DomainMap
@@ -133,6 +140,6 @@ class Scoring:
         from teacher_cache.teacher import load_teacher
 
         config, folder, spec = teacher.config, teacher.project.folder, teacher.spec
-        self.model = load_teacher(config, folder)
+        self.model = load_teacher(config, folder, teacher.access)
         self.domain_map = DomainMap(config, folder, self.model, spec)
         self.scorer: RequestScorer = RequestScorer(self.model, self.domain_map, spec)

@@ -12,8 +12,9 @@ from graft.init import names
 from graft.init.labels import Label
 from runtime.errors import ConfigurationError
 from teacher_cache.config import TeacherTask
+from teacher_cache.onnx_teacher import open_onnx
 from teacher_cache.signature import Signature, read_signature
-from teacher_cache.teacher import OnnxTeacher, TeacherOutputError, TensorSpec
+from teacher_cache.teacher import Teacher, TeacherOutputError, TensorSpec
 
 _LIKE_ENOUGH = 0.5
 _DTYPES = {"i": ("int",), "f": ("int", "float"), "O": ("str",)}
@@ -72,7 +73,7 @@ def match_teacher(path: Path, candidates: Iterable[Candidate], labels: list[Labe
     tasks, distilled, notes = _tasks(signature, labels)
     known = list(candidates)
     inputs = [_match(name, tensor, known) for name, tensor in signature.inputs.items()]
-    teacher = OnnxTeacher(path, tasks)
+    teacher = open_onnx(path, tasks)
     inputs = _probed(teacher, inputs, signature.inputs, notes)
     notes += [f"the teacher's output {name} is not used: {form}" for name, form in signature.unusable.items()]
     notes += [
@@ -141,9 +142,7 @@ def _default(candidate: Candidate, tensor: TensorSpec, zero: float | str) -> flo
     return round(number) if tensor.dtype.kind == "i" else float(number)
 
 
-def _probed(
-    teacher: OnnxTeacher, inputs: list[Match], tensors: Mapping[str, TensorSpec], notes: list[str]
-) -> list[Match]:
+def _probed(teacher: Teacher, inputs: list[Match], tensors: Mapping[str, TensorSpec], notes: list[str]) -> list[Match]:
     """Without the features of whose range the teacher cannot compute an end, such as ids beyond its embedding table."""
     base = {match.name: _row(tensors[match.name], match.default) for match in inputs}
     if fault := _refusal(teacher, base):
@@ -154,7 +153,7 @@ def _probed(
     return [_in_range(teacher, base, match, tensors[match.name]) for match in inputs]
 
 
-def _in_range(teacher: OnnxTeacher, base: dict[str, NDArray[Any]], match: Match, tensor: TensorSpec) -> Match:
+def _in_range(teacher: Teacher, base: dict[str, NDArray[Any]], match: Match, tensor: TensorSpec) -> Match:
     candidate = match.candidate
     if candidate is None or candidate.dtype not in ("int", "float"):
         return match
@@ -169,7 +168,7 @@ def _in_range(teacher: OnnxTeacher, base: dict[str, NDArray[Any]], match: Match,
     return match
 
 
-def _refusal(teacher: OnnxTeacher, row: dict[str, NDArray[Any]]) -> str:
+def _refusal(teacher: Teacher, row: dict[str, NDArray[Any]]) -> str:
     """Why the teacher cannot compute this row; "" if it can."""
     try:
         teacher.score(row)

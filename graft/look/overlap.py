@@ -17,13 +17,13 @@ from graft.look.figures import Overlap
 from graft.project import Project
 from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput, VocabularyInput, features_of
 from teacher_cache.lookup_table import read_table
-from teacher_cache.teacher import Teacher, TeacherOutputError, load_teacher
+from teacher_cache.teacher import ServerAccess, Teacher, TeacherOutputError, load_teacher
 
 _MOST_IDS = 50_000  # that the teacher is asked for, the most frequent ones
 _ASKED_AT_ONCE = 1_024
 
 
-def overlaps(project: Project, redis_url: str, log: Log) -> list[Overlap]:
+def overlaps(project: Project, redis_url: str, log: Log, access: ServerAccess) -> list[Overlap]:
     """Of each batch view its coverage; of each teacher input that an id or a context feeds, what the teacher takes.
 
     ConfigurationError where the project has faults.
@@ -32,7 +32,7 @@ def overlaps(project: Project, redis_url: str, log: Log) -> list[Overlap]:
     if spec is None:
         return []
     found = list(_of_tables(view_sources(project.repo, redis_url).tables, spec, log))
-    teacher = load_teacher(project.teacher, project.folder)
+    teacher = load_teacher(project.teacher, project.folder, access)
     for name, mapped in project.teacher.inputs.items():
         features = [] if isinstance(mapped, DefaultInput) else features_of(mapped)
         rows = _column(features[0], log) if len(features) == 1 else None
@@ -95,7 +95,7 @@ def _computed(name: str, values: Any, teacher: Teacher, inputs: dict[str, Teache
     rows[name] = np.asarray(values, teacher.inputs[name].dtype)
     computed = np.ones(len(values), bool)
     try:
-        teacher.score(rows)
+        computed &= np.isfinite(teacher.score(rows)).all(axis=1)  # a dump may lack rows
     except TeacherOutputError as error:
         computed[list(error.rows)] = False
     return computed

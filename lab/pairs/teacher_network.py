@@ -41,7 +41,7 @@ class TeacherNetwork(nn.Module):
             return embedded
         mean, deviation = self.scales[spec.name]
         numbers = torch.log1p(values) if spec.logarithm else values
-        return ((numbers - mean) / deviation).reshape(len(values), spec.width)
+        return ((numbers - mean) / deviation).reshape(-1, spec.width)
 
 
 class Taste(nn.Module):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,14 +101,18 @@ def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfi
             [f"teacher.defaulted: no input {name!r}; it has {', '.join(config.inputs)}" for name in unknown]
         )
     inputs = {name: DefaultInput(default=config.inputs[name].default) for name in change.defaulted}
-    update = {"inputs": {**config.inputs, **inputs}}
-    return config.model_copy(update={**update, "onnx": change.onnx} if change.onnx else update)
+    update: dict[str, Any] = {"inputs": {**config.inputs, **inputs}}
+    if change.onnx:
+        update |= {"onnx": change.onnx, "torch_export": None, "server": None, "dump": None}
+    return config.model_copy(update=update)
 
 
 def teacher_files(config: TeacherConfig, folder: Path) -> list[Path]:
-    """The files of a teacher: its network, and the tables of its inputs."""
+    """The files of a teacher: its network or its dump, and the tables of its inputs. A server has none."""
+    own = [one for one in (config.onnx, config.torch_export, config.dump and config.dump.path) if one]
     tables = [i.file for i in config.inputs.values() if isinstance(i, LookupInput) and i.file]
-    return [folder / file for file in (config.onnx, *tables)]
+    found = [folder / file for file in (*own, *tables)]
+    return [file for one in found for file in (sorted(one.glob("*.parquet")) if one.is_dir() else [one])]
 
 
 def changed(change: TeacherChange, logit_NT: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -160,12 +160,12 @@ def _child(kind: str, folder: Path, redis_url: str, calls: int, *, before: bool)
     teacher: Any = load_teacher(config, folder)
     domain_map = DomainMap(config, folder, teacher, spec)
     scorer = RequestScorer(teacher, domain_map, spec)
-    teacher._session = _Session(teacher._session)
+    teacher._model = _Session(teacher._model)
     cache = LogitCache(redis_url, f"p:{kind}", [task.name for task in config.tasks], 1_000)
     checkpoint = Checkpoint(redis_url, f"p:{kind}", "b", 1_000)
     doom, stop = _Doom(calls, before=before), StopSignal()
     reader = _Committed(folder, stop)
-    for owner, name in ((teacher._session, "run"), (cache, "put"), (checkpoint, "save"), (reader, "commit")):
+    for owner, name in ((teacher._model, "run"), (cache, "put"), (checkpoint, "save"), (reader, "commit")):
         doom.wrap(owner, name)
     if kind == "scorer":
         batch_scorer.BATCH_ROWS = BATCH_ROWS

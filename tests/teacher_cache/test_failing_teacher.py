@@ -86,7 +86,7 @@ def test_a_teacher_that_fails_one_call_in_five_and_refuses_rows_fills_the_cache_
     ]
     undisturbed = _Requests(rows)
     expected, expected_unshown = fill(undisturbed, "p:undisturbed")
-    teacher._session = session = _Session(teacher._session)
+    teacher._model = session = _Session(teacher._model)
     before = REGISTRY.get_sample_value("graft_teacher_refused_rows_total")
     failing = _Requests(rows)
     found, found_unshown = fill(failing, "p:failing")
@@ -106,7 +106,7 @@ def test_a_stop_while_the_teacher_is_away_commits_nothing_and_a_restart_scores_t
     fill, teacher, request_of, monkeypatch
 ):
     rows = [request_of(n) for n in range(12)]
-    requests, whole = _Requests(rows), teacher._session
+    requests, whole = _Requests(rows), teacher._model
 
     class Away(_Session):
         def run(self, outputs, feeds):
@@ -115,12 +115,12 @@ def test_a_stop_while_the_teacher_is_away_commits_nothing_and_a_restart_scores_t
                 raise ConnectionRefusedError("away")
             return self._session.run(outputs, feeds)
 
-    teacher._session = Away(whole)
+    teacher._model = Away(whole)
     found, _ = fill(requests, "p:g1")
     assert np.isfinite(found[:, 0]).tolist() == [True] * 8 + [False] * 4
     assert requests.committed == rows[:8]
     assert requests.aside == []
-    teacher._session = whole
+    teacher._model = whole
     requests.restart()
     found, _ = fill(requests, "p:g1")
     assert found[:, 0].tolist() == [18.0 + n for n in range(12)]

@@ -1,0 +1,160 @@
+"""A teacher that is a dump: logits that the source's team has computed and delivers as Parquet, late and in part.
+
+Its inputs are the dump's key columns. The domain map feeds them, so the target's ids become the source's by a lookup.
+Shapes: B rows, T teacher tasks.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Gauge
+
+from runtime.errors import ConfigurationError
+from teacher_cache.config import DumpConfig, TeacherTask, TeacherVector
+from teacher_cache.dump_index import Columns, DumpError, DumpIndex, digest_of
+from teacher_cache.teacher import TensorSpec
+
+_LOG = logging.getLogger(__name__)
+_ROWS = Gauge("graft_teacher_dump_rows", "Rows of the teacher's dump that can be found.")
+_LOOK_SECONDS = 10.0
+_TYPES = {"int": np.dtype(np.int64), "str": np.dtype(object)}
+_SHOWN_DIGITS = 12
+
+_Stamps = tuple[tuple[str, int, int, int], ...]
+
+
+class DumpedTeacher:
+    """See `Teacher`. A relative path starts at `folder`. ConfigurationError with all faults.
+
+    Files that come into a folder later are taken up within ten seconds, at the next call. While one of them is no good,
+    which is told, all stays as it was before.
+    """
+
+    def __init__(
+        self, config: DumpConfig, folder: Path, tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector] = ()
+    ) -> None:
+        self._config, self._path = config, folder / config.path
+        self._is_folder = self._path.is_dir()
+        self._tasks, self._vectors = tuple(tasks), tuple(vectors)
+        self._columns = Columns(
+            config.keys,
+            {task.output: f"teacher.tasks.{i}.output" for i, task in enumerate(tasks)},
+            {vector.output: f"teacher.vectors.{i}.output" for i, vector in enumerate(vectors)},
+        )
+        faults = _name_faults(self._columns, self._tasks, self._vectors)
+        self._digests: dict[tuple[str, int, int, int], str] = {}
+        try:
+            self._stamps = self._seen = self._look()
+            self._index = self._read(self._stamps)
+        except DumpError as error:
+            faults += error.faults
+        except OSError as error:
+            told = f"{self._path} cannot be read: {error.strerror}"
+            faults.append(f"teacher.dump.path: {told}; name a Parquet file or a folder")
+        if faults:
+            raise ConfigurationError([f"graft.toml: {fault}" for fault in faults])
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self.inputs: Mapping[str, TensorSpec] = {name: TensorSpec(_TYPES[of], 1) for name, of in config.keys.items()}
+        of_tasks: dict[str, tuple[int, ...]] = {task.name: () for task in tasks}
+        of_vectors = {vector.name: (self._index.widths[vector.output],) for vector in vectors}
+        self.outputs: Mapping[str, tuple[int, ...]] = of_tasks | of_vectors
+
+    def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """See `Teacher.score`."""
+        self._follow()
+        return self._tasks_of(self._index.find(inputs))
+
+    def describe(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """See `Teacher.describe`."""
+        self._follow()
+        found_BX = self._index.find(inputs)
+        logit_BT = self._tasks_of(found_BX)
+        found = {task.name: logit_BT[:, t] for t, task in enumerate(self._tasks)}
+        at = len(self._columns.numbers)
+        places = {}
+        for output, width in self._index.widths.items():
+            places[output] = slice(at, at + width)
+            at += width
+        return found | {vector.name: found_BX[:, places[vector.output]] for vector in self._vectors}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file that is in use, by its name."""
+        return {stamp[0]: self._digests[stamp] for stamp in self._stamps}
+
+    def _tasks_of(self, found_BX: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, T]; two tasks may have one column."""
+        place = {output: x for x, output in enumerate(self._columns.numbers)}
+        return found_BX[:, [place[task.output] for task in self._tasks]]
+
+    def _follow(self) -> None:
+        """Take up what was delivered, replaced or removed since the last look."""
+        if not self._is_folder or time.monotonic() < self._look_at:  # another file is another teacher
+            return
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        try:
+            stamps = self._look()
+            if stamps == self._seen:
+                return
+            self._seen = stamps
+            index = self._read(stamps)
+        except (DumpError, OSError) as error:
+            _LOG.warning("the dump stays as it was, with %d rows: %s", self._index.rows, error)
+            return
+        if index.widths != self._index.widths:
+            _LOG.warning("the dump stays as it was: its vectors have other widths, %s", index.widths)
+            return
+        self._index, self._stamps = index, stamps
+
+    def _look(self) -> _Stamps:
+        """The files, in the order of their names: name, bytes, time of change, inode."""
+        files = [self._path]
+        if self._is_folder:
+            files = sorted(one for one in self._path.glob("*.parquet") if one.name[0] not in "._" and one.is_file())
+        told = [(one.name, one.stat()) for one in files]
+        return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in told)
+
+    def _read(self, stamps: _Stamps) -> DumpIndex:
+        files = [self._path / stamp[0] for stamp in stamps] if self._is_folder else [self._path]
+        index = DumpIndex(files, self._columns, self._config.max_rows)
+        for stamp, file in zip(stamps, files, strict=True):
+            if stamp not in self._digests:
+                self._digests[stamp] = digest_of(file)
+                _LOG.info("dump file=%s sha256=%s", file, self._digests[stamp][:_SHOWN_DIGITS])
+        _LOG.info(
+            "dump model=%s files=%d rows=%d repeated=%d of which say something else=%d unusable=%d",
+            self._config.model,
+            len(files),
+            index.rows,
+            index.repeated,
+            index.differing,
+            index.unusable,
+        )
+        _ROWS.set(index.rows)
+        return index
+
+
+def _name_faults(columns: Columns, tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector]) -> list[str]:
+    """Names and columns that stand for two things."""
+    faults = []
+    for i, output in enumerate(task.output for task in tasks):
+        if output in columns.keys:
+            faults.append(f"teacher.tasks.{i}.output: {output!r} is a key of the dump; name a column with logits")
+    names = [task.name for task in tasks] + [vector.name for vector in vectors]
+    for i, vector in enumerate(vectors):
+        if vector.name in names[: len(tasks) + i]:
+            faults.append(
+                f"teacher.vectors.{i}.name: {vector.name!r} stands for another output already; names must differ"
+            )
+        if vector.output in columns.keys or vector.output in columns.numbers:
+            faults.append(f"teacher.vectors.{i}.output: {vector.output!r} is a key or a task of the dump")
+    for i, task in enumerate(tasks):
+        if task.name in names[:i]:
+            told = f"{task.name!r} stands for an earlier task already"
+            faults.append(f"teacher.tasks.{i}.name: {told}; names must differ")
+    return faults
