@@ -14,7 +14,7 @@ from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
 from student.versions.config import StudentConfig
 from student.versions.gate import GateConfig, SliceConfig
-from teacher_cache.config import TeacherConfig, UnshownConfig
+from teacher_cache.config import DumpConfig, ServerConfig, TeacherConfig, UnshownConfig
 
 SERVICE = "ranking"
 _HEAD = """# Written by 'graft init'. Every key stands here with its meaning; one that is commented out has its default.
@@ -146,6 +146,12 @@ def _features(plan: Plan) -> Iterator[str]:
 
 
 def _teacher(plan: Plan) -> Iterator[str]:
+    yield from _onnx_teacher(plan)
+    yield _lines(_commented("[teacher.server]", ServerConfig))
+    yield _lines(_commented("[teacher.dump]", DumpConfig))
+
+
+def _onnx_teacher(plan: Plan) -> Iterator[str]:
     found = plan.teacher
     if found is None:
         yield _lines(
