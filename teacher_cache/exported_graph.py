@@ -5,10 +5,14 @@ Nothing is evaluated: an expression that stands in the file as text is never par
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from teacher_cache.exported_archive import Archive, NotExportedError
+
+_SYMBOL = re.compile(r"(?:Symbol\(')?(\w+)(?:', [\w=, ]*\))?")
+"""A size that is free, as torch writes it: s52, or Symbol('s52', positive=True, integer=True)."""
 
 
 class Ref(NamedTuple):
@@ -107,8 +111,8 @@ class _Reader:
     def _input(self, name: str) -> InputTensor:
         meta = self._metas[name]
         first = meta["sizes"][0].get("as_expr") if meta["sizes"] else None
-        symbol = None if first is None else str(first["expr_str"])
-        return InputTensor(name, int(meta["dtype"]), _sizes(meta), symbol)
+        symbol = None if first is None else _SYMBOL.fullmatch(first["expr_str"])
+        return InputTensor(name, int(meta["dtype"]), _sizes(meta), symbol and symbol[1])
 
     def _outputs(self) -> list[OutputTensor]:
         values = []

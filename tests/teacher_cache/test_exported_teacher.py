@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from runtime.errors import ConfigurationError
+from teacher_cache.computed_teacher import ComputedTeacher
 from teacher_cache.config import TeacherTask
-from teacher_cache.exported_teacher import open_exported
+from teacher_cache.exported_teacher import ExportedModel, open_exported
 from tests.teacher_cache.kinds import exported, save_export
 
 _LIKE = [TeacherTask(name="like", kind="binary", output="like")]
@@ -118,12 +119,23 @@ def test_batches_of_any_size_give_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_a_program_of_few_rows_is_asked_in_parts(tmp_path: Path) -> None:
-    rows = torch.export.Dim("rows", min=3, max=8)
-    program = _export(nn.Flatten(0), torch.zeros(4, 1), dynamic_shapes=({0: rows},))
-    teacher = open_exported(save_export(tmp_path / "t.pt2", program), _FIRST)
+    class Few(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch._check(x.shape[0] >= 3)
+            torch._check(x.shape[0] <= 8)
+            return x * 2 + x.shape[0] * 0
+
+    program = _export(Few(), torch.zeros(4), dynamic_shapes=({0: torch.export.Dim("rows", min=3, max=8)},))
+    model = ExportedModel(save_export(tmp_path / "t.pt2", program))
+    counts: list[int] = []
+    compute = model._program.compute
+    model._program.compute = lambda outputs, feeds: counts.append(len(feeds["x"])) or compute(outputs, feeds)  # type: ignore[method-assign,func-returns-value]
+    teacher = ComputedTeacher(model, _FIRST)
     for count in (1, 2, 8, 9, 30):
         values = np.arange(count, dtype=np.float32)
-        assert teacher.score({"input": values})[:, 0].tolist() == values.tolist()
+        assert teacher.score({"x": values})[:, 0].tolist() == (2 * values).tolist()
+    assert counts == [1, 2, 8, 8, 1, 8, 8, 8, 6]
+    assert (model._program.least_rows, model._program.most_rows) == (3, 8)
 
 
 def test_torch_is_imported_for_such_a_teacher_alone() -> None:
