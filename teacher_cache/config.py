@@ -199,7 +199,7 @@ class DumpConfig(BaseModel):
         json_schema_extra={"allowed": 'columns, each "int" or "str"'},
     )
     max_rows: int = Field(
-        default=20_000_000, ge=1, description="the most rows of all files; each takes up to 100 bytes of memory"
+        default=20_000_000, ge=1, description="the most rows of all files; each takes 70 to 150 bytes of memory"
     )
 
 

@@ -50,15 +50,16 @@ class DumpIndex:
         opened = _opened(files, columns, max_rows)
         self._columns = columns
         self.widths = _widths(opened, columns)
-        rows = sum(file.metadata.num_rows for _, file in opened)
-        self._codes: dict[str, dict[Any, int]] = {name: {} for name in columns.keys}
-        code_KN = np.empty((len(columns.keys), rows), np.uint32)
-        self._value_NX = np.empty((rows, len(columns.numbers) + sum(self.widths.values())), np.float32)
-        kept = 0
-        for _, file in opened:
-            kept = self._read(file, code_KN, kept)
-        self.unusable = rows - kept
-        self._sort(code_KN[:, :kept], kept)
+        value_NX = np.concatenate([np.empty((0, self._width), np.float32), *self._read(opened)])
+        usable_N: NDArray[np.bool_] = np.asarray(np.isfinite(value_NX).all(axis=1))
+        self._codes: dict[str, dict[Any, int]] = {}
+        codes = []
+        for name, kind in columns.keys.items():
+            code_N, self._codes[name] = _coded(opened, name, kind)
+            usable_N &= code_N >= 0
+            codes.append(code_N)
+        self.unusable = int((~usable_N).sum())
+        self._sort([code_N[usable_N] for code_N in codes], value_NX[usable_N])
 
     def find(self, keys: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The numbers and vectors of B rows, side by side in the order of the columns; NaN of rows not here."""
@@ -75,53 +76,51 @@ class DumpIndex:
         found_BX[known_B] = self._value_NX[place_B[known_B]]
         return found_BX
 
-    def _read(self, file: Any, code_KN: NDArray[np.uint32], kept: int) -> int:
-        """Add the rows of a file behind the first `kept`; how many are kept then."""
-        columns = [*self._columns.keys, *self._columns.numbers, *self._columns.vectors]
-        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-            value_BX = self._values(batch)
-            usable_B = np.isfinite(value_BX).all(axis=1)
-            for name in self._columns.keys:
-                usable_B &= batch[name].is_valid().to_numpy(zero_copy_only=False)
-            usable, value_BX = batch.filter(pa.array(usable_B)), value_BX[usable_B]
-            place = slice(kept, kept + len(value_BX))
-            for k, name in enumerate(self._columns.keys):
-                code_KN[k, place] = self._coded(usable[name], self._codes[name])
-            self._value_NX[place] = value_BX
-            kept += len(value_BX)
-        return kept
+    @property
+    def _width(self) -> int:
+        return len(self._columns.numbers) + sum(self.widths.values())
 
-    def _values(self, batch: Any) -> NDArray[np.float32]:
-        """The numbers and vectors of a batch, NaN where they are missing or beyond float32."""
-        parts = [_numbers(batch[name]).reshape(-1, 1) for name in self._columns.numbers]
-        parts += [_vectors(batch[name], width) for name, width in self.widths.items()]
-        with np.errstate(over="ignore", invalid="ignore"):
-            empty = np.empty((len(batch), 0), np.float32)  # a check may ask for the keys alone
-            return np.concatenate([empty, *(part.astype(np.float32) for part in parts)], axis=1)
+    def _read(self, opened: Sequence[tuple[Path, Any]]) -> Iterator[NDArray[np.float32]]:
+        """The numbers and vectors of all rows, NaN where they are missing or beyond float32."""
+        columns = [*self._columns.numbers, *self._columns.vectors]
+        for _, file in opened:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                parts = [_numbers(batch[name]).reshape(-1, 1) for name in self._columns.numbers]
+                parts += [_vectors(batch[name], width) for name, width in self.widths.items()]
+                empty = np.empty((len(batch), 0), np.float32)  # a check may ask for the keys alone
+                with np.errstate(over="ignore", invalid="ignore"):
+                    yield np.concatenate([empty, *(part.astype(np.float32) for part in parts)], axis=1)
 
-    @staticmethod
-    def _coded(column: Any, codes: dict[Any, int]) -> NDArray[np.uint32]:
-        """The codes of a column's values; new values get the next ones."""
-        encoded = column.dictionary_encode() if not pa.types.is_dictionary(column.type) else column
-        own = np.array([codes.setdefault(one, len(codes)) for one in encoded.dictionary.to_pylist()], np.uint32)
-        places: NDArray[Any] = encoded.indices.to_numpy(zero_copy_only=False)
-        return own[places] if len(places) else np.empty(0, np.uint32)
-
-    def _sort(self, code_KN: NDArray[np.uint32], kept: int) -> None:
-        sizes = [max(1, len(codes)) for codes in self._codes.values()]
+    def _sort(self, codes: Sequence[NDArray[np.int32]], value_NX: NDArray[np.float32]) -> None:
+        sizes = [max(1, len(of)) for of in self._codes.values()]
         if np.prod(sizes, dtype=object) >= _MOST_NUMBERS:
-            shown = ", ".join(f"{name} {len(codes):,}" for name, codes in self._codes.items())
+            shown = ", ".join(f"{name} {len(of):,}" for name, of in self._codes.items())
             raise DumpError([f"teacher.dump.keys: the columns have too many values together: {shown}; leave one out"])
-        number_N = np.zeros(kept, np.int64)
-        for code_N, size in zip(code_KN, sizes, strict=True):
+        number_N = np.zeros(len(value_NX), np.int64)
+        for code_N, size in zip(codes, sizes, strict=True):
             number_N = number_N * size + code_N
         order_N = np.argsort(number_N, kind="stable")
-        number_N, value_NX = number_N[order_N], self._value_NX[:kept][order_N]
-        is_last_N = np.append(number_N[1:] != number_N[:-1], True)[:kept]
+        number_N, value_NX = number_N[order_N], value_NX[order_N]
+        is_last_N = np.append(number_N[1:] != number_N[:-1], True)[: len(number_N)]
         self.differing = int((value_NX[1:] != value_NX[:-1]).any(axis=1)[~is_last_N[:-1]].sum())
         self._number_N, self._value_NX = number_N[is_last_N], value_NX[is_last_N]
         self.rows = len(self._number_N)
-        self.repeated = kept - self.rows
+        self.repeated = len(number_N) - self.rows
+
+
+def _coded(opened: Sequence[tuple[Path, Any]], name: str, kind: str) -> tuple[NDArray[np.int32], dict[Any, int]]:
+    """The code of each row's value in a key column, -1 where there is none; and the code of each value."""
+    target = pa.int64() if kind == "int" else pa.large_string()
+    chunks = []
+    for path, file in opened:
+        try:
+            chunks += file.read(columns=[name])[name].cast(target).chunks
+        except pa.ArrowInvalid as error:
+            raise DumpError([f"teacher.dump.keys.{name}: {path}: {str(error).splitlines()[0]}"]) from error
+    encoded = pa.chunked_array(chunks, target).dictionary_encode()
+    parts = [pc.fill_null(chunk.indices, -1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    values = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    return np.concatenate([np.empty(0, np.int32), *parts]), {value: code for code, value in enumerate(values)}
 
 
 def digest_of(file: Path) -> str:

@@ -259,3 +259,10 @@ def test_one_file_is_the_artefact_and_a_folder_is_a_model_of_that_name(folder: P
     (told,) = differences(of_file, made(file))
     assert told.startswith("files.dump: was a file or table with SHA-256")
     assert np.isnan(_like(teacher, 2, 2)).all()  # a process keeps the file that it was started with
+
+
+def test_a_key_beyond_64_bits_with_a_sign_is_told(folder: Path) -> None:
+    table = {"user": pa.array([2**63], pa.uint64()), "item": [1], "like": [0.5], "rating": [1.0]}
+    pq.write_table(pa.table(table), folder / "logits" / "b.parquet")
+    with pytest.raises(ConfigurationError, match=r"dump\.keys\.user: .*b\.parquet: Integer value .* not in range"):
+        _load(folder)

@@ -123,6 +123,7 @@ def running(server: V2Server, certificate: Path | None = None) -> Iterator[V2Ser
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
+        disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement
 
         def do_GET(self) -> None:
             self._answer(b"")

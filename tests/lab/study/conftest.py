@@ -33,13 +33,9 @@ def no_progress(_done: int, _total: int | None) -> None:
     pass
 
 
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """A copy of the fixtures with the first of its events. Shared: nothing may change it."""
-    folder = tmp_path_factory.mktemp("study") / "pair"
-    shutil.copytree(Path(__file__).parents[3] / "fixtures" / "simulated", folder)
-    events = folder / "events.jsonl"
-    events.write_text("".join(events.read_text().splitlines(keepends=True)[:EVENTS]))
+def pair_of(folder: Path, events: Path, count: int) -> Pair:
+    """The pair of a project; the first `count` lines of its events are written to `events`."""
+    events.write_text("".join((folder / "events.jsonl").read_text().splitlines(keepends=True)[:count]))
     project = load_project(folder)
     spec = compile_spec(project.repo, NO_REDIS, project.features)
     views = view_sources(project.repo, NO_REDIS)
@@ -48,6 +44,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     log = StudyLog(spec, list(records_of(project, spec, sources, events, no_progress)))
     day_zero = DayZero(sources, *known_ids(project.repo, NO_REDIS, spec), log.event_times_ms[0])
     return Pair(project, spec, day_zero, events, log)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A copy of the fixtures with the first of its events. Shared: nothing may change it."""
+    folder = tmp_path_factory.mktemp("study") / "pair"
+    shutil.copytree(Path(__file__).parents[3] / "fixtures" / "simulated", folder)
+    events = folder / "events.jsonl"
+    return pair_of(folder, events, EVENTS)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,227 @@
+"""A pair's own teacher in each of the four kinds.
+
+`python -m tests.lab.study.pair_kinds FOLDER [EVENTS]`: how far the kinds' logits are apart, over the first EVENTS lines
+of the events of a project with a trained teacher, such as those of `graft pair make` and `graft pair train-teacher`.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from features.spec import FeatureSpec
+from graft.project import Project
+from lab.pairs.source import TeacherDesign, TeacherInput, TeacherTaste
+from lab.pairs.teacher_network import TeacherNetwork
+from stream.events import TeacherRequest
+from teacher_cache.config import TeacherConfig
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.onnx_teacher import OnnxModel
+from teacher_cache.teacher import Teacher, load_teacher
+from tests.teacher_cache.v2_server import V2Server, running
+
+KINDS = ("onnx", "torch_export", "server, binary", "server, JSON", "dump")
+_TYPES = {"tensor(int64)": "INT64", "tensor(float)": "FP32"}
+
+
+class Sister(torch.nn.Module):
+    """The network of a pair's ONNX file, with its weights and its outputs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        graph = onnx.load(path).graph
+        constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+        heads = [one.name for one in graph.output if len(_shape(one)) == 1]
+        taste = _taste(graph, constants)
+        inputs = [_input(one, constants, taste) for one in graph.input]
+        trunk = [len(constants[f"trunk.{n}.bias"]) for n in range(10) if f"trunk.{n}.bias" in constants]
+        self.design = TeacherDesign(
+            inputs=inputs,
+            heads=dict.fromkeys(heads, "binary"),
+            taste=taste,
+            trunk=trunk,
+            embedding_dim=next(one.shape[1] for name, one in constants.items() if name.endswith(".table")),
+        )
+        numbers = [one.name for one in inputs if one.codes is None]
+        scales = {n: (float(constants[f"{n}.mean"]), float(constants[f"{n}.deviation"])) for n in numbers}
+        self.network = TeacherNetwork(self.design, scales)
+        weights = {name: constants[_constant(name)] for name in self.network.state_dict()}
+        state = {name: torch.from_numpy(one.copy()) for name, one in weights.items()}
+        self.network.load_state_dict({n: one.reshape(self.network.state_dict()[n].shape) for n, one in state.items()})
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        codes = {one.name: one.codes for one in self.design.inputs if one.codes}
+        safe = {
+            name: torch.where((value >= 0) & (value < codes[name]), value, 0) if name in codes else value
+            for name, value in inputs.items()
+        }
+        output_BT = self.network(safe)
+        found = {head: output_BT[:, t] for t, head in enumerate(self.design.heads)}
+        if self.design.taste is not None:
+            found[self.design.taste.output] = self.network.taste.items(safe[self.design.taste.item])
+        return found
+
+
+def _shape(told: Any) -> list[int]:
+    return [one.dim_value for one in told.type.tensor_type.shape.dim]
+
+
+def _taste(graph: Any, constants: Mapping[str, Any]) -> TeacherTaste | None:
+    if "taste.users" not in constants:
+        return None
+    (gather,) = (one for one in graph.node if one.input[0] == "taste.items")
+    item = gather.input[1].removesuffix(".safe")
+    codes = [one.name for one in graph.input if one.type.tensor_type.elem_type == onnx.TensorProto.INT64]
+    (user,) = (name for name in codes if f"{name}.table" not in constants)
+    return TeacherTaste(user=user, item=item, output=gather.output[0], width=constants["taste.users"].shape[1])
+
+
+def _input(told: Any, constants: Mapping[str, Any], taste: TeacherTaste | None) -> TeacherInput:
+    table = constants.get(f"{told.name}.table")
+    if taste is not None and told.name == taste.user:
+        table = constants["taste.users"]
+    shape = _shape(told)
+    return TeacherInput(
+        name=told.name,
+        table="rows",
+        codes=None if table is None else len(table),
+        width=shape[1] if len(shape) == 2 else 1,
+        logarithm=f"{told.name}.one" in constants,
+    )
+
+
+def _constant(name: str) -> str:
+    """Where the ONNX file has a weight of the network."""
+    parts = name.split(".")
+    if parts[0] == "embeddings":
+        return f"{parts[1]}.table"
+    return {
+        "taste.users.weight": "taste.users",
+        "taste.items.weight": "taste.items",
+        "taste.scale_T": "taste.scale",
+    }.get(name, name)
+
+
+def export(onnx_file: Path, path: Path) -> None:
+    """The same teacher as a file of torch.export.save; an input NAME is inputs_NAME there."""
+    module = Sister(onnx_file).eval()
+    rows = torch.export.Dim("rows")
+    example, shapes = {}, {}
+    for one in module.design.inputs:
+        size = (3,) if one.width == 1 else (3, one.width)
+        example[one.name] = torch.zeros(size, dtype=torch.int64 if one.codes else torch.float32)
+        shapes[one.name] = {0: rows}
+    torch.export.save(torch.export.export(module, (example,), dynamic_shapes=(shapes,)), path)
+
+
+def served(onnx_file: Path) -> V2Server:
+    """A server of the file."""
+    model = OnnxModel(onnx_file)
+
+    def told(tensors: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": one.name,
+                "datatype": _TYPES[one.type],
+                "shape": [-1 if isinstance(n, str) else n for n in one.shape],
+            }
+            for one in tensors
+        ]
+
+    names = [one.name for one in model.outputs]
+    return V2Server(
+        told(model.inputs), told(model.outputs), lambda feeds: dict(zip(names, model.run(names, feeds), strict=True))
+    )
+
+
+@contextmanager
+def config_of(
+    kind: str, project: Project, spec: FeatureSpec, requests: list[TeacherRequest], folder: Path
+) -> Iterator[TeacherConfig]:
+    """The project's teacher as this kind; its files are in `folder`. A dump has these requests."""
+    own = project.teacher
+    assert own.onnx is not None
+    onnx_file = project.folder / own.onnx
+    table = own.model_dump(exclude={"onnx", "torch_export", "server", "dump"})
+    if kind == "onnx":
+        yield own.model_copy(update={"onnx": onnx_file})
+    elif kind == "torch_export":
+        export(onnx_file, folder / "teacher.pt2")
+        inputs = {f"inputs_{name}": one for name, one in table["inputs"].items()}
+        yield TeacherConfig.model_validate({**table, "torch_export": folder / "teacher.pt2", "inputs": inputs})
+    elif kind == "dump":
+        keys = {"viewer": ("user_id", spec.user_id_type), "work": ("item_id", spec.item_id_type)}
+        keys |= {name: (f"context:{name}", one.dtype) for name, one in project.features.context.items()}
+        _save_dump(folder / "logits.parquet", own, requests, outputs_of(own, project.folder, spec, requests))
+        dump = {
+            "path": folder / "logits.parquet",
+            "model": "m",
+            "keys": {name: kind for name, (_, kind) in keys.items()},
+        }
+        inputs = {
+            name: {"kind": "feature", "feature": feature, "default": "" if kind == "str" else -1}
+            for name, (feature, kind) in keys.items()
+        }
+        yield TeacherConfig.model_validate({**table, "dump": dump, "inputs": inputs})
+    else:
+        server = served(onnx_file)
+        server.extensions = ["binary_tensor_data"] if kind == "server, binary" else []
+        with running(server):
+            told = {"url": server.url, "model": "sister", "batch_rows": 1024}
+            yield TeacherConfig.model_validate({**table, "server": told})
+
+
+def _save_dump(
+    path: Path, config: TeacherConfig, requests: list[TeacherRequest], found: Mapping[str, NDArray[np.float32]]
+) -> None:
+    columns: dict[str, Any] = {
+        "viewer": [request.user_id for request in requests],
+        "work": [request.item_id for request in requests],
+        **{name: [request.context[name] for request in requests] for name in requests[0].context},
+    }
+    columns |= {task.output: found[task.name] for task in config.tasks}
+    columns |= {vector.output: list(found[vector.name]) for vector in config.vectors}
+    pq.write_table(pa.table(columns), path)
+
+
+def outputs_of(
+    config: TeacherConfig, folder: Path, spec: FeatureSpec, requests: list[TeacherRequest]
+) -> dict[str, NDArray[np.float32]]:
+    """What the teacher says of all requests, by task and vector."""
+    teacher: Teacher = load_teacher(config, folder)
+    columns = spec.columns_of([request.features for request in requests])
+    return teacher.describe(DomainMap(config, folder, teacher, spec).map_rows(columns).inputs)
+
+
+def main(folder: Path, events: int) -> None:
+    from tests.lab.study.conftest import pair_of  # noqa: PLC0415 - a command
+
+    with tempfile.TemporaryDirectory() as made:
+        pair = pair_of(folder, Path(made) / "events.jsonl", events)
+        requests = list(pair.log.examples)
+        first: dict[str, NDArray[np.float32]] = {}
+        for number, kind in enumerate(KINDS):
+            (Path(made) / str(number)).mkdir()
+            with config_of(kind, pair.project, pair.spec, requests, Path(made) / str(number)) as config:
+                found = outputs_of(config, pair.project.folder, pair.spec, requests)
+            first = first or found
+            apart = max(float(np.abs(found[name] - first[name]).max()) for name in first)
+            equal = all(found[name].tobytes() == first[name].tobytes() for name in first)
+            outputs = ", ".join(first)
+            sys.stdout.write(
+                f"{kind}: {len(requests):,} rows of {outputs}: at most {apart:.1e} apart{', bit for bit' * equal}\n"
+            )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000)
