@@ -118,7 +118,7 @@ def _error(status: int, error: str) -> tuple[int, bytes, dict[str, str]]:
 
 @contextmanager
 def running(server: V2Server, certificate: Path | None = None) -> Iterator[V2Server]:
-    """The server on a port of its own, behind TLS where there is a certificate (with its key, PEM)."""
+    """The server on its port, or on a free one if that is 0; behind TLS with a certificate and its key (PEM)."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -157,7 +157,7 @@ def running(server: V2Server, certificate: Path | None = None) -> Iterator[V2Ser
         def handle_error(self, *_arguments: Any) -> None:
             """A client that went away is no news."""
 
-    listening = Quiet(("127.0.0.1", 0), Handler)
+    listening = Quiet(("127.0.0.1", server.port), Handler)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
