@@ -51,6 +51,7 @@ _OF_NUMBERS: dict[str, Callable[..., Any]] = {
 _WITHOUT_TENSORS = ("arange", "eye", "full", "linspace", "ones", "scalar_tensor", "zeros", "_assert_scalar")
 """The operators without a tensor among their arguments that are taken; from_file is not one of them."""
 _LONGEST_PADDING = 4_096
+_TRACED_ROWS = 2  # torch traces a free size as one of at least two, whatever bounds it tells
 _ODD = (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError, RuntimeError)
 """What a graph with odd values leads to."""
 
@@ -111,7 +112,7 @@ class _Program:
         self._outputs = {one.name: one.value for one in graph.outputs}
         self._calls = _calls(graph, weights)
         bounds = [graph.ranges.get(one.symbol or "", (None, None)) for one in graph.inputs]
-        self.least_rows = max([1, *(low for low, _ in bounds if low is not None)])
+        self.least_rows = max([_TRACED_ROWS, *(low for low, _ in bounds if low is not None)])
         self.most_rows = min([1 << 20, *(high for _, high in bounds if high is not None)])
         if self.least_rows > _LONGEST_PADDING or self.most_rows < self.least_rows:
             raise NotExportedError(

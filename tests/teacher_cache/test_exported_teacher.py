@@ -103,8 +103,9 @@ def test_every_result_is_torchs_own_bit_for_bit(tmp_path: Path) -> None:
             random = torch.Generator().manual_seed(rows)
             code = torch.randint(0, 1000, (rows,), generator=random)
             numbers = torch.randn(rows, 4, generator=random)
+            twice = 2 if rows == 1 else 1  # a single row is computed as two
             with torch.inference_mode():
-                expected = saved.module()(code, numbers)[0] if rows > 1 else module(code, numbers)[0]
+                expected = saved.module()(code.repeat(twice), numbers.repeat(twice, 1))[0][:rows]
             found = teacher.score({"code": code.numpy(), "numbers": numbers.numpy()})[:, 0]
             assert np.array_equal(found, expected.numpy()), (name, rows)
 
@@ -136,6 +137,19 @@ def test_a_program_of_few_rows_is_asked_in_parts(tmp_path: Path) -> None:
         assert teacher.score({"x": values})[:, 0].tolist() == (2 * values).tolist()
     assert counts == [1, 2, 8, 8, 1, 8, 8, 8, 6]
     assert (model._program.least_rows, model._program.most_rows) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    "rows", [_ROWS, torch.export.Dim.AUTO, torch.export.Dim.DYNAMIC], ids=["Dim", "AUTO", "DYNAMIC"]
+)
+def test_a_single_row_is_computed_though_the_program_was_traced_for_several(tmp_path: Path, rows: Any) -> None:
+    class Squeezes(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * 2).squeeze()  # of one row alone it would leave no row
+
+    program = _export(Squeezes(), torch.zeros(4, 1), dynamic_shapes=({0: rows},))
+    teacher = open_exported(save_export(tmp_path / "t.pt2", program), _FIRST)
+    assert teacher.score({"x": np.array([3], np.float32)}).tolist() == [[6.0]]
 
 
 def test_torch_is_imported_for_such_a_teacher_alone() -> None:
