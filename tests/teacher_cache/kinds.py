@@ -4,8 +4,10 @@ Inputs: user in 0..4 and item in 0..6. like = user + item / 8, rating = user * i
 The item 6 has a rating that is not finite.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,19 @@ def exported() -> Any:
     return torch.export.export(Network().eval(), example, dynamic_shapes={"user": {0: rows}, "item": {0: rows}})
 
 
+@cache
+def _exported_bytes() -> bytes:
+    """An export takes seconds, and is the same each time."""
+    file = io.BytesIO()
+    torch.export.save(exported(), file)
+    return file.getvalue()
+
+
 def save_export(path: Path, program: Any = None) -> Path:
-    torch.export.save(exported() if program is None else program, path)
+    if program is None:
+        path.write_bytes(_exported_bytes())
+    else:
+        torch.export.save(program, path)
     return path
 
 

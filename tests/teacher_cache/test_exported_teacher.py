@@ -22,7 +22,7 @@ from runtime.errors import ConfigurationError
 from teacher_cache.computed_teacher import ComputedTeacher
 from teacher_cache.config import TeacherTask
 from teacher_cache.exported_teacher import ExportedModel, open_exported
-from tests.teacher_cache.kinds import exported, save_export
+from tests.teacher_cache.kinds import save_export
 
 _LIKE = [TeacherTask(name="like", kind="binary", output="like")]
 _FIRST = [TeacherTask(name="like", kind="binary", output="0")]
@@ -318,7 +318,7 @@ def test_a_tensor_that_reaches_beyond_its_bytes_is_refused(saved: Path, key: str
 def test_a_file_with_any_bytes_changed_is_refused_or_computes(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "odd.pt2"
     if not path.exists():
-        save_export(path, exported())
+        save_export(path)
         (tmp_path / "whole").write_bytes(path.read_bytes())
     content = bytearray((tmp_path / "whole").read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
@@ -331,7 +331,7 @@ def test_a_file_with_any_bytes_changed_is_refused_or_computes(tmp_path: Path, da
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_a_graph_with_any_value_changed_is_refused_or_computes(tmp_path: Path, data: st.DataObject) -> None:
-    path = save_export(tmp_path / "odd.pt2", exported())
+    path = save_export(tmp_path / "odd.pt2")
     odd = st.sampled_from([None, -1, 10**30, "x", [], {}, {"as_int": 3}, True, 1.5])
 
     def change(program: Any) -> None:
