@@ -115,6 +115,7 @@ class DumpedTeacher:
         """The files, in the order of their names: name, bytes, time of change, inode."""
         files = [self._path]
         if self._is_folder:
+            self._path.stat()  # a folder that is away is not an empty one
             files = sorted(one for one in self._path.glob("*.parquet") if one.name[0] not in "._" and one.is_file())
         told = [(one.name, one.stat()) for one in files]
         return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in told)

@@ -104,7 +104,7 @@ def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureS
     from lab.study.studied import NO_REDIS
 
     process = begin(log if (log / FILE_NAME).exists() else project_folder)
-    check_project(process.settings.project, NO_REDIS)
+    check_project(process.settings.project, NO_REDIS, process.teacher_access)
     project = process.project
     if log.resolve() == project.folder and not (events := project.folder / EVENTS).exists():
         raise ConfigurationError([f"{events}: no such file; it has the events that are joined, or name an example log"])

@@ -14,7 +14,9 @@ from features.contract import ContextValue
 from features.lookup import Columns
 from features.pushed_values import Entity, EntityId
 from features.spec import Feature, FeatureSpec, Value
+from graft.process import Process
 from graft.project import Project
+from graft.settings import load_settings
 from lab.study.memory_store import MemoryStore, Sources, as_stored
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.profiles import Profiler, draw_references
@@ -40,7 +42,7 @@ class ProfiledStore:
 
     def __init__(self, store: MemoryStore, project: Project, spec: FeatureSpec, sources: Sources) -> None:
         self._store, self._at = store, _At(store)
-        teacher = load_teacher(project.teacher, project.folder)
+        teacher = load_teacher(project.teacher, project.folder, Process(load_settings()).teacher_access)
         domain_map = DomainMap(project.teacher, project.folder, teacher, spec)
         profiler = Profiler(teacher, domain_map, spec, self._at, sources.pushed.values())
         known = BatchTables(sources.tables.values(), spec).ids()

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureSpec
+from graft.process import Process
 from graft.project import Project
+from graft.settings import load_settings
 from lab.study.grid import TeacherChange
 from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
@@ -49,7 +51,7 @@ class StudyTeacher(RequestScorer):
     def __init__(self, change: TeacherChange, project: Project, spec: FeatureSpec) -> None:
         self._change = change
         config = changed_config(change, project.teacher)
-        teacher = load_teacher(config, project.folder)
+        teacher = load_teacher(config, project.folder, Process(load_settings()).teacher_access)
         domain_map = DomainMap(config, project.folder, teacher, spec)
         super().__init__(teacher, domain_map, spec)
         self._unchanged = RequestScorer(teacher, domain_map, spec)

@@ -108,6 +108,16 @@ def test_a_bad_delivery_changes_nothing_and_is_told_until_it_is_mended(
     assert _like(teacher, 4, 2) == [LIKE_UI[4, 2]]
 
 
+def test_a_folder_that_is_away_for_a_while_changes_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    teacher = _load(folder)
+    (folder / "logits").rename(folder / "away")
+    assert _like(teacher, 1, 2) == [LIKE_UI[1, 2]]
+    assert "the dump stays as it was, with 12 rows: " in caplog.text
+    (folder / "away").rename(folder / "logits")
+    save_dump(folder / "logits" / "b.parquet", range(2, 4))
+    assert _like(teacher, 3, 2) == [LIKE_UI[3, 2]]
+
+
 def test_rows_without_a_key_or_a_usable_number_are_as_if_they_were_not_there(folder: Path) -> None:
     table = pa.table(
         {
