@@ -17,7 +17,7 @@ from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 from stream.events import TeacherRequest
-from teacher_cache.config import DefaultInput, LookupInput, TeacherConfig, UnshownConfig
+from teacher_cache.config import DefaultInput, LookupInput, TeacherConfig, UnshownConfig, VocabularyInput
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.teacher import load_teacher
@@ -112,7 +112,7 @@ def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfi
 def teacher_files(config: TeacherConfig, folder: Path) -> list[Path]:
     """The files of a teacher: its network or its dump, and the tables of its inputs. A server has none."""
     own = [one for one in (config.onnx, config.torch_export, config.dump and config.dump.path) if one]
-    tables = [i.file for i in config.inputs.values() if isinstance(i, LookupInput) and i.file]
+    tables = [i.file for i in config.inputs.values() if isinstance(i, LookupInput | VocabularyInput) and i.file]
     found = [folder / file for file in (*own, *tables)]
     return [file for one in found for file in (sorted(one.glob("*.parquet")) if one.is_dir() else [one])]
 
