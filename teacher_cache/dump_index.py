@@ -47,14 +47,23 @@ class DumpIndex:
     """
 
     def __init__(self, files: Sequence[Path], columns: Columns, max_rows: int) -> None:
-        opened = _opened(files, columns, max_rows)
         self._columns = columns
-        self.widths = _widths(opened, columns)
+        try:
+            self._build(_opened(files, columns, max_rows))
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+            if isinstance(error, DumpError):
+                raise
+            shown = ", ".join(str(path) for path in files)
+            told = f"one of {shown} cannot be read to its end: {type(error).__name__}: {_first_line(error)}"
+            raise DumpError([f"teacher.dump.path: {told}; deliver it anew"]) from error
+
+    def _build(self, opened: Sequence[tuple[Path, Any]]) -> None:
+        self.widths = _widths(opened, self._columns)
         value_NX = np.concatenate([np.empty((0, self._width), np.float32), *self._read(opened)])
         usable_N: NDArray[np.bool_] = np.asarray(np.isfinite(value_NX).all(axis=1))
         self._codes: dict[str, dict[Any, int]] = {}
         codes = []
-        for name, kind in columns.keys.items():
+        for name, kind in self._columns.keys.items():
             code_N, self._codes[name] = _coded(opened, name, kind)
             usable_N &= code_N >= 0
             codes.append(code_N)
@@ -116,11 +125,15 @@ def _coded(opened: Sequence[tuple[Path, Any]], name: str, kind: str) -> tuple[ND
         try:
             chunks += file.read(columns=[name])[name].cast(target).chunks
         except pa.ArrowInvalid as error:
-            raise DumpError([f"teacher.dump.keys.{name}: {path}: {str(error).splitlines()[0]}"]) from error
+            raise DumpError([f"teacher.dump.keys.{name}: {path}: {_first_line(error)}"]) from error
     encoded = pa.chunked_array(chunks, target).dictionary_encode()
     parts = [pc.fill_null(chunk.indices, -1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
     values = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
     return np.concatenate([np.empty(0, np.int32), *parts]), {value: code for code, value in enumerate(values)}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def digest_of(file: Path) -> str:
@@ -136,7 +149,7 @@ def _opened(files: Sequence[Path], columns: Columns, max_rows: int) -> list[tupl
         try:
             file = pq.ParquetFile(path)
         except (OSError, pa.ArrowException) as error:
-            faults.append(f"teacher.dump.path: {path} is no Parquet file: {str(error).splitlines()[0]}")
+            faults.append(f"teacher.dump.path: {path} is no Parquet file: {_first_line(error)}")
             continue
         faults += _column_faults(path, file.schema_arrow, columns)
         rows += file.metadata.num_rows

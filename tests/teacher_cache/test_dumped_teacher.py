@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,22 @@ def test_a_folder_that_is_away_for_a_while_changes_nothing(folder: Path, caplog:
     (folder / "away").rename(folder / "logits")
     save_dump(folder / "logits" / "b.parquet", range(2, 4))
     assert _like(teacher, 3, 2) == [LIKE_UI[3, 2]]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(data=st.data())
+def test_a_file_with_any_bytes_changed_is_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
+    if not (tmp_path / "whole").exists():
+        (tmp_path / "whole").write_bytes(save_dump(tmp_path / "logits" / "a.parquet").read_bytes())
+    content = bytearray((tmp_path / "whole").read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "logits" / "a.parquet").write_bytes(content)
+    vectors = [{"name": "taste", "output": "item_vector"}]
+    dump = {"path": "logits", "model": "m", "keys": _KEYS}
+    with suppress(ConfigurationError):
+        teacher = load_teacher(TeacherConfig.model_validate({**_TABLE, "vectors": vectors, "dump": dump}), tmp_path)
+        assert teacher.score({"user": np.arange(5), "item": np.arange(5)}).shape == (5, 2)
 
 
 def test_rows_without_a_key_or_a_usable_number_are_as_if_they_were_not_there(folder: Path) -> None:
