@@ -119,7 +119,7 @@ def test_a_folder_that_is_away_for_a_while_changes_nothing(folder: Path, caplog:
     assert _like(teacher, 3, 2) == [LIKE_UI[3, 2]]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_a_file_with_any_bytes_changed_is_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
     if not (tmp_path / "whole").exists():
