@@ -208,11 +208,12 @@ class DumpConfig(BaseModel):
 
 def _moment(value: Any) -> datetime:
     """A time with its zone, as TOML has it or as a text."""
+    moment = value
     with suppress(ValueError):
-        value = datetime.fromisoformat(value) if isinstance(value, str) else value
-    if not isinstance(value, datetime) or value.tzinfo is None:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise ValueError(f"must be an ISO 8601 time with its zone such as 2026-01-31T12:00:00Z, got {value!s}")
-    return value
+    return moment
 
 
 class TeacherConfig(BaseModel):

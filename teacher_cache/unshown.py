@@ -148,7 +148,8 @@ class UnshownCache:
             values = pipeline.execute()
         each = [[] if value is None else _decode(value, *self._widths) for value in values]
         logit_UT = np.array([logit_T for rows in each for _, logit_T in rows], np.float64).reshape(-1, self._widths[1])
-        usable_U, single_UT = usable(logit_UT), logit_UT.astype(np.float32)
+        usable_U = usable(logit_UT)
+        single_UT = np.where(usable_U[:, None], logit_UT, 0.0).astype(np.float32)
         UNUSABLE_LOGITS.labels("unshown").inc(len(usable_U) - int(usable_U.sum()))
         found, first = [], 0
         for rows in each:

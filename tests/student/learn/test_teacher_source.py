@@ -167,7 +167,7 @@ def test_unshown_rows_that_the_log_does_not_have_are_asked_for(tmp_path: Path) -
     assert len(learnt.unshown.features) == 6
 
 
-@pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 2e9], []])
+@pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 2e9], [1.0, 2.0, 1e39], []])
 def test_a_logged_logit_that_cannot_be_one_is_a_miss(tmp_path: Path, logits: list[float]) -> None:
     noted = Noted()
     noted.rows = [UsedRow(0, 0, "m0", logits, [([1], logits)])]
