@@ -6,6 +6,7 @@ docs/decisions/020-logits-in-the-example-log.md.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
@@ -52,7 +53,7 @@ class UsedLogitsWriter:
     ) -> None:
         self._topic = topics.used_logits
         self._of_learner = {"topic_id": topic_id, "learner": learner, "generation": generation}
-        self._open: dict[int, list[UsedRow]] = {}
+        self._open: dict[int, _Open] = {}
         self._waiting: list[_Message] = []
         self._waiting_bytes = 0
         self._kafka = Absence("kafka", "no version is published until it has the logits that were used")
@@ -72,9 +73,12 @@ class UsedLogitsWriter:
     def add(self, rows: Sequence[UsedRow]) -> None:
         """Take what was used for these examples; each partition's in the order in which they are learnt."""
         for row in rows:
-            self._open.setdefault(row.partition, []).append(row)
-            of_partition = self._open[row.partition]
-            if max(len(of_partition), sum(len(each.unshown or ()) for each in of_partition)) >= _MOST_ROWS:
+            record = self._open.get(row.partition)
+            if record is None:
+                record = self._open[row.partition] = _Open([])
+            record.rows.append(row)
+            record.unshown += len(row.unshown or ())
+            if len(record.rows) >= _MOST_ROWS or record.unshown >= _MOST_ROWS:
                 self._close_record(row.partition)
 
     def flush(self) -> bool:
@@ -105,7 +109,7 @@ class UsedLogitsWriter:
         self._producer.close(timeout=5)
 
     def _close_record(self, partition: int) -> None:
-        rows = self._open.pop(partition)
+        rows = self._open.pop(partition).rows
         unshown = [row.unshown for row in rows if row.unshown is not None]
         record = UsedLogits.of_checked(
             {
@@ -138,6 +142,14 @@ class UsedLogitsWriter:
             return error
         failed = [message for message in self._waiting if message.has_failed]
         return failed[0].failure() if failed else None
+
+
+@dataclass
+class _Open:
+    """A record that is not full yet, and how many unshown rows are in it."""
+
+    rows: list[UsedRow]
+    unshown: int = 0
 
 
 class _Message:

@@ -98,7 +98,8 @@ class TeacherSource:
         each = self._gathered(own.unshown) if self.has_unshown else [self._none] * len(records)
         if self._used is not None:
             asked = np.flatnonzero(asked_B).tolist()
-            self._used.add([self._row(records[n], logit_BT[n], each[n]) for n in asked])
+            hit_B, rows = ~np.isnan(logit_BT).any(axis=1), logit_BT.tolist()
+            self._used.add([self._row(records[n], rows[n] if hit_B[n] else None, each[n]) for n in asked])
         return TeacherSignal(logit_BT, together(each, self._tasks) if self.has_unshown else None)
 
     def _fetch_own(self, records: Sequence[Record], stop: StopSignal) -> _Own | None:
@@ -153,7 +154,6 @@ class TeacherSource:
                 return False
         return True
 
-    def _row(self, record: Record, logit_T: NDArray[np.float32], unshown: UnshownRows) -> UsedRow:
-        logits = None if np.isnan(logit_T).any() else logit_T.tolist()
+    def _row(self, record: Record, logits: list[float] | None, unshown: UnshownRows) -> UsedRow:
         rows = list(zip(unshown.features, unshown.logit_UT.tolist(), strict=True)) if self.has_unshown else None
         return UsedRow(record.partition, record.offset, record.example.impression_id, logits, rows)
