@@ -17,6 +17,7 @@ from lab.study.day_zero import DayZero
 from lab.study.grid import Grid, TeacherChange, Variant
 from lab.study.keys import Keys
 from lab.study.plan import cells_of
+from lab.study.run import Workplace, _Worker
 from lab.study.study_log import StudyLog, read_log, write_log
 from lab.study.teacher_logits import OTHER_CUT_OFF, with_other_cut_off
 from lab.study.teachers import StudyTeacher, Unshown, kept_logits, requests_of, told_of
@@ -155,6 +156,21 @@ def test_a_grid_gets_the_other_side_of_the_cut_off_where_there_is_one(pair: Pair
     day_zero = DayZero(pair.day_zero.sources, [], [], 0)
     results = {Keys(log, day_zero).result(cell) for cell in cells}
     assert len(results) == 3
+
+
+def test_no_learner_begins_with_a_bootstrap_before_the_training_data_end(
+    pair: Pair, log: StudyLog, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = Variant(name="v", bootstrap=True, tables={"bootstrap": {"rows": 200, "steps": 5}})
+    grid = Grid(seeds=1, baseline="v", variants=[variant])
+    day_zero = DayZero(*pair.day_zero[:3], log.event_times_ms[0])
+    place = Workplace(folder, pair.spec, day_zero, Keys(log, day_zero), tmp_path / "out")
+    monkeypatch.setattr(_Worker, "place", place, raising=False)
+    begun = {}
+    for at in (0, 150):
+        cell = cells_of(grid, cut(pair.project, log, at), pair.spec)[0]
+        begun[at] = _Worker._teaching(cell, log, None).day_zero is not None
+    assert begun == {0: True, 150: False}
 
 
 def test_the_page_says_whose_logits_they_are_and_what_is_left_of_the_gain(

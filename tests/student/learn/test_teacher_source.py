@@ -20,9 +20,11 @@ from student.learn.exchange import ALONE
 from student.learn.learner import Learner
 from student.learn.logits import LogitSource, UnshownSource
 from student.learn.teacher_source import BEFORE, LOGGED, TeacherSource
+from student.versions.registry import Registry
 from teacher_cache.cache import CachedLogits
 from teacher_cache.unshown import UnshownRows
 from tests.student.conftest import Toy
+from tests.student.learn.learning_in_memory import learn_in_memory
 
 GENERATION = "g1"
 TOY = Toy()
@@ -187,6 +189,49 @@ def test_a_stop_while_kafka_takes_nothing_ends_the_wait() -> None:
 
     stop = StopSignal()
     assert source(Cache(), used=Full()).fetch(records(2), stop) is None
+
+
+class Kafka(Noted):
+    """Takes nothing for the first `refusals` flushes; remembers how much it had when it took all."""
+
+    def __init__(self, registry: Registry, refusals: int) -> None:
+        super().__init__()
+        self._registry, self._refusals = registry, refusals
+        self.learner = ""
+        self.flushed: list[int] = []
+        self.published: list[int] = []
+        """Examples of the newest version, at each flush."""
+
+    def flush(self) -> bool:
+        self.published.append(self._registry.load_manifest(str(self._registry.latest())).examples)
+        self._refusals -= 1
+        if self._refusals < 0:
+            self.flushed.append(len(self.rows))
+        return self._refusals < 0
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("refusals", [0, 4, 1_000_000])
+def test_no_version_has_learnt_what_is_not_noted(toy: Any, tmp_path: Path, refusals: int) -> None:
+    registry = Registry(tmp_path / "versions")
+    kafka = Kafka(registry, refusals)
+
+    def open_used(learner: str) -> Kafka:
+        kafka.learner = learner
+        return kafka
+
+    examples = [toy.example(n) for n in range(60)]
+    learn_in_memory(toy, registry, examples, every_seconds=1e-9, open_used=open_used)
+    assert kafka.learner == registry.learner_id()
+    learnt = [registry.load_manifest(version).examples for version in registry.versions()]
+    assert learnt[0] == 0
+    if refusals == 1_000_000:
+        assert learnt == [0], "a version was published although Kafka took nothing"
+        return
+    assert learnt[-1] == 60
+    assert kafka.published[:refusals] == [0] * refusals
+    assert all(count <= noted for count, noted in zip(learnt[1:], kafka.flushed, strict=True))
 
 
 @given(
