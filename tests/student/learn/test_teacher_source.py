@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.telemetry import StopSignal
@@ -276,6 +276,7 @@ def test_no_example_before_the_moment_ever_has_a_logit_by_any_way(
     assert not {record.offset for record in early} & {row.offset for row in more.rows}
 
 
+@settings(max_examples=20)  # each learns twice
 @given(st.integers(999_000, 1_050_000))
 def test_the_learner_itself_takes_no_logit_from_before_the_moment(from_ms: int) -> None:
     """Whoever gives it: what it learns is what it would learn without them."""
