@@ -21,8 +21,8 @@ from lab.study.memory_store import Sources
 from lab.study.plan import cells_of
 from lab.study.run import Workplace, run_cells
 from lab.study.study_log import StudyLog, read_log
-from lab.study.teachers import generation
 from lab.study.teacher_logits import left_of_the_gain, origin_of_logits, with_other_cut_off
+from lab.study.teachers import generation
 from lab.study.verdict import verdict
 from stream.logit_file import list_logit_files
 
