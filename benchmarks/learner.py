@@ -45,6 +45,7 @@ from stream import connection
 from stream.events import Example, TeacherRequest
 from stream.examples import ExampleReader, ExampleRecord
 from stream.topics import ensure_topics
+from stream.used_logits import UsedLogitsWriter
 from student.evaluate.metrics import exact_auc
 from student.learn.arm import Arm, Gradient
 from student.learn.batch import Batch
@@ -258,6 +259,9 @@ def whole_learner(bench: Bench, kafka_servers: str, redis_url: str) -> Measured:
             teacher_version=None,
             registry=registry,
             cache=cache_of(bench, redis_url),
+            open_used=lambda learner: UsedLogitsWriter(
+                kafka_servers, bench.project.topics, learner=learner, generation="benchmark", topic_id=None
+            ),
             open_source=open_source,
             stop=stop,
         )

@@ -4,6 +4,7 @@ Run: make docs
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -60,6 +61,7 @@ _TYPES: dict[Any, str] = {
     int: "integer",
     float: "number",
     str: "text",
+    datetime: "time",
     Path: "path",
     SecretStr: "text, secret",
 }

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -59,6 +60,8 @@ class Summary(BaseModel):
     is_name_checked: bool
     teacher_inputs: int
     teacher_inputs_defaulted: int
+    teacher_trained_until: datetime | None = None
+    use_before_trained_until: bool = False
     distillation: list[DistillationConfig]
     profiles: list[ProfileConfig] = []
 
@@ -78,9 +81,16 @@ class Summary(BaseModel):
             f"  student: {student}; features for the teacher alone {self.passthrough_features}",
             f"  teacher {self.teacher_version}: {teacher} ({self.defaulted_share:.0%})",
             f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
+            *self._cut_off(),
             *(_distillation_line(row) for row in self.distillation),
             *(_profile_line(profile) for profile in self.profiles),
         ]
+
+    def _cut_off(self) -> list[str]:
+        if self.teacher_trained_until is None:
+            return []
+        what = "learn from it all the same" if self.use_before_trained_until else "learn nothing of it"
+        return [f"  teacher trained until {self.teacher_trained_until.isoformat()}: examples before that {what}"]
 
 
 def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCESS) -> Summary:
@@ -99,6 +109,7 @@ def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCES
     of_inputs = faults_of_inputs(project.teacher, folder, tensors, known if draft.features_are_known() else None)
     of_teacher += faults_of_profiles((known or {}).values(), teacher.outputs if teacher else {})
     faults += of_teacher + [fault for fault in of_inputs if not _follows_from_features(fault, project, known or {})]
+    faults += _faults_of_moment(project)
     faults = _once(draft.faults, [fault for fault in faults if not draft.causes(fault.removeprefix(_PREFIX))])
     if faults or compiled is None or compiled.spec is None:
         raise ConfigurationError(faults)
@@ -125,6 +136,16 @@ def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[s
     except ConfigurationError as error:
         return None, list(error.faults)
     return compiled, list(compiled.faults)
+
+
+def _faults_of_moment(project: Project) -> list[str]:
+    """Where the teacher's training data end only in the future: then it teaches nothing."""
+    moment = project.teacher.trained_until
+    if moment is None or moment <= datetime.now(UTC):
+        return []
+    what = f"must not be in the future, got {moment.isoformat()}: no example would learn of the teacher before that"
+    advice = "set it to the time of the last event that the teacher was trained on"
+    return [f"{_PREFIX}teacher.trained_until: {what}; {advice}"]
 
 
 def _teacher(project: Project, access: ServerAccess) -> tuple[Teacher | None, list[str]]:
@@ -179,6 +200,8 @@ def _summary(project: Project, spec: FeatureSpec, generation: Generation, *, is_
         is_name_checked=is_name_checked,
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),
+        teacher_trained_until=project.teacher.trained_until,
+        use_before_trained_until=project.teacher.use_before_trained_until,
         distillation=project.distillation,
         profiles=project.features.profiles,
     )

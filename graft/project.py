@@ -62,7 +62,13 @@ class Project(BaseModel):
         """What a learner of this pair is made of; ConfigurationError when that does not fit together."""
         tasks, teacher_tasks = tuple(self.tasks), tuple(self.teacher.tasks)
         return LearnerSetup(
-            spec, tasks, tuple(self.distillation), teacher_tasks, self.student, self.teacher.wait_seconds
+            spec,
+            tasks,
+            tuple(self.distillation),
+            teacher_tasks,
+            self.student,
+            self.teacher.wait_seconds,
+            logits_from_ms=self.teacher.logits_from_ms,
         )
 
 

@@ -1,5 +1,7 @@
 """The archive process: writes the examples topic into an example log, from exactly where the log ends.
 
+Beside the examples it writes what learners used of their teacher (stream.logit_archive).
+
 The log is the only state. Each partition's files appear in the order of their offsets, each whole and at once. A kill
 at any moment leaves an unbroken log, and the next process continues at its end: nothing is lost or doubled.
 """
@@ -8,7 +10,9 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge
 
@@ -21,8 +25,13 @@ from stream.config import Topics
 from stream.example_file import DAYS, runs, write
 from stream.example_log import ExampleLog
 from stream.examples import ExampleReader, ExampleRecord
+from stream.logged_topic import check_topic, note_topic
+from stream.logit_archive import LogitArchive, open_used_logits
 from stream.positions import Positions
 from stream.topics import topic_id
+
+if TYPE_CHECKING:
+    from stream.used_logits import UsedLogitsReader
 
 EXAMPLES = Counter("graft_archive_examples", "Examples written to the example log")
 LAG = Gauge("graft_archive_lag_records", "Records of the examples topic that are not in the example log yet")
@@ -52,21 +61,37 @@ def run_archive(
     """
     with claim_folder(folder, "another process writes this example log; stop it, or name another folder"):
         remove_partial_files(folder, DAYS)
-        reader = connection.wait_for_kafka(lambda: _open(folder, kafka_servers, topics), stop)
-        archive = Archive(folder, reader.started)
-        flushed_at = time.monotonic()
-        HEALTH.begin(_LOOP)
-        try:
-            while not stop.is_set():
-                archive.add(reader.poll(_POLL_SECONDS))
-                if len(archive) >= every_examples or time.monotonic() - flushed_at >= every_seconds:
-                    archive.flush()
-                    LAG.set(reader.lag())
-                    flushed_at = time.monotonic()
-                HEALTH.round_ended(_LOOP)
+        its_id = connection.wait_for_kafka(lambda: topic_id(kafka_servers, topics.examples), stop)
+        with ExitStack() as opened:
+            reader = connection.wait_for_kafka(lambda: _open(folder, kafka_servers, topics, its_id), stop)
+            opened.callback(reader.close)
+            used = connection.wait_for_kafka(lambda: open_used_logits(folder, kafka_servers, topics), stop)
+            opened.callback(used.close)
+            archives = Archive(folder, reader.started), LogitArchive(folder, used.started, its_id)
+            _archive_until(stop, (reader, used), archives, every_examples, every_seconds)
+
+
+def _archive_until(
+    stop: StopSignal,
+    readers: "tuple[ExampleReader, UsedLogitsReader]",
+    archives: "tuple[Archive, LogitArchive]",
+    every_examples: int,
+    every_seconds: float,
+) -> None:
+    (examples, used), (archive, logits) = readers, archives
+    flushed_at = time.monotonic()
+    HEALTH.begin(_LOOP)
+    while not stop.is_set():
+        archive.add(examples.poll(_POLL_SECONDS))
+        logits.add(used.poll(0))
+        if len(archive) + len(logits) >= every_examples or time.monotonic() - flushed_at >= every_seconds:
+            logits.flush()
             archive.flush()
-        finally:
-            reader.close()
+            LAG.set(examples.lag())
+            flushed_at = time.monotonic()
+        HEALTH.round_ended(_LOOP)
+    logits.flush()
+    archive.flush()
 
 
 class Archive:
@@ -100,13 +125,11 @@ class Archive:
             _log.info("archived examples=%d offsets=%s", count, self.offsets)
 
 
-def _open(folder: Path, kafka_servers: str, topics: Topics) -> ExampleReader:
+def _open(folder: Path, kafka_servers: str, topics: Topics, its_id: str | None) -> ExampleReader:
     """A reader of the topic that goes on where the log ends; the log notes the topic's id."""
-    log, its_id = ExampleLog(folder), topic_id(kafka_servers, topics.examples)
-    log.check_topic(its_id)
-    offsets = log.offsets_end()
-    if its_id:
-        log.note_topic(its_id)
+    check_topic(folder, its_id)
+    offsets = ExampleLog(folder).offsets_end()
+    note_topic(folder, its_id)
     try:
         return ExampleReader(kafka_servers, topics, offsets, if_gone=_ADVICE)
     except DataLossError as error:

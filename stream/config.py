@@ -22,7 +22,7 @@ class RetentionConfig(BaseModel):
         default=30.0,
         ge=0.01,
         le=36_500,
-        description="how far back a new student learns without an example log; how long the learner may be down",
+        description="how far back a new student learns without an example log; how long learner, archive may be down",
     )
     teacher_requests_days: float = Field(
         default=30.0,
@@ -111,6 +111,11 @@ class Topics(BaseModel):
         return f"{self.prefix}teacher-requests"
 
     @property
+    def used_logits(self) -> str:
+        """Which teacher logits a learner used for the examples of the same partition; see decision 20."""
+        return f"{self.prefix}used-logits"
+
+    @property
     def aggregate_updates(self) -> str:
         """What examples add to running aggregates, in the partition of the entity, until it is counted."""
         return f"{self.prefix}aggregate-updates"
@@ -122,8 +127,8 @@ class Topics(BaseModel):
 
     @property
     def with_dead_letters(self) -> tuple[str, ...]:
-        """The topics with a topic of dead letters. Those of the last two say what their readers may skip."""
-        return (self.impressions, self.feedback, self.examples, self.teacher_requests)
+        """The topics with a topic of dead letters. Those of the last three say what their readers may skip."""
+        return (self.impressions, self.feedback, self.examples, self.teacher_requests, self.used_logits)
 
     @staticmethod
     def dead_letters(topic: str) -> str:

@@ -1,7 +1,8 @@
 """The example log: the examples topic as Parquet files by day, for as long as one keeps them.
 
     LOG/day=2026-11-24/p0-0-999.parquet    partition 0, offsets 0 to 999
-    LOG/_topic_id                          Kafka's id of the topic, where the broker tells one
+    LOG/_topic_id                          Kafka's id of the topic, where the broker tells one (stream.logged_topic)
+    LOG/_logits/                           what learners used of their teacher (stream.logit_file)
 
 Each partition's files follow each other without gap or overlap, so the file names alone say where the log ends.
 """
@@ -12,17 +13,16 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from runtime.errors import DataLossError, InvalidInputError
-from runtime.folder import replacing
 from stream.config import Topics
 from stream.example_file import ExampleFile, list_files, read
 from stream.examples import ExampleReader, ExampleRecord
+from stream.logged_topic import check_topic
 from stream.merge import Merge
 from stream.ranks import ONE_RANK, Ranks
 from stream.topics import topic_id
 
 _log = logging.getLogger(__name__)
 
-_TOPIC_ID_FILE = "_topic_id"  # tools that read a folder of Parquet files pass over names with _
 _ADVICE = (
     "if 'graft stream archive' writes this log, start again: it may have written them since; else begin anew without "
     "--from: set GRAFT_VERSIONS to a new folder, and a new student begins with the oldest example that is left"
@@ -39,24 +39,6 @@ class ExampleLog:
     def __init__(self, folder: Path, spec_id: str | None = None) -> None:
         self.folder = folder
         self._spec_id = spec_id
-
-    def check_topic(self, topic_id: str | None) -> None:
-        """DataLossError where the log is of a topic with another id: its offsets say nothing of this one.
-
-        A log without an id, as from earlier versions, and a broker that tells none, fit any.
-        """
-        path = self.folder / _TOPIC_ID_FILE
-        if not topic_id or not path.is_file() or (logged := path.read_text().strip()) == topic_id:
-            return
-        raise DataLossError(
-            f"{self.folder} is the log of a topic with the id {logged}, but the topic of that name now has {topic_id}: "
-            "it was deleted and made anew; archive the new one into an empty folder: 'graft stream archive NEW_LOG'"
-        )
-
-    def note_topic(self, topic_id: str) -> None:
-        """Write down which topic this log is of; only for its one writer."""
-        with replacing(self.folder / _TOPIC_ID_FILE) as file:
-            file.write(topic_id.encode() + b"\n")
 
     def offsets_end(self) -> dict[int, int]:
         """Per partition the offset after its last example; a partition without any is absent."""
@@ -143,7 +125,7 @@ def log_then_topic(
     Their order is that of an ExampleReader that reads them all from the topic. DataLossError when the topic does not
     have the log's end, or was made anew since the log began.
     """
-    log.check_topic(topic_id(kafka_servers, topics.examples))
+    check_topic(log.folder, topic_id(kafka_servers, topics.examples))
     history = log.partitions(offsets)
     ends = {number: partition.end for number, partition in history.items()}
     try:

@@ -16,7 +16,7 @@ from stream import connection
 from stream.config import Topics
 from stream.dead_letter_topics import letters_of
 from stream.dead_letters import SKIPPED, DeadLetter
-from stream.events import EventRecord, Example, TeacherRequest
+from stream.events import EventRecord, Example, TeacherRequest, UsedLogits
 from stream.messages import Message
 from stream.undecodable import Undecodable, UndecodableError, decoded
 
@@ -88,7 +88,11 @@ def pass_over(consumer: KafkaConsumer, kafka_servers: str, topics: Topics, error
 
 def _undecodable(kafka_servers: str, topics: Topics, wanted: Skip) -> Undecodable:
     """What cannot be decoded at the skip's first offset."""
-    models: dict[str, type[EventRecord]] = {topics.examples: Example, topics.teacher_requests: TeacherRequest}
+    models: dict[str, type[EventRecord]] = {
+        topics.examples: Example,
+        topics.teacher_requests: TeacherRequest,
+        topics.used_logits: UsedLogits,
+    }
     at = TopicPartition(wanted.topic, wanted.partition)
     place = f"{at.topic}-{at.partition}"
     consumer = connection.consumer(kafka_servers)

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_EVENT_BYTES = 1_000_000
 _MAX_RECORD_BYTES = 4_000_000  # an event with its features, or in a dead letter with its reason, still fits
+_MAX_LOGITS_BYTES = 16_000_000  # of the unshown rows of one example: 64 with wide features
 _DAY_MS = 86_400_000
 _RETENTION = "retention.ms"
 _TOPIC = ConfigResourceType.TOPIC
@@ -107,6 +108,7 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
         topics.feedback,
         topics.examples,
         topics.teacher_requests,
+        topics.used_logits,
         topics.aggregate_updates,
         topics.join_state,
         *map(topics.dead_letters, topics.with_dead_letters),
@@ -115,9 +117,11 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
 
 def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None) -> dict[str, str]:
     is_input = name in (topics.impressions, topics.feedback)
+    most_bytes = dict.fromkeys((topics.impressions, topics.feedback), _MAX_EVENT_BYTES)
+    most_bytes[topics.used_logits] = _MAX_LOGITS_BYTES
     settings = {
         "cleanup.policy": "delete",
-        "max.message.bytes": str(_MAX_EVENT_BYTES if is_input else _MAX_RECORD_BYTES),
+        "max.message.bytes": str(most_bytes.get(name, _MAX_RECORD_BYTES)),
         _RETENTION: str(_retention_ms(name, config, topics)),
     }
     if is_input:  # the broker's clock, so that a producer's cannot say when its event came
@@ -139,6 +143,7 @@ def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
         topics.feedback: retention.feedback_days,
         topics.examples: retention.examples_days,
         topics.teacher_requests: retention.teacher_requests_days,
+        topics.used_logits: retention.examples_days,
     }
     return round(days.get(name, retention.dead_letters_days) * _DAY_MS)
 

@@ -4,12 +4,15 @@ Every input has a `default` in the teacher's own values: for a row whose feature
 or beyond the tensor's type. A scalar fills an input that takes n elements.
 """
 
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Scalar = int | float | str
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FEATURE = "the target feature that feeds it, any of the [features] table"
 URL_ALLOWED = "http:// or https://, a host, and a port if need be; no user name, no '?'"
@@ -203,6 +206,16 @@ class DumpConfig(BaseModel):
     )
 
 
+def _moment(value: Any) -> datetime:
+    """A time with its zone, as TOML has it or as a text."""
+    moment = value
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError(f"must be an ISO 8601 time with its zone such as 2026-01-31T12:00:00Z, got {value!s}")
+    return moment
+
+
 class TeacherConfig(BaseModel):
     """The teacher. It is used exactly as it is, never trained.
 
@@ -248,6 +261,23 @@ class TeacherConfig(BaseModel):
         ge=0,
         description="wall clock that examples wait at the learner for logits still to come; 0: they do not wait",
     )
+    trained_until: Annotated[datetime, BeforeValidator(_moment)] | None = Field(
+        default=None,
+        description="when the teacher's training data end: an example before it may be among them, and learns nothing "
+        "of the teacher",
+        json_schema_extra={"allowed": "a time with its zone such as `2026-01-31T12:00:00Z`, not in the future"},
+    )
+    use_before_trained_until: bool = Field(
+        default=False,
+        description="examples before `trained_until` learn from the teacher all the same, as where it never saw them",
+    )
+
+    @property
+    def logits_from_ms(self) -> int:
+        """The event time (ms since 1970) of the first example that may have a logit; 0: all may."""
+        if self.trained_until is None or self.use_before_trained_until:
+            return 0
+        return max(0, -((_1970 - self.trained_until) // timedelta(milliseconds=1)))
 
     def place(self, folder: Path) -> str:
         """Where the teacher is, for people: a file or a folder, or the model of a server."""

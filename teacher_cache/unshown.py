@@ -40,6 +40,12 @@ class UnshownRows(NamedTuple):
     logit_UT: NDArray[np.float32]
 
 
+def together(each: Sequence[UnshownRows], tasks: int) -> UnshownRows:
+    """The rows of several impressions, in their order; T = `tasks`."""
+    features = [row for rows in each for row in rows.features]
+    return UnshownRows(features, np.concatenate([np.empty((0, tasks), np.float32), *(r.logit_UT for r in each)]))
+
+
 class UnshownSampler:
     """Makes unshown rows of teacher requests, in their order. Remembers the last `items` items with their features."""
 
@@ -127,7 +133,11 @@ class UnshownCache:
             pipeline.execute()
 
     def get(self, impression_ids: Sequence[str]) -> UnshownRows:
-        """The rows of these impressions, in their order.
+        """The rows of these impressions, in their order; see `get_each`."""
+        return together(self.get_each(impression_ids), self._widths[1])
+
+    def get_each(self, impression_ids: Sequence[str]) -> list[UnshownRows]:
+        """The rows of each of these impressions.
 
         An impression with a damaged value has none. Rows whose logits are not `usable` are left out and counted.
         """
@@ -136,12 +146,18 @@ class UnshownCache:
             pipeline.get(self._prefix + impression_id)
         with reaching(self._url):
             values = pipeline.execute()
-        rows = [row for value in values if value is not None for row in _decode(value, *self._widths)]
-        logit_UT = np.array([logit_T for _, logit_T in rows], np.float64).reshape(len(rows), self._widths[1])
+        each = [[] if value is None else _decode(value, *self._widths) for value in values]
+        logit_UT = np.array([logit_T for rows in each for _, logit_T in rows], np.float64).reshape(-1, self._widths[1])
         usable_U = usable(logit_UT)
-        UNUSABLE_LOGITS.labels("unshown").inc(len(rows) - int(usable_U.sum()))
-        features = [features for (features, _), kept in zip(rows, usable_U, strict=True) if kept]
-        return UnshownRows(features, logit_UT[usable_U].astype(np.float32))
+        single_UT = np.where(usable_U[:, None], logit_UT, 0.0).astype(np.float32)
+        UNUSABLE_LOGITS.labels("unshown").inc(len(usable_U) - int(usable_U.sum()))
+        found, first = [], 0
+        for rows in each:
+            part = slice(first, first + len(rows))
+            features = [features for (features, _), kept in zip(rows, usable_U[part], strict=True) if kept]
+            found.append(UnshownRows(features, single_UT[part][usable_U[part]]))
+            first = part.stop
+        return found
 
     def close(self) -> None:
         """Close the connections."""

@@ -13,6 +13,7 @@ from runtime.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from student.learn.bootstrap import Contexts
+    from teacher_cache.config import TeacherConfig
 
 
 @click.command
@@ -48,7 +49,9 @@ def bootstrap(project_folder: Path | None, events: Path | None, until: datetime 
     process = begin(project_folder)
     project, teacher = process.project, ProjectTeacher(process)
     spec = teacher.spec
-    users, items, contexts = _ids(process, events, until or datetime.now(UTC))
+    moment = until or datetime.now(UTC)
+    _refuse_before_cut_off(moment, project.teacher)
+    users, items, contexts = _ids(process, events, moment)
     report = run_bootstrap(
         setup=project.learner_setup(spec),
         config=project.bootstrap,
@@ -68,6 +71,16 @@ def bootstrap(project_folder: Path | None, events: Path | None, until: datetime 
     if unlearnt:
         learnt += f"; no served head starts from {', '.join(unlearnt)}, below {100 * report.least_explained:.3g} %"
     echo_result([published, learnt], {**report._asdict(), "users": len(users), "items": len(items)}, as_json=as_json)
+
+
+def _refuse_before_cut_off(moment: datetime, teacher: "TeacherConfig") -> None:
+    """InvalidInputError where examples after `moment` may be among those that the teacher was trained on."""
+    if 1000 * moment.timestamp() < teacher.logits_from_ms and teacher.trained_until is not None:
+        raise InvalidInputError(
+            f"--until {moment.isoformat()} lies before teacher.trained_until, {teacher.trained_until.isoformat()}: the "
+            "student would know of its teacher what only the examples after it tell; name a later time, or set "
+            "teacher.use_before_trained_until where the teacher never saw them"
+        )
 
 
 def _ids(process: Process, events: Path | None, until: datetime) -> "tuple[list[int | str], list[int | str], Contexts]":

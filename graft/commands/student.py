@@ -37,18 +37,28 @@ for command in (bootstrap, skew, *versions.COMMANDS):
     metavar="LOG",
     help="Learn what this example log has first, then the stream from where it ends.",
 )
+@click.option(
+    "--fill-misses",
+    is_flag=True,
+    help="With --from: look in the cache for logits that the log's learner did not have; a backfill may have put them.",
+)
 @click.pass_obj
-def train(project_folder: Path | None, log: Path | None) -> None:
+def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -> None:
     """Learn from the stream of examples until stopped (SIGTERM or Ctrl-C), and publish versions on the way.
 
     Goes on from the newest version in GRAFT_VERSIONS. One learner per folder. It computes on a GPU where CUDA sees one.
     Under torchrun it is several processes that learn as one; each reads its share of the partitions, and serves its
     metrics at GRAFT_METRICS_PORT + LOCAL_RANK.
 
+    An example log has the teacher's logits that were used, and these are learnt again, or that there was none: Redis is
+    asked only for examples of which the log does not say it for this project's generation of logits.
+
     Example: GRAFT_METRICS_PORT=9102 graft student train --from example-log
 
     Example: torchrun --nproc-per-node 2 -m graft student train
     """
+    if fill_misses and log is None:
+        raise click.UsageError("--fill-misses needs --from LOG: without a log every logit comes from the cache")
     process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
@@ -58,7 +68,9 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     from stream.connection import wait_for_kafka
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
+    from stream.logged_logits import LoggedLogits
     from stream.topics import ensure_topics, topic_id
+    from stream.used_logits import UsedLogitsWriter
     from student.learn.exchange import nearest_device, open_exchange
     from student.learn.skew_watch import SkewWatch
     from student.learn.train import run_training
@@ -66,16 +78,23 @@ def train(project_folder: Path | None, log: Path | None) -> None:
 
     teacher = ProjectTeacher(process)
     spec = teacher.spec
-    generation = wait_for(lambda: teacher.generation, Absence("teacher", "waiting for it"), stop)
+    generation = wait_for(lambda: teacher.generation, Absence("teacher", "waiting for it"), stop).digest
     open_source = partial(ExampleReader, settings.kafka, project.topics)
+    logged: LoggedLogits | None = None
     if log is not None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, project.topics)
+        logged = LoggedLogits(log, generation, fill_misses=fill_misses)
 
     def ensured() -> str | None:
         ensure_topics(settings.kafka, project.stream, project.topics)
         return topic_id(settings.kafka, project.topics.examples)
 
     its_id = wait_for_kafka(ensured, stop)
+
+    def open_used(learner: str) -> UsedLogitsWriter:
+        of_learner = partial(UsedLogitsWriter, learner=learner, generation=generation, topic_id=its_id)
+        return wait_for_kafka(lambda: of_learner(settings.kafka, project.topics), stop)
+
     registry = Registry(settings.versions)
     skew = SkewWatch(ServedRowReader(process.redis_url, spec), spec, project.skew, registry.metrics_folder)
     with closing(skew), open_exchange() as exchange:
@@ -84,10 +103,12 @@ def train(project_folder: Path | None, log: Path | None) -> None:
             publish=project.publish,
             gate=project.gate,
             teacher_version=project.teacher.version,
-            teacher_generation=generation.digest,
+            teacher_generation=generation,
             registry=registry,
             cache=teacher.open_cache(),
             unshown=teacher.open_unshown_cache(),
+            logged=logged,
+            open_used=open_used,
             open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),
             topic_id=its_id,
             stop=stop,

@@ -7,8 +7,8 @@ import click
 if TYPE_CHECKING:
     from stream.config import Topics
 
-TOPIC = click.Choice(["impressions", "feedback", "examples", "teacher-requests"])
-"""The dead letters of examples are skips alone."""
+TOPIC = click.Choice(["impressions", "feedback", "examples", "teacher-requests", "used-logits"])
+"""The dead letters of examples and used logits are skips alone."""
 
 
 def topic_of(topics: "Topics", name: str) -> str:

@@ -54,12 +54,11 @@ class ChangedProfiles:
         columns = log.spec.columns_of([example.features for example in log.examples])
         users, items = [e.user_id for e in log.examples], [e.item_id for e in log.examples]
         rows = log.spec.rows_of(self.applied(columns, users, items))
-        return log._replace(
-            records=[
-                record._replace(example=record.example.model_copy(update={"features": row}))
-                for record, row in zip(log.records, rows, strict=True)
-            ]
-        )
+        records = [
+            record._replace(example=record.example.model_copy(update={"features": row}))
+            for record, row in zip(log.records, rows, strict=True)
+        ]
+        return log._replace(records=records, logged=None)
 
     def _change(
         self,

@@ -35,7 +35,7 @@ def recounted(
         for place in places:
             features[place] = values[place]
         records.append(record._replace(example=record.example.model_copy(update={"features": features})))
-    return log._replace(records=records)
+    return log._replace(records=records, logged=None)
 
 
 class _Counted:

@@ -25,7 +25,7 @@ from lab.study.learner_log import log_to
 from lab.study.plan import Cell, window_seconds
 from lab.study.recount import recounted
 from lab.study.study_log import StudyLog, read_log
-from lab.study.teachers import StudyTeacher, Unshown, kept_logits
+from lab.study.teachers import StudyTeacher, Unshown, kept_logits, told_of
 from lab.study.thinning import KeptUsers
 from runtime.folder import replacing
 
@@ -40,6 +40,8 @@ class Workplace(NamedTuple):
     day_zero: DayZero
     keys: Keys
     out: Path
+    generation: str | None = None
+    """Of the project's logits, where the log has any."""
 
     def result_path(self, cell: Cell) -> Path:
         """The file of a finished cell."""
@@ -93,7 +95,7 @@ class _Worker:
     @classmethod
     def start(cls, place: Workplace) -> None:
         threading.Thread(target=_end_with_the_study, daemon=True).start()
-        cls.place, cls.log = place, read_log(place.log_folder, place.spec)
+        cls.place, cls.log = place, read_log(place.log_folder, place.spec, place.generation)
 
     @classmethod
     def run(cls, cell: Cell) -> None:
@@ -170,8 +172,8 @@ class _Worker:
             return Teaching(logit_NT)
         unshown = cls._unshown(cell, log.first(cell.events)) if project.unshown.ratio > 0 else None
         rows = None
-        if cell.variant.bootstrap:
-            day_zero = place.day_zero
+        day_zero = place.day_zero
+        if cell.variant.bootstrap and day_zero.begin_ms >= project.teacher.logits_from_ms:
             if cell.share < 1:
                 day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
             path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
@@ -184,7 +186,8 @@ class _Worker:
         config, change = cell.project.unshown, cell.variant.teacher
         key = f"{cls.place.keys.logits(cell)} {config.model_dump_json()} {cell.events}"
         if key not in cls.unshown:
-            cls.unshown[key] = Unshown(StudyTeacher(change, cell.project, log.spec), config, log)
+            teacher, told = StudyTeacher(change, cell.project, log.spec), told_of(change, cell.project, log)
+            cls.unshown[key] = Unshown(teacher, config, log, told, cell.project.teacher.logits_from_ms)
         return cls.unshown[key]
 
 

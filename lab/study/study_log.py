@@ -1,5 +1,6 @@
 """The example log that a study reads, whole in memory. Shapes: B rows, N examples, T teacher tasks."""
 
+import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -17,14 +18,26 @@ from stream.archive import Archive
 from stream.events import Example
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
+from stream.logged_logits import LoggedLogit, LoggedLogits
 from student.evaluate.newness import NEW_EXAMPLES
 
 
+class Logged(NamedTuple):
+    """What the log has of the teacher: for each of its N records what was used, None where it does not say."""
+
+    generation: str
+    rows: Sequence[LoggedLogit | None]
+
+
 class StudyLog(NamedTuple):
-    """Records in the order in which every learner learns them, and the spec that reads their features."""
+    """Records in the order in which every learner learns them, and the spec that reads their features.
+
+    `logged` is of these records with these features; None where the log has no logits of the project's generation.
+    """
 
     spec: FeatureSpec
     records: Sequence[ExampleRecord]
+    logged: Logged | None = None
 
     @property
     def examples(self) -> list[Example]:
@@ -33,9 +46,10 @@ class StudyLog(NamedTuple):
 
     @property
     def key(self) -> str:
-        """A digest of its content: the spec, and every example with its partition and offset."""
+        """A digest of its content: the spec, every example with its partition and offset, and its logits."""
         records = (f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records)
-        return digest_of(chain([self.spec.spec_id], records))
+        logits = [self.logged.generation, *map(json.dumps, self.logged.rows)] if self.logged else []
+        return digest_of(chain([self.spec.spec_id], records, logits))
 
     @property
     def event_times_ms(self) -> list[int]:
@@ -51,7 +65,8 @@ class StudyLog(NamedTuple):
 
     def first(self, count: int | None) -> "StudyLog":
         """Its first `count` examples; all if None."""
-        return self._replace(records=self.records[:count])
+        logged = self.logged and self.logged._replace(rows=self.logged.rows[:count])
+        return self._replace(records=self.records[:count], logged=logged)
 
     def with_inputs(self, names: Sequence[str], value_NT: NDArray[np.float32]) -> "StudyLog":
         """The same examples with T more dense features, as if the stream had logged them; a NaN is a miss."""
@@ -83,12 +98,21 @@ def _new(ids: Sequence[int | str]) -> NDArray[np.bool_]:
     return new_N
 
 
-def read_log(folder: Path, spec: FeatureSpec) -> StudyLog:
-    """The whole log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example."""
-    records = [record for records in ExampleLog(folder, spec.spec_id).read({}) for record in records]
+def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None) -> StudyLog:
+    """The whole log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example.
+
+    With what it has of the teacher's logits of `generation`.
+    """
+    records: list[ExampleRecord] = []
+    rows: list[LoggedLogit | None] = []
+    logits = None if generation is None else LoggedLogits(folder, generation)
+    for found in ExampleLog(folder, spec.spec_id).read({}):
+        records += found
+        rows += logits.of(found) if logits else []
     if not records:
         raise InvalidInputError(f"{folder}: no examples; has 'graft stream archive' written to this folder?")
-    return StudyLog(spec, records)
+    is_known = any(row is not None for row in rows)
+    return StudyLog(spec, records, Logged(generation, rows) if generation and is_known else None)
 
 
 def write_log(folder: Path, records: Iterable[ExampleRecord]) -> None:

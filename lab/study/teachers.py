@@ -17,32 +17,55 @@ from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 from stream.events import TeacherRequest
+from stream.logged_logits import LoggedLogit
 from teacher_cache.config import DefaultInput, LookupInput, TeacherConfig, UnshownConfig, VocabularyInput
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.generation import generation_of
+from teacher_cache.logged import decoded
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.teacher import load_teacher
-from teacher_cache.unshown import UnshownRows, UnshownSampler
+from teacher_cache.unshown import UnshownRows, UnshownSampler, together
 
 _CHUNK = 4_096
 _SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner
+_NOTHING = LoggedLogit(None, [])
 
 
 def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyLog) -> NDArray[np.float32]:
     """The changed teacher's logits of a log [N, T], NaN where it gives none; kept in the file `path` from then on.
 
-    Every impression has its own logits. The stream's cache has those of the last impression of a user and an item.
+    Of an unchanged teacher they are those that the log has, where it says what was used; the others are scored. There
+    every impression has its own logits; the stream's cache has those of the last impression of a user and an item.
+    Examples from before `teacher.trained_until` have none, unless the project uses them.
     """
     if not path.exists():
-        requests = requests_of(log)
-        scored = StudyTeacher(change, project, log.spec).score_all(requests)
-        logit_NT = np.full((len(requests), len(project.teacher.tasks)), np.nan, np.float32)
-        place = {request.impression_id: n for n, request in enumerate(requests)}
-        logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
+        told = told_of(change, project, log)
+        requests = [request for request, one in zip(requests_of(log), told, strict=True) if one is None]
+        tasks = len(project.teacher.tasks)
+        logit_NT = np.array([decoded(one or _NOTHING, tasks)[0] for one in told], np.float32).reshape(-1, tasks)
+        if requests:
+            scored = StudyTeacher(change, project, log.spec).score_all(requests)
+            place = {example.impression_id: n for n, example in enumerate(log.examples)}
+            logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
         with replacing(path) as file:
             np.savez_compressed(file, logit_NT=logit_NT)
     with np.load(path, allow_pickle=False) as kept:
         loaded_NT: NDArray[np.float32] = kept["logit_NT"]
+    loaded_NT[np.array(log.event_times_ms) < project.teacher.logits_from_ms] = np.nan
     return loaded_NT
+
+
+def generation(project: Project, spec: FeatureSpec) -> str:
+    """The digest of what makes the project's logits; ServiceUnavailableError when the teacher's server is away."""
+    access = Process(load_settings()).teacher_access
+    return generation_of(project.name, project.teacher, project.folder, spec, access).digest
+
+
+def told_of(change: TeacherChange, project: Project, log: StudyLog) -> Sequence[LoggedLogit | None]:
+    """What the log says of each example about this teacher; None where it does not say."""
+    if log.logged is None or change != TeacherChange():
+        return [None] * len(log.records)
+    return log.logged.rows if generation(project, log.spec) == log.logged.generation else [None] * len(log.records)
 
 
 class StudyTeacher(RequestScorer):
@@ -55,7 +78,7 @@ class StudyTeacher(RequestScorer):
         domain_map = DomainMap(config, project.folder, teacher, spec)
         super().__init__(teacher, domain_map, spec)
         self._unchanged = RequestScorer(teacher, domain_map, spec)
-        self._tasks = len(config.tasks)
+        self.tasks = len(config.tasks)
 
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
         """The logits of one batch, which draws its own noise and permutation: score together what belongs together."""
@@ -66,25 +89,50 @@ class StudyTeacher(RequestScorer):
         """The logits of all requests that the teacher can score; noise and permutation are drawn over all of them."""
         batches = [self._unchanged.score(requests[at : at + _CHUNK]) for at in range(0, len(requests), _CHUNK)]
         rows = [request for scored in batches if scored for request in scored.requests]
-        logits = [np.empty((0, self._tasks), np.float32), *(scored.logit_BT for scored in batches if scored)]
-        return ScoredRows(rows, changed(self._change, np.concatenate(logits)), 0.0)
+        logits = [np.empty((0, self.tasks), np.float32), *(scored.logit_BT for scored in batches if scored)]
+        logit_NT = np.concatenate(logits)
+        return ScoredRows(rows, changed(self._change, logit_NT) if rows else logit_NT, 0.0)
 
 
 class Unshown:
-    """The unshown rows of every example of a log, made and scored as the batch scorer makes them."""
+    """The unshown rows of every example of a log: those that it has, else made and scored as the batch scorer does it.
 
-    def __init__(self, teacher: StudyTeacher, config: UnshownConfig, log: StudyLog) -> None:
+    Examples from before the event time `from_ms` have none.
+    """
+
+    def __init__(
+        self,
+        teacher: StudyTeacher,
+        config: UnshownConfig,
+        log: StudyLog,
+        told: Sequence[LoggedLogit | None] | None = None,
+        from_ms: int = 0,
+    ) -> None:
         requests = requests_of(log)
-        scored = teacher.score_all(UnshownSampler(log.spec, config).sample(requests))
-        self._features = [request.features for request in scored.requests]
-        self._logit_UT = scored.logit_BT
-        count = Counter(request.impression_id for request in scored.requests)
-        self._end_N = np.cumsum([0, *(count[request.impression_id] for request in requests)])
+        told = told or [None] * len(requests)
+        self._tasks = teacher.tasks
+        self._of = [decoded(one or _NOTHING, self._tasks)[1] for one in told]
+        unknown = {request.impression_id for request, one in zip(requests, told, strict=True) if _is_unknown(one)}
+        rows = [row for row in UnshownSampler(log.spec, config).sample(requests) if row.impression_id in unknown]
+        scored = teacher.score_all(rows)
+        count = Counter(row.impression_id for row in scored.requests)
+        first = 0
+        for n, request in enumerate(requests):
+            if _is_unknown(told[n]):
+                part = slice(first, first + count[request.impression_id])
+                self._of[n] = UnshownRows([row.features for row in scored.requests[part]], scored.logit_BT[part])
+                first = part.stop
+            if request.event_time_ms < from_ms:
+                self._of[n] = decoded(_NOTHING, self._tasks)[1]
 
     def of(self, first: int, last: int) -> UnshownRows:
         """Those of the examples from `first` to before `last`."""
-        rows = slice(self._end_N[first], self._end_N[last])
-        return UnshownRows(self._features[rows], self._logit_UT[rows])
+        return together(self._of[first:last], self._tasks)
+
+
+def _is_unknown(told: LoggedLogit | None) -> bool:
+    """Whether the log does not say which unshown rows an example had."""
+    return told is None or told.unshown is None
 
 
 def requests_of(log: StudyLog) -> list[TeacherRequest]:

@@ -26,7 +26,8 @@ class KeptUsers:
     def thinned(self, log: StudyLog) -> StudyLog:
         """The examples of the kept users. Their features are as they were logged, running aggregates too."""
         kept = set(self.of(dict.fromkeys(example.user_id for example in log.examples)))
-        return log._replace(records=[record for record in log.records if record.example.user_id in kept])
+        records = [record for record in log.records if record.example.user_id in kept]
+        return log._replace(records=records, logged=None)
 
     def _place(self, user_id: EntityId) -> bytes:
         """Where a user stands in a random order."""

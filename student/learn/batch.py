@@ -63,9 +63,10 @@ class Encoded(NamedTuple):
         ids = self.user_B[rows], self.item_B[rows]
         return Encoded(self.faults[examples], features, self.label_BK[rows], self.time_B[rows], *ids)
 
-    def with_logits(self, logit_BT: NDArray[np.float32]) -> Batch:
-        """The rows with the teacher's logits of them."""
-        return Batch(*self.features, self.label_BK, logit_BT.astype(np.float32))
+    def with_logits(self, logit_BT: NDArray[np.float32], from_ms: int) -> Batch:
+        """The rows with the teacher's logits of them; those before the event time `from_ms` have none."""
+        may_B1 = (self.time_B >= from_ms)[:, None]
+        return Batch(*self.features, self.label_BK, np.where(may_B1, logit_BT, np.nan).astype(np.float32))
 
 
 def encode(setup: LearnerSetup, examples: Sequence[Example]) -> Encoded:
@@ -81,7 +82,7 @@ def encoded(setup: LearnerSetup, examples: Sequence[Example], logit_BT: NDArray[
     """The examples with the teacher's logits of them; InvalidInputError for one that has a fault, see `fault_of`."""
     found = encode(setup, examples)
     raise_first(found.faults)
-    return found.with_logits(logit_BT)
+    return found.with_logits(logit_BT, setup.logits_from_ms)
 
 
 def raise_first(faults: Sequence[str | None]) -> None:
@@ -109,7 +110,14 @@ def _encoded(
 
 
 def _columns(setup: LearnerSetup, examples: Sequence[Example]) -> dict[str, list[Value]]:
-    return setup.spec.columns_of([example.features for example in examples])
+    """The features by name; the teacher's profiles are missing in examples from before its training data end."""
+    columns = setup.spec.columns_of([example.features for example in examples])
+    before = [n for n, example in enumerate(examples) if example.event_time_ms < setup.logits_from_ms]
+    for feature in setup.spec.features if before else ():
+        if feature.profile_of:
+            for n in before:
+                columns[feature.name][n] = None
+    return columns
 
 
 def _encoded_if_sound(setup: LearnerSetup, examples: Sequence[Example]) -> FeatureBatch | None:

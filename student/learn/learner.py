@@ -129,7 +129,7 @@ class Learner:
         open step. False when a step would have made the weights of an arm not finite: then neither arm took it, and its
         examples are never replayed.
         """
-        batch = examples.with_logits(logit_BT)
+        batch = examples.with_logits(logit_BT, self.setup.logits_from_ms)
         time_B, user_B, item_B = examples.time_B, examples.user_B, examples.item_B
         if (unshown_rows := encoded_unshown(self.setup, unshown)) is not None:
             self._open.add_unshown(unshown_rows)

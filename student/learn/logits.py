@@ -3,15 +3,12 @@
 Shapes: B examples, b examples of one rank, T teacher tasks.
 """
 
-import json
 import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
@@ -19,7 +16,6 @@ from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.events import Example
-from student.learn.exchange import Exchange
 from teacher_cache.cache import CachedLogits, LogitCache
 from teacher_cache.unshown import UnshownCache, UnshownRows
 
@@ -140,68 +136,17 @@ class UnshownSource:
     def __init__(self, cache: UnshownCache) -> None:
         self._cache = cache
 
-    def fetch(self, examples: Sequence[Example]) -> UnshownRows | None:
-        """The rows of these examples. No more will come: the batch scorer writes them before the examples' logits."""
+    def fetch(self, examples: Sequence[Example]) -> list[UnshownRows] | None:
+        """The rows of each of these examples, None while Redis is away.
+
+        No more will come: the batch scorer writes them before the examples' logits.
+        """
         try:
-            rows = self._cache.get([example.impression_id for example in examples])
+            each = self._cache.get_each([example.impression_id for example in examples])
         except ServiceUnavailableError:
             return None  # LogitSource asks the same Redis first and logs that it is away
-        UNSHOWN.inc(len(rows.features))
-        return rows
-
-
-class TeacherSignal(NamedTuple):
-    """The teacher's logits of examples, and the unshown rows of those with theirs."""
-
-    logit_BT: NDArray[np.float32]
-    unshown: UnshownRows | None
-
-    def part(self, rows: slice) -> "TeacherSignal":
-        """Of some of the examples; all unshown rows are of one step."""
-        return TeacherSignal(self.logit_BT[rows], self.unshown)
-
-
-NO_SIGNAL = TeacherSignal(np.empty((0, 0), np.float32), None)
-"""Of no examples."""
-
-
-class TeacherSource:
-    """Asks for logits and, with an `unshown` source, for unshown rows.
-
-    Each rank asks for its own examples, and all get what every rank found.
-    """
-
-    def __init__(self, logits: LogitSource, unshown: UnshownSource | None, exchange: Exchange) -> None:
-        self._logits = logits
-        self._unshown = unshown
-        self._exchange = exchange
-
-    @property
-    def has_unshown(self) -> bool:
-        """Whether it asks for unshown rows, which all belong to one step."""
-        return self._unshown is not None
-
-    def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSignal | None:
-        """Of B examples; None when `stop` was set on any rank."""
-        own = self._exchange.own(examples)
-        logit_bT = self._logits.fetch(own, stop)
-        if self._exchange.any(logit_bT is None or stop.is_set()) or logit_bT is None:
-            return None
-        (logit_BT,) = self._exchange.whole([torch.from_numpy(logit_bT)], len(examples))
-        unshown = None if self._unshown is None else self._gathered(self._unshown.fetch(own))
-        return TeacherSignal(logit_BT.numpy(), unshown)
-
-    def _gathered(self, unshown: UnshownRows | None) -> UnshownRows | None:
-        if self._exchange.ranks == 1:
-            return unshown
-        rows = [] if unshown is None else zip(unshown.features, unshown.logit_UT.tolist(), strict=True)
-        found = self._exchange.gather([json.dumps(row).encode() for row in rows])
-        all_rows = [json.loads(message) for messages in found for message in messages]
-        if not all_rows:
-            return None
-        return UnshownRows(
-            [features for features, _ in all_rows], np.array([logit_T for _, logit_T in all_rows], np.float32)
-        )
+        UNSHOWN.inc(sum(len(rows.features) for rows in each))
+        return each
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:

@@ -38,10 +38,19 @@ class ExamplesTopic(Protocol):
         ...
 
 
+class UsedLogitsLog(Protocol):
+    """Takes note of the logits that the learner has used."""
+
+    def flush(self) -> bool:
+        """Whether all of them are noted now; it is asked again where they are not."""
+        ...
+
+
 class Publisher:
     """Publishes versions of a learner that has learnt up to `offsets`: one whenever it is due.
 
-    `served` is the evaluation that the learner tells of its examples; it is told of the versions here.
+    `served` is the evaluation that the learner tells of its examples; it is told of the versions here. Without what
+    `used` has to note nothing is published.
     Into an empty registry one at once, so that the scorer is ready before the first example. The registry must be
     claimed. When the disk refuses a publish, the GraftError ends the process: what is not in a version is learnt again,
     from the last version's offsets, by the next.
@@ -58,6 +67,7 @@ class Publisher:
         topic_id: str | None = None,
         *,
         teacher_generation: str | None = None,
+        used: UsedLogitsLog | None = None,
     ) -> None:
         self._learner = learner
         self._served = served
@@ -67,6 +77,7 @@ class Publisher:
         self._teacher_version = teacher_version
         self._topic_id = topic_id
         self._teacher_generation = teacher_generation
+        self._used = used
         latest = registry.latest()
         manifest = None if latest is None else registry.load_manifest(latest)
         if manifest is not None:
@@ -98,14 +109,21 @@ class Publisher:
             self._report(topic)
 
     def publish_if_new(self, topic: ExamplesTopic) -> None:
-        """Publish what was learnt since the last version, if anything was."""
-        if self._learner.examples > self._published_examples:
+        """Publish what was learnt since the last version, if anything was and its logits are noted."""
+        if self._learner.examples > self._published_examples and self._has_noted_logits():
             self._publish()
             topic.commit(self._offsets)
             gate = self._served.gate
             compared = [gate.champion] if gate and gate.champion else []
             self._registry.prune(self._config.keep, [*self._served.kept, *compared])
         self._published_at = time.monotonic()
+
+    def _has_noted_logits(self) -> bool:
+        """Whether the logits of all examples learnt are noted: a version has learnt none that nobody can find again.
+
+        While they are not, `used` says so in the log.
+        """
+        return self._used is None or self._used.flush()
 
     def _publish(self) -> None:
         learner = self._learner

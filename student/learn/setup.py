@@ -35,6 +35,8 @@ class LearnerSetup:
     priors: PriorFactors = field(default_factory=PriorFactors)
     guarded: bool = True
     """Whether the guard weighs the student's value against its control's; else the student answers alone."""
+    logits_from_ms: int = 0
+    """Event time: examples before it learn nothing of the teacher, which may have been trained on them."""
 
     def __post_init__(self) -> None:
         faults = list(task_faults(self.tasks, self.distillation, self.teacher_tasks))

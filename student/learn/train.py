@@ -6,7 +6,7 @@ Also as several processes, the ranks of one exchange: they learn together what o
 import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from typing import Protocol
 
 import torch
@@ -15,6 +15,8 @@ from prometheus_client import Counter, Histogram
 from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
+from stream.logged_logits import LoggedLogits
+from stream.used_logits import UsedLogitsWriter
 from student.evaluate.gate import Gate
 from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions
@@ -22,13 +24,14 @@ from student.learn.batch import Encoded, encode
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
-from student.learn.logits import NO_SIGNAL, LogitSource, TeacherSignal, TeacherSource, UnshownSource
+from student.learn.logits import LogitSource, UnshownSource
 from student.learn.model import CPU
 from student.learn.publishing import ExamplesTopic, Publisher
 from student.learn.records import Record, offsets_after
 from student.learn.set_aside import Rejected, SetAside
 from student.learn.setup import LearnerSetup
 from student.learn.skew_watch import SkewWatch
+from student.learn.teacher_source import NO_SIGNAL, TeacherSignal, TeacherSource
 from student.versions.gate import GateConfig
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
@@ -81,6 +84,8 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     registry: Registry,
     cache: LogitCache,
     unshown: UnshownCache | None = None,
+    logged: LoggedLogits | None = None,
+    open_used: Callable[[str], UsedLogitsWriter] | None = None,
     open_source: Callable[[Mapping[int, int]], ExampleSource],
     topic_id: str | None = None,
     stop: StopSignal,
@@ -91,8 +96,10 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     """Learn from the newest version on, or from the first example on, until `stop`; then publish what is learnt.
 
     `open_source` gets the offset per partition at which the learning goes on; a partition that the version does not
-    know is absent. `teacher_generation` names what the logits of `cache` mean. `topic_id`: Kafka's id of the examples
-    topic, None where it tells none. DataLossError when the newest version was learnt from a topic with another id,
+    know is absent. `teacher_generation` names what the logits of `cache` mean. `logged`: what an example log has of
+    them; `cache` is asked for the others. `open_used` gets the registry's `learner_id`, and opens what takes note of
+    what the cache had: no version is published before that has it. `topic_id`: Kafka's id of the examples topic, None
+    where it tells none. DataLossError when the newest version was learnt from a topic with another id,
     ConfigurationError when it was learnt with another setup. A kill loses only what was learnt since the last version;
     the restart learns the same again from that version's offsets.
 
@@ -101,28 +108,36 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     compares with what was served, if there is `skew`.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
-    with registry.claim() if exchange.rank == 0 else nullcontext():
+    with ExitStack() as opened:
+        opened.enter_context(registry.claim() if exchange.rank == 0 else nullcontext())
         served = _served(setup, gate, registry) if exchange.rank == 0 else None
         learner = Learner(setup, exchange, device, served)
         offsets = _restore(learner, registry, exchange, topic_id)
-        publisher = set_aside = None
+        publisher = set_aside = used = None
         if exchange.rank > 0:
             skew = None
         if served is not None:
+            if open_used is not None:
+                used = opened.enter_context(closing(open_used(registry.learner_id())))
             told = teacher_version, topic_id
             publisher = Publisher(
-                learner, served, offsets, registry, publish, *told, teacher_generation=teacher_generation
+                learner, served, offsets, registry, publish, *told, teacher_generation=teacher_generation, used=used
             )
             set_aside = SetAside(registry.folder)
         logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
-        teacher = TeacherSource(logits, None if unshown is None else UnshownSource(unshown), exchange)
-        source = open_source(offsets)
+        teacher = TeacherSource(
+            logits,
+            None if unshown is None else UnshownSource(unshown),
+            exchange,
+            tasks=len(setup.teacher_tasks),
+            logged=logged,
+            used=used,
+            from_ms=setup.logits_from_ms,
+        )
+        source = opened.enter_context(closing(open_source(offsets)))
         gc.collect()
         gc.freeze()  # torch's objects live until the end: looking through them again and again is a tenth of the time
-        try:
-            _Run(learner, offsets, teacher, publisher, set_aside, exchange, skew).learn_until(stop, source)
-        finally:
-            source.close()
+        _Run(learner, offsets, teacher, publisher, set_aside, exchange, skew).learn_until(stop, source)
 
 
 def _served(setup: LearnerSetup, config: GateConfig, registry: Registry) -> ServedEvaluation:
@@ -206,12 +221,12 @@ class _Run:
     def _learn(self, records: Sequence[Record], stop: StopSignal, source: ExampleSource) -> bool:
         """Learn records, step by step; False, with nothing learnt, when a stop came first."""
         rows = encode(self._learner.setup, [record.example for record in records])
-        examples = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
-        signal = self._teacher.fetch(examples, stop) if examples else NO_SIGNAL
+        sound = [record for record, fault in zip(records, rows.faults, strict=True) if fault is None]
+        signal = self._teacher.fetch(sound, stop) if sound else NO_SIGNAL
         if signal is None:
             return False
-        if self._skew and examples:
-            self._skew.compare([example.impression_id for example in examples], rows.features)
+        if self._skew and sound:
+            self._skew.compare([record.example.impression_id for record in sound], rows.features)
         first = row = 0
         while first < len(records):
             part = slice(first, first + self._learner.room)

@@ -5,6 +5,7 @@
     FOLDER/v000042/{manifest.json, model.safetensors, learner.safetensors, served_metrics.safetensors}
     FOLDER/champion, names/  what names stand for, and who moved them (student.versions.names)
     FOLDER/last_version      the newest version that was ever begun, so that no number is used twice
+    FOLDER/learner_id        names the learner that learns here, among those that learn one topic
     FOLDER/metrics/          the history of the learner's progressive metrics (student.evaluate.history)
 
 A publish notes the version's number, writes a hidden folder, syncs it to disk, renames it, then moves `champion`,
@@ -16,6 +17,7 @@ import hashlib
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +43,7 @@ LEARNER = "learner"
 """Who publishes and promotes, in the history of names."""
 
 _LAST_FILE = "last_version"
+_ID_FILE = "learner_id"
 _NAME = re.compile(r"v\d{6,}")
 _RESTART = "restart the learner ('graft student train'): it promotes the newest whole version"
 _SPARED_MOVES = 2
@@ -172,6 +175,17 @@ class Registry:
                 return version
         return None
 
+    def learner_id(self) -> str:
+        """Names the learner of this registry among all others; made at the first call. The registry must be claimed.
+
+        Another one after `clear`: what learns then has nothing of what was learnt before.
+        """
+        known = read_line(self.folder / _ID_FILE)
+        if not known:
+            known = uuid.uuid4().hex[:16]
+            write_line(self.folder / _ID_FILE, known)
+        return known
+
     def load_manifest(self, version: str) -> Manifest:
         """The manifest of `version`; VersionError when it is absent, damaged or of another format."""
         return self._folder_of(version).manifest()
@@ -214,6 +228,7 @@ class Registry:
         removed = self.versions()
         with writing(self.folder):
             self.names.clear()  # first: they name no version that is gone
+            (self.folder / _ID_FILE).unlink(missing_ok=True)
             for doomed in (*(self.folder / version for version in removed), self.metrics_folder):
                 shutil.rmtree(doomed, ignore_errors=not doomed.exists())
         return removed

@@ -66,5 +66,9 @@ def test_day_zero_publishes_what_the_teacher_knows(environment: dict[str, str], 
     assert (manifest.bootstrapped_rows, manifest.examples) == (200, 0)
 
     assert "got 0 users, 0 items" in graft("student", "bootstrap", "--events", str(events), "--until", "1969-12-31")[1]
+    toml = sound_project / "graft.toml"
+    toml.write_text(toml.read_text().replace("[teacher]\n", "[teacher]\ntrained_until = 1970-01-02T00:00:00Z\n"))
+    code, output = graft("student", "bootstrap", "--events", str(events), "--until", "1970-01-01T23:59:59Z")
+    assert (code, "lies before teacher.trained_until, 1970-01-02T00:00:00+00:00" in output) == (1, True)
     code, output = graft("student", "bootstrap", "--events", str(events))
     assert (code, "a bootstrap is for an empty registry" in output) == (1, True)

@@ -180,3 +180,21 @@ def test_a_name_of_other_logits_is_an_error_that_says_what_changed(sound_project
     assert "removed generation" in graft("teacher", "rm", first["teacher_generation"])[1]
     (row,) = json.loads(graft("teacher", "ls", "--json")[1])
     assert row["names"] == ["t2"]
+
+
+def test_the_end_of_the_training_data_is_told_and_must_not_be_in_the_future(sound_project: Path) -> None:
+    from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
+
+    before = check_project(sound_project, _REDIS).teacher_generation
+    _break(sound_project, ('version = "t1"', 'version = "t1"\ntrained_until = 2026-01-31T12:00:00Z'))
+    summary = check_project(sound_project, _REDIS)
+    told = "  teacher trained until 2026-01-31T12:00:00+00:00: examples before that learn nothing of it"
+    assert told in summary.lines()
+    assert summary.teacher_generation == before  # the same logits, used for fewer examples
+    _break(sound_project, ("trained_until = 2026", "use_before_trained_until = true\ntrained_until = 2026"))
+    assert check_project(sound_project, _REDIS).lines()[5].endswith("before that learn from it all the same")
+    _break(sound_project, ("trained_until = 2026-01-31", "trained_until = 2999-01-31"))
+    (fault,) = _check(sound_project)
+    assert fault.startswith(
+        "graft.toml: teacher.trained_until: must not be in the future, got 2999-01-31T12:00:00+00:00"
+    )

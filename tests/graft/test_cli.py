@@ -259,3 +259,9 @@ def test_a_command_that_is_interrupted_ends_with_the_signals_code(
             _, told = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in told
+
+
+def test_misses_can_be_filled_in_a_log_alone() -> None:
+    done = CliRunner().invoke(cli, ["student", "train", "--fill-misses"])
+    assert done.exit_code == 2
+    assert "--fill-misses needs --from LOG" in done.output

@@ -221,3 +221,40 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | bytes |
     with pytest.raises(ConfigurationError, match=words) as caught:
         load_project(tmp_path)
     assert str(tmp_path / "graft.toml") in str(caught.value)
+
+
+_MOMENT = "teacher.trained_until: must be an ISO 8601 time with its zone such as 2026-01-31T12:00:00Z, got "
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("2026-01-31T12:00:00", "2026-01-31 12:00:00"),
+        ('"2026-01-31T12:00:00"', "2026-01-31T12:00:00"),
+        ("2026-01-31", "2026-01-31"),
+        ('"yesterday"', "yesterday"),
+        ("1769860800", "1769860800"),
+        ("true", "True"),
+    ],
+)
+def test_the_end_of_the_training_data_is_a_time_with_its_zone(tmp_path: Path, value: str, shown: str) -> None:
+    faults = _faults(tmp_path, ('version = "t1"', f'version = "t1"\ntrained_until = {value}'))
+    assert faults == (f"graft.toml: {_MOMENT}{shown}",)
+
+
+@pytest.mark.parametrize(
+    ("value", "from_ms"),
+    [
+        ("2026-01-31T12:00:00Z", 1_769_860_800_000),
+        ('"2026-01-31T13:00:00+01:00"', 1_769_860_800_000),
+        ("2026-01-31T12:00:00.0001Z", 1_769_860_800_001),  # an example of that millisecond came before
+        ("1960-01-01T00:00:00Z", 0),
+    ],
+)
+def test_logits_are_used_from_the_first_millisecond_after_it(tmp_path: Path, value: str, from_ms: int) -> None:
+    text = _VALID.replace('version = "t1"', f'version = "t1"\ntrained_until = {value}')
+    (tmp_path / "graft.toml").write_text(text)
+    assert load_project(tmp_path).teacher.logits_from_ms == from_ms
+    used = text.replace("trained_until", "use_before_trained_until = true\ntrained_until", 1)
+    (tmp_path / "graft.toml").write_text(used)
+    assert load_project(tmp_path).teacher.logits_from_ms == 0

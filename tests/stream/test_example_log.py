@@ -20,6 +20,7 @@ from stream.archive import Archive
 from stream.events import Example
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
+from stream.logged_topic import check_topic, note_topic
 from stream.merge import Merge
 
 MIDNIGHT_MS = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp() * 1000)
@@ -330,11 +331,10 @@ def test_the_log_is_read_without_torch_and_feast():
 
 
 def test_a_log_of_a_topic_that_was_made_anew_is_refused_and_one_without_an_id_fits_any(tmp_path):
-    log = ExampleLog(tmp_path)
-    log.check_topic("a")
-    log.note_topic("a")
-    log.check_topic("a")
-    log.check_topic(None)
+    check_topic(tmp_path, "a")
+    note_topic(tmp_path, "a")
+    check_topic(tmp_path, "a")
+    check_topic(tmp_path, None)
     with pytest.raises(DataLossError, match=r"a topic with the id a, .* now has b: .*'graft stream archive NEW_LOG'"):
-        log.check_topic("b")
-    assert log.offsets_end() == {}
+        check_topic(tmp_path, "b")
+    assert ExampleLog(tmp_path).offsets_end() == {}

@@ -34,7 +34,7 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
     admin.close()
     with pytest.raises(ConfigurationError) as caught:
         ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
-    assert len(caught.value.faults) == len(all_topics(made)) == 10
+    assert len(caught.value.faults) == len(all_topics(made)) == 12
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
 
 
@@ -57,12 +57,14 @@ def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_
         made.feedback: 2,
         made.examples: 3.5,
         made.teacher_requests: 4,
+        made.used_logits: 3.5,
         made.aggregate_updates: -1 / DAY_MS,
         made.join_state: -1 / DAY_MS,
         made.dead_letters(made.impressions): 5,
         made.dead_letters(made.feedback): 5,
         made.dead_letters(made.examples): 5,
         made.dead_letters(made.teacher_requests): 5,
+        made.dead_letters(made.used_logits): 5,
     }
 
 

@@ -46,6 +46,7 @@ def learn_in_memory(
     every_seconds: float = 1000,
     keep: int = 1000,
     skew: SkewWatch | None = None,
+    open_used: Any = None,
     **student: Any,
 ) -> None:
     """Go on with the registry's newest version through `examples` of the toy pair, of which offset n is the nth."""
@@ -56,6 +57,7 @@ def learn_in_memory(
         teacher_version="t1",
         registry=registry,
         cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
+        open_used=open_used,
         open_source=lambda offsets: Log(examples, offsets, stop),
         stop=stop,
         skew=skew,

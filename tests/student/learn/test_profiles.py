@@ -103,3 +103,17 @@ def test_before_the_first_label_a_profile_moves_the_tasks_that_it_stands_for(toy
     mean_KP = prior_of(toy.setup(spec=spec), columns).mean_KP[:, columns.dense]
     assert mean_KP[0].tolist() == [0, 0, 0, 0, 0.5, 0.5, 0]
     assert not mean_KP[1:].any(), "hidden has no teacher task, and that of rating has no profile"
+
+
+def test_examples_from_before_the_teachers_training_data_end_have_no_profile(toy: Any, spec: FeatureSpec) -> None:
+    """As if nobody had computed them; later ones keep theirs."""
+    examples = [example(toy, spec, number) for number in range(6)]
+    from_ms = examples[3].event_time_ms
+    without = [
+        one.model_copy(update={"features": [*one.features[: -len(PROFILES)], None, None, None]}) for one in examples[:3]
+    ]
+    nothing = np.full((6, 3), np.nan, np.float32)
+    cut = encoded(toy.setup(spec=spec, logits_from_ms=from_ms), examples, nothing)
+    expected = encoded(toy.setup(spec=spec), [*without, *examples[3:]], nothing)
+    assert cut.dense_BD.tobytes() == expected.dense_BD.tobytes()
+    assert cut.dense_BD.tobytes() != encoded(toy.setup(spec=spec), examples, nothing).dense_BD.tobytes()

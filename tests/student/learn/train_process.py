@@ -16,6 +16,9 @@ from runtime.telemetry import StopSignal, configure_logging
 from stream.config import Topics
 from stream.example_log import ExampleLog, log_then_topic
 from stream.examples import ExampleReader
+from stream.logged_logits import LoggedLogits
+from stream.topics import topic_id
+from stream.used_logits import UsedLogitsWriter
 from student.learn.config import PublishConfig
 from student.learn.exchange import nearest_device, open_exchange
 from student.learn.setup import LearnerSetup
@@ -27,6 +30,7 @@ from tests.student.conftest import Toy
 
 TASKS = ("finish", "like", "rating")
 TEACHER = "t1"
+GENERATION = "g1"
 
 
 def logit_cache(redis_url: str) -> LogitCache:
@@ -45,12 +49,16 @@ def setup() -> LearnerSetup:
 def main() -> None:
     atexit.register(gc.freeze)  # ends as quickly as graft's own command
     kafka, prefix, redis_url, folder, *log = sys.argv[1:]
+    topics = Topics(prefix=prefix)
     Path(f"{folder}-{os.environ.get('RANK', '0')}.pid").write_text(str(os.getpid()))
     stop = StopSignal().install()
     configure_logging()
-    open_source: Any = partial(ExampleReader, kafka, Topics(prefix=prefix))
+    open_source: Any = partial(ExampleReader, kafka, topics)
+    logged = None
     if log:
-        open_source = partial(log_then_topic, ExampleLog(Path(log[0])), kafka, Topics(prefix=prefix))
+        open_source = partial(log_then_topic, ExampleLog(Path(log[0])), kafka, topics)
+        logged = LoggedLogits(Path(log[0]), GENERATION)
+    its_id = topic_id(kafka, topics.examples)
     try:
         with open_exchange() as exchange:
             run_training(
@@ -60,6 +68,11 @@ def main() -> None:
                 registry=Registry(Path(folder)),
                 cache=logit_cache(redis_url),
                 unshown=unshown_cache(redis_url),
+                logged=logged,
+                open_used=lambda learner: UsedLogitsWriter(
+                    kafka, topics, learner=learner, generation=GENERATION, topic_id=its_id
+                ),
+                topic_id=its_id,
                 open_source=partial(open_source, ranks=exchange),
                 stop=stop,
                 exchange=exchange,

@@ -376,3 +376,14 @@ def test_a_model_whose_digest_holds_and_that_is_no_safetensors_is_damaged(regist
     (registry.folder / version / MODEL_FILE).write_bytes(content)
     with pytest.raises(VersionError, match=rf"{version}: {MODEL_FILE} is not safetensors"):
         registry.load_model(version)
+
+
+def test_a_registry_names_its_learner_once_and_anew_when_it_is_cleared(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "versions")
+    with registry.claim():
+        first = registry.learner_id()
+        assert registry.learner_id() == Registry(registry.folder).learner_id() == first
+        registry.clear()
+        second = registry.learner_id()
+    with (other := Registry(tmp_path / "other")).claim():
+        assert len({first, second, other.learner_id()}) == 3
