@@ -44,7 +44,10 @@ class TaskSummary(BaseModel):
 
 
 class Summary(BaseModel):
-    """What a sound project consists of. D dense columns and C categorical ones make the student's input."""
+    """What a sound project consists of. D dense columns and C categorical ones make the student's input.
+
+    Without a teacher its version and generation are None.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,8 +57,8 @@ class Summary(BaseModel):
     categorical_columns: int
     passthrough_features: int
     spec_id: str
-    teacher_version: str
-    teacher_generation: str
+    teacher_version: str | None
+    teacher_generation: str | None
     is_name_checked: bool
     teacher_inputs: int
     teacher_inputs_defaulted: int
@@ -69,17 +72,24 @@ class Summary(BaseModel):
 
     def lines(self) -> list[str]:
         """The summary as lines of text."""
-        mapped = self.teacher_inputs - self.teacher_inputs_defaulted
         student = f"dense columns {self.dense_columns}, categorical {self.categorical_columns}"
-        teacher = f"{self.teacher_inputs} inputs, {mapped} mapped, {self.teacher_inputs_defaulted} defaulted"
         return [
             f"project {self.name} is sound",
             *(_task_line(task) for task in self.tasks),
             f"  student: {student}; features for the teacher alone {self.passthrough_features}",
-            f"  teacher {self.teacher_version}: {teacher} ({self.defaulted_share:.0%})",
-            f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
+            *self._teacher_lines(),
             *(_distillation_line(row) for row in self.distillation),
             *(_profile_line(profile) for profile in self.profiles),
+        ]
+
+    def _teacher_lines(self) -> list[str]:
+        if self.teacher_version is None:
+            return ["  no teacher: the student learns from its labels alone"]
+        mapped = self.teacher_inputs - self.teacher_inputs_defaulted
+        inputs = f"{self.teacher_inputs} inputs, {mapped} mapped, {self.teacher_inputs_defaulted} defaulted"
+        return [
+            f"  teacher {self.teacher_version}: {inputs} ({self.defaulted_share:.0%})",
+            f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
         ]
 
 
@@ -92,26 +102,32 @@ def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCES
     project: Project = draft.value
     # 1. The features that are sound, the teacher's inputs; each None where nothing is known of them.
     compiled, faults = _features(project, redis_url)
-    teacher, of_teacher = _teacher(project, access)
+    teacher, of_teacher = _teacher(project, access) if project.teacher else (None, [])
     # 2. How they fit together.
     known = {feature.name: feature for feature in compiled.features} if compiled else None
     tensors = teacher.inputs if teacher else None
-    of_inputs = faults_of_inputs(project.teacher, folder, tensors, known if draft.features_are_known() else None)
+    of_inputs: list[str] = []
+    if project.teacher:
+        listed = known if draft.features_are_known() else None
+        of_inputs = faults_of_inputs(project.teacher, folder, tensors, listed)
     of_teacher += faults_of_profiles((known or {}).values(), teacher.outputs if teacher else {})
     faults += of_teacher + [fault for fault in of_inputs if not _follows_from_features(fault, project, known or {})]
     faults = _once(draft.faults, [fault for fault in faults if not draft.causes(fault.removeprefix(_PREFIX))])
     if faults or compiled is None or compiled.spec is None:
         raise ConfigurationError(faults)
     # 3. Whether the teacher's version is the name of other logits.
+    if project.teacher is None:
+        return _summary(project, compiled.spec, None, is_name_checked=False)
     generation = generation_of(project.name, project.teacher, folder, compiled.spec, access)
     return _summary(project, compiled.spec, generation, is_name_checked=_check_name(project, generation, redis_url))
 
 
 def _check_name(project: Project, generation: Generation, redis_url: str) -> bool:
     """Whether Redis was there to ask; ConfigurationError when it has other logits of this name."""
+    name = project.needed_teacher.version
     with closing(GenerationRegistry(redis_url, project.name, timeout_seconds=_REDIS_SECONDS)) as registry:
         try:
-            faults = registry.clash(project.teacher.version, generation)
+            faults = registry.clash(name, generation)
         except ServiceUnavailableError:
             return False
     if faults:
@@ -129,7 +145,7 @@ def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[s
 
 def _teacher(project: Project, access: ServerAccess) -> tuple[Teacher | None, list[str]]:
     """The teacher, without its tasks and vectors where these have faults; and its faults."""
-    config = project.teacher
+    config = project.needed_teacher
     try:
         return load_teacher(config, project.folder, access), []
     except ConfigurationError as error:
@@ -163,8 +179,8 @@ def _once(first: list[str], then: list[str]) -> list[str]:
     return first + [fault for fault in dict.fromkeys(then) if fault.rpartition(": ")[2] not in told]
 
 
-def _summary(project: Project, spec: FeatureSpec, generation: Generation, *, is_name_checked: bool) -> Summary:
-    inputs = project.teacher.inputs
+def _summary(project: Project, spec: FeatureSpec, generation: Generation | None, *, is_name_checked: bool) -> Summary:
+    inputs = project.teacher.inputs if project.teacher else {}
     return Summary(
         name=project.name,
         tasks=[
@@ -174,8 +190,8 @@ def _summary(project: Project, spec: FeatureSpec, generation: Generation, *, is_
         categorical_columns=len(spec.categorical),
         passthrough_features=sum(f.role == "passthrough" for f in spec.features),
         spec_id=spec.spec_id,
-        teacher_version=project.teacher.version,
-        teacher_generation=generation.digest,
+        teacher_version=project.teacher.version if project.teacher else None,
+        teacher_generation=generation.digest if generation else None,
         is_name_checked=is_name_checked,
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),

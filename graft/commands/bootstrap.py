@@ -52,7 +52,7 @@ def bootstrap(project_folder: Path | None, events: Path | None, until: datetime 
     report = run_bootstrap(
         setup=project.learner_setup(spec),
         config=project.bootstrap,
-        teacher=project.teacher,
+        teacher=teacher.config,
         generation=teacher.generation.digest,
         registry=Registry(process.settings.versions),
         rows=sample_rows(users, items, project.bootstrap.rows, project.student.seed, contexts),

@@ -53,6 +53,7 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.served_rows import ServedRowReader
+    from features.spec_file import load_spec
     from graft.commands.teacher_parts import ProjectTeacher
     from runtime.absence import Absence, wait_for
     from stream.connection import wait_for_kafka
@@ -64,9 +65,9 @@ def train(project_folder: Path | None, log: Path | None) -> None:
     from student.learn.train import run_training
     from student.versions.registry import Registry
 
-    teacher = ProjectTeacher(process)
-    spec = teacher.spec
-    generation = wait_for(lambda: teacher.generation, Absence("teacher", "waiting for it"), stop)
+    teacher = ProjectTeacher(process) if project.teacher else None
+    spec = load_spec(project.repo)
+    generation = wait_for(lambda: teacher.generation, Absence("teacher", "waiting for it"), stop) if teacher else None
     open_source = partial(ExampleReader, settings.kafka, project.topics)
     if log is not None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, project.topics)
@@ -83,11 +84,11 @@ def train(project_folder: Path | None, log: Path | None) -> None:
             setup=project.learner_setup(spec),
             publish=project.publish,
             gate=project.gate,
-            teacher_version=project.teacher.version,
-            teacher_generation=generation.digest,
+            teacher_version=teacher.config.version if teacher else None,
+            teacher_generation=generation.digest if generation else None,
             registry=registry,
-            cache=teacher.open_cache(),
-            unshown=teacher.open_unshown_cache(),
+            cache=teacher.open_cache() if teacher else None,
+            unshown=teacher.open_unshown_cache() if teacher else None,
             open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),
             topic_id=its_id,
             stop=stop,

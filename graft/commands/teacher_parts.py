@@ -31,7 +31,7 @@ class ProjectTeacher:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.project = process.project
-        self.config = process.project.teacher
+        self.config = process.project.needed_teacher
         self.access = process.teacher_access
 
     @cached_property

@@ -35,7 +35,7 @@ def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyL
     if not path.exists():
         requests = requests_of(log)
         scored = StudyTeacher(change, project, log.spec).score_all(requests)
-        logit_NT = np.full((len(requests), len(project.teacher.tasks)), np.nan, np.float32)
+        logit_NT = np.full((len(requests), len(project.needed_teacher.tasks)), np.nan, np.float32)
         place = {request.impression_id: n for n, request in enumerate(requests)}
         logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
         with replacing(path) as file:
@@ -50,7 +50,7 @@ class StudyTeacher(RequestScorer):
 
     def __init__(self, change: TeacherChange, project: Project, spec: FeatureSpec) -> None:
         self._change = change
-        config = changed_config(change, project.teacher)
+        config = changed_config(change, project.needed_teacher)
         teacher = load_teacher(config, project.folder, Process(load_settings()).teacher_access)
         domain_map = DomainMap(config, project.folder, teacher, spec)
         super().__init__(teacher, domain_map, spec)

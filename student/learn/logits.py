@@ -166,12 +166,12 @@ NO_SIGNAL = TeacherSignal(np.empty((0, 0), np.float32), None)
 
 
 class TeacherSource:
-    """Asks for logits and, with an `unshown` source, for unshown rows.
+    """Asks for logits and, with an `unshown` source, for unshown rows. Without a teacher `logits` is None: T is 0.
 
     Each rank asks for its own examples, and all get what every rank found.
     """
 
-    def __init__(self, logits: LogitSource, unshown: UnshownSource | None, exchange: Exchange) -> None:
+    def __init__(self, logits: LogitSource | None, unshown: UnshownSource | None, exchange: Exchange) -> None:
         self._logits = logits
         self._unshown = unshown
         self._exchange = exchange
@@ -183,6 +183,8 @@ class TeacherSource:
 
     def fetch(self, examples: Sequence[Example], stop: StopSignal) -> TeacherSignal | None:
         """Of B examples; None when `stop` was set on any rank."""
+        if self._logits is None:
+            return TeacherSignal(np.empty((len(examples), 0), np.float32), None)
         own = self._exchange.own(examples)
         logit_bT = self._logits.fetch(own, stop)
         if self._exchange.any(logit_bT is None or stop.is_set()) or logit_bT is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.reader import OnlineReader
 from features.spec_file import load_spec
-from lab.demo.client import Answer
+from lab.dev.client import Answer
 from stream.example_log import ExampleLog
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
