@@ -56,7 +56,7 @@ def test_init_and_look_load_neither_torch_nor_kafka_and_look_no_feast(tmp_path: 
     log = tmp_path / "log.csv"
     log.write_text("user,item,ts,clicked\n1,2,1700000000,1\n1,3,1700000001,0\n")
     assert not {"torch", "kafka", "feast"} & _modules_after("look", str(log))
-    assert not {"torch", "kafka", "feast"} & _modules_after(
+    assert not {"torch", "kafka"} & _modules_after(  # Feast checks what it wrote
         "init", str(tmp_path / "new"), "--events", str(log), "--yes"
     )
     assert (tmp_path / "new" / "graft.toml").exists()

@@ -33,7 +33,8 @@ _VIEW = View(
 
 def test_a_line_tells_everything() -> None:
     assert line_of(_VIEW) == (
-        "[   12 s] events 1,200 of 3,000 read; examples 400, 384 learnt; events/s 812; lag stream 12, teacher 0, learner -; "
+        "[   12 s] events 1,200 of 3,000 read; examples 400, 384 learnt; events/s 812; "
+        "lag stream 12, teacher 0, learner -; "
         "teacher cache 91.3% of examples had their logit; version v000003 after 2 swaps; "
         "student / control AUC of like 0.7012 / -; the same, served AUC of like 0.6512 / 0.6408, "
         "RMSE of stars 1.1000 / 1.2000; requests 120 (20/s), 0 failed; "
