@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from graft.cli import cli
 from lab.embedded import free_port
 
-_LAST = ["reset", "demo", "pair", "study"]
+_LAST = ["reset", "demo", "dev", "pair", "study"]
 _GRAFT = [sys.executable, "-m", "graft"]
 
 
@@ -259,3 +260,10 @@ def test_a_command_that_is_interrupted_ends_with_the_signals_code(
             _, told = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in told
+
+
+def test_a_command_of_the_laboratory_says_how_to_install_it_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.lazy_group._added", lambda: EntryPoints([]))
+    result = CliRunner().invoke(cli, ["dev", "shop"])
+    said = "'dev' is not installed: it is part of the laboratory, install that with 'pip install ./lab'"
+    assert (result.exit_code, said in result.output) == (2, True)
