@@ -76,11 +76,7 @@ def run_dev(options: Options, environment: dict[str, str], console: Console, say
         sample = _prepare(start, home, settings, console)
         setting = _setting(start, home, services, settings, sample)
         console.print(f"logs: {home.logs}", highlight=False, markup=False, soft_wrap=True)
-        with (
-            running_session(setting, console, lambda: say(curl_line(sample, start.port))) as session,
-            Screen(console) as screen,
-        ):
-            return _follow(options, Learnt(session, project, services.kafka), session, screen, console)
+        return _stream(start, setting, sample, services, console, say)
 
 
 def curl_line(sample: Sample, port: int) -> str:
@@ -173,25 +169,37 @@ def _setting(start: _Start, home: Home, services: Services, settings: dict[str, 
     )
 
 
-def _follow(options: Options, learnt: Learnt, session: Session, screen: Screen, console: Console) -> View:
-    """Show what happens until it ends; GraftError with advice when it cannot go on."""
+def _stream(
+    start: _Start,
+    setting: Setting,
+    sample: Sample,
+    services: Services,
+    console: Console,
+    say: Callable[[str], None],
+) -> View:
+    """Run the session; GraftError with advice when it cannot go on."""
     try:
-        paced = options.speed is not None  # the replay makes pauses as the events had them
-        if not session.follow(screen, learnt, may_rest=lambda: paced and not session.is_sent()):
-            raise _stalled()
-        view = session.watch.look()
-        screen.finish(view)
-        console.print(_told(view, session.watch.pending or 0), highlight=False, markup=False, soft_wrap=True)
-        if not options.ends:
-            session.follow(screen, lambda: False, may_rest=lambda: True)
+        with (
+            running_session(setting, console, lambda: say(curl_line(sample, start.port))) as session,
+            Screen(console) as screen,
+        ):
+            return _follow(start.options, Learnt(session, start.project, services.kafka), session, screen, console)
     except GraftError as error:
         raise GraftError(f"{error}\n{_ADVICE}") from error
+
+
+def _follow(options: Options, learnt: Learnt, session: Session, screen: Screen, console: Console) -> View:
+    """Show what happens until it ends."""
+    paced = options.speed is not None  # the replay makes pauses as the events had them
+    if not session.follow(screen, learnt, may_rest=lambda: paced and not session.is_sent()):
+        what = "nothing has been read or learnt"
+        raise GraftError(f"{what} for {STALLED_SECONDS:.0f} s, but not all of what was sent is learnt; see the logs")
+    view = session.watch.look()
+    screen.finish(view)
+    console.print(_told(view, session.watch.pending or 0), highlight=False, markup=False, soft_wrap=True)
+    if not options.ends:
+        session.follow(screen, lambda: False, may_rest=lambda: True)
     return view
-
-
-def _stalled() -> GraftError:
-    what = "nothing has been read or learnt"
-    return GraftError(f"{what} for {STALLED_SECONDS:.0f} s, but not all of what was sent is learnt; see the logs")
 
 
 def _told(view: View, pending: int) -> str:

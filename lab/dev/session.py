@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.5
 STALLED_SECONDS = 90.0
 """Longer than a stage takes to restart and to take up its work, on a busy machine."""
 
-_START_SECONDS = 120.0  # the imports of torch and Feast take seconds where all stages start at once on one core
+_START_SECONDS = 180.0  # the imports of torch and Feast take long where all start at once on a busy machine
 _LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a second
 
 
