@@ -41,6 +41,7 @@ def environment_of(services: Services, project: Path, versions: Path) -> dict[st
         **settings,
         **{f"{name}_FILE": "" for name in settings},  # the user's own would contradict them
         "GRAFT_HTTP_TOKENS_FILE": "",  # the client of this process has none; the scorer is on loopback
+        **dict.fromkeys(("GRAFT_METRICS_PORT", "GRAFT_ADMIN_PORT"), ""),  # the scorer's metrics are on its own port
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
