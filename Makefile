@@ -5,11 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo study test test-slow simulate chaos fuzz lint docs bench test-compose clean
+.PHONY: help install demo study test test-slow simulate chaos fuzz lint docs bench test-compose clean
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
 	@echo "PYTHON=... names another Python (3.11 or newer); PIP_EXTRA_INDEX_URL an index with torch's CPU build."
+
+install: $(INSTALLED) ## graft and its laboratory into .venv, with what tests and linter need
 
 demo: $(INSTALLED) ## the whole path in one terminal; ends with report/index.html
 	$(BIN)/graft demo

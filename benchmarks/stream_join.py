@@ -158,7 +158,7 @@ def send(kafka_servers: str, topics: Topics, folder: Path, first: int, count: in
     rows.sort(key=lambda row: row[0])
     path = folder / "events.jsonl"
     path.write_text("".join(json.dumps(row | {"event_time_ms": at}) + "\n" for at, row in rows))
-    replay(path, kafka_servers, topics, rate=None, max_lag=None, progress=lambda *_: None)
+    replay(path, kafka_servers, topics, max_lag=None, progress=lambda *_: None)
 
 
 def start(reader: Callable[..., None], kafka_servers: str, redis_url: str, topics: Topics) -> "subprocess.Popen[bytes]":

@@ -45,7 +45,10 @@ class TaskSummary(BaseModel):
 
 
 class Summary(BaseModel):
-    """What a sound project consists of. D dense columns and C categorical ones make the student's input."""
+    """What a sound project consists of. D dense columns and C categorical ones make the student's input.
+
+    Without a teacher its version and generation are None.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,8 +58,8 @@ class Summary(BaseModel):
     categorical_columns: int
     passthrough_features: int
     spec_id: str
-    teacher_version: str
-    teacher_generation: str
+    teacher_version: str | None
+    teacher_generation: str | None
     is_name_checked: bool
     teacher_inputs: int
     teacher_inputs_defaulted: int
@@ -72,25 +75,31 @@ class Summary(BaseModel):
 
     def lines(self) -> list[str]:
         """The summary as lines of text."""
-        mapped = self.teacher_inputs - self.teacher_inputs_defaulted
         student = f"dense columns {self.dense_columns}, categorical {self.categorical_columns}"
-        teacher = f"{self.teacher_inputs} inputs, {mapped} mapped, {self.teacher_inputs_defaulted} defaulted"
         return [
             f"project {self.name} is sound",
             *(_task_line(task) for task in self.tasks),
             f"  student: {student}; features for the teacher alone {self.passthrough_features}",
-            f"  teacher {self.teacher_version}: {teacher} ({self.defaulted_share:.0%})",
-            f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
-            *self._cut_off(),
+            *self._teacher_lines(),
             *(_distillation_line(row) for row in self.distillation),
             *(_profile_line(profile) for profile in self.profiles),
         ]
 
-    def _cut_off(self) -> list[str]:
-        if self.teacher_trained_until is None:
-            return []
-        what = "learn from it all the same" if self.use_before_trained_until else "learn nothing of it"
-        return [f"  teacher trained until {self.teacher_trained_until.isoformat()}: examples before that {what}"]
+    def _teacher_lines(self) -> list[str]:
+        if self.teacher_version is None:
+            return ["  no teacher: the student learns from its labels alone"]
+        mapped = self.teacher_inputs - self.teacher_inputs_defaulted
+        inputs = f"{self.teacher_inputs} inputs, {mapped} mapped, {self.teacher_inputs_defaulted} defaulted"
+        lines = [
+            f"  teacher {self.teacher_version}: {inputs} ({self.defaulted_share:.0%})",
+            f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
+        ]
+        if self.teacher_trained_until is not None:
+            what = "learn from it all the same" if self.use_before_trained_until else "learn nothing of it"
+            lines.append(
+                f"  teacher trained until {self.teacher_trained_until.isoformat()}: examples before that {what}"
+            )
+        return lines
 
 
 def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCESS) -> Summary:
@@ -102,11 +111,14 @@ def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCES
     project: Project = draft.value
     # 1. The features that are sound, the teacher's inputs; each None where nothing is known of them.
     compiled, faults = _features(project, redis_url)
-    teacher, of_teacher = _teacher(project, access)
+    teacher, of_teacher = _teacher(project, access) if project.teacher else (None, [])
     # 2. How they fit together.
     known = {feature.name: feature for feature in compiled.features} if compiled else None
     tensors = teacher.inputs if teacher else None
-    of_inputs = faults_of_inputs(project.teacher, folder, tensors, known if draft.features_are_known() else None)
+    of_inputs: list[str] = []
+    if project.teacher:
+        listed = known if draft.features_are_known() else None
+        of_inputs = faults_of_inputs(project.teacher, folder, tensors, listed)
     of_teacher += faults_of_profiles((known or {}).values(), teacher.outputs if teacher else {})
     faults += of_teacher + [fault for fault in of_inputs if not _follows_from_features(fault, project, known or {})]
     faults += _faults_of_moment(project)
@@ -114,15 +126,18 @@ def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCES
     if faults or compiled is None or compiled.spec is None:
         raise ConfigurationError(faults)
     # 3. Whether the teacher's version is the name of other logits.
+    if project.teacher is None:
+        return _summary(project, compiled.spec, None, is_name_checked=False)
     generation = generation_of(project.name, project.teacher, folder, compiled.spec, access)
     return _summary(project, compiled.spec, generation, is_name_checked=_check_name(project, generation, redis_url))
 
 
 def _check_name(project: Project, generation: Generation, redis_url: str) -> bool:
     """Whether Redis was there to ask; ConfigurationError when it has other logits of this name."""
+    name = project.needed_teacher.version
     with closing(GenerationRegistry(redis_url, project.name, timeout_seconds=_REDIS_SECONDS)) as registry:
         try:
-            faults = registry.clash(project.teacher.version, generation)
+            faults = registry.clash(name, generation)
         except ServiceUnavailableError:
             return False
     if faults:
@@ -140,7 +155,7 @@ def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[s
 
 def _faults_of_moment(project: Project) -> list[str]:
     """Where the teacher's training data end only in the future: then it teaches nothing."""
-    moment = project.teacher.trained_until
+    moment = project.teacher.trained_until if project.teacher else None
     if moment is None or moment <= datetime.now(UTC):
         return []
     what = f"must not be in the future, got {moment.isoformat()}: no example would learn of the teacher before that"
@@ -150,7 +165,7 @@ def _faults_of_moment(project: Project) -> list[str]:
 
 def _teacher(project: Project, access: ServerAccess) -> tuple[Teacher | None, list[str]]:
     """The teacher, without its tasks and vectors where these have faults; and its faults."""
-    config = project.teacher
+    config = project.needed_teacher
     try:
         return load_teacher(config, project.folder, access), []
     except ConfigurationError as error:
@@ -184,8 +199,8 @@ def _once(first: list[str], then: list[str]) -> list[str]:
     return first + [fault for fault in dict.fromkeys(then) if fault.rpartition(": ")[2] not in told]
 
 
-def _summary(project: Project, spec: FeatureSpec, generation: Generation, *, is_name_checked: bool) -> Summary:
-    inputs = project.teacher.inputs
+def _summary(project: Project, spec: FeatureSpec, generation: Generation | None, *, is_name_checked: bool) -> Summary:
+    inputs = project.teacher.inputs if project.teacher else {}
     return Summary(
         name=project.name,
         tasks=[
@@ -195,13 +210,13 @@ def _summary(project: Project, spec: FeatureSpec, generation: Generation, *, is_
         categorical_columns=len(spec.categorical),
         passthrough_features=sum(f.role == "passthrough" for f in spec.features),
         spec_id=spec.spec_id,
-        teacher_version=project.teacher.version,
-        teacher_generation=generation.digest,
+        teacher_version=project.teacher.version if project.teacher else None,
+        teacher_generation=generation.digest if generation else None,
         is_name_checked=is_name_checked,
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),
-        teacher_trained_until=project.teacher.trained_until,
-        use_before_trained_until=project.teacher.use_before_trained_until,
+        teacher_trained_until=project.teacher.trained_until if project.teacher else None,
+        use_before_trained_until=bool(project.teacher and project.teacher.use_before_trained_until),
         distillation=project.distillation,
         profiles=project.features.profiles,
     )

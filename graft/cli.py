@@ -24,10 +24,13 @@ _COMMANDS = {
     "reset": LazyCommand("graft.commands.reset:reset", "Remove what a project has left behind, to start over."),
 }
 
+_LABORATORY = "it is part of the laboratory, install that with 'pip install ./lab' in graft's checkout"
+
 
 @click.command(
     cls=LazyGroup,
     lazy_commands=_COMMANDS,
+    elsewhere=dict.fromkeys(("demo", "dev", "pair", "study"), _LABORATORY),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(

@@ -33,12 +33,16 @@ class LazyCommand(NamedTuple):
 class LazyGroup(click.Group):
     """A group that imports a command when it is asked for, and prints a GraftError as lines without a traceback.
 
-    Its commands are its own, then those that other installed distributions add by an entry point.
+    Its commands are its own, then those that other installed distributions add by an entry point. `elsewhere` says of
+    those that are known but may not be installed how to get them.
     """
 
-    def __init__(self, *args: Any, lazy_commands: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, lazy_commands: Mapping[str, LazyCommand], elsewhere: Mapping[str, str], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._own = lazy_commands
+        self._elsewhere = elsewhere
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names, graft's own in the order of the path that an event takes."""
@@ -55,7 +59,7 @@ class LazyGroup(click.Group):
         """The command that `args` begin with; an unknown one is a usage error that names the nearest known one."""
         name = args[0]
         if not ctx.resilient_parsing and not name.startswith("-") and self._lazy(name) is None:
-            ctx.fail(f"no such command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+            ctx.fail(self._missing(name, self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,6 +85,12 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(_INTERRUPTED)
+
+    def _missing(self, name: str, known: list[str]) -> str:
+        """Why there is no such command, and how to get one of another distribution."""
+        if name in self._elsewhere:
+            return f"{name!r} is not installed: {self._elsewhere[name]}"
+        return f"no such command {name!r}{did_you_mean(name, known)}"
 
     def _lazy(self, name: str) -> LazyCommand | None:
         if name in self._own:

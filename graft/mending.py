@@ -60,7 +60,8 @@ class Mended(NamedTuple):
     def _kinds_changed(self) -> list[str]:
         """The names of tasks whose kind was changed."""
         changed = [place for place in self.places if place[-1] == "kind" and place[-3:-2] == ("tasks",)]
-        tasks = {"tasks": self.value.tasks, "teacher": self.value.teacher.tasks}
+        teacher = self.value.teacher
+        tasks = {"tasks": self.value.tasks, "teacher": teacher.tasks if teacher else []}
         return [tasks[place[0]][int(place[-2])].name for place in changed]
 
 

@@ -13,7 +13,7 @@ from features.expressions import parse_expression
 from features.spec import FeatureSpec
 from graft.faults import faults_of
 from graft.mending import Mended, mended
-from runtime.errors import ConfigurationError, did_you_mean
+from runtime.errors import ConfigurationError, InvalidInputError, did_you_mean
 from stream.config import StreamConfig, Topics
 from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
@@ -23,6 +23,7 @@ from student.versions.gate import GateConfig, slice_faults
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"
+EVENT_FILES = ("events.parquet", "events.jsonl")
 
 
 class Project(BaseModel):
@@ -39,7 +40,7 @@ class Project(BaseModel):
     tasks: list[TaskSpec] = Field(min_length=1)
     stream: StreamConfig = StreamConfig()
     features: FeaturesConfig
-    teacher: TeacherConfig
+    teacher: TeacherConfig | None = None
     distillation: list[DistillationConfig] = []
     unshown: UnshownConfig = UnshownConfig()
     student: StudentConfig = StudentConfig()
@@ -47,6 +48,13 @@ class Project(BaseModel):
     publish: PublishConfig = PublishConfig()
     skew: SkewConfig = SkewConfig()
     gate: GateConfig = GateConfig()
+
+    @property
+    def needed_teacher(self) -> TeacherConfig:
+        """The teacher, for what cannot do without one; ConfigurationError when the project has none."""
+        if self.teacher is None:
+            raise ConfigurationError([f"{FILE_NAME}: teacher: is missing; this needs a teacher, see docs/teacher.md"])
+        return self.teacher
 
     @property
     def topics(self) -> Topics:
@@ -58,17 +66,26 @@ class Project(BaseModel):
         """The folder of the Feast repository."""
         return self.folder / self.features.repo
 
+    @property
+    def event_file(self) -> Path:
+        """The project's own events, where `graft init` writes them; InvalidInputError without one such file."""
+        found = [name for name in EVENT_FILES if (self.folder / name).exists()]
+        if len(found) != 1:
+            what = f"both {' and '.join(found)}; keep one" if found else f"no {' or '.join(EVENT_FILES)}; put one there"
+            raise InvalidInputError(f"{self.folder}: has {what}, or name the events themselves")
+        return self.folder / found[0]
+
     def learner_setup(self, spec: FeatureSpec) -> LearnerSetup:
         """What a learner of this pair is made of; ConfigurationError when that does not fit together."""
-        tasks, teacher_tasks = tuple(self.tasks), tuple(self.teacher.tasks)
+        teacher = self.teacher
         return LearnerSetup(
             spec,
-            tasks,
+            tuple(self.tasks),
             tuple(self.distillation),
-            teacher_tasks,
+            tuple(teacher.tasks) if teacher else (),
             self.student,
-            self.teacher.wait_seconds,
-            logits_from_ms=self.teacher.logits_from_ms,
+            teacher.wait_seconds if teacher else 0.0,
+            logits_from_ms=teacher.logits_from_ms if teacher else 0,
         )
 
 
@@ -116,13 +133,16 @@ def _read(path: Path) -> dict[str, Any]:
 def _cross_faults(project: Project) -> Iterator[str]:
     """Each statement of one table about another that is wrong."""
     yield from _duplicates("tasks", [task.name for task in project.tasks])
-    yield from project.teacher.kind_faults
-    yield from _duplicates("teacher.tasks", [task.name for task in project.teacher.tasks])
+    yield from project.teacher.kind_faults if project.teacher else ()
+    teacher_tasks = project.teacher.tasks if project.teacher else []
+    yield from _duplicates("teacher.tasks", [task.name for task in teacher_tasks])
     if not any(task.served for task in project.tasks):
         yield "tasks: none is served; set served = true for what the endpoint shall answer"
-    yield from task_faults(project.tasks, project.distillation, project.teacher.tasks)
+    yield from task_faults(project.tasks, project.distillation, teacher_tasks)
     yield from _aggregate_faults(project)
     yield from _profile_faults(project)
+    if project.teacher is None and project.unshown.ratio:
+        yield "unshown.ratio: there is no [teacher] that could score the rows; leave it out"
     yield from slice_faults(project.gate.slices, project.features.categorical)
 
 
@@ -147,7 +167,8 @@ def _aggregate_faults(project: Project) -> Iterator[str]:
 
 
 def _profile_faults(project: Project) -> Iterator[str]:
-    outputs = [task.name for task in project.teacher.tasks] + [vector.name for vector in project.teacher.vectors]
+    teacher = project.teacher
+    outputs = [task.name for task in teacher.tasks] + [vector.name for vector in teacher.vectors] if teacher else []
     for i, profile in enumerate(project.features.profiles):
         for column, name in profile.columns.items():
             if name not in outputs:

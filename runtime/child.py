@@ -1,6 +1,7 @@
-"""Child processes that never outlive this one, not even when it is killed with -9."""
+"""Child processes that do not outlive this one, not even when it is killed with -9."""
 
 import os
+import signal
 import subprocess
 import sys
 import weakref
@@ -21,16 +22,18 @@ def start_child(
     stderr: int | IO[bytes] | None = None,
     cwd: Path | None = None,
     files: Sequence[int] = (),
+    last_signal: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start a program that is killed as soon as this process ends in any way; `.pid` is the program's own.
+    """Start a program that gets `last_signal` as soon as this process ends in any way; `.pid` is the program's own.
 
-    Call it from the main thread, or from one that lives as long as the child should: on Linux the kernel kills the
+    Call it from the main thread, or from one that lives as long as the child should: on Linux the kernel ends the
     child when the *thread* that started it ends. Keep the result: where there is a watcher, the child ends with it.
     The child has a process group of its own, so a Ctrl-C in the terminal reaches only this process, which then stops
     its children in its own order. It inherits the open `files`. An argv[0] that cannot be executed exits with 127.
     """
     pipe = () if _KERNEL_KILLS else os.pipe()
     how = ["watch", str(pipe[0])] if pipe else ["kernel", str(os.getpid())]
+    how.append(str(int(last_signal)))
     process = subprocess.Popen(  # noqa: S603 - the argv is the caller's, no shell reads it
         [sys.executable, "-I", "-S", _WRAPPER, *how, "--", *argv],
         env=env,

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,18 +21,22 @@ _KINDS = ("impression", "feedback")
 class FileEvent(NamedTuple):
     """One row: the message's key and bytes. An `unreadable` one keeps its line's bytes.
 
-    `number`: its line, or its row of a Parquet file, from 1 on.
+    `number`: its line, or its row of a Parquet file, from 1 on. `time_ms`: its event time; None where it has no number.
     """
 
     kind: Literal["impression", "feedback", "unreadable"]
     key: bytes | None
     value: bytes
     number: int
+    time_ms: int | None = None
 
 
-def read_events(path: Path) -> Iterator[FileEvent]:
-    """The rows of a file in their order, without empty lines. The suffix says the format: .parquet, else JSON lines."""
-    return _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
+def read_events(path: Path, start: int = 0) -> Iterator[FileEvent]:
+    """The rows of a file in their order, without empty lines and without the first `start` of the others.
+
+    The suffix says the format: .parquet, else JSON lines.
+    """
+    return _parquet(path, start) if path.suffix == ".parquet" else _json_lines(path, start)
 
 
 def count_events(path: Path) -> int:
@@ -56,15 +61,15 @@ def impressions_of(path: Path) -> Iterator[Impression]:
         _log.warning("%s: %d rows are no valid impressions or feedback; they were left out", path, skipped)
 
 
-def _json_lines(path: Path) -> Iterator[FileEvent]:
+def _json_lines(path: Path, start: int) -> Iterator[FileEvent]:
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if raw := line.strip():
-                yield _event(_parsed(raw), raw, number)
+        filled = ((number, raw) for number, line in enumerate(lines, 1) if (raw := line.strip()))
+        for number, raw in islice(filled, start, None):
+            yield _event(_parsed(raw), raw, number)
 
 
-def _parquet(path: Path) -> Iterator[FileEvent]:
-    for number, row in enumerate(_parquet_rows(path), 1):
+def _parquet(path: Path, start: int) -> Iterator[FileEvent]:
+    for number, row in enumerate(_parquet_rows(path, start), start + 1):
         present = {name: value for name, value in row.items() if value is not None}
         if isinstance(present.get("context"), dict):
             present["context"] = {k: v for k, v in present["context"].items() if v is not None}
@@ -72,13 +77,25 @@ def _parquet(path: Path) -> Iterator[FileEvent]:
         yield _event(json.loads(raw), raw, number)  # as JSON has it: a Parquet time is a text there
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet_rows(path: Path, start: int) -> Iterator[dict[str, Any]]:
     """InvalidInputError for a file that is no Parquet, or has values that Python has not, such as the year 10,000."""
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1_000):
-            yield from batch.to_pylist(maps_as_pydicts="strict")
+        file = pq.ParquetFile(path)
+        groups, passed = _groups_from(file, start)
+        for batch in file.iter_batches(batch_size=1_000, row_groups=groups):
+            left = batch.slice(min(start - passed, batch.num_rows)) if passed < start else batch
+            passed += batch.num_rows - left.num_rows
+            yield from left.to_pylist(maps_as_pydicts="strict")
     except (pa.ArrowException, OverflowError, KeyError, ValueError, OSError) as error:
         raise InvalidInputError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
+
+
+def _groups_from(file: pq.ParquetFile, start: int) -> tuple[list[int], int]:
+    """The row groups that do not end before row `start`, and how many rows stand before them."""
+    first = passed = 0
+    while first < file.num_row_groups and passed + (rows := file.metadata.row_group(first).num_rows) <= start:
+        first, passed = first + 1, passed + rows
+    return list(range(first, file.num_row_groups)), passed
 
 
 def _parsed(raw: bytes) -> Any:
@@ -96,4 +113,5 @@ def _event(row: Any, raw: bytes, number: int) -> FileEvent:
     impression_id = event.get("impression_id")
     key = impression_id.encode("utf-8", "replace") if isinstance(impression_id, str) else None
     value = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return FileEvent(row["type"], key, value, number)
+    time = event.get("event_time_ms")
+    return FileEvent(row["type"], key, value, number, time if type(time) is int else None)

@@ -8,11 +8,14 @@ from kafka.admin import OffsetSpec
 from kafka.errors import GroupIdNotFoundError
 
 from runtime.errors import GraftError
+from stream import connection
 from stream.config import Topics
 
 STREAM_GROUP = "graft-stream"
 TEACHER_GROUP = "graft-teacher"
 LEARNER_GROUP = "graft-learner"
+REPLAY_GROUP = "graft-replay"
+"""Nobody is its member: it has how far a replay is, see stream/replay_position.py."""
 
 
 def group_id(topics: Topics, group: str) -> str:
@@ -45,6 +48,16 @@ class Lag(NamedTuple):
 
     records: int
     has_begun: bool
+
+
+def lag_of(kafka_servers: str, topics: Topics, group: str) -> Lag:
+    """As `lag`, by a connection of its own."""
+    admin = connection.admin(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            return lag(admin, topics, group)
+    finally:
+        admin.close()
 
 
 def lag(admin: KafkaAdminClient, topics: Topics, group: str) -> Lag:

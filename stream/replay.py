@@ -1,8 +1,7 @@
-"""Sends an event file to Kafka, at a given rate and no faster than its readers follow."""
+"""Sends an event file to Kafka, at a given pace and no faster than its readers follow."""
 
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -19,6 +18,8 @@ from stream import connection
 from stream.config import Topics
 from stream.event_file import FileEvent, count_events, read_events
 from stream.groups import LEARNER_GROUP, STREAM_GROUP, TEACHER_GROUP, end_offsets, lag
+from stream.pace import Pace, at_once, due_batches
+from stream.replay_position import ReplayPosition
 
 if TYPE_CHECKING:
     from kafka import KafkaAdminClient, KafkaProducer
@@ -46,45 +47,52 @@ class ReplayCount(NamedTuple):
 class Sent(NamedTuple):
     """What a replay sent: how many of each kind, and the offsets that they got, of each partition from first to last.
 
-    `dead_letter_ends`: where the dead-letter topics ended before.
+    `dead_letter_ends`: where the dead-letter topics ended before. `resumed_at`: events that an earlier replay had sent.
     """
 
     events: ReplayCount
     offsets: dict[TopicPartition, range] = {}  # noqa: RUF012 - never changed
     dead_letter_ends: dict[TopicPartition, int] = {}  # noqa: RUF012 - never changed
+    resumed_at: int = 0
 
 
-def replay(
+def replay(  # noqa: PLR0913 - by keyword: how it is sent
     path: Path,
     kafka_servers: str,
     topics: Topics,
     *,
-    rate: float | None,
     max_lag: int | None,
     progress: Callable[[int, int | None], None],
+    pace: Pace = at_once,
     dry_run: bool = False,
+    resume: bool = False,
 ) -> Sent:
     """Send the events of `path` in their order; all are acknowledged on return.
 
-    `rate`: events per second, None: unbounded. `max_lag`: wait while the stream process, or another reader that has
-    begun, is further behind than that many records. `progress` is called with the events sent and their total.
+    `max_lag`: wait while the stream process, or another reader that has begun, is further behind than that many
+    records. `progress` is called with the events sent and their total. `resume`: go on where the last replay with it
+    ended, also one that was killed; at most the 500 events that it was sending come a second time, as duplicates.
     """
     total = count_events(path)
     if dry_run:
         return Sent(_count(read_events(path)))
     count = ReplayCount()
     with _Sender(kafka_servers, topics) as sender:
-        sent, started = 0, time.monotonic()
-        for batch in _batches(read_events(path), _batch_size(rate, max_lag)):
-            if rate:
-                time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+        position = sender.position(path) if resume else None
+        first = sent = position.read() if position else 0
+        progress(sent, total)
+        started = time.monotonic()
+        for due, batch in due_batches(read_events(path, first), pace, _batch_size(max_lag)):
+            time.sleep(max(0.0, started + due - time.monotonic()))
             if max_lag is not None:
                 sender.wait_for_readers(max_lag)
             sender.send(batch)
             sent += len(batch)
+            if position:
+                position.write(sent)
             count = _added(count, _count(iter(batch)))
             progress(sent, total)
-    return Sent(count, sender.offsets, sender.dead_letter_ends)
+    return Sent(count, sender.offsets, sender.dead_letter_ends, first)
 
 
 class _Sender:
@@ -106,6 +114,10 @@ class _Sender:
     def __exit__(self, *_: object) -> None:
         self._producer.close(timeout=5)
         self._admin.close()
+
+    def position(self, path: Path) -> ReplayPosition:
+        """How far replays of this file are that can be resumed."""
+        return ReplayPosition(self._kafka_servers, self._admin, self._topics, path)
 
     def send(self, batch: list[FileEvent]) -> None:
         """Send a batch; GraftError names the first message that Kafka did not take."""
@@ -139,16 +151,9 @@ class _Sender:
         return behind.records <= max_lag or not (behind.has_begun or group == STREAM_GROUP)
 
 
-def _batches(events: Iterator[FileEvent], size: int) -> Iterator[list[FileEvent]]:
-    while batch := list(islice(events, size)):
-        yield batch
-
-
-def _batch_size(rate: float | None, max_lag: int | None) -> int:
-    """Small enough that the rate is even over tenths of seconds, and that the lag stays near its bound."""
-    by_rate = max(1, int(rate / 10)) if rate else _BATCH
-    by_lag = max(1, max_lag // 4) if max_lag is not None else _BATCH
-    return min(_BATCH, by_rate, by_lag)
+def _batch_size(max_lag: int | None) -> int:
+    """Small enough that the lag stays near its bound."""
+    return _BATCH if max_lag is None else min(_BATCH, max(1, max_lag // 4))
 
 
 def _count(events: Iterator[FileEvent]) -> ReplayCount:

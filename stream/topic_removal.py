@@ -10,7 +10,7 @@ from kafka.admin import OffsetSpec
 from runtime.errors import GraftError
 from stream import connection
 from stream.config import Topics
-from stream.groups import LEARNER_GROUP, STREAM_GROUP, TEACHER_GROUP, group_id
+from stream.groups import LEARNER_GROUP, REPLAY_GROUP, STREAM_GROUP, TEACHER_GROUP, group_id
 from stream.topics import all_topics
 
 _LEAVE_SECONDS = 8.0  # above the group's session time-out, 6 s, after which a stopped member is out
@@ -76,7 +76,7 @@ def state_removal(kafka_servers: str, topics: Topics) -> TopicRemoval:
 
 def whole_removal(kafka_servers: str, topics: Topics) -> TopicRemoval:
     """All topics of the project, the state log among them, and all its groups."""
-    others = [group_id(topics, group) for group in (TEACHER_GROUP, LEARNER_GROUP)]
+    others = [group_id(topics, group) for group in (TEACHER_GROUP, LEARNER_GROUP, REPLAY_GROUP)]
     groups = [*_stream_groups(kafka_servers, topics), *others]
     return TopicRemoval(kafka_servers, sorted(all_topics(topics)), groups)
 

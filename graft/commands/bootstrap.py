@@ -50,12 +50,12 @@ def bootstrap(project_folder: Path | None, events: Path | None, until: datetime 
     project, teacher = process.project, ProjectTeacher(process)
     spec = teacher.spec
     moment = until or datetime.now(UTC)
-    _refuse_before_cut_off(moment, project.teacher)
+    _refuse_before_cut_off(moment, project.needed_teacher)
     users, items, contexts = _ids(process, events, moment)
     report = run_bootstrap(
         setup=project.learner_setup(spec),
         config=project.bootstrap,
-        teacher=project.teacher,
+        teacher=teacher.config,
         generation=teacher.generation.digest,
         registry=Registry(process.settings.versions),
         rows=sample_rows(users, items, project.bootstrap.rows, project.student.seed, contexts),

@@ -1,6 +1,8 @@
 """``graft init``."""
 
+import shlex
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ import click
 
 from graft.commands.columns_given import columns_given, label_option, map_option
 from graft.commands.output import echo_json, json_option
+from graft.lazy_group import ENTRY_POINT_GROUP
 from graft.process import begin
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 
@@ -81,7 +84,7 @@ def init(  # noqa: PLR0913 - one argument an option
         raise InvalidInputError("nothing was written: no terminal to ask on; take what stands above with --yes")
     written = write_project(folder, plan, teacher)
     told, open_points = list(notes(plan)), list(only_a_human(plan))
-    faults = _faults(folder, process.redis_url) if plan.teacher else []
+    faults = _faults(folder, process.redis_url)
     if as_json:
         echo_json(_summary(plan, written, told, open_points, faults))
     else:
@@ -132,8 +135,19 @@ def _result(folder: Path, written: "Written", told: list[str], open_points: list
     lines += ["only you know:", *(f"  - {point}" for point in open_points)]
     if not faults:
         lines.append(f"next: look at '# guessed:' in {folder / 'graft.toml'}")
-        lines.append(f"then: graft --project {folder} replay {folder / written.file} --dry-run")
+        lines.append(_next_command(folder, written))
     return lines
+
+
+def _next_command(folder: Path, written: "Written") -> str:
+    """Needs the laboratory; the steps of docs/your-own-pair.md do without."""
+    project = shlex.quote(str(folder))
+    if "dev" in entry_points(group=ENTRY_POINT_GROUP).names:
+        return f"then: graft dev {project}"
+    events = shlex.quote(str(folder / written.file))
+    return (
+        f"then: graft --project {project} replay {events} --dry-run; with the laboratory installed: graft dev {project}"
+    )
 
 
 def _summary(

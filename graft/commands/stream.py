@@ -24,18 +24,36 @@ _RANGE = ("first_ms", "last_ms")
 @click.command
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second (default: all at once).")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="N times as fast as the event times say; 1: with the pauses that the events had.",
+)
 @click.option("--max-lag", type=click.IntRange(min=1), help="Wait while a reader of the stream is further behind.")
+@click.option("--resume", is_flag=True, help="Go on where the last replay of FILE with --resume ended.")
 @click.option("--dry-run", is_flag=True, help="Check every event as the stream would; send nothing.")
 @json_option
 @click.pass_obj
-def replay(
-    project_folder: Path | None, file: Path, rate: float | None, max_lag: int | None, *, dry_run: bool, as_json: bool
+def replay(  # noqa: PLR0913 - one argument an option
+    project_folder: Path | None,
+    file: Path,
+    *,
+    rate: float | None,
+    speed: float | None,
+    max_lag: int | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Send the events of FILE (JSONL or Parquet) to Kafka, as they are.
 
     A line is an impression or feedback with its "type". The stream makes any other line a dead letter. At the end the
     command waits until the stream has read them, a minute at most, and says how many became dead letters. A file whose
     times cannot be milliseconds since 1970 is refused.
+
+    With --resume Kafka keeps how far the replay is, so that a replay that was killed goes on: what it was sending comes
+    a second time, and the stream drops it.
 
     With --dry-run nothing is sent: the events are read as the stream would read them, and the command tells the range
     of their times. It fails where some would become dead letters, with the first one's line and reason.
@@ -44,22 +62,37 @@ def replay(
     """
     from graft.progress import progress
     from stream.event_check import check_form, check_times
+    from stream.pace import EventTime, Rate, at_once
     from stream.replay import replay as send
     from stream.topics import ensure_topics
 
+    if rate and speed:
+        raise click.UsageError("--rate and --speed exclude each other")
     process = begin(project_folder)
     topics = process.project.topics
     check_form(file)
     check_times(file, time.time_ns() // 1_000_000)
     if not dry_run:
         ensure_topics(process.settings.kafka, process.project.stream, topics)
+    pace = EventTime(speed) if speed else Rate(rate) if rate else at_once
     with progress("replay") as advance:
-        sent = send(file, process.settings.kafka, topics, rate=rate, max_lag=max_lag, progress=advance, dry_run=dry_run)
+        sent = send(
+            file,
+            process.settings.kafka,
+            topics,
+            max_lag=max_lag,
+            progress=advance,
+            pace=pace,
+            dry_run=dry_run,
+            resume=resume,
+        )
     count = sent.events
     verb = "would send" if dry_run else "sent"
     line = f"{verb} {count.impressions:,} impressions and {count.feedback:,} feedback events"
     if count.unreadable:
         line += f", and {count.unreadable:,} rows that are neither: dead letters"
+    if sent.resumed_at:
+        line += f"; {sent.resumed_at:,} events were sent before"
     after = _expected(process, file) if dry_run else _awaited(process, sent)
     echo_result([line, *(_expected_lines(after) if dry_run else [])], count._asdict() | after, as_json=as_json)
     if dry_run and (dead := after["dead_letters"]):

@@ -63,8 +63,8 @@ def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.served_rows import ServedRowReader
+    from features.spec_file import load_spec
     from graft.commands.teacher_parts import ProjectTeacher
-    from runtime.absence import Absence, wait_for
     from stream.connection import wait_for_kafka
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
@@ -76,14 +76,14 @@ def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -
     from student.learn.train import run_training
     from student.versions.registry import Registry
 
-    teacher = ProjectTeacher(process)
-    spec = teacher.spec
-    generation = wait_for(lambda: teacher.generation, Absence("teacher", "waiting for it"), stop).digest
+    teacher = ProjectTeacher(process) if project.teacher else None
+    spec = load_spec(project.repo)
+    generation = None if teacher is None else teacher.awaited_generation(stop)
     open_source = partial(ExampleReader, settings.kafka, project.topics)
     logged: LoggedLogits | None = None
     if log is not None:
         open_source = partial(log_then_topic, ExampleLog(log, spec.spec_id), settings.kafka, project.topics)
-        logged = LoggedLogits(log, generation, fill_misses=fill_misses)
+        logged = None if generation is None else LoggedLogits(log, generation, fill_misses=fill_misses)
 
     def ensured() -> str | None:
         ensure_topics(settings.kafka, project.stream, project.topics)
@@ -91,7 +91,7 @@ def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -
 
     its_id = wait_for_kafka(ensured, stop)
 
-    def open_used(learner: str) -> UsedLogitsWriter:
+    def open_used(generation: str, learner: str) -> UsedLogitsWriter:
         of_learner = partial(UsedLogitsWriter, learner=learner, generation=generation, topic_id=its_id)
         return wait_for_kafka(lambda: of_learner(settings.kafka, project.topics), stop)
 
@@ -102,13 +102,13 @@ def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -
             setup=project.learner_setup(spec),
             publish=project.publish,
             gate=project.gate,
-            teacher_version=project.teacher.version,
+            teacher_version=teacher.config.version if teacher else None,
             teacher_generation=generation,
             registry=registry,
-            cache=teacher.open_cache(),
-            unshown=teacher.open_unshown_cache(),
+            cache=teacher.open_cache() if teacher else None,
+            unshown=teacher.open_unshown_cache() if teacher else None,
             logged=logged,
-            open_used=open_used,
+            open_used=None if generation is None else partial(open_used, generation),
             open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),
             topic_id=its_id,
             stop=stop,

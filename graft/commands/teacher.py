@@ -49,7 +49,7 @@ def run(project_folder: Path | None) -> None:
         return TeacherRequestReader(settings.kafka, project.topics, process.instance)
 
     with closing(wait_for_kafka(open_reader, stop)) as reader, teacher.open_profiles() as profiles:
-        run_batch_scorer(reader, scorer, teacher.open_cache(), project.teacher, stop, unshown, profiles)
+        run_batch_scorer(reader, scorer, teacher.open_cache(), teacher.config, stop, unshown, profiles)
 
 
 @teacher.command

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from features.spec_file import load_spec
 from graft.process import Process
+from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError
+from runtime.telemetry import StopSignal
 from teacher_cache.cache import LogitCache
 from teacher_cache.generation import Generation, generation_of, stamps
 from teacher_cache.generation_registry import GenerationRegistry, Record
@@ -31,7 +33,7 @@ class ProjectTeacher:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.project = process.project
-        self.config = process.project.teacher
+        self.config = process.project.needed_teacher
         self.access = process.teacher_access
 
     @cached_property
@@ -47,6 +49,10 @@ class ProjectTeacher:
         """
         self._stamps  # noqa: B018 - taken before the files are read
         return generation_of(self.project.name, self.config, self.project.folder, self.spec, self.access)
+
+    def awaited_generation(self, stop: StopSignal) -> str:
+        """The generation's digest, when the teacher's server answers; StoppedError when `stop` is set before."""
+        return wait_for(lambda: self.generation, Absence("teacher", "waiting for it"), stop).digest
 
     @cached_property
     def scoring(self) -> "Scoring":

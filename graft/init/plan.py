@@ -31,7 +31,7 @@ class Base(NamedTuple):
 
 @dataclass
 class Plan:
-    """All that is written. `teacher` None: there was none, and the project is not complete.
+    """All that is written. `teacher` None: there was none.
 
     `windows`: task -> window_seconds, of a log that tells how long an answer takes. `event_file`: a file in the
     documented form, which is copied as it is.

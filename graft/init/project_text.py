@@ -154,19 +154,11 @@ def _teacher(plan: Plan) -> Iterator[str]:
 def _onnx_teacher(plan: Plan) -> Iterator[str]:
     found = plan.teacher
     if found is None:
-        yield _lines(
-            [
-                *prose(
-                    "MISSING: the teacher. Export it as ONNX, then run 'graft init' with --teacher into a new folder."
-                ),
-                *table_lines(
-                    "[teacher]",
-                    TeacherConfig,
-                    {"version": "missing", "onnx": "teacher.onnx", "tasks": [], "inputs": {}},
-                    {},
-                ),
-            ]
+        none = (
+            "No teacher: the student learns from its labels alone. For one, exported as ONNX, run 'graft init' with "
+            "--teacher into a new folder."
         )
+        yield _lines([*prose(none), *_commented("[teacher]", TeacherConfig)])
         return
     tasks = [task.model_dump() for task in found.tasks]
     values: dict[str, Any] = {"version": f"{plan.name}-1", "onnx": str(plan.teacher_file), "tasks": tasks}

@@ -21,13 +21,12 @@ from graft.init.project_text import STORE, definitions, graft_toml
 from graft.init.roles import Roles
 from graft.init.tables import Table
 from graft.init.teacher_match import match_teacher
-from graft.project import FILE_NAME
+from graft.project import EVENT_FILES, FILE_NAME
 from runtime.errors import ConfigurationError, InvalidInputError
 from runtime.folder import writing
 from teacher_cache.signature import read_signature
 
-EVENTS = "events.parquet"
-EVENT_LINES = "events.jsonl"
+EVENTS, EVENT_LINES = EVENT_FILES
 REPO = "feature_repo"
 TEACHER = "teacher.onnx"
 

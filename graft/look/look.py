@@ -15,8 +15,6 @@ from runtime.errors import InvalidInputError
 from stream.config import StreamConfig
 from student.versions.config import StudentConfig
 
-_EVENT_FILES = ("events.parquet", "events.jsonl")
-
 
 class Look(NamedTuple):
     """The figures of a log, how much of it a project knows, and what of it will hurt."""
@@ -40,7 +38,7 @@ def read(where: str, given: Given) -> Read:
     InvalidInputError names what cannot be read, with every column that must be named.
     """
     project = load_project(Path(where)) if (Path(where) / FILE_NAME).exists() else None
-    table = Table(_log_of(project) if project else where)
+    table = Table(str(project.event_file) if project else where)
     columns = columns_of(table.batches())
     if not any(column.rows for column in columns.values()):
         raise InvalidInputError(f"{table.where}: no rows")
@@ -61,10 +59,3 @@ def judged(found: Read, overlaps: list[Overlap]) -> Look:
     stream, student = (project.stream, project.student) if project else (StreamConfig(), StudentConfig())
     windows = {task.name: task.window_seconds for task in project.tasks} if project else {}
     return Look(found.figures, overlaps, list(advice(found.figures, overlaps, stream, student, windows)))
-
-
-def _log_of(project: Project) -> str:
-    for name in _EVENT_FILES:
-        if (project.folder / name).exists():
-            return str(project.folder / name)
-    raise InvalidInputError(f"{project.folder}: no {' or '.join(_EVENT_FILES)}; name the log itself")

@@ -32,6 +32,8 @@ def overlaps(project: Project, redis_url: str, log: Log, access: ServerAccess) -
     if spec is None:
         return []
     found = list(_of_tables(view_sources(project.repo, redis_url).tables, spec, log))
+    if project.teacher is None:
+        return found
     teacher = load_teacher(project.teacher, project.folder, access)
     for name, mapped in project.teacher.inputs.items():
         features = [] if isinstance(mapped, DefaultInput) else features_of(mapped)

@@ -2,24 +2,19 @@
 
 import shlex
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
 
 from lab.demo.data import DataName, choose_data
 from lab.demo.plan import FULL, QUICK
+from lab.dev.signals import ended_by_signals
 from runtime.errors import ConfigurationError, GraftError
 
 _Folder = click.Path(file_okay=False, path_type=Path)
 _MARK = ".graft-demo"
-_INTERRUPTED = 130
-_TERMINATED = 143
 
 
 @click.command
@@ -59,7 +54,7 @@ def demo(asked: DataName, own_copy: Path | None, out: Path, run_folder: Path, *,
     from lab.demo.run import Folders, run_demo
 
     console = Console(stderr=True)
-    with _ended_by_signals():
+    with ended_by_signals():
         folders = Folders(_new_run_folder(run_folder), out.resolve())
         data = choose_data(asked, own_copy, console)
         console.print(f"data: {data.note}", highlight=False, markup=False, soft_wrap=True)
@@ -80,27 +75,3 @@ def _new_run_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
     return folder.resolve()
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave the block, which ends all that it started, and exit with 130 and 143.
-
-    Also where SIGINT was ignored when this process started, as a shell does for ``graft demo &``.
-    """
-
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(_TERMINATED)
-
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-    }
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
-        sys.exit(_INTERRUPTED)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

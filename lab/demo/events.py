@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from lab.dev.sample import Sample
 from runtime.errors import InvalidInputError
 from stream import event_file
 from stream.events import ContextValue, EntityId
@@ -19,6 +20,11 @@ class EventFile(NamedTuple):
     contexts: dict[EntityId, dict[str, ContextValue]]
     """User -> the context of their last impression."""
     items: list[EntityId]
+
+    @property
+    def sample(self) -> Sample:
+        """What the client asks for."""
+        return Sample(self.contexts, self.items, impression_bytes=0.0)
 
 
 def read_events(path: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> EventFile:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.demo.client import Answer
+from lab.dev.client import Answer
 
 
 def freshness_seconds(

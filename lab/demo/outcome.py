@@ -5,22 +5,10 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from lab.demo.client import Answer, Swap, swaps_seen
 from lab.demo.freshness import freshness_seconds, quantile_seconds
+from lab.dev.client import Answer, Swap, swaps_seen
+from lab.dev.watch import HitRate
 from stream.examples import ExampleRecord
-
-
-class HitRate(NamedTuple):
-    """Teacher logits found so far: `found` of `asked` at a time since the stages started."""
-
-    at_seconds: float
-    found: float
-    asked: float
-
-    @property
-    def rate(self) -> float | None:
-        """The share found; None before the first was asked for."""
-        return self.found / self.asked if self.asked else None
 
 
 class Joined(BaseModel):

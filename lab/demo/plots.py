@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.demo.client import Answer, Swap
 from lab.demo.curves import curve
-from lab.demo.outcome import HitRate
+from lab.dev.client import Answer, Swap
+from lab.dev.watch import HitRate
 from lab.pictures import COLOURS, INK, save, style
 from lab.study.plots import SERIES_COLOURS
 from lab.study.references import LR, LR_TEACHER

@@ -14,15 +14,17 @@ from lab.demo.baselines import Compared
 from lab.demo.data import Data
 from lab.demo.events import read_events
 from lab.demo.outcome import Outcome
-from lab.demo.plan import Plan
-from lab.demo.preparation import PREPARE_DAY_ZERO, make_pair, run_command, set_pace
+from lab.demo.plan import LIMITS, Plan
+from lab.demo.preparation import make_pair, set_pace
 from lab.demo.report import Findings, write_report
-from lab.demo.services import make_topics, running_services
-from lab.demo.stages import environment_of
-from lab.demo.streaming import Setting, stream_events
+from lab.demo.streaming import Streaming, stream_events
 from lab.demo.summary import summary_of
+from lab.dev.preparation import FEATURES, Runner, first_version
+from lab.dev.services import Services, make_topics, running_services, used_topics
+from lab.dev.stages import environment_of
 from lab.pairs.project_folder import EVENTS
 from lab.study.learner_log import FILE
+from runtime.errors import GraftError
 from student.evaluate.history import read_history
 from student.versions.registry import Registry
 
@@ -80,12 +82,13 @@ def run_demo(plan: Plan, data: Data, folders: Folders, console: Console, command
     with running_services() as services:
         environment = environment_of(services, folders.project, folders.versions)
         project = _prepare(plan, data, folders, environment, console, timings)
-        make_topics(services, project)
+        make_topics(services, project, LIMITS)
+        _refuse_used(services, project)
         with progress("events") as advance:
             events = read_events(folders.project / EVENTS, advance)
         with timings.phase("stream"):
-            setting = Setting(plan, project, events, environment, folders.versions, folders.logs)
-            outcome = stream_events(setting, console)
+            streaming = Streaming(plan, project, events, services, environment, folders.versions, folders.logs)
+            outcome = stream_events(streaming, console)
     compared = _compared(project, outcome, folders.baselines, console, timings)
     findings = _findings(project, data, Registry(folders.versions), outcome, compared, timings)
     index = write_report(folders.report, findings, command)
@@ -100,15 +103,26 @@ def _prepare(
     folders.logs.mkdir(parents=True, exist_ok=True)
     log = folders.logs / "preparation.log"
     make, train_teacher = make_pair(data, plan)
+    runner = Runner(console, folders.run, {}, log)
     with timings.phase("data"):
-        run_command(make, console, folders.run, {}, log)
+        runner.run(make)
         set_pace(folders.project, plan)
     with timings.phase("teacher"):
-        run_command(train_teacher, console, folders.run, {}, log)
+        runner.run(train_teacher)
+    project, runner = load_project(folders.project), runner._replace(environment=environment)
     with timings.phase("features"):
-        for command in PREPARE_DAY_ZERO:
-            run_command(command, console, folders.run, environment, log)
-    return load_project(folders.project)
+        for command in (*FEATURES, *first_version(project)):
+            runner.run(command)
+    return project
+
+
+def _refuse_used(services: Services, project: Project) -> None:
+    """GraftError when a topic has records already, which the demo would count as its own."""
+    if used := used_topics(services, project):
+        raise GraftError(
+            f"Kafka at {services.kafka}: the demo counts what it sends, so its topics must be empty; these are not: "
+            f"{', '.join(used)}; delete them, or unset GRAFT_KAFKA to use the embedded broker"
+        )
 
 
 def _compared(project: Project, outcome: Outcome, folder: Path, console: Console, timings: Timings) -> Compared | None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from lab.demo.baselines import Baselines
-from lab.demo.client import percentile_ms
 from lab.demo.outcome import Joined, Outcome
+from lab.dev.client import percentile_ms
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ALL_ARMS, SERVED_STUDENT
 from student.versions.manifest import ArmMetrics, Metrics

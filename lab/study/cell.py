@@ -85,7 +85,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     hidden = HiddenFeatures(log.spec, cell.variant.hidden)
     log, arriving = hidden.of_log(log), arriving._replace(log=hidden.of_log(arriving.log))
     if cell.variant.teacher_as_input:
-        names = [f"teacher_{task.name}" for task in cell.project.teacher.tasks]
+        names = [f"teacher_{task.name}" for task in cell.project.needed_teacher.tasks]
         log = log.with_inputs(names, teaching.logit_NT)
         arriving = arriving._replace(log=arriving.log.with_inputs(names, arriving.logit_NT))
     learner = _learner(cell, log, teaching, arriving)

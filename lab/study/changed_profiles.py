@@ -30,7 +30,7 @@ class ChangedProfiles:
         sources: Sources,
         ids: Mapping[Entity, Sequence[EntityId]],
     ) -> None:
-        teacher = changed_config(change, project.teacher)
+        teacher = changed_config(change, project.needed_teacher)
         store = open_store(project.model_copy(update={"teacher": teacher}), spec, sources)
         self._value: dict[str, dict[EntityId, Value]] = {}
         self._source: dict[str, Entity] = {}

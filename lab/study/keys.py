@@ -25,7 +25,7 @@ class Keys:
     def teacher(self, cell: Cell) -> str:
         """The key of its teacher: table, ONNX file, lookup files, change. ConfigurationError when a file is missing."""
         change, project = cell.variant.teacher, cell.project
-        config = changed_config(change, project.teacher)
+        config = changed_config(change, project.needed_teacher)
         told = change.model_dump_json() + config.model_dump_json()
         if told not in self._teachers:
             try:

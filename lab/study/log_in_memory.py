@@ -56,7 +56,7 @@ def log_key(project: Project, spec: FeatureSpec, sources: Sources, events: Path)
     joined = project.model_dump_json(include={"tasks", "stream", "features"})
     told: list[str | Path] = [spec.spec_id, joined, sources.key, events]
     if project.features.profiles:
-        told += [project.teacher.model_dump_json(), *teacher_files(project.teacher, project.folder)]
+        told += [project.needed_teacher.model_dump_json(), *teacher_files(project.needed_teacher, project.folder)]
     return digest_of(told)
 
 

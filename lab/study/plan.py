@@ -77,7 +77,7 @@ def _thin(grid: Grid, variants: list[Variant], base: Project) -> Iterator[Cell]:
 def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> Iterator[str]:
     try:
         setup = _cell(grid, variant, base, 1).project.learner_setup(spec)
-        changed_config(variant.teacher, base.teacher)
+        changed_config(variant.teacher, base.needed_teacher)
         faults = (*direct_faults(variant.direct, setup.distillation), *hidden_faults(spec, variant.hidden))
         yield from (f"variant {variant.name}: {fault}" for fault in faults)
     except ConfigurationError as error:

@@ -42,11 +42,12 @@ class ProfiledStore:
 
     def __init__(self, store: MemoryStore, project: Project, spec: FeatureSpec, sources: Sources) -> None:
         self._store, self._at = store, _At(store)
-        teacher = load_teacher(project.teacher, project.folder, Process(load_settings()).teacher_access)
-        domain_map = DomainMap(project.teacher, project.folder, teacher, spec)
+        config = project.needed_teacher
+        teacher = load_teacher(config, project.folder, Process(load_settings()).teacher_access)
+        domain_map = DomainMap(config, project.folder, teacher, spec)
         profiler = Profiler(teacher, domain_map, spec, self._at, sources.pushed.values())
         known = BatchTables(sources.tables.values(), spec).ids()
-        delay_ms = round(1000 * project.teacher.every_seconds)
+        delay_ms = round(1000 * config.every_seconds)
         self._profiled = [_Profiled(config, spec, profiler, known, delay_ms) for config in project.features.profiles]
 
     def read(

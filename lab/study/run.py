@@ -173,7 +173,7 @@ class _Worker:
         unshown = cls._unshown(cell, log.first(cell.events)) if project.unshown.ratio > 0 else None
         rows = None
         day_zero = place.day_zero
-        if cell.variant.bootstrap and day_zero.begin_ms >= project.teacher.logits_from_ms:
+        if cell.variant.bootstrap and day_zero.begin_ms >= project.needed_teacher.logits_from_ms:
             if cell.share < 1:
                 day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
             path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
@@ -187,7 +187,7 @@ class _Worker:
         key = f"{cls.place.keys.logits(cell)} {config.model_dump_json()} {cell.events}"
         if key not in cls.unshown:
             teacher, told = StudyTeacher(change, cell.project, log.spec), told_of(change, cell.project, log)
-            cls.unshown[key] = Unshown(teacher, config, log, told, cell.project.teacher.logits_from_ms)
+            cls.unshown[key] = Unshown(teacher, config, log, told, cell.project.needed_teacher.logits_from_ms)
         return cls.unshown[key]
 
 

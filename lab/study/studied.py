@@ -22,9 +22,9 @@ from lab.study.plan import cells_of
 from lab.study.run import Workplace, run_cells
 from lab.study.study_log import StudyLog, read_log
 from lab.study.teacher_logits import left_of_the_gain, origin_of_logits, with_other_cut_off
-from lab.study.teachers import generation
 from lab.study.verdict import verdict
 from stream.logit_file import list_logit_files
+from teacher_cache.generation import generation_of
 
 NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 
@@ -61,13 +61,13 @@ def studied(
     # 1. What can be wrong is found first.
     cells_of(grid, project, spec)
     # 2. The log, and what is known before it begins.
-    of_log = _generation(project, spec, log_folder)
-    log = read_log(log_folder, spec, of_log)
+    generation = _generation(project, spec, log_folder)
+    log = read_log(log_folder, spec, generation)
     grid = with_other_cut_off(grid, project, log)
     cells = cells_of(grid, project, spec)
     day_zero = _day_zero(project, spec, log)
     # 3. Every learner learns it.
-    place = Workplace(log_folder, spec, day_zero, Keys(log, day_zero), out, of_log)
+    place = Workplace(log_folder, spec, day_zero, Keys(log, day_zero), out, generation)
     results = run_cells(cells, place, jobs, advance)
     # 4. What they have found.
     findings = Findings(grid, project.tasks, results, _best_auc(project))
@@ -87,7 +87,7 @@ def _generation(project: Project, spec: FeatureSpec, log_folder: Path) -> str | 
     """Of the project's logits, where the log has logits; None where it has none."""
     if not list_logit_files(log_folder):
         return None
-    return generation(project, spec)
+    return generation_of(project.name, project.needed_teacher, project.folder, spec).digest
 
 
 def sources_of(project: Project) -> Sources:

@@ -17,8 +17,8 @@ def with_other_cut_off(grid: Grid, project: Project, log: StudyLog) -> Grid:
         return grid
     baseline = next(variant for variant in grid.variants if variant.name == grid.baseline)
     teacher = baseline.tables.get("teacher", {})
-    changed = {**teacher, "use_before_trained_until": not project.teacher.use_before_trained_until}
-    words = "without" if project.teacher.use_before_trained_until else "with"
+    changed = {**teacher, "use_before_trained_until": not project.needed_teacher.use_before_trained_until}
+    words = "without" if project.needed_teacher.use_before_trained_until else "with"
     other = baseline.model_copy(
         update={
             "name": OTHER_CUT_OFF,
@@ -33,7 +33,7 @@ def with_other_cut_off(grid: Grid, project: Project, log: StudyLog) -> Grid:
 
 def before_cut_off(project: Project, log: StudyLog) -> int:
     """How many of the log's examples come before `teacher.trained_until`."""
-    from_ms = project.teacher.model_copy(update={"use_before_trained_until": False}).logits_from_ms
+    from_ms = project.needed_teacher.model_copy(update={"use_before_trained_until": False}).logits_from_ms
     return sum(time_ms < from_ms for time_ms in log.event_times_ms)
 
 
@@ -56,11 +56,11 @@ def origin_of_logits(grid: Grid, project: Project, log: StudyLog) -> list[str]:
 
 def left_of_the_gain(findings: Findings, project: Project, log: StudyLog) -> list[str]:
     """For each task the baseline's gain with and without the logits of the teacher's own examples."""
-    moment = project.teacher.trained_until
+    moment = project.needed_teacher.trained_until
     if moment is None or OTHER_CUT_OFF not in {variant.name for variant in findings.grid.variants}:
         return []
     names = [findings.grid.baseline, OTHER_CUT_OFF]
-    with_them, without = reversed(names) if not project.teacher.use_before_trained_until else names
+    with_them, without = reversed(names) if not project.needed_teacher.use_before_trained_until else names
     first = (
         f"{before_cut_off(project, log):,} of {len(log.records):,} examples come before teacher.trained_until, "
         f"{moment.isoformat()}: the teacher may have been trained on them. '{findings.grid.baseline}' learns "

@@ -41,7 +41,7 @@ def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyL
     if not path.exists():
         told = told_of(change, project, log)
         requests = [request for request, one in zip(requests_of(log), told, strict=True) if one is None]
-        tasks = len(project.teacher.tasks)
+        tasks = len(project.needed_teacher.tasks)
         logit_NT = np.array([decoded(one or _NOTHING, tasks)[0] for one in told], np.float32).reshape(-1, tasks)
         if requests:
             scored = StudyTeacher(change, project, log.spec).score_all(requests)
@@ -51,21 +51,16 @@ def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyL
             np.savez_compressed(file, logit_NT=logit_NT)
     with np.load(path, allow_pickle=False) as kept:
         loaded_NT: NDArray[np.float32] = kept["logit_NT"]
-    loaded_NT[np.array(log.event_times_ms) < project.teacher.logits_from_ms] = np.nan
+    loaded_NT[np.array(log.event_times_ms) < project.needed_teacher.logits_from_ms] = np.nan
     return loaded_NT
-
-
-def generation(project: Project, spec: FeatureSpec) -> str:
-    """The digest of what makes the project's logits; ServiceUnavailableError when the teacher's server is away."""
-    access = Process(load_settings()).teacher_access
-    return generation_of(project.name, project.teacher, project.folder, spec, access).digest
 
 
 def told_of(change: TeacherChange, project: Project, log: StudyLog) -> Sequence[LoggedLogit | None]:
     """What the log says of each example about this teacher; None where it does not say."""
     if log.logged is None or change != TeacherChange():
         return [None] * len(log.records)
-    return log.logged.rows if generation(project, log.spec) == log.logged.generation else [None] * len(log.records)
+    generation = generation_of(project.name, project.needed_teacher, project.folder, log.spec).digest
+    return log.logged.rows if generation == log.logged.generation else [None] * len(log.records)
 
 
 class StudyTeacher(RequestScorer):
@@ -73,7 +68,7 @@ class StudyTeacher(RequestScorer):
 
     def __init__(self, change: TeacherChange, project: Project, spec: FeatureSpec) -> None:
         self._change = change
-        config = changed_config(change, project.teacher)
+        config = changed_config(change, project.needed_teacher)
         teacher = load_teacher(config, project.folder, Process(load_settings()).teacher_access)
         domain_map = DomainMap(config, project.folder, teacher, spec)
         super().__init__(teacher, domain_map, spec)

@@ -57,14 +57,15 @@ class _Own(NamedTuple):
 class TeacherSource:
     """Gives what examples have of the teacher, and tells `used` what the cache had of them.
 
-    With an `unshown` source also unshown rows. `logged`: what an example log knows, which is not asked for again.
-    `from_ms`: examples before that event time have nothing of the teacher, wherever it stands. Each rank asks for its
-    own examples, and all get what every rank found; the one with `used` writes for all.
+    Without a teacher `logits` is None, and T is 0. With an `unshown` source also unshown rows. `logged`: what an
+    example log knows, which is not asked for again. `from_ms`: examples before that event time have nothing of the
+    teacher, wherever it stands. Each rank asks for its own examples, and all get what every rank found; the one with
+    `used` writes for all.
     """
 
     def __init__(
         self,
-        logits: LogitSource,
+        logits: LogitSource | None,
         unshown: UnshownSource | None,
         exchange: Exchange,
         *,
@@ -89,6 +90,8 @@ class TeacherSource:
 
     def fetch(self, records: Sequence[Record], stop: StopSignal) -> TeacherSignal | None:
         """Of B examples; None when `stop` was set on any rank."""
+        if self._logits is None:
+            return TeacherSignal(np.empty((len(records), 0), np.float32), None)
         own = self._fetch_own(self._exchange.own(records), stop) if self._has_room(stop) else None
         if self._exchange.any(own is None or stop.is_set()) or own is None:
             return None
@@ -117,6 +120,7 @@ class TeacherSource:
                 logit_bT[n], rows_of_log = decoded(logged, self._tasks)
                 unshown[n] = None if logged.unshown is None else rows_of_log
         if asked_b.any():
+            assert self._logits
             rows = np.flatnonzero(asked_b)
             asked_bT = self._logits.fetch([records[int(n)].example for n in rows], stop)
             if asked_bT is None:

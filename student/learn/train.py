@@ -82,7 +82,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     teacher_version: str | None,
     teacher_generation: str | None = None,
     registry: Registry,
-    cache: LogitCache,
+    cache: LogitCache | None,
     unshown: UnshownCache | None = None,
     logged: LoggedLogits | None = None,
     open_used: Callable[[str], UsedLogitsWriter] | None = None,
@@ -96,12 +96,12 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     """Learn from the newest version on, or from the first example on, until `stop`; then publish what is learnt.
 
     `open_source` gets the offset per partition at which the learning goes on; a partition that the version does not
-    know is absent. `teacher_generation` names what the logits of `cache` mean. `logged`: what an example log has of
-    them; `cache` is asked for the others. `open_used` gets the registry's `learner_id`, and opens what takes note of
-    what the cache had: no version is published before that has it. `topic_id`: Kafka's id of the examples topic, None
-    where it tells none. DataLossError when the newest version was learnt from a topic with another id,
-    ConfigurationError when it was learnt with another setup. A kill loses only what was learnt since the last version;
-    the restart learns the same again from that version's offsets.
+    know is absent. `teacher_generation` names what the logits of `cache` mean; both, `logged` and `open_used` are None
+    without a teacher. `logged`: what an example log has of the logits; `cache` is asked for the others. `open_used`
+    gets the registry's `learner_id`, and opens what takes note of what the cache had: no version is published before
+    that has it. `topic_id`: Kafka's id of the examples topic, None where it tells none. DataLossError when the newest
+    version was learnt from a topic with another id, ConfigurationError when it was learnt with another setup. A kill
+    loses only what was learnt since the last version; the restart learns the same again from that version's offsets.
 
     With an `exchange` of several ranks their sources give all of them the same records. A stop of one stops all, as
     does the end of what started them. The first one alone writes to the registry, which all of them can read, and
@@ -124,7 +124,7 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
                 learner, served, offsets, registry, publish, *told, teacher_generation=teacher_generation, used=used
             )
             set_aside = SetAside(registry.folder)
-        logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup))
+        logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup)) if cache else None
         teacher = TeacherSource(
             logits,
             None if unshown is None else UnshownSource(unshown),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from lab.demo.processes import Stage, graft_argv
+from lab.dev.processes import Stage, graft_argv
 from runtime.child import start_child, stop_child
 
 _ROOT = Path(__file__).parents[2]

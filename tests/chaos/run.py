@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from lab.demo.client import Answer, ScoringClient
+from lab.dev.client import Answer, ScoringClient
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from tests.chaos.events import DEVICES, ITEMS, USERS, Sent
 from tests.chaos.follower import Follower

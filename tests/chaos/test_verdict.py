@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.demo.client import Answer
+from lab.dev.client import Answer
 from stream.config import StreamConfig
 from stream.tasks import TaskSpec
 from tests.chaos.events import Sent

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.reader import OnlineReader
 from features.spec_file import load_spec
-from lab.demo.client import Answer
+from lab.dev.client import Answer
 from stream.example_log import ExampleLog
 from stream.logged_logits import LoggedLogits
 from student.versions.registry import Registry

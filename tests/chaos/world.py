@@ -8,10 +8,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from lab.demo.processes import Stage
-from lab.demo.services import Services
-from lab.demo.stages import environment_of
 from lab.demo.toml_table import Scalar
+from lab.dev.processes import Stage
+from lab.dev.services import Services
+from lab.dev.stages import environment_of
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from runtime.child import start_child
 from stream.topics import TopicLimits, ensure_topics

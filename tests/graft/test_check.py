@@ -49,6 +49,20 @@ def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
     ]
 
 
+def test_a_project_without_a_teacher_is_sound_and_what_still_names_one_is_a_fault(sound_project: Path) -> None:
+    from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
+
+    path = sound_project / "graft.toml"
+    whole = path.read_text()
+    path.write_text(whole.partition("[teacher]")[0])
+    assert "  no teacher: the student learns from its labels alone" in check_project(sound_project, _REDIS).lines()
+    distilled = "[[distillation]]" + whole.partition("[[distillation]]")[2]
+    path.write_text(f"{whole.partition('[teacher]')[0]}{distilled}\n[unshown]\nratio = 2\n")
+    faults = _check(sound_project)
+    assert any("distillation.0.teacher_task: no such teacher task, got 'like'" in fault for fault in faults)
+    assert any("unshown.ratio: there is no [teacher]" in fault for fault in faults)
+
+
 def test_faults_of_features_and_teacher_come_at_once(sound_project: Path) -> None:
     _break(sound_project, ('"users:age"]', '"users:aeg", "cars:speed"]'), ('output = "logit"', 'output = "lgoit"'))
     faults = _check(sound_project)

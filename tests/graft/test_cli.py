@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from graft.cli import cli
 from lab.embedded import free_port
 
-_LAST = ["reset", "demo", "pair", "study"]
+_LAST = ["reset", "demo", "dev", "pair", "study"]
 _GRAFT = [sys.executable, "-m", "graft"]
 
 
@@ -56,7 +57,7 @@ def test_init_and_look_load_neither_torch_nor_kafka_and_look_no_feast(tmp_path: 
     log = tmp_path / "log.csv"
     log.write_text("user,item,ts,clicked\n1,2,1700000000,1\n1,3,1700000001,0\n")
     assert not {"torch", "kafka", "feast"} & _modules_after("look", str(log))
-    assert not {"torch", "kafka", "feast"} & _modules_after(
+    assert not {"torch", "kafka"} & _modules_after(  # Feast checks what it wrote
         "init", str(tmp_path / "new"), "--events", str(log), "--yes"
     )
     assert (tmp_path / "new" / "graft.toml").exists()
@@ -265,3 +266,10 @@ def test_misses_can_be_filled_in_a_log_alone() -> None:
     done = CliRunner().invoke(cli, ["student", "train", "--fill-misses"])
     assert done.exit_code == 2
     assert "--fill-misses needs --from LOG" in done.output
+
+
+def test_a_command_of_the_laboratory_says_how_to_install_it_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.lazy_group._added", lambda: EntryPoints([]))
+    result = CliRunner().invoke(cli, ["dev", "shop"])
+    said = "'dev' is not installed: it is part of the laboratory, install that with 'pip install ./lab'"
+    assert (result.exit_code, said in result.output) == (2, True)

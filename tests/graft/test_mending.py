@@ -56,4 +56,4 @@ def test_a_wrong_value_anywhere_is_mended_with_the_faults_of_the_strict_reading(
 
 def test_an_empty_project_is_mended() -> None:
     result = mended({"folder": "."}, Project)
-    assert result.faults == ["name: is missing", "tasks: is missing", "features: is missing", "teacher: is missing"]
+    assert result.faults == ["name: is missing", "tasks: is missing", "features: is missing"]

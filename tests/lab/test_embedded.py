@@ -10,9 +10,11 @@ import pytest
 
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from runtime import child
-from runtime.errors import ServiceUnavailableError
+from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.redis import connect
+from stream import connection
 from stream.connection import wait_until_ready
+from stream.groups import end_offsets
 from tests.apache_kafka import ApacheKafka
 
 _HOLDER = """
@@ -121,3 +123,58 @@ def test_a_real_kafka_answers_and_restarts(kafka_home: Path, tmp_path: Path) -> 
     with ApacheKafka(kafka_home, tmp_path) as broker:
         broker.restart()
         wait_until_ready(broker.servers, 5)
+
+
+_KEEPER = """
+import sys
+from pathlib import Path
+from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from runtime.redis import connect
+from stream import connection
+folder = Path(sys.argv[1])
+with EmbeddedRedis(folder / "redis", keeps=True) as redis, EmbeddedKafka(folder / "kafka", keeps=True) as kafka:
+    connect(redis.url).set("key", "value")
+    admin = connection.admin(kafka.servers)
+    admin.create_topics({"plums": {"num_partitions": 1, "replication_factor": 1}})
+    producer = connection.producer(kafka.servers)
+    producer.send("plums", b"ripe")
+    producer.flush()
+    print(redis.process.pid, kafka.process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel sends the signal")
+def test_servers_that_keep_their_data_have_all_of_it_after_a_kill_of_their_parent(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", _KEEPER, str(tmp_path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        servers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.send_signal(signal.SIGKILL)
+    # At once: the next ones wait until the first have written their data and ended.
+    with EmbeddedRedis(tmp_path / "redis", keeps=True) as redis, EmbeddedKafka(tmp_path / "kafka", keeps=True) as kafka:
+        assert psutil.wait_procs(servers, timeout=5)[1] == []  # ended, if not yet taken away by the system
+        with connect(redis.url) as client:
+            assert client.get("key") == b"value"
+        admin = connection.admin(kafka.servers)
+        assert sum(end_offsets(admin, ["plums"]).values()) == 1
+        admin.close()
+
+
+def test_a_folder_that_a_server_still_uses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.embedded._CLAIM_SECONDS", 0.2)
+    with (
+        EmbeddedRedis(tmp_path, keeps=True),
+        pytest.raises(GraftError, match=r"a Redis that was started before still uses it"),
+        EmbeddedRedis(tmp_path, keeps=True),
+    ):
+        pass
+
+
+def test_a_server_that_has_ended_by_itself_is_told_with_its_log(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as redis:
+        redis.check()
+        redis.process.kill()
+        redis.process.wait()
+        with pytest.raises(ServiceUnavailableError, match="ended with exit code -9; its last log lines"):
+            redis.check()

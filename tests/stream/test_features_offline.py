@@ -74,7 +74,7 @@ class Stream:
     def send(self, lines: list[str]) -> None:
         path = self.project.folder / "some.jsonl"
         path.write_text("".join(lines))
-        replay(path, self.kafka, self.topics, rate=None, max_lag=100, progress=lambda *_: None)
+        replay(path, self.kafka, self.topics, max_lag=100, progress=lambda *_: None)
 
     def read(self, count: int) -> list[Example]:
         reader = ExampleReader(self.kafka, self.topics, {})

@@ -10,11 +10,13 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from runtime.errors import ServiceUnavailableError
+from runtime.errors import ConfigurationError, ServiceUnavailableError
 from stream import connection
 from stream.event_file import impressions_of, read_events
 from stream.groups import STREAM_GROUP, group_id
+from stream.pace import Rate
 from stream.replay import ReplayCount, replay
+from stream.replay_position import events_sent
 from tests.stream.pair import feedback, impression
 
 ROWS = [
@@ -34,7 +36,7 @@ def jsonl(tmp_path):
 
 def send(path, harness, **options):
     calls = []
-    options = {"rate": None, "max_lag": None, "progress": lambda *call: calls.append(call)} | options
+    options = {"max_lag": None, "progress": lambda *call: calls.append(call)} | options
     return replay(path, harness.kafka_servers, harness.topics, **options), calls
 
 
@@ -77,7 +79,7 @@ def test_a_rate_is_events_per_second(harness, tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text("".join(json.dumps(ROWS[0]) + "\n" for _ in range(60)))
     started = time.monotonic()
-    send(path, harness, rate=100)
+    send(path, harness, pace=Rate(100))
     assert 0.5 <= time.monotonic() - started < 5
 
 
@@ -102,3 +104,61 @@ def test_replay_waits_for_the_stream_process_when_it_is_too_far_behind(harness, 
 def test_a_broker_that_is_not_there_is_named():
     with pytest.raises(ServiceUnavailableError, match=r"Kafka at 127\.0\.0\.1:1 does not answer"):
         connection.wait_until_ready("127.0.0.1:1", 0.5)
+
+
+def numbered(path, count):
+    path.write_text("".join(json.dumps({"type": "impression", **impression(i, 10 + i)}) + "\n" for i in range(count)))
+    return path
+
+
+class Killed(Exception):  # noqa: N818 - stands for a kill -9
+    pass
+
+
+def killed_after(events):
+    def advance(sent, _total):
+        if sent >= events:
+            raise Killed
+
+    return advance
+
+
+def test_a_resumed_replay_sends_what_the_killed_one_had_not_and_then_nothing_more(harness, tmp_path):
+    path = numbered(tmp_path / "events.jsonl", 1_200)
+    with pytest.raises(Killed):
+        send(path, harness, resume=True, progress=killed_after(600))
+    assert harness.end(harness.topics.impressions) == 1_000  # whole batches of 500
+    sent, _ = send(path, harness, resume=True)
+    assert (sent.resumed_at, sent.events.impressions) == (1_000, 200)
+    assert send(path, harness, resume=True)[0].events == ReplayCount()
+    keys = [record.key for record in harness.read(harness.topics.impressions)]
+    assert keys == [f"i{i}".encode() for i in range(1_200)]
+
+
+def test_another_file_or_one_that_has_changed_is_not_resumed(harness, tmp_path):
+    path = numbered(tmp_path / "events.jsonl", 10)
+    send(path, harness, resume=True)
+    numbered(path, 11)
+    with pytest.raises(ConfigurationError, match="is another file than the one that was replayed up to event 10"):
+        send(path, harness, resume=True)
+    assert send(path, harness)[0].events.impressions == 11  # without it a replay is as it ever was
+    assert events_sent(harness.kafka_servers, harness.topics, numbered(path, 10)) == 10
+
+
+@pytest.mark.parametrize("start", [0, 1, 999, 1_000, 2_500, 2_999, 3_000, 9_000])
+def test_a_file_is_read_from_any_event_on(tmp_path, start):
+    rows = [{"type": "impression", **impression(i, 10 + i)} for i in range(3_000)]
+    lines, parquet = tmp_path / "events.jsonl", tmp_path / "events.parquet"
+    lines.write_text("\n\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.Table.from_pylist(rows), parquet, row_group_size=1_100)
+    keys = [event.key for event in read_events(lines)][start:]
+    assert len(keys) == max(0, 3_000 - start)
+    assert [event.key for event in read_events(lines, start)] == keys
+    assert [event.key for event in read_events(parquet, start)] == keys
+    assert [event.number for event in read_events(parquet, start)] == list(range(start + 1, 3_001))
+
+
+def test_an_event_tells_its_time_where_it_is_a_number(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"type": "feedback", "event_time_ms": 7}\n{"type": "feedback", "event_time_ms": "7"}\n{}\n')
+    assert [event.time_ms for event in read_events(path)] == [7, None, None]

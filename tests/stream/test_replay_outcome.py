@@ -22,7 +22,7 @@ def events(tmp_path):
 
 
 def send(harness, path):
-    return replay(path, harness.kafka_servers, harness.topics, rate=None, max_lag=None, progress=lambda *_: None)
+    return replay(path, harness.kafka_servers, harness.topics, max_lag=None, progress=lambda *_: None)
 
 
 def test_dead_letters_of_a_replay_are_counted_by_reason_without_those_of_others(harness, events):

@@ -213,8 +213,9 @@ def _models(model: Any) -> list[Any]:
 def test_without_a_teacher_the_output_says_what_to_bring(tmp_path, summary):
     _movielens(tmp_path, 20)
     said = summary("--events", tmp_path / "ratings.csv")
-    assert any(point.startswith("where the teacher is: graft.toml has none") for point in said["only_you_know"])
+    assert any(point.startswith("where the teacher is: graft.toml has none, so") for point in said["only_you_know"])
     assert said["impressions"] == 20
+    assert said["faults"] == []
     assert any("'graft student bootstrap' takes their ids with --events" in note for note in said["notes"])
 
 

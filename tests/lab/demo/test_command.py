@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from lab.demo import command
 from lab.demo.command import demo
+from lab.dev.signals import ended_by_signals
 from runtime.errors import ConfigurationError
 
 
@@ -39,7 +40,7 @@ def test_an_own_copy_of_movielens_excludes_the_simulated_pair(tmp_path: Path) ->
 def test_a_signal_ends_what_was_started_and_tells_its_exit_code(number: signal.Signals, code: int) -> None:
     ended = []
     with pytest.raises(SystemExit) as exit_:  # noqa: PT012, SIM117 - the order of the blocks is what is tested
-        with command._ended_by_signals():
+        with ended_by_signals():
             try:
                 os.kill(os.getpid(), number)
                 signal.pause()
@@ -51,7 +52,7 @@ def test_a_signal_ends_what_was_started_and_tells_its_exit_code(number: signal.S
 def test_ctrl_c_ends_it_also_where_sigint_was_ignored_at_its_start() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a job in the background
     try:
-        with pytest.raises(SystemExit) as exit_, command._ended_by_signals():
+        with pytest.raises(SystemExit) as exit_, ended_by_signals():
             os.kill(os.getpid(), signal.SIGINT)
         assert (exit_.value.code, signal.getsignal(signal.SIGINT)) == (130, signal.SIG_IGN)
     finally:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lab.demo.client import Answer
 from lab.demo.freshness import freshness_seconds, quantile_seconds
+from lab.dev.client import Answer
 
 
 def answer(at_seconds: float, version: str | None) -> Answer:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from lab.demo.baselines import Baselines, Better, Judged, Ways
-from lab.demo.client import Answer
 from lab.demo.curves import curve
-from lab.demo.outcome import HitRate, Joined, Outcome
+from lab.demo.outcome import Joined, Outcome
 from lab.demo.report import Findings, write_report
 from lab.demo.summary import Summary, summary_of
+from lab.dev.client import Answer
+from lab.dev.watch import HitRate
 from stream.tasks import TaskSpec
 from student.evaluate.history import MetricsHistory, Point, read_history
 from student.versions.manifest import ArmMetrics, Metrics

@@ -91,7 +91,7 @@ def streamed(pair: Pair, tmp_path: Path, kafka: str, redis_url: str, topic_prefi
     _score_profiles(project, spec, redis_url)
     ensure_topics(kafka, project.stream, topics)
     with _streaming(project, spec, topics, kafka, redis_url):
-        replay(pair.events, kafka, topics, rate=None, max_lag=500, progress=no_progress)
+        replay(pair.events, kafka, topics, max_lag=500, progress=no_progress)
         return _read(kafka, topics, len(pair.log.records))
 
 
@@ -121,7 +121,7 @@ def test_a_second_replay_under_a_new_prefix_does_not_read_the_firsts_aggregates(
     events = tmp_path / "some.jsonl"
     events.write_text("".join(pair.events.read_text().splitlines(keepends=True)[:300]))
     with _streaming(project, load_spec(project.repo), topics, kafka, redis_url):
-        replay(events, kafka, topics, rate=None, max_lag=500, progress=no_progress)
+        replay(events, kafka, topics, max_lag=500, progress=no_progress)
         again = _read(kafka, topics, 10)
     assert [e.impression_id for e in again[:10]] == [e.impression_id for e in streamed[:10]]
     for view in _entities(pair):

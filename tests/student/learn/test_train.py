@@ -54,13 +54,14 @@ class Process:
     def run(
         self, setup: LearnerSetup, stop: StopSignal, every_seconds: float = 60.0, topic_id: str | None = None
     ) -> None:
+        has_teacher = bool(setup.teacher_tasks)
         run_training(
             setup=setup,
             publish=PublishConfig(every_seconds=every_seconds, keep=1000),
-            teacher_version=TEACHER,
+            teacher_version=TEACHER if has_teacher else None,
             registry=self.registry,
-            cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600),
-            unshown=UnshownCache(self.redis_url, TEACHER, setup.spec, TASKS, 3600),
+            cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600) if has_teacher else None,
+            unshown=UnshownCache(self.redis_url, TEACHER, setup.spec, TASKS, 3600) if has_teacher else None,
             open_source=lambda offsets: ExampleReader(self.kafka_servers, self.topics, offsets),
             topic_id=topic_id,
             stop=stop,
@@ -112,6 +113,23 @@ def test_a_first_version_serves_before_the_first_example(toy: Any, process: Proc
         process.wait_for(0)
     assert process.registry.versions() == ["v000001"]
     assert process.registry.load_model("v000001")[0].examples == 0
+
+
+def test_without_a_teacher_the_labels_alone_are_learnt(toy: Any, process: Process) -> None:
+    alone: LearnerSetup = toy.setup(teacher_tasks=(), distillation=(), wait_seconds=0.0)
+    process.write([toy.example(i) for i in range(40)])
+    with process.running(alone):
+        process.wait_for(40)
+    version = process.registry.champion()
+    assert version is not None
+    manifest = process.registry.load_manifest(version)
+    assert (manifest.teacher_tasks, manifest.teacher_version) == ([], None)
+    arms = manifest.metrics["like"]
+    assert arms["student"].log_loss == arms["control"].log_loss
+    assert "teacher" not in arms
+    with process.running(alone):  # goes on from it
+        process.write([toy.example(i) for i in range(40, 60)])
+        process.wait_for(60)
 
 
 def test_a_kill_between_the_first_version_and_its_promotion_is_made_good(toy: Any, process: Process) -> None:

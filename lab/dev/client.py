@@ -11,6 +11,7 @@ import json
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -40,6 +41,21 @@ class Question(NamedTuple):
     user_id: EntityId
     item_ids: list[EntityId]
     context: Mapping[str, ContextValue]
+
+
+class Counts(NamedTuple):
+    """All requests of a client, those that failed, the changes of version, and the last version that answered."""
+
+    requests: int = 0
+    failed: int = 0
+    swaps: int = 0
+    version: str | None = None
+
+    def after(self, answer: Answer) -> "Counts":
+        """With one more."""
+        swapped = answer.version is not None and self.version not in (None, answer.version)
+        failed, version = self.failed + (answer.fault is not None), answer.version or self.version
+        return Counts(self.requests + 1, failed, self.swaps + swapped, version)
 
 
 class ScorerConnection:
@@ -104,7 +120,7 @@ class ScoringClient:
     """Asks for random known users and items from a thread, `per_second` times a second, once the scorer is ready.
 
     `contexts` has the context that each user is asked with; the answers' times count from `started_at` (of
-    time.monotonic). A context manager.
+    time.monotonic). `keep`: so many of the last answers stay; None: all. A context manager.
     """
 
     def __init__(
@@ -116,6 +132,7 @@ class ScoringClient:
         per_second: float,
         items_each: int,
         started_at: float,
+        keep: int | None = None,
     ) -> None:
         self._connection = ScorerConnection(port)
         self._users, self._items = list(contexts.items()), items
@@ -125,8 +142,9 @@ class ScoringClient:
         self._stop = threading.Event()
         self._random = random.Random(0)  # noqa: S311 - which user to ask for is no secret
         self._thread = threading.Thread(target=self._ask_until_stopped, name="scoring-client", daemon=True)
-        self.answers: list[Answer] = []
-        """Every request so far, in order; grows while the thread runs."""
+        self.answers: deque[Answer] = deque(maxlen=keep)
+        """The last `keep` requests, in order; grows while the thread runs."""
+        self.counts = Counts()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -147,7 +165,9 @@ class ScoringClient:
                 return
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            self.answers.append(self._connection.score(self._question(), self.started_at))
+            answer = self._connection.score(self._question(), self.started_at)
+            self.answers.append(answer)
+            self.counts = self.counts.after(answer)
             due = max(due + self._interval_seconds, time.monotonic())
 
     def _question(self) -> Question:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lab.demo.client import Answer, Question, ScorerConnection, ScoringClient, percentile_ms, swaps_seen
+from lab.dev.client import Answer, Counts, Question, ScorerConnection, ScoringClient, percentile_ms, swaps_seen
 from lab.embedded import free_port
 from stream.events import ContextValue, EntityId
 
@@ -110,7 +110,7 @@ def test_the_client_waits_for_readiness_and_then_keeps_asking(port: int) -> None
     started_at = time.monotonic()
     with ScoringClient(port, _USERS, [1, 2, 3], per_second=200, items_each=20, started_at=started_at) as client:
         time.sleep(0.1)  # nothing listens yet: no request is counted
-        assert client.answers == []
+        assert not client.answers
         with _serving(port):
             deadline = time.monotonic() + 5
             while len(client.answers) < 10 and time.monotonic() < deadline:
@@ -128,6 +128,13 @@ def _answer(at: float, version: str | None, latency_ms: float = 1.0) -> Answer:
 def test_a_swap_is_the_first_answer_of_another_version() -> None:
     answers = [_answer(0, "v1"), _answer(1, "v1"), _answer(2, None), _answer(3, "v2"), _answer(4, "v3")]
     assert swaps_seen(answers) == [(3, "v2"), (4, "v3")]
+
+
+def test_a_client_counts_all_its_requests_also_those_whose_answers_it_no_longer_has() -> None:
+    counts = Counts()
+    for answer in [_answer(0, "v1"), _answer(1, None), _answer(2, "v1"), _answer(3, "v2"), _answer(4, None)]:
+        counts = counts.after(answer)
+    assert counts == Counts(requests=5, failed=2, swaps=1, version="v2")
 
 
 def test_percentiles_are_of_the_answered_requests() -> None:

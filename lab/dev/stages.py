@@ -1,13 +1,12 @@
 """The processes of the path, as compose runs them: each a graft command with its own environment."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lab.demo.plan import MAX_LAG, Plan
-from lab.demo.processes import Stage
-from lab.demo.services import Services
+from lab.dev.processes import Stage
+from lab.dev.services import Services
 from lab.embedded import free_port
-from lab.pairs.project_folder import EVENTS
 
 STREAM, TEACHER, LEARNER, SCORER, REPLAY = "stream", "teacher", "learner", "scorer", "replay"
 
@@ -21,13 +20,13 @@ class Ports(NamedTuple):
     scorer: int
 
 
-def choose_ports() -> Ports:
-    """Free loopback ports."""
+def choose_ports(scorer: int | None = None) -> Ports:
+    """Free loopback ports; the scorer's may be given."""
     ports: list[int] = []
     while len(ports) < len(Ports._fields):
-        if (port := free_port()) not in ports:
+        if (port := free_port()) not in (*ports, scorer):
             ports.append(port)
-    return Ports(*ports)
+    return Ports(*ports)._replace(scorer=scorer or ports[-1])
 
 
 def environment_of(services: Services, project: Path, versions: Path) -> dict[str, str]:
@@ -41,25 +40,29 @@ def environment_of(services: Services, project: Path, versions: Path) -> dict[st
     return {
         **settings,
         **{f"{name}_FILE": "" for name in settings},  # the user's own would contradict them
+        "GRAFT_HTTP_TOKENS_FILE": "",  # the client of this process has none; the scorer is on loopback
+        **dict.fromkeys(("GRAFT_METRICS_PORT", "GRAFT_ADMIN_PORT"), ""),  # the scorer's metrics are on its own port
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
 
 
-def path_stages(environment: dict[str, str], ports: Ports) -> list[Stage]:
-    """The four processes that run until they are stopped, in the order in which they are stopped."""
-    return [
+def path_stages(environment: dict[str, str], ports: Ports, *, has_teacher: bool) -> list[Stage]:
+    """The processes that run until they are stopped, in the order in which they are stopped."""
+    scorer = ("student", "serve", "--host", "127.0.0.1", "--port", str(ports.scorer), "--workers", "1")
+    stages = [
         _stage(STREAM, ("stream", "run"), environment, ports.stream),
         _stage(TEACHER, ("teacher", "run"), environment, ports.teacher),
         _stage(LEARNER, ("student", "train"), environment, ports.learner),
-        Stage(SCORER, ("student", "serve", "--port", str(ports.scorer)), environment),
+        Stage(SCORER, scorer, environment),
     ]
+    return [stage for stage in stages if has_teacher or stage.name != TEACHER]
 
 
-def replay_stage(environment: dict[str, str], project: Path, plan: Plan) -> Stage:
-    """The process that sends the events and ends. After a kill it begins again; the stream drops duplicates."""
-    pace = ("--rate", f"{plan.events_per_second:g}", "--max-lag", str(MAX_LAG))
-    return Stage(REPLAY, ("replay", str(project / EVENTS), *pace), environment, ends=True)
+def replay_stage(environment: dict[str, str], events: Path, pace: Sequence[str], max_lag: int) -> Stage:
+    """The process that sends the events and ends. After a kill it goes on where it was."""
+    arguments = ("replay", str(events), "--resume", "--max-lag", str(max_lag), *pace)
+    return Stage(REPLAY, arguments, environment, ends=True)
 
 
 def _stage(name: str, arguments: tuple[str, ...], environment: dict[str, str], metrics_port: int) -> Stage:

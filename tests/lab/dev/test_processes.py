@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.demo.processes import Stage, Supervisor
+from lab.dev.processes import Stage, Supervisor, Trouble
 from runtime.errors import GraftError
 
 _SLEEPS = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
@@ -32,7 +32,7 @@ def test_a_killed_process_runs_again_within_a_second(tmp_path: Path) -> None:
         _wait_for(lambda: supervisor.process_id("sleeper") != first)
         assert time.monotonic() - killed_at < 1.0
         assert psutil.pid_exists(supervisor.process_id("sleeper"))
-        assert supervisor.restarts() == {"sleeper": 1}
+        assert supervisor.troubles() == {"sleeper": Trouble(1, "")}
         supervisor.check()
 
 
@@ -72,9 +72,9 @@ def test_a_stage_that_dies_at_once_five_times_is_given_up_with_the_end_of_its_lo
             return False
 
         _wait_for(gave_up)
-        with pytest.raises(GraftError, match=r"(?s)graft stream run ended 5 times.*code 1.*no such topic: plums"):
+        with pytest.raises(GraftError, match=r"(?s)run ended 5 times within 5 minutes.*code 1.*no such topic: plums"):
             supervisor.check()
-        assert supervisor.restarts() == {"broken": 4}
+        assert supervisor.troubles() == {"broken": Trouble(4, "no such topic: plums")}
 
 
 def test_a_stage_sees_its_environment(tmp_path: Path) -> None:

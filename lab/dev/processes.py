@@ -1,22 +1,33 @@
 """Runs the stages as child processes and starts again what dies, as compose's restart policy would."""
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
+from runtime.folder import writing
 
 _POLL_SECONDS = 0.1
-_QUICK_DEATH_SECONDS = 20.0  # longer than the slowest stage takes to start (torch's import, on a busy machine)
-_QUICK_DEATHS = 5
+_DEATHS = 5
+_DEATHS_SECONDS = 300.0  # five deaths within it are no accident: a stage takes up to 20 s to start on a busy machine
 _STOP_SECONDS = 20.0  # a learner writes its last version after SIGTERM
 _TAIL_LINES = 15
+_TAIL_BYTES = 16_384
+
+
+class Trouble(NamedTuple):
+    """How often a stage was started again, and the last line of its log before the last time."""
+
+    restarts: int
+    last_line: str
 
 
 class Stage(NamedTuple):
@@ -38,8 +49,16 @@ def graft_argv(arguments: Sequence[str]) -> list[str]:
 
 def log_tail(path: Path) -> str:
     """The last lines of a log, indented; says so when there are none."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    lines = _last_lines(path)
     return "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    (the log is empty)"
+
+
+def _last_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read().decode("utf-8", "replace").splitlines()
 
 
 class RunningStage:
@@ -48,25 +67,26 @@ class RunningStage:
     def __init__(self, stage: Stage, argv: Sequence[str], log: Path) -> None:
         self.stage, self.log = stage, log
         self._argv = list(argv)
-        self.restarts = 0
+        self.trouble = Trouble(0, "")
         self.is_stopped = False
-        self._quick_deaths = 0
+        self._deaths: deque[float] = deque(maxlen=_DEATHS)
         self.process = self._start()
 
     def restart_if_dead(self) -> str | None:
-        """Start it again if it ended; the reason when it died too quickly too often and stays dead."""
+        """Start it again if it ended; the reason when it has died too often and stays dead."""
         code = self.process.poll()
         if code is None or self.is_done():
             return None
-        quick = time.monotonic() - self._started_at < _QUICK_DEATH_SECONDS
-        self._quick_deaths = self._quick_deaths + 1 if quick else 0
-        if self._quick_deaths >= _QUICK_DEATHS:
+        self._deaths.append(time.monotonic())
+        last_lines = _last_lines(self.log)
+        self.trouble = Trouble(self.trouble.restarts, last_lines[-1] if last_lines else "")
+        if len(self._deaths) == _DEATHS and self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS:
             return (
-                f"graft {' '.join(self.stage.arguments)} ended {_QUICK_DEATHS} times in a row within "
-                f"{_QUICK_DEATH_SECONDS:.0f} s of its start, now with code {code}; "
+                f"graft {shlex.join(self.stage.arguments)} ended {_DEATHS} times within "
+                f"{_DEATHS_SECONDS / 60:.0f} minutes, now with code {code}; "
                 f"the end of {self.log}:\n{log_tail(self.log)}"
             )
-        self.restarts += 1
+        self.trouble = self.trouble._replace(restarts=self.trouble.restarts + 1)
         self.process = self._start()
         return None
 
@@ -79,8 +99,9 @@ class RunningStage:
         stop_child(self.process, _STOP_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._started_at = time.monotonic()
-        with self.log.open("ab") as log:
+        with writing(self.log.parent):
+            log = self.log.open("ab")
+        with log:
             return start_child(self._argv, env={**os.environ, **self.stage.environment}, stdout=log, stderr=log)
 
 
@@ -134,9 +155,9 @@ class Supervisor:
         """The process that runs the stage now."""
         return self._stages[name].process.pid
 
-    def restarts(self) -> dict[str, int]:
-        """Stage -> how often it was started again, those that were stopped included."""
-        return {name: running.restarts for name, running in self._stages.items()}
+    def troubles(self) -> dict[str, Trouble]:
+        """Of each stage, those that were stopped included."""
+        return {name: running.trouble for name, running in self._stages.items()}
 
     def check(self) -> None:
         """Raise GraftError when a stage could not be kept alive."""
@@ -148,4 +169,12 @@ class Supervisor:
             with self._lock:
                 for running in self._stages.values():
                     if not running.is_stopped:
-                        self._failure = self._failure or running.restart_if_dead()
+                        self._failure = self._failure or _restarted(running)
+
+
+def _restarted(running: RunningStage) -> str | None:
+    """Why it stays dead; a full disk may be the reason that it cannot even be started."""
+    try:
+        return running.restart_if_dead()
+    except (OSError, GraftError) as error:
+        return f"graft {shlex.join(running.stage.arguments)} ended and cannot be started again: {error}"

@@ -5,18 +5,19 @@ import sys
 from pathlib import Path
 
 from graft.settings import load_settings
-from lab.demo.services import Services
-from lab.demo.stages import environment_of
+from lab.dev.services import Services
+from lab.dev.stages import environment_of
 
 
 def test_a_stage_takes_the_demos_endpoints_although_the_user_named_theirs_by_files(tmp_path: Path) -> None:
     secret = tmp_path / "url"
     secret.write_text("redis://:hunter2@cache:6379/0")
-    users = {"GRAFT_REDIS_URL_FILE": str(secret), "GRAFT_KAFKA_FILE": str(secret)}
+    users = {"GRAFT_REDIS_URL_FILE": str(secret), "GRAFT_KAFKA_FILE": str(secret), "GRAFT_METRICS_PORT": "9100"}
     services = Services("127.0.0.1:9092", "redis://127.0.0.1:6379/0", embedded_kafka=True)
     settings = load_settings({**users, **environment_of(services, tmp_path / "pair", tmp_path / "versions")})
     assert (settings.kafka, settings.redis_url.get_secret_value()) == services[:2]
     assert (settings.project, settings.versions) == (tmp_path / "pair", tmp_path / "versions")
+    assert (settings.metrics_port, settings.admin_port) == (None, None)
 
 
 def test_the_demo_itself_imports_no_feast_whose_metrics_folder_its_stages_would_inherit() -> None:

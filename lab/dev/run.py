@@ -1,0 +1,218 @@
+"""Runs a project from its preparation to its end; `run_dev` has the order."""
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from features.spec_file import load_spec
+from graft.project import FILE_NAME, Project, load_project
+from graft.settings import load_settings
+from lab.dev.home import Home, claimed_home
+from lab.dev.learnt import Learnt
+from lab.dev.limits import LIMITS, max_lag
+from lab.dev.live import Screen, View
+from lab.dev.preparation import FEATURES, Runner, first_version
+from lab.dev.sample import Sample, sample_of, write_first
+from lab.dev.services import Services, make_topics, refuse_silent, running_services, used_topics
+from lab.dev.session import STALLED_SECONDS, Asking, Session, Setting, running_session
+from lab.dev.stages import choose_ports, environment_of
+from lab.dev.watch import Events
+from lab.embedded import free_port, is_free_port
+from runtime.errors import ConfigurationError, GraftError
+from stream.event_check import check_form, check_times
+from stream.event_file import count_events
+from stream.replay_position import events_sent
+from student.versions.registry import Registry
+
+_ASKING = Asking(per_second=5.0, items_each=20, keep=1_000)
+_SHOWN_ITEMS = 3
+_ADVICE = "mend what it says, then start 'graft dev' again"
+_NO_IDS = "needs users and items that are known"
+
+
+class Options(NamedTuple):
+    """What a user chose. `speed` None: as fast as it is learnt. `ends`: once all is learnt. `port`: of the scorer."""
+
+    folder: Path
+    event_file: Path | None = None
+    speed: float | None = None
+    keeps: bool = False
+    ends: bool = False
+    port: int | None = None
+
+
+class _Start(NamedTuple):
+    """What was found out before anything was started."""
+
+    options: Options
+    project: Project
+    event_file: Path
+    port: int
+
+
+def run_dev(options: Options, environment: dict[str, str], console: Console, say: Callable[[str], None]) -> View:
+    """Prepare, start everything, send the events; the last view, once all is learnt and the options say to end then.
+
+    `environment` has the user's settings; `say` gets what is to stand on standard output. GraftError when a part cannot
+    be kept alive. Whatever ends it ends all that it has started.
+    """
+    project = _project(options.folder)
+    start = _Start(options, project, _events(project, options.event_file), _port(options.port, environment))
+    with (
+        claimed_home(project, keeps=options.keeps) as home,
+        running_services(environment, home.servers) as services,
+    ):
+        refuse_silent(services)
+        make_topics(services, project, LIMITS)
+        home.take_up(services, used_topics(services, project), project)
+        settings = environment_of(services, project.folder, home.versions)
+        sample = _prepare(start, home, settings, console)
+        setting = _setting(start, home, services, settings, sample)
+        console.print(f"logs: {home.logs}", highlight=False, markup=False, soft_wrap=True)
+        return _stream(start, setting, sample, services, console, say)
+
+
+def curl_line(sample: Sample, port: int) -> str:
+    """A request for scores of a real user and real items, as a shell takes it."""
+    user, context = next(iter(sample.contexts.items()))
+    body = {"user_id": user, "item_ids": list(islice(sample.items, _SHOWN_ITEMS)), "context": dict(context)}
+    text = json.dumps(body, ensure_ascii=False)
+    if not text.isprintable():  # a terminal would obey control characters
+        text = json.dumps(body)
+    return f"curl -s http://127.0.0.1:{port}/score -d {shlex.quote(text)}"
+
+
+def _project(folder: Path) -> Project:
+    if not (folder / FILE_NAME).exists():
+        advice = f"'graft init {shlex.quote(str(folder))} --events F' writes one"
+        raise ConfigurationError([f"{folder}: is no project, it has no {FILE_NAME}; {advice}"])
+    return load_project(folder)
+
+
+def _events(project: Project, given: Path | None) -> Path:
+    """The event file; InvalidInputError when there is none, or its first events cannot be sent."""
+    path = (given or project.event_file).resolve()
+    check_form(path)
+    check_times(path, time.time_ns() // 1_000_000)
+    return path
+
+
+def _port(given: int | None, environment: dict[str, str]) -> int:
+    """The scorer's port: what was asked for, else the default if it is free. ConfigurationError for one in use."""
+    asked = given or (load_settings(environment).http_port if environment.get("GRAFT_HTTP_PORT") else None)
+    if asked is not None and not is_free_port(asked):
+        raise ConfigurationError([f"port {asked}: is in use by another process; name another one with --port"])
+    usual = load_settings({}).http_port
+    return asked or (usual if is_free_port(usual) else free_port())
+
+
+def _prepare(start: _Start, home: Home, settings: dict[str, str], console: Console) -> Sample:
+    """Fill the features, and learn a first version from the teacher where there is none yet."""
+    project = start.project
+    runner = Runner(console, project.folder, settings, home.logs / "preparation.log")
+    for command in FEATURES:
+        runner.run(command)
+    sample = sample_of(start.event_file, load_spec(project.repo), project.tasks)
+    if project.teacher is not None and Registry(home.versions).latest() is None:
+        try:
+            _first_version(start, home, runner)
+        except GraftError as error:
+            _tell(runner, error)
+    return sample
+
+
+def _first_version(start: _Start, home: Home, runner: Runner) -> None:
+    """From the teacher alone: of the users and items of Feast's tables, or of the first events where one has none."""
+    try:
+        for command in first_version(start.project):
+            runner.run(command)
+    except GraftError as error:
+        if _NO_IDS not in str(error):
+            raise
+        first = home.folder / "first_events.jsonl"
+        write_first(start.event_file, first)
+        *_, bootstrap = first_version(start.project, first)
+        runner.run(bootstrap)
+
+
+def _tell(runner: Runner, error: GraftError) -> None:
+    """Without a version from the teacher the learner publishes one that knows nothing: that is no reason to end."""
+    reason = str(error).splitlines()[-1].strip()
+    note = f"note: no first version from the teacher alone, the student begins untrained: {reason}"
+    runner.console.print(note, highlight=False, markup=False, soft_wrap=True)
+
+
+def _setting(start: _Start, home: Home, services: Services, settings: dict[str, str], sample: Sample) -> Setting:
+    project, event_file, speed = start.project, start.event_file, start.options.speed
+    return Setting(
+        title=f"graft dev {project.name}",
+        project=project,
+        event_file=event_file,
+        events=Events(count_events(event_file), events_sent(services.kafka, project.topics, event_file)),
+        pace=() if speed is None else ("--speed", f"{speed:g}"),
+        max_lag=max_lag(load_spec(project.repo), sample.impression_bytes),
+        sample=sample,
+        asking=_ASKING,
+        environment=settings,
+        ports=choose_ports(start.port),
+        versions=home.versions,
+        logs=home.logs,
+        started_at=time.monotonic(),
+        check=services.check,
+    )
+
+
+def _stream(
+    start: _Start,
+    setting: Setting,
+    sample: Sample,
+    services: Services,
+    console: Console,
+    say: Callable[[str], None],
+) -> View:
+    """Run the session; GraftError with advice when it cannot go on."""
+    try:
+        with (
+            running_session(setting, console, lambda: say(curl_line(sample, start.port))) as session,
+            Screen(console) as screen,
+        ):
+            return _follow(start.options, Learnt(session, start.project, services.kafka), session, screen, console)
+    except GraftError as error:
+        raise GraftError(f"{error}\n{_ADVICE}") from error
+
+
+def _follow(options: Options, learnt: Learnt, session: Session, screen: Screen, console: Console) -> View:
+    """Show what happens until it ends."""
+    paced = options.speed is not None  # the replay makes pauses as the events had them
+    if not session.follow(screen, learnt, may_rest=lambda: paced and not session.is_sent()):
+        what = "nothing has been read or learnt"
+        raise GraftError(f"{what} for {STALLED_SECONDS:.0f} s, but not all of what was sent is learnt; see the logs")
+    view = session.watch.look()
+    screen.finish(view)
+    console.print(_told(view, session.watch.pending or 0), highlight=False, markup=False, soft_wrap=True)
+    if not options.ends:
+        session.follow(screen, lambda: False, may_rest=lambda: True)
+    return view
+
+
+def _told(view: View, pending: int) -> str:
+    told = f"all {view.events:,} events are read, {view.learned:,} examples learnt"
+    if view.dead_letters:
+        told += f"; {view.dead_letters:,} events became dead letters: 'graft dlq ls' shows why"
+    if pending:
+        told += f"; {pending:,} impressions still wait for feedback, as long as their window is open"
+    return told
+
+
+def own_environment(kafka: str | None, redis_url: str | None) -> dict[str, str]:
+    """The environment of this process with the servers that were named on the command line."""
+    given = {"GRAFT_KAFKA": kafka, "GRAFT_REDIS_URL": redis_url}
+    named = {name: value for name, value in given.items() if value}
+    return {**os.environ, **named, **{f"{name}_FILE": "" for name in named}}

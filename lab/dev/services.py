@@ -1,0 +1,80 @@
+"""Kafka and Redis for `graft dev` and the demo: the ones that are named, or embedded ones."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from graft.project import Project
+from graft.settings import load_settings
+from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from runtime.redis import connect, reaching
+from stream import connection
+from stream.groups import end_offsets
+from stream.topics import TopicLimits, all_topics, ensure_topics
+
+
+class Services(NamedTuple):
+    """The addresses of both; an embedded Kafka keeps only little of each topic.
+
+    `check` raises ServiceUnavailableError when an embedded one has ended by itself.
+    """
+
+    kafka: str
+    redis_url: str
+    embedded_kafka: bool
+    embedded_redis: bool = True
+    check: Callable[[], None] = lambda: None
+
+
+@contextmanager
+def running_services(environment: Mapping[str, str] = os.environ, kept: Path | None = None) -> Iterator[Services]:
+    """Start the servers that the settings do not name; they end with the block.
+
+    `kept`: the folder where they keep their data over their end; None: they keep nothing.
+    """
+    settings = load_settings(environment)
+    own_kafka = any(environment.get(name) for name in ("GRAFT_KAFKA", "GRAFT_KAFKA_FILE"))
+    own_redis = any(environment.get(name) for name in ("GRAFT_REDIS_URL", "GRAFT_REDIS_URL_FILE"))
+    kafka_folder, redis_folder = (kept / "kafka", kept / "redis") if kept else (None, None)
+    servers: list[EmbeddedKafka | EmbeddedRedis] = []
+    with ExitStack() as stack:
+        kafka, redis_url = settings.kafka, settings.redis_url.get_secret_value()
+        if not own_redis:
+            redis = stack.enter_context(EmbeddedRedis(redis_folder, keeps=kept is not None))
+            redis_url = redis.url
+            servers.append(redis)
+        if not own_kafka:
+            broker = stack.enter_context(EmbeddedKafka(kafka_folder, keeps=kept is not None))
+            kafka = broker.servers
+            servers.append(broker)
+        yield Services(kafka, redis_url, not own_kafka, not own_redis, lambda: _check(servers))
+
+
+def refuse_silent(services: Services) -> None:
+    """ServiceUnavailableError, with the address, when one of the two does not answer."""
+    connection.wait_until_ready(services.kafka, 5.0)
+    with reaching(services.redis_url), connect(services.redis_url, timeout_seconds=5.0) as client:
+        client.ping()
+
+
+def make_topics(services: Services, project: Project, limits: TopicLimits) -> None:
+    """Make the project's topics that are missing; an embedded broker keeps `limits` of each."""
+    ensure_topics(services.kafka, project.stream, project.topics, limits if services.embedded_kafka else None)
+
+
+def used_topics(services: Services, project: Project) -> list[str]:
+    """The project's topics that have had records."""
+    admin = connection.admin(services.kafka)
+    try:
+        with connection.reaching(services.kafka):
+            ends = end_offsets(admin, all_topics(project.topics))
+    finally:
+        admin.close()
+    return sorted({at.topic for at, end in ends.items() if end > 0})
+
+
+def _check(servers: list[EmbeddedKafka | EmbeddedRedis]) -> None:
+    for server in servers:
+        server.check()

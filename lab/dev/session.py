@@ -1,0 +1,149 @@
+"""All processes of a project at work: starts them, sends the events, watches; `graft dev` and the demo are this."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from graft.project import Project
+from lab.dev.client import ScoringClient
+from lab.dev.live import Screen
+from lab.dev.processes import Supervisor, log_tail
+from lab.dev.sample import Sample
+from lab.dev.stages import LEARNER, REPLAY, Ports, path_stages, replay_stage
+from lab.dev.watch import Events, Watch
+from runtime.errors import GraftError
+from student.versions.registry import Registry
+
+LOOK_SECONDS = 0.5
+STALLED_SECONDS = 90.0
+"""Longer than a stage takes to restart and to take up its work, on a busy machine."""
+
+_START_SECONDS = 180.0  # the imports of torch and Feast take long where all start at once on a busy machine
+_LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a second
+
+
+class Asking(NamedTuple):
+    """How the client asks the scorer; `keep`: of so many requests the answers stay, None: of all."""
+
+    per_second: float
+    items_each: int
+    keep: int | None
+
+
+class Setting(NamedTuple):
+    """What a session needs; `environment` has GRAFT_KAFKA and the other settings of the stages.
+
+    `pace`: options of `graft replay`. `check` raises when a server has ended.
+    """
+
+    title: str
+    project: Project
+    event_file: Path
+    events: Events
+    pace: Sequence[str]
+    max_lag: int
+    sample: Sample
+    asking: Asking
+    environment: dict[str, str]
+    ports: Ports
+    versions: Path
+    logs: Path
+    started_at: float
+    check: Callable[[], None]
+
+
+class Session:
+    """A path whose processes all work, and which is sent the events."""
+
+    def __init__(self, setting: Setting, supervisor: Supervisor, client: ScoringClient, watch: Watch) -> None:
+        self._setting = setting
+        self.supervisor, self.client, self.watch = supervisor, client, watch
+
+    def is_sent(self) -> bool:
+        """Whether all events are sent."""
+        return self.supervisor.is_done(REPLAY)
+
+    def check(self) -> None:
+        """GraftError when a stage cannot be kept alive, or a server has ended."""
+        self.supervisor.check()
+        self._setting.check()
+
+    def follow(
+        self,
+        screen: Screen,
+        is_through: Callable[[], bool],
+        at_each_look: Callable[[], object] = lambda: None,
+        may_rest: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Show views until `is_through`; False when nothing has moved for `STALLED_SECONDS`, unless it `may_rest`."""
+        moved_at, before = time.monotonic(), (0, 0)
+        while not is_through():
+            self.check()
+            at_each_look()
+            screen.show(self.watch.look())
+            if (now := (self.watch.read, self.watch.learned)) != before or may_rest():
+                moved_at, before = time.monotonic(), now
+            elif time.monotonic() - moved_at > STALLED_SECONDS:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return True
+
+    def stop(self, *names: str) -> None:
+        """Stop these stages one after the other."""
+        for name in names:
+            self.supervisor.stop(name)
+
+    def await_last_swap(self) -> None:
+        """Wait until the scorer has swapped to the last version, `_LAST_SWAP_SECONDS` at most."""
+        deadline = time.monotonic() + _LAST_SWAP_SECONDS
+        champion = Registry(self._setting.versions).champion()
+        while self.client.answers and self.client.answers[-1].version != champion and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS / 10)
+
+
+@contextmanager
+def running_session(
+    setting: Setting, console: Console, when_up: Callable[[], None] = lambda: None
+) -> Iterator[Session]:
+    """Start all processes; within the block the events are being sent. All end with the block.
+
+    `when_up` is called once scores are answered, before the first event. GraftError when a stage cannot be kept alive.
+    """
+    client = ScoringClient(
+        setting.ports.scorer,
+        setting.sample.contexts,
+        setting.sample.items,
+        per_second=setting.asking.per_second,
+        items_each=setting.asking.items_each,
+        started_at=setting.started_at,
+        keep=setting.asking.keep,
+    )
+    has_teacher, environment = setting.project.teacher is not None, setting.environment
+    with Supervisor(setting.logs) as supervisor, client:
+        for stage in path_stages(environment, setting.ports, has_teacher=has_teacher):
+            supervisor.start(stage)
+        tasks, events = setting.project.tasks, setting.events
+        watch = Watch(setting.title, setting.ports, events, client, supervisor, tasks, has_teacher=has_teacher)
+        session = Session(setting, supervisor, client, watch)
+        _await_start(session, setting.logs, console)
+        when_up()
+        supervisor.start(replay_stage(environment, setting.event_file, setting.pace, setting.max_lag))
+        yield session
+
+
+def _await_start(session: Session, logs: Path, console: Console) -> None:
+    """Return when all stages read: events sent earlier could be dropped from the embedded broker's small topics."""
+    deadline = time.monotonic() + _START_SECONDS
+    with console.status("the processes start ..."):
+        while not session.watch.is_up():
+            session.check()
+            if time.monotonic() > deadline:
+                raise GraftError(
+                    f"the processes did not start within {_START_SECONDS:.0f} s; see {logs}; the learner's log ends:\n"
+                    f"{log_tail(logs / f'{LEARNER}.log')}"
+                )
+            time.sleep(LOOK_SECONDS)

@@ -1,0 +1,162 @@
+"""Reads the metrics of the running stages, for the live table and to find out whether the work goes on."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lab.dev.client import ScoringClient, percentile_ms
+from lab.dev.live import View
+from lab.dev.processes import Supervisor
+from lab.dev.scrape import StageMetrics
+from lab.dev.stages import LEARNER, SCORER, STREAM, TEACHER, Ports
+from stream.tasks import TaskSpec
+from student.evaluate.arms import CONTROL, SERVED_CONTROL, SERVED_STUDENT, STUDENT
+
+_RATE_LOOKS = 10
+_LATEST_ANSWERS = 1_000
+_MEASURES = {"binary": "auc", "regression": "rmse"}
+
+
+class HitRate(NamedTuple):
+    """Teacher logits found so far: `found` of `asked` at a time since the stages started."""
+
+    at_seconds: float
+    found: float
+    asked: float
+
+    @property
+    def rate(self) -> float | None:
+        """The share found; None before the first was asked for."""
+        return self.found / self.asked if self.asked else None
+
+
+class Events(NamedTuple):
+    """How many events are to be sent in all, and how many of them an earlier start has sent."""
+
+    total: int
+    before: int = 0
+
+
+class Watch:
+    """The metrics of a running path; times are in seconds since the client's `started_at`."""
+
+    def __init__(
+        self,
+        title: str,
+        ports: Ports,
+        events: Events,
+        client: ScoringClient,
+        supervisor: Supervisor,
+        tasks: Sequence[TaskSpec],
+        *,
+        has_teacher: bool,
+    ) -> None:
+        watched = {stage: port for stage, port in ports._asdict().items() if has_teacher or stage != TEACHER}
+        self._metrics = {stage: StageMetrics(port) for stage, port in watched.items()}
+        self._title, self._events, self._client, self._supervisor = title, events, client, supervisor
+        self._tasks, self._started_at = tasks, client.started_at
+        self._paces: deque[tuple[float, float, int]] = deque([(0.0, 0.0, 0)], maxlen=_RATE_LOOKS)
+
+    @property
+    def learned(self) -> int:
+        """Examples that the learner has learnt."""
+        return int(self._metrics[LEARNER].gauge("graft_student_learned_examples") or 0)
+
+    @property
+    def read(self) -> int:
+        """Events that the stream has read since this start."""
+        return int(self._metrics[STREAM].total("graft_stream_records_total"))
+
+    @property
+    def scorer_swaps(self) -> int:
+        """Swaps that the scorer counted, restarts included."""
+        return int(self._metrics[SCORER].total("graft_scorer_swaps_total"))
+
+    @property
+    def pending(self) -> int | None:
+        """Impressions that wait for feedback; None while that is not known."""
+        pending = self._metrics[STREAM].gauge("graft_stream_pending_impressions")
+        return None if pending is None else int(pending)
+
+    @property
+    def dead_letters(self) -> int:
+        """Messages that the stream could not use."""
+        return int(self._metrics[STREAM].total("graft_stream_dead_letters_total"))
+
+    @property
+    def hit_rate(self) -> HitRate:
+        """Of the last look."""
+        logits, learner = "graft_student_logits_total", self._metrics[LEARNER]
+        return HitRate(self._seconds(), learner.total(logits, outcome="hit"), learner.total(logits))
+
+    def is_up(self) -> bool:
+        """Whether teacher, learner and scorer work. The stream is not asked: the replay itself waits for it."""
+        self._refresh()
+        teacher = self._metrics.get(TEACHER)
+        teacher_reads = teacher is None or teacher.gauge("graft_teacher_lag_records") is not None
+        has_version = self._metrics[LEARNER].gauge("graft_student_version") or 0
+        return teacher_reads and has_version > 0 and len(self._client.answers) > 0
+
+    def look(self) -> View:
+        """Read every stage's metrics again."""
+        self._refresh()
+        counts, answers = self._client.counts, list(self._client.answers)[-_LATEST_ANSWERS:]
+        seconds = self._seconds()
+        events_per_second, requests_per_second = self._rates(seconds)
+        return View(
+            title=self._title,
+            seconds=seconds,
+            events=self._events.total,
+            read=min(self._events.total, self._events.before + self.read),
+            dead_letters=self.dead_letters,
+            examples=int(self._metrics[STREAM].total("graft_stream_examples_total")),
+            learned=self.learned,
+            events_per_second=events_per_second,
+            lags=self._lags(),
+            cache_hit_rate=self.hit_rate.rate,
+            version=counts.version,
+            swaps=counts.swaps,
+            scores=self._scores(STUDENT, CONTROL),
+            served_scores=self._scores(SERVED_STUDENT, SERVED_CONTROL),
+            requests=counts.requests,
+            failed_requests=counts.failed,
+            requests_per_second=requests_per_second,
+            p50_ms=percentile_ms(answers, 0.5),
+            p99_ms=percentile_ms(answers, 0.99),
+            troubles=self._supervisor.troubles(),
+        )
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started_at
+
+    def _refresh(self) -> None:
+        for metrics in self._metrics.values():
+            metrics.refresh()
+
+    def _rates(self, seconds: float) -> tuple[float, float]:
+        """Events that the stream read and requests, each per second over the latest looks."""
+        now = (seconds, float(self.read), self._client.counts.requests)
+        before = self._paces[0]
+        self._paces.append(now)
+        elapsed = max(1e-9, now[0] - before[0])
+        return (now[1] - before[1]) / elapsed, (now[2] - before[2]) / elapsed
+
+    def _lags(self) -> dict[str, int | None]:
+        rooms = {STREAM: "stream", TEACHER: "teacher", LEARNER: "student"}
+        gauges = {
+            stage: self._metrics[stage].gauge(f"graft_{room}_lag_records")
+            for stage, room in rooms.items()
+            if stage in self._metrics
+        }
+        return {stage: None if lag is None else int(lag) for stage, lag in gauges.items()}
+
+    def _scores(self, *arms: str) -> dict[str, tuple[float | None, ...]]:
+        learner = self._metrics[LEARNER]
+        name = "graft_student_progressive_metric"
+        return {
+            f"{measure.upper()} of {task.name}": tuple(
+                learner.gauge(name, metric=measure, slice="whole", task=task.name, arm=arm) for arm in arms
+            )
+            for task, measure in ((task, _MEASURES[task.kind]) for task in self._tasks)
+        }

@@ -1,0 +1,67 @@
+"""What the terminal shows."""
+
+import io
+
+from rich.console import Console
+
+from lab.dev.live import Screen, View, line_of
+from lab.dev.processes import Trouble
+
+_VIEW = View(
+    title="graft dev shop",
+    seconds=12.0,
+    events=3_000,
+    read=1_200,
+    dead_letters=0,
+    examples=400,
+    learned=384,
+    events_per_second=812.4,
+    lags={"stream": 12, "teacher": 0, "learner": None},
+    cache_hit_rate=0.913,
+    version="v000003",
+    swaps=2,
+    scores={"AUC of like": (0.7012, None)},
+    served_scores={"AUC of like": (0.6512, 0.6408), "RMSE of stars": (1.1, 1.2)},
+    requests=120,
+    failed_requests=0,
+    requests_per_second=19.8,
+    p50_ms=2.04,
+    p99_ms=9.4,
+    troubles={"stream": Trouble(1, "Killed"), "learner": Trouble(0, "")},
+)
+
+
+def test_a_line_tells_everything() -> None:
+    assert line_of(_VIEW) == (
+        "[   12 s] events 1,200 of 3,000 read; examples 400, 384 learnt; events/s 812; "
+        "lag stream 12, teacher 0, learner -; "
+        "teacher cache 91.3% of examples had their logit; version v000003 after 2 swaps; "
+        "student / control AUC of like 0.7012 / -; the same, served AUC of like 0.6512 / 0.6408, "
+        "RMSE of stars 1.1000 / 1.2000; requests 120 (20/s), 0 failed; "
+        "latency p50 2.0 ms, p99 9.4 ms; restarts 1; "
+        "stream started again once; its last line was: Killed"
+    )
+
+
+def test_without_a_terminal_a_line_comes_at_most_every_five_seconds() -> None:
+    out = io.StringIO()
+    with Screen(Console(file=out)) as screen:
+        screen.show(_VIEW)
+        screen.show(_VIEW)
+    assert out.getvalue() == line_of(_VIEW) + "\n"
+
+
+def test_on_a_terminal_the_table_stays_after_the_end() -> None:
+    out = io.StringIO()
+    with Screen(Console(file=out, force_terminal=True, width=100)) as screen:
+        screen.show(_VIEW)
+    assert "v000003 after 2 swaps" in out.getvalue()
+
+
+def test_dead_letters_are_told_and_a_log_line_sends_nothing_to_the_terminal() -> None:
+    troubled = _VIEW._replace(dead_letters=7, troubles={"stream": Trouble(2, "\x1b[31mred [bold]")})
+    out = io.StringIO()
+    with Screen(Console(file=out, force_terminal=True, width=200)) as screen:
+        screen.show(troubled)
+    assert "1,200 of 3,000 read, 7 of them dead letters" in out.getvalue()
+    assert "its last line was: ?[31mred [bold]" in out.getvalue()
