@@ -69,6 +69,11 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
     assert project.topics.impressions == "tiny-impressions"
 
 
+_KIND = (
+    "teacher.inputs.age.kind: must be one of default, feature, lookup, bucket, linear, log, vocabulary, concat, hash"
+)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
@@ -90,12 +95,12 @@ def test_a_valid_project_knows_its_folder_and_topics(tmp_path: Path) -> None:
         (
             'kind = "feature"',
             "",
-            "teacher.inputs.age.kind: must be one of default, feature, lookup, bucket, linear, got nothing",
+            f"{_KIND}, got nothing",
         ),
         (
             'kind = "feature"\nfeature = "user_profile:age"\ndefault = 30',
             'kind = "x"',
-            "teacher.inputs.age.kind: must be one of default, feature, lookup, bucket, linear, got 'x'",
+            f"{_KIND}, got 'x'",
         ),
         ('name = "rating"', 'name = "like"', "tasks: the name 'like' stands 2 times, must be unique"),
         (
