@@ -110,7 +110,7 @@ def test_a_checkpoint_comes_back_and_goes_with_its_generation(redis_url):
     with closing(Checkpoint(redis_url, "p:g1", "b", 50)) as checkpoint, connect(redis_url) as client:
         assert checkpoint.load() is None
         checkpoint.save(bounds, {0: 5})
-        assert checkpoint.load() == (bounds, {0: 5})
+        assert checkpoint.load() == (bounds, {0: 5}, {})
         assert 0 < client.ttl("graft:backfills:p:g1:b") <= 50
         for other in (Checkpoint(redis_url, "p:g2", "b", 50), Checkpoint(redis_url, "p:g1", "c", 50)):
             assert other.load() is None
@@ -221,4 +221,4 @@ def test_a_dry_run_scores_a_sample_and_tells_what_all_takes(scorer, cache, reque
         taken = sum(client.memory_usage(key) for key in client.keys("graft:logits:*"))
     assert (dry.rows, dry.hit_rate_before, dry.hit_rate_after) == (2_000, 0.0, 1.0)
     assert dry.bytes == done.bytes == pytest.approx(taken, rel=0.35)
-    assert dry.teacher_seconds > 5 * dry.seconds / 100
+    assert dry.teacher_seconds > done.teacher_seconds / 4  # of all rows, not of the sample
