@@ -8,23 +8,27 @@ Ids, context and features are JSON text, so that 7 and "7", 1 and 1.0, and every
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from runtime.errors import InvalidInputError
 from runtime.folder import replacing
 from stream.events import Example
 from stream.examples import ExampleRecord
+from stream.share import Share
 
 DAYS = "day=*"
 """The folders of a log that hold its files."""
 
+_Decoded = TypeVar("_Decoded")
 _NAME = re.compile(r"p(\d+)-(\d+)-(\d+)\.parquet")
 _LABEL = "label_"
 _BATCH_ROWS = 4_096
@@ -57,6 +61,17 @@ class ExampleFile(NamedTuple):
         return f"{self.path} (partition {self.partition}, offsets {self.first} to {self.last})"
 
 
+class ShareOfBatch(NamedTuple):
+    """A batch's records of some users, and for each the latest event time of its partition up to it, theirs or not.
+
+    `latest_ms` is that of the whole batch.
+    """
+
+    records: list[ExampleRecord]
+    latest_ms_B: NDArray[np.int64]
+    latest_ms: int
+
+
 def list_files(folder: Path) -> list[ExampleFile]:
     """The files of a log, by partition and offset; InvalidInputError for a Parquet file with another name."""
     return sorted(_named(path) for path in folder.glob(f"{DAYS}/*.parquet"))
@@ -87,11 +102,45 @@ def read(file: ExampleFile, offset: int, spec_id: str | None = None) -> Iterator
     another feature spec than `spec_id`.
     """
     reached = file.first - 1
-    for records in _batches(file):
+    for records in _batches(file, _records):
         reached = _checked(file, records, reached, spec_id)
         yield records if records[0].offset >= offset else [r for r in records if r.offset >= offset]
     if reached != file.last:
         raise InvalidInputError(f"{file}: ends at offset {reached}")
+
+
+def read_share(file: ExampleFile, offset: int, share: Share, latest_ms: int) -> Iterator[ShareOfBatch]:
+    """The file's records of a share's users from `offset` on. Only these are decoded, which is most of the work.
+
+    `latest_ms` is of the records before. InvalidInputError as `read`.
+    """
+    reached = file.first - 1
+    for some, last in _batches(file, lambda batch: (_share_of(batch, offset, share), _last(file, batch))):
+        if last <= reached:
+            raise InvalidInputError(f"{file}: offset {last} comes after offset {reached}")
+        reached = last
+        latest_ms_B = np.maximum(some.latest_ms_B, latest_ms)
+        latest_ms = max(latest_ms, some.latest_ms)
+        yield ShareOfBatch(some.records, latest_ms_B, latest_ms)
+    if reached != file.last:
+        raise InvalidInputError(f"{file}: ends at offset {reached}")
+
+
+def _last(file: ExampleFile, batch: pa.RecordBatch) -> int:
+    """The batch's last offset; ValueError when its rows are not the file's, in their order."""
+    offsets = batch["offset"].to_numpy()
+    partitions = batch["partition"].to_numpy()
+    if (np.diff(offsets) <= 0).any() or (partitions != file.partition).any():
+        raise ValueError("its rows are not in the order of their offsets, or of another partition")
+    return int(offsets[-1])
+
+
+def _share_of(batch: pa.RecordBatch, offset: int, share: Share) -> ShareOfBatch:
+    from_here = batch.slice(int(np.searchsorted(batch["offset"].to_numpy(), offset)))
+    latest_ms_B = np.maximum.accumulate(from_here["event_time_ms"].to_numpy())
+    has_B = share.has(from_here["user_id"])
+    latest_ms = int(latest_ms_B[-1]) if len(latest_ms_B) else -1
+    return ShareOfBatch(_records(from_here.filter(pa.array(has_B))), latest_ms_B[has_B], latest_ms)
 
 
 def _named(path: Path) -> ExampleFile:
@@ -130,11 +179,11 @@ def _row(record: ExampleRecord, tasks: Sequence[str]) -> list[Any]:
     ]
 
 
-def _batches(file: ExampleFile) -> Iterator[list[ExampleRecord]]:
+def _batches(file: ExampleFile, decode: Callable[[pa.RecordBatch], _Decoded]) -> Iterator[_Decoded]:
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
-                yield _records(batch)
+                yield decode(batch)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise InvalidInputError(f"{file}: damaged, or no file of an example log: {error}") from error
 

@@ -4,12 +4,14 @@ import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from runtime.errors import InvalidInputError
 from stream.events import Impression
+from stream.share import Share
 
 _log = logging.getLogger(__name__)
 _IDS = ("user_id", "item_id")
@@ -21,26 +23,48 @@ def rows_of(path: Path, context_names: Collection[str]) -> Iterator[Impression]:
     Columns are user_id, item_id, and any of `context_names`; a missing value of these is left out of the context. Rows
     that are no valid ids or context are counted in one warning at the end. InvalidInputError for another file.
     """
+    return (row for _, row in share_of_rows(path, context_names, Share(0, 1)))
+
+
+def share_of_rows(
+    path: Path, context_names: Collection[str], share: Share, start: int = 0
+) -> Iterator[tuple[int, Impression]]:
+    """As `rows_of`, but of a share's users and from the row number `start` on; each with its number."""
     try:
         with pq.ParquetFile(path) as parquet:
             _check_columns(path, parquet.schema_arrow.names, context_names)
-            yield from _rows(path, parquet)
+            yield from _rows(path, parquet, share, start)
     except (pa.ArrowException, OSError) as error:
         raise InvalidInputError(f"{path}: no Parquet file, or damaged: {error}") from error
 
 
-def _rows(path: Path, parquet: pq.ParquetFile) -> Iterator[Impression]:
-    skipped = number = 0
+def count_rows(path: Path) -> int:
+    """All rows of a file, valid or not; InvalidInputError for another file."""
+    try:
+        with pq.ParquetFile(path) as parquet:
+            return int(parquet.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidInputError(f"{path}: no Parquet file, or damaged: {error}") from error
+
+
+def _rows(path: Path, parquet: pq.ParquetFile, share: Share, start: int) -> Iterator[tuple[int, Impression]]:
+    skipped = first = 0
     for batch in parquet.iter_batches(batch_size=1_000):
-        for row in batch.to_pylist():
+        numbers = np.arange(first, first + batch.num_rows)
+        first += batch.num_rows
+        wanted = numbers >= start
+        if share.of > 1:
+            wanted &= share.has(batch["user_id"])
+        for number, row in zip(numbers[wanted].tolist(), batch.filter(pa.array(wanted)).to_pylist(), strict=True):
             user_id, item_id = (row.pop(name) for name in _IDS)
             context = {name: value for name, value in row.items() if value is not None}
             told = {"user_id": user_id, "item_id": item_id, "event_time_ms": 0, "context": context}
             try:
-                yield Impression.model_validate({"impression_id": f"row-{number}", **told})
+                impression = Impression.model_validate({"impression_id": f"row-{number}", **told})
             except ValidationError:
                 skipped += 1
-            number += 1
+                continue
+            yield number, impression
     if skipped:
         _log.warning("%s: %d rows have no valid ids or context; they were left out", path, skipped)
 

@@ -21,7 +21,7 @@ from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.telemetry import StopSignal
 from stream.events import Impression, TeacherRequest
-from teacher_cache.backfill_report import BackfillReport, Tally
+from teacher_cache.backfill_report import BackfillReport, Counts, Tally
 from teacher_cache.cache import LogitCache
 from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
@@ -57,31 +57,35 @@ def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it g
     progress: Progress,
     batch_rows: int = BATCH_ROWS,
     manner: Manner = Manner(),  # noqa: B008 - immutable
-    put: Callable[[], None] = lambda: None,
+    put: Callable[[Counts], None] = lambda _: None,
+    before: Counts = Counts(),  # noqa: B008 - immutable
     stop: StopSignal | None = None,
 ) -> BackfillReport:
     """Score `requests` in batches and put their logits; of rows with the same user and item the last one holds.
 
     With `unshown`, other items for the user of each request are scored and put before its own logits. `put` is called
-    whenever all that was read so far is in Redis. Memory holds one batch, and a 64-bit hash of each distinct row to
-    count it. Waits while Redis or the teacher is away; StoppedError when `stop` is set then, or between two batches.
+    with what was counted whenever all that was read so far is in Redis; counting goes on from `before`. Memory holds
+    one batch, and a 64-bit hash of each distinct row to count it. Waits while Redis or the teacher is away;
+    StoppedError when `stop` is set then, or between two batches.
     """
     rate = manner.max_rows_per_second
     if rate is not None:
         batch_rows = max(1, min(batch_rows, int(rate)))
     stop = stop or StopSignal()
-    work = _Work(scorer, cache, unshown, manner, stop)
+    work = _Work(scorer, cache, unshown, manner, stop, Tally(before))
     for batch in _batches(requests, batch_rows):
         if stop.is_set():
             raise StoppedError
         work.fill(batch)
+        counts = work.tally.counts()
         if not manner.dry_run:
-            work.until_redis(put)
-        progress(work.tally.read, None)
+            work.until_redis(partial(put, counts))
+        progress(counts.read, None)
         work.keep_pace()
-    if work.tally.left_out:
-        _LOG.warning("left out rows=%d of another feature spec, or that the teacher cannot score", work.tally.left_out)
-    return work.tally.report(scorer.defaulted_share)
+    counts = work.tally.counts()
+    if counts.left_out:
+        _LOG.warning("left out rows=%d of another feature spec, or that the teacher cannot score", counts.left_out)
+    return counts.report(work.tally.seconds, scorer.defaulted_share)
 
 
 class _Work:
@@ -94,12 +98,13 @@ class _Work:
         unshown: UnshownScorer | None,
         manner: Manner,
         stop: StopSignal,
+        tally: Tally,
     ) -> None:
         self._scorer, self._cache, self._unshown = scorer, cache, unshown
         self._manner, self._stop = manner, stop
         self._redis = Absence("redis", "waiting for it, no row is lost")
         self._teacher = Absence("teacher", "the same call is made again, no row is lost")
-        self.tally = Tally()
+        self.tally = tally
 
     def fill(self, batch: Sequence[TeacherRequest]) -> None:
         """Score what of the batch is to be scored, and put it; unshown rows first."""

@@ -49,75 +49,112 @@ class BackfillReport(NamedTuple):
     bytes: int
 
 
-class Tally:
-    """Counts while a backfill goes on. What a dry run has not scored counts as scored."""
+class Counts(NamedTuple):
+    """What the numbers of a report are made of; those of parts that share no user add up to those of the whole.
 
-    def __init__(self) -> None:
-        self.read = self.left_out = self.teacher_rows = 0
+    `looked` rows are distinct by user and item, as `had` (logits before), `has` (some now) and `put` are.
+    `fallen_back` is of mapped values, in rows.
+    """
+
+    read: int = 0
+    left_out: int = 0
+    looked: int = 0
+    had: int = 0
+    has: int = 0
+    put: int = 0
+    to_score: int = 0
+    unshown_rows: int = 0
+    scored_rows: int = 0
+    fallen_back: float = 0.0
+    teacher_rows: int = 0
+    teacher_seconds: float = 0.0
+    bytes: int = 0
+
+    def plus(self, other: "Counts") -> "Counts":
+        """Both together."""
+        return Counts(*(one + more for one, more in zip(self, other, strict=True)))  # type: ignore[arg-type]
+
+    def report(self, seconds: float, defaulted_share: float) -> BackfillReport:
+        """What it came to, after so many seconds."""
+        return BackfillReport(
+            rows=self.put,
+            seconds=seconds,
+            defaulted_share=defaulted_share,
+            fallback_share=self.fallen_back / max(1, self.scored_rows),
+            left_out=self.left_out,
+            unshown_rows=self.unshown_rows,
+            read=self.read,
+            hit_rate_before=self.had / max(1, self.looked),
+            hit_rate_after=self.has / max(1, self.looked),
+            teacher_seconds=self.teacher_seconds / max(1, self.teacher_rows) * (self.to_score + self.unshown_rows),
+            bytes=self.bytes,
+        )
+
+
+class Tally:
+    """Counts while a backfill goes on, from what was counted `before`. What a dry run has not scored counts."""
+
+    def __init__(self, before: Counts = Counts()) -> None:  # noqa: B008 - immutable
+        self._counts = before
+        self.teacher_rows = 0
         self._started = time.monotonic()
         self._known: dict[int, int] = {}  # by the hash of a row: whether it had logits (_HAD), and has new ones (_PUT)
         self._users: set[int] = set()
-        self._to_score = self._unshown_rows = self._scored_rows = self._bytes = 0
         self._row_bytes = _ROW_BYTES
-        self._teacher_seconds = self._fallen_back = 0.0
 
     @property
     def seconds(self) -> float:
         """Since the beginning."""
         return time.monotonic() - self._started
 
+    def counts(self) -> Counts:
+        """As of now. A row that came `before` too counts twice."""
+        return self._counts
+
     def scored(self, rows: int, seconds: float) -> None:
         """The teacher was asked for so many rows."""
         self.teacher_rows += rows
-        self._teacher_seconds += seconds
+        self._add(teacher_rows=rows, teacher_seconds=seconds)
 
     def look(self, rows: Sequence[TeacherRequest], had_B: NDArray[np.bool_]) -> None:
         """Of these rows `had_B` had logits when they were read."""
+        looked = hits = 0
         for row, had in zip(rows, had_B.tolist(), strict=True):
-            self._known.setdefault(_hash(row), _HAD if had else 0)
+            place = _hash(row)
+            if place not in self._known:
+                self._known[place] = _HAD if had else 0
+                looked += 1
+                hits += had
+        self._add(looked=looked, had=hits, has=hits)
 
     def add(self, read: int, left_out: int, rows: Sequence[TeacherRequest], scored: ScoredRows | None) -> None:
         """Of `read` messages `left_out` are of another feature spec; of the others these `rows` were to be scored."""
         put = rows if scored is None else scored.requests
-        self.read += read
-        self.left_out += left_out + len(rows) - len(put)
-        self._to_score += len(rows)
+        self._add(read=read, left_out=left_out + len(rows) - len(put), to_score=len(rows))
         if scored is not None:
-            self._scored_rows += len(put)
-            self._fallen_back += scored.fallback_share * len(put)
+            self._add(scored_rows=len(put), fallen_back=scored.fallback_share * len(put))
             self._row_bytes = 4 * (1 + scored.logit_BT.shape[1]) + _ROW_BYTES
+        users = len(self._users)
+        self._users.update(hash(str(row.user_id)) for row in put)
+        new = has = size = 0
         for row in put:
-            self._users.add(hash(str(row.user_id)))
             place = _hash(row)
-            if not self._known.get(place, 0) & _PUT:
-                self._bytes += self._row_bytes + len(str(row.item_id))
-            self._known[place] = self._known.get(place, 0) | _PUT
+            state = self._known.get(place, 0)
+            if not state & _PUT:
+                new += 1
+                has += not state
+                size += self._row_bytes + len(str(row.item_id))
+            self._known[place] = state | _PUT
+        self._add(put=new, has=has, bytes=size + _USER_BYTES * (len(self._users) - users))
 
     def add_unshown(self, rows: Sequence[TeacherRequest], scored: ScoredRows | None) -> None:
         """These unshown rows were to be scored."""
         put = rows if scored is None else scored.requests
-        self._unshown_rows += len(put)
-        self._bytes += _UNSHOWN_BYTES * len({row.impression_id for row in put})
-        self._bytes += sum(len(json.dumps(row.features)) for row in put) + _LOGIT_BYTES * len(put)
+        size = _UNSHOWN_BYTES * len({row.impression_id for row in put}) + _LOGIT_BYTES * len(put)
+        self._add(unshown_rows=len(put), bytes=size + sum(len(json.dumps(row.features)) for row in put))
 
-    def report(self, defaulted_share: float) -> BackfillReport:
-        """What it came to."""
-        states = list(self._known.values())
-        looked = max(1, len(states))
-        asked = self._to_score + self._unshown_rows
-        return BackfillReport(
-            rows=sum(state & _PUT > 0 for state in states),
-            seconds=self.seconds,
-            defaulted_share=defaulted_share,
-            fallback_share=self._fallen_back / max(1, self._scored_rows),
-            left_out=self.left_out,
-            unshown_rows=self._unshown_rows,
-            read=self.read,
-            hit_rate_before=sum(state & _HAD > 0 for state in states) / looked,
-            hit_rate_after=sum(state > 0 for state in states) / looked,
-            teacher_seconds=self._teacher_seconds / max(1, self.teacher_rows) * asked,
-            bytes=self._bytes + _USER_BYTES * len(self._users),
-        )
+    def _add(self, **more: float) -> None:
+        self._counts = self._counts.plus(Counts(**more))  # type: ignore[arg-type]
 
 
 def _hash(row: TeacherRequest) -> int:

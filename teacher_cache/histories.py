@@ -4,8 +4,9 @@ Every history has partitions, in which requests stand at offsets that rise; a fi
 rows. So one checkpoint fits all of them: per partition the next offset.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from features.lookup import FeatureReader
@@ -13,7 +14,10 @@ from features.spec import FeatureSpec
 from stream.config import Topics
 from stream.events import Impression, TeacherRequest
 from stream.example_log import ExampleLog
+from stream.examples import ExampleRecord
 from stream.requests import offsets_between, requests_between
+from stream.row_file import count_rows, share_of_rows
+from stream.share import Share
 from teacher_cache.request_scorer import BATCH_ROWS
 
 Offsets = Mapping[int, int]
@@ -106,10 +110,13 @@ class AskedRows:
 
 
 class LoggedExamples:
-    """The examples of an example log whose impressions came from `since_ms` on and before `until_ms`."""
+    """The examples of an example log whose impressions came from `since_ms` on and before `until_ms`.
 
-    def __init__(self, log: ExampleLog, since_ms: int | None, until_ms: int | None) -> None:
-        self._log = log
+    With a `share` those of its users alone, in the same order.
+    """
+
+    def __init__(self, log: ExampleLog, since_ms: int | None, until_ms: int | None, share: Share | None = None) -> None:
+        self._log, self._share = log, share
         self._since_ms, self._until_ms = since_ms, until_ms
 
     def bounds(self) -> Bounds:
@@ -118,13 +125,15 @@ class LoggedExamples:
 
     def read(self, bounds: Bounds) -> Iterator[Placed]:
         """See `History.read`."""
-        for records in self._log.read(bounds.starts):
-            for partition, offset, example in records:
-                if offset < bounds.ends.get(partition, 0) and within(
-                    example.event_time_ms, self._since_ms, self._until_ms
-                ):
-                    fields = {name: value for name, value in example.__dict__.items() if name != "labels"}
-                    yield Placed(partition, offset, TeacherRequest.of_checked(fields))
+        for partition, offset, example in self._records(bounds.starts):
+            if offset < bounds.ends.get(partition, 0) and within(example.event_time_ms, self._since_ms, self._until_ms):
+                fields = {name: value for name, value in example.__dict__.items() if name != "labels"}
+                yield Placed(partition, offset, TeacherRequest.of_checked(fields))
+
+    def _records(self, starts: Offsets) -> Iterator[ExampleRecord]:
+        if self._share is not None:
+            return self._log.read_share(starts, self._share)
+        return chain.from_iterable(self._log.read(starts))
 
 
 class ShownRows:
@@ -153,17 +162,35 @@ class ShownRows:
             for n, impression in enumerate(islice(self._impressions(), start, end))
             if within(impression.event_time_ms, self._since_ms, self._until_ms)
         )
-        while some := list(islice(rows, BATCH_ROWS)):
-            requests = self._requests([impression for _, impression in some])
-            yield from (Placed(0, n, request) for (n, _), request in zip(some, requests, strict=True))
+        return _placed(rows, self._reader, self._spec)
 
-    def _requests(self, impressions: list[Impression]) -> list[TeacherRequest]:
-        users, items = [one.user_id for one in impressions], [one.item_id for one in impressions]
-        rows = self._spec.rows_of(self._reader.read(users, items, [one.context for one in impressions]))
-        return [
-            TeacherRequest(**dict(impression), spec_id=self._spec.spec_id, features=features)
-            for impression, features in zip(impressions, rows, strict=True)
-        ]
+
+class ShareOfRows:
+    """The rows of a file that are a share's, with the features of now; their offsets are the numbers of the rows."""
+
+    def __init__(
+        self, path: Path, context_names: Collection[str], share: Share, reader: FeatureReader, spec: FeatureSpec
+    ) -> None:
+        self._path, self._context_names, self._share = path, context_names, share
+        self._reader, self._spec = reader, spec
+
+    def bounds(self) -> Bounds:
+        """See `History.bounds`."""
+        return Bounds({0: 0}, {0: count_rows(self._path)})
+
+    def read(self, bounds: Bounds) -> Iterator[Placed]:
+        """See `History.read`."""
+        rows = share_of_rows(self._path, self._context_names, self._share, bounds.starts.get(0, 0))
+        return _placed(rows, self._reader, self._spec)
+
+
+def _placed(rows: Iterator[tuple[int, Impression]], reader: FeatureReader, spec: FeatureSpec) -> Iterator[Placed]:
+    """Numbered impressions as requests with the features of now."""
+    while some := list(islice(rows, BATCH_ROWS)):
+        users, items = [one.user_id for _, one in some], [one.item_id for _, one in some]
+        features = spec.rows_of(reader.read(users, items, [one.context for _, one in some]))
+        for (number, one), values in zip(some, features, strict=True):
+            yield Placed(0, number, TeacherRequest(**dict(one), spec_id=spec.spec_id, features=values))
 
 
 def within(event_time_ms: int, since_ms: int | None, until_ms: int | None) -> bool:

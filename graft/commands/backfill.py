@@ -12,14 +12,21 @@ import click
 from graft.commands.output import echo_result, json_option
 from graft.commands.time_option import moment_ms
 from graft.process import Process, begin
+from runtime.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from graft.commands.teacher_parts import ProjectTeacher
+    from graft.progress import Advance
     from teacher_cache.backfill import Manner
     from teacher_cache.backfill_report import BackfillReport
     from teacher_cache.checkpoint import Checkpoint
     from teacher_cache.histories import History, Tracked
+    from teacher_cache.unshown import UnshownScorer
 
+_NO_UNSHOWN = (
+    "graft.toml: unshown.ratio: --engine ray makes no unshown rows of an example log, since each follows from the rows "
+    "before it; leave out --engine, or set the ratio to 0 for this backfill"
+)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -45,6 +52,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--missing-only", is_flag=True, help="Leave out rows whose logits are there.")
 @click.option("--max-rows-per-second", type=click.FloatRange(min=0.1), metavar="N", help="Spare the teacher.")
 @click.option("--resume", is_flag=True, help="Go on where this backfill was stopped or killed, if it was.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where: in this process, or on the machines of a Ray cluster (--from and --rows; needs graft[ray]).",
+)
 @click.option("--dry-run", is_flag=True, help="Say what it would score, how long and how many bytes; write nothing.")
 @json_option
 @click.pass_obj
@@ -59,6 +73,7 @@ def backfill(  # noqa: PLR0913 - one for each option
     missing_only: bool,
     max_rows_per_second: float | None,
     resume: bool,
+    engine: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -75,38 +90,68 @@ def backfill(  # noqa: PLR0913 - one for each option
         raise click.UsageError("give one of --since WHEN, --from LOG, --events FILE and --rows FILE")
     if rows is not None and (since or until):
         raise click.UsageError("--rows have no time: leave out --since and --until")
+    if engine == "ray" and (dry_run or (log is None and rows is None)):
+        raise click.UsageError(
+            "--engine ray takes --from LOG or --rows FILE, and no --dry-run; leave it out for others"
+        )
     from graft.commands.teacher_parts import ProjectTeacher
     from graft.progress import progress
     from teacher_cache.backfill import Manner
-    from teacher_cache.backfill import backfill as fill
 
     now_ms = time.time_ns() // 1_000_000
     bounds_ms = moment_ms("--since", since, now_ms), moment_ms("--until", until, now_ms)
     process = begin(project_folder)
     teacher = ProjectTeacher(process)
-    scorer = teacher.scoring.scorer
+    teacher.scoring  # noqa: B018 - loaded: its errors come first
     if not dry_run:
         teacher.begin()
-    unshown = None if rows is not None else teacher.open_unshown(teacher.config.ttl_seconds)
     manner = Manner(dry_run, missing_only, max_rows_per_second)
-    history = _history(process, teacher, bounds_ms, log, events, rows)
-    name = _name([since, until, log and str(log.resolve()), _digest(events), _digest(rows), missing_only])
-    with closing(_checkpoint(process, teacher, name)) as checkpoint, closing(teacher.open_cache("backfill")) as cache:
+    asked = [since, until, log and str(log.resolve()), _digest(events), _digest(rows), missing_only]
+    with progress("backfill") as advance:
+        if engine == "ray":
+            from graft.commands.backfill_on_ray import Source, fill_on_ray
+
+            if log is not None and teacher.project.unshown.ratio > 0:
+                raise ConfigurationError([_NO_UNSHOWN])
+            source = Source(log and log.resolve(), rows and rows.resolve(), _digest(rows), *bounds_ms)
+            name = _name([*asked, engine])
+            report = fill_on_ray(process, teacher, source, manner, name=name, resume=resume, advance=advance)
+            unshown = None
+        else:
+            unshown = None if rows is not None else teacher.open_unshown(teacher.config.ttl_seconds)
+            history = _history(process, teacher, bounds_ms, log, events, rows)
+            report = _fill_here(teacher, history, unshown, manner, _name(asked), resume=resume, advance=advance)
+    echo_result(_lines(report, manner, has_unshown=unshown is not None), report._asdict(), as_json=as_json)
+
+
+def _fill_here(
+    teacher: "ProjectTeacher",
+    history: "History",
+    unshown: "UnshownScorer | None",
+    manner: "Manner",
+    name: str,
+    *,
+    resume: bool,
+    advance: "Advance",
+) -> "BackfillReport":
+    from teacher_cache.backfill import backfill as fill
+
+    scorer = teacher.scoring.scorer
+    with closing(teacher.open_checkpoint(name)) as checkpoint, closing(teacher.open_cache("backfill")) as cache:
         passed = None if unshown is None else lambda one: unshown.sample([one] if scorer.describes(one) else [])
         requests = _opened(history, checkpoint if resume else None, passed)
-        with progress("backfill") as advance:
-            report = fill(
-                requests,
-                scorer,
-                cache,
-                unshown,
-                progress=lambda _done, _total: advance(requests.done, requests.total),
-                manner=manner,
-                put=lambda: checkpoint.save(requests.bounds, requests.position),
-            )
-        if not dry_run:
+        report = fill(
+            requests,
+            scorer,
+            cache,
+            unshown,
+            progress=lambda _done, _total: advance(requests.done, requests.total),
+            manner=manner,
+            put=lambda _: checkpoint.save(requests.bounds, requests.position),
+        )
+        if not manner.dry_run:
             checkpoint.remove()
-    echo_result(_lines(report, manner, has_unshown=unshown is not None), report._asdict(), as_json=as_json)
+    return report
 
 
 def _history(
@@ -145,15 +190,9 @@ def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) ->
         if checkpoint is not None:
             click.echo("backfill: nothing of it was noted; it begins at the beginning", err=True)
         return Tracked(history, history.bounds(), {})
-    tracked = Tracked(history, *saved, passed)
+    tracked = Tracked(history, saved.bounds, saved.position, passed)
     click.echo(f"backfill: goes on after {tracked.done:,} of {tracked.total:,}", err=True)
     return tracked
-
-
-def _checkpoint(process: Process, teacher: "ProjectTeacher", name: str) -> "Checkpoint":
-    from teacher_cache.checkpoint import Checkpoint
-
-    return Checkpoint(process.redis_url, teacher.generation.key, name, teacher.config.ttl_seconds)
 
 
 def _name(asked: list[Any]) -> str:

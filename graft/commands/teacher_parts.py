@@ -12,6 +12,7 @@ from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
 from teacher_cache.cache import LogitCache
+from teacher_cache.checkpoint import Checkpoint
 from teacher_cache.generation import Generation, generation_of, stamps
 from teacher_cache.generation_registry import GenerationRegistry, Record
 from teacher_cache.unshown import STREAM_TTL_SECONDS, UnshownCache
@@ -31,7 +32,7 @@ class ProjectTeacher:
     """
 
     def __init__(self, process: Process) -> None:
-        self._process = process
+        self.process = process
         self.project = process.project
         self.config = process.project.needed_teacher
         self.access = process.teacher_access
@@ -73,7 +74,7 @@ class ProjectTeacher:
 
     def open_registry(self) -> GenerationRegistry:
         """The generations of this project."""
-        return GenerationRegistry(self._process.redis_url, self.project.name)
+        return GenerationRegistry(self.process.redis_url, self.project.name)
 
     def begin(self) -> None:
         """Note in Redis that this generation is used; ConfigurationError when its name is another one's.
@@ -90,7 +91,11 @@ class ProjectTeacher:
     def open_cache(self, writer: str = "run") -> LogitCache:
         """The logits: batch scorer, backfill and learner share them."""
         tasks = [task.name for task in self.config.tasks]
-        return LogitCache(self._process.redis_url, self.generation.key, tasks, self.config.ttl_seconds, writer)
+        return LogitCache(self.process.redis_url, self.generation.key, tasks, self.config.ttl_seconds, writer)
+
+    def open_checkpoint(self, name: str) -> Checkpoint:
+        """How far the backfill of that name is."""
+        return Checkpoint(self.process.redis_url, self.generation.key, name, self.config.ttl_seconds)
 
     def open_unshown_cache(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> UnshownCache | None:
         """The unshown rows: batch scorer, backfill and learner share them; None: there are none.
@@ -100,7 +105,7 @@ class ProjectTeacher:
         if self.project.unshown.ratio == 0:
             return None
         tasks = [task.name for task in self.config.tasks]
-        return UnshownCache(self._process.redis_url, self.generation.key, self.spec, tasks, ttl_seconds)
+        return UnshownCache(self.process.redis_url, self.generation.key, self.spec, tasks, ttl_seconds)
 
     def open_unshown(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> "UnshownScorer | None":
         """What makes unshown rows; None: there are none."""
@@ -114,7 +119,7 @@ class ProjectTeacher:
     @contextmanager
     def open_profiles(self) -> "Iterator[ProfileScorer | None]":
         """The profiles of this generation; None, and without Feast's import, where there are none."""
-        project, redis_url, spec = self.project, self._process.redis_url, self.spec
+        project, redis_url, spec = self.project, self.process.redis_url, self.spec
         configs = project.features.profiles
         if not configs:
             yield None

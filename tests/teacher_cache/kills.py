@@ -172,14 +172,15 @@ def _child(kind: str, folder: Path, redis_url: str, calls: int, *, before: bool)
         batch_scorer.run_batch_scorer(reader, scorer, cache, config, stop)
         return
     history = _History(folder)
-    requests = Tracked(history, *(checkpoint.load() or (history.bounds(), {})))
+    saved = checkpoint.load()
+    requests = Tracked(history, *(saved[:2] if saved else (history.bounds(), {})))
     backfill(
         requests,
         scorer,
         cache,
         progress=lambda _done, _total: None,
         batch_rows=BATCH_ROWS,
-        put=lambda: checkpoint.save(requests.bounds, requests.position),
+        put=lambda _: checkpoint.save(requests.bounds, requests.position),
     )
 
 

@@ -110,7 +110,7 @@ def test_a_checkpoint_comes_back_and_goes_with_its_generation(redis_url):
     with closing(Checkpoint(redis_url, "p:g1", "b", 50)) as checkpoint, connect(redis_url) as client:
         assert checkpoint.load() is None
         checkpoint.save(bounds, {0: 5})
-        assert checkpoint.load() == (bounds, {0: 5})
+        assert checkpoint.load() == (bounds, {0: 5}, {})
         assert 0 < client.ttl("graft:backfills:p:g1:b") <= 50
         for other in (Checkpoint(redis_url, "p:g2", "b", 50), Checkpoint(redis_url, "p:g1", "c", 50)):
             assert other.load() is None
