@@ -9,6 +9,7 @@ Shapes: B rows.
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -23,6 +24,7 @@ from runtime.telemetry import StopSignal
 from stream.events import Impression, TeacherRequest
 from teacher_cache.backfill_report import BackfillReport, Counts, Tally
 from teacher_cache.cache import LogitCache
+from teacher_cache.histories import Offsets
 from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
 
@@ -57,15 +59,17 @@ def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it g
     progress: Progress,
     batch_rows: int = BATCH_ROWS,
     manner: Manner = Manner(),  # noqa: B008 - immutable
-    put: Callable[[Counts], None] = lambda _: None,
+    position: Callable[[], Offsets] = dict,
+    put: Callable[[Counts, Offsets], None] = lambda _counts, _position: None,
     before: Counts = Counts(),  # noqa: B008 - immutable
     stop: StopSignal | None = None,
 ) -> BackfillReport:
     """Score `requests` in batches and put their logits; of rows with the same user and item the last one holds.
 
-    With `unshown`, other items for the user of each request are scored and put before its own logits. `put` is called
-    with what was counted whenever all that was read so far is in Redis; counting goes on from `before`. Memory holds
-    one batch, and a 64-bit hash of each distinct row to count it. Waits while Redis or the teacher is away;
+    With `unshown`, other items for the user of each request are scored and put before its own logits. After each
+    batch that is in Redis `put` is called with what was counted, and with what `position` said when the batch had been
+    read; counting goes on from `before`. Memory holds two batches, since without `unshown` the next one is read while
+    the teacher computes, and a 64-bit hash of each distinct row to count it. Waits while Redis or the teacher is away;
     StoppedError when `stop` is set then, or between two batches.
     """
     rate = manner.max_rows_per_second
@@ -73,13 +77,15 @@ def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it g
         batch_rows = max(1, min(batch_rows, int(rate)))
     stop = stop or StopSignal()
     work = _Work(scorer, cache, unshown, manner, stop, Tally(before))
-    for batch in _batches(requests, batch_rows):
+    read = ((batch, dict(position())) for batch in _batches(requests, batch_rows))
+    # Unshown rows follow from the order in which requests are read and sampled: there nothing is read ahead.
+    for batch, reached in read if unshown is not None else _ahead(read):
         if stop.is_set():
             raise StoppedError
         work.fill(batch)
         counts = work.tally.counts()
         if not manner.dry_run:
-            work.until_redis(partial(put, counts))
+            work.until_redis(partial(put, counts, reached))
         progress(counts.read, None)
         work.keep_pace()
     counts = work.tally.counts()
@@ -182,6 +188,15 @@ def requests_of_impressions(
 
 def _last_of_equal_ids(batch: Sequence[TeacherRequest]) -> list[TeacherRequest]:
     return list({(str(request.user_id), str(request.item_id)): request for request in batch}.values())
+
+
+def _ahead(items: Iterator[_Row]) -> Iterator[_Row]:
+    """The same items; the next one is made in a thread while the last one is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="backfill-reader") as reader:
+        following = reader.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = reader.submit(next, items, None)
+            yield item
 
 
 def _batches(rows: Iterable[_Row], batch_rows: int) -> Iterator[list[_Row]]:

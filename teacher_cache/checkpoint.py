@@ -20,7 +20,7 @@ class _Stored(BaseModel):
     starts: dict[int, int]
     ends: dict[int, int]
     position: dict[int, int]
-    numbers: dict[str, float] = {}
+    numbers: dict[str, int | float] = {}
 
 
 class Saved(NamedTuple):

@@ -147,7 +147,8 @@ def _fill_here(
             unshown,
             progress=lambda _done, _total: advance(requests.done, requests.total),
             manner=manner,
-            put=lambda _: checkpoint.save(requests.bounds, requests.position),
+            position=lambda: requests.position,
+            put=lambda _, reached: checkpoint.save(requests.bounds, reached),
         )
         if not manner.dry_run:
             checkpoint.remove()

@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +29,7 @@ from stream.share import Share
 from teacher_cache.backfill import Manner, backfill
 from teacher_cache.backfill_report import BackfillReport, Counts
 from teacher_cache.checkpoint import Saved
-from teacher_cache.histories import Bounds, History, LoggedExamples, ShareOfRows, Tracked
+from teacher_cache.histories import Bounds, History, LoggedExamples, Offsets, ShareOfRows, Tracked
 
 if TYPE_CHECKING:
     from graft.commands.teacher_parts import ProjectTeacher
@@ -110,10 +111,10 @@ class Filler:
         history = self._history(teacher, Share(share, errand.shares))
         counts = Counts()
 
-        def put(so_far: Counts) -> None:
+        def put(so_far: Counts, reached: Offsets) -> None:
             nonlocal counts
             counts = so_far
-            checkpoint.save(requests.bounds, requests.position, counts._asdict())
+            checkpoint.save(requests.bounds, reached, counts._asdict())
 
         with (
             closing(teacher.open_checkpoint(errand.checkpoint_name(share))) as checkpoint,
@@ -129,6 +130,7 @@ class Filler:
                 cache,
                 progress=lambda _done, _total: None,
                 manner=errand.manner,
+                position=lambda: requests.position,
                 put=put,
                 before=counts,
             )
@@ -166,10 +168,29 @@ def fill_on_ray(
 ) -> BackfillReport:
     """Fill the cache on the cluster that RAY_ADDRESS names, or that runs on this machine.
 
-    `name` tells this backfill from others. GraftError without a cluster, and for what is wrong on a node.
+    What Ray prints meanwhile goes to standard error. `name` tells this backfill from others. GraftError without a
+    cluster, and for what is wrong on a node.
     """
+    with redirect_stdout(sys.stderr):
+        workers = _join_cluster()
+        try:
+            return _fill(process, teacher, source, manner, workers, name, resume=resume, advance=advance)
+        finally:
+            _leave_cluster()
+
+
+def _fill(  # noqa: PLR0913 - as `fill_on_ray`
+    process: Process,
+    teacher: "ProjectTeacher",
+    source: Source,
+    manner: Manner,
+    workers: int,
+    name: str,
+    *,
+    resume: bool,
+    advance: Advance,
+) -> BackfillReport:
     started = time.monotonic()
-    workers = _join_cluster()
     if manner.max_rows_per_second is not None:
         manner = manner._replace(max_rows_per_second=manner.max_rows_per_second / workers)
     redis, project = str(parse_url(process.redis_url)), teacher.project.folder.resolve()
@@ -200,8 +221,7 @@ def _join_cluster() -> int:
         import ray.data
     except ImportError as error:
         raise GraftError(f"--engine ray needs an extra: pip install 'graft[ray]' ({error})") from error
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
@@ -211,6 +231,12 @@ def _join_cluster() -> int:
             "machines, or name one by RAY_ADDRESS"
         ) from error
     return max(1, int(ray.cluster_resources().get("CPU", 0)))
+
+
+def _leave_cluster() -> None:
+    import ray
+
+    ray.shutdown()
 
 
 def _ends(source: Source) -> dict[int, int]:

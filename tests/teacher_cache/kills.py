@@ -180,7 +180,8 @@ def _child(kind: str, folder: Path, redis_url: str, calls: int, *, before: bool)
         cache,
         progress=lambda _done, _total: None,
         batch_rows=BATCH_ROWS,
-        put=lambda _: checkpoint.save(requests.bounds, requests.position),
+        position=lambda: requests.position,
+        put=lambda _, reached: checkpoint.save(requests.bounds, reached),
     )
 
 

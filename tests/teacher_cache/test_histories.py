@@ -221,4 +221,4 @@ def test_a_dry_run_scores_a_sample_and_tells_what_all_takes(scorer, cache, reque
         taken = sum(client.memory_usage(key) for key in client.keys("graft:logits:*"))
     assert (dry.rows, dry.hit_rate_before, dry.hit_rate_after) == (2_000, 0.0, 1.0)
     assert dry.bytes == done.bytes == pytest.approx(taken, rel=0.35)
-    assert dry.teacher_seconds > 5 * dry.seconds / 100
+    assert dry.teacher_seconds > done.teacher_seconds / 4  # of all rows, not of the sample

@@ -1,0 +1,275 @@
+"""How much of its teacher's speed a backfill keeps, and how much faster two Ray workers are than one.
+
+A project of the simulated pair gets a teacher of two wide layers with random weights. `bare_rows_per_second` is the
+teacher called with mapped inputs in batches of 1,024, before and after each backfill and in the same process; the
+backfill reads an example log, maps, scores, looks up and puts in an embedded Redis, with a checkpoint for each batch.
+With `--ray` a cluster of one node and one of two nodes on this machine do the same; needs graft[ray].
+
+PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 100000] [--widths 640 1800] [--ray]
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from features.spec import Feature, FeatureSpec
+from graft.commands.teacher_parts import ProjectTeacher
+from graft.process import begin
+from lab.embedded import EmbeddedRedis, free_port
+from lab.machine import MACHINE
+from lab.pairs.simulated.project import Sizes, write_simulated
+from runtime.child import start_child, stop_child
+from stream.events import Example
+from stream.example_file import write
+from stream.example_log import ExampleLog
+from stream.examples import ExampleRecord
+from teacher_cache.backfill import backfill
+from teacher_cache.histories import LoggedExamples, Tracked
+from teacher_cache.request_scorer import BATCH_ROWS
+
+RESULTS = Path(__file__).with_name("results") / "teacher_backfill.json"
+PARTITIONS, USERS, ITEMS = 4, 5_000, 2_000
+FILE_ROWS = 20_000
+REPEATS = 3
+INPUTS = {
+    "viewer_id": (TensorProto.INT64, 1),
+    "viewer_views": (TensorProto.FLOAT, 1),
+    "viewer_play_share": (TensorProto.FLOAT, 1),
+    "clip_code": (TensorProto.INT64, 1),
+    "beats_per_second": (TensorProto.FLOAT, 1),
+    "sound": (TensorProto.FLOAT, 4),
+    "age_group": (TensorProto.INT64, 1),
+    "surface_code": (TensorProto.INT64, 1),
+    "country_code": (TensorProto.INT64, 1),
+    "style_code": (TensorProto.INT64, 1),
+}
+HEADS = "play", "follow", "watch"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--widths", type=int, nargs="+", default=[640, 1800], help="units of each of the two layers")
+    parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of one and of two nodes")
+    asked = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(EmbeddedRedis())
+        os.environ |= {"GRAFT_REDIS_URL": server.url, "GRAFT_PROJECT": str(folder / "project")}
+        log = prepare(folder, asked.rows)
+        by_width = {width: median_of(folder / "project", log, asked.rows, width) for width in asked.widths}
+        found: dict[str, Any] = {
+            "command": "python benchmarks/teacher_backfill.py " + " ".join(sys.argv[1:]),
+            "machine": MACHINE,
+            "rows": asked.rows,
+            "load_average": os.getloadavg()[0],
+            "over_bare_rate": by_width[asked.widths[0]]["over_bare_rate"],
+            "teachers": by_width,
+        }
+        if asked.ray:
+            rates = {nodes: ray_rate(nodes, folder, log, asked.rows) for nodes in (1, 2)}
+            found |= {
+                "ray_rows_per_second": {str(nodes): round(rate) for nodes, rate in rates.items()},
+                "ray_two_over_one": round(rates[2] / rates[1], 2),
+                "ray_load_average": os.getloadavg()[0],
+            }
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+
+
+def prepare(folder: Path, rows: int) -> Path:
+    """The project, and a log of so many examples."""
+    write_simulated(folder / "project", Sizes(events=100, users=50, items=20), 1)
+    subprocess.run([sys.executable, "-m", "graft", "features", "apply"], check=True, capture_output=True)
+    write_log(folder / "log", ProjectTeacher(begin(None)).spec, rows)
+    return folder / "log"
+
+
+def median_of(project: Path, log: Path, rows: int, width: int) -> dict[str, Any]:
+    """The median of some rounds with a teacher of this width, and their spread."""
+    save_teacher(project / "teacher.onnx", width)
+    teacher = ProjectTeacher(begin(None))
+    rounds = sorted((measure(teacher, log, rows) for _ in range(REPEATS)), key=lambda one: one["over_bare"])
+    median = rounds[REPEATS // 2]
+    return {
+        "teacher_microseconds_a_row": round(1e6 / median["bare_rows_per_second"], 1),
+        "bare_rows_per_second": round(median["bare_rows_per_second"]),
+        "backfill_rows_per_second": round(median["backfill_rows_per_second"]),
+        "over_bare_rate": round(median["over_bare"], 3),
+        "over_bare_rates": [round(one["over_bare"], 3) for one in rounds],
+    }
+
+
+def save_teacher(path: Path, width: int) -> None:
+    """A network of two layers of this width with random weights."""
+    random_, columns, constants, nodes = np.random.default_rng(1), [], [], []
+
+    def constant(name: str, value: Any) -> str:
+        constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    constant("column", np.array([-1, 1], np.int64))
+    for name, (_, size) in INPUTS.items():
+        cast = f"{name}.float"
+        nodes.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
+        if size == 1:
+            nodes.append(helper.make_node("Reshape", [cast, "column"], [f"{name}.column"]))
+        columns.append(f"{name}.column" if size == 1 else cast)
+    nodes.append(helper.make_node("Concat", columns, ["features"], axis=1))
+    sizes = [sum(size for _, size in INPUTS.values()), width, width, len(HEADS)]
+    hidden = "features"
+    for n, (before, after) in enumerate(pairwise(sizes)):
+        weights = (random_.normal(size=(before, after)) / np.sqrt(before)).astype(np.float32)
+        nodes.append(helper.make_node("MatMul", [hidden, constant(f"w{n}", weights)], [f"sum{n}"]))
+        hidden = f"sum{n}"
+        if after != len(HEADS):
+            nodes.append(helper.make_node("Relu", [hidden], [f"active{n}"]))
+            hidden = f"active{n}"
+    nodes.append(helper.make_node("Split", [hidden], [f"{head}.column" for head in HEADS], axis=1, num_outputs=3))
+    constant("flat", np.array([-1], np.int64))
+    nodes += [helper.make_node("Reshape", [f"{head}.column", "flat"], [head]) for head in HEADS]
+    signature = [
+        helper.make_tensor_value_info(name, dtype, ["B"] if size == 1 else ["B", size])
+        for name, (dtype, size) in INPUTS.items()
+    ]
+    outputs = [helper.make_tensor_value_info(head, TensorProto.FLOAT, ["B"]) for head in HEADS]
+    graph = helper.make_graph(nodes, "teacher", signature, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+
+
+def write_log(folder: Path, spec: FeatureSpec, rows: int) -> None:
+    chance = random.Random(1)
+    for partition in range(PARTITIONS):
+        size = rows // PARTITIONS
+        for first in range(0, size, FILE_ROWS):
+            run = [
+                ExampleRecord(partition, offset, example(offset * PARTITIONS + partition, spec, chance))
+                for offset in range(first, min(size, first + FILE_ROWS))
+            ]
+            write(folder, first, run)
+
+
+def example(n: int, spec: FeatureSpec, chance: random.Random) -> Example:
+    user, item = chance.randrange(USERS), chance.randrange(ITEMS)
+    return Example(
+        impression_id=f"i{n}",
+        user_id=user,
+        item_id=item,
+        event_time_ms=n,
+        context={"device": "car"},
+        spec_id=spec.spec_id,
+        features=[value_of(feature, user, item, chance) for feature in spec.features],
+        labels={"click": 1.0, "dwell": 2.5},
+    )
+
+
+def value_of(feature: Feature, user: int, item: int, chance: random.Random) -> Any:
+    if feature.source in ("user_id", "item_id"):
+        return user if feature.source == "user_id" else item
+    if feature.dtype == "str":
+        return chance.choice(["japan", "pop", "car", "kenya"])
+    if feature.dtype == "float_list":
+        return [round(chance.gauss(0, 1), 4) for _ in range(4)]
+    return chance.randrange(80) if feature.dtype == "int" else round(chance.uniform(0, 90), 3)
+
+
+def measure(teacher: ProjectTeacher, log: Path, rows: int) -> dict[str, float]:
+    """The bare rate before and after a backfill, and the backfill's."""
+    before = bare_rate(teacher, log)
+    history = LoggedExamples(ExampleLog(log), None, None)
+    with closing(teacher.open_cache("backfill")) as cache, closing(teacher.open_checkpoint("bench")) as checkpoint:
+        requests = Tracked(history, history.bounds(), {})
+        report = backfill(
+            requests,
+            teacher.scoring.scorer,
+            cache,
+            progress=lambda _done, _total: None,
+            position=lambda: requests.position,
+            put=lambda _, reached: checkpoint.save(requests.bounds, reached),
+        )
+    assert report.read == rows, report
+    bare = (before + bare_rate(teacher, log)) / 2
+    rate = rows / report.seconds
+    return {"bare_rows_per_second": bare, "backfill_rows_per_second": rate, "over_bare": rate / bare}
+
+
+def bare_rate(teacher: ProjectTeacher, log: Path, batches: int = 40) -> float:
+    """Rows a second of the teacher alone."""
+    scoring, history = teacher.scoring, LoggedExamples(ExampleLog(log), None, None)
+    placed = history.read(history.bounds())
+    features = [next(placed).request.features for _ in range(BATCH_ROWS)]
+    inputs = scoring.domain_map.map_rows(teacher.spec.columns_of(features)).inputs
+    scoring.model.score(inputs)
+    started = time.perf_counter()
+    for _ in range(batches):
+        scoring.model.score(inputs)
+    return batches * BATCH_ROWS / (time.perf_counter() - started)
+
+
+def ray_rate(nodes: int, folder: Path, log: Path, rows: int) -> float:
+    """Rows a second of `graft teacher backfill --engine ray`, without the start of its actors: twice the log over once.
+
+    The command's own seconds of the whole log less those of a log of one batch, which is all start.
+    """
+    with cluster(nodes) as address:
+        environment = os.environ | {"RAY_ADDRESS": address}
+        seconds = []
+        for source in (folder / "small", log):
+            if not source.exists():
+                write_log(source, ProjectTeacher(begin(None)).spec, BATCH_ROWS)
+            argv = [sys.executable, "-m", "graft", "teacher", "backfill", "--engine", "ray", "--json", "--from"]
+            done = subprocess.run([*argv, str(source)], check=True, capture_output=True, env=environment)
+            seconds.append(json.loads(done.stdout)["seconds"])
+    return (rows - BATCH_ROWS) / (seconds[1] - seconds[0])
+
+
+@contextmanager
+def cluster(nodes: int) -> Iterator[str]:
+    """So many Ray nodes of one CPU on this machine."""
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # paths of sockets must be short
+    address = f"127.0.0.1:{free_port()}"
+    argv = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
+    argv += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
+    head = ["--head", "--port", address.split(":")[1], "--include-dashboard=false", "--temp-dir", str(folder)]
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        with (folder / "log").open("wb") as file:
+            started = [
+                start_child([*argv, *arguments], env=environment, stdout=file, stderr=file)
+                for arguments in [head, *[["--address", address]] * (nodes - 1)]
+            ]
+        wait_for_nodes(address, nodes)
+        yield address
+    finally:
+        for node in reversed(started):
+            stop_child(node, 20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_nodes(address: str, nodes: int) -> None:
+    code = f"import ray; ray.init({address!r}, log_to_driver=False, logging_level=50); print(len(ray.nodes()))"
+    for _ in range(30):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        if int(done.stdout or 0) == nodes:
+            return
+        time.sleep(1)
+    raise TimeoutError(f"{nodes} nodes do not come up")
+
+
+if __name__ == "__main__":
+    main()
