@@ -5,7 +5,7 @@ teacher called with mapped inputs in batches of 1,024, before and after each bac
 backfill reads an example log, maps, scores, looks up and puts in an embedded Redis, with a checkpoint for each batch.
 With `--ray` a cluster of one node and one of two nodes on this machine do the same; needs graft[ray].
 
-PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 100000] [--widths 640 1800] [--ray]
+PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 100000] [--widths 640 1600] [--ray]
 """
 
 import argparse
@@ -64,7 +64,7 @@ HEADS = "play", "follow", "watch"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--widths", type=int, nargs="+", default=[640, 1800], help="units of each of the two layers")
+    parser.add_argument("--widths", type=int, nargs="+", default=[640, 1600], help="units of each of the two layers")
     parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of one and of two nodes")
     asked = parser.parse_args()
     with ExitStack() as stack:
@@ -208,7 +208,7 @@ def measure(teacher: ProjectTeacher, log: Path, rows: int) -> dict[str, float]:
     return {"bare_rows_per_second": bare, "backfill_rows_per_second": rate, "over_bare": rate / bare}
 
 
-def bare_rate(teacher: ProjectTeacher, log: Path, batches: int = 40) -> float:
+def bare_rate(teacher: ProjectTeacher, log: Path, batches: int = 10) -> float:
     """Rows a second of the teacher alone."""
     scoring, history = teacher.scoring, LoggedExamples(ExampleLog(log), None, None)
     placed = history.read(history.bounds())
