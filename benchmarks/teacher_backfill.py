@@ -84,8 +84,8 @@ def main() -> None:
         if asked.ray:
             rates = {nodes: ray_rate(nodes, folder, log, asked.rows) for nodes in (1, 2)}
             found |= {
-                "ray_rows_per_second": {str(nodes): round(rate) for nodes, rate in rates.items()},
-                "ray_two_over_one": round(rates[2] / rates[1], 2),
+                "ray_rows_per_second": {str(nodes): rate and round(rate) for nodes, rate in rates.items()},
+                "ray_two_over_one": round(rates[2] / rates[1], 2) if rates[1] and rates[2] else None,
                 "ray_load_average": os.getloadavg()[0],
             }
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
@@ -221,10 +221,11 @@ def bare_rate(teacher: ProjectTeacher, log: Path, batches: int = 10) -> float:
     return batches * BATCH_ROWS / (time.perf_counter() - started)
 
 
-def ray_rate(nodes: int, folder: Path, log: Path, rows: int) -> float:
-    """Rows a second of `graft teacher backfill --engine ray`, without the start of its actors: twice the log over once.
+def ray_rate(nodes: int, folder: Path, log: Path, rows: int) -> float | None:
+    """Rows a second of `graft teacher backfill --engine ray`, without the start of its actors.
 
-    The command's own seconds of the whole log less those of a log of one batch, which is all start.
+    The command's own seconds of the whole log less those of a log of one batch, which is all start. None when the start
+    took longer than the whole: on a busy machine the log is too small to tell; take more rows.
     """
     with cluster(nodes) as address:
         environment = os.environ | {"RAY_ADDRESS": address}
@@ -235,7 +236,7 @@ def ray_rate(nodes: int, folder: Path, log: Path, rows: int) -> float:
             argv = [sys.executable, "-m", "graft", "teacher", "backfill", "--engine", "ray", "--json", "--from"]
             done = subprocess.run([*argv, str(source)], check=True, capture_output=True, env=environment)
             seconds.append(json.loads(done.stdout)["seconds"])
-    return (rows - BATCH_ROWS) / (seconds[1] - seconds[0])
+    return (rows - BATCH_ROWS) / (seconds[1] - seconds[0]) if seconds[1] > seconds[0] else None
 
 
 @contextmanager
