@@ -128,7 +128,7 @@ def _refuse_other_pair(pair: Project, folder: Path, mark: Mark | None) -> None:
         raise ConfigurationError(
             [
                 f"{folder}: is set up for the pair {there!r}, and {pair.folder} is {pair.name!r}; nothing was changed",
-                f"to run {pair.name!r} beside {there!r}, with volumes of its own: {beside}",
+                f"to run {pair.name!r} beside {there!r}, keep GRAFT_PAIR and say: {beside}",
                 f"to go on with {there!r}: set GRAFT_PAIR to its folder again",
                 f"to remove all of {there!r}, then start with {pair.name!r}: docker compose down --volumes",
             ]
