@@ -289,7 +289,7 @@ def test_a_command_of_the_laboratory_says_how_to_install_it_where_it_is_not(monk
 
 def test_a_command_whose_libraries_are_not_installed_says_how_to_get_them(sound_project: Path) -> None:
     """As in the scorer's image, which has neither Feast nor torch."""
-    for hidden, command in (("torch", "student train"), ("feast", "features apply"), ("onnxruntime", "teacher run")):
+    for hidden, command in (("torch", "student train"), ("feast", "features apply")):
         code = f"""
 import sys
 sys.modules["{hidden}"] = None
