@@ -67,10 +67,11 @@ def set_up(pair: Project, folder: Path, redis_url: str, registry: Registry, step
             key = f"graft:set-up:{pair.name}"
             if client.get(key) != digest.encode():
                 step(folder, "features", "materialize")
-                step(folder, "teacher", "profile")
+                if pair.teacher is not None:
+                    step(folder, "teacher", "profile")
                 client.set(key, digest)
                 done.append("features and profiles in Redis")
-        if registry.latest() is None:
+        if registry.latest() is None and pair.teacher is not None:
             step(folder, "student", "bootstrap")
             done.append("a first version")
         return done

@@ -141,6 +141,13 @@ def test_what_is_done_is_not_done_again(place: Place, steps: list[tuple[str, ...
     assert _set_up(place, steps) == [_FILES, _REDIS, _VERSION]
 
 
+def test_a_pair_without_a_teacher_is_set_up_without_its_steps(place: Place, steps: list[tuple[str, ...]]) -> None:
+    pair = load_project(place.pair).model_copy(update={"teacher": None})
+    registry = Registry(place.versions)
+    set_up(pair, place.project, place.redis_url, registry, lambda _project, *words: steps.append(words))
+    assert steps == [("check",), ("features", "apply"), ("features", "materialize")]
+
+
 def test_a_failed_step_is_made_again(place: Place, steps: list[tuple[str, ...]]) -> None:
     def failing(_project: Path, *words: str) -> None:
         if words == ("teacher", "profile"):
