@@ -54,7 +54,7 @@ docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/
 	@test ! -e docs/schemas/generate.py || $(BIN)/python docs/schemas/generate.py
 
 bench: $(INSTALLED) ## what is measured, each with its numbers on standard output
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -e './lab[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[full]' -e './lab[bench]'
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 test-compose: $(INSTALLED) ## docker compose up, fixtures replayed, a version published, scores answered; needs Docker

@@ -14,6 +14,7 @@ _COMMANDS = {
     "look": LazyCommand("graft.commands.look:look", "Tell what is in a log before anything runs."),
     "check": LazyCommand("graft.commands.check:check", "Validate the project: every fault at once."),
     "features": LazyCommand("graft.commands.features:features", "Register features with Feast, fill the online store."),
+    "set-up": LazyCommand("graft.commands.set_up:set_up", "Do all that a pair needs before its first event, once."),
     "replay": LazyCommand("graft.commands.stream:replay", "Send events from a file to Kafka."),
     "stream": LazyCommand("graft.commands.stream:stream", "Validate and join events into examples."),
     "dlq": LazyCommand("graft.commands.dlq:dlq", "List, show and put back what the stream could not use."),

@@ -17,6 +17,10 @@ ENTRY_POINT_GROUP = "graft.commands"
 """Where an installed distribution names its commands: each entry point is a LazyCommand."""
 
 
+_FULL = {"feast", "kafka", "numba", "onnxruntime", "pandas", "pyarrow", "rich", "torch", "typeguard"}
+"""Modules of the libraries that `pip install graft` alone, and the scorer's image, do without."""
+
+
 class LazyCommand(NamedTuple):
     """Where a command is defined (module:attribute), and its line in the list of commands."""
 
@@ -82,6 +86,15 @@ class LazyGroup(click.Group):
             for fault in error.faults if isinstance(error, ConfigurationError) else (error,):
                 click.echo(f"error: {fault}", err=True)
             ctx.exit(error.exit_code)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in _FULL:
+                raise
+            click.echo(
+                f"error: this command needs {error.name}, which is not installed here: pip install 'graft[full]', or "
+                "use the image 'graft' in place of 'graft-scorer'",
+                err=True,
+            )
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(_INTERRUPTED)

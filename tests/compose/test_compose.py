@@ -5,9 +5,11 @@ Run by `make test-compose`; left out of `make test`, which needs no Docker.
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 _ROOT = Path(__file__).parents[2]
 _PROJECT = "graft-test"
 _PUBLISHED_WITHIN_SECONDS = 120.0
+_SCALE = ("--scale", "stream=3", "--scale", "teacher=2", "--scale", "scorer=3")
+_COUNTS = {"stream": 3, "teacher": 2, "scorer": 3, "learner": 1, "archive": 1, "entry": 1, "kafka": 1, "redis": 1}
 
 
 def compose(*arguments: str, seconds: float = 120.0) -> str:
@@ -51,12 +55,36 @@ def first_impressions(count: int) -> list[dict]:
     return [event for event in map(json.loads, lines) if event["type"] == "impression"][:count]
 
 
+def described() -> list[dict]:
+    """The containers that run."""
+    return [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
+
+
+def inspected() -> list[dict]:
+    """What the engine says of every container, also of those that have ended."""
+    names = compose("ps", "--all", "--quiet").split()
+    return json.loads(subprocess.run(["docker", "inspect", *names], capture_output=True, check=True).stdout)
+
+
+def redis(*command: str) -> str:
+    """Redis' reply to the user who may do everything."""
+    shell = 'REDISCLI_AUTH="$(cat /run/secrets/default)" exec redis-cli "$@"'
+    return compose("exec", "-T", "redis", "sh", "-c", shell, "sh", *command).strip()
+
+
+def metric(number: int, name: str) -> float:
+    """A metric of one scorer."""
+    code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
+    text = compose("exec", "-T", "--index", str(number), "scorer", "python3", "-c", code)
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
 @pytest.fixture(scope="module")
 def stack() -> Iterator[None]:
     """The stack, up and healthy; its logs are printed when a test fails, and it leaves no volume behind."""
     compose("build", seconds=1200)
     try:
-        compose("up", "--wait", "--wait-timeout", "240", "--scale", "stream=2", "--scale", "teacher=2", seconds=300)
+        compose("up", "--wait", "--wait-timeout", "540", *_SCALE, seconds=600)
         yield
     finally:
         sys.stderr.write(compose("logs", "--no-color", "--tail", "40"))
@@ -94,11 +122,101 @@ def test_a_replayed_stream_is_learnt_published_and_answered_from(replayed: str) 
 
 
 def test_processes_of_one_service_need_no_names_and_do_not_throw_each_other_out(replayed: str) -> None:
-    """The pair has one partition: of each two one works, and the other one waits to take over."""
-    described = [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
-    for service in ("stream", "teacher"):
-        assert [d["Health"] for d in described if d["Service"] == service] == ["healthy"] * 2
+    """The pair has one partition: of the streams and teachers one works, and the others wait to take over."""
+    health = [(one["Service"], one["Health"]) for one in described()]
+    assert sorted(health) == sorted((service, "healthy") for service, count in _COUNTS.items() for _ in range(count))
     assert "has joined and taken over" not in compose("logs", "--no-color", "stream", "teacher")
+
+
+def test_every_scorer_answers_behind_the_one_entry(replayed: str) -> None:
+    impression = first_impressions(1)[0]
+    for _ in range(30):
+        post_score(impression["user_id"], [impression["item_id"]])
+
+    answered = [metric(number, 'graft_scorer_requests_total{status="200"}') for number in (1, 2, 3)]
+    assert min(answered) > 0
+    with pytest.raises(urllib.error.HTTPError, match="404"):  # of one scorer, which would tell nothing of the others
+        urllib.request.urlopen("http://127.0.0.1:8080/metrics", timeout=5)
+
+
+def test_no_request_fails_while_a_scorer_stops(replayed: str) -> None:
+    impression = first_impressions(1)[0]
+    stopping = subprocess.Popen(["docker", "stop", f"{_PROJECT}-scorer-2"], stdout=subprocess.DEVNULL)
+    try:
+        replies = 0
+        while stopping.poll() is None or replies < 50:
+            assert post_score(impression["user_id"], [impression["item_id"]])["scores"]
+            replies += 1
+    finally:
+        stopping.wait(60)
+        compose("up", "--detach", "--wait", *_SCALE, seconds=300)
+
+
+def test_a_second_up_sets_nothing_up_again(replayed: str) -> None:
+    compose("up", "--detach", "--wait", *_SCALE, seconds=300)
+    assert (
+        compose("logs", "--no-color", "--no-log-prefix", "--tail", "1", "setup")
+        .rstrip()
+        .endswith("simulated: is set up; nothing was to be done")
+    )
+
+
+def test_another_pair_on_used_volumes_is_refused_and_what_runs_goes_on(
+    replayed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(_ROOT / "fixtures/simulated", tmp_path / "shop")
+    project = tmp_path / "shop/graft.toml"
+    project.write_text(project.read_text().replace('name = "simulated"', 'name = "shop"'))
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o555)
+    monkeypatch.setenv("GRAFT_PAIR", str(tmp_path / "shop"))
+
+    with pytest.raises(AssertionError, match="setup"):
+        compose("run", "--rm", "-T", "replay", seconds=300)
+
+    refusal = compose("logs", "--no-color", "--no-log-prefix", "--tail", "4", "setup")
+    assert "is set up for the pair 'simulated', and /pair is 'shop'; nothing was changed" in refusal
+    assert "docker compose --project-name graft-shop up" in refusal
+    impression = first_impressions(1)[0]
+    assert post_score(impression["user_id"], [impression["item_id"]])["scores"]
+
+
+def test_redis_refuses_no_process_a_command_and_loses_no_transaction_at_a_restart(replayed: str) -> None:
+    before = redis("dbsize")
+    assert redis("acl", "log") == ""
+    compose("restart", "redis")
+    compose("up", "--detach", "--wait", *_SCALE, seconds=300)
+    assert int(redis("dbsize")) >= int(before) > 0
+    assert "CRITICAL" not in compose("logs", "--no-color", "redis")
+
+
+def test_a_process_is_refused_what_it_does_not_need(stack: None) -> None:
+    assert redis("acl", "dryrun", "scorer", "set", "graft:served:p:i", "1", "ex", "5") == "OK"
+    for user, *command in (
+        ("scorer", "set", "graft:teachers:x", "1"),
+        ("scorer", "hset", "x", "y", "1"),
+        ("learner", "hset", "x", "y", "1"),
+        ("stream", "flushall"),
+        ("teacher", "config", "get", "*"),
+        ("operator", "acl", "list"),
+    ):
+        assert "has no permissions" in redis("acl", "dryrun", user, *command), (user, command)
+
+
+def test_every_container_is_closed(replayed: str) -> None:
+    for one in inspected():
+        host, name = one["HostConfig"], one["Name"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert not host["CapAdd"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert min(host["Memory"], host["NanoCpus"], host["PidsLimit"]) > 0, name
+        assert not host["Privileged"], name
+
+
+def test_nothing_anonymous_is_mounted(replayed: str) -> None:
+    names = {mount["Name"] for one in inspected() for mount in one["Mounts"] if mount["Type"] == "volume"}
+    assert names == {f"{_PROJECT}_{name}" for name in ("kafka", "redis", "project", "versions", "examples", "secrets")}
 
 
 def test_no_secret_and_no_traceback_stands_in_the_logs(replayed: str) -> None:
@@ -109,12 +227,12 @@ def test_no_secret_and_no_traceback_stands_in_the_logs(replayed: str) -> None:
 
 
 def test_ports_are_published_on_loopback_only(stack: None) -> None:
-    described = [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
-
-    published = {p["URL"] for service in described for p in service["Publishers"] or [] if p["PublishedPort"]}
-    assert published == {"127.0.0.1"}
+    published = {
+        (p["URL"], one["Service"]) for one in described() for p in one["Publishers"] or [] if p["PublishedPort"]
+    }
+    assert published == {("127.0.0.1", "entry")}
 
 
 def test_the_containers_do_not_run_as_root(stack: None) -> None:
-    for service in ("stream", "teacher", "learner", "scorer"):
+    for service in _COUNTS:
         assert compose("exec", "-T", service, "id", "-u").strip() != "0"

@@ -49,7 +49,19 @@ def test_help_lists_the_commands_in_the_order_of_the_path_then_the_laboratorys_a
     done = _run("--help")
     words = done.stdout.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in words if line.strip()]
-    assert names == ["init", "look", "check", "features", "replay", "stream", "dlq", "teacher", "student", *_LAST]
+    assert names == [
+        "init",
+        "look",
+        "check",
+        "features",
+        "set-up",
+        "replay",
+        "stream",
+        "dlq",
+        "teacher",
+        "student",
+        *_LAST,
+    ]
     assert not {"torch", "feast", "kafka", "onnxruntime", "pandas", "rich"} & _modules_after("--help")
 
 
@@ -78,7 +90,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_one_or_all_of_them() ->
     result = CliRunner().invoke(cli, ["chek"])
     assert (result.exit_code, "no such command 'chek'; did you mean check?" in result.output) == (2, True)
     result = CliRunner().invoke(cli, ["xyz"])
-    assert "no such command 'xyz'; allowed are init, look, check, features, replay" in result.output
+    assert "no such command 'xyz'; allowed are init, look, check, features, set-up" in result.output
 
 
 def test_every_commands_help_has_an_example_of_it() -> None:
@@ -273,3 +285,20 @@ def test_a_command_of_the_laboratory_says_how_to_install_it_where_it_is_not(monk
     result = CliRunner().invoke(cli, ["dev", "shop"])
     said = "'dev' is not installed: it is part of the laboratory, install that with 'pip install ./lab'"
     assert (result.exit_code, said in result.output) == (2, True)
+
+
+def test_a_command_whose_libraries_are_not_installed_says_how_to_get_them(sound_project: Path) -> None:
+    """As in the scorer's image, which has neither Feast nor torch."""
+    for hidden, command in (("torch", "student train"), ("feast", "features apply")):
+        code = f"""
+import sys
+sys.modules["{hidden}"] = None
+sys.argv = ["graft", "--project", {str(sound_project)!r}, *{command.split()!r}]
+from graft.cli import main
+main()
+"""
+        argv = [sys.executable, "-c", code]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: this command needs {hidden}, which is not installed here: pip install")
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,163 @@
+"""Brings a pair into a project folder, into Redis and into the version registry, each only where that is not done.
+
+Each place says itself what has been done for it, so one that was lost is set up again without the others:
+
+    project folder   .set-up.json: whose files these are, their digest and their names; written last
+    Redis            graft:set-up:{project}  ->  the digest whose features and profiles it has
+    registry         any version
+"""
+
+import hashlib
+import shutil
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import version
+from io import BufferedReader
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from graft.project import FILE_NAME, Project
+from runtime.errors import ConfigurationError, GraftError
+from runtime.folder import claim_folder, remove_partial_files, replacing
+from runtime.redis import connect, reaching
+from student.versions.registry import Registry
+
+MARK = ".set-up.json"
+_CACHE = "__pycache__"
+_ANEW = "docker compose run --rm --no-deps graft reset --versions --yes"
+
+Step = Callable[..., None]
+"""Runs one command of graft, given by a project folder and its words; raises where it fails."""
+
+
+class Mark(BaseModel):
+    """What a project folder has been set up for. `files` are the names of those that were copied."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pair: str
+    digest: str
+    files: list[str]
+
+
+def set_up(pair: Project, folder: Path, redis_url: str, registry: Registry, step: Step) -> list[str]:
+    """Set up the project `folder` for `pair`, Redis and `registry` where that is to be done; what was done, in words.
+
+    ConfigurationError, and nothing is changed, where the folder is another pair's, or where a student has been learnt
+    that cannot go on with what the pair is now. A call that was killed can be repeated.
+    """
+    refusal = "another 'graft set-up' works there; wait until it has ended, then start again"
+    with claim_folder(folder, refusal):
+        remove_partial_files(folder, "**")
+        mark, files = _mark_of(folder), files_of(pair.folder)
+        _refuse_other_pair(pair, folder, mark)
+        digest = _digest(pair.folder, files)
+        done = []
+        if mark is None or mark.digest != digest:
+            _refuse_other_student(pair, redis_url, registry)
+            step(pair.folder, "check")
+            _copy(pair.folder, files, folder, former=mark.files if mark else [])
+            step(folder, "features", "apply")
+            new = Mark(pair=pair.name, digest=digest, files=files)
+            with replacing(folder / MARK) as file:
+                file.write(new.model_dump_json().encode())
+            done.append(f"files of {pair.name!r}")
+        with connect(redis_url) as client, reaching(redis_url):
+            key = f"graft:set-up:{pair.name}"
+            if client.get(key) != digest.encode():
+                step(folder, "features", "materialize")
+                if pair.teacher is not None:
+                    step(folder, "teacher", "profile")
+                client.set(key, digest)
+                done.append("features and profiles in Redis")
+        if registry.latest() is None and pair.teacher is not None:
+            step(folder, "student", "bootstrap")
+            done.append("a first version")
+        return done
+
+
+def files_of(folder: Path) -> list[str]:
+    """The names of a pair's files, relative to its folder, in order."""
+    found = (path for path in folder.rglob("*") if path.is_file() and _CACHE not in path.parts)
+    return sorted(str(path.relative_to(folder)) for path in found if path.name != MARK)
+
+
+def _digest(folder: Path, files: list[str]) -> str:
+    """Of all files and of this release, which may set up more than the one before."""
+    whole = hashlib.sha256(version("graft").encode())
+    for name in files:
+        with _opened(folder / name) as file:
+            whole.update(f"\0{name}\0".encode("utf-8", "surrogateescape"))
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _copy(pair: Path, files: list[str], folder: Path, former: list[str]) -> None:
+    """Copy the files, each whole; what an earlier set-up has copied and the pair no longer has is removed."""
+    for name in set(former) - set(files):
+        (folder / name).unlink(missing_ok=True)
+    for name in files:
+        with _opened(pair / name) as source, replacing(folder / name) as target:
+            shutil.copyfileobj(source, target)
+
+
+def _opened(path: Path) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise GraftError(
+            f"{path}: cannot be read: {error.strerror}; every user must be allowed to read a pair's files: "
+            "chmod -R a+rX its folder"
+        ) from error
+
+
+def _mark_of(folder: Path) -> Mark | None:
+    """What the folder has been set up for; None where it is not known, as after a set-up of an earlier release."""
+    try:
+        return Mark.model_validate_json((folder / MARK).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise GraftError(f"{folder / MARK}: cannot be read; remove it, and the set-up is made again") from error
+
+
+def _refuse_other_pair(pair: Project, folder: Path, mark: Mark | None) -> None:
+    there = mark.pair if mark else _named_in(folder / FILE_NAME) or pair.name
+    if there != pair.name:
+        beside = f"SCORER_PORT=8081 docker compose --project-name graft-{pair.name} up"
+        raise ConfigurationError(
+            [
+                f"{folder}: is set up for the pair {there!r}, and {pair.folder} is {pair.name!r}; nothing was changed",
+                f"to run {pair.name!r} beside {there!r}, keep GRAFT_PAIR and say: {beside}",
+                f"to go on with {there!r}: set GRAFT_PAIR to its folder again",
+                f"to remove all of {there!r}, then start with {pair.name!r}: docker compose down --volumes",
+            ]
+        )
+
+
+def _named_in(path: Path) -> str | None:
+    """The project's name in a graft.toml that may be of an earlier release; None where there is none."""
+    try:
+        return str(tomllib.loads(path.read_text("utf-8")).get("name"))
+    except (OSError, ValueError):
+        return None
+
+
+def _refuse_other_student(pair: Project, redis_url: str, registry: Registry) -> None:
+    latest = registry.latest()
+    if latest is None:
+        return
+    from features.store import compile_spec  # noqa: PLC0415 - Feast, which most set-ups do without
+
+    setup = pair.learner_setup(compile_spec(pair.repo, redis_url, pair.features))
+    try:
+        setup.check_continues(latest, registry.load_learner(latest)[2]["setup"])
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            [
+                *error.faults,
+                f"nothing was changed; to learn this pair anew, stop the learner, then: {_ANEW}",
+                "or give it volumes of its own: SCORER_PORT=8081 docker compose --project-name NAME up",
+            ]
+        ) from error
