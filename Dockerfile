@@ -1,6 +1,7 @@
-# Two images from one file; docker-compose.yml gives each process its command.
+# Three images from one file; docker-compose.yml gives each process its command.
 #   scorer  `graft student serve`, and the commands of versions: no torch, no Feast, no Kafka
 #   full    every command
+#   entry   Debian's HAProxy, in front of the scorers
 # PIP_EXTRA_INDEX_URL may name an index with torch's CPU build, which spares `full` about 5 GB of CUDA libraries.
 FROM python:3.11-slim AS libraries-scorer
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -36,6 +37,13 @@ LABEL org.opencontainers.image.title="graft" org.opencontainers.image.licenses="
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba GRAFT_PROJECT=/project GRAFT_VERSIONS=/versions
 WORKDIR /project
 ENTRYPOINT ["graft"]
+
+FROM python:3.11-slim AS entry
+RUN apt-get update -qq \
+  && apt-get install -y -qq --no-install-recommends haproxy \
+  && rm -rf /var/lib/apt/lists/*
+USER haproxy
+CMD ["haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 
 FROM user AS scorer
 COPY --from=installed-scorer /venv /venv
