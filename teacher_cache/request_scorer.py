@@ -56,13 +56,16 @@ class ScoredRows(NamedTuple):
 
 
 class RequestScorer:
-    """The teacher behind the domain map, for rows that `spec` describes."""
+    """The teacher behind the domain map, for rows that `spec` describes.
 
-    def __init__(self, teacher: Teacher, domain_map: DomainMap, spec: FeatureSpec) -> None:
+    `warns`: whether the log tells of inputs that take their default too often.
+    """
+
+    def __init__(self, teacher: Teacher, domain_map: DomainMap, spec: FeatureSpec, *, warns: bool = True) -> None:
         self._teacher = teacher
         self._domain_map = domain_map
         self._spec = spec
-        self._watch = FallbackWatch(domain_map.warn_fallback_share)
+        self._watch = FallbackWatch(domain_map.warn_fallback_share if warns else 1.0)
 
     @property
     def defaulted_share(self) -> float:

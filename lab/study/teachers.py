@@ -71,8 +71,8 @@ class StudyTeacher(RequestScorer):
         config = changed_config(change, project.needed_teacher)
         teacher = load_teacher(config, project.folder, Process(load_settings()).teacher_access)
         domain_map = DomainMap(config, project.folder, teacher, spec)
-        super().__init__(teacher, domain_map, spec)
-        self._unchanged = RequestScorer(teacher, domain_map, spec)
+        super().__init__(teacher, domain_map, spec, warns=False)
+        self._unchanged = RequestScorer(teacher, domain_map, spec, warns=False)
         self.tasks = len(config.tasks)
 
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:

@@ -22,6 +22,7 @@ def test_kills_and_outages_lose_double_and_change_nothing(tmp_path: Path) -> Non
     assert {line.name: line.value for line in lines}["kill -9"] == "6"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # 20 s on two quiet cores
 def test_every_fuzzed_message_has_one_outcome(tmp_path: Path) -> None:
     assert_holds(run_fuzz(6_000, 1, tmp_path, None, print))

@@ -79,6 +79,7 @@ def _is_tracker(child: psutil.Process) -> bool:
     return any("multiprocessing.resource_tracker" in argument for argument in _command_line(child))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # 80 s on two quiet cores
 def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> None:
     folders = Folders(tmp_path / "run", tmp_path / "report")

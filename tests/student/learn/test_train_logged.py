@@ -116,7 +116,13 @@ def state(registry: Registry) -> Any:
     return registry.load_learner(str(registry.latest()))
 
 
-@pytest.mark.parametrize("how", [None, [TORCHRUN, "--nproc-per-node", "2"]], ids=["one process", "two ranks"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(None, id="one process"),
+        pytest.param([TORCHRUN, "--nproc-per-node", "2"], id="two ranks", marks=pytest.mark.slow),
+    ],
+)
 def test_from_the_log_alone_comes_the_live_student_bit_for_bit_without_redis(
     pair: Pair, equal: Callable[..., None], how: list[str] | None
 ) -> None:
@@ -142,6 +148,7 @@ def test_from_the_log_alone_comes_the_live_student_bit_for_bit_without_redis(
     assert pair.model("labels") != pair.model("live"), "the logits change nothing: the test proves nothing"
 
 
+@pytest.mark.slow
 def test_learners_and_archives_killed_at_random_moments_leave_what_the_last_version_used(pair: Pair) -> None:
     """The teacher's logits change meanwhile, so that what is learnt again after a kill is learnt from others."""
     archive = pair.archive()
@@ -165,6 +172,7 @@ def test_learners_and_archives_killed_at_random_moments_leave_what_the_last_vers
     assert pair.model("again") == pair.model("live")
 
 
+@pytest.mark.slow
 def test_a_second_learner_changes_nothing_of_what_the_first_one_s_log_says(pair: Pair) -> None:
     archive, first = pair.archive(), pair.learner("first")
     pair.await_published("first", TOTAL)
