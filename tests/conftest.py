@@ -50,12 +50,12 @@ def _health_as_at_a_start() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """A command run inside the test's process configures logging; the tests after it must not inherit that."""
+def _logging_as_at_a_start() -> Iterator[None]:
+    """A command run inside this process, by a test or for a module, configures logging; no test inherits that."""
     root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
+    root.setLevel(logging.WARNING)
+    handlers = root.handlers[:]
     yield
-    root.setLevel(level)
     root.handlers[:] = handlers
 
 
