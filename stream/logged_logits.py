@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from stream.events import Example, UnshownRow, impression_mark
+from stream.events import UnshownRow, impression_mark
 from stream.logit_file import LogitFile, LogitRow, list_logit_files, read_logits
+from stream.positions import Placed
 
 _log = logging.getLogger(__name__)
 
@@ -25,25 +26,6 @@ class LoggedLogit(NamedTuple):
 
     logits: list[float] | None
     unshown: list[UnshownRow] | None
-
-
-class Placed(Protocol):
-    """An example and its place in the examples topic."""
-
-    @property
-    def partition(self) -> int:
-        """Its partition."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Its offset in that partition."""
-        ...
-
-    @property
-    def example(self) -> Example:
-        """The joined impression."""
-        ...
 
 
 class LoggedLogits:

@@ -1,11 +1,31 @@
-"""How far a reader has come in each of its inputs."""
+"""Where an example stands in its topic, and how far a reader has come in each of its inputs."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from runtime.errors import GraftError
+from stream.events import Example
 
 Key = TypeVar("Key")
+
+
+class Placed(Protocol):
+    """An example and its place in the examples topic."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Its offset in that partition."""
+        ...
+
+    @property
+    def example(self) -> Example:
+        """The joined impression."""
+        ...
 
 
 class OffsetError(GraftError):

@@ -128,7 +128,7 @@ class _Program:
         for name in self._inputs:
             padded = np.concatenate([feeds[name], np.repeat(feeds[name][-1:], missing, axis=0)])
             values[name] = torch.from_numpy(padded)
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode(), one_thread():
             for call in self._calls:
                 _compute(call, values)
             return [np.array(values[self._outputs[name]].numpy())[:rows] for name in outputs]
@@ -301,8 +301,8 @@ def _tensor(told: InputTensor | OutputTensor) -> Tensor:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread: the same sums whatever the number of cores."""
+def one_thread() -> Iterator[None]:
+    """One thread of torch: the same sums on every machine, and faster than several on a busy one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -4,7 +4,6 @@ Shapes: N rows, B rows of a batch, T heads.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch.nn import functional
 from lab.pairs.source import Source, TeacherDesign, TeacherInput
 from lab.pairs.teacher_network import TeacherNetwork
 from student.evaluate.metrics import exact_auc
+from teacher_cache.exported_teacher import one_thread
 
 _HELD_OUT = 0.05  # the latest rows, never learnt
 _UNKNOWN_USERS = 0.5  # share of the rows whose user is shown as unknown
@@ -37,19 +37,8 @@ class TeacherReport(NamedTuple):
 
 def train_teacher(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
     """A network trained on all but the latest 5 % of the rows, and its report on those."""
-    with _one_thread():
+    with one_thread():
         return _train(source, seed, progress)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread: the same sums on every machine, and 8 times as fast as several threads on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:

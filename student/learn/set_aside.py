@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from prometheus_client import Counter
 
 from runtime.folder import writing
-from student.learn.records import Record
+from stream.positions import Placed
 
 SET_ASIDE = Counter(
     "graft_student_set_aside_examples_total",
@@ -32,7 +32,7 @@ _MOST_LINES = 10_000  # of a file: about 4 MB
 class Rejected(NamedTuple):
     """A record of the examples topic that is not learnt, and why."""
 
-    record: Record
+    record: Placed
     reason: str
 
 
@@ -77,7 +77,7 @@ class SetAside:
 _Place = tuple[int, int, str]
 
 
-def _place_of(record: Record) -> _Place:
+def _place_of(record: Placed) -> _Place:
     """The impression's id is part of it: a topic that is made anew uses its offsets again."""
     return record.partition, record.offset, record.example.impression_id
 

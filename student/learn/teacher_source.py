@@ -17,10 +17,10 @@ from prometheus_client import Counter
 
 from runtime.telemetry import StopSignal
 from stream.logged_logits import LoggedLogit, LoggedLogits
+from stream.positions import Placed
 from stream.used_logits import UsedLogitsWriter, UsedRow
 from student.learn.exchange import Exchange
 from student.learn.logits import LogitSource, UnshownSource
-from student.learn.records import Record
 from teacher_cache.logged import decoded
 from teacher_cache.unshown import UnshownRows, together
 
@@ -88,7 +88,7 @@ class TeacherSource:
         """Whether it asks for unshown rows, which all belong to one step."""
         return self._unshown is not None
 
-    def fetch(self, records: Sequence[Record], stop: StopSignal) -> TeacherSignal | None:
+    def fetch(self, records: Sequence[Placed], stop: StopSignal) -> TeacherSignal | None:
         """Of B examples; None when `stop` was set on any rank."""
         if self._logits is None:
             return TeacherSignal(np.empty((len(records), 0), np.float32), None)
@@ -105,7 +105,7 @@ class TeacherSource:
             self._used.add([self._row(records[n], rows[n] if hit_B[n] else None, each[n]) for n in asked])
         return TeacherSignal(logit_BT, together(each, self._tasks) if self.has_unshown else None)
 
-    def _fetch_own(self, records: Sequence[Record], stop: StopSignal) -> _Own | None:
+    def _fetch_own(self, records: Sequence[Placed], stop: StopSignal) -> _Own | None:
         logit_bT = np.full((len(records), self._tasks), np.nan, np.float32)
         unshown: list[UnshownRows | None] = [None] * len(records)
         asked_b = np.zeros(len(records), np.bool_)
@@ -129,7 +129,7 @@ class TeacherSource:
         self._fetch_unshown(records, unshown)
         return _Own(logit_bT, [found or self._none for found in unshown], asked_b)
 
-    def _fetch_unshown(self, records: Sequence[Record], unshown: list[UnshownRows | None]) -> None:
+    def _fetch_unshown(self, records: Sequence[Placed], unshown: list[UnshownRows | None]) -> None:
         """Fill in those that are None; they stay so while Redis is away."""
         unknown = [n for n, rows in enumerate(unshown) if rows is None]
         if self._unshown is None or not unknown:
@@ -138,7 +138,7 @@ class TeacherSource:
         for n, found in zip(unknown, each or (), strict=each is not None):
             unshown[n] = found
 
-    def _told_by_log(self, records: Sequence[Record]) -> Sequence[LoggedLogit | None]:
+    def _told_by_log(self, records: Sequence[Placed]) -> Sequence[LoggedLogit | None]:
         return [None] * len(records) if self._logged is None else self._logged.of(records)
 
     def _gathered(self, own: list[UnshownRows]) -> list[UnshownRows]:
@@ -158,6 +158,6 @@ class TeacherSource:
                 return False
         return True
 
-    def _row(self, record: Record, logits: list[float] | None, unshown: UnshownRows) -> UsedRow:
+    def _row(self, record: Placed, logits: list[float] | None, unshown: UnshownRows) -> UsedRow:
         rows = list(zip(unshown.features, unshown.logit_UT.tolist(), strict=True)) if self.has_unshown else None
         return UsedRow(record.partition, record.offset, record.example.impression_id, logits, rows)

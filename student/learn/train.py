@@ -16,6 +16,7 @@ from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from stream.logged_logits import LoggedLogits
+from stream.positions import Placed
 from stream.used_logits import UsedLogitsWriter
 from student.evaluate.gate import Gate
 from student.evaluate.served import ServedEvaluation
@@ -27,7 +28,7 @@ from student.learn.learner import Learner
 from student.learn.logits import LogitSource, UnshownSource
 from student.learn.model import CPU
 from student.learn.publishing import ExamplesTopic, Publisher
-from student.learn.records import Record, offsets_after
+from student.learn.records import offsets_after
 from student.learn.set_aside import Rejected, SetAside
 from student.learn.setup import LearnerSetup
 from student.learn.skew_watch import SkewWatch
@@ -65,7 +66,7 @@ _DEFAULT_GATE = GateConfig()
 class ExampleSource(ExamplesTopic, Protocol):
     """Gives the examples in their order, from given offsets on: from the topic, or from an example log before it."""
 
-    def poll(self, timeout_seconds: float) -> Sequence[Record]:
+    def poll(self, timeout_seconds: float) -> Sequence[Placed]:
         """The next records; none after `timeout_seconds`."""
         ...
 
@@ -218,7 +219,7 @@ class _Run:
         """Records that are encoded and looked up together; unshown rows are of one step."""
         return self._learner.room if self._teacher.has_unshown else _AT_ONCE
 
-    def _learn(self, records: Sequence[Record], stop: StopSignal, source: ExampleSource) -> bool:
+    def _learn(self, records: Sequence[Placed], stop: StopSignal, source: ExampleSource) -> bool:
         """Learn records, step by step; False, with nothing learnt, when a stop came first."""
         rows = encode(self._learner.setup, [record.example for record in records])
         sound = [record for record, fault in zip(records, rows.faults, strict=True) if fault is None]
@@ -236,7 +237,7 @@ class _Run:
             first, row = part.stop, last_row
         return True
 
-    def _learn_part(self, records: Sequence[Record], rows: Encoded, signal: TeacherSignal) -> None:
+    def _learn_part(self, records: Sequence[Placed], rows: Encoded, signal: TeacherSignal) -> None:
         """As many records as the open step has room for, at most.
 
         Examples that cannot be learnt are set aside; InvalidInputError after too many of them in a row.
@@ -260,7 +261,7 @@ class _Run:
                 last_impression,
             )
 
-    def _leave_out(self, records: Sequence[Record], faults: Sequence[str | None]) -> None:
+    def _leave_out(self, records: Sequence[Placed], faults: Sequence[str | None]) -> None:
         """Set those with a fault aside."""
         rejected = [Rejected(record, fault) for record, fault in zip(records, faults, strict=True) if fault]
         if rejected and self._set_aside:
