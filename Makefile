@@ -49,8 +49,9 @@ lint: $(INSTALLED) ## ruff, mypy --strict, and the contracts of the rooms (impor
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/grid.md, docs/schemas
+docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/grid.md, docs/troubleshooting.md, docs/schemas
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/messages.py
 	@test ! -e docs/schemas/generate.py || $(BIN)/python docs/schemas/generate.py
 
 bench: $(INSTALLED) ## what is measured, each with its numbers on standard output

@@ -45,7 +45,12 @@ def test_the_readme_lists_every_command() -> None:
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", _ROOT / "docs/generate.py")
+    return _module("generate")
+
+
+def _module(name: str) -> ModuleType:
+    """One of the programs in docs/."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", _ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -55,6 +60,15 @@ def generate() -> ModuleType:
 
 def test_the_page_of_the_configuration_is_what_make_docs_writes(generate: ModuleType) -> None:
     assert (_ROOT / "docs/configuration.md").read_text("utf-8") == generate.configuration()
+
+
+def test_each_message_has_a_topic_and_stands_on_the_page_that_make_docs_writes() -> None:
+    written, page = _module("messages"), (_ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    assert page == written.page()
+    among = written.topics()
+    assert {message.module for message in written.messages() if not written.topic_of(message.module, among)} == set()
+    listed = set(page.splitlines())
+    assert [message.text for message in written.messages() if f"- `{message.text}`" not in listed] == []
 
 
 def test_the_page_of_a_grid_is_what_make_docs_writes_and_its_example_is_one(
