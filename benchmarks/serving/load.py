@@ -33,22 +33,21 @@ class _Connection:
         self.socket.setblocking(False)
         self.due = 0.0
         self.reply = b""
-        self.end = 0
 
     def take(self) -> bool | None:
         """Whether the reply is whole and a 200; None while it is not whole."""
         self.reply += self.socket.recv(262_144)
-        if not self.end:
-            head = self.reply.find(b"\r\n\r\n")
-            if head < 0:
-                return None
-            length = self.reply[:head].lower().split(b"content-length: ")[1].split(b"\r\n")[0]
-            self.end = head + 4 + int(length)
-        if len(self.reply) < self.end:
+        head = self.reply.find(b"\r\n\r\n")
+        if head < 0 or not self._is_whole(self.reply[:head].lower(), head + 4):
             return None
         ok = self.reply.startswith(b"HTTP/1.1 200")
-        self.reply, self.end = b"", 0
+        self.reply = b""
         return ok
+
+    def _is_whole(self, head: bytes, body: int) -> bool:
+        if b"content-length: " not in head:
+            return self.reply.endswith(b"\r\n0\r\n\r\n")  # in chunks, as Ray Serve replies
+        return len(self.reply) >= body + int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
 
 
 def request(path: str, body: bytes) -> bytes:
