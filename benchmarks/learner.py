@@ -58,6 +58,7 @@ from student.versions.manifest import Metrics
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
+from teacher_cache.context_key import ContextKey
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import load_teacher
@@ -214,13 +215,15 @@ def send(bench: Bench, kafka_servers: str) -> None:
 
 def cache_of(bench: Bench, redis_url: str) -> LogitCache:
     names = [task.name for task in bench.setup.teacher_tasks]
-    return LogitCache(redis_url, "bench", names, bench.project.teacher.ttl_seconds)
+    context = ContextKey.seen_by(bench.project.teacher, bench.setup.spec)
+    return LogitCache(redis_url, "bench", names, bench.project.teacher.ttl_seconds, context)
 
 
 def fill(bench: Bench, redis_url: str) -> None:
     """The teacher's logits of every row."""
-    users, items = zip(*((r.example.user_id, r.example.item_id) for r in bench.records), strict=True)
-    cache_of(bench, redis_url).put(users, items, bench.logit_NT, time.time_ns() // 1_000_000)
+    examples = [record.example for record in bench.records]
+    cache = cache_of(bench, redis_url)
+    cache.put(cache.keys_of(examples), bench.logit_NT, time.time_ns() // 1_000_000)
 
 
 class WholeTopic(ExampleReader):

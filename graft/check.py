@@ -47,7 +47,7 @@ class TaskSummary(BaseModel):
 class Summary(BaseModel):
     """What a sound project consists of. D dense columns and C categorical ones make the student's input.
 
-    Without a teacher its version and generation are None.
+    Without a teacher its version and generation are None. `teacher_context`: the context features that it sees.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,6 +60,7 @@ class Summary(BaseModel):
     spec_id: str
     teacher_version: str | None
     teacher_generation: str | None
+    teacher_context: list[str] = []
     is_name_checked: bool
     teacher_inputs: int
     teacher_inputs_defaulted: int
@@ -93,6 +94,7 @@ class Summary(BaseModel):
         lines = [
             f"  teacher {self.teacher_version}: {inputs} ({self.defaulted_share:.0%})",
             f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
+            f"  a logit for each {_listed(['user', 'item', *self.teacher_context])}",
         ]
         if self.teacher_trained_until is not None:
             what = "learn from it all the same" if self.use_before_trained_until else "learn nothing of it"
@@ -212,6 +214,7 @@ def _summary(project: Project, spec: FeatureSpec, generation: Generation | None,
         spec_id=spec.spec_id,
         teacher_version=project.teacher.version if project.teacher else None,
         teacher_generation=generation.digest if generation else None,
+        teacher_context=generation.context if generation else [],
         is_name_checked=is_name_checked,
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),
@@ -220,6 +223,10 @@ def _summary(project: Project, spec: FeatureSpec, generation: Generation | None,
         distillation=project.distillation,
         profiles=project.features.profiles,
     )
+
+
+def _listed(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _task_line(task: TaskSummary) -> str:

@@ -38,6 +38,15 @@ def share_of_rows(
         raise InvalidInputError(f"{path}: no Parquet file, or damaged: {error}") from error
 
 
+def columns_of(path: Path) -> list[str]:
+    """The names of a file's columns; InvalidInputError for another file."""
+    try:
+        names: list[str] = pq.read_schema(path).names
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidInputError(f"{path}: no Parquet file, or damaged: {error}") from error
+    return names
+
+
 def count_rows(path: Path) -> int:
     """All rows of a file, valid or not; InvalidInputError for another file."""
     try:

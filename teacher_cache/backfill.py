@@ -8,7 +8,7 @@ Shapes: B rows.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from runtime.absence import Absence, StoppedError, wait_for
 from runtime.telemetry import StopSignal
 from stream.events import Impression, TeacherRequest
 from teacher_cache.backfill_report import BackfillReport, Counts, Tally
-from teacher_cache.cache import LogitCache
+from teacher_cache.cache import LogitCache, LogitKey
 from teacher_cache.histories import Offsets
 from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
 from teacher_cache.unshown import UnshownScorer
@@ -64,7 +64,7 @@ def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it g
     before: Counts = Counts(),  # noqa: B008 - immutable
     stop: StopSignal | None = None,
 ) -> BackfillReport:
-    """Score `requests` in batches and put their logits; of rows with the same user and item the last one holds.
+    """Score `requests` in batches and put their logits; of rows with one key (`LogitCache.keys_of`) the last holds.
 
     With `unshown`, other items for the user of each request are scored and put before its own logits. After each
     batch that is in Redis `put` is called with what was counted, and with what `position` said when the batch had been
@@ -115,18 +115,18 @@ class _Work:
     def fill(self, batch: Sequence[TeacherRequest]) -> None:
         """Score what of the batch is to be scored, and put it; unshown rows first."""
         usable = [request for request in batch if self._scorer.describes(request)]
-        rows = _last_of_equal_ids(usable)
-        had_B = self._in_cache(rows)
-        self.tally.look(rows, had_B)
+        last_of = dict(zip(self._cache.keys_of(usable), usable, strict=True))
+        had_B = self._in_cache(list(last_of))
+        self.tally.look(last_of, had_B)
         if self._manner.missing_only:
-            rows = [row for row, had in zip(rows, had_B, strict=True) if not had]
-        self._fill_unshown(usable, rows)
-        scored = self._score(rows, self._scorer.score)
-        self.tally.add(len(batch), len(batch) - len(usable), rows, scored)
+            last_of = {key: row for (key, row), had in zip(last_of.items(), had_B, strict=True) if not had}
+        self._fill_unshown(usable, last_of)
+        scored = self._score(list(last_of.values()), self._scorer.score)
+        keys = list(last_of) if scored is None else self._cache.keys_of(scored.requests)
+        self.tally.add(len(batch), len(batch) - len(usable), len(last_of), keys, scored)
         if scored is not None and not self._manner.dry_run:
-            self.until_redis(
-                partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, time.time_ns() // 1_000_000)
-            )
+            now_ms = time.time_ns() // 1_000_000
+            self.until_redis(partial(self._cache.put, keys, scored.logit_BT, now_ms))
 
     def keep_pace(self) -> None:
         """Wait as long as the rate asks for."""
@@ -139,21 +139,19 @@ class _Work:
         """What `attempt` gives, once Redis answers."""
         return wait_for(attempt, self._redis, self._stop)
 
-    def _in_cache(self, rows: Sequence[TeacherRequest]) -> NDArray[np.bool_]:
-        users, items = [row.user_id for row in rows], [row.item_id for row in rows]
-        found = self.until_redis(partial(self._cache.get, users, items))
+    def _in_cache(self, keys: Sequence[LogitKey]) -> NDArray[np.bool_]:
+        found = self.until_redis(partial(self._cache.get, keys))
         return np.asarray(np.isfinite(found.logit_BT).all(axis=1), np.bool_)
 
-    def _fill_unshown(self, requests: Sequence[TeacherRequest], rows: Sequence[TeacherRequest]) -> None:
-        """The unshown rows of these requests, as far as their own `rows` are to be scored."""
+    def _fill_unshown(self, requests: Sequence[TeacherRequest], wanted: Container[LogitKey]) -> None:
+        """The unshown rows of these requests, as far as their own rows are `wanted`, to be scored."""
         if self._unshown is None:
             return
-        wanted = {(str(row.user_id), str(row.item_id)) for row in rows}
         others = [
             other
-            for request in requests
+            for request, key in zip(requests, self._cache.keys_of(requests), strict=True)
             for other in self._unshown.sample([request])
-            if (str(request.user_id), str(request.item_id)) in wanted
+            if key in wanted
         ]
         scored = self._score(others, self._unshown.score)
         self.tally.add_unshown(others, scored)
@@ -184,10 +182,6 @@ def requests_of_impressions(
         )
         for impression, features in zip(batch, spec.rows_of(columns), strict=True):
             yield TeacherRequest(**dict(impression), spec_id=spec.spec_id, features=features)
-
-
-def _last_of_equal_ids(batch: Sequence[TeacherRequest]) -> list[TeacherRequest]:
-    return list({(str(request.user_id), str(request.item_id)): request for request in batch}.values())
 
 
 def _ahead(items: Iterator[_Row]) -> Iterator[_Row]:

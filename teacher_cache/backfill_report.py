@@ -2,17 +2,18 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.events import TeacherRequest
+from teacher_cache.cache import LogitKey
 from teacher_cache.request_scorer import ScoredRows
 
-_USER_BYTES = 160
-"""What Redis takes for a user's key and hash beside the rows, about."""
+_HASH_BYTES = 120
+"""What Redis takes for a key and its hash beside the rows, about."""
 
 _ROW_BYTES = 4
 """What a hash takes for a row beside its item's id and its logits, about; three times as much past 512 rows."""
@@ -29,10 +30,11 @@ _HAD, _PUT = 1, 2
 class BackfillReport(NamedTuple):
     """What a backfill put (with `dry_run`: would put) into the cache.
 
-    `rows` are distinct by user and item. `defaulted_share` is of the teacher's inputs, `fallback_share` of the mapped
-    values. `left_out` rows were written with another feature spec, or the teacher cannot score them. `unshown_rows`
-    have items of other impressions; they are put beside the `rows`. `read` rows were looked at;
-    `hit_rate_before` and `hit_rate_after` are the shares of them that had logits before and have some now.
+    `rows` are distinct by user, item and the context that the teacher sees. `defaulted_share` is of the teacher's
+    inputs, `fallback_share` of the mapped values. `left_out` rows were written with another feature spec, or the
+    teacher cannot score them. `unshown_rows` have items of other impressions; they are put beside the `rows`. `read`
+    rows were looked at; `hit_rate_before` and `hit_rate_after` are the shares of them that had logits before and have
+    some now.
     `teacher_seconds` and `bytes` are what the rows take of the teacher's time, and about what they take in Redis.
     """
 
@@ -52,7 +54,7 @@ class BackfillReport(NamedTuple):
 class Counts(NamedTuple):
     """What the numbers of a report are made of; those of parts that share no user add up to those of the whole.
 
-    `looked` rows are distinct by user and item, as `had` (logits before), `has` (some now) and `put` are.
+    `looked` rows are distinct as those of a report, as `had` (logits before), `has` (some now) and `put` are.
     `fallen_back` is of mapped values, in rows.
     """
 
@@ -94,12 +96,12 @@ class Counts(NamedTuple):
 class Tally:
     """Counts while a backfill goes on, from what was counted `before`. What a dry run has not scored counts."""
 
-    def __init__(self, before: Counts = Counts()) -> None:  # noqa: B008 - immutable
+    def __init__(self, before: Counts) -> None:
         self._counts = before
         self.teacher_rows = 0
         self._started = time.monotonic()
         self._known: dict[int, int] = {}  # by the hash of a row: whether it had logits (_HAD), and has new ones (_PUT)
-        self._users: set[int] = set()
+        self._hashes: set[int] = set()  # of keys
         self._row_bytes = _ROW_BYTES
 
     @property
@@ -116,36 +118,38 @@ class Tally:
         self.teacher_rows += rows
         self._add(teacher_rows=rows, teacher_seconds=seconds)
 
-    def look(self, rows: Sequence[TeacherRequest], had_B: NDArray[np.bool_]) -> None:
-        """Of these rows `had_B` had logits when they were read."""
+    def look(self, keys: Iterable[LogitKey], had_B: NDArray[np.bool_]) -> None:
+        """Of the rows of these keys `had_B` had logits when they were read."""
         looked = hits = 0
-        for row, had in zip(rows, had_B.tolist(), strict=True):
-            place = _hash(row)
+        for key, had in zip(keys, had_B.tolist(), strict=True):
+            place = hash(key)
             if place not in self._known:
                 self._known[place] = _HAD if had else 0
                 looked += 1
                 hits += had
         self._add(looked=looked, had=hits, has=hits)
 
-    def add(self, read: int, left_out: int, rows: Sequence[TeacherRequest], scored: ScoredRows | None) -> None:
-        """Of `read` messages `left_out` are of another feature spec; of the others these `rows` were to be scored."""
-        put = rows if scored is None else scored.requests
-        self._add(read=read, left_out=left_out + len(rows) - len(put), to_score=len(rows))
+    def add(self, read: int, left_out: int, wanted: int, put: Sequence[LogitKey], scored: ScoredRows | None) -> None:
+        """Of `read` messages `left_out` are of another feature spec; of the others `wanted` rows were to be scored.
+
+        `put`: the keys of those that were `scored`, of all of them where none was.
+        """
+        self._add(read=read, left_out=left_out + wanted - len(put), to_score=wanted)
         if scored is not None:
             self._add(scored_rows=len(put), fallen_back=scored.fallback_share * len(put))
             self._row_bytes = 4 * (1 + scored.logit_BT.shape[1]) + _ROW_BYTES
-        users = len(self._users)
-        self._users.update(hash(str(row.user_id)) for row in put)
+        hashes = len(self._hashes)
         new = has = size = 0
-        for row in put:
-            place = _hash(row)
+        for key in put:
+            self._hashes.add(hash(key.hash_key))
+            place = hash(key)
             state = self._known.get(place, 0)
             if not state & _PUT:
                 new += 1
                 has += not state
-                size += self._row_bytes + len(str(row.item_id))
+                size += self._row_bytes + len(key.field)
             self._known[place] = state | _PUT
-        self._add(put=new, has=has, bytes=size + _USER_BYTES * (len(self._users) - users))
+        self._add(put=new, has=has, bytes=size + _HASH_BYTES * (len(self._hashes) - hashes))
 
     def add_unshown(self, rows: Sequence[TeacherRequest], scored: ScoredRows | None) -> None:
         """These unshown rows were to be scored."""
@@ -155,7 +159,3 @@ class Tally:
 
     def _add(self, **more: float) -> None:
         self._counts = self._counts.plus(Counts(**more))  # type: ignore[arg-type]
-
-
-def _hash(row: TeacherRequest) -> int:
-    return hash((str(row.user_id), str(row.item_id)))

@@ -34,7 +34,7 @@ _NOTHING_LOST = "waiting for it, no request is lost"
 _LOG = logging.getLogger(__name__)
 _SCORED = Counter("graft_teacher_scored_rows", "Rows whose logits were put into the cache.")
 _UNSHOWN = Counter("graft_teacher_unshown_rows", "Rows scored although nobody was shown them.")
-_FRESH = Counter("graft_teacher_fresh_rows", "Requests whose pair kept its logit, by teacher.refresh_seconds.")
+_FRESH = Counter("graft_teacher_fresh_rows", "Requests whose row kept its logit, by teacher.refresh_seconds.")
 _AHEAD = Counter("graft_teacher_ahead_rows", "Rows scored before their turn, because the scorer lagged.")
 _WAITED = Gauge("graft_teacher_oldest_waiting_seconds", "How long the oldest request of the last batch had waited.")
 _LAG = Gauge("graft_teacher_lag_records", "Teacher requests that wait.")
@@ -171,7 +171,8 @@ class _Pass:
             scored = wait_for(partial(self._scorer.score, self._due(requests)), self._teacher, self._stop)
             if scored is not None:
                 scored_at_ms = time.time_ns() // 1_000_000
-                put = partial(self._cache.put, scored.user_ids, scored.item_ids, scored.logit_BT, scored_at_ms)
+                keys = self._cache.keys_of(scored.requests)
+                put = partial(self._cache.put, keys, scored.logit_BT, scored_at_ms)
                 wait_for(put, self._redis, self._stop)
                 if ahead:
                     self._ahead.add(scored.requests)
@@ -186,10 +187,10 @@ class _Pass:
         return True
 
     def _due(self, requests: Sequence[TeacherRequest]) -> Sequence[TeacherRequest]:
-        """Those whose pair has no logit that is young enough."""
+        """Those that have no logit that is young enough."""
         if not (self._refresh_seconds and requests):
             return requests
-        get = partial(self._cache.get, [r.user_id for r in requests], [r.item_id for r in requests])
+        get = partial(self._cache.get, self._cache.keys_of(requests))
         age_seconds_B = wait_for(get, self._redis, self._stop).age_seconds_B
         due = [
             r for r, age in zip(requests, age_seconds_B, strict=True) if not age < self._refresh_seconds
@@ -217,9 +218,9 @@ class _Report:
         self._fallen_back = 0.0
 
     def add(self, scored: ScoredRows) -> None:
-        _SCORED.inc(len(scored.user_ids))
-        self._rows += len(scored.user_ids)
-        self._fallen_back += scored.fallback_share * len(scored.user_ids)
+        _SCORED.inc(len(scored.requests))
+        self._rows += len(scored.requests)
+        self._fallen_back += scored.fallback_share * len(scored.requests)
 
     def log_sometimes(self, lag: int) -> None:
         _LAG.set(lag)

@@ -1,6 +1,10 @@
 """Where teacher logits wait in Redis: a hash per user, a field per item, see docs/decisions/003-teacher-cache.md.
 
+Where the domain map feeds context features to the teacher, there is a hash per user and context: the same item has
+another logit at another hour. See teacher_cache/context_key.py.
+
     key    graft:logits:{project}:{generation}:{user id}
+    key    graft:logits:{project}:{generation}:{user id}:{context's digest}    where the teacher sees a context
     field  {item id}
     value  scored_at, seconds since 1970, uint32 | T logits, float32; little-endian
 
@@ -15,17 +19,19 @@ Shapes: B rows, T teacher tasks.
 import logging
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
+from features.spec import Value
 from runtime.redis import connect, reaching, replies_of
 from stream.events import EntityId
 from stream.tasks import LARGEST_VALUE
+from teacher_cache.context_key import NO_CONTEXT, ContextKey
 
 UNUSABLE_LOGITS = Counter(
     "graft_teacher_unusable_logits_total",
@@ -39,6 +45,32 @@ _CHUNK_ENTRIES = 2000  # commands of one round trip: about 100 KB on the wire
 _Entry = TypeVar("_Entry")
 
 
+class Row(Protocol):
+    """What the key of a row's logits is made of; a teacher request and an example are rows."""
+
+    @property
+    def user_id(self) -> EntityId:
+        """The user's id."""
+        ...
+
+    @property
+    def item_id(self) -> EntityId:
+        """The item's id."""
+        ...
+
+    @property
+    def features(self) -> Sequence[Value]:
+        """The features in the spec's order."""
+        ...
+
+
+class LogitKey(NamedTuple):
+    """Where a row's logits are kept; `LogitCache.keys_of` makes it. Rows with equal keys share their logits."""
+
+    hash_key: str
+    field: str
+
+
 class CachedLogits(NamedTuple):
     """What the cache knows of B rows: NaN for misses, and the logits' age (NaN for misses)."""
 
@@ -49,12 +81,19 @@ class CachedLogits(NamedTuple):
 class LogitCache:
     """The logits of one generation (`Generation.key`); another one sees none of them.
 
-    `ttl_seconds`: an older logit is a miss. Redis drops a user's hash that long after its last `put`. `writer` names
-    in the counts who puts. Every method raises ServiceUnavailableError when Redis does not answer.
+    `context`: tells apart the contexts that the generation's teacher sees. `ttl_seconds`: an older logit is a miss.
+    Redis drops a hash that long after its last `put`. `writer` names in the counts who puts. Every method that reads or
+    writes raises ServiceUnavailableError when Redis does not answer.
     """
 
     def __init__(
-        self, redis_url: str, generation: str, task_names: Sequence[str], ttl_seconds: int, writer: str = "run"
+        self,
+        redis_url: str,
+        generation: str,
+        task_names: Sequence[str],
+        ttl_seconds: int,
+        context: ContextKey = NO_CONTEXT,
+        writer: str = "run",
     ) -> None:
         self.generation = generation
         self._url = redis_url
@@ -63,27 +102,26 @@ class LogitCache:
         self._counts = f"graft:teachers:{generation}"
         self._tasks = len(task_names)
         self._ttl_seconds = ttl_seconds
+        self._context = context
         self._writer = writer
 
-    def put(
-        self,
-        user_ids: Sequence[EntityId],
-        item_ids: Sequence[EntityId],
-        logit_BT: NDArray[np.float32],
-        scored_at_ms: int,
-    ) -> None:
-        """Keep finite logits, and their users' hashes for `ttl_seconds` from now. Of equal ids the last row holds.
+    def keys_of(self, rows: Iterable[Row]) -> list[LogitKey]:
+        """Where the logits of B rows are kept."""
+        return [LogitKey(self._hash_key(row), str(row.item_id)) for row in rows]
 
-        Where a user's key is of another type, which graft never writes, the user's rows are not kept: they are misses.
+    def put(self, keys: Sequence[LogitKey], logit_BT: NDArray[np.float32], scored_at_ms: int) -> None:
+        """Keep finite logits, and their hashes for `ttl_seconds` from now. Of equal keys the last row holds.
+
+        Where a hash's key is of another type, which graft never writes, its rows are not kept: they are misses.
         """
         values = encode(logit_BT, scored_at_ms)
-        for chunk in _chunks(zip(user_ids, item_ids, values, strict=True)):
+        for chunk in _chunks(zip(keys, values, strict=True)):
             self._put_chunk(chunk)
 
-    def get(self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId]) -> CachedLogits:
-        """The logits of B rows, in their order. A value that is not what `put` may write is a miss."""
+    def get(self, keys: Sequence[LogitKey]) -> CachedLogits:
+        """The logits of B keys, in their order. A value that is not what `put` may write is a miss."""
         values: list[bytes | None] = []
-        for chunk in _chunks(zip(user_ids, item_ids, strict=True)):
+        for chunk in _chunks(iter(keys)):
             values += self._get_chunk(chunk)
         return decode(values, self._tasks, time.time(), self._ttl_seconds)
 
@@ -99,10 +137,14 @@ class LogitCache:
         """Close the connections."""
         self._client.close()
 
-    def _put_chunk(self, chunk: Sequence[tuple[EntityId, EntityId, bytes]]) -> None:
+    def _hash_key(self, row: Row) -> str:
+        context = self._context.of(row.features)
+        return f"{self._prefix}{row.user_id}:{context}" if context else f"{self._prefix}{row.user_id}"
+
+    def _put_chunk(self, chunk: Sequence[tuple[LogitKey, bytes]]) -> None:
         by_key: dict[str, dict[str, bytes]] = {}
-        for user_id, item_id, value in chunk:
-            by_key.setdefault(self._key(user_id), {})[str(item_id)] = value
+        for (hash_key, field), value in chunk:
+            by_key.setdefault(hash_key, {})[field] = value
         pipeline = self._client.pipeline(transaction=False)
         for key, mapping in by_key.items():
             pipeline.hset(key, mapping=mapping)
@@ -115,13 +157,13 @@ class LogitCache:
             rows = sum(len(by_key[key]) for key in refused)
             _log.warning("%d rows are not kept, such as those of %s, which is no hash: remove it", rows, refused[0])
 
-    def _get_chunk(self, chunk: Sequence[tuple[EntityId, EntityId]]) -> list[bytes | None]:
+    def _get_chunk(self, chunk: Sequence[LogitKey]) -> list[bytes | None]:
         rows_by_key: dict[str, list[int]] = {}
-        for row, (user_id, _) in enumerate(chunk):
-            rows_by_key.setdefault(self._key(user_id), []).append(row)
+        for row, (hash_key, _) in enumerate(chunk):
+            rows_by_key.setdefault(hash_key, []).append(row)
         pipeline = self._client.pipeline(transaction=False)
         for key, rows in rows_by_key.items():
-            pipeline.hmget(key, [str(chunk[row][1]) for row in rows])
+            pipeline.hmget(key, [chunk[row].field for row in rows])
         with reaching(self._url):
             replies = replies_of(pipeline)
         values: list[bytes | None] = [None] * len(chunk)
@@ -129,9 +171,6 @@ class LogitCache:
             for row, value in zip(rows, reply or [None] * len(rows), strict=True):
                 values[row] = value
         return values
-
-    def _key(self, user_id: EntityId) -> str:
-        return f"{self._prefix}{user_id}"
 
 
 def encode(logit_BT: NDArray[np.float32], scored_at_ms: int) -> list[bytes]:

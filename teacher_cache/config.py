@@ -253,7 +253,7 @@ class TeacherConfig(BaseModel):
     refresh_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="wall clock for which a pair that is asked for again keeps its logit; then it is scored anew. "
+        description="wall clock for which a row that is asked for again keeps its logit; then it is scored anew. "
         "0: it is scored each time",
     )
     wait_seconds: float = Field(

@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict
 from features.spec import FeatureSpec
 from runtime.errors import ConfigurationError
 from teacher_cache.config import KINDS, LookupInput, TeacherConfig, TeacherInput, VocabularyInput
+from teacher_cache.context_key import context_features
 from teacher_cache.lookup_table import LookupTableError, read_table
 from teacher_cache.onnx_weights import NotOnnxError, weight_files
 from teacher_cache.teacher import ServerAccess
 
+_CONTEXT = "context in the key"
 _FORMAT = 1
 """Of `made_of`: another one makes every logit a miss."""
 
@@ -32,7 +34,7 @@ class Generation(BaseModel):
     """All logits that mean the same: they were made by one teacher, behind one domain map, for one project.
 
     `made_of`, JSON values: the project's name, the SHA-256 of each of the teacher's files or what its server says, the
-    inputs with the SHA-256 of their tables, tasks, vectors, and the feature spec's id.
+    inputs with the SHA-256 of their tables, tasks, vectors, the feature spec's id, and the context in the key if any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -44,6 +46,11 @@ class Generation(BaseModel):
     def digest(self) -> str:
         """Names the generation; 16 hexadecimal digits."""
         return _sha256(_canonical({"format": _FORMAT, **self.made_of}))[:16]
+
+    @property
+    def context(self) -> list[str]:
+        """The context features by which its logits are told apart; none where the teacher sees no context."""
+        return list(self.made_of.get(_CONTEXT, []))
 
     @property
     def key(self) -> str:
@@ -72,6 +79,8 @@ def generation_of(
         "vectors": [vector.model_dump() for vector in config.vectors],
         "feature spec": spec.spec_id,
     }
+    if context := context_features(config, spec):  # beside the inputs: without it logits had no context in their key
+        made_of[_CONTEXT] = context
     return Generation(project=project, made_of=made_of)
 
 

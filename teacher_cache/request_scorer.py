@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from features.spec import FeatureSpec
 from runtime.errors import ConfigurationError
-from stream.events import EntityId, TeacherRequest
+from stream.events import TeacherRequest
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.fallback_watch import FallbackWatch
 from teacher_cache.teacher import Teacher, TeacherOutputError
@@ -43,16 +43,6 @@ class ScoredRows(NamedTuple):
     logit_BT: NDArray[np.float32]
     fallback_share: float
     refused: Sequence[RefusedRow] = ()
-
-    @property
-    def user_ids(self) -> list[EntityId]:
-        """The requests' users, [B]."""
-        return [request.user_id for request in self.requests]
-
-    @property
-    def item_ids(self) -> list[EntityId]:
-        """The requests' items, [B]."""
-        return [request.item_id for request in self.requests]
 
 
 class RequestScorer:

@@ -105,6 +105,8 @@ def backfill(  # noqa: PLR0913 - one for each option
     teacher.scoring  # noqa: B018 - loaded: its errors come first
     if not dry_run:
         teacher.begin()
+    if rows is not None:
+        _tell_of_missing_context(rows, teacher.generation.context)
     manner = Manner(dry_run, missing_only, max_rows_per_second)
     asked = [since, until, log and str(log.resolve()), _digest(events), _digest(rows), missing_only]
     with progress("backfill") as advance:
@@ -194,6 +196,16 @@ def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) ->
     tracked = Tracked(history, saved.bounds, saved.position, passed)
     click.echo(f"backfill: goes on after {tracked.done:,} of {tracked.total:,}", err=True)
     return tracked
+
+
+def _tell_of_missing_context(rows: Path, context: list[str]) -> None:
+    """A line where the teacher sees a context that the rows lack: their logits are in the keys of no impression."""
+    from stream.row_file import columns_of
+
+    names = [name.removeprefix("context:") for name in context]
+    if missing := sorted(set(names) - set(columns_of(rows))):
+        told = f"{rows} has no column {', '.join(missing)}, which the teacher sees"
+        click.echo(f"backfill: {told}: examples that have it in their context do not find these logits", err=True)
 
 
 def _name(asked: list[Any]) -> str:

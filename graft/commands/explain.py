@@ -1,13 +1,13 @@
 """``graft teacher explain``: what the teacher sees of one row, and what it says."""
 
 import math
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
+from graft.commands.context_option import context_of, context_option
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
 from runtime.errors import InvalidInputError
@@ -16,7 +16,7 @@ from runtime.errors import InvalidInputError
 @click.command
 @click.option("--user", "user_id", required=True, metavar="ID", help="The user's id.")
 @click.option("--item", "item_id", required=True, metavar="ID", help="The item's id.")
-@click.option("--context", multiple=True, metavar="NAME=VALUE", help="A value of the context; may be given repeatedly.")
+@context_option
 @json_option
 @click.pass_obj
 def explain(
@@ -39,9 +39,9 @@ def explain(
     teacher = ProjectTeacher(process)
     spec, scoring = teacher.spec, teacher.scoring
     ids = _id(user_id, spec.user_id_type, "--user"), _id(item_id, spec.item_id_type, "--item")
-    known = {name: declared.dtype for name, declared in process.project.features.context.items()}
+    told = context_of(context, process.project.features.context)
     with closing(OnlineReader(spec, process.redis_url)) as reader:
-        columns = reader.read([ids[0]], [ids[1]], [_context(context, known)])
+        columns = reader.read([ids[0]], [ids[1]], [told])
     inputs = explained(scoring.domain_map, teacher.config.inputs, columns)
     refusal: str | None = None
     logit_T: list[float | None] = [None] * len(teacher.config.tasks)
@@ -92,18 +92,3 @@ def _id(text: str, kind: str, option: str) -> int | str:
         return int(text)
     except ValueError:
         raise InvalidInputError(f"{option}: must be an integer, as Feast's entity says, got {text!r}") from None
-
-
-def _context(given: tuple[str, ...], known: Mapping[str, str]) -> dict[str, Any]:
-    types = {"int": int, "float": float, "str": str}
-    context = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or name not in known:
-            allowed = ", ".join(known) or "none: the project has no [features.context]"
-            raise InvalidInputError(f"--context: must be NAME=VALUE with a name of {allowed}, got {one!r}")
-        try:
-            context[name] = types[known[name]](value)
-        except ValueError:
-            raise InvalidInputError(f"--context: {name} must be of the type {known[name]}, got {value!r}") from None
-    return context

@@ -1,4 +1,4 @@
-"""``graft teacher ls``, ``stats``, ``get`` and ``rm``: what lies in the teacher cache, by generation."""
+"""``graft teacher ls``, ``stats`` and ``rm``: what lies in the teacher cache, by generation."""
 
 import time
 from contextlib import closing
@@ -14,7 +14,9 @@ from runtime.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from graft.commands.teacher_parts import ProjectTeacher
+    from teacher_cache.generation import Generation
     from teacher_cache.generation_registry import Record
+    from teacher_cache.inventory import Inventory
 
 _BINS = ("1 min", "10 min", "1 h", "6 h", "1 d", "7 d", "30 d")
 _BAR = 40  # characters
@@ -30,8 +32,8 @@ def ls(project_folder: Path | None, *, as_json: bool) -> None:
 
     Example: graft teacher ls
     """
-    process, teacher = _open(project_folder)
-    rows = list(_rows(process, teacher).values())
+    process, teacher = open_teacher(project_folder)
+    rows = list(generations_of(process, teacher).values())
     echo_result([_line(row) for row in rows], rows, as_json=as_json)
 
 
@@ -42,60 +44,20 @@ def ls(project_folder: Path | None, *, as_json: bool) -> None:
 def stats(project_folder: Path | None, generation: str | None, *, as_json: bool) -> None:
     """Print what one generation has: by default the one that this project makes now.
 
-    Ages are of up to 1,000 users' rows; the hit rate is the learner's, since this generation began.
+    Ages are of the rows of up to 1,000 users, or users in a context; the hit rate is the learner's, since this
+    generation began.
 
     Example: graft teacher stats
     """
-    from teacher_cache.inventory import Inventory
-
-    process, teacher = _open(project_folder)
-    row = _chosen(_rows(process, teacher), generation or teacher.generation.digest)
-    with closing(Inventory(process.redis_url, teacher.project.name)) as inventory:
+    process, teacher = open_teacher(project_folder)
+    row = _chosen(generations_of(process, teacher), generation or teacher.generation.digest)
+    with closing(open_inventory(process, teacher)) as inventory:
         ages = inventory.ages(row["generation"], time.time())
     row["ages"] = dict(zip([*(f"below {name}" for name in _BINS), "older"], ages, strict=True))
     put = ", ".join(f"{name[4:]} {n:,}" for name, n in row["counts"].items() if name.startswith("put:"))
     most = max(1, *ages)
     bars = [f"  {name:>12} {n:>10,} {'#' * round(_BAR * n / most)}" for name, n in row["ages"].items()]
     echo_result([_line(row), f"rows put by: {put or 'nobody'}", "age of rows:", *bars], row, as_json=as_json)
-
-
-@click.command
-@click.argument("user_id", metavar="USER")
-@click.argument("item_id", metavar="ITEM")
-@json_option
-@click.pass_obj
-def get(project_folder: Path | None, user_id: str, item_id: str, *, as_json: bool) -> None:
-    """Print the logits that the cache has of one user and item, in every generation.
-
-    Example: graft teacher get 196 242
-    """
-    from teacher_cache.inventory import Inventory
-
-    process, teacher = _open(project_folder)
-    known = _rows(process, teacher)
-    with closing(Inventory(process.redis_url, teacher.project.name)) as inventory:
-        found = inventory.logits(user_id, item_id, list(known))
-    rows = []
-    for digest, logits, age_seconds in found:
-        tasks = known[digest]["tasks"]
-        names = tasks if len(tasks) == len(logits) else range(len(logits))
-        is_current = known[digest]["is_current"]
-        rows.append(
-            {
-                "generation": digest,
-                "is_current": is_current,
-                "age_seconds": age_seconds,
-                "is_used": is_current and age_seconds <= teacher.config.ttl_seconds,
-                "logits": {str(name): logit for name, logit in zip(names, logits, strict=True)},
-            }
-        )
-    lines = [
-        f"{row['generation']}{' (current)' if row['is_current'] else ''} {_age(row['age_seconds'])} old"
-        f"{'' if row['is_used'] else ', not used'}: "
-        + ", ".join(f"{name} {logit:.6g}" for name, logit in row["logits"].items())
-        for row in rows
-    ]
-    echo_result(lines or ["no generation has a logit of this user and item"], rows, as_json=as_json)
 
 
 @click.command
@@ -112,8 +74,8 @@ def rm(project_folder: Path | None, generation: str, *, dry_run: bool, as_json: 
     """
     from teacher_cache.removal import CachedKeys
 
-    process, teacher = _open(project_folder)
-    row = _chosen(_rows(process, teacher), generation)
+    process, teacher = open_teacher(project_folder)
+    row = _chosen(generations_of(process, teacher), generation)
     digest = row["generation"]
     if row["is_current"]:
         raise InvalidInputError(
@@ -133,23 +95,34 @@ def rm(project_folder: Path | None, generation: str, *, dry_run: bool, as_json: 
     )
 
 
-COMMANDS = (ls, stats, get, rm)
+COMMANDS = (ls, stats, rm)
 
 
-def _open(project_folder: Path | None) -> "tuple[Process, ProjectTeacher]":
+def open_teacher(project_folder: Path | None) -> "tuple[Process, ProjectTeacher]":
+    """The process of a command, and its project's teacher."""
     from graft.commands.teacher_parts import ProjectTeacher
 
     process = begin(project_folder)
     return process, ProjectTeacher(process)
 
 
-def _rows(process: Process, teacher: "ProjectTeacher") -> dict[str, dict[str, Any]]:
+def open_inventory(process: Process, teacher: "ProjectTeacher") -> "Inventory":
+    """What lies in the cache of this project."""
+    from teacher_cache.inventory import Inventory
+
+    with closing(teacher.open_registry()) as registry:
+        generations = [teacher.generation, *(record.generation for record in registry.records().values())]
+    with_context = {generation.digest for generation in generations if generation.context}
+    return Inventory(process.redis_url, teacher.project.name, with_context)
+
+
+def generations_of(process: Process, teacher: "ProjectTeacher") -> dict[str, dict[str, Any]]:
     """Every generation that is noted, that has rows, or that the project makes now, by its digest."""
-    from teacher_cache.inventory import Contents, Inventory
+    from teacher_cache.inventory import Contents
 
     with closing(teacher.open_registry()) as registry:
         records, names = registry.records(), registry.names()
-    with closing(Inventory(process.redis_url, teacher.project.name)) as inventory:
+    with closing(open_inventory(process, teacher)) as inventory:
         contents = inventory.contents()
         now = teacher.generation
         records_of: dict[str, Record | None] = {**records, **{d: records.get(d) for d in [*contents, now.digest]}}
@@ -161,9 +134,17 @@ def _rows(process: Process, teacher: "ProjectTeacher") -> dict[str, dict[str, An
                 **contents.get(digest, Contents(0, 0, 0))._asdict(),
                 **_counted(inventory.counts(digest)),
                 **_noted(record),
+                "context": _context(digest, now, record),
             }
             for digest, record in records_of.items()
         }
+
+
+def _context(digest: str, now: "Generation", record: "Record | None") -> list[str]:
+    """The context features that are in a generation's keys; none where it is not known what it is made of."""
+    if digest == now.digest:
+        return now.context
+    return [] if record is None else record.generation.context
 
 
 def _counted(counts: dict[str, int]) -> dict[str, Any]:
@@ -196,10 +177,3 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['generation']}{' (current)' if row['is_current'] else ''} {names}: {row['rows']:,} rows of "
         f"{row['users']:,} users, {row['bytes']:,} bytes, {hit_rate}, {since}, from {row['begun_where'] or 'nowhere'}"
     )
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

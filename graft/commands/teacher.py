@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from graft.commands.backfill import backfill
+from graft.commands.cached_logits import get
 from graft.commands.explain import explain
 from graft.commands.generations import COMMANDS
 from graft.commands.output import echo_result, json_option
@@ -18,7 +19,7 @@ def teacher() -> None:
     """Score the target's rows with the teacher into the cache."""
 
 
-for command in (backfill, explain, *COMMANDS):
+for command in (backfill, explain, get, *COMMANDS):
     teacher.add_command(command)
 
 

@@ -13,6 +13,7 @@ from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
 from teacher_cache.cache import LogitCache
 from teacher_cache.checkpoint import Checkpoint
+from teacher_cache.context_key import ContextKey
 from teacher_cache.generation import Generation, generation_of, stamps
 from teacher_cache.generation_registry import GenerationRegistry, Record
 from teacher_cache.unshown import STREAM_TTL_SECONDS, UnshownCache
@@ -91,7 +92,8 @@ class ProjectTeacher:
     def open_cache(self, writer: str = "run") -> LogitCache:
         """The logits: batch scorer, backfill and learner share them."""
         tasks = [task.name for task in self.config.tasks]
-        return LogitCache(self.process.redis_url, self.generation.key, tasks, self.config.ttl_seconds, writer)
+        context = ContextKey.seen_by(self.config, self.spec)
+        return LogitCache(self.process.redis_url, self.generation.key, tasks, self.config.ttl_seconds, context, writer)
 
     def open_checkpoint(self, name: str) -> Checkpoint:
         """How far the backfill of that name is."""

@@ -118,7 +118,7 @@ class LogitSource:
 
     def _get(self, examples: Sequence[Example]) -> CachedLogits:
         try:
-            found = self._cache.get([e.user_id for e in examples], [e.item_id for e in examples])
+            found = self._cache.get(self._cache.keys_of(examples))
         except ServiceUnavailableError as error:
             self._answers = False
             self._redis.failed(error)  # no wait here: the next look-up is the next try

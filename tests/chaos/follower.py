@@ -27,6 +27,15 @@ class ReadExample(NamedTuple):
     raw: bytes
 
 
+class AskedRow(NamedTuple):
+    """What of a teacher request is looked at."""
+
+    impression_id: str
+    user_id: str
+    item_id: int
+    features: list[Any]
+
+
 class Follower:
     """What stands in the topics so far. A thread of its own reads; a context manager.
 
@@ -45,8 +54,7 @@ class Follower:
         self.inputs: dict[Place, Input] = {}
         self.letters: list[tuple[Place, Letter]] = []
         self.examples: list[ReadExample] = []
-        self.requests: list[tuple[str, str, int]] = []
-        """Impression id, user id and item id of each teacher request."""
+        self.requests: list[AskedRow] = []
         self.fault = ""
         """Why the reading ended; empty otherwise."""
         self._topics, self._invalid, self._keeps_json = topics, invalid, keeps_json
@@ -95,6 +103,6 @@ class Follower:
             self.examples.append(example)
         elif topic == self._topics.teacher_requests:
             fields = json.loads(record.value)
-            self.requests.append((fields["impression_id"], fields["user_id"], fields["item_id"]))
+            self.requests.append(AskedRow(*(fields[name] for name in AskedRow._fields)))
         else:
             self.letters.append(letter_of(record.headers, record.value))

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from stream.example_log import ExampleLog
 from stream.logged_logits import LoggedLogits
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
+from teacher_cache.context_key import ContextKey
 from teacher_cache.generation import generation_of
 from tests.chaos.events import ITEMS, USERS
 from tests.chaos.follower import Follower
@@ -45,7 +47,7 @@ def outcomes_of(world: World, follower: Follower) -> Outcomes:
         follower.messages(),
         list(follower.letters),
         ((example.impression_id, example.labels) for example in list(follower.examples)),
-        (request[0] for request in list(follower.requests)),
+        (request.impression_id for request in list(follower.requests)),
     )
 
 
@@ -156,14 +158,15 @@ def _not_as_learnt(world: World) -> Iterator[str]:
 def teacher_line(world: World, follower: Follower) -> Line:
     """Every teacher request has its logits in Redis; where the user's key was of another type, they were set aside."""
     config = world.project.teacher
-    generation = generation_of(world.project.name, config, world.project.folder, load_spec(world.project.repo))
-    cache = LogitCache(world.redis.url, generation.key, [task.name for task in config.tasks], config.ttl_seconds)
-    asked = sorted({(user, item) for _, user, item in follower.requests})
-    found = cache.get([user for user, _ in asked], [item for _, item in asked])
-    cache.close()
+    spec = load_spec(world.project.repo)
+    generation = generation_of(world.project.name, config, world.project.folder, spec)
+    tasks, context = [task.name for task in config.tasks], ContextKey.seen_by(config, spec)
+    with closing(LogitCache(world.redis.url, generation.key, tasks, config.ttl_seconds, context)) as cache:
+        asked = sorted(set(cache.keys_of(follower.requests)))
+        found = cache.get(asked)
     missing = [asked[row] for row in np.flatnonzero(np.isnan(found.logit_BT).any(axis=1))]
-    lost = [f"{pair} has no logits" for pair in missing if cache._key(pair[0]).encode() not in world.spoilt]
-    value = f"{len(asked) - len(missing):,} of {len(asked):,} users' items, {len(missing) - len(lost)} set aside"
+    lost = [f"{key} has no logits" for key in missing if key.hash_key.encode() not in world.spoilt]
+    value = f"{len(asked) - len(missing):,} of {len(asked):,} rows, {len(missing) - len(lost)} set aside"
     return Line("teacher logits", value, lost)
 
 
@@ -227,7 +230,7 @@ def _learnt_wrong(follower: Follower, batches: Sequence[LearntBatch], offsets: M
 def _expected_aggregates(follower: Follower) -> dict[Any, list[float]]:
     """Of each user and item: examples, mean click, mean dwell."""
     labels: dict[Any, list[dict[str, float | None]]] = defaultdict(list)
-    entities = {impression_id: (user, item) for impression_id, user, item in follower.requests}
+    entities = {request.impression_id: (request.user_id, request.item_id) for request in follower.requests}
     for example in follower.examples:
         for entity in entities[example.impression_id]:
             labels[entity].append(example.labels)

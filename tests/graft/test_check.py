@@ -45,6 +45,7 @@ def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
         "  student: dense columns 1, categorical 2; features for the teacher alone 0",
         "  teacher t1: 2 inputs, 1 mapped, 1 defaulted (50%)",
         f"  generation of its logits {summary.teacher_generation}; {not_checked}",
+        "  a logit for each user and item",
         f"  distillation: teacher task like through an auxiliary head of like, weight 1, {scales}",
     ]
 
@@ -206,7 +207,7 @@ def test_the_end_of_the_training_data_is_told_and_must_not_be_in_the_future(soun
     assert told in summary.lines()
     assert summary.teacher_generation == before  # the same logits, used for fewer examples
     _break(sound_project, ("trained_until = 2026", "use_before_trained_until = true\ntrained_until = 2026"))
-    assert check_project(sound_project, _REDIS).lines()[5].endswith("before that learn from it all the same")
+    assert check_project(sound_project, _REDIS).lines()[6].endswith("before that learn from it all the same")
     _break(sound_project, ("trained_until = 2026-01-31", "trained_until = 2999-01-31"))
     (fault,) = _check(sound_project)
     assert fault.startswith(

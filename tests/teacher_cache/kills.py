@@ -201,7 +201,7 @@ def killed(kind: str, folder: Path, redis_url: str, kills: int, chance: random.R
         closing(LogitCache(redis_url, f"p:{kind}", ("finish", "rating"), 1_000)) as cache,
         connect(redis_url) as client,
     ):
-        found = cache.get([r.user_id for r in requests], [r.item_id for r in requests])
+        found = cache.get(cache.keys_of(requests))
         put = int(client.hget(f"graft:teachers:p:{kind}", "put:run") or 0)  # type: ignore[arg-type]
     return Outcome(found.logit_BT, put, done)
 

@@ -11,6 +11,7 @@ from teacher_cache.backfill import Manner, backfill, requests_of_impressions
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from tests.rows import keys
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def _nothing(_done, _total):
 
 def test_history_fills_the_cache_with_the_logits_computed_by_hand(scorer, cache, request_of):
     report = backfill((request_of(n) for n in range(10)), scorer, cache, batch_rows=4, progress=_nothing)
-    assert cache.get([1] * 10, list(range(10))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
+    assert cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
     assert (report.rows, report.defaulted_share, report.fallback_share) == (10, 0.25, 0.0)
     assert 0 < report.seconds < 10
 
@@ -46,7 +47,7 @@ def test_of_a_row_that_comes_again_the_last_row_holds_and_counts_once(scorer, ca
     rows = [request_of(1, item_id=5), request_of(2, item_id=6), request_of(3, item_id="5")]
     report = backfill(rows, scorer, cache, batch_rows=batch_rows, progress=_nothing)
     assert report.rows == 2
-    assert cache.get([1, 1], [5, 6]).logit_BT[:, 0].tolist() == [21.0, 20.0]
+    assert cache.get(keys(cache, [1, 1], [5, 6])).logit_BT[:, 0].tolist() == [21.0, 20.0]
 
 
 def test_progress_counts_rows_whose_total_is_not_known(scorer, cache, request_of):
@@ -59,7 +60,7 @@ def test_progress_counts_rows_whose_total_is_not_known(scorer, cache, request_of
 def test_a_dry_run_reports_the_same_and_puts_nothing(scorer, cache, request_of):
     rows = [request_of(1), request_of(2, features=[None, None, None, None, None])]
     dry = backfill(rows, scorer, cache, batch_rows=4, progress=_nothing, manner=Manner(dry_run=True))
-    assert np.isnan(cache.get([1, 1], [1, 2]).logit_BT).all()
+    assert np.isnan(cache.get(keys(cache, [1, 1], [1, 2])).logit_BT).all()
     assert (dry.rows, dry.fallback_share) == (2, 0.5)
     done = backfill(rows, scorer, cache, batch_rows=4, progress=_nothing)
     timeless = {"seconds": 0, "teacher_seconds": 0}
@@ -73,7 +74,8 @@ def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_ou
     rows = [request_of(1), request_of(2, spec_id="0123456789abcdef"), broken, request_of(4)]
     report = backfill(rows, scorer, cache, batch_rows=2, progress=_nothing)
     assert (report.rows, report.left_out) == (2, 2)
-    assert np.isfinite(cache.get([1] * 4, [1, 2, 3, 4]).logit_BT[:, 0]).tolist() == [True, False, False, True]
+    found = cache.get(keys(cache, [1] * 4, [1, 2, 3, 4])).logit_BT[:, 0]
+    assert np.isfinite(found).tolist() == [True, False, False, True]
     assert (
         caplog.records[-1].getMessage() == "left out rows=2 of another feature spec, or that the teacher cannot score"
     )
@@ -114,7 +116,7 @@ def test_impressions_become_requests_with_the_features_of_now(scorer, cache, spe
     }
     report = backfill(requests, scorer, cache, batch_rows=2, progress=_nothing)
     assert report.fallback_share == pytest.approx(1 / 3)
-    assert cache.get([1], [3]).logit_BT.tolist() == [[21.0, 4.0]]
+    assert cache.get(keys(cache, [1], [3])).logit_BT.tolist() == [[21.0, 4.0]]
 
 
 def test_every_impression_of_a_history_gets_the_unshown_rows_that_the_sampler_chooses(
@@ -149,9 +151,9 @@ def test_whoever_sees_a_backfilled_logit_finds_its_unshown_rows_too(
     seen = []
 
     class Watched(LogitCache):
-        def put(self, user_ids, item_ids, logit_BT, scored_at_ms):
-            seen.append(len(unshown.get([f"imp-{item}" for item in item_ids]).features))
-            super().put(user_ids, item_ids, logit_BT, scored_at_ms)
+        def put(self, keys, logit_BT, scored_at_ms):
+            seen.append(len(unshown.get([f"imp-{key.field}" for key in keys]).features))
+            super().put(keys, logit_BT, scored_at_ms)
 
     cache = Watched(redis_url, "p:g1", ("finish", "rating"), 100)
     backfill([request_of(n) for n in range(8)], scorer, cache, unshown_scorer(ratio=1), batch_rows=4, progress=_nothing)
@@ -207,4 +209,4 @@ def test_without_redis_there_is_no_logit_without_its_unshown_rows(
             stop=stop,
         )
     logging.getLogger("runtime.absence").removeHandler(watched)
-    assert np.isnan(cache.get([1, 1], [1, 2]).logit_BT).all()
+    assert np.isnan(cache.get(keys(cache, [1, 1], [1, 2])).logit_BT).all()

@@ -13,6 +13,7 @@ from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from tests.rows import keys
 
 TASKS = ("finish", "rating")
 
@@ -40,7 +41,7 @@ class _Requests:
         return batch
 
     def commit(self):
-        found = self._cache.get([r.user_id for r in self._polled], [r.item_id for r in self._polled])
+        found = self._cache.get(self._cache.keys_of(self._polled))
         self.in_cache_at_commit.append(np.isfinite(found.logit_BT).all(axis=1).tolist())
 
     def lag(self):
@@ -80,7 +81,7 @@ def _sample(name):
 def test_each_request_gets_the_logits_computed_by_hand(run, cache, request_of):
     stop = StopSignal()
     run(_Requests([request_of(n, user_id=n % 2) for n in range(10)], cache, stop), cache, stop)
-    found = cache.get([n % 2 for n in range(10)], list(range(10)))
+    found = cache.get(keys(cache, [n % 2 for n in range(10)], list(range(10))))
     assert found.logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
     assert (found.age_seconds_B <= 5).all()
 
@@ -121,7 +122,9 @@ def test_a_row_without_finite_logits_is_left_out_and_counted(save_onnx, run, cac
     broken = request_of(2, features=[20, "", [3e38, 3e38, 0.0], 5.0, 2])
     reader = _Requests([request_of(1), broken, request_of(3)], cache, stop)
     run(reader, cache, stop)
-    assert cache.get([1, 1, 1], [1, 2, 3]).logit_BT[:, 0].tolist() == pytest.approx([19, float("nan"), 21], nan_ok=True)
+    assert cache.get(keys(cache, [1, 1, 1], [1, 2, 3])).logit_BT[:, 0].tolist() == pytest.approx(
+        [19, float("nan"), 21], nan_ok=True
+    )
     assert reader.in_cache_at_commit == [[True, False, True]]
     assert reader.aside == [("imp-2", "teacher task finish: the output is inf, must be finite")]
     assert _sample("graft_teacher_refused_rows_total") - before == 1
@@ -202,9 +205,9 @@ def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
     seen = []
 
     class Watched(LogitCache):
-        def put(self, user_ids, item_ids, logit_BT, scored_at_ms):
-            seen.append(len(cache_of_unshown.get([f"imp-{item}" for item in item_ids]).features))
-            super().put(user_ids, item_ids, logit_BT, scored_at_ms)
+        def put(self, keys, logit_BT, scored_at_ms):
+            seen.append(len(cache_of_unshown.get([f"imp-{key.field}" for key in keys]).features))
+            super().put(keys, logit_BT, scored_at_ms)
 
     stop = StopSignal()
     requests = _Requests([request_of(n) for n in range(8)], cache, stop)
@@ -213,7 +216,7 @@ def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
     found = cache_of_unshown.get(["imp-7"])
     (row,), (logit_T,) = found.features, found.logit_UT.tolist()
     assert logit_T == [18 + row[2][0], 4.5]
-    assert np.isnan(cache.get([1], [100]).logit_BT).all()
+    assert np.isnan(cache.get(keys(cache, [1], [100])).logit_BT).all()
     cache_of_unshown.close()
 
 
@@ -238,7 +241,7 @@ def test_a_scorer_that_lags_takes_the_newest_between_and_none_twice(run, cache, 
     assert calls[:4] == [[16, 17, 18, 19], [0, 1, 2, 3], [], [4, 5, 6, 7]]
     assert sorted(item for items in calls for item in items) == list(range(20))
     assert _sample("graft_teacher_ahead_rows_total") - ahead == 4
-    assert np.isfinite(cache.get([1] * 20, list(range(20))).logit_BT).all()
+    assert np.isfinite(cache.get(keys(cache, [1] * 20, list(range(20)))).logit_BT).all()
 
 
 def test_what_the_teacher_refuses_ahead_of_its_turn_is_set_aside_once(run, cache, request_of, monkeypatch):
@@ -264,7 +267,7 @@ def test_a_pair_that_is_asked_for_again_keeps_its_logit_until_that_is_old(
     ask(1, 2, 3)
     assert (calls, _sample("graft_teacher_fresh_rows_total") - fresh) == ([[1, 2], [3]], 2)
     now = time.time()
-    cache.put([1], [2], np.zeros((1, 2), np.float32), round(1000 * (now - 61)))
+    cache.put(keys(cache, [1], [2]), np.zeros((1, 2), np.float32), round(1000 * (now - 61)))
     ask(1, 2)
     assert calls == [[1, 2], [3], [2]]
     assert _sample("graft_teacher_oldest_waiting_seconds") == 7.5

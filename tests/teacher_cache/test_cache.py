@@ -10,6 +10,7 @@ from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
 from teacher_cache.cache import UNUSABLE_LOGITS, LogitCache, decode, encode
+from tests.rows import keys
 
 DAY = 86_400
 TASKS = ("finish", "rating")
@@ -46,8 +47,8 @@ def _now_ms():
 
 def test_rows_come_back_in_the_order_asked_for_with_nan_rows_for_misses(open_cache):
     cache = open_cache()
-    cache.put([1, 2, 1], [10, 10, 11], _logits([1, 2], [3, 4], [5, 6]), _now_ms() - 30_000)
-    found = cache.get([1, 3, 1, 2, 2, 1], [11, 10, 10, 99, 10, 11])
+    cache.put(keys(cache, [1, 2, 1], [10, 10, 11]), _logits([1, 2], [3, 4], [5, 6]), _now_ms() - 30_000)
+    found = cache.get(keys(cache, [1, 3, 1, 2, 2, 1], [11, 10, 10, 99, 10, 11]))
     nan = float("nan")
     np.testing.assert_array_equal(found.logit_BT, _logits([5, 6], [nan, nan], [1, 2], [nan, nan], [3, 4], [5, 6]))
     assert found.logit_BT.dtype == np.float32
@@ -57,7 +58,7 @@ def test_rows_come_back_in_the_order_asked_for_with_nan_rows_for_misses(open_cac
 
 def test_the_layout_is_a_hash_per_generation_and_user_beside_counts(open_cache, client):
     cache = open_cache()
-    cache.put([7], ["film"], _logits([1.0, -2.0]), 1_700_000_000_999)
+    cache.put(keys(cache, [7], ["film"]), _logits([1.0, -2.0]), 1_700_000_000_999)
     cache.count_reads(3, 2)
     assert sorted(client.keys()) == [b"graft:logits:p:g1:7", b"graft:teachers:p:g1"]
     assert client.hgetall("graft:teachers:p:g1") == {b"put:run": b"1", b"hits": b"3", b"misses": b"2"}
@@ -67,61 +68,62 @@ def test_the_layout_is_a_hash_per_generation_and_user_beside_counts(open_cache, 
 
 def test_an_ids_type_does_not_matter(open_cache):
     cache = open_cache()
-    cache.put(["7"], [10], _logits([1, 2]), _now_ms())
-    assert cache.get([7], ["10"]).logit_BT.tolist() == [[1, 2]]
+    cache.put(keys(cache, ["7"], [10]), _logits([1, 2]), _now_ms())
+    assert cache.get(keys(cache, [7], ["10"])).logit_BT.tolist() == [[1, 2]]
 
 
 def test_ids_that_only_look_alike_stay_apart(open_cache):
     cache = open_cache()
     users = [7, "07", " 7", "7:8", "é", -7]
-    cache.put(users, [1] * 6, np.arange(12, dtype=np.float32).reshape(6, 2), _now_ms())
-    assert cache.get(users, [1] * 6).logit_BT[:, 0].tolist() == [0, 2, 4, 6, 8, 10]
+    cache.put(keys(cache, users, [1] * 6), np.arange(12, dtype=np.float32).reshape(6, 2), _now_ms())
+    assert cache.get(keys(cache, users, [1] * 6)).logit_BT[:, 0].tolist() == [0, 2, 4, 6, 8, 10]
 
 
 def test_a_later_put_of_a_row_holds_also_within_one_call(open_cache):
     cache = open_cache()
-    cache.put([1, 1], [10, 10], _logits([1, 1], [2, 2]), _now_ms())
-    assert cache.get([1], [10]).logit_BT.tolist() == [[2, 2]]
-    cache.put([1], [10], _logits([3, 3]), _now_ms())
-    assert cache.get([1], [10]).logit_BT.tolist() == [[3, 3]]
+    cache.put(keys(cache, [1, 1], [10, 10]), _logits([1, 1], [2, 2]), _now_ms())
+    assert cache.get(keys(cache, [1], [10])).logit_BT.tolist() == [[2, 2]]
+    cache.put(keys(cache, [1], [10]), _logits([3, 3]), _now_ms())
+    assert cache.get(keys(cache, [1], [10])).logit_BT.tolist() == [[3, 3]]
 
 
 def test_another_generation_or_project_sees_nothing(open_cache):
-    open_cache().put([1], [10], _logits([1, 2]), _now_ms())
+    cache = open_cache()
+    cache.put(keys(cache, [1], [10]), _logits([1, 2]), _now_ms())
     for other in (open_cache("p:g2"), open_cache("q:g1"), open_cache("p:g")):
-        assert np.isnan(other.get([1], [10]).logit_BT).all()
+        assert np.isnan(other.get(keys(other, [1], [10])).logit_BT).all()
 
 
 def test_a_value_of_another_length_is_a_miss(open_cache, client):
     cache = open_cache()
-    cache.put([1], [10], _logits([1, 2]), _now_ms())
+    cache.put(keys(cache, [1], [10]), _logits([1, 2]), _now_ms())
     (key,) = client.keys("graft:logits:*")
     client.hset(key, "11", b"\x00" * 8)
     client.hset(key, "12", b"")
-    assert np.isnan(cache.get([1, 1, 1], [10, 11, 12]).logit_BT[:, 0]).tolist() == [False, True, True]
+    assert np.isnan(cache.get(keys(cache, [1, 1, 1], [10, 11, 12])).logit_BT[:, 0]).tolist() == [False, True, True]
 
 
 def test_a_users_hash_lives_for_the_ttl_from_its_last_put(open_cache, client):
     cache = open_cache(ttl_seconds=100)
-    cache.put([1], [10], _logits([1, 2]), _now_ms())
+    cache.put(keys(cache, [1], [10]), _logits([1, 2]), _now_ms())
     (key,) = client.keys("graft:logits:*")
     assert client.ttl(key) in (99, 100)
     client.expire(key, 5)
-    cache.put([1], [11], _logits([1, 2]), _now_ms())
+    cache.put(keys(cache, [1], [11]), _logits([1, 2]), _now_ms())
     assert client.ttl(key) in (99, 100)
 
 
 def test_a_logit_older_than_the_ttl_is_a_miss_though_its_users_hash_lives(open_cache):
     cache = open_cache(ttl_seconds=100)
-    cache.put([1], [10], _logits([1, 2]), _now_ms() - 102_000)
-    cache.put([1], [11], _logits([1, 2]), _now_ms() - 90_000)
-    assert np.isnan(cache.get([1, 1], [10, 11]).logit_BT[:, 0]).tolist() == [True, False]
+    cache.put(keys(cache, [1], [10]), _logits([1, 2]), _now_ms() - 102_000)
+    cache.put(keys(cache, [1], [11]), _logits([1, 2]), _now_ms() - 90_000)
+    assert np.isnan(cache.get(keys(cache, [1, 1], [10, 11])).logit_BT[:, 0]).tolist() == [True, False]
 
 
 def test_a_logit_from_a_clock_ahead_of_ours_has_age_zero(open_cache):
     cache = open_cache()
-    cache.put([1], [10], _logits([1, 2]), _now_ms() + 60_000)
-    assert cache.get([1], [10]).age_seconds_B.tolist() == [0.0]
+    cache.put(keys(cache, [1], [10]), _logits([1, 2]), _now_ms() + 60_000)
+    assert cache.get(keys(cache, [1], [10])).age_seconds_B.tolist() == [0.0]
 
 
 def test_more_rows_than_one_round_trip_takes_come_back(open_cache):
@@ -129,19 +131,20 @@ def test_more_rows_than_one_round_trip_takes_come_back(open_cache):
     users = [n % 97 for n in range(5001)]
     items = list(range(5001))
     logit_BT = np.arange(10_002, dtype=np.float32).reshape(5001, 2)
-    cache.put(users, items, logit_BT, _now_ms())
-    assert cache.get(users, items).logit_BT.tolist() == logit_BT.tolist()
+    cache.put(keys(cache, users, items), logit_BT, _now_ms())
+    assert cache.get(keys(cache, users, items)).logit_BT.tolist() == logit_BT.tolist()
 
 
 def test_no_rows_are_no_trip(open_cache):
     cache = open_cache()
-    cache.put([], [], np.empty((0, 2), np.float32), _now_ms())
-    assert cache.get([], []).logit_BT.shape == (0, 2)
+    cache.put(keys(cache, [], []), np.empty((0, 2), np.float32), _now_ms())
+    assert cache.get(keys(cache, [], [])).logit_BT.shape == (0, 2)
 
 
 def test_a_logit_that_is_not_finite_is_refused_whole(open_cache, client):
+    cache = open_cache()
     with pytest.raises(ValueError, match="logits must be finite"):
-        open_cache().put([1, 1], [10, 11], _logits([1, 2], [1, np.nan]), _now_ms())
+        cache.put(keys(cache, [1, 1], [10, 11]), _logits([1, 2], [1, np.nan]), _now_ms())
     assert client.keys() == []
 
 
@@ -159,9 +162,9 @@ def test_a_stored_row_with_a_logit_that_no_teacher_has_is_a_miss_and_counted(bad
 def test_a_redis_that_is_away_is_named():
     cache = LogitCache(f"redis://127.0.0.1:{free_port()}/0", "p:g1", TASKS, DAY)
     with pytest.raises(ServiceUnavailableError, match=r"Redis at redis://127\.0\.0\.1:\d+/0 does not answer"):
-        cache.get([1], [1])
+        cache.get(keys(cache, [1], [1]))
     with pytest.raises(ServiceUnavailableError, match="does not answer"):
-        cache.put([1], [1], _logits([1, 2]), _now_ms())
+        cache.put(keys(cache, [1], [1]), _logits([1, 2]), _now_ms())
 
 
 finite = st.floats(-1e9, 1e9, width=32)
@@ -195,8 +198,8 @@ def test_a_key_of_another_type_is_a_miss_and_costs_no_other_user_its_logits(open
     cache = open_cache()
     key = "graft:logits:p:g1:1"
     client.set(key, "no hash")
-    cache.put([1, 2, 1], [10, 10, 11], _logits([1, 2], [3, 4], [5, 6]), _now_ms())
+    cache.put(keys(cache, [1, 2, 1], [10, 10, 11]), _logits([1, 2], [3, 4], [5, 6]), _now_ms())
     assert f"2 rows are not kept, such as those of {key}, which is no hash" in caplog.text
-    found = cache.get([1, 2], [10, 10])
+    found = cache.get(keys(cache, [1, 2], [10, 10]))
     np.testing.assert_array_equal(found.logit_BT, _logits([np.nan, np.nan], [3, 4]))
     assert client.get(key) == b"no hash"

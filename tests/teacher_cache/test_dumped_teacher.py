@@ -261,7 +261,7 @@ def test_the_sources_ids_come_through_the_domain_map_and_a_missing_row_costs_its
     ]  # fmt: skip
     scored = scorer.score(requests)
     assert scored is not None
-    assert scored.user_ids == [100, 101]
+    assert [request.user_id for request in scored.requests] == [100, 101]
     assert scored.logit_BT[:, 0].tolist() == [LIKE_UI[0, 3], LIKE_UI[1, 3]]
     assert scored.refused == []  # 104 is not delivered yet, 999 has no counterpart: neither is an error
     assert (REGISTRY.get_sample_value("graft_teacher_lacking_rows_total") or 0) - before == 2

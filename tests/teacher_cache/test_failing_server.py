@@ -56,8 +56,7 @@ def _run(server: V2Server, requests: _Requests, redis_url: str, folder: Path, ge
     scorer = RequestScorer(teacher, DomainMap(config, folder, teacher, _SPEC), _SPEC)
     with closing(LogitCache(redis_url, generation, ("like", "stars"), 100)) as cache:
         run_batch_scorer(requests, scorer, cache, config, requests.stop)
-        ids = [one.user_id for one in requests.waiting], [one.item_id for one in requests.waiting]
-        return cache.get(*ids).logit_BT
+        return cache.get(cache.keys_of(requests.waiting)).logit_BT
 
 
 def test_a_server_that_fails_again_and_again_fills_the_cache_as_an_undisturbed_one(

@@ -69,9 +69,8 @@ def fill(scorer, config, spec, redis_url, unshown, monkeypatch):
         rows = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, unshown)
         with closing(LogitCache(redis_url, generation, ("finish", "rating"), 100)) as cache:
             run_batch_scorer(requests, scorer, cache, config, requests.stop, rows)
-            ids = [r.user_id for r in requests.waiting], [r.item_id for r in requests.waiting]
             impressions = [r.impression_id for r in requests.waiting]
-            return cache.get(*ids).logit_BT, unshown.get(impressions)
+            return cache.get(cache.keys_of(requests.waiting)).logit_BT, unshown.get(impressions)
 
     return run
 

@@ -22,6 +22,7 @@ from teacher_cache.config import TeacherConfig
 from teacher_cache.generation import Generation, differences, generation_of
 from teacher_cache.generation_registry import GenerationRegistry, Record
 from teacher_cache.unshown import UnshownCache
+from tests.rows import keys
 from tests.specs import spec_of
 
 _SPEC = spec_of(Feature(name="item_id", source="item_id", role="categorical", dtype="int", default=None))
@@ -71,6 +72,21 @@ def test_the_digests_are_those_of_every_python_and_machine(folder: Path) -> None
     assert _generation(folder, project="q-2").key == "q-2:5d2fb99c6d0fe5fa"
     inline = {"tag": {"kind": "lookup", "feature": "f", "table": {"b": 1, "a": 2.5, "c": "\u00e9"}, "default": "z"}}
     assert _generation(folder, inputs=inline, vectors=[]).digest == "f7564cc74fde810d"
+
+
+def test_the_context_that_the_teacher_sees_is_in_what_a_generation_is_made_of(folder: Path) -> None:
+    """Under this map's former digest lie logits whose keys had no context: they are never read."""
+    names = "context:hour", "context:device", "context:unseen"
+    context = [Feature(name=name, source="context", role="passthrough", dtype="str", default=None) for name in names]
+    spec = spec_of(*context, *_SPEC.features)
+    place = {"kind": "concat", "features": ["context:hour", "u:age", "context:device"], "default": ""}
+    found = _generation(folder, spec=spec, inputs={**_CONFIG["inputs"], "place": place})
+    assert found.context == found.made_of["context in the key"] == ["context:device", "context:hour"]
+    made_of = {key: value for key, value in found.made_of.items() if key != "context in the key"}
+    former = Generation(project="p", made_of=made_of)
+    assert (former.context, former.digest == found.digest) == ([], False)
+    assert differences(former, found) == ['context in the key: was nothing, is ["context:device", "context:hour"]']
+    assert _generation(folder, spec=spec).context == []
 
 
 def test_a_name_a_path_a_time_or_an_order_changes_nothing(
@@ -211,7 +227,7 @@ def test_no_generation_ever_reads_anothers_logits(folder: Path, redis_url: str, 
     """Each writes the same rows under its own key; afterwards each reads what it wrote, or what equal ones wrote."""
     with connect(redis_url) as client:
         client.flushall()
-    keys: dict[str, tuple[Any, ...]] = {}
+    states: dict[str, tuple[Any, ...]] = {}
     caches = {}
     for state in made:
         project, file, table, default, view, is_swapped = state
@@ -220,15 +236,15 @@ def test_no_generation_ever_reads_anothers_logits(folder: Path, redis_url: str, 
         spec = _spec(f"f{view}")
         tasks = _CONFIG["tasks"][::-1] if is_swapped else _CONFIG["tasks"]
         key = _generation(folder, project, spec, tasks=tasks, inputs=_input("age", default=default)).key
-        assert keys.setdefault(key, state) == state  # one key, one meaning
+        assert states.setdefault(key, state) == state  # one key, one meaning
         caches[state] = LogitCache(redis_url, key, ("a", "b"), 100), UnshownCache(redis_url, key, spec, ("a", "b"), 100)
-    assert len(keys) == len(set(made))
+    assert len(states) == len(set(made))
     numbers = {state: float(n) for n, state in enumerate(caches)}
     for state, (logits, _) in caches.items():
-        assert np.isnan(logits.get([1], [2]).logit_BT).all()
-        logits.put([1], [2], np.full((1, 2), numbers[state], np.float32), 2**41)
+        assert np.isnan(logits.get(keys(logits, [1], [2])).logit_BT).all()
+        logits.put(keys(logits, [1], [2]), np.full((1, 2), numbers[state], np.float32), 2**41)
     for state, (logits, unshown) in caches.items():
-        assert logits.get([1], [2]).logit_BT.tolist() == [[numbers[state]] * 2]
+        assert logits.get(keys(logits, [1], [2])).logit_BT.tolist() == [[numbers[state]] * 2]
         assert unshown.get(["1"]).features == []
         logits.close()
         unshown.close()

@@ -23,6 +23,7 @@ from teacher_cache.checkpoint import Checkpoint
 from teacher_cache.config import UnshownConfig
 from teacher_cache.histories import Bounds, LoggedExamples, Placed, ShownRows, Tracked
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from tests.rows import keys
 
 
 class _InMemory:
@@ -99,7 +100,7 @@ def test_a_backfill_that_goes_on_makes_the_unshown_rows_of_one_that_was_never_st
                 backfill(some, scorer, cache, unshown, progress=_nothing, batch_rows=8)
                 position = dict(tracked.position)
             found[name] = rows.get([request.impression_id for request in requests])
-            assert np.isfinite(cache.get([1] * 11, list(range(11))).logit_BT).all()
+            assert np.isfinite(cache.get(keys(cache, [1] * 11, list(range(11)))).logit_BT).all()
             rows.close()
     assert found["stopped"].features == found["whole"].features
     assert found["stopped"].logit_UT.tobytes() == found["whole"].logit_UT.tobytes()
@@ -193,12 +194,12 @@ def test_only_what_is_missing_is_scored_and_the_hit_rates_tell(scorer, cache, re
     rows = [request_of(n) for n in range(10)]
     first = backfill(rows[:4], scorer, cache, progress=_nothing)
     assert (first.hit_rate_before, first.hit_rate_after) == (0.0, 1.0)
-    cache.put([1], [0], np.full((1, 2), 99, np.float32), 2**41)
+    cache.put(keys(cache, [1], [0]), np.full((1, 2), 99, np.float32), 2**41)
     bad = request_of(11, features=[20, "", [3e38, 3e38, 0.0], 5.0, 11])
     again = backfill([*rows, bad, rows[9]], scorer, cache, progress=_nothing, manner=Manner(missing_only=True))
     assert (again.rows, again.read, again.left_out) == (6, 12, 1)
     assert (again.hit_rate_before, again.hit_rate_after) == pytest.approx((4 / 11, 10 / 11))
-    assert cache.get([1], [0]).logit_BT.tolist() == [[99.0, 99.0]]
+    assert cache.get(keys(cache, [1], [0])).logit_BT.tolist() == [[99.0, 99.0]]
 
 
 def test_the_teacher_is_asked_for_no_more_rows_a_second_than_allowed(scorer, cache, request_of, monkeypatch):

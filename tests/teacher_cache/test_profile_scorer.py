@@ -14,6 +14,7 @@ from teacher_cache.cache import LogitCache
 from teacher_cache.profile_queue import ProfileQueue
 from teacher_cache.profile_scorer import ProfileScorer, ProfileTable
 from teacher_cache.profiles import Profiles
+from tests.rows import keys
 
 _NUMBERS = itertools.count()
 AGE_SECONDS = 1000.0
@@ -189,5 +190,5 @@ def test_no_logit_waits_for_a_profile_that_cannot_be_pushed(
     doubles.push = refuse
     cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
     run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables()))
-    assert np.isfinite(cache.get([1, 1], [1, 2]).logit_BT).all()
+    assert np.isfinite(cache.get(keys(cache, [1, 1], [1, 2])).logit_BT).all()
     assert "profiles are tried again with the next pass" in caplog.text

@@ -24,6 +24,7 @@ from stream.topics import ensure_topics
 from teacher_cache.backfill import backfill, requests_of_impressions
 from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
+from tests.rows import keys
 
 SCORER_THAT_DIES = Path(__file__).with_name("batch_scorer_process.py")
 
@@ -97,7 +98,7 @@ def run_scorer_that_dies(kafka, topics, redis_url, teacher, config, spec, tmp_pa
 
 def _stop_when_cached(cache, user_ids, item_ids, stop):
     deadline = time.monotonic() + 30
-    while np.isnan(cache.get(user_ids, item_ids).logit_BT).any() and time.monotonic() < deadline:
+    while np.isnan(cache.get(keys(cache, user_ids, item_ids)).logit_BT).any() and time.monotonic() < deadline:
         stop.wait(0.05)
     stop.set()
 
@@ -106,7 +107,7 @@ def test_what_waits_in_kafka_gets_its_logits_and_is_committed(send, run_until_ca
     user_ids, item_ids = [n % 3 for n in range(50)], list(range(50))
     send(request_of(n, user_id=n % 3) for n in range(50))
     run_until_cached(user_ids, item_ids)
-    assert cache.get(user_ids, item_ids).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(50)]
+    assert cache.get(keys(cache, user_ids, item_ids)).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(50)]
     assert committed_lag() == 0
 
 
@@ -115,13 +116,13 @@ def test_a_scorer_killed_before_its_commit_has_put_its_logits_and_its_successor_
 ):
     send(request_of(n) for n in range(10))
     assert run_scorer_that_dies() == -signal.SIGKILL
-    scored = np.isfinite(cache.get([1] * 10, list(range(10))).logit_BT[:, 0]).sum()
+    scored = np.isfinite(cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT[:, 0]).sum()
     assert 1 <= scored <= 4  # one batch
     assert committed_lag() == 10
     with connect(redis_url) as client:
         client.flushall()  # so that what is there at the end, the successor has scored
     run_until_cached([1] * 10, list(range(10)))
-    assert cache.get([1] * 10, list(range(10))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
+    assert cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
     assert committed_lag() == 0
 
 
@@ -134,7 +135,8 @@ def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(
     send(request_of(n) for n in range(4, 10))
     report = backfill(requests_since(kafka, topics, since_ms), scorer, cache, progress=lambda _done, _total: None)
     assert report.rows == 6
-    assert np.isfinite(cache.get([1] * 10, list(range(10))).logit_BT[:, 0]).tolist() == [False] * 4 + [True] * 6
+    found = cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT[:, 0]
+    assert np.isfinite(found).tolist() == [False] * 4 + [True] * 6
     assert committed_lag() == 10
 
 
@@ -150,4 +152,4 @@ def test_a_backfill_of_an_event_file_reads_features_now_and_skips_what_is_no_imp
         requests = requests_of_impressions(impressions_of(events), reader, spec, 2)
         report = backfill(requests, scorer, cache, batch_rows=2, progress=lambda _done, _total: None)
     assert (report.rows, report.fallback_share) == (3, 1.0)
-    assert cache.get([1], [2]).logit_BT.tolist() == [[7.0, 4.0]]
+    assert cache.get(keys(cache, [1], [2])).logit_BT.tolist() == [[7.0, 4.0]]

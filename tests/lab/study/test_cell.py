@@ -30,6 +30,7 @@ from student.versions.config import StudentConfig
 from student.versions.registry import Registry
 from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache
+from teacher_cache.context_key import ContextKey
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import Teacher, load_teacher
@@ -102,7 +103,7 @@ def _process(
     project, setup = cell.project, cell.project.learner_setup(pair.spec)
     teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
     tasks = [task.name for task in project.teacher.tasks]
-    cache = LogitCache(redis_url, "tiny:g1", tasks, 3600)
+    cache = LogitCache(redis_url, "tiny:g1", tasks, 3600, ContextKey.seen_by(project.teacher, pair.spec))
     unshown = UnshownCache(redis_url, "tiny:g1", pair.spec, tasks, 3600)
     rows = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
     requests = requests_of(log)

@@ -18,6 +18,7 @@ from student.versions.registry import Registry
 from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
+from teacher_cache.context_key import ContextKey
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import load_teacher
@@ -33,7 +34,9 @@ def _student(pair: Pair, config: TeacherConfig | None, redis_url: str, folder: P
 
     None: without logits.
     """
-    cache = LogitCache(redis_url, f"pair:{folder.name}", [task.name for task in pair.project.teacher.tasks], 3600)
+    context = ContextKey.seen_by(pair.project.teacher, pair.spec)
+    tasks = [task.name for task in pair.project.teacher.tasks]
+    cache = LogitCache(redis_url, f"pair:{folder.name}", tasks, 3600, context)
     if config is not None:
         teacher = load_teacher(config, pair.project.folder)
         scorer = RequestScorer(teacher, DomainMap(config, pair.project.folder, teacher, pair.spec), pair.spec)

@@ -30,7 +30,7 @@ def cache(redis_url: str) -> Iterator[LogitCache]:
 
 def put(cache: LogitCache, examples: list[Any], value: float = 1.0) -> None:
     logit_BT = np.full((len(examples), 3), value, np.float32)
-    cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
+    cache.put(cache.keys_of(examples), logit_BT, time.time_ns() // 1_000_000)
 
 
 def fetched(source: LogitSource, examples: list[Any]) -> tuple[Any, float]:
@@ -115,9 +115,8 @@ def test_every_rank_hears_what_all_ranks_found_and_all_stop_together(toy: Any, r
     logit_BT = toy.logits(examples)
     known = [n for n in range(9) if np.isfinite(logit_BT[n]).all()]
     assert 0 < len(known) < len(examples)
-    users, items = [examples[n].user_id for n in known], [examples[n].item_id for n in known]
     with closing(logit_cache(redis_url)) as cache:
-        cache.put(users, items, logit_BT[known], time.time_ns() // 1_000_000)
+        cache.put(cache.keys_of([examples[n] for n in known]), logit_BT[known], time.time_ns() // 1_000_000)
     with closing(unshown_cache(redis_url)) as unshown:
         requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in examples[::2]]
         unshown.put(requests, toy.logits(examples[::2], misses=False))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,11 @@ class Cache:
         self.asked: list[tuple[EntityId, EntityId]] = []
         self._misses = misses
 
-    def get(self, users: Sequence[EntityId], items: Sequence[EntityId]) -> CachedLogits:
-        self.asked += zip(users, items, strict=True)
-        examples: Any = [SimpleNamespace(user_id=u, item_id=i) for u, i in zip(users, items, strict=True)]
+    def keys_of(self, examples: Sequence[Example]) -> Sequence[Example]:
+        return examples
+
+    def get(self, examples: Sequence[Example]) -> CachedLogits:
+        self.asked += [(example.user_id, example.item_id) for example in examples]
         return CachedLogits(TOY.logits(examples, misses=self._misses), np.zeros(len(examples)))
 
     def count_reads(self, hits: int, misses: int) -> None: ...

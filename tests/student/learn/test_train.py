@@ -166,7 +166,7 @@ def test_logits_that_come_within_the_wait_are_learnt(toy: Any, process: Process)
         process.wait_for(0)
         logit_BT = toy.logits(examples, misses=False)
         cache = LogitCache(process.redis_url, TEACHER, TASKS, 3600)
-        cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
+        cache.put(cache.keys_of(examples), logit_BT, time.time_ns() // 1_000_000)
         process.wait_for(8)
     manifest, _ = process.registry.load_model(str(process.registry.champion()))
     assert manifest.metrics["like"]["teacher"].count == 8
@@ -251,7 +251,7 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     examples = [toy.example(n) for n in range(total)]
     logit_BT = toy.logits(examples, misses=False)
     cache = LogitCache(process.redis_url, TEACHER, TASKS, 3600)
-    cache.put([e.user_id for e in examples], [e.item_id for e in examples], logit_BT, time.time_ns() // 1_000_000)
+    cache.put(cache.keys_of(examples), logit_BT, time.time_ns() // 1_000_000)
     requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in reversed(examples)]
     others = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(requests, examples, strict=True)]
     UnshownCache(process.redis_url, TEACHER, toy.spec, TASKS, 3600).put(others[::2], logit_BT[::-2])

@@ -39,8 +39,7 @@ class Pair:
         producer.flush()
         producer.close()
         self.cache = LogitCache(redis_url, TEACHER, ("finish", "like", "rating"), 3600)
-        users, items = [e.user_id for e in examples], [e.item_id for e in examples]
-        self.cache.put(users, items, toy.logits(examples, misses=False), time.time_ns() // 1_000_000)
+        self.cache.put(self.cache.keys_of(examples), toy.logits(examples, misses=False), time.time_ns() // 1_000_000)
         self.setup = toy.setup()
 
     def archive(self, folder: Path, counts: tuple[int, int]) -> ExampleLog:

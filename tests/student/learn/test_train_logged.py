@@ -61,8 +61,9 @@ class Pair:
         examples = [self.toy.example(n) for n in range(TOTAL)]
         logit_BT = self.toy.logits(examples)
         known = [n for n in range(TOTAL) if logit_BT[n, 0] == logit_BT[n, 0]]
-        users, items = [examples[n].user_id for n in known], [examples[n].item_id for n in known]
-        logit_cache(self.redis_url).put(users, items, factor * logit_BT[known], time.time_ns() // 1_000_000)
+        cache = logit_cache(self.redis_url)
+        keys = cache.keys_of(examples[n] for n in known)
+        cache.put(keys, factor * logit_BT[known], time.time_ns() // 1_000_000)
 
     def learner(self, name: str, *, how: list[str] | None = None, log: bool = False, redis_url: str = "") -> Any:
         arguments = [self.kafka, self.topics.prefix, redis_url or self.redis_url, str(self.folder / name)]

@@ -1,0 +1,59 @@
+"""An example learns the teacher's logit of its own context: from the cache, and from the example log."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.telemetry import StopSignal
+from stream.events import Example, TeacherRequest
+from stream.examples import ExampleRecord
+from stream.logged_logits import LoggedLogits
+from student.learn.exchange import ALONE
+from student.learn.logits import LogitSource
+from student.learn.teacher_source import TeacherSource
+from teacher_cache.backfill import backfill
+from teacher_cache.cache import LogitCache
+from tests.student.learn.test_teacher_source import GENERATION, Noted
+from tests.teacher_cache.hourly import CONTEXT, hourly_request, hourly_scorer, said_of
+
+
+@pytest.fixture
+def cache(redis_url: str) -> Iterator[LogitCache]:
+    cache = LogitCache(redis_url, "p:g1", ("finish", "rating"), 100, CONTEXT)
+    yield cache
+    cache.close()
+
+
+def _record(request: TeacherRequest, offset: int) -> ExampleRecord:
+    return ExampleRecord(0, offset, Example(**request.model_dump(), labels={"like": 1.0}))
+
+
+def _learnt(cache: LogitCache, records: list[ExampleRecord], **options: Any) -> Any:
+    source = TeacherSource(LogitSource(cache, 2, 0), None, ALONE, tasks=2, **options)
+    signal = source.fetch(records, StopSignal())
+    assert signal is not None
+    return signal.logit_BT.tolist()
+
+
+def test_two_impressions_of_one_user_and_item_learn_the_logits_of_their_own_hours_live_and_from_the_log(
+    cache: LogitCache, tmp_path: Path
+) -> None:
+    requests = [hourly_request(n, 5, hour) for n, hour in enumerate((8, 21, None, 8))]
+    records = [_record(request, n) for n, request in enumerate(requests)]
+    backfill(requests, hourly_scorer(tmp_path), cache, progress=lambda _done, _total: None)
+    noted, own = Noted(), [said_of(request) for request in requests]
+    assert _learnt(cache, records, used=noted) == own
+    away = LogitCache("redis://127.0.0.1:1/0", "p:g1", ("finish", "rating"), 100, CONTEXT)
+    logged = LoggedLogits(noted.log(tmp_path / "log"), GENERATION)
+    assert _learnt(away, records, logged=logged) == own
+
+
+def test_an_example_in_a_context_that_was_never_scored_learns_from_its_labels_alone(
+    cache: LogitCache, tmp_path: Path
+) -> None:
+    backfill([hourly_request(0, 5, 8)], hourly_scorer(tmp_path), cache, progress=lambda _done, _total: None)
+    (row,) = _learnt(cache, [_record(hourly_request(1, 5, 9), 1)])
+    assert np.isnan(row).all()
