@@ -7,7 +7,6 @@ since they were read.
 
 import asyncio
 import logging
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -203,7 +202,7 @@ class Connection:
         return "ended the connection"
 
     async def _connect(self) -> _Pipeline:
-        context = ssl.create_default_context() if self._address.tls else None
+        context = self._address.files.context() if self._address.tls else None
         _, pipeline = await asyncio.get_running_loop().create_connection(
             lambda: _Pipeline(self._changed), self._address.host, self._address.port, ssl=context
         )

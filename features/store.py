@@ -157,8 +157,15 @@ def connection_string(redis_url: str) -> str:
     `retry=null`, redis-py tries for ten seconds before it says that there is no server.
     """
     address = parse_url(redis_url)
-    texts = {"username": address.username, "password": address.password}
-    options = [f"{name}={json.dumps(text).replace(',', chr(92) + 'u002c')}" for name, text in texts.items() if text]
+    texts = {
+        "username": address.username,
+        "password": address.password,
+        "ssl_ca_certs": address.files.ca,
+        "ssl_certfile": address.files.certificate,
+        "ssl_keyfile": address.files.key,
+    }
+    quoted = {name: json.dumps(str(text)).replace(",", "\\u002c") for name, text in texts.items() if text}
+    options = [f"{name}={text}" for name, text in quoted.items()]
     tls = ["ssl=true"] if address.tls else []
     limits = ["retry=null", f"socket_timeout={_TIMEOUT_SECONDS}", f"socket_connect_timeout={_TIMEOUT_SECONDS}"]
     return ",".join([f"{address.host}:{address.port}", f"db={address.db}", *tls, *limits, *options])

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from graft.log_level import given_level
 from graft.project import Project, load_project
 from graft.settings import Settings, load_settings
+from graft.transports import warn_of_bare_password
 from runtime.errors import GraftError
 from runtime.health_server import HealthServer
 from runtime.telemetry import StopSignal, configure_logging
+from stream.security import use
 
 if TYPE_CHECKING:
     from teacher_cache.teacher import ServerAccess
@@ -36,7 +38,7 @@ class Process:
     @property
     def redis_url(self) -> str:
         """Redis' address with its password: not for messages."""
-        return self.settings.redis_url.get_secret_value()
+        return self.settings.redis_address
 
     @property
     def teacher_access(self) -> "ServerAccess":
@@ -70,7 +72,7 @@ class Process:
 
 
 def begin(project_folder: Path | None) -> Process:
-    """Read the settings and send the log to standard error.
+    """Read the settings, send the log to standard error, and let Kafka's clients log in as the settings say.
 
     `project_folder` (--project) overrides GRAFT_PROJECT; --verbose and --quiet override GRAFT_LOG_LEVEL.
     """
@@ -78,4 +80,6 @@ def begin(project_folder: Path | None) -> Process:
     if project_folder is not None:
         settings = settings.model_copy(update={"project": project_folder})
     configure_logging(given_level() or settings.log_level)
+    use(settings.kafka_security)
+    warn_of_bare_password(settings.kafka_security, settings.kafka)
     return Process(settings)

@@ -8,7 +8,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from graft.faults import faults_of
+from graft.transports import faults_of_transports
 from runtime.errors import ConfigurationError, did_you_mean
+from runtime.redis import with_files
+from runtime.tls import CertificateFiles
+from stream.security import Mechanism, Protocol, Security
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -30,9 +34,34 @@ class Settings(BaseModel):
         description="Kafka's addresses, with commas between them",
         json_schema_extra={"allowed": "host:port, such as localhost:9092 (several with commas)"},
     )
-    redis_url: SecretStr = Field(
-        default=SecretStr("redis://localhost:6379/0"), description="Redis' address, with its password if it has one"
+    kafka_security_protocol: Protocol = Field(
+        default="PLAINTEXT", description="SSL: with TLS; SASL: with user and password; SASL_SSL: with both"
     )
+    kafka_sasl_mechanism: Mechanism | None = Field(
+        default=None, description="how user and password are shown to Kafka, for SASL_SSL and SASL_PLAINTEXT"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="Kafka's user")
+    kafka_sasl_password: SecretStr | None = Field(
+        default=None, description="that user's password; GRAFT_KAFKA_SASL_PASSWORD_FILE names a file with it"
+    )
+    kafka_ssl_cafile: Path | None = Field(
+        default=None, description="the certificates (PEM) that vouch for Kafka's brokers; none: those of the system"
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        default=None, description="this client's certificate (PEM), for brokers that ask for one"
+    )
+    kafka_ssl_keyfile: Path | None = Field(default=None, description="the key (PEM, without a passphrase) of that")
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://localhost:6379/0"),
+        description="Redis' address, with its password if it has one; rediss:// with TLS",
+    )
+    redis_ssl_ca_certs: Path | None = Field(
+        default=None, description="the certificates (PEM) that vouch for a rediss:// server; none: those of the system"
+    )
+    redis_ssl_certfile: Path | None = Field(
+        default=None, description="this client's certificate (PEM), for a Redis that asks for one"
+    )
+    redis_ssl_keyfile: Path | None = Field(default=None, description="the key (PEM, without a passphrase) of that")
     versions: Path = Field(
         default=Path("versions"), description="the version registry's folder, relative to where the command runs"
     )
@@ -109,6 +138,25 @@ class Settings(BaseModel):
         default="INFO", description="the lowest level that is logged; --verbose and --quiet override it"
     )
 
+    @property
+    def redis_address(self) -> str:
+        """Redis' URL with its password and the certificates' files: not for messages."""
+        return with_files(self.redis_url.get_secret_value(), self.redis_files)
+
+    @property
+    def redis_files(self) -> CertificateFiles:
+        """The certificates for Redis."""
+        return CertificateFiles(self.redis_ssl_ca_certs, self.redis_ssl_certfile, self.redis_ssl_keyfile)
+
+    @property
+    def kafka_security(self) -> Security:
+        """How Kafka is reached."""
+        files = CertificateFiles(self.kafka_ssl_cafile, self.kafka_ssl_certfile, self.kafka_ssl_keyfile)
+        password = self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
+        return Security(
+            self.kafka_security_protocol, self.kafka_sasl_mechanism, self.kafka_sasl_username, password, files
+        )
+
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the environment; ConfigurationError for an unknown GRAFT_ name or a bad value, all at once.
@@ -142,6 +190,10 @@ def _validated(values: Mapping[str, str], from_files: set[str], faults: list[str
         settings = Settings.model_validate(values)
     except ValidationError as error:
         faults += [_in_variable(fault, from_files) for fault in faults_of(error, Settings)]
+    else:
+        faults += faults_of_transports(
+            settings.kafka_security, settings.redis_url.get_secret_value(), settings.redis_files
+        )
     if faults:
         raise ConfigurationError(faults)
     return settings

@@ -5,15 +5,18 @@ Replies stay bytes. `redis.asyncio` is not used: the scorer multiplexes its read
 """
 
 import re
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import redis
 from redis.connection import parse_url as _redis_parse_url
 
-from runtime.errors import ConfigurationError, ServiceUnavailableError
+from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
+from runtime.tls import NO_TLS, CertificateFiles, answers_plainly, refusal, refused_by, speaks_tls
 
 Client = redis.Redis
 WatchError = redis.WatchError
@@ -28,17 +31,23 @@ somebody else has written, ..."""
 _IN_PIPELINE = " of pipeline caused error: "
 """What redis-py writes between a command of a pipeline and the error reply to it."""
 
+_PING = b"PING\r\n"
+
 _SPECIAL = re.compile(rb"[\\*?\[\]^-]")
 """What means something else than itself in a pattern of SCAN."""
 
 _ALLOWED_URL = (
-    "GRAFT_REDIS_URL: must be redis[s]://[user:password@]host[:port][/db] with a numeric port; "
-    "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
+    "GRAFT_REDIS_URL: must be redis[s]://[user:password@]host[:port][/db] with a numeric port, and no options of TLS "
+    "but ssl_ca_certs, ssl_certfile and ssl_keyfile; in a password write / as %2F, # as %23, ? as %3F and @ as %40"
 )
 
 
+_FILES = {"ssl_ca_certs": "ca", "ssl_certfile": "certificate", "ssl_keyfile": "key"}
+"""The options of a rediss:// URL, as redis-py names them, and of `CertificateFiles`."""
+
+
 class Address(NamedTuple):
-    """Where a Redis listens and how to log in; `str()` never shows the password."""
+    """Where a Redis listens and how to log in; neither `str()` nor `repr()` shows the password."""
 
     host: str
     port: int
@@ -46,9 +55,24 @@ class Address(NamedTuple):
     username: str | None
     password: str | None
     tls: bool
+    files: CertificateFiles
 
     def __str__(self) -> str:
         return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.db}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def with_files(url: str, files: CertificateFiles) -> str:
+    """A rediss:// URL that carries these files to every client made of it; ConfigurationError as of `parse_url`."""
+    options = {
+        option: str(path.absolute()) for option, name in _FILES.items() if (path := getattr(files, name)) is not None
+    }
+    if not options:
+        return url
+    parse_url(url)
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(options)}"
 
 
 def parse_url(url: str) -> Address:
@@ -67,12 +91,16 @@ def parse_url(url: str) -> Address:
         parts.get("username"),
         parts.get("password"),
         url.startswith("rediss://"),
+        CertificateFiles(**{name: Path(parts[option]) for option, name in _FILES.items() if option in parts}),
     )
 
 
 def _parts(url: str) -> dict[str, Any]:
     split = urlsplit(url)
     if split.scheme not in ("redis", "rediss") or "@" in split.path + split.query + split.fragment:
+        raise ValueError
+    options = {name for name in parse_qs(split.query) if name.startswith("ssl_")}
+    if options and (split.scheme != "rediss" or not options <= _FILES.keys()):
         raise ValueError
     parts: dict[str, Any] = _redis_parse_url(url)  # type: ignore[no-untyped-call]
     return parts
@@ -87,6 +115,12 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
     """A client that connects at its first command and gives up a command after `timeout_seconds`."""
     parse_url(url)
     return redis.Redis.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
+
+
+def refuse_wrong_login(url: str) -> None:
+    """GraftError where Redis refuses this client's password or certificate; nothing where it is away, for a second."""
+    with suppress(ServiceUnavailableError), reaching(url), connect(url, timeout_seconds=1.0) as client:
+        client.ping()
 
 
 def exchange(client: Client, commands: Sequence[bytes]) -> list[Any]:
@@ -137,19 +171,52 @@ def _code(error: redis.ResponseError) -> str:
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turn a Redis inside the block that does not answer, or refuses for now, into ServiceUnavailableError."""
+    """Turn a Redis inside the block that does not answer, or refuses for now, into ServiceUnavailableError.
+
+    One that refuses this client's password, rights or certificate, or has a wrong one itself, is a GraftError: trying
+    again would not help.
+    """
     try:
         yield
     except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
         raise ServiceUnavailableError(
             f"Redis at {parse_url(url)} takes no writes ({error}); give it more memory, or name the primary"
         ) from error
+    except (
+        redis.AuthenticationError,
+        redis.exceptions.AuthorizationError,
+        redis.exceptions.NoPermissionError,
+    ) as error:
+        raise _refused(url, f"{error}; GRAFT_REDIS_URL names user and password") from error
     except redis.ResponseError as error:
         if not _code(error).startswith(_FOR_NOW):
             raise
         raise ServiceUnavailableError(f"Redis at {parse_url(url)} refuses for now: {error}") from error
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
+        if why := _refusal(url, error):
+            raise _refused(url, why) from error
         raise ServiceUnavailableError(
             f"Redis at {parse_url(url)} does not answer ({type(error).__name__}); "
             "start it with 'docker compose up -d redis' or set GRAFT_REDIS_URL"
         ) from error
+
+
+def _refused(url: str, why: str) -> GraftError:
+    return GraftError(f"Redis at {parse_url(url)} refuses this client, or is not the one that it should be: {why}")
+
+
+def _refusal(url: str, error: redis.RedisError) -> str | None:
+    """Why another try would fail too; None where Redis may only be away."""
+    address = parse_url(url)
+    host, port = address.host, address.port
+    if isinstance(error.__context__, ConnectionRefusedError | socket.gaierror):
+        return None
+    if not address.tls:
+        may_speak_tls = not isinstance(error, redis.TimeoutError)  # one that expects TLS does not keep silent
+        return "it speaks TLS; write rediss:// in GRAFT_REDIS_URL" if may_speak_tls and speaks_tls(host, port) else None
+    why = (
+        refusal(error)
+        or refused_by(host, port, address.files)
+        or (NO_TLS if answers_plainly(host, port, _PING) else None)
+    )
+    return f"{why}; GRAFT_REDIS_URL and GRAFT_REDIS_SSL_... name address and certificates" if why else None

@@ -16,17 +16,19 @@ from kafka.errors import (
     KafkaError,
     ProducerFencedError,
     RetriableError,
-    SaslAuthenticationFailedError,
 )
 
 from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.header_names import read_odd_header_names
+from stream.refusals import BrokerRefusedError, name_refusals, raise_refusal
+from stream.security import used
 from stream.undecodable import name_undecodable_records
 
 read_odd_header_names()
 name_undecodable_records()
+name_refusals()
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers
 REQUEST_TIMEOUT_MS = 10_000
@@ -69,7 +71,11 @@ class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python is untyped
     """
 
     def poll(self, timeout_ms: float = 0, **settings: Any) -> Any:
-        """As KafkaConsumer's; within a rebalance it takes `_REBALANCE_MS` at most, however short it is to be."""
+        """As KafkaConsumer's; within a rebalance it takes `_REBALANCE_MS` at most, however short it is to be.
+
+        GraftError where a broker refuses this client.
+        """
+        raise_refusal(self._manager)
         if self._coordinator.rejoining:
             self._coordinator.request_rejoin()
             timeout_ms = max(timeout_ms, _REBALANCE_MS)
@@ -134,7 +140,7 @@ def admin(kafka_servers: str) -> KafkaAdminClient:
 def wait_until_ready(kafka_servers: str, seconds: float) -> None:
     """Return when the brokers answer a metadata request; ServiceUnavailableError after `seconds`."""
     with reaching(kafka_servers):
-        client = KafkaAdminClient(bootstrap_servers=kafka_servers, bootstrap_timeout_ms=int(seconds * 1000))
+        client = KafkaAdminClient(**{**_common(kafka_servers), "bootstrap_timeout_ms": int(seconds * 1000)})
         try:
             client.list_topics()
         finally:
@@ -154,7 +160,9 @@ def reaching(kafka_servers: str) -> Iterator[None]:
     """Turn Kafka's connection errors inside the block into ServiceUnavailableError, a refusal into GraftError."""
     try:
         yield
-    except (AuthorizationError, SaslAuthenticationFailedError) as error:
+    except BrokerRefusedError as error:
+        raise GraftError(str(error)) from error
+    except AuthorizationError as error:
         raise GraftError(f"Kafka at {kafka_servers} refuses this client: {error}") from error
     except RetriableError as error:
         raise ServiceUnavailableError(
@@ -168,4 +176,5 @@ def _common(kafka_servers: str) -> dict[str, Any]:
         "bootstrap_servers": kafka_servers.split(","),
         "bootstrap_timeout_ms": _FIRST_CONTACT_MS,
         "reconnect_backoff_max_ms": 1_000,  # kafka-python's 30 s would cost 20 s after a broker's restart
+        **used().client_settings(),
     }

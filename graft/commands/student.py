@@ -65,6 +65,7 @@ def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -
     from features.served_rows import ServedRowReader
     from features.spec_file import load_spec
     from graft.commands.teacher_parts import ProjectTeacher
+    from runtime.redis import refuse_wrong_login
     from stream.connection import wait_for_kafka
     from stream.example_log import ExampleLog, log_then_topic
     from stream.examples import ExampleReader
@@ -76,6 +77,7 @@ def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -
     from student.learn.train import run_training
     from student.versions.registry import Registry
 
+    refuse_wrong_login(process.redis_url)
     teacher = ProjectTeacher(process) if project.teacher else None
     spec = load_spec(project.repo)
     generation = None if teacher is None else teacher.awaited_generation(stop)
@@ -138,6 +140,7 @@ def serve(
 
     Example: graft student serve --port 8080
     """
+    from runtime.redis import refuse_wrong_login
     from runtime.telemetry import StopSignal
     from student.serve.listener import listen
     from student.serve.workers import run_workers
@@ -147,6 +150,7 @@ def serve(
     if inherited:
         _serve(process, {group: socket.socket(fileno=number) for group, number in inherited}, stop)
         return
+    refuse_wrong_login(process.redis_url)  # at the start alone: later it answers from defaults, whatever Redis says
     count = workers or settings.http_workers
     with listen(_addresses(settings, host, port)) as listeners:
         if count > 1:

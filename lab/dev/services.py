@@ -12,6 +12,7 @@ from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.redis import connect, reaching
 from stream import connection
 from stream.groups import end_offsets
+from stream.security import Security, use
 from stream.topics import TopicLimits, all_topics, ensure_topics
 
 
@@ -40,7 +41,7 @@ def running_services(environment: Mapping[str, str] = os.environ, kept: Path | N
     kafka_folder, redis_folder = (kept / "kafka", kept / "redis") if kept else (None, None)
     servers: list[EmbeddedKafka | EmbeddedRedis] = []
     with ExitStack() as stack:
-        kafka, redis_url = settings.kafka, settings.redis_url.get_secret_value()
+        kafka, redis_url = settings.kafka, settings.redis_address
         if not own_redis:
             redis = stack.enter_context(EmbeddedRedis(redis_folder, keeps=kept is not None))
             redis_url = redis.url
@@ -49,6 +50,7 @@ def running_services(environment: Mapping[str, str] = os.environ, kept: Path | N
             broker = stack.enter_context(EmbeddedKafka(kafka_folder, keeps=kept is not None))
             kafka = broker.servers
             servers.append(broker)
+        use(settings.kafka_security if own_kafka else Security())
         yield Services(kafka, redis_url, not own_kafka, not own_redis, lambda: _check(servers))
 
 

@@ -1,14 +1,21 @@
 """The processes of the path, as compose runs them: each a graft command with its own environment."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from graft.settings import PREFIX, Settings
 from lab.dev.processes import Stage
 from lab.dev.services import Services
 from lab.embedded import free_port
 
 STREAM, TEACHER, LEARNER, SCORER, REPLAY = "stream", "teacher", "learner", "scorer", "replay"
+
+_TRANSPORTS = ["GRAFT_KAFKA_SASL_PASSWORD_FILE"] + [
+    f"{PREFIX}{name.upper()}" for name in Settings.model_fields if re.match("kafka_|redis_ssl_", name)
+]
+"""The settings of how Kafka and Redis are reached, beside their addresses."""
 
 
 class Ports(NamedTuple):
@@ -40,6 +47,8 @@ def environment_of(services: Services, project: Path, versions: Path) -> dict[st
     return {
         **settings,
         **{f"{name}_FILE": "" for name in settings},  # the user's own would contradict them
+        **dict.fromkeys((name for name in _TRANSPORTS if name.startswith("GRAFT_REDIS")), ""),  # they are in the URL
+        **(dict.fromkeys(_TRANSPORTS, "") if services.embedded_kafka else {}),
         "GRAFT_HTTP_TOKENS_FILE": "",  # the client of this process has none; the scorer is on loopback
         **dict.fromkeys(("GRAFT_METRICS_PORT", "GRAFT_ADMIN_PORT"), ""),  # the scorer's metrics are on its own port
         "OMP_NUM_THREADS": "1",
