@@ -1,6 +1,7 @@
 """A group of commands. Each is imported when it runs, so that it does not wait for the imports of the others."""
 
 import importlib
+import logging
 import signal
 from collections.abc import Mapping
 from importlib.metadata import EntryPoints, entry_points
@@ -10,6 +11,7 @@ import click
 
 from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError, GraftError, did_you_mean
+from runtime.log_format import say
 
 _INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that the signal ended
 
@@ -84,19 +86,20 @@ class LazyGroup(click.Group):
             return None
         except GraftError as error:
             for fault in error.faults if isinstance(error, ConfigurationError) else (error,):
-                click.echo(f"error: {fault}", err=True)
+                say(str(fault), logging.ERROR, "error: ", **error.place)
             ctx.exit(error.exit_code)
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] not in _FULL:
                 raise
-            click.echo(
-                f"error: this command needs {error.name}, which is not installed here: pip install 'graft[full]', or "
-                "use the image 'graft' in place of 'graft-scorer'",
-                err=True,
+            say(
+                f"this command needs {error.name}, which is not installed here: pip install 'graft[full]', or use the "
+                "image 'graft' in place of 'graft-scorer'",
+                logging.ERROR,
+                "error: ",
             )
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            say("interrupted")
             ctx.exit(_INTERRUPTED)
 
     def _missing(self, name: str, known: list[str]) -> str:

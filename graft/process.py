@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from graft.log_level import given_level
 from graft.project import Project, load_project
 from graft.settings import Settings, load_settings
@@ -76,10 +78,19 @@ def begin(project_folder: Path | None) -> Process:
 
     `project_folder` (--project) overrides GRAFT_PROJECT; --verbose and --quiet override GRAFT_LOG_LEVEL.
     """
+    process = _command()
+    if os.environ.get("GRAFT_LOG_FORMAT") == "json":
+        configure_logging("INFO", "json", process)  # what is wrong with the other settings is a line of it too
     settings = load_settings()
     if project_folder is not None:
         settings = settings.model_copy(update={"project": project_folder})
-    configure_logging(given_level() or settings.log_level)
+    configure_logging(given_level() or settings.log_level, settings.log_format, process)
     use(settings.kafka_security)
     warn_of_bare_password(settings.kafka_security, settings.kafka)
     return Process(settings)
+
+
+def _command() -> str:
+    """The command that runs, such as ``stream run``; empty outside of the command line."""
+    context = click.get_current_context(silent=True)
+    return context.command_path.partition(" ")[2] if context else ""

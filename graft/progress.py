@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.progress import Progress, TextColumn
+
+from runtime.log_format import say
 
 Advance = Callable[[int, int | None], None]
 """Called with what is done and the total, None when that is not known."""
@@ -43,7 +44,7 @@ class _Lines:
             rate = done / (time.monotonic() - self._started)
             of = f" of {total:,}" if total else ""
             left = f", {(total - done) / rate:,.0f} s left" if total and rate else ""
-            click.echo(f"{self._label}: {done:,}{of}, {_told(rate)}{left}", err=True)
+            say(f"{self._label}: {done:,}{of}, {_told(rate)}{left}")
 
 
 def _told(rate: float) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from graft.faults import faults_of
 from graft.transports import faults_of_transports
 from runtime.errors import ConfigurationError, did_you_mean
+from runtime.log_format import LogFormat
 from runtime.redis import with_files
 from runtime.tls import CertificateFiles
 from stream.security import Mechanism, Protocol, Security
@@ -133,6 +134,9 @@ class Settings(BaseModel):
     teacher_ca_file: Path | None = Field(
         default=None,
         description="the certificates (PEM) that vouch for the teacher's server; none: those of the system",
+    )
+    log_format: LogFormat = Field(
+        default="text", description="json: each log line is one JSON object (docs/commands.md)"
     )
     log_level: LogLevel = Field(
         default="INFO", description="the lowest level that is logged; --verbose and --quiet override it"

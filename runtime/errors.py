@@ -1,7 +1,7 @@
 """Errors for users: each one says what is wrong, where, and what to do next."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 
@@ -9,6 +9,8 @@ class GraftError(Exception):
     """A failure that the command line prints as one line, without a traceback; exit code 1."""
 
     exit_code = 1
+    place: Mapping[str, object] = {}
+    """Where it is about one record: the fields of a log line that say which (runtime/log_format.py)."""
 
 
 class ConfigurationError(GraftError, ValueError):

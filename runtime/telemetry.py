@@ -1,7 +1,7 @@
 """Logs and the stop signal of one process.
 
 Metric objects are declared at the top of the module that sets them, with `prometheus_client`; runtime/health_server.py
-exposes them. Log lines go to standard error as ``time level logger message key=value``.
+exposes them. Log lines go to standard error as ``time level logger message key=value``, or as JSON (log_format.py).
 """
 
 import logging
@@ -10,18 +10,22 @@ import sys
 import threading
 from types import FrameType
 
+from runtime.log_format import LogFormat, formatter, log_what_ends_the_process
 
-def configure_logging(level: str = "INFO") -> None:
-    """Send this process's log lines to standard error; foreign libraries only from WARNING on."""
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
+
+def configure_logging(level: str = "INFO", log_format: LogFormat = "text", process: str = "") -> None:
+    """Send this process's log lines to standard error; foreign libraries only from WARNING on.
+
+    `process`: what JSON lines call it.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(log_format, process))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if log_format == "json":
+        log_what_ends_the_process()
     # kafka-python logs an ERROR line at every disconnect and retries by itself.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    for name in ("feast", "uvicorn.access", "asyncio"):
+    for name in ("feast", "uvicorn.access", "asyncio", "numba"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -141,7 +141,7 @@ def _unmarked(clients: _Clients, at: TopicPartition) -> Iterator[StoredLetter]:
         try:
             yield stored_letter(at.topic, at.partition, message.offset, record.timestamp, message)
         except InvalidInputError as error:
-            _log.warning("%s", error)
+            _log.warning("%s", error, extra={**at._asdict(), "offset": message.offset})
 
 
 def _put_back(producer: KafkaProducer, topics: Topics, letters: Sequence[StoredLetter]) -> None:

@@ -98,7 +98,12 @@ class ExampleLog:
     def _first_wanted(self, partition: int, oldest: ExampleFile, offsets: Mapping[int, int]) -> int:
         if partition not in offsets:
             if oldest.first > 0:
-                _log.warning("%s begins after the topic did: partition=%d offset=%d", self.folder, *oldest[:2])
+                _log.warning(
+                    "%s begins after the topic did: partition=%d offset=%d",
+                    self.folder,
+                    *oldest[:2],
+                    extra={"partition": oldest.partition, "offset": oldest.first},
+                )
             return oldest.first
         if offsets[partition] < oldest.first:
             raise DataLossError(

@@ -219,6 +219,7 @@ class ExampleReader:
                     at.topic,
                     at.partition,
                     offset,
+                    extra={**at._asdict(), "offset": offset},
                 )
 
     def _caught_up(self) -> set[int]:

@@ -136,4 +136,5 @@ def _warn_of_gaps(files: Iterable[LogitFile]) -> None:
                 after.first - 1,
                 before,
                 after,
+                extra={"partition": before.partition, "offset": before.last + 1},
             )

@@ -40,7 +40,8 @@ class Pause:
 
     def wait(self, stop: StopSignal) -> dict[TopicPartition, int]:
         """The end of the input once it can be used again; nothing after a stop. Until then the process is not ready."""
-        _log.error("pausing: %s", self._error)
+        of_topic = {"topic": self._error.topic}
+        _log.error("pausing: %s", self._error, extra=of_topic)
         PAUSED.labels(self._error.topic).set(1)
         HEALTH.hold(self, str(self._error))
         seconds = _FIRST_SECONDS
@@ -48,7 +49,7 @@ class Pause:
             while not stop.wait(seconds):
                 seconds = min(2 * seconds, _LONGEST_SECONDS)
                 if ends := self._look():
-                    _log.warning("going on: newer messages of %s can be used", self._error.topic)
+                    _log.warning("going on: newer messages of %s can be used", self._error.topic, extra=of_topic)
                     return ends
         finally:
             PAUSED.labels(self._error.topic).set(0)

@@ -79,7 +79,7 @@ def pass_over(consumer: KafkaConsumer, kafka_servers: str, topics: Topics, error
         place = f"{records.topic.removeprefix(topics.prefix)} {records.partition} {records.first} {records.last}"
         advice = f"'graft stream skip {place}' lets its readers go on after it"
         raise UndecodableError(records, advice) from error
-    _log.warning("%s; skipped up to offset %d, as was asked for", records, skip.last)
+    _log.warning("%s; skipped up to offset %d, as was asked for", records, skip.last, extra=error.place)
     OFFSETS.labels(records.topic).inc(skip.last + 1 - records.first)
     at = TopicPartition(records.topic, records.partition)
     consumer.seek(at, max(consumer.position(at), skip.last + 1))

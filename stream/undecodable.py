@@ -38,6 +38,7 @@ class UndecodableError(GraftError):
         self, records: Undecodable, advice: str = "restore the partition from another replica or from a backup"
     ) -> None:
         self.records = records
+        self.place = {"topic": records.topic, "partition": records.partition, "offset": records.first}
         super().__init__(f"{records}; {advice}")
 
 

@@ -246,4 +246,5 @@ def _warn_of_lost(at: TopicPartition, wanted: int, oldest: int) -> None:
         at.partition,
         wanted,
         oldest - 1,
+        extra={**at._asdict(), "offset": wanted},
     )

@@ -13,6 +13,7 @@ from graft.commands.output import echo_result, json_option
 from graft.commands.time_option import moment_ms
 from graft.process import Process, begin
 from runtime.errors import ConfigurationError
+from runtime.log_format import say
 
 if TYPE_CHECKING:
     from graft.commands.teacher_parts import ProjectTeacher
@@ -191,10 +192,10 @@ def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) ->
     saved = checkpoint and checkpoint.load()
     if not saved:
         if checkpoint is not None:
-            click.echo("backfill: nothing of it was noted; it begins at the beginning", err=True)
+            say("backfill: nothing of it was noted; it begins at the beginning")
         return Tracked(history, history.bounds(), {})
     tracked = Tracked(history, saved.bounds, saved.position, passed)
-    click.echo(f"backfill: goes on after {tracked.done:,} of {tracked.total:,}", err=True)
+    say(f"backfill: goes on after {tracked.done:,} of {tracked.total:,}")
     return tracked
 
 

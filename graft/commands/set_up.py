@@ -9,6 +9,7 @@ import click
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
 from runtime.errors import GraftError
+from runtime.log_format import say
 
 
 @click.command("set-up")
@@ -33,7 +34,7 @@ def set_up(project_folder: Path | None, pair: Path, *, as_json: bool) -> None:
 
     def step(project: Path, *words: str) -> None:
         """One command in a process of its own, so that what one imports is not held for the next."""
-        click.echo(f"set-up: graft {' '.join(words)}", err=True)
+        say(f"set-up: graft {' '.join(words)}")
         argv = [sys.executable, "-m", "graft", "--project", str(project), *words]
         done = subprocess.run(argv, check=False, stdout=sys.stderr)  # noqa: S603 - our own commands
         if done.returncode:

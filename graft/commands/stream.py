@@ -1,6 +1,7 @@
 """``graft replay``, ``graft stream run`` and ``archive``."""
 
 import gc
+import logging
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from graft.commands.output import echo_result, json_option
 from graft.commands.topic import TOPIC, topic_of
 from graft.process import Process, begin
 from runtime.errors import GraftError
+from runtime.log_format import say
 
 if TYPE_CHECKING:
     from features.spec import FeatureSpec
@@ -160,7 +162,7 @@ def _expected_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _warn(text: str) -> None:
-    click.echo(f"warning: {text}", err=True)
+    say(text, logging.WARNING, "warning: ")
 
 
 @click.group

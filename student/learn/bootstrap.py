@@ -150,7 +150,13 @@ def run_bootstrap(  # noqa: PLR0913 - by keyword: one for each part that a comma
         version = registry.publish(
             draft, learner.served_tensors(), learner.tensors(), learner.state(), by="bootstrap"
         ).version
-    _log.info("published version %s bootstrapped_rows=%d steps=%d", version, learner.bootstrapped_rows, config.steps)
+    _log.info(
+        "published version %s bootstrapped_rows=%d steps=%d",
+        version,
+        learner.bootstrapped_rows,
+        config.steps,
+        extra={"version": version},
+    )
     seconds = time.monotonic() - started
     return BootstrapReport(version, learner.bootstrapped_rows, explained, least, config.steps, seconds)
 

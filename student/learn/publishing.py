@@ -91,7 +91,7 @@ class Publisher:
         else:
             self._stand_at(latest)
             if mended := registry.mend_champion():  # killed within the first publish, or removed by hand
-                _log.warning("no champion was there; version %s serves", mended)
+                _log.warning("no champion was there; version %s serves", mended, extra=_of(mended))
         self._published_at = self._logged_at = time.monotonic()
         self._logged_examples = learner.examples
 
@@ -155,7 +155,13 @@ class Publisher:
         HELD.set(held is not None)
         stays = f"; {self._registry.names.legible(CHAMPION)} stays champion"
         beside = f"{stays}, held by {held.by}: {held.why}" if held else "" if newest_serves else stays
-        _log.info("published version %s examples=%d%s", manifest.version, manifest.examples, beside)
+        _log.info(
+            "published version %s examples=%d%s",
+            manifest.version,
+            manifest.examples,
+            beside,
+            extra=_of(manifest.version),
+        )
 
     def _stand_at(self, version: str) -> None:
         """Take note that `version` holds this learner."""
@@ -171,3 +177,8 @@ class Publisher:
         if rate:
             _log.info("learnt examples=%d per_second=%.0f lag=%d", self._learner.examples, rate, lag)
         self._logged_at, self._logged_examples = time.monotonic(), self._learner.examples
+
+
+def _of(version: str) -> dict[str, str]:
+    """For a log line."""
+    return {"version": version}

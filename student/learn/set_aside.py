@@ -58,6 +58,7 @@ class SetAside:
             first.offset,
             reason,
             self._path,
+            extra={"partition": first.partition, "offset": first.offset},
         )
         self._write([_line(each) for each in rejected if _place_of(each.record) not in self._known])
         self._known.update(_place_of(each.record) for each in rejected)

@@ -163,7 +163,13 @@ def _restore(learner: Learner, registry: Registry, exchange: Exchange, topic_id:
         _refuse_other_topic(version, manifest.topic_id, topic_id)
     learner.restore(tensors, state)
     offsets = {int(partition): offset for partition, offset in manifest.offsets.items()}
-    _log.info("continuing from version %s examples=%d offsets=%s", version, manifest.examples, offsets)
+    _log.info(
+        "continuing from version %s examples=%d offsets=%s",
+        version,
+        manifest.examples,
+        offsets,
+        extra={"version": version},
+    )
     return offsets
 
 

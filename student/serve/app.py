@@ -173,7 +173,9 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 async def _failed(request: Request, error: Exception) -> Response:
     """The reply to our own fault; uvicorn logs the traceback."""
     REQUESTS.labels("500").inc()
-    _log.error("request %s failed: %s", request_id_of(request) or "without an X-Request-ID", type(error).__name__)
+    request_id = request_id_of(request)
+    told = request_id or "without an X-Request-ID"
+    _log.error("request %s failed: %s", told, type(error).__name__, extra={"request_id": request_id})
     message = f"the scorer failed ({type(error).__name__}); its log says why"
     return _error_reply(refusal(500, "", None, "a retry", message))
 

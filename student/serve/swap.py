@@ -169,15 +169,16 @@ class ChampionSwap:
 
     def _replace(self, new: Serving) -> None:
         old, self.current, self._refused = self.current, new, None
+        of_version = {"version": new.version}
         VERSION.set(int(Reference(new.version).version.removeprefix("v")))
         if old is None:
             # What lives until the end leaves the collector's sight: its full passes stay short.
             gc.collect()
             gc.freeze()
-            _log.info("version %s serves", new.version)
+            _log.info("version %s serves", new.version, extra=of_version)
             return
         SWAPS.inc()
-        _log.info("version %s serves in place of %s", new.version, old.version)
+        _log.info("version %s serves in place of %s", new.version, old.version, extra=of_version)
         self._release(old.reader)
 
     def _all(self) -> list[Serving]:
@@ -201,7 +202,7 @@ class ChampionSwap:
         self._refused = (version, reason)
         REFUSED.inc()
         stays = f"{self.current.version} stays" if self.current else "none serves yet"
-        _log.error("refused the champion %s; %s: %s", version or "", stays, reason)
+        _log.error("refused the champion %s; %s: %s", version or "", stays, reason, extra={"version": version})
 
 
 async def _close_after(reader: AsyncOnlineReader, seconds: float) -> None:
