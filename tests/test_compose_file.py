@@ -116,11 +116,14 @@ def test_what_opens_a_container_is_found(change: dict[str, Any], fault: str) -> 
     assert faults("stream", {**_SERVICES["stream"], **change}) == [f"stream: {fault}"]
 
 
-def test_only_the_entry_reaches_the_host_and_the_world() -> None:
-    assert {name for name, service in _SERVICES.items() if service.get("ports")} == {"entry"}
+def test_only_the_entry_and_grafana_reach_the_host_and_the_world() -> None:
+    assert {name for name, service in _SERVICES.items() if service.get("ports")} == {"entry", "grafana"}
     open_networks = {name for name, network in _FILE["networks"].items() if not (network or {}).get("internal")}
     assert open_networks == {"outside"}
-    assert {name for name, service in _SERVICES.items() if "outside" in (service.get("networks") or [])} == {"entry"}
+    assert {name for name, service in _SERVICES.items() if "outside" in (service.get("networks") or [])} == {
+        "entry",
+        "grafana",
+    }
 
 
 def test_a_container_has_no_network_that_it_does_not_need() -> None:
@@ -128,6 +131,11 @@ def test_a_container_has_no_network_that_it_does_not_need() -> None:
     assert set(_SERVICES["setup"]["networks"]) == {"features"}
     assert set(_SERVICES["archive"]["networks"]) == set(_SERVICES["replay"]["networks"]) == {"events"}
     assert set(_SERVICES["entry"]["networks"]) == {"scores", "outside"}
+    assert set(_SERVICES["grafana"]["networks"]) == {"observe", "outside"}
+    assert {name for name, service in _SERVICES.items() if "observe" in service.get("networks", [])} == {
+        "prometheus",
+        "grafana",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(_SERVICES))
@@ -137,6 +145,7 @@ def test_every_mount_has_a_name_so_that_nothing_stays_behind(name: str) -> None:
     made_by_image = {
         "kafka": {"/etc/kafka/secrets", "/mnt/shared/config", "/var/lib/kafka/data"},
         "redis": {"/data"},
+        "prometheus": {"/prometheus"},
     }.get(name, set())
     assert made_by_image <= volumes(_SERVICES[name]).keys() | tmpfs(_SERVICES[name])
 
@@ -185,7 +194,7 @@ def test_a_service_is_healthy_only_when_it_is_ready(name: str) -> None:
     assert "GET /readyz " in service["healthcheck"]["test"][-1]
 
 
-@pytest.mark.parametrize("name", [*_RUNNING, "entry", "kafka", "redis"])
+@pytest.mark.parametrize("name", [*_RUNNING, "entry", "kafka", "redis", "prometheus", "grafana"])
 def test_a_process_comes_back_and_has_time_to_finish(name: str) -> None:
     assert _SERVICES[name]["restart"] == "unless-stopped"
     grace = re.fullmatch(r"(?:(\d+)m)?(\d+)s", _SERVICES[name]["stop_grace_period"])
