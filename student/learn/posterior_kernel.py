@@ -302,9 +302,14 @@ def _predict(
             for i in range(tasks + 1):
                 eta += shared.blend_MKL[m, k, i] * work.eta_ML[m, i]
             work.blended_MK[m, k] = eta
-            value_MBK[m, b, k] = work.unit_MK3[m, k, 1] + work.unit_MK3[m, k, 2] * eta
-            if rules.binary_K[k]:
-                value_MBK[m, b, k] /= np.sqrt(1 + np.pi * work.moment_MK2[m, k, 1] / 8)
+            value = work.unit_MK3[m, k, 1] + work.unit_MK3[m, k, 2] * eta
+            value_MBK[m, b, k] = _spread(value, work.moment_MK2[m, k, 1], rules.binary_K[k])
+
+
+@compiled
+def _spread(value: float, v: float, binary: bool) -> float:
+    """The mean over the posterior, of which `v` is the variance of eta: nearer to 0 where it is a logit."""
+    return float(value / np.sqrt(1 + np.pi * v / 8)) if binary else value
 
 
 @compiled
@@ -391,9 +396,9 @@ def _learn(
                 target, level = (target - level) / work.unit_MK3[m, k, 2], 0.0
             h, error = _pull(target, level + eta, shared.residual_MK2[m, k], rules.binary_K[k])
             _step(m, k, h * error / (1 + h * v), h / (1 + h * v), slot_E, rules, shared, users, ids, work)
-            h_blend, error_blend = _pull(
-                target, level + work.blended_MK[m, k], shared.residual_MK2[m, k], rules.binary_K[k]
-            )
+            # The blend learns from the value that is served, the mean over the posterior, not from that of the mean.
+            blended = _spread(level + work.blended_MK[m, k], v, rules.binary_K[k])
+            h_blend, error_blend = _pull(target, blended, shared.residual_MK2[m, k], rules.binary_K[k])
             _step_blend(m, k, h_blend, error_blend, shared, work)
             if not rules.binary_K[k]:
                 shared.residual_MK2[m, k, 0] += 1

@@ -77,7 +77,7 @@ def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
     return Prior(
         mean_KP,
         variance_KP,
-        user_KJ=(size_K[:, None] * _user(factors, columns)).astype(np.float32),
+        user_KJ=(size_K[:, None] * _user(setup, columns)).astype(np.float32),
         id_K1=(size_K[:, None] * ID * ids).astype(np.float32),
         reach_E=_reach(factors, columns, ids),
         drift_K=DRIFT * factors.drift * (factors.user > 0) * size_K,
@@ -90,11 +90,16 @@ def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
     )
 
 
-def _user(factors: PriorFactors, columns: Columns) -> NDArray[np.float64]:
-    """Variances of a user's intercept and slopes, of a binary task."""
-    user_J = np.full(columns.slopes, TASTE * factors.taste)
-    user_J[0], user_J[-2], user_J[-1] = USER * factors.user, TRUST * factors.trust, TASTE * factors.mean_logits
-    return user_J
+def _user(setup: LearnerSetup, columns: Columns) -> NDArray[np.float64]:
+    """Variances of a user's intercept and slopes [K, J], as if each task were binary."""
+    factors, profiled = setup.priors, _profiled(columns)
+    user_KJ = np.full((len(setup.tasks), columns.slopes), TASTE * factors.taste)
+    user_KJ[:, 0], user_KJ[:, -2] = USER * factors.user, TRUST * factors.trust
+    for k, teacher_task in enumerate(setup.reference_columns):
+        # A user has a slope on the item's profile already, as on its other dense columns.
+        is_seen = teacher_task is not None and _running(columns, teacher_task)[1] not in profiled
+        user_KJ[k, -1] = TASTE * factors.mean_logits * is_seen
+    return user_KJ
 
 
 def _reach(factors: PriorFactors, columns: Columns, ids: float) -> NDArray[np.float64]:
@@ -111,7 +116,7 @@ def _weights(
     mean_KP, variance_KP = np.zeros((2, len(size_K), columns.width))
     all_means, all_counts = (slice(columns.aggregates.start + i, columns.aggregates.stop, 2) for i in range(2))
     for places, mean, variance, unit_K, factor in (
-        (slice(1), 0.0, 0.3, size_K, factors.intercept),
+        (slice(1), 0.0, 0.075, size_K, factors.intercept),  # eta is a deviation from all labels so far
         (all_means, 0.4, 0.1, one_K, factors.means),
         (all_counts, 0.0, 0.1, size_K, factors.counts),
         (columns.dense, 0.0, 0.02, size_K, factors.dense),
@@ -130,6 +135,8 @@ def _weights(
             ):
                 mean_KP[k, own] = 0.5 * size_K[k] ** 0.5 if factor else 0.0
                 variance_KP[k, own] = 0.25 * size_K[k] * factor
+    profiled = _profiled(columns)
+    mean_KP[:, profiled] = variance_KP[:, profiled] = 0.0
     return mean_KP, variance_KP
 
 
@@ -137,6 +144,17 @@ def _running(columns: Columns, teacher_task: int) -> list[int]:
     """The running mean logits of a teacher task, of user and item."""
     first = columns.teacher.start + 2 * teacher_task
     return [first, first + 1]
+
+
+def _profiled(columns: Columns) -> list[int]:
+    """The running mean logits of an entity that has a profile of that task, which is the mean that they estimate."""
+    items = set(columns.item_dense)
+    return [
+        column
+        for teacher_task, profiles in enumerate(columns.profiles)
+        for column, is_item in zip(_running(columns, teacher_task), (False, True), strict=True)
+        if any((place in items) == is_item for place in profiles)
+    ]
 
 
 def _profiles(columns: Columns, teacher_task: int | None = None) -> list[int]:

@@ -1,5 +1,6 @@
 """Factors of priors: 0 switches a part of the posterior off, any other one widens or narrows it and nothing else."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -154,3 +155,19 @@ def test_the_means_of_an_id_count_the_mean_of_all_as_so_many_labels_and_logits(t
 def test_a_mean_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="greater than 0"):
         PriorFactors(**{name: 0.0})
+
+
+def test_a_running_mean_logit_has_no_weight_where_the_entity_has_a_profile_of_that_task(toy: Any) -> None:
+    """Both entities have one of `like`, the second teacher task; of the other two neither has."""
+    setup = setup_of(toy)
+    alone = dataclasses.replace(setup, spec=spec_of(*(f for f in setup.spec.features if f.name != "t:item")))
+    like = [task.name for task in setup.teacher_tasks].index("like")
+    for project, weighs in ((setup, [False, False]), (alone, [False, True])):
+        own, prior = columns(project), prior_of(project, columns(project))
+        for task in range(3):
+            of_pair = slice(own.teacher.start + 2 * task, own.teacher.start + 2 * task + 2)
+            expected = weighs if task == like else [True, True]
+            assert (prior.variance_KP[:, of_pair] > 0).tolist() == [expected] * 3
+            assert not prior.mean_KP[:, of_pair][:, [not each for each in expected]].any()
+        of_like = [column == like for column in project.reference_columns]
+        assert (prior.user_KJ[of_like, -1] > 0).all() == weighs[1]
