@@ -1,6 +1,6 @@
 """The guard: the student's answer is the mean of its own and its control's, weighted by how well each has predicted.
 
-Bayes' model average: a teacher that is of no use costs next to nothing, whatever it says. For learner and scorer alike.
+A teacher that is of no use costs next to nothing, whatever it says. For learner and scorer alike.
 Shapes: X is any shape that broadcasts.
 """
 
