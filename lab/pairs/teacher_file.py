@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
-from lab.pairs.onnx_export import save_onnx
 from lab.pairs.source import load_source
-from lab.pairs.teacher_training import Progress, TeacherReport, train_teacher
+from lab.pairs.teacher_training import TeacherReport, train_teacher
 from runtime.folder import replacing
+from teacher_cache.fit.onnx_file import save_onnx
+from teacher_cache.fit.training import Progress
 
 TEACHER = "teacher.onnx"
 

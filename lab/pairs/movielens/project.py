@@ -21,7 +21,8 @@ from lab.pairs.project_folder import (
     write_json,
     write_table,
 )
-from lab.pairs.source import Source, TeacherDesign, TeacherInput, TeacherTaste, count_before, mean_before, save_source
+from lab.pairs.source import count_before, mean_before, save_source
+from teacher_cache.fit.source import DesignInput, DesignTaste, Source, TeacherDesign
 
 _RATING_AFTER_MS, _LIKE_AFTER_MS, _LOVE_AFTER_MS = 1_500, 2_000, 2_500  # all inside the tasks' window of 10 s
 _NO_HISTORY = {"user_rating_count": 0.0, "user_rating_mean": 3.58, "user_like_share": 0.575}  # the source's means
@@ -108,23 +109,23 @@ def _source(source: Catalogue) -> Source:
 
 def _design(users: int, movies: int) -> TeacherDesign:
     history = [
-        TeacherInput(name=name, table="rows", history=True, default=default, logarithm=name.endswith("count"))
+        DesignInput(name=name, table="rows", history=True, default=default, logarithm=name.endswith("count"))
         for name, default in _NO_HISTORY.items()
     ]
     return TeacherDesign(
         inputs=[
-            TeacherInput(name="source_user_id", table="users", codes=users + 1, history=True),
+            DesignInput(name="source_user_id", table="users", codes=users + 1, history=True),
             *history,
-            TeacherInput(name="movie_id", table="items", codes=movies + 1),
-            TeacherInput(name="movie_decade", table="items"),
-            TeacherInput(name="genres", table="items", width=len(GENRES)),
-            TeacherInput(name="hour", table="rows"),
-            TeacherInput(name="age_code", table="users", codes=57),
-            TeacherInput(name="occupation_code", table="users", codes=21),
-            TeacherInput(name="gender_code", table="users", codes=3),
+            DesignInput(name="movie_id", table="items", codes=movies + 1),
+            DesignInput(name="movie_decade", table="items"),
+            DesignInput(name="genres", table="items", width=len(GENRES)),
+            DesignInput(name="hour", table="rows"),
+            DesignInput(name="age_code", table="users", codes=57),
+            DesignInput(name="occupation_code", table="users", codes=21),
+            DesignInput(name="gender_code", table="users", codes=3),
         ],
         heads={"finish": "binary", "like": "binary", "rating": "regression"},
-        taste=TeacherTaste(user="source_user_id", item="movie_id", output="movie_vector"),
+        taste=DesignTaste(user="source_user_id", item="movie_id", output="movie_vector"),
         embedding_dim=16,
         epochs=6,
     )

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from lab.pairs.simulated.world import COUNTRIES, DEVICES, STYLES, Ints, Works, World
-from lab.pairs.source import Source, TeacherDesign, TeacherInput, count_before, mean_before
+from lab.pairs.source import count_before, mean_before
+from teacher_cache.fit.source import DesignInput, Source, TeacherDesign
 
 AGE_GROUPS = (25, 35, 50)  # the first year of each group after the youngest
 _PLAY_OFFSET, _FOLLOW_OFFSET = -0.3, -2.0
@@ -43,16 +44,16 @@ def simulate_source(world: World, works: Works, clips: Ints, rows: int, viewers:
 def _design(viewers: int, clips: int) -> TeacherDesign:
     return TeacherDesign(
         inputs=[
-            TeacherInput(name="viewer_id", table="users", codes=viewers + 1, history=True),
-            TeacherInput(name="viewer_views", table="rows", logarithm=True, history=True),
-            TeacherInput(name="viewer_play_share", table="rows", history=True, default=_NO_PLAYS_SHARE),
-            TeacherInput(name="clip_code", table="items", codes=clips + 1),
-            TeacherInput(name="style_code", table="items", codes=len(STYLES) + 1),
-            TeacherInput(name="beats_per_second", table="items"),
-            TeacherInput(name="sound", table="items", width=4),
-            TeacherInput(name="country_code", table="users", codes=len(COUNTRIES) + 1),
-            TeacherInput(name="age_group", table="users", codes=len(AGE_GROUPS) + 1),
-            TeacherInput(name="surface_code", table="rows", codes=len(DEVICES) + 1),
+            DesignInput(name="viewer_id", table="users", codes=viewers + 1, history=True),
+            DesignInput(name="viewer_views", table="rows", logarithm=True, history=True),
+            DesignInput(name="viewer_play_share", table="rows", history=True, default=_NO_PLAYS_SHARE),
+            DesignInput(name="clip_code", table="items", codes=clips + 1),
+            DesignInput(name="style_code", table="items", codes=len(STYLES) + 1),
+            DesignInput(name="beats_per_second", table="items"),
+            DesignInput(name="sound", table="items", width=4),
+            DesignInput(name="country_code", table="users", codes=len(COUNTRIES) + 1),
+            DesignInput(name="age_group", table="users", codes=len(AGE_GROUPS) + 1),
+            DesignInput(name="surface_code", table="rows", codes=len(DEVICES) + 1),
         ],
         heads={"play": "binary", "follow": "binary", "watch": "regression"},
         epochs=3,

@@ -13,7 +13,7 @@ from graft.project import load_project
 from lab.pairs.command import pair
 from lab.pairs.simulated.project import Sizes, write_simulated
 from lab.pairs.simulated.world import STYLES
-from lab.pairs.source import Source, load_source
+from lab.pairs.source import load_source
 from student.evaluate.metrics import exact_auc
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.teacher import load_teacher
@@ -195,7 +195,7 @@ def test_the_styles_of_the_template_are_those_of_the_world(small):
 
 
 def test_a_source_has_a_label_of_each_head_for_each_row(small):
-    source: Source = load_source(small)
+    source = load_source(small)
     for head in source.design.heads:
         assert len(source.tables[f"labels.{head}"]) == SMALL.source_rows
     assert not np.isnan(source.tables["labels.play"]).any()

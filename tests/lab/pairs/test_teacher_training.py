@@ -9,20 +9,21 @@ import torch
 from click.testing import CliRunner
 
 from lab.pairs.command import pair
-from lab.pairs.onnx_export import save_onnx
-from lab.pairs.source import Source, TeacherDesign, TeacherInput, TeacherTaste, load_source, save_source
+from lab.pairs.source import load_source, save_source
 from lab.pairs.teacher_file import write_teacher
 from lab.pairs.teacher_training import train_teacher
 from runtime.errors import InvalidInputError
+from teacher_cache.fit.onnx_file import save_onnx
+from teacher_cache.fit.source import DesignInput, DesignTaste, Source, TeacherDesign
 
 ROWS, USERS, ITEMS = 4_000, 40, 30
 
 DESIGN = TeacherDesign(
     inputs=[
-        TeacherInput(name="viewer", table="users", codes=USERS + 1, history=True),
-        TeacherInput(name="views", table="rows", logarithm=True, history=True),
-        TeacherInput(name="video", table="items", codes=ITEMS + 1),
-        TeacherInput(name="topics", table="items", width=3),
+        DesignInput(name="viewer", table="users", codes=USERS + 1, history=True),
+        DesignInput(name="views", table="rows", logarithm=True, history=True),
+        DesignInput(name="video", table="items", codes=ITEMS + 1),
+        DesignInput(name="topics", table="items", width=3),
     ],
     heads={"watch": "binary", "seconds": "regression"},
     trunk=[16],
@@ -71,7 +72,7 @@ def tasted(source):
         "labels.watch": (random.random(ROWS) < 1 / (1 + np.exp(-2 * truth))).astype(np.float32),
         "labels.seconds": truth.astype(np.float32),
     }
-    taste = TeacherTaste(user="viewer", item="video", output="own", width=2)
+    taste = DesignTaste(user="viewer", item="video", output="own", width=2)
     design = DESIGN.model_copy(update={"taste": taste, "epochs": 30})
     return train_teacher(Source(design, tables), 3, lambda *_: None)
 

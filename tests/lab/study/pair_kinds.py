@@ -22,11 +22,11 @@ from onnx import numpy_helper
 
 from features.spec import FeatureSpec
 from graft.project import Project
-from lab.pairs.source import TeacherDesign, TeacherInput, TeacherTaste
-from lab.pairs.teacher_network import TeacherNetwork
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.fit.network import TeacherNetwork
+from teacher_cache.fit.source import DesignInput, DesignTaste, TeacherDesign
 from teacher_cache.onnx_teacher import OnnxModel
 from teacher_cache.request_scorer import BATCH_ROWS
 from teacher_cache.teacher import Teacher, load_teacher
@@ -78,22 +78,22 @@ def _shape(told: Any) -> list[int]:
     return [one.dim_value for one in told.type.tensor_type.shape.dim]
 
 
-def _taste(graph: Any, constants: Mapping[str, Any]) -> TeacherTaste | None:
+def _taste(graph: Any, constants: Mapping[str, Any]) -> DesignTaste | None:
     if "taste.users" not in constants:
         return None
     (gather,) = (one for one in graph.node if one.input[0] == "taste.items")
     item = gather.input[1].removesuffix(".safe")
     codes = [one.name for one in graph.input if one.type.tensor_type.elem_type == onnx.TensorProto.INT64]
     (user,) = (name for name in codes if f"{name}.table" not in constants)
-    return TeacherTaste(user=user, item=item, output=gather.output[0], width=constants["taste.users"].shape[1])
+    return DesignTaste(user=user, item=item, output=gather.output[0], width=constants["taste.users"].shape[1])
 
 
-def _input(told: Any, constants: Mapping[str, Any], taste: TeacherTaste | None) -> TeacherInput:
+def _input(told: Any, constants: Mapping[str, Any], taste: DesignTaste | None) -> DesignInput:
     table = constants.get(f"{told.name}.table")
     if taste is not None and told.name == taste.user:
         table = constants["taste.users"]
     shape = _shape(told)
-    return TeacherInput(
+    return DesignInput(
         name=told.name,
         table="rows",
         codes=None if table is None else len(table),

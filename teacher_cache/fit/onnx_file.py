@@ -13,9 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lab.pairs.source import TeacherInput
-from lab.pairs.teacher_network import Taste, TeacherNetwork
 from runtime.folder import replacing
+from teacher_cache.fit.network import Taste, TeacherNetwork
+from teacher_cache.fit.source import DesignInput
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.12
@@ -48,7 +48,7 @@ def save_onnx(network: TeacherNetwork, path: Path) -> None:
     if network.taste is not None:
         heads = _tasted(graph, network, network.taste, heads)
         vectors = [(network.taste.design.output, network.taste.design.width)]
-    _split_heads(graph, network, heads)
+    _split_heads(graph, network, _unscaled(graph, network, heads))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -69,12 +69,12 @@ def save_onnx(network: TeacherNetwork, path: Path) -> None:
         file.write(model.SerializeToString(deterministic=True))
 
 
-def _signature(spec: TeacherInput) -> onnx.ValueInfoProto:
+def _signature(spec: DesignInput) -> onnx.ValueInfoProto:
     kind = TensorProto.FLOAT if spec.codes is None else TensorProto.INT64
     return helper.make_tensor_value_info(spec.name, kind, ["B"] if spec.width == 1 else ["B", spec.width])
 
 
-def _column(graph: _Graph, network: TeacherNetwork, spec: TeacherInput) -> str:
+def _column(graph: _Graph, network: TeacherNetwork, spec: DesignInput) -> str:
     if spec.codes is not None:
         return _embedded(graph, network, spec, spec.codes)
     name = spec.name
@@ -91,7 +91,7 @@ def _column(graph: _Graph, network: TeacherNetwork, spec: TeacherInput) -> str:
     return graph.node("Reshape", [scaled, shape], f"{name}.column")
 
 
-def _embedded(graph: _Graph, network: TeacherNetwork, spec: TeacherInput, codes: int) -> str:
+def _embedded(graph: _Graph, network: TeacherNetwork, spec: DesignInput, codes: int) -> str:
     name = spec.name
     table = graph.constant(f"{name}.table", _array(network.embeddings[name].weight))
     return graph.node("Gather", [table, _code(graph, name, codes)], f"{name}.embedded", axis=0)
@@ -125,6 +125,15 @@ def _tasted(graph: _Graph, network: TeacherNetwork, taste: Taste, heads: str) ->
     product = graph.node("ReduceSum", [graph.node("Mul", [user, item], "taste.products"), axis], "taste.sum")
     scale = graph.constant("taste.scale", _array(taste.scale_T).reshape(1, -1))
     return graph.node("Add", [heads, graph.node("Mul", [product, scale], "taste.scaled")], "heads.tasted")
+
+
+def _unscaled(graph: _Graph, network: TeacherNetwork, heads: str) -> str:
+    """The heads in the unit of their labels."""
+    if not network.label_scales:
+        return heads
+    scale_2T = np.asarray([network.label_scales[head] for head in network.design.heads], np.float32).T
+    mean, deviation = (graph.constant(f"labels.{n}", scale_2T[i]) for i, n in enumerate(("mean", "deviation")))
+    return graph.node("Add", [graph.node("Mul", [heads, deviation], "heads.wide"), mean], "heads.unscaled")
 
 
 def _split_heads(graph: _Graph, network: TeacherNetwork, heads: str) -> None:

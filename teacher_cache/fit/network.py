@@ -1,24 +1,37 @@
-"""The example teachers' network: embedded codes and scaled numbers through one trunk into one head for each task.
+"""The network of the teachers that graft trains: embedded codes and scaled numbers, one trunk, a head for each task.
 
 Shapes: B rows, W an input's width, T tasks.
 """
 
 from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from lab.pairs.source import TeacherDesign, TeacherInput, TeacherTaste
+from teacher_cache.fit.source import DesignInput, DesignTaste, TeacherDesign
+
+Scale = tuple[float, float]
+"""A mean and a standard deviation."""
 
 
 class TeacherNetwork(nn.Module):
-    """`scales` gives for each number input the mean and the standard deviation by which it is scaled."""
+    """`scales` gives for each number input the mean and the standard deviation by which it is scaled.
 
-    def __init__(self, design: TeacherDesign, scales: Mapping[str, tuple[float, float]]) -> None:
+    `label_scales`: the same of each head; none: no output is scaled.
+    """
+
+    def __init__(
+        self,
+        design: TeacherDesign,
+        scales: Mapping[str, Scale],
+        label_scales: Mapping[str, Scale] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.design = design
         self.scales = dict(scales)
+        self.label_scales = dict(label_scales)
         self.embeddings = nn.ModuleDict(
             {i.name: _embedding(i.codes, design.embedding_dim) for i in design.columns if i.codes is not None}
         )
@@ -33,9 +46,14 @@ class TeacherNetwork(nn.Module):
         for layer in self.trunk:
             hidden = torch.relu(layer(hidden))
         outputs: Tensor = self.heads(hidden)
-        return outputs if self.taste is None else outputs + self.taste(inputs)
+        if self.taste is not None:
+            outputs = outputs + self.taste(inputs)
+        if self.label_scales:
+            mean_T, deviation_T = torch.tensor([self.label_scales[head] for head in self.design.heads]).T
+            outputs = outputs * deviation_T + mean_T
+        return outputs
 
-    def _column(self, spec: TeacherInput, values: Tensor) -> Tensor:
+    def _column(self, spec: DesignInput, values: Tensor) -> Tensor:
         if spec.codes is not None:
             embedded: Tensor = self.embeddings[spec.name](values)
             return embedded
@@ -45,9 +63,9 @@ class TeacherNetwork(nn.Module):
 
 
 class Taste(nn.Module):
-    """What `TeacherTaste` says: a vector of W numbers for each user and each item code."""
+    """What `DesignTaste` says: a vector of W numbers for each user and each item code."""
 
-    def __init__(self, design: TeacherDesign, taste: TeacherTaste) -> None:
+    def __init__(self, design: TeacherDesign, taste: DesignTaste) -> None:
         super().__init__()
         codes = {i.name: i.codes or 0 for i in design.inputs}
         self.design = taste
