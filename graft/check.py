@@ -17,6 +17,7 @@ from features.config import ProfileConfig
 from features.spec import Feature, FeatureSpec
 from features.store import check_spec
 from graft.project import FILE_NAME, Project, draft_project
+from graft.tried_rows import teacher_warnings
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 from student.learn.config import DistillationConfig
 from teacher_cache.config import DefaultInput
@@ -68,6 +69,7 @@ class Summary(BaseModel):
     use_before_trained_until: bool = False
     distillation: list[DistillationConfig]
     profiles: list[ProfileConfig] = []
+    warnings: list[str] = []
 
     @property
     def defaulted_share(self) -> float:
@@ -84,6 +86,7 @@ class Summary(BaseModel):
             *self._teacher_lines(),
             *(_distillation_line(row) for row in self.distillation),
             *(_profile_line(profile) for profile in self.profiles),
+            *(f"  warning: {warning}" for warning in self.warnings),
         ]
 
     def _teacher_lines(self) -> list[str]:
@@ -131,7 +134,10 @@ def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCES
     if project.teacher is None:
         return _summary(project, compiled.spec, None, is_name_checked=False)
     generation = generation_of(project.name, project.teacher, folder, compiled.spec, access)
-    return _summary(project, compiled.spec, generation, is_name_checked=_check_name(project, generation, redis_url))
+    summary = _summary(project, compiled.spec, generation, is_name_checked=_check_name(project, generation, redis_url))
+    # 4. What is odd of it, though it is sound.
+    assert teacher is not None
+    return summary.model_copy(update={"warnings": teacher_warnings(project, compiled.spec, teacher, redis_url)})
 
 
 def _check_name(project: Project, generation: Generation, redis_url: str) -> bool:

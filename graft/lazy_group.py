@@ -19,7 +19,7 @@ ENTRY_POINT_GROUP = "graft.commands"
 """Where an installed distribution names its commands: each entry point is a LazyCommand."""
 
 
-_FULL = {"feast", "kafka", "numba", "onnxruntime", "pandas", "pyarrow", "rich", "torch", "typeguard"}
+_FULL = {"feast", "kafka", "numba", "onnx", "onnxruntime", "pandas", "pyarrow", "rich", "torch", "typeguard"}
 """Modules of the libraries that `pip install graft` alone, and the scorer's image, do without."""
 
 

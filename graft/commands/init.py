@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,14 @@ import click
 
 from graft.commands.columns_given import columns_given, label_option, map_option
 from graft.commands.output import echo_json, json_option
+from graft.commands.source_given import check_source_options, source_given, source_options
 from graft.lazy_group import ENTRY_POINT_GROUP
 from graft.process import begin
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 
 if TYPE_CHECKING:
+    from graft.fit.fit import Fitted
+    from graft.fit.prepare import Prepared
     from graft.init.columns import Column
     from graft.init.plan import Plan
     from graft.init.roles import Given, Roles
@@ -34,6 +38,7 @@ _INPUT_HEAD = ("input", "type", "fed by", "missing", "why")
 )
 @map_option
 @label_option
+@source_options
 @click.option("--yes", is_flag=True, help="Take the guesses without asking.")
 @json_option
 def init(  # noqa: PLR0913 - one argument an option
@@ -47,50 +52,72 @@ def init(  # noqa: PLR0913 - one argument an option
     labels: tuple[str, ...],
     yes: bool,
     as_json: bool,
+    **source: Any,
 ) -> None:
     """Write a project FOLDER from a log, tables and a teacher in any common form.
 
     Finds the columns by name, type and content, shows what it took and why, and asks on a terminal. A file that is
     there is never overwritten. Context that several columns hold: --map context=device,hour; none: --map context=.
+    Without a teacher's file --source-events trains one on the sister's log, of what both have.
 
     Example: graft init shop --events ratings.csv --items movies.csv --teacher model.onnx --label 'liked = rating >= 4'
     """
-    from graft.init.columns import columns_of
-    from graft.init.documented import documented_roles, is_documented, read_documented
+    from graft.init.any_log import read_any_log
     from graft.init.report import aligned, input_rows, notes, only_a_human, role_rows
     from graft.init.roles import Given
-    from graft.init.tables import Table
     from graft.init.write import Sources, check_free, make_plan, write_project
 
     process = begin(None)
-    check_free(folder)
-    table = Table(events)
-    columns = columns_of(table.batches())
-    if not any(column.rows for column in columns.values()):
-        raise InvalidInputError(f"{events}: no rows below the names of the columns")
+    check_source_options(source, teacher)
+    check_free(folder, with_teacher=bool(source["source_events"]))
     asks = is_terminal() and not yes
-    read = read_documented(table, columns) if is_documented(columns) else None
-    if read and (mapped or labels):
-        raise InvalidInputError(f"{events}: events in the documented form already; leave --map and --label out")
-    given = Given(columns_given(mapped), labels)
-    roles = documented_roles(columns, read) if read else _decided(columns, given, asks=asks)
-    _say(aligned(_HEAD, role_rows(roles)), as_json=as_json)
-    plan = make_plan(folder, Sources(events, users, items, teacher), table, roles, read)
-    if plan.teacher:
+    found = read_any_log(events, Given(columns_given(mapped), labels), partial(_decided, asks=asks))
+    _say(aligned(_HEAD, role_rows(found.roles)), as_json=as_json)
+    plan = make_plan(folder, Sources(events, users, items, teacher), found)
+    prepared = _prepared(plan, source)
+    if prepared:
+        from graft.fit.table import HEAD, shared_rows
+
+        _say(["", *aligned(HEAD, shared_rows(prepared))], as_json=as_json)
+    elif plan.teacher:
         _say(["", *aligned(_INPUT_HEAD, input_rows(plan))], as_json=as_json)
     if asks:
         click.confirm("Write this?", default=True, abort=True)
     elif not yes:
         raise InvalidInputError("nothing was written: no terminal to ask on; take what stands above with --yes")
-    written = write_project(folder, plan, teacher)
+    fitted = _fitted(prepared) if prepared else None
+    written = write_project(folder, plan, teacher, fitted and fitted.write)
     told, open_points = list(notes(plan)), list(only_a_human(plan))
     faults = _faults(folder, process.redis_url)
     if as_json:
-        echo_json(_summary(plan, written, told, open_points, faults))
+        report = fitted.report.summary() if fitted else None
+        echo_json({**_summary(plan, written, told, open_points, faults), "teacher": report})
     else:
-        click.echo("\n".join(_result(folder, written, told, open_points, faults)))
+        learnt = fitted.report.lines() if fitted else []
+        click.echo("\n".join([*learnt, *_result(folder, written, told, open_points, faults)]))
     if faults:
         raise ConfigurationError(faults)
+
+
+def _prepared(plan: "Plan", source: dict[str, Any]) -> "Prepared | None":
+    """What a teacher takes that is trained on the source's log, of which the plan then tells; None without a log."""
+    from graft.fit.prepare import prepare
+    from graft.fit.target import target_of_plan
+
+    log = source_given(source)
+    if log is None:
+        return None
+    prepared = prepare(target_of_plan(plan), log)
+    plan.teacher = prepared.matched(str(plan.teacher_file))
+    return prepared
+
+
+def _fitted(prepared: "Prepared") -> "Fitted":
+    from graft.fit.fit import DEFAULT_SEED, fit
+    from graft.progress import progress
+
+    with progress("teacher") as advance:
+        return fit(prepared, DEFAULT_SEED, advance)
 
 
 def is_terminal() -> bool:
@@ -104,16 +131,15 @@ def _say(lines: list[str], *, as_json: bool) -> None:
 
 def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Roles":
     """The roles, after asking what could not be decided; without a terminal InvalidInputError with every question."""
+    from graft.init.any_log import decided
     from graft.init.roles import decide
 
-    while (roles := decide(columns, given)).questions:
-        if not asks:
-            raise InvalidInputError("\n".join(question.unanswered(columns) for question in roles.questions))
-        for question in roles.questions:
+    while asks and (questions := decide(columns, given).questions):
+        for question in questions:
             click.echo(question.text)
             options = question.options or list(columns)
             given = given.also(question.role, click.prompt(question.role, type=click.Choice(options)))
-    return roles
+    return decided(columns, given)
 
 
 def _faults(folder: Path, redis_url: str) -> list[str]:

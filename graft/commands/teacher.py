@@ -9,6 +9,7 @@ import click
 from graft.commands.backfill import backfill
 from graft.commands.cached_logits import get
 from graft.commands.explain import explain
+from graft.commands.fit import fit
 from graft.commands.generations import COMMANDS
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
@@ -16,10 +17,10 @@ from graft.process import begin
 
 @click.group
 def teacher() -> None:
-    """Score the target's rows with the teacher into the cache."""
+    """Train a teacher; score the target's rows with the teacher into the cache."""
 
 
-for command in (backfill, explain, get, *COMMANDS):
+for command in (fit, backfill, explain, get, *COMMANDS):
     teacher.add_command(command)
 
 

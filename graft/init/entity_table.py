@@ -1,6 +1,8 @@
 """A table of users or items: which column has the log's ids, and what the others are as features."""
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ FeastType = Literal["Int64", "Float32", "String", "Array(Float32)"]
 _DAY_MS = 86_400_000
 _MOST_WORDS = 64  # of a text such as Action|Comedy, which becomes one number a word
 _NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
+_WORDS = b"graft.words"
 _MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
 
 
@@ -30,7 +33,8 @@ _MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
 class TableFeature:
     """One column as a feature. `role` "": the student does not see it; `filled`: the share of rows with a value.
 
-    `low`, `high`: of numbers. `width`: of a list. `default`: None where a miss has a value of its own.
+    `low`, `high`: of numbers. `width`: of a list. `words`: what its numbers say, of a text such as Action|Comedy.
+    `default`: None where a miss has a value of its own.
     """
 
     name: str
@@ -43,6 +47,7 @@ class TableFeature:
     low: float = 0.0
     high: float = 0.0
     width: int = 0
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,20 @@ def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *
 
 
 def write_entity_table(path: Path, table: EntityTable, since: datetime) -> None:
-    """The batch table, each of its rows known since then."""
+    """The batch table, each of its rows known since then. What the numbers of a list say stands at its field."""
     times = pa.array([since.astimezone(UTC)] * table.rows.num_rows, pa.timestamp("us", tz="UTC"))
-    pq.write_table(table.rows.append_column("event_timestamp", times), path)
+    words = {feature.name: feature.words for feature in table.features if feature.words}
+    fields = [
+        field.with_metadata({_WORDS: json.dumps(words[field.name])}) if field.name in words else field
+        for field in table.rows.schema
+    ]
+    rows = table.rows.cast(pa.schema(fields))
+    pq.write_table(rows.append_column("event_timestamp", times), path)
+
+
+def words_at(field: pa.Field) -> tuple[str, ...]:
+    """What the numbers of a list say, by the field of a table that `write_entity_table` wrote; none elsewhere."""
+    return tuple(json.loads((field.metadata or {}).get(_WORDS, b"[]")))
 
 
 def _key(
@@ -190,15 +206,15 @@ def _feature(name: str, held: Column, values: Any) -> tuple[TableFeature, Any]:
     return _text_feature(name, held, values)
 
 
-def _vector(name: str, held: Column, width: int, why: str) -> TableFeature:
-    zeros = [0.0] * width
-    return TableFeature(name, held.name, "Array(Float32)", "embedding", why, held.filled, zeros, width=width)
+def _vector(name: str, held: Column, width: int, why: str, words: Sequence[str] = ()) -> TableFeature:
+    zeros, words = [0.0] * width, tuple(words)
+    return TableFeature(name, held.name, "Array(Float32)", "embedding", why, held.filled, zeros, 0.0, 0.0, width, words)
 
 
 def _text_feature(name: str, held: Column, values: Any) -> tuple[TableFeature, Any]:
     if known := _words(values):
         why = f"words with | between, a number each: {', '.join(known)}"
-        return _vector(name, held, len(known), why), _many_hot(values, known)
+        return _vector(name, held, len(known), why, known), _many_hot(values, known)
     distinct, rows = len(pc.unique(values)), len(values)
     if distinct > 10 and distinct > _MOST_CATEGORIES * rows:
         return TableFeature(name, held.name, "String", "", "a text that nearly names its row", held.filled), values

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from features.config import AggregateConfig, ContextFeature, FeaturesConfig, ProfileConfig
-from graft.init.names import identifier
 from graft.init.plan import WINDOW_SECONDS, Plan
-from graft.init.teacher_match import Match
-from graft.init.toml_text import GUESSED, key_text, prose, table_lines, toml_value
+from graft.init.teacher_text import teacher_text
+from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, toml_value
 from graft.project import Project
 from stream.config import RetentionConfig, StreamConfig
 from stream.tasks import TaskSpec
-from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
+from student.learn.config import BootstrapConfig, PublishConfig, SkewConfig
 from student.versions.config import StudentConfig
 from student.versions.gate import GateConfig, SliceConfig
-from teacher_cache.config import DumpConfig, ServerConfig, TeacherConfig, UnshownConfig
+from teacher_cache.config import UnshownConfig
 
 SERVICE = "ranking"
 _HEAD = """# Written by 'graft init'. Every key stands here with its meaning; one that is commented out has its default.
@@ -85,13 +84,12 @@ def graft_toml(plan: Plan) -> str:
     """The project file."""
     parts = [
         _HEAD.strip(),
-        _lines(table_lines("", Project, {"name": plan.name}, {})),
+        lines_of(table_lines("", Project, {"name": plan.name}, {})),
         *_tasks(plan),
-        _lines(table_lines("[stream]", StreamConfig, {"topic_prefix": f"{plan.name}-"}, {})),
-        _lines(table_lines("[stream.retention]", RetentionConfig, {}, {})),
+        lines_of(table_lines("[stream]", StreamConfig, {"topic_prefix": f"{plan.name}-"}, {})),
+        lines_of(table_lines("[stream.retention]", RetentionConfig, {}, {})),
         *_features(plan),
-        *_teacher(plan),
-        *_distillation(plan),
+        teacher_text(plan.name, str(plan.teacher_file), plan.teacher),
     ]
     for header, model in (
         ("[unshown]", UnshownConfig),
@@ -101,8 +99,8 @@ def graft_toml(plan: Plan) -> str:
         ("[gate]", GateConfig),
         ("[skew]", SkewConfig),
     ):
-        parts.append(_lines(table_lines(header, model, {}, {})))
-    parts.append(_lines(_commented("[[gate.slices]]", SliceConfig)))
+        parts.append(lines_of(table_lines(header, model, {}, {})))
+    parts.append(lines_of(commented("[[gate.slices]]", SliceConfig)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -120,7 +118,7 @@ def _tasks(plan: Plan) -> Iterator[str]:
             window = "the longest time between an impression and its feedback in the log"
         lines = [*prose(f"{label}; {held}" + (f"; guessed: {label.why}" if label.why else ""))]
         lines += table_lines("[[tasks]]", TaskSpec, values, {"window_seconds": window}, brief=i > 0)
-        yield _lines(lines)
+        yield lines_of(lines)
 
 
 def _features(plan: Plan) -> Iterator[str]:
@@ -129,79 +127,17 @@ def _features(plan: Plan) -> Iterator[str]:
     guesses = {role: "by the type of each column" for role in ("dense", "categorical", "embedding") if lists[role]}
     if lists["passthrough"]:
         guesses["passthrough"] = "inputs of the teacher that the student does not see"
-    yield _lines(table_lines("[features]", FeaturesConfig, values, guesses, without=["defaults"]))
+    yield lines_of(table_lines("[features]", FeaturesConfig, values, guesses, without=["defaults"]))
     for context in plan.roles.context:
         shown = {"dtype": context.dtype, "default": plan.context_default(context.name, context.dtype)}
         guess = {"default": "its most frequent value" if context.dtype != "float" else "its mean"}
         header = f"[features.context.{key_text(context.name)}]"
-        yield _lines(table_lines(header, ContextFeature, shown, guess, brief=context is not plan.roles.context[0]))
+        yield lines_of(table_lines(header, ContextFeature, shown, guess, brief=context is not plan.roles.context[0]))
     if defaults := plan.defaults():
         meaning = str(FeaturesConfig.model_fields["defaults"].description)
         lines = ["[features.defaults]", *prose(f"{meaning}; guessed: the mean of each column, zeros of lists")]
-        yield _lines([*lines, *(f"{key_text(name)} = {toml_value(value)}" for name, value in defaults.items())])
+        yield lines_of([*lines, *(f"{key_text(name)} = {toml_value(value)}" for name, value in defaults.items())])
     for i, entity in enumerate(("user", "item")):
         values = {"entity": entity, "push_source": f"{entity}_activity_push", "columns": plan.aggregates()}
-        yield _lines(table_lines("[[features.aggregates]]", AggregateConfig, values, {}, brief=i > 0))
-    yield _lines(_commented("[[features.profiles]]", ProfileConfig))
-
-
-def _teacher(plan: Plan) -> Iterator[str]:
-    yield from _onnx_teacher(plan)
-    yield _lines(_commented("[teacher.server]", ServerConfig))
-    yield _lines(_commented("[teacher.dump]", DumpConfig))
-
-
-def _onnx_teacher(plan: Plan) -> Iterator[str]:
-    found = plan.teacher
-    if found is None:
-        none = (
-            "No teacher: the student learns from its labels alone. For one, exported as ONNX, run 'graft init' with "
-            "--teacher into a new folder."
-        )
-        yield _lines([*prose(none), *_commented("[teacher]", TeacherConfig)])
-        return
-    tasks = [task.model_dump() for task in found.tasks]
-    values: dict[str, Any] = {"version": f"{plan.name}-1", "onnx": str(plan.teacher_file), "tasks": tasks}
-    guesses = {"tasks": "the kind of each, by its name"}
-    if found.signature.vectors:
-        taken = [task.name for task in found.tasks]
-        values["vectors"] = [{"name": identifier(n, taken), "output": n} for n in found.signature.vectors]
-    yield _lines(table_lines("[teacher]", TeacherConfig, values, guesses))
-    mapped = [_input_line(match) for match in found.inputs]
-    yield _lines(
-        [
-            "[teacher.inputs]",
-            *prose("the domain map: which feature feeds each input of the teacher, and its value in a row without one"),
-            *mapped,
-        ]
-    )
-
-
-def _input_line(match: Match) -> str:
-    entry: dict[str, Any] = {"kind": "default", "default": match.default}
-    if match.candidate:
-        entry = {"kind": "feature", "feature": match.candidate.name, "default": match.default}
-    return f"{key_text(match.name)} = {toml_value(entry)} {GUESSED} {match.why}".replace("\n", " ")
-
-
-def _distillation(plan: Plan) -> Iterator[str]:
-    if plan.teacher is None:
-        return
-    for i, task in enumerate(plan.teacher.tasks):
-        values = {"teacher_task": task.name}
-        twin = plan.teacher.distilled.get(task.name)
-        guess = {"teacher_task": "no task here is called alike, so it has a tower of its own"}
-        if twin:
-            values["student_task"] = twin
-            guess = {"student_task": "by name and kind"}
-        yield _lines(table_lines("[[distillation]]", DistillationConfig, values, guess, brief=i > 0))
-
-
-def _commented(header: str, model: Any) -> Iterator[str]:
-    yield f"# {header}"
-    for name, field in model.model_fields.items():
-        yield from prose(f"{name}: {field.description}")
-
-
-def _lines(lines: Any) -> str:
-    return "\n".join(lines)
+        yield lines_of(table_lines("[[features.aggregates]]", AggregateConfig, values, {}, brief=i > 0))
+    yield lines_of(commented("[[features.profiles]]", ProfileConfig))

@@ -98,8 +98,9 @@ def only_a_human(plan: Plan) -> Iterator[str]:
         yield "since when the rows of the tables hold: they are taken to hold since the first event of the log"
     if plan.teacher is None:
         yield (
-            "where the teacher is: graft.toml has none, so the student learns from its labels alone; export the sister "
-            "product's model as ONNX, then run 'graft init' with --teacher into a new folder"
+            "where the teacher is: graft.toml has none, so the student learns from its labels alone; train one on the "
+            "sister product's log with 'graft teacher fit', or run 'graft init' into a new folder, with its model as "
+            "ONNX (--teacher) or its log (--source-events)"
         )
         return
     yield from plan.teacher.notes

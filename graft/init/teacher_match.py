@@ -1,8 +1,9 @@
 """Matches the teacher's inputs with what the target has, by name, type and range; the rest have their defaults."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from graft.init import names
 from graft.init.labels import Label
 from runtime.errors import ConfigurationError
+from stream.tasks import TaskKind
 from teacher_cache.config import TeacherTask
 from teacher_cache.onnx_teacher import open_onnx
-from teacher_cache.signature import Signature, read_signature
+from teacher_cache.probabilities import probability_warnings
+from teacher_cache.signature import read_signature
 from teacher_cache.teacher import Teacher, TeacherOutputError, TensorSpec
 
 _LIKE_ENOUGH = 0.5
+_TRIED_ROWS = 256
 _DTYPES = {"i": ("int",), "f": ("int", "float"), "O": ("str",)}
 
 
@@ -43,23 +47,33 @@ class Candidate:
 
 
 class Match(NamedTuple):
-    """An input of the teacher. Without a `candidate` it has its default alone; `why` says which and why not."""
+    """An input of the teacher. Without a `candidate` it has its default alone; `why` says which and why not.
+
+    `transform`: the keys of its entry in graft.toml beside feature and default.
+    """
 
     name: str
     type: str
     candidate: Candidate | None
     default: float | str | list[float]
     why: str
+    transform: Mapping[str, Any] = MappingProxyType({"kind": "feature"})
 
 
 class Matched(NamedTuple):
-    """The teacher, its tasks, its inputs, and what of them only a human can know."""
+    """The teacher, its tasks, its vectors with their widths, its inputs, and what of them only a human can know.
 
-    signature: Signature
+    `trained_until`: the end of its training data as ISO 8601; "": it has seen no time of the target's.
+    `is_fitted`: graft trained it, so that its tasks and inputs are known.
+    """
+
+    vectors: Mapping[str, int]
     tasks: list[TeacherTask]
     inputs: list[Match]
     distilled: dict[str, str]
     notes: list[str]
+    trained_until: str = ""
+    is_fitted: bool = False
 
 
 def match_teacher(path: Path, candidates: Iterable[Candidate], labels: list[Label]) -> Matched:
@@ -70,11 +84,12 @@ def match_teacher(path: Path, candidates: Iterable[Candidate], labels: list[Labe
             f"{name} ({form})" for name, form in [*signature.unusable.items(), *signature.vectors.items()]
         )
         raise ConfigurationError([f"{path}: no output can be a task, which is a float [B] or [B, 1]; it has {given}"])
-    tasks, distilled, notes = _tasks(signature, labels)
+    tasks, distilled, notes = tasks_of(dict.fromkeys(signature.tasks), labels)
     known = list(candidates)
     inputs = [_match(name, tensor, known) for name, tensor in signature.inputs.items()]
     teacher = open_onnx(path, tasks)
     inputs = _probed(teacher, inputs, signature.inputs, notes)
+    notes += _probabilities(teacher, tasks, inputs, signature.inputs)
     notes += [f"the teacher's output {name} is not used: {form}" for name, form in signature.unusable.items()]
     notes += [
         f"whether {match.name} of the teacher means the same values as {match.candidate.name} here: it was matched by "
@@ -82,24 +97,28 @@ def match_teacher(path: Path, candidates: Iterable[Candidate], labels: list[Labe
         for match in inputs
         if match.candidate and match.candidate.name in ("user_id", "item_id")
     ]
-    return Matched(signature, tasks, inputs, distilled, notes)
+    return Matched(signature.vectors, tasks, inputs, distilled, notes)
 
 
-def _tasks(signature: Signature, labels: list[Label]) -> tuple[list[TeacherTask], dict[str, str], list[str]]:
-    """The tasks, which student task each is distilled into, and notes."""
+def tasks_of(
+    outputs: Mapping[str, TaskKind | None], labels: list[Label]
+) -> tuple[list[TeacherTask], dict[str, str], list[str]]:
+    """The tasks, which student task each is distilled into, and notes. A kind that is not known is guessed by names."""
     tasks: list[TeacherTask] = []
     distilled: dict[str, str] = {}
     notes = []
-    for output in signature.tasks:
+    for output, known in outputs.items():
         name = names.identifier(output, [task.name for task in tasks], "task")
-        near = sorted(labels, key=lambda label: -names.likeness(output, label.name))
+        fitting = [label for label in labels if known in (None, label.kind)]
+        near = sorted(fitting, key=lambda label: -names.likeness(output, label.name))
         twin = near[0] if near and names.likeness(output, near[0].name) >= _LIKE_ENOUGH else None
-        kind = twin.kind if twin else ("regression" if names.means(output, names.NUMBER) else "binary")
+        kind = known or (twin.kind if twin else "regression" if names.means(output, names.NUMBER) else "binary")
         tasks.append(TeacherTask(name=name, kind=kind, output=output))
         if twin and twin.name not in distilled.values():
             distilled[name] = twin.name
-        said = "a logit, not a probability" if kind == "binary" else "a value in the label's unit"
-        notes.append(f"whether the teacher's output {output} is {said}, as its name suggests")
+        if known is None:
+            said = "a logit, not a probability" if kind == "binary" else "a value in the label's unit"
+            notes.append(f"whether the teacher's output {output} is {said}, as its name suggests")
     if not distilled:
         twins = [(task, label) for task in tasks for label in labels if task.kind == label.kind]
         if twins:
@@ -151,6 +170,22 @@ def _probed(teacher: Teacher, inputs: list[Match], tensors: Mapping[str, TensorS
         )
         return inputs
     return [_in_range(teacher, base, match, tensors[match.name]) for match in inputs]
+
+
+def _probabilities(
+    teacher: Teacher, tasks: list[TeacherTask], inputs: list[Match], tensors: Mapping[str, TensorSpec]
+) -> Iterator[str]:
+    """Of each output that looks like a probability on rows drawn within the ranges of what feeds the inputs."""
+    draw = np.random.default_rng(0)
+    rows = {}
+    for match in inputs:
+        tensor, fed = tensors[match.name], match.candidate
+        rows[match.name] = np.repeat(_row(tensor, match.default), _TRIED_ROWS, axis=0)
+        if fed and fed.dtype in ("int", "float"):
+            drawn = draw.uniform(fed.low, fed.high, rows[match.name].shape)
+            rows[match.name] = (np.round(drawn) if fed.dtype == "int" else drawn).astype(tensor.dtype)
+    for warning in probability_warnings(teacher, tasks, rows).values():
+        yield f"whether the teacher gives logits: {warning}"
 
 
 def _in_range(teacher: Teacher, base: dict[str, NDArray[Any]], match: Match, tensor: TensorSpec) -> Match:

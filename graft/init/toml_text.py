@@ -3,7 +3,7 @@
 import json
 import re
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,18 @@ def table_lines(
         elif not brief and not field.is_required():
             default = field.get_default(call_default_factory=True)
             yield f"# {name} = {'...' if default in (None, PydanticUndefined) else toml_value(default)}"
+
+
+def commented(header: str, model: type[BaseModel]) -> Iterator[str]:
+    """A table that is left out: its header and the meaning of each of its keys, as comment lines."""
+    yield f"# {header}"
+    for name, field in model.model_fields.items():
+        yield from prose(f"{name}: {field.description}")
+
+
+def lines_of(lines: Iterable[str]) -> str:
+    """The lines as one text, without a line break at its end."""
+    return "\n".join(lines)
 
 
 def prose(text: str) -> Iterator[str]:

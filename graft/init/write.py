@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import ceil
@@ -12,13 +12,11 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from graft.init import names
-from graft.init.documented import Documented
+from graft.init.any_log import AnyLog
 from graft.init.entity_table import read_entity_table, write_entity_table
 from graft.init.event_output import write_events
-from graft.init.log import read_log
 from graft.init.plan import Plan, bases_of
 from graft.init.project_text import STORE, definitions, graft_toml
-from graft.init.roles import Roles
 from graft.init.tables import Table
 from graft.init.teacher_match import match_teacher
 from graft.project import EVENT_FILES, FILE_NAME
@@ -29,6 +27,7 @@ from teacher_cache.signature import read_signature
 EVENTS, EVENT_LINES = EVENT_FILES
 REPO = "feature_repo"
 TEACHER = "teacher.onnx"
+TEACHER_CODES = "teacher_codes"
 
 
 class Sources(NamedTuple):
@@ -48,21 +47,24 @@ class Written(NamedTuple):
     file: str
 
 
-def check_free(folder: Path) -> None:
-    """InvalidInputError if one of the files to write is there, or `folder` is a file."""
+def check_free(folder: Path, *, with_teacher: bool = False) -> None:
+    """InvalidInputError if one of the files to write is there, or `folder` is a file.
+
+    `with_teacher`: a teacher is going to be trained.
+    """
     if folder.exists() and not folder.is_dir():
         raise InvalidInputError(f"{folder}: a file; name a folder")
-    for name in (FILE_NAME, REPO, EVENTS, EVENT_LINES):
+    for name in (FILE_NAME, REPO, EVENTS, EVENT_LINES, *((TEACHER, TEACHER_CODES) if with_teacher else ())):
         if (folder / name).exists():
             raise InvalidInputError(f"{folder / name}: is there already and is not overwritten; name a new folder")
 
 
-def make_plan(folder: Path, sources: Sources, table: Table, roles: Roles, read: Documented | None) -> Plan:
-    """Read everything; InvalidInputError or ConfigurationError says what does not fit. `read`: of an event file."""
-    log = read.log if read else read_log(table, roles)
+def make_plan(folder: Path, sources: Sources, found: AnyLog) -> Plan:
+    """The plan of a project with this log; InvalidInputError or ConfigurationError says what does not fit."""
+    log, roles, read = found.log, found.roles, found.documented
     plan = Plan(names.identifier(folder.resolve().name, prefix="project"), roles, log, [])
     if read:
-        plan.event_file = _one_event_file(table)
+        plan.event_file = _one_event_file(found.table)
         plan.windows = {name: max(1.0, ceil(delays.max() / 1000)) for name, delays in read.delays_ms.items()}
     plan.bases = bases_of(log, roles.labels)
     for entity, where in (("user", sources.users), ("item", sources.items)):
@@ -77,8 +79,13 @@ def make_plan(folder: Path, sources: Sources, table: Table, roles: Roles, read: 
     return plan
 
 
-def write_project(folder: Path, plan: Plan, teacher: Path | None) -> Written:
-    """Write the folder. A file that appeared meanwhile is not overwritten: then InvalidInputError."""
+def write_project(
+    folder: Path, plan: Plan, teacher: Path | None, write_teacher: Callable[[Path], None] | None = None
+) -> Written:
+    """Write the folder. A file that appeared meanwhile is not overwritten: then InvalidInputError.
+
+    `write_teacher` writes a teacher that was trained into the folder that it is given.
+    """
     with writing(folder), _new_folder(folder) as name:
         arriving = Path(name)
         (arriving / REPO / "data").mkdir(parents=True)
@@ -90,6 +97,8 @@ def write_project(folder: Path, plan: Plan, teacher: Path | None) -> Written:
         written = _write_events(arriving, plan)
         if teacher and plan.teacher_file == Path(TEACHER) and teacher.resolve() != (folder / TEACHER).resolve():
             _copy_teacher(teacher, arriving / TEACHER, plan)
+        if write_teacher:
+            write_teacher(arriving)
         (arriving / FILE_NAME).write_text(graft_toml(plan), "utf-8")
         _move(arriving, folder)
     return written
@@ -135,7 +144,7 @@ def _copy_teacher(teacher: Path, to: Path, plan: Plan) -> None:
 
 def _move(arriving: Path, folder: Path) -> None:
     """The repository first: a second process that writes the same folder fails there."""
-    for name in (REPO, EVENTS, EVENT_LINES, TEACHER, FILE_NAME):
+    for name in (REPO, EVENTS, EVENT_LINES, TEACHER, TEACHER_CODES, FILE_NAME):
         if not (arriving / name).exists():
             continue
         if (folder / name).exists():

@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from graft.init.columns import columns_of
-from graft.init.documented import is_documented, read_documented
-from graft.init.log import Log, read_log
-from graft.init.roles import Given, decide
-from graft.init.tables import Table
+from graft.init.any_log import read_any_log
+from graft.init.log import Log
+from graft.init.roles import Given
 from graft.look.advice import advice
 from graft.look.figures import LogFigures, Overlap, figures_of
 from graft.project import FILE_NAME, Project, load_project
-from runtime.errors import InvalidInputError
 from stream.config import StreamConfig
 from student.versions.config import StudentConfig
 
@@ -38,19 +35,12 @@ def read(where: str, given: Given) -> Read:
     InvalidInputError names what cannot be read, with every column that must be named.
     """
     project = load_project(Path(where)) if (Path(where) / FILE_NAME).exists() else None
-    table = Table(str(project.event_file) if project else where)
-    columns = columns_of(table.batches())
-    if not any(column.rows for column in columns.values()):
-        raise InvalidInputError(f"{table.where}: no rows")
-    if is_documented(columns):
-        found = read_documented(table, columns)
-        odd = (found.without_impression, found.doubled)
-        return Read(found.log, figures_of(found.log, found.labels, table.disk_bytes, found.delays_ms, *odd), project)
-    roles = decide(columns, given)
-    if roles.questions:
-        raise InvalidInputError("\n".join(question.unanswered(columns) for question in roles.questions))
-    log = read_log(table, roles)
-    return Read(log, figures_of(log, roles.labels, table.disk_bytes, {}), project)
+    found = read_any_log(str(project.event_file) if project else where, given)
+    size, labels = found.table.disk_bytes, found.roles.labels
+    if (told := found.documented) is None:
+        return Read(found.log, figures_of(found.log, labels, size, {}), project)
+    odd = (told.without_impression, told.doubled)
+    return Read(found.log, figures_of(found.log, labels, size, told.delays_ms, *odd), project)
 
 
 def judged(found: Read, overlaps: list[Overlap]) -> Look:

@@ -375,7 +375,7 @@ def test_a_second_init_that_comes_between_overwrites_nothing(tmp_path, init, mon
     log = write(tmp_path / "in.csv", LOG)
     assert init("--events", log, "--yes").exit_code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "shop").rglob("*") if path.is_file()}
-    monkeypatch.setattr("graft.init.write.check_free", lambda _folder: None)
+    monkeypatch.setattr("graft.init.write.check_free", lambda *_, **__: None)
     result = init("--events", log, "--label", "x = 1", "--yes")
     assert "appeared meanwhile and is not overwritten" in result.output
     assert result.exit_code == 1

@@ -273,3 +273,28 @@ def test_without_a_terminal_and_without_yes_nothing_is_written(tmp_path, init):
     assert "nothing was written: no terminal to ask on; take what stands above with --yes" in result.output
     assert result.exit_code == 1
     assert not (tmp_path / "shop").exists()
+
+
+def test_a_probability_where_a_logit_belongs_is_told_by_init_and_by_check(tmp_path, summary):
+    import onnx  # noqa: PLC0415
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    _movielens(tmp_path, 60)
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Mul", ["age", "slope"], ["scaled"]),
+        helper.make_node("Sigmoid", ["scaled"], ["like"]),
+    ]
+    given, made = value("age", TensorProto.FLOAT, ["B"]), value("like", TensorProto.FLOAT, ["B"])
+    slope = helper.make_tensor("slope", TensorProto.FLOAT, [], [0.02])
+    graph = helper.make_graph(nodes, "t", [given], [made], [slope])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "sister.onnx")
+    files = ["--events", tmp_path / "ratings.csv", "--users", tmp_path / "users.csv"]
+    said = summary(*files, "--teacher", tmp_path / "sister.onnx")
+    told = [point for point in said["only_you_know"] if point.startswith("whether the teacher gives logits: ")]
+    assert len(told) == 1
+    assert "on 256 rows, which looks like a probability" in told[0]
+    checked = check_project(tmp_path / "shop", REDIS)
+    assert [warning.partition(" is from ")[0] for warning in checked.warnings] == ["teacher task like: its output like"]
+    assert any(line.startswith("  warning: teacher task like") for line in checked.lines())

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from graft.cli import cli
 from graft.project import load_project
 from lab.dev.command import dev
 from lab.dev.home import NAME, Home
@@ -27,6 +28,7 @@ from runtime.folder import claim_folder
 from stream.config import Topics
 from stream.examples import ExampleReader
 from student.versions.registry import Registry
+from tests.graft.fit.conftest import SECOND, write_domain
 from tests.lab.dev.conftest import RATINGS
 
 _PROGRAM = """
@@ -191,6 +193,28 @@ def test_init_and_dev_lead_from_a_csv_to_scores_and_ctrl_c_leaves_nothing(projec
     assert psutil.wait_procs(children, 10)[1] == []
     assert "the student begins untrained" in shop.text  # nothing can be learnt of this teacher
     assert shop.learnt() == RATINGS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_init_with_the_sisters_log_and_dev_lead_to_scores_in_two_commands(tmp_path: Path) -> None:
+    parts = {"source": (6_000, 120, SECOND - 600_000, 2), "target": (300, 25, SECOND, 3)}
+    source, target = (
+        write_domain(tmp_path / name, rows=rows, users=users, start=start, seed=seed)
+        for name, (rows, users, start, seed) in parts.items()
+    )
+    done = CliRunner().invoke(
+        cli, ["init", str(tmp_path / "shop"), *target.options(), *source.options("--source-"), "--yes"]
+    )
+    assert done.exit_code == 0, done.output
+    with running(tmp_path / "shop") as shop:
+        shop.wait_for(lambda: "events are read" in shop.text)
+        assert "300 examples learnt" in shop.text
+        assert "the student begins untrained" not in shop.text
+        reply = _scores(shop.curl)
+        assert set(reply["scores"]) == {"liked", "rating"}
+        shop.process.send_signal(signal.SIGINT)
+        assert shop.wait() == 0
 
 
 @pytest.mark.slow

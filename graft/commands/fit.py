@@ -1,0 +1,73 @@
+"""``graft teacher fit``."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from graft.commands.columns_given import columns_given, label_option, map_option
+from graft.commands.output import echo_result, json_option
+from graft.process import begin
+
+
+@click.command
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--events", required=True, metavar="F", help="The source's log: CSV, TSV, JSONL, Parquet; also a folder.")
+@click.option("--users", metavar="T", help="A table of the source's users.")
+@click.option("--items", metavar="T", help="A table of the source's items.")
+@map_option
+@label_option
+@click.option("--to", "file", metavar="NAME.onnx", help="The file in FOLDER.  [default: teacher.onnx]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=7, show_default=True)
+@json_option
+@click.pass_obj
+def fit(  # noqa: PLR0913 - one argument an option
+    project_folder: Path | None,
+    folder: Path | None,
+    *,
+    events: str,
+    users: str | None,
+    items: str | None,
+    mapped: tuple[str, ...],
+    labels: tuple[str, ...],
+    file: str | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Train a teacher on the source's log, for the project in FOLDER, and write it there as ONNX.
+
+    Its inputs are the features that source and target share by name and type; its tasks are the log's labels. The last
+    tenth of the rows is held out, and how well it does there is printed. graft.toml gains the tables of the teacher;
+    one that has a teacher stays as it is, then --to names the new one's file.
+
+    Example: graft teacher fit shop --events sister/ratings.csv --items sister/movies.csv
+    """
+    from graft.check import check_project
+    from graft.fit.fit import fit as fit_teacher
+    from graft.fit.place import check_place, may_list, place
+    from graft.fit.prepare import prepare
+    from graft.fit.source_log import SourceFiles, read_source
+    from graft.fit.table import HEAD, shared_rows
+    from graft.fit.target import target_of_project
+    from graft.init.report import aligned
+    from graft.init.roles import Given
+    from graft.progress import progress
+
+    process = begin(folder or project_folder)
+    project = process.project
+    name = check_place(project, file)
+    source = read_source(SourceFiles(events, users, items), Given(columns_given(mapped), labels))
+    target = target_of_project(project, process.redis_url, with_unlisted=may_list(project))
+    prepared = prepare(target, source)
+    click.echo("\n".join(aligned(HEAD, shared_rows(prepared))), err=as_json)
+    with progress("teacher") as advance:
+        fitted = fit_teacher(prepared, seed, advance)
+    tables = place(project, fitted, name)
+    check_project(project.folder, process.redis_url, process.teacher_access)
+    notes = prepared.matched(name).notes
+    lines = [*fitted.report.lines(), f"wrote {project.folder / name}; its tables are in {tables}"]
+    lines += ["only you know:", *(f"  - {note}" for note in notes)]
+    where = shlex.quote(str(project.folder))
+    lines.append(f"next: graft --project {where} features apply; the student is learnt anew into a new GRAFT_VERSIONS")
+    told = {"file": name, "tables": str(tables), **fitted.report.summary(), "only_you_know": notes}
+    echo_result(lines, told, as_json=as_json)

@@ -1,0 +1,45 @@
+"""Reads a log in whatever form it is: an event file in the documented form, or columns that are to be found."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from graft.init.columns import Column, columns_of
+from graft.init.documented import Documented, documented_roles, is_documented, read_documented
+from graft.init.log import Log, read_log
+from graft.init.roles import Given, Roles, decide
+from graft.init.tables import Table
+from runtime.errors import InvalidInputError
+
+
+class AnyLog(NamedTuple):
+    """A log, what its columns are, and its feedback where it is an event file."""
+
+    table: Table
+    roles: Roles
+    log: Log
+    documented: Documented | None
+
+
+def decided(columns: dict[str, Column], given: Given) -> Roles:
+    """The roles; InvalidInputError with every question that only a human can answer."""
+    roles = decide(columns, given)
+    if roles.questions:
+        raise InvalidInputError("\n".join(question.unanswered(columns) for question in roles.questions))
+    return roles
+
+
+def read_any_log(
+    where: str, given: Given, decide_roles: Callable[[dict[str, Column], Given], Roles] = decided
+) -> AnyLog:
+    """Read it all; InvalidInputError names what cannot be read. An event file has no columns to be found."""
+    table = Table(where)
+    columns = columns_of(table.batches())
+    if not any(column.rows for column in columns.values()):
+        raise InvalidInputError(f"{where}: no rows below the names of the columns")
+    if not is_documented(columns):
+        roles = decide_roles(columns, given)
+        return AnyLog(table, roles, read_log(table, roles), None)
+    if given.columns or given.labels:
+        raise InvalidInputError(f"{where}: events in the documented form already; leave --map and --label out")
+    read = read_documented(table, columns)
+    return AnyLog(table, documented_roles(columns, read), read.log, read)

@@ -1,0 +1,224 @@
+"""A teacher from the source's log: by `graft init --source-events`, and by `graft teacher fit` in a project."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from graft.project import load_project
+from teacher_cache.config import FeatureInput, LinearInput, LookupInput
+from tests.graft.fit.conftest import SECOND, Files, write_domain
+
+Run = Callable[..., Result]
+USED_MS = 1000 * (SECOND + 60 * 5_399) + 1  # of 6,000 ratings the first 5,400 are not held out
+
+
+def _json(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture
+def shop(graft: Run, tmp_path: Path, target: Files) -> Path:
+    """A project without a teacher."""
+    assert graft("init", tmp_path / "shop", *target.options(), "--yes").exit_code == 0
+    return tmp_path / "shop"
+
+
+def test_init_trains_a_teacher_of_what_both_share_and_the_project_is_sound(graft, tmp_path, source, target):
+    folder = tmp_path / "shop"
+    result = graft("init", folder, *target.options(), *source.options("--source-"), "--yes", "--json")
+    said = _json(result)
+    assert said["faults"] == []
+    assert said["teacher_inputs"] == {
+        "user_gender": "user_profile:gender",
+        "user_age": "user_profile:age",
+        "item_title": "item_profile:title",
+        "item_genres": "item_profile:genres",
+        "item_length": "item_profile:length",
+    }
+    report = said["teacher"]
+    assert [report[f"{name}_rows"] for name in ("learnt", "judged", "held_out")] == [4_860, 540, 600]
+    liked, rating = report["tasks"]
+    assert liked["name"] == "liked"
+    assert 0.85 < liked["auc"] < 1
+    assert rating["r2"] > 0.5
+    assert rating["rmse"] < 0.75 * rating["rmse_of_mean"]
+    teacher = load_project(folder).teacher
+    assert teacher is not None
+    assert str(teacher.onnx) == "teacher.onnx"
+    assert [(task.name, task.kind) for task in teacher.tasks] == [("liked", "binary"), ("rating", "regression")]
+    assert teacher.trained_until == datetime.fromtimestamp(USED_MS / 1000, UTC)
+    title, age = teacher.inputs["item_title"], teacher.inputs["user_age"]
+    assert isinstance(title, LookupInput)
+    codes = json.loads((folder / str(title.file)).read_text())
+    assert codes == {name: code for code, name in enumerate(sorted(codes), 1)}
+    assert len(codes) == 60
+    assert isinstance(age, LinearInput)
+    assert 18 <= age.minimum < age.maximum <= 70
+    assert isinstance(teacher.inputs["item_genres"], FeatureInput)
+    assert load_project(folder).features.passthrough == ["item_profile:title"]
+    assert {row.teacher_task: row.student_task for row in load_project(folder).distillation} == {
+        "liked": "liked",
+        "rating": "rating",
+    }
+    assert "user_id  " in result.stderr
+    assert any(point.startswith("whether these mean the same there as here") for point in said["only_you_know"])
+
+
+def test_the_same_log_and_seed_make_the_same_file_and_another_seed_another(graft, tmp_path, source, shop):
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        done = graft("teacher", "fit", shop, *source.options(), "--to", f"{name}.onnx", "--seed", seed)
+        assert done.exit_code == 0, done.output
+    a, b, c = ((shop / f"{name}.onnx").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_fit_gives_a_project_that_has_no_teacher_what_init_would_have_written(graft, tmp_path, source, target, shop):
+    before = tomllib.loads((shop / "graft.toml").read_text())
+    said = _json(graft("teacher", "fit", shop, *source.options(), "--json"))
+    assert said["file"] == "teacher.onnx"
+    fresh = tmp_path / "fresh" / "shop"
+    assert graft("init", fresh, *target.options(), *source.options("--source-"), "--yes").exit_code == 0
+    assert (shop / "teacher.onnx").read_bytes() == (fresh / "teacher.onnx").read_bytes()
+    ours, theirs = (tomllib.loads((folder / "graft.toml").read_text()) for folder in (shop, fresh))
+    assert ours == theirs
+    assert {key: value for key, value in ours.items() if key not in ("teacher", "distillation", "features")} == {
+        key: value for key, value in before.items() if key != "features"
+    }
+    assert "No teacher" not in (shop / "graft.toml").read_text()
+    assert graft("--project", shop, "check").exit_code == 0
+
+
+def test_a_teacher_that_is_there_is_never_overwritten(graft, source, shop):
+    assert graft("teacher", "fit", shop, *source.options()).exit_code == 0
+    kept = {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()}
+    refused = graft("teacher", "fit", shop, *source.options())
+    assert refused.exit_code == 1
+    assert (
+        "has a [teacher] already, which stays as it is; --to NAME.onnx writes the new one beside it" in refused.output
+    )
+    for name in ("teacher.onnx", "../teacher.onnx", "other.bin"):
+        assert graft("teacher", "fit", shop, *source.options(), "--to", name).exit_code == 1
+    said = _json(graft("teacher", "fit", shop, *source.options(), "--to", "second.onnx", "--json"))
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert said["tables"] == str(shop / "second.toml")
+    tables = tomllib.loads((shop / "second.toml").read_text())
+    assert tables["teacher"]["onnx"] == "second.onnx"
+    assert tables["teacher"]["version"] == "shop-second"
+    assert tables["teacher"]["inputs"]["item_title"]["file"] == "second_codes/item_title.json"
+    merged = tomllib.loads((shop / "graft.toml").read_text()) | tables
+    assert set(merged["teacher"]["inputs"]) == set(
+        tomllib.loads((shop / "graft.toml").read_text())["teacher"]["inputs"]
+    )
+
+
+def test_ids_are_inputs_only_where_they_are_the_same_ids(graft, tmp_path, source, target):
+    again = write_domain(tmp_path / "again", rows=300, users=120, start=SECOND + 1, seed=2)  # the same people and films
+    said = _json(graft("init", tmp_path / "one", *again.options(), *source.options("--source-"), "--yes", "--json"))
+    assert [said["teacher_inputs"][name] for name in ("user_id", "item_id")] == ["user_id", "item_id"]
+    shown = graft("init", tmp_path / "two", *target.options(), *source.options("--source-"), "--yes").output
+    for entity in ("user", "item"):
+        said = rf"the source has 100% of the {entity}s here, and \w+ is equal in \d+% of them, about as by chance"
+        assert re.search(said, shown), shown
+
+
+def test_a_source_of_later_years_sets_no_cut_off_and_says_so(graft, tmp_path, target):
+    later = write_domain(tmp_path / "later", rows=400, users=25, start=SECOND + 10**8, seed=2)
+    said = _json(graft("init", tmp_path / "shop", *target.options(), *later.options("--source-"), "--yes", "--json"))
+    assert load_project(tmp_path / "shop").teacher.trained_until is None
+    assert any("all of them lie before the source's, as in data of other years" in p for p in said["only_you_know"])
+    assert any("400 rows are few" in warning for warning in said["teacher"]["warnings"])
+
+
+def test_nothing_in_common_is_an_error_that_says_what_can_be_done(graft, tmp_path, target):
+    (tmp_path / "log.csv").write_text(
+        "viewer,video,ts,liked\n" + "".join(f"v{i % 7},c{i % 5},{SECOND + i},{i % 2}\n" for i in range(100))
+    )
+    result = graft("init", tmp_path / "shop", *target.options(), "--source-events", tmp_path / "log.csv", "--yes")
+    assert result.exit_code == 1
+    assert "source and target share no column" in result.output
+    assert "name tables of both (users, items), and rename columns that mean the same" in result.output
+    assert not (tmp_path / "shop").exists()
+
+
+def test_a_source_whose_labels_never_vary_is_an_error_and_one_such_label_a_warning(graft, tmp_path, source, target):
+    options = [*target.options(), *source.options("--source-"), "--yes", "--json"]
+    none = graft("init", tmp_path / "none", *options, "--source-label", "seen = 1")
+    assert none.exit_code == 1
+    assert "no label varies, so there is nothing to learn: seen = 1 is 1 in every row that is learnt" in none.output
+    assert not (tmp_path / "none").exists()
+    given = ["--source-label", "seen = 1", "--source-label", "loved = rating >= 5"]
+    said = _json(graft("init", tmp_path / "one", *options, *given))
+    assert [task["name"] for task in said["teacher"]["tasks"]] == ["loved"]
+    assert any("seen = 1 is 1 in every row" in warning for warning in said["teacher"]["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--source-users", "users.csv"], "--source-users needs --source-events"),
+        (["--source-events", "x.csv", "--teacher", "{teacher}"], "--teacher and --source-events exclude each other"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(graft, tmp_path, target, given, said):
+    (tmp_path / "t.onnx").touch()
+    given = [one.replace("{teacher}", str(tmp_path / "t.onnx")) for one in given]
+    result = graft("init", tmp_path / "shop", *target.options(), *given)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_question_about_the_source_names_the_options_of_the_source(graft, tmp_path, target):
+    (tmp_path / "log.csv").write_text("a,b,c\n1,2,3\n")
+    result = graft("init", tmp_path / "shop", *target.options(), "--source-events", tmp_path / "log.csv", "--yes")
+    assert "the source's log: which column is the time?" in result.output
+    assert "say --source-map time=COLUMN" in result.output
+
+
+def test_a_file_of_a_teacher_that_lies_there_is_not_overwritten_by_init(graft, tmp_path, source, target):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "teacher.onnx").write_text("mine")
+    result = graft("init", tmp_path / "shop", *target.options(), *source.options("--source-"), "--yes")
+    assert "teacher.onnx: is there already and is not overwritten" in result.output
+    assert (tmp_path / "shop" / "teacher.onnx").read_text() == "mine"
+
+
+def test_the_project_asks_the_teacher_what_the_network_says_of_the_same_row(graft, tmp_path, source, target):
+    from features.store import check_spec  # noqa: PLC0415 - Feast
+    from graft.fit.fit import fit, rows_to_learn  # noqa: PLC0415 - torch
+    from graft.fit.prepare import prepare  # noqa: PLC0415
+    from graft.fit.source_log import SourceFiles, read_source  # noqa: PLC0415
+    from graft.fit.target import target_of_project  # noqa: PLC0415
+    from graft.init.roles import Given  # noqa: PLC0415
+    from teacher_cache.domain_map import DomainMap  # noqa: PLC0415
+    from teacher_cache.fit.training import predict  # noqa: PLC0415
+    from teacher_cache.teacher import load_teacher  # noqa: PLC0415
+
+    folder = tmp_path / "shop"
+    assert graft("init", folder, *target.options(), *source.options("--source-"), "--yes").exit_code == 0
+    project = load_project(folder)
+    log = read_source(SourceFiles(str(source.ratings), str(source.users), str(source.movies)), Given())
+    fitted = fit(
+        prepare(target_of_project(project, "redis://localhost:6379", with_unlisted=False), log), 7, lambda *_: None
+    )
+    spec = check_spec(project.repo, "redis://localhost:6379", project.features).spec
+    teacher = load_teacher(project.teacher, folder)
+    place = {name: log.ids[name].place_N[:50] for name in ("user", "item")}
+    columns = {feature.name: [feature.default] * 50 for feature in spec.features}
+    for entity in ("user", "item"):
+        for feature in log.tables[entity].features:
+            values = log.of_ids(entity, feature.name).to_pylist()
+            columns[f"{entity}_profile:{feature.name}"] = [values[at] for at in place[entity]]
+    inputs = DomainMap(project.teacher, folder, teacher, spec).map_rows(columns).inputs
+
+    expected = predict(fitted.network, rows_to_learn(fitted.prepared), range(50))
+    np.testing.assert_allclose(teacher.score(inputs), expected, atol=1e-4)
