@@ -75,7 +75,7 @@ def target_of_plan(plan: Plan) -> Target:
 
 
 def target_of_project(project: Project, redis_url: str, *, with_unlisted: bool) -> Target:
-    """Of a project as its folder is now; also with the texts of its tables that [features] does not list.
+    """Of a project as its folder is now; also with texts of its tables, and context, that [features] does not list.
 
     ConfigurationError with the faults of its features, InvalidInputError where its events cannot be read.
     """
@@ -95,7 +95,12 @@ def target_of_project(project: Project, redis_url: str, *, with_unlisted: bool) 
         for feature in spec.features
         if feature.view in read and feature.feature in read[feature.view].column_names
     ]
-    dtypes = {name: declared.dtype for name, declared in project.features.context.items()}
+    listed = {feature.name for feature in spec.features}
+    dtypes = {
+        name: declared.dtype
+        for name, declared in project.features.context.items()
+        if with_unlisted or f"context:{name}" in listed
+    }
     labels = [Label(task.name, task.kind) for task in project.tasks]
     return Target(found.log, labels, tables, features + _of_context(found.log, dtypes))
 

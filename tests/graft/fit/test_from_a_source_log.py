@@ -1,7 +1,9 @@
 """A teacher from the source's log: by `graft init --source-events`, and by `graft teacher fit` in a project."""
 
 import json
+import random
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from teacher_cache.config import FeatureInput, LinearInput, LookupInput
 from tests.graft.fit.conftest import SECOND, Files, write_domain
 
 Run = Callable[..., Result]
+FIXTURE = Path(__file__).parents[3] / "fixtures" / "simulated"
 USED_MS = 1000 * (SECOND + 60 * 5_399) + 1  # of 6,000 ratings the first 5,400 are not held out
 
 
@@ -119,6 +122,37 @@ def test_a_teacher_that_is_there_is_never_overwritten(graft, source, shop):
     assert set(merged["teacher"]["inputs"]) == set(
         tomllib.loads((shop / "graft.toml").read_text())["teacher"]["inputs"]
     )
+
+
+def test_a_project_written_by_hand_gets_a_second_teacher_of_its_own_features(graft, tmp_path):
+    folder = Path(shutil.copytree(FIXTURE, tmp_path / "app"))
+    draw = random.Random(1)
+    (tmp_path / "people.csv").write_text(
+        "viewer,Country,age\n"
+        + "".join(f"v{i},{draw.choice(['india', 'japan'])},{draw.randint(20, 60)}\n" for i in range(40))
+    )
+    (tmp_path / "clips.csv").write_text(
+        "video,style,tempo\n"
+        + "".join(f"c{i},{draw.choice(['jazz', 'rap'])},{draw.uniform(80, 160)}\n" for i in range(30))
+    )
+    rows = [f"v{draw.randrange(40)},c{draw.randrange(30)},{SECOND + i},{draw.randrange(2)}" for i in range(400)]
+    (tmp_path / "log.csv").write_text("viewer,video,ts,clicked\n" + "\n".join(rows) + "\n")
+    tables = ["--users", tmp_path / "people.csv", "--items", tmp_path / "clips.csv"]
+    before = (folder / "graft.toml").read_bytes()
+    said = _json(
+        graft("teacher", "fit", folder, "--events", tmp_path / "log.csv", *tables, "--to", "sister.onnx", "--json")
+    )
+    assert said["tasks"][0]["name"] == "clicked"
+    tables = tomllib.loads((folder / "sister.toml").read_text())
+    fed = {name: mapped["feature"] for name, mapped in tables["teacher"]["inputs"].items()}
+    assert fed == {
+        "user_age": "listener:age",
+        "user_country": "listener:country",
+        "item_style": "track:style",
+        "item_tempo": "track:tempo",
+    }
+    assert tables["distillation"] == [{"teacher_task": "clicked", "student_task": "click"}]
+    assert (folder / "graft.toml").read_bytes() == before
 
 
 def test_ids_are_inputs_only_where_they_are_the_same_ids(graft, tmp_path, source, target):
