@@ -1,5 +1,6 @@
 """A teacher from the source's log: by `graft init --source-events`, and by `graft teacher fit` in a project."""
 
+import gzip
 import json
 import random
 import re
@@ -122,6 +123,29 @@ def test_a_teacher_that_is_there_is_never_overwritten(graft, source, shop):
     assert set(merged["teacher"]["inputs"]) == set(
         tomllib.loads((shop / "graft.toml").read_text())["teacher"]["inputs"]
     )
+
+
+def test_context_of_an_unsorted_gzip_without_tables_and_a_task_named_as_a_part_of_the_file(graft, tmp_path):
+    draw = random.Random(1)
+    head, devices = "user,item,ts,heads,device,position\n", ["phone", "tv", "\u2603 x"]
+    for name, rows in (("here.csv", 100), ("there.csv.gz", 1_000)):
+        lines = [
+            f"u{draw.randrange(40)},i{draw.randrange(30)},{SECOND + draw.randrange(10**5)},"
+            f"{draw.choice(['1', '0', ''])},{draw.choice(devices)},{draw.random() * 9:.2f}\n"
+            for _ in range(rows)
+        ]
+        text = (head + "".join(lines)).encode()
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    given = ["--events", tmp_path / "here.csv", "--source-events", tmp_path / "there.csv.gz"]
+    labels = ["--label", "heads = heads", "--source-label", "heads = heads"]
+    said = _json(graft("init", tmp_path / "shop", *given, *labels, "--yes", "--json"))
+    assert said["faults"] == []
+    assert said["teacher_inputs"] == {"context_device": "context:device", "context_position": "context:position"}
+    project = load_project(tmp_path / "shop")
+    assert [task.output for task in project.teacher.tasks] == ["heads_2"], "heads is a name within the file"
+    assert [(row.teacher_task, row.student_task) for row in project.distillation] == [("heads_2", "heads")]
+    codes = json.loads((tmp_path / "shop" / "teacher_codes" / "context_device.json").read_text())
+    assert codes == {name: code for code, name in enumerate(sorted(devices), 1)}
 
 
 def test_a_project_written_by_hand_gets_a_second_teacher_of_its_own_features(graft, tmp_path):
