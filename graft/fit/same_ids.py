@@ -98,5 +98,5 @@ def _is_numbered(ids: pa.Array) -> bool:
 
 def _density(ids: pa.Array) -> float:
     """The share of the numbers between the least and the greatest id that are ids."""
-    number = pc.extract_regex(ids, _NUMBERED).field("number").drop_null().cast(pa.int64()).to_numpy()
+    number = pc.struct_field(pc.extract_regex(ids, _NUMBERED), "number").drop_null().cast(pa.int64()).to_numpy()
     return float(len(np.unique(number)) / (number.max() - number.min() + 1)) if len(number) else 0.0

@@ -26,6 +26,8 @@ _DAY_MS = 86_400_000
 _MOST_WORDS = 64  # of a text such as Action|Comedy, which becomes one number a word
 _NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
 _WORDS = b"graft.words"
+_YEAR = r"\((?P<year>1[5-9][0-9]{2}|20[0-9]{2})\)\s*$"
+_NEARLY_ALL = 0.9  # of the texts of a column with years
 _MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
 
 
@@ -163,6 +165,9 @@ def _rows(
         feature, values = _feature(feature_name, held, values)
         features.append(feature)
         found[feature_name] = values
+        if held.kind == "text" and (dated := _year(feature, held, values, [known.name for known in features])):
+            features.append(dated[0])
+            found[dated[0].name] = dated[1]
     return pa.table(found), features
 
 
@@ -219,6 +224,23 @@ def _text_feature(name: str, held: Column, values: Any) -> tuple[TableFeature, A
     if distinct > 10 and distinct > _MOST_CATEGORIES * rows:
         return TableFeature(name, held.name, "String", "", "a text that nearly names its row", held.filled), values
     return TableFeature(name, held.name, "String", "categorical", f"a text of {distinct:,} values", held.filled), values
+
+
+def _year(feature: TableFeature, held: Column, values: Any, taken: Sequence[str]) -> tuple[TableFeature, Any] | None:
+    """The year at the end of texts such as ``Alien (1979)``; None where the column is not of that form."""
+    if feature.feast_type != "String":
+        return None
+    numbers_of = [pc.struct_field(pc.extract_regex(part, _YEAR), "year").cast(pa.int64()) for part in values.chunks]
+    years = pa.chunked_array(numbers_of, pa.int64())
+    filled = 1 - years.null_count / max(1, len(years))
+    if filled < _NEARLY_ALL:
+        return None
+    span, mean = pc.min_max(years).as_py(), round(pc.mean(years).as_py())
+    name, why = (
+        names.identifier(f"{feature.name}_year", taken, "column"),
+        "the year in brackets at the end of its texts",
+    )
+    return TableFeature(name, held.name, "Int64", "dense", why, filled, mean, span["min"], span["max"]), years
 
 
 def _words(values: Any) -> list[str]:

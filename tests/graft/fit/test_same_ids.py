@@ -38,11 +38,19 @@ def _verdict(folder: Path, here: list[str], there: list[str], tables: tuple[str,
     [
         ([f"{i}" for i in range(1, 50)], [f"{i}" for i in range(1, 200)], False),
         ([f"user_{i}" for i in range(1, 50)], [f"user_{i}" for i in range(1, 200)], False),
+        ([f"{i}" for i in range(1, 50)], [*(f"{i}" for i in range(1, 200)), "guest", ""], False),
         ([f"{i * 7919}" for i in range(1, 50)], [f"{i * 7919}" for i in range(20, 200)], True),
         ([f"{i:x}-ab{i * 31:x}" for i in range(50)], [f"{i:x}-ab{i * 31:x}" for i in range(40, 99)], True),
         ([f"ann {i}" for i in range(50)], [f"bob {i}" for i in range(50)], False),
     ],
-    ids=["numbers from 1 on", "numbers with a text before", "sparse numbers", "texts", "no id in common"],
+    ids=[
+        "numbers from 1 on",
+        "numbers with a text before",
+        "numbers and a guest",
+        "sparse numbers",
+        "texts",
+        "no id in common",
+    ],
 )
 def test_without_tables_the_share_of_ids_decides_but_numbers_from_1_on_say_nothing(tmp_path, here, there, is_same):
     assert _verdict(tmp_path, here, there).is_same is is_same

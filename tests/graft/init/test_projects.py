@@ -88,7 +88,14 @@ def test_movielens_files_and_a_teacher_become_a_sound_project_in_one_command(tmp
     assert project.features.defaults["item_profile:genres"] == [0, 0, 0, 0]
     profile = pq.read_table(project.repo / "data" / "item_profile.parquet").to_pylist()
     assert profile[0]["event_timestamp"] == datetime.fromtimestamp(964_982_703, UTC)
-    assert profile[-1] == profile[0] | {"item_id": 99, "title": "Nothing (1999)", "genres": [0, 0, 0, 0]}
+    assert profile[-1] == profile[0] | {
+        "item_id": 99,
+        "title": "Nothing (1999)",
+        "title_year": 1999,
+        "genres": [0, 0, 0, 0],
+    }
+    assert profile[0]["title_year"] == 1950 + profile[0]["item_id"]
+    assert "item_profile:title_year" in project.features.dense
     assert (project.folder / project.teacher.onnx).read_bytes() == teacher.read_bytes()
     assert any("users.csv: " in note and "that the table does not have" in note for note in said["notes"]), said
     with (tmp_path / "ratings.csv").open() as lines:
