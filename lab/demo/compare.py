@@ -12,15 +12,14 @@ import numpy as np
 from features.store import compile_spec
 from graft.progress import Advance
 from graft.project import Project
-from lab.demo.baselines import LABEL_DELAY_SECONDS, Baselines, Better, Compared, Judged, Ways
-from lab.study.comparison import Difference, student_of
-from lab.study.findings import Series
+from lab.demo.baselines import LABEL_DELAY_SECONDS, Baselines, Compared
 from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
+from lab.study.memory_store import NO_REDIS
+from lab.study.model_scores import model_scores
 from lab.study.references import REFERENCES
-from lab.study.studied import NO_REDIS, Studied, studied
+from lab.study.studied import Studied, studied
 from lab.study.study_log import write_log
 from stream.examples import ExampleRecord
-from stream.tasks import TaskSpec
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.history import Point
 from student.evaluate.progress import EVERY_EXAMPLES
@@ -43,30 +42,9 @@ def compare(project: Project, records: Sequence[ExampleRecord], folder: Path, ad
     write_log(folder / "log", records)
     jobs = os.cpu_count() or 1
     found = studied(_GRID, project, spec, folder / "log", out=folder, jobs=jobs, advance=advance)
-    scores = {
-        task.name: {series.name: _ways(found, series, task) for series in found.findings.series()}
-        for task in project.tasks
-    }
+    scores = model_scores(found.comparison)
     baselines = Baselines(examples=found.findings.examples(), scores=scores, verdict=found.verdict)
     return Compared(baselines, list(_points(found)))
-
-
-def _ways(found: Studied, series: Series, task: TaskSpec) -> Ways:
-    return Ways(
-        row_by_row=_judged(found, series, task, served=False),
-        served=_judged(found, series, task, served=True),
-    )
-
-
-def _judged(found: Studied, series: Series, task: TaskSpec, *, served: bool) -> Judged:
-    student, comparison = student_of(found.findings), found.comparison
-    better: Difference | None = None
-    if series != student:
-        better = comparison.difference(student, series, "all", task, served=served)
-    return Judged(
-        score=comparison.score(series, "all", task, served=served),
-        student_better=better and Better(**better._asdict()),
-    )
 
 
 def _points(found: Studied) -> Iterator[Point]:

@@ -1,4 +1,4 @@
-"""The report: index.html with its pictures, and summary.json, in one folder that needs nothing else."""
+"""The report: index.html, which needs nothing else, and the same as summary.json and pictures."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from lab.demo.curves import binary_tasks
 from lab.demo.outcome import Outcome
 from lab.demo.plots import ARM_NAMES, plot_auc, plot_hit_rate, plot_latency
 from lab.demo.summary import Summary, faults
-from lab.demo.tables import MEASURES, NOTHING, shown, table
 from lab.machine import MACHINE
+from lab.page import MEASURES, NOTHING, figure, page, shown, table
 from runtime.folder import replacing
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ALL_ARMS, CONTROL, SERVED_CONTROL, SERVED_STUDENT, STUDENT
 from student.evaluate.history import Point
 
-_PAGE = Template((files("lab.demo") / "page.html").read_text("utf-8"))
+_BODY = Template((files("lab.demo") / "page.html").read_text("utf-8"))
 
 
 class Findings(NamedTuple):
@@ -60,21 +60,23 @@ def write_report(folder: Path, found: Findings, command: str) -> Path:
     plot_hit_rate(folder / "cache_hits.png", outcome.hits)
     index = folder / "index.html"
     with replacing(index) as file:
-        file.write(_page(found, command).encode())
+        file.write(page("graft demo", _body(folder, found, command)).encode())
     return index
 
 
-def _page(found: Findings, command: str) -> str:
-    pictures = "".join(
-        f'<figure><img src="auc_{task}.png" alt="Progressive AUC of {task} against examples"></figure>'
-        for task in binary_tasks(found.tasks)
-    )
-    return _PAGE.substitute(
+def _body(folder: Path, found: Findings, command: str) -> str:
+    """What the page says, with the pictures of `folder`."""
+    return _BODY.substitute(
         verdict=_verdict(found.faults),
         lead=html.escape(_lead(found)),
         quality=_quality_table(found),
         age=_age(found.summary.served_age_examples),
-        auc_pictures=pictures,
+        auc_pictures="".join(
+            figure(folder / f"auc_{task}.png", f"Progressive AUC of {task} against examples")
+            for task in binary_tasks(found.tasks)
+        ),
+        serving_pictures=figure(folder / "latency.png", "Latency of score requests over time, swaps marked")
+        + figure(folder / "cache_hits.png", "Share of examples whose teacher logit lay in the cache"),
         baselines=baselines_section(found.summary.baselines, found.tasks),
         path=table(_path_rows(found)),
         about=table(_about_rows(found, command)),

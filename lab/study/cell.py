@@ -3,6 +3,7 @@
 Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -55,6 +56,10 @@ class Result(BaseModel):
     """Of each arm over the log: both take the same."""
     bootstrap_steps: int
     """Of the student alone, on the teacher alone, before the first example."""
+    seconds: float = 0.0
+    """Wall clock of all that it took, with the teacher's work where no cell had done it before."""
+    learning_seconds: float = 0.0
+    """Of them those from the first example on."""
     scores: dict[str, Scores]
     served: dict[str, Scores] = {}
     held_out: dict[int, Scores] = {}
@@ -93,9 +98,11 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
         bootstrap_steps = cell.project.bootstrap.steps
         learner.bootstrap(*hidden.of_rows(teaching.day_zero), bootstrap_steps)
+    started = time.monotonic()
     with threadpool_limits(1):  # as many cells as cores learn at once: more threads would wait for each other
         held_out = _learnt(cell, learner, len(log.records))
         kept = Predictions(*learner.seen(), learner.served())
+    learning_seconds = time.monotonic() - started
     member = slices_of(log.first(learner.examples).new_ids(), cell.windows, cell.traffic)
     tasks, arms = cell.project.tasks, learner.arms
     result = Result(
@@ -105,6 +112,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
         examples=learner.examples,
         steps=learner.steps,
         bootstrap_steps=bootstrap_steps,
+        learning_seconds=learning_seconds,
         scores=of_slices(member, tasks, arms, kept.label_NK, kept.seen_NKA),
         served=of_slices(member, tasks, arms, kept.label_NK, kept.served_NKA),
         held_out=held_out,

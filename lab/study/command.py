@@ -1,12 +1,11 @@
-"""`graft study`: runs a grid of learners over an example log, and writes the results."""
+"""`graft study`: learns an example log again and again, and says in words what its teacher is worth."""
 
-import json
 import os
 import shlex
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,34 +13,24 @@ from graft.commands.output import echo_result, json_option
 from graft.process import begin
 from graft.progress import progress
 from graft.project import FILE_NAME
-from lab.pairs.project_folder import EVENTS
-from runtime.errors import ConfigurationError
-from runtime.folder import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from features.spec import FeatureSpec
     from graft.project import Project
-    from lab.study.calibration import Calibration
-    from lab.study.studied import Studied
+    from lab.study.planning import Asked, PlannedStudy
 
 
 @click.command
 @click.argument("log", metavar="LOG", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--grid",
-    "grid_name",
-    default="headline",
-    show_default=True,
-    help="A TOML file, or headline, full, whole, simulated.",
+    "--grid", "grid_name", help="In place of what fits five minutes: a TOML file, or headline, full, whole, simulated."
 )
-@click.option("--seeds", type=click.IntRange(1), help="Seeds of every variant; overrides the grid's.")
-@click.option("--events", type=click.IntRange(100), help="Only the first N examples; overrides the grid's.")
+@click.option("--seeds", type=click.IntRange(1), help="Seeds of every learner; as many as fit, or the grid's, without.")
+@click.option("--events", type=click.IntRange(1), help="Only the first N examples; as many as fit, or the grid's.")
 @click.option(
     "--label-delay-seconds",
     type=click.FloatRange(0),
-    help="Served predictions know labels so long after their impression; overrides the grid's.",
+    help="Served predictions know labels so long after their impression; at the close of its windows, or the grid's.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("study"), show_default=True)
 @click.option(
@@ -57,7 +46,7 @@ def study(  # noqa: PLR0913 - one for each option
     project_folder: Path | None,
     *,
     log: Path,
-    grid_name: str,
+    grid_name: str | None,
     seeds: int | None,
     events: int | None,
     label_delay_seconds: float | None,
@@ -65,59 +54,65 @@ def study(  # noqa: PLR0913 - one for each option
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Learn LOG with every variant and seed of a grid, with the stream's own learner.
+    """Say in words whether the teacher helps, whom, against which plain model, and what is worth doing.
 
-    LOG is an example log ('graft stream archive'), or a project folder, whose events are then joined in memory. Models
-    without a student learn it beside them. Writes headline.json, study.md, plots, and small files of each finished
-    learner to OUT, and says in words who is best, where, and what to change. Another start skips what is finished and
-    depends on the same log, teacher and settings. It does not notice that graft's own code has changed: after a change
-    of what a learner learns, name another OUT. docs/grid.md has the keys of a grid.
+    LOG is a project folder, whose events are joined in memory, or an example log ('graft stream archive'). The stream's
+    own learner learns it again and again, with the teacher and without, beside models without a student. Without --grid
+    a first learner is timed, and as much is learnt as fits five minutes. Writes study.html (the answer and plots),
+    study.md (all tables), headline.json, and small files of each finished learner to OUT. Another start skips what is
+    finished and depends on the same log, teacher and settings. It does not notice that graft's own code has changed:
+    after a change of what a learner learns, name another OUT. docs/grid.md has the keys of a grid.
 
-    Example: graft study my-pair --grid headline --out study
+    Example: graft study my-pair
     """
-    from lab.study.calibration import calibrations
     from lab.study.grid import load_grid
-    from lab.study.headline import headline
-    from lab.study.learner_log import FILE
+
+    grid = load_grid(grid_name).limited(seeds, events, label_delay_seconds) if grid_name else None
+    project, spec, events_file = _checked(project_folder, log)
+
+    from lab.study.default_grid import MOST_EVENTS  # these import torch: a project with faults has ended before
     from lab.study.plan import cells_of
+    from lab.study.planning import Asked, PlannedStudy
+    from lab.study.report import write_report
     from lab.study.studied import studied
 
-    grid = load_grid(grid_name).limited(seeds, events, label_delay_seconds)
-    project, spec = _checked(project_folder, log)
-    cells_of(grid, project, spec)  # a variant that does not fit fails before anything is joined
-    folder = _made_log(project, spec, out, grid.log_events) if log.resolve() == project.folder else log
+    if grid:
+        cells_of(grid, project, spec)  # a variant that does not fit fails before anything is joined
+        folder = _made_log(project, spec, events_file, out, grid.needed_events) if events_file else log
+        planned = PlannedStudy(grid)
+    else:
+        folder = _made_log(project, spec, events_file, out, events or MOST_EVENTS) if events_file else log
+        planned = _planned(Asked(events, seeds, label_delay_seconds or 0.0, jobs), project, spec, folder, out)
     with progress("study") as advance:
-        found = studied(grid, project, spec, folder, out=out, jobs=jobs, advance=advance)
-    calibrated = calibrations(found.findings, found.log, found.predictions)
-    summary = headline(found.findings, project.name, found.verdict, calibrated)
-    _write(found, calibrated, summary, out)
-    written = [f"{out}/headline.json, {out}/study.md"]
-    if (out / FILE).exists():
-        written.append(f"what the learners left out and why: {out}/{FILE}")
-    echo_result([*written, *found.verdict], summary, as_json=as_json)
+        found = studied(planned.grid, project, spec, folder, out=out, jobs=jobs, advance=advance)
+    report = write_report(out, found, planned, project.name, f"graft {shlex.join(sys.argv[1:])}")
+    echo_result(report.lines, report.summary, as_json=as_json)
 
 
-def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec]":
-    """The project, which is LOG or what --project names, as sound as 'graft check' wants it, and its spec."""
-    from features.store import compile_spec
-    from graft.check import check_project
-    from lab.study.studied import NO_REDIS
+def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec, Path | None]":
+    """The project, which is LOG or what --project names, as sound as 'graft check' wants it, and its spec.
 
+    With the event file that is joined; None where LOG is an example log.
+    """
     process = begin(log if (log / FILE_NAME).exists() else project_folder)
+
+    from features.store import compile_spec  # Feast, which takes seconds
+    from graft.check import check_project
+    from lab.study.memory_store import NO_REDIS
+
     check_project(process.settings.project, NO_REDIS, process.teacher_access)
     project = process.project
-    if log.resolve() == project.folder and not (events := project.folder / EVENTS).exists():
-        raise ConfigurationError([f"{events}: no such file; it has the events that are joined, or name an example log"])
-    return project, compile_spec(project.repo, NO_REDIS, project.features)
+    events = project.event_file if log.resolve() == project.folder else None
+    return project, compile_spec(project.repo, NO_REDIS, project.features), events
 
 
-def _made_log(project: "Project", spec: "FeatureSpec", out: Path, count: int | None) -> Path:
+def _made_log(project: "Project", spec: "FeatureSpec", events: Path, out: Path, count: int | None) -> Path:
     """The example log of the project's own events, of the first `count` if not None; made once."""
     from lab.study.log_in_memory import log_key, records_of
     from lab.study.studied import sources_of
     from lab.study.study_log import write_log
 
-    sources, events = sources_of(project), project.folder / EVENTS
+    sources = sources_of(project)
     folder = out / "log" / f"{log_key(project, spec, sources, events)}{'' if count is None else f'-{count}'}"
     if not folder.exists():
         with progress("joining events") as advance:
@@ -125,15 +120,12 @@ def _made_log(project: "Project", spec: "FeatureSpec", out: Path, count: int | N
     return folder
 
 
-def _write(found: "Studied", calibrated: "Sequence[Calibration]", summary: dict[str, Any], out: Path) -> None:
-    """headline.json, study.md and the pictures."""
-    from lab.study.plots import plot_all
-    from lab.study.tables import origin, tables
+def _planned(asked: "Asked", project: "Project", spec: "FeatureSpec", folder: Path, out: Path) -> "PlannedStudy":
+    """The plan, which is told before it is learnt."""
+    from lab.study.planning import plan_study
 
-    with replacing(out / "headline.json") as file:
-        file.write(json.dumps(summary, indent=1).encode() + b"\n")
-    with replacing(out / "study.md") as file:
-        made_by = origin(found.findings, f"graft {shlex.join(sys.argv[1:])}")
-        words = "\n".join(f"- {sentence}" for sentence in found.verdict)
-        file.write(f"{made_by}\n\n### Verdict\n\n{words}\n\n{tables(found.findings, calibrated)}".encode())
-    plot_all(found.findings, out)
+    with progress("first learner") as advance:
+        planned = plan_study(asked, project, spec, folder, out, advance)
+    seconds = f", about {planned.seconds:,.0f} s" if planned.seconds else ""
+    click.echo(f"study: {planned.size}{seconds}, {asked.jobs} at a time", err=True)
+    return planned

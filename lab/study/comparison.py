@@ -69,6 +69,10 @@ class Comparison:
         """How many users the log has."""
         return self._bootstrap.users
 
+    def has(self, part: str) -> bool:
+        """Whether the log reaches into that slice."""
+        return part in self._members
+
     def score(self, series: Series, part: str, task: TaskSpec, *, served: bool) -> float | None:
         """Of the mean over the seeds; None where it is undefined."""
         scores = self._scores(series, part, task, served=served)

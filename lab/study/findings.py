@@ -6,7 +6,7 @@ from typing import NamedTuple
 from lab.study.cell import Result
 from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
 from lab.study.intervals import Interval, interval, paired
-from lab.study.references import REFERENCES
+from lab.study.references import LR_TEACHER, REFERENCES
 from lab.study.slices import window_names
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
@@ -35,6 +35,7 @@ class Findings:
     A slice is a name of `lab.study.slices`, also with ``served: `` before it, or ``held out after N``.
 
     `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where the truth is not known.
+    `has_teacher`: whether the project has one; without one student and control are the same.
     """
 
     def __init__(
@@ -44,7 +45,10 @@ class Findings:
         results: Sequence[Result],
         best_auc: Mapping[str, float],
         share: float = 1.0,
+        *,
+        has_teacher: bool = True,
     ) -> None:
+        self.has_teacher = has_teacher
         self.grid = grid
         self.tasks = tuple(tasks)
         self.share = share
@@ -58,7 +62,7 @@ class Findings:
 
     def at(self, share: float) -> "Findings":
         """The findings on another share of the users, whose seeds are draws of them."""
-        return Findings(self.grid, self.tasks, self._all, {}, share)
+        return Findings(self.grid, self.tasks, self._all, {}, share, has_teacher=self.has_teacher)
 
     def shares(self) -> list[float]:
         """The shares of the users that are compared, the whole log last; none where the grid thins nothing."""
@@ -73,6 +77,10 @@ class Findings:
     def regressions(self) -> list[str]:
         """The tasks whose score is an RMSE."""
         return [task.name for task in self.tasks if task.kind == "regression"]
+
+    def measure(self, task: str) -> str:
+        """What the scores of a task are."""
+        return "AUC" if task in self.binary else "RMSE"
 
     def variant(self, name: str) -> Variant:
         """The variant of that name; the references learn what the baseline learns."""
@@ -94,10 +102,16 @@ class Findings:
 
     def series(self) -> list[Series]:
         """What the headline compares: the baseline's arms, and all that could refute it."""
-        of_baseline = [Series(arm, self.grid.baseline, arm) for arm in (STUDENT, CONTROL, TEACHER)]
+        arms = (STUDENT, CONTROL, TEACHER) if self.has_teacher else (STUDENT,)
+        of_baseline = [Series(arm, self.grid.baseline, arm) for arm in arms]
         permuted = [Series(PERMUTED, self.permuted, STUDENT)] if self.permuted else []
         variants = [*as_input(self.teacher_as_input), *permuted]
-        return [*of_baseline, *variants, *(Series(arm, REFERENCE_VARIANT, arm) for arm in REFERENCES)]
+        return [*of_baseline, *variants, *self.references()]
+
+    def references(self) -> list[Series]:
+        """The models without a student; without a teacher two of them would be the same."""
+        arms = [arm for arm in REFERENCES if self.has_teacher or arm != LR_TEACHER]
+        return [Series(arm, REFERENCE_VARIANT, arm) for arm in arms]
 
     def seeds(self, variant: str) -> int:
         """How many seeds of the variant have a result."""

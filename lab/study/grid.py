@@ -1,5 +1,6 @@
 """A grid as data: variants of one project, each with its seeds. Read from a TOML file."""
 
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
@@ -111,6 +112,9 @@ class Grid(_Config):
     """Every variant with every seed; seeds are 1, 2, 3, ..."""
 
     events: int | None = Field(default=None, ge=1, description="the first examples of the log; all if None")
+    log_events: int | None = Field(
+        default=None, ge=1, description="the study knows only so many first examples of the log; all if None"
+    )
     seeds: int = Field(default=10, ge=1, description="learners of each variant; below 5 there is no interval")
     baseline: str = Field(description="the variant whose student minus control is the headline")
     windows: list[int] = Field(
@@ -151,7 +155,7 @@ class Grid(_Config):
         return self.model_copy(update=update)
 
     @property
-    def log_events(self) -> int | None:
+    def needed_events(self) -> int | None:
         """How many of the first examples of the log any learner needs; None if all.
 
         A share of the users and the last 20 % are of the whole log.
@@ -159,8 +163,8 @@ class Grid(_Config):
         needs = [variant.events or self.events for variant in self.variants]
         traffic = [self.traffic if variant.traffic is None else variant.traffic for variant in self.variants]
         if None in needs or self.thin or any(traffic):
-            return None
-        return max(need for need in needs if need)
+            return self.log_events
+        return min(max(need for need in needs if need), self.log_events or sys.maxsize)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -23,8 +23,13 @@ class Keys:
         self._teachers: dict[str, str] = {}
 
     def teacher(self, cell: Cell) -> str:
-        """The key of its teacher: table, ONNX file, lookup files, change. ConfigurationError when a file is missing."""
+        """The key of its teacher: table, ONNX file, lookup files, change; "" without one.
+
+        ConfigurationError when a file is missing.
+        """
         change, project = cell.variant.teacher, cell.project
+        if project.teacher is None:
+            return ""
         config = changed_config(change, project.needed_teacher)
         told = change.model_dump_json() + config.model_dump_json()
         if told not in self._teachers:

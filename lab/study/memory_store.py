@@ -26,6 +26,9 @@ _Row = dict[str, Value]
 _NOW_MS = 2**63
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
+NO_REDIS = "redis://127.0.0.1:6379/0"
+"""Of Feast's configuration, which must name one; nothing connects to it."""
+
 
 class Sources(NamedTuple):
     """`features.store.ViewSources` for processes without Feast: path, join key and time column of each table."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.direct import direct_faults
-from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
+from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
 from lab.study.hidden_features import hidden_faults
 from lab.study.label_delay import LabelDelay
 from lab.study.teachers import changed_config
@@ -77,7 +77,8 @@ def _thin(grid: Grid, variants: list[Variant], base: Project) -> Iterator[Cell]:
 def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> Iterator[str]:
     try:
         setup = _cell(grid, variant, base, 1).project.learner_setup(spec)
-        changed_config(variant.teacher, base.needed_teacher)
+        if base.teacher or variant.teacher_as_input or variant.teacher != TeacherChange():
+            changed_config(variant.teacher, base.needed_teacher)
         faults = (*direct_faults(variant.direct, setup.distillation), *hidden_faults(spec, variant.hidden))
         yield from (f"variant {variant.name}: {fault}" for fault in faults)
     except ConfigurationError as error:

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.pictures import COLOURS, INK, save, style
+from lab.study.claims import WHOM, Judge, control_of
+from lab.study.comparison import Comparison
 from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series, as_input
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.intervals import Interval
@@ -26,10 +28,11 @@ SERIES_COLOURS = {
 }
 
 
-def plot_all(findings: Findings, folder: Path) -> list[Path]:
-    """Every picture that the findings have numbers for; the files written."""
-    written = []
-    for task in findings.binary:
+def plot_all(comparison: Comparison, folder: Path) -> list[Path]:
+    """Every picture that there are numbers for; the files written."""
+    findings = comparison.findings
+    written = [path for task in findings.tasks if (path := _plot_help(Judge(comparison, task), folder))]
+    for task in (task.name for task in findings.tasks):
         plots = {"windows": _windows, "thin": _thin, "traffic": _traffic, "variants": _variants}
         for name, plot in plots.items():
             figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -39,18 +42,43 @@ def plot_all(findings: Findings, folder: Path) -> list[Path]:
     return written
 
 
+def _plot_help(judge: Judge, folder: Path) -> Path | None:
+    """What the teacher gives on all of the log and on its parts, with intervals over the users; None without one."""
+    findings, control = judge.comparison.findings, control_of(judge.comparison)
+    names = {"all": "all", **WHOM, **{part: f"examples {part}" for part in findings.parts()}}
+    parts = [part for part in names if findings.has_teacher and judge.against(control, part)]
+    if not parts:
+        return None
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    axes, y = figure.subplots(), range(len(parts) - 1, -1, -1)
+    for served, label, arm, above in ((False, "row by row", CONTROL, 0.12), (True, "served", STUDENT, -0.12)):
+        found = [(at + above, judge.against(control, part, served=served)) for at, part in zip(y, parts, strict=True)]
+        known = [(at, against.better) for at, against in found if against]
+        for at, better in known:
+            low, high = (better.mean if bound is None else bound for bound in (better.low, better.high))
+            axes.plot([low, high], [at, at], color=SERIES_COLOURS[arm], linewidth=2)
+        heights, means = [at for at, _ in known], [better.mean for _, better in known]
+        axes.plot(means, heights, "o", color=SERIES_COLOURS[arm], markersize=5, label=label)
+    axes.set_yticks(list(y), [names[part] for part in parts])
+    axes.axvline(0, color=INK, linewidth=0.8)
+    title = f"{judge.task.name}: what the teacher gives, {judge.measure}"
+    _style(axes, title, "student better than its control by", grid="x")
+    save(figure, folder / f"help-{judge.task.name}.png")
+    return folder / f"help-{judge.task.name}.png"
+
+
 def _windows(figure: Figure, findings: Findings, task: str) -> bool:
-    """Each arm's AUC in each window of the stream."""
+    """Each arm's score in each window of the stream."""
     axes, parts = figure.subplots(), findings.parts()
     for name, variant, arm in findings.series():
         _line(axes, range(len(parts)), [findings.mean(variant, part, task, arm) for part in parts], name)
     axes.set_xticks(range(len(parts)), parts)
-    _style(axes, f"{task}: AUC, row by row, by window of the stream", "examples")
+    _style(axes, f"{task}: {findings.measure(task)}, row by row, by window of the stream", "examples")
     return bool(axes.lines)
 
 
 def _thin(figure: Figure, findings: Findings, task: str) -> bool:
-    """By the share of the users the AUC of each arm when it is served, and the gain in both ways."""
+    """By the share of the users the score of each arm when it is served, and the gain in both ways."""
     shares = findings.shares()
     if not shares:
         return False
@@ -63,7 +91,7 @@ def _thin(figure: Figure, findings: Findings, task: str) -> bool:
     for label, part, colour in (("row by row", "all", CONTROL), ("served", served, STUDENT)):
         _line(right, shares, [thin.gain(base, part, task) for thin in found], label, SERIES_COLOURS[colour])
     right.axhline(0, color=INK, linewidth=0.8)
-    for axes, title in ((left, f"{task}: AUC, served"), (right, f"{task}: student - control")):
+    for axes, title in ((left, f"{task}: {findings.measure(task)}, served"), (right, f"{task}: student - control")):
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
         axes.minorticks_off()
@@ -72,7 +100,7 @@ def _thin(figure: Figure, findings: Findings, task: str) -> bool:
 
 
 def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
-    """AUC on the last fifth after N examples, and progressive gain on all and on new items."""
+    """Scores on the last fifth after N examples, and progressive gain on all and on new items."""
     left, right = figure.subplots(1, 2)
     names = [name for name, sizes in findings.traffic.items() if sizes and findings.mean(name, "all", task, STUDENT)]
     base = findings.grid.baseline
@@ -86,7 +114,7 @@ def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
     right.axhline(0, color=INK, linewidth=0.8)
     for axes in (left, right):
         axes.set_xscale("log")
-    _style(left, f"{task}: AUC on the last 20 %", "examples learnt")
+    _style(left, f"{task}: {findings.measure(task)} on the last 20 %", "examples learnt")
     _style(right, f"{task}: student - control, row by row", "first N examples")
     return bool(left.lines)
 
@@ -116,7 +144,7 @@ def _variants(figure: Figure, findings: Findings, task: str) -> bool:
     axes.set_yticks(range(len(varied)), [v.name for v in reversed(varied)], fontsize=8)
     axes.set_ylim(-0.6, len(varied) - 0.4)
     axes.axvline(0, color=INK, linewidth=0.8)
-    _style(axes, f"{task}: each arm less that of {base}, row by row", "AUC", grid="x")
+    _style(axes, f"{task}: each arm better than that of {base} by, row by row", findings.measure(task), grid="x")
     return bool(varied)
 
 

@@ -1,8 +1,10 @@
 """Runs the cells of a grid in several processes. Each cell writes a file; a cell whose file is there is not run."""
 
+import logging
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
@@ -27,8 +29,12 @@ from lab.study.recount import recounted
 from lab.study.study_log import StudyLog, read_log
 from lab.study.teachers import StudyTeacher, Unshown, kept_logits, told_of
 from lab.study.thinning import KeptUsers
+from runtime.errors import InvalidInputError
 from runtime.folder import replacing
+from student.learn.bootstrap import DayZeroRows
+from student.learn.config import FEWEST_ROWS
 
+_LOG = logging.getLogger(__name__)
 _KEPT_LOGS = 3  # of a process: a cell needs up to two, and seeds of one share follow each other
 
 
@@ -42,6 +48,8 @@ class Workplace(NamedTuple):
     out: Path
     generation: str | None = None
     """Of the project's logits, where the log has any."""
+    log_events: int | None = None
+    """The grid's."""
 
     def result_path(self, cell: Cell) -> Path:
         """The file of a finished cell."""
@@ -95,10 +103,12 @@ class _Worker:
     @classmethod
     def start(cls, place: Workplace) -> None:
         threading.Thread(target=_end_with_the_study, daemon=True).start()
-        cls.place, cls.log = place, read_log(place.log_folder, place.spec, place.generation)
+        cls.place = place
+        cls.log = read_log(place.log_folder, place.spec, place.generation, place.log_events)
 
     @classmethod
     def run(cls, cell: Cell) -> None:
+        started = time.monotonic()
         log_to(cls.place.out, cell.name)
         profiles = cls._profiles(cell)
         log = cls._log(cell)
@@ -110,7 +120,7 @@ class _Worker:
         with replacing(place.predictions_path(cell)) as file:
             np.savez_compressed(file, **predictions._asdict())
         with replacing(place.result_path(cell)) as file:
-            file.write(result.model_dump_json().encode())
+            file.write(result.model_copy(update={"seconds": time.monotonic() - started}).model_dump_json().encode())
 
     @classmethod
     def _log(cls, cell: Cell) -> StudyLog:
@@ -172,14 +182,27 @@ class _Worker:
             return Teaching(logit_NT)
         unshown = cls._unshown(cell, log.first(cell.events)) if project.unshown.ratio > 0 else None
         rows = None
-        day_zero = place.day_zero
-        if cell.variant.bootstrap and day_zero.begin_ms >= project.needed_teacher.logits_from_ms:
-            if cell.share < 1:
-                day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
-            path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
-            teacher = StudyTeacher(change, project, log.spec)
-            rows = day_zero.kept_rows(path, project, teacher, log.spec, profiles)
+        if cell.variant.bootstrap and place.day_zero.begin_ms >= project.needed_teacher.logits_from_ms:
+            rows = cls._day_zero_rows(cell, StudyTeacher(change, project, log.spec), profiles)
         return Teaching(logit_NT, unshown, rows)
+
+    @classmethod
+    def _day_zero_rows(cls, cell: Cell, teacher: StudyTeacher, profiles: ChangedProfiles | None) -> DayZeroRows | None:
+        """The rows of its bootstrap; None where the teacher scores too few, as a dump of what was shown alone."""
+        place, day_zero = cls.place, cls.place.day_zero
+        if cell.share < 1:
+            day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
+        path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
+        try:
+            rows = day_zero.kept_rows(path, cell.project, teacher, place.spec, profiles)
+        except InvalidInputError as error:
+            _LOG.warning("learns without a bootstrap: %s", error)
+            return None
+        scored = int(np.isfinite(rows.logit_PT).any(axis=1).sum())
+        if scored < FEWEST_ROWS:
+            _LOG.warning("learns without a bootstrap: %d rows have logits, it needs %d", scored, FEWEST_ROWS)
+            return None
+        return rows
 
     @classmethod
     def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:

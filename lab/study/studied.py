@@ -17,7 +17,7 @@ from lab.study.day_zero import DayZero
 from lab.study.findings import Findings
 from lab.study.grid import Grid
 from lab.study.keys import Keys
-from lab.study.memory_store import Sources
+from lab.study.memory_store import NO_REDIS, Sources
 from lab.study.plan import cells_of
 from lab.study.run import Workplace, run_cells
 from lab.study.study_log import StudyLog, read_log
@@ -25,8 +25,6 @@ from lab.study.teacher_logits import left_of_the_gain, origin_of_logits, with_ot
 from lab.study.verdict import verdict
 from stream.logit_file import list_logit_files
 from teacher_cache.generation import generation_of
-
-NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 
 
 class Studied(NamedTuple):
@@ -61,16 +59,16 @@ def studied(
     # 1. What can be wrong is found first.
     cells_of(grid, project, spec)
     # 2. The log, and what is known before it begins.
-    generation = _generation(project, spec, log_folder)
-    log = read_log(log_folder, spec, generation)
+    generation = logged_generation(project, spec, log_folder)
+    log = read_log(log_folder, spec, generation, grid.log_events)
     grid = with_other_cut_off(grid, project, log)
     cells = cells_of(grid, project, spec)
-    day_zero = _day_zero(project, spec, log)
+    day_zero = day_zero_of(project, spec, log)
     # 3. Every learner learns it.
-    place = Workplace(log_folder, spec, day_zero, Keys(log, day_zero), out, generation)
+    place = Workplace(log_folder, spec, day_zero, Keys(log, day_zero), out, generation, grid.log_events)
     results = run_cells(cells, place, jobs, advance)
     # 4. What they have found.
-    findings = Findings(grid, project.tasks, results, _best_auc(project))
+    findings = Findings(grid, project.tasks, results, _best_auc(project), has_teacher=project.teacher is not None)
     of_cell = {(cell.variant.name, cell.seed): cell for cell in cells if cell.share == 1}
 
     def predictions(variant: str, seed: int) -> Predictions | None:
@@ -83,11 +81,11 @@ def studied(
     return Studied(learnt, comparison, predictions, [*of_logits, *verdict(comparison)])
 
 
-def _generation(project: Project, spec: FeatureSpec, log_folder: Path) -> str | None:
+def logged_generation(project: Project, spec: FeatureSpec, log_folder: Path) -> str | None:
     """Of the project's logits, where the log has logits; None where it has none."""
-    if not list_logit_files(log_folder):
+    if project.teacher is None or not list_logit_files(log_folder):
         return None
-    return generation_of(project.name, project.needed_teacher, project.folder, spec).digest
+    return generation_of(project.name, project.teacher, project.folder, spec).digest
 
 
 def sources_of(project: Project) -> Sources:
@@ -96,7 +94,7 @@ def sources_of(project: Project) -> Sources:
     return Sources({view: (t.path, t.join_key, t.timestamp_field) for view, t in views.tables.items()}, views.pushed)
 
 
-def _day_zero(project: Project, spec: FeatureSpec, log: StudyLog) -> DayZero:
+def day_zero_of(project: Project, spec: FeatureSpec, log: StudyLog) -> DayZero:
     """What the tables know when the first impression comes."""
     begin_ms = min(log.event_times_ms)
     until = datetime.fromtimestamp(begin_ms / 1000, UTC)

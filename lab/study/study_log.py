@@ -98,10 +98,10 @@ def _new(ids: Sequence[int | str]) -> NDArray[np.bool_]:
     return new_N
 
 
-def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None) -> StudyLog:
-    """The whole log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example.
+def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None, count: int | None = None) -> StudyLog:
+    """The log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example.
 
-    With what it has of the teacher's logits of `generation`.
+    Its first `count` examples, all if None, with what it has of the teacher's logits of `generation`.
     """
     records: list[ExampleRecord] = []
     rows: list[LoggedLogit | None] = []
@@ -109,10 +109,12 @@ def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None) -> 
     for found in ExampleLog(folder, spec.spec_id).read({}):
         records += found
         rows += logits.of(found) if logits else []
+        if count is not None and len(records) >= count:
+            break
     if not records:
         raise InvalidInputError(f"{folder}: no examples; has 'graft stream archive' written to this folder?")
     is_known = any(row is not None for row in rows)
-    return StudyLog(spec, records, Logged(generation, rows) if generation and is_known else None)
+    return StudyLog(spec, records, Logged(generation, rows) if generation and is_known else None).first(count)
 
 
 def write_log(folder: Path, records: Iterable[ExampleRecord]) -> None:

@@ -13,7 +13,7 @@ where the project uses them."""
 
 def with_other_cut_off(grid: Grid, project: Project, log: StudyLog) -> Grid:
     """The grid with `OTHER_CUT_OFF`, where the log has examples before the teacher's training data end."""
-    if not before_cut_off(project, log):
+    if project.teacher is None or not before_cut_off(project, log):
         return grid
     baseline = next(variant for variant in grid.variants if variant.name == grid.baseline)
     teacher = baseline.tables.get("teacher", {})
@@ -56,7 +56,7 @@ def origin_of_logits(grid: Grid, project: Project, log: StudyLog) -> list[str]:
 
 def left_of_the_gain(findings: Findings, project: Project, log: StudyLog) -> list[str]:
     """For each task the baseline's gain with and without the logits of the teacher's own examples."""
-    moment = project.needed_teacher.trained_until
+    moment = project.teacher.trained_until if project.teacher else None
     if moment is None or OTHER_CUT_OFF not in {variant.name for variant in findings.grid.variants}:
         return []
     names = [findings.grid.baseline, OTHER_CUT_OFF]

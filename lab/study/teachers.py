@@ -34,10 +34,14 @@ _NOTHING = LoggedLogit(None, [])
 def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyLog) -> NDArray[np.float32]:
     """The changed teacher's logits of a log [N, T], NaN where it gives none; kept in the file `path` from then on.
 
+    A project without a teacher has none: T is 0.
+
     Of an unchanged teacher they are those that the log has, where it says what was used; the others are scored. There
     every impression has its own logits; the stream's cache has those of the last impression of a user and an item.
     Examples from before `teacher.trained_until` have none, unless the project uses them.
     """
+    if project.teacher is None:
+        return np.empty((len(log.records), 0), np.float32)
     if not path.exists():
         told = told_of(change, project, log)
         requests = [request for request, one in zip(requests_of(log), told, strict=True) if one is None]

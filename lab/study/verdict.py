@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 
 from lab.study.comparison import Comparison, Difference, student_of
-from lab.study.findings import AS_INPUT_AND_PROFILES, SERVED, TEACHER_AS_INPUT, Findings, Series
+from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.intervals import Interval
-from lab.study.references import LR, LR_TEACHER, REFERENCES
+from lab.study.references import LR, LR_TEACHER
 from lab.study.slices import NEW_ITEMS, NEW_USERS
 from lab.study.user_bootstrap import DRAWS, FEWEST_USERS
 from stream.tasks import TaskSpec
-from student.evaluate.arms import CONTROL, TEACHER
+from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
 _CHANCE = 0.02  # of an AUC: a teacher that is nearer to 0.5 does not order the rows of a task
-_NAMES = {
+MODEL_NAMES = {
     LR_TEACHER: "the regression with the teacher's logits",
     LR: "the regression",
     "bayes_bias": "Bayesian biases alone",
@@ -49,7 +49,9 @@ def _how(comparison: Comparison) -> str:
 
 def _thin(findings: Findings, task: TaskSpec) -> Iterator[str]:
     """By the share of the users what the teacher gives, and against the regression that has it too, when served."""
-    over = {"the control": (findings.grid.baseline, CONTROL), _NAMES[LR_TEACHER]: (REFERENCE_VARIANT, LR_TEACHER)}
+    if not findings.has_teacher:
+        return
+    over = {"the control": (findings.grid.baseline, CONTROL), MODEL_NAMES[LR_TEACHER]: (REFERENCE_VARIANT, LR_TEACHER)}
     for name, other in over.items():
         found = [(share, findings.at(share)) for share in findings.shares()]
         gains = [(share, thin.gain(findings.grid.baseline, f"{SERVED}all", task.name, other)) for share, thin in found]
@@ -85,14 +87,14 @@ class _Judged:
             f"{self.kind}: {self._against(best)}; {measure} {score:.4f} for the student, {self._score(best):.4f} for "
             f"the other.{self._where(best)}"
         )
-        control = self._series[CONTROL]
-        gain = self._better(control)
+        gain = self._gain()
         if gain is not None:
-            yield f"{self.kind}: {_teacher(gain)}: student - control = {gain.text()}.{self._where(control)}"
+            where = self._where(self._series[CONTROL])
+            yield f"{self.kind}: {_teacher(gain)}: student - control = {gain.text()}.{where}"
 
     def advice(self) -> Iterator[str]:
         """What the numbers say should be changed, and why."""
-        gain = self._better(self._series[CONTROL])
+        gain = self._gain()
         if gain is not None and gain.low is not None and gain.sign <= 0:
             yield self._without_gain(gain)
         if self._is_worse_than(LR_TEACHER) or self._is_worse_than(LR):
@@ -115,6 +117,10 @@ class _Judged:
                 "says of a row reaches the student. Try [[features.profiles]] of user and item, more bootstrap.rows "
                 "and bootstrap.steps, or unshown.ratio = 1."
             )
+
+    def _gain(self) -> Difference | None:
+        """How much better the student is than its control; None without a teacher."""
+        return self._better(self._series[CONTROL]) if CONTROL in self._series else None
 
     def _is_worse_than(self, name: str) -> bool:
         better = self._better(self._series[name]) if name in self._series else None
@@ -152,7 +158,7 @@ class _Judged:
     def _against(self, best: Series) -> str:
         better = self._better(best)
         assert better is not None
-        name = _NAMES[best.name]
+        name = MODEL_NAMES[best.name]
         if better.sign > 0 or (better.low is None and better.mean > 0):
             return f"the student is best, better than {name}, the next, by {_bare(better)}"
         if better.sign < 0 or (better.low is None and better.mean < 0):
@@ -172,8 +178,7 @@ class _Judged:
 
     def _best(self) -> Series | None:
         """The best of all that are not the student; a permuted teacher is no rival."""
-        names = [CONTROL, TEACHER, TEACHER_AS_INPUT, AS_INPUT_AND_PROFILES, *REFERENCES]
-        scored = {n: self._score(self._series[n]) for n in names if n in self._series}
+        scored = {name: self._score(one) for name, one in self._series.items() if name not in (STUDENT, PERMUTED)}
         known = {name: score for name, score in scored.items() if score is not None}
         if not known:
             return None

@@ -1,18 +1,20 @@
 """The report from a canned run: curves, pictures, page."""
 
+import base64
 import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from lab.demo.baselines import Baselines, Better, Judged, Ways
+from lab.demo.baselines import Baselines
 from lab.demo.curves import curve
 from lab.demo.outcome import Joined, Outcome
 from lab.demo.report import Findings, write_report
 from lab.demo.summary import Summary, summary_of
 from lab.dev.client import Answer
 from lab.dev.watch import HitRate
+from lab.study.model_scores import Better, Judged, Ways
 from stream.tasks import TaskSpec
 from student.evaluate.history import MetricsHistory, Point, read_history
 from student.versions.manifest import ArmMetrics, Metrics
@@ -122,13 +124,17 @@ class _Page(HTMLParser):
         self.links += [value for name, value in attrs if name in ("src", "href") and value]
 
 
-def test_the_report_links_only_what_lies_beside_it(versions: Path, tmp_path: Path) -> None:
+def test_the_report_holds_its_pictures_and_links_only_what_lies_beside_it(versions: Path, tmp_path: Path) -> None:
     index = write_report(tmp_path / "report", _findings(versions), _COMMAND)
     page = _Page()
     page.feed(index.read_text(encoding="utf-8"))
-    assert page.links == ["auc_like.png", "latency.png", "cache_hits.png", "summary.json"]
-    assert all((index.parent / link).stat().st_size > 0 for link in page.links)
-    assert all((index.parent / link).read_bytes().startswith(b"\x89PNG") for link in page.links[:3])
+    *pictures, last = page.links
+    start = "data:image/png;base64,"
+    held = [base64.b64decode(link.removeprefix(start)) for link in pictures if link.startswith(start)]
+    assert held == [(index.parent / name).read_bytes() for name in ("auc_like.png", "latency.png", "cache_hits.png")]
+    assert all(picture.startswith(b"\x89PNG") for picture in held)
+    assert last == "summary.json"
+    assert (index.parent / last).exists()
 
 
 def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_path: Path) -> None:

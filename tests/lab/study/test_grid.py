@@ -150,12 +150,13 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     all_, *_ = (line for line in tables.splitlines() if line.startswith("| all |"))
     assert (header.split(" | ")[-1], all_.split(" | ")[-1]) == ("best possible, whole stream |", f"{best:.4f} |")
     assert "Traffic: `click`" in tables
+    plots = ("help", "windows", "thin", "traffic", "variants")
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
-        "windows-click.png",
-        "thin-click.png",
-        "traffic-click.png",
-        "variants-click.png",
+        f"{plot}-{task}.png" for plot in plots for task in ("click", "dwell")
     }
+    page = (tmp_path / "out" / "study.html").read_text("utf-8")
+    assert page.count('<img src="data:image/png;base64,') == 10
+    assert "Whether the teacher helps <code>click</code> cannot be told (that needs 5 seeds, 2 were learnt)." in page
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     assert len(finished) == 8 + 1 + 2
     assert _study(project, tmp_path) == headline
@@ -166,7 +167,7 @@ def _assert_schema(headline: dict[str, Any]) -> None:
     """What a reader of headline.json may count on, key by key."""
     part = {"auc", "gain", "transferability", "rmse", "rmse_saved"}
     run = {"pair", "events", "seeds", "steps_equal", "bootstrap_steps"}
-    judged = {"served", "served_rmse", "windows", "thin", "harm", "calibration", "verdict"}
+    judged = {"served", "served_rmse", "windows", "thin", "harm", "calibration", "verdict", "answer"}
     assert headline.keys() == judged | run | part
     assert headline["calibration"].keys() == {"click"}
     for found in headline["calibration"]["click"].values():
@@ -214,10 +215,12 @@ def test_every_study_has_the_references_and_no_variant_takes_their_name(pair: Pa
         ({}, None),
         ({"events": 500, "traffic": [100]}, None),  # the last 20 % of the whole log are scored
         ({"events": 500, "thin": [0.1]}, None),  # a tenth of the users of the whole log
+        ({"log_events": 300, "thin": [0.1]}, 300),  # of those whose examples are among the first
+        ({"events": 500, "log_events": 300}, 300),
     ],
 )
 def test_no_more_is_joined_than_a_learner_needs(grid: dict[str, Any], needs: int | None) -> None:
-    assert Grid(baseline="v", variants=[Variant(name="v")], **grid).log_events == needs
+    assert Grid(baseline="v", variants=[Variant(name="v")], **grid).needed_events == needs
 
 
 def test_a_study_of_the_first_examples_joins_no_more(pair: Pair, tmp_path: Path) -> None:
@@ -251,5 +254,5 @@ def test_a_project_without_events_is_told_so(pair: Pair, tmp_path: Path) -> None
     folder = Path(shutil.copytree(pair.project.folder, tmp_path / "pair"))
     (folder / "events.jsonl").unlink()
     done = CliRunner().invoke(cli, ["study", str(folder), "--out", str(tmp_path / "out")])
-    assert done.exit_code == 2
-    assert "events.jsonl: no such file" in done.output
+    assert done.exit_code == 1
+    assert "has no events.parquet or events.jsonl; put one there" in done.output

@@ -113,6 +113,12 @@ def test_a_log_that_was_interrupted_is_not_there(pair: Pair, tmp_path: Path) -> 
     assert read_log(tmp_path / "log" / "a", pair.spec).key == pair.log.first(5).key
 
 
+def test_of_a_long_log_no_more_is_read_than_the_study_may_know(pair: Pair, tmp_path: Path) -> None:
+    write_log(tmp_path / "log", pair.log.records)
+    assert read_log(tmp_path / "log", pair.spec, count=17).key == pair.log.first(17).key
+    assert read_log(tmp_path / "log", pair.spec, count=10**7).key == pair.log.key
+
+
 def test_a_log_without_an_example_is_an_error(pair: Pair, tmp_path: Path) -> None:
     write_log(tmp_path / "log", [])
     with pytest.raises(InvalidInputError, match=r"log: no examples; has 'graft stream archive' written"):

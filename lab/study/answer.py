@@ -1,0 +1,122 @@
+"""The answer of a study in a handful of sentences, the first task's in full: does the teacher help, and what to do."""
+
+from collections.abc import Iterator, Sequence
+
+from lab.study.claims import WHOM, Against, Claim, Judge, control_of
+from lab.study.comparison import Comparison
+from lab.study.teacher_inputs import InputUse
+from lab.study.verdict import MODEL_NAMES
+from lab.study.worth import data_sentences, default_is_better, map_sentences
+from stream.tasks import TaskSpec
+
+_HELPS = {
+    Claim.BETTER: "The teacher helps {}",
+    Claim.SAME: "The teacher does not help {}",
+    Claim.WORSE: "The teacher does not help {}, it does harm",
+    Claim.UNKNOWN: "Whether the teacher helps {} cannot be told",
+}
+_HELPS_HERE = {
+    Claim.BETTER: "it helps",
+    Claim.SAME: "it does not help",
+    Claim.WORSE: "it does harm",
+    Claim.UNKNOWN: "it cannot be told",
+}
+
+
+def answer(comparison: Comparison, inputs: Sequence[InputUse] = ()) -> list[str]:
+    """The sentences. `inputs`: what is known of the teacher's inputs; those that matter most come first."""
+    first, *others = comparison.findings.tasks
+    judge = Judge(comparison, first)
+    told = [_helps(judge), *_for_whom(judge)] if comparison.findings.has_teacher else []
+    told += [*_plain(judge), *map_sentences(judge, inputs), *data_sentences(judge, inputs)]
+    if comparison.findings.has_teacher:
+        told += [_helps(Judge(comparison, task)) for task in others]
+    else:
+        told += [sentence for task in others for sentence in _plain(Judge(comparison, task))]
+    return [*told, _settings(comparison)]
+
+
+def _helps(judge: Judge) -> str:
+    """Whether the teacher helps a task, served, then row by row."""
+    task, control = f"`{judge.task.name}`", control_of(judge.comparison)
+    served, seen = (judge.against(control, served=way) for way in (True, False))
+    if served is None or seen is None:
+        return f"{task} cannot be judged: its labels are all the same, or there are none."
+    why = f" ({judge.why_unknown})" if served.claim is Claim.UNKNOWN else ""
+    here = "" if seen.claim is served.claim else f", where {_HELPS_HERE[seen.claim]}"
+    return (
+        f"{_HELPS[served.claim].format(task)}{why}. Served, the student's {judge.measure} is {served.student:.4f} with "
+        f"it and {served.other:.4f} without: better by {served.text}. Row by row{here}: {seen.student:.4f} and "
+        f"{seen.other:.4f}, {seen.text}."
+    )
+
+
+def _for_whom(judge: Judge) -> Iterator[str]:
+    """For which part of the log the teacher helps, served."""
+    control = control_of(judge.comparison)
+    found = {name: judge.against(control, part) for part, name in WHOM.items()}
+    known = {name: one for name, one in found.items() if one}
+    if known:
+        parts = [_of_claim(claim, known) for claim in Claim]
+        yield f"For whom, served: {'; '.join(part for part in parts if part)}."
+
+
+def _of_claim(claim: Claim, known: dict[str, Against]) -> str:
+    told = [f"{name} ({one.text})" for name, one in known.items() if one.claim is claim]
+    return f"{_HELPS_HERE[claim]} for {', '.join(told)}" if told else ""
+
+
+def _plain(judge: Judge) -> Iterator[str]:
+    """The student against the best model without a student, served, then row by row."""
+    found = [_against_best(judge, served=served) for served in (True, False)]
+    if all(found):
+        yield f"Against the best plain model of `{judge.task.name}`: served, {found[0]}; row by row, {found[1]}."
+
+
+def _against_best(judge: Judge, *, served: bool) -> str:
+    known = {}
+    for series in judge.comparison.findings.references():
+        against = judge.against(series, served=served)
+        if against is not None:
+            known[MODEL_NAMES[series.name]] = against
+    if not known:
+        return ""
+    best = max if judge.task.kind == "binary" else min
+    name = best(known, key=lambda one: known[one].other)
+    against = known[name]
+    scores = f"{judge.measure} {against.student:.4f} and {against.other:.4f}, {against.text}"
+    words = {
+        Claim.BETTER: f"the student is better than {name}",
+        Claim.SAME: f"the student is no better than {name}",
+        Claim.WORSE: f"the student is worse than {name}",
+        Claim.UNKNOWN: f"it cannot be told whether the student is better than {name}",
+    }
+    return f"{words[against.claim]} ({scores})"
+
+
+def _settings(comparison: Comparison) -> str:
+    """What to write into graft.toml; only what was compared."""
+    changes = [f"`teacher.inputs.{name}` at its default" for name in default_is_better(comparison)]
+    if comparison.findings.has_teacher:
+        by_task = {task.name: _served_claim(comparison, task) for task in comparison.findings.tasks}
+        first = by_task[comparison.findings.tasks[0].name]
+        harmed = [f"`{name}`" for name, claim in by_task.items() if claim is Claim.WORSE]
+        if Claim.BETTER in by_task.values() and not harmed:
+            told = "keep [teacher] and [[distillation]] as they are"
+        elif Claim.BETTER in by_task.values():
+            told = f"keep [teacher], and remove the [[distillation]] tables of {', '.join(harmed)}"
+        elif first in {Claim.UNKNOWN, None}:
+            told = "nothing to change yet"
+        else:
+            told = (
+                "look at teacher.inputs ('graft teacher explain' shows what the teacher sees of a row); if they are "
+                "right, remove [teacher] and [[distillation]]"
+            )
+    else:
+        told = "there is no [teacher], so nothing was compared that stands there"
+    return f"graft.toml: {'; '.join([told, *changes])}. Nothing else of it was compared; docs/grid.md tells how."
+
+
+def _served_claim(comparison: Comparison, task: TaskSpec) -> Claim | None:
+    against = Judge(comparison, task).against(control_of(comparison))
+    return against and against.claim
