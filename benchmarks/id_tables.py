@@ -61,6 +61,7 @@ def learn(posterior: Posterior, number_B: np.ndarray, random: np.random.Generato
         network_MBK=np.zeros((2, count, 1), np.float32),
         label_BK=random.integers(0, 2, (count, 1)).astype(np.float32),
         logit_BT=np.zeros((count, 0), np.float32),
+        weight_B=np.ones(count, np.float32),
     )
     posterior.learn(posterior.take(np.stack([key_B, key_B], axis=1)), rows)
 

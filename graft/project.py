@@ -15,6 +15,7 @@ from graft.faults import faults_of
 from graft.mending import Mended, mended
 from runtime.errors import ConfigurationError, InvalidInputError, did_you_mean
 from stream.config import StreamConfig, Topics
+from stream.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
 from student.learn.setup import LearnerSetup, task_faults
@@ -39,6 +40,7 @@ class Project(BaseModel):
     )
     tasks: list[TaskSpec] = Field(min_length=1)
     stream: StreamConfig = StreamConfig()
+    sampling: SamplingConfig = SamplingConfig()
     features: FeaturesConfig
     teacher: TeacherConfig | None = None
     distillation: list[DistillationConfig] = []
@@ -139,6 +141,8 @@ def _cross_faults(project: Project) -> Iterator[str]:
     if not any(task.served for task in project.tasks):
         yield "tasks: none is served; set served = true for what the endpoint shall answer"
     yield from task_faults(project.tasks, project.distillation, teacher_tasks)
+    if project.sampling.one_negative_of > 1 and not any(task.kind == "binary" for task in project.tasks):
+        yield "sampling.one_negative_of: no task is binary, so no example is a negative; leave it out"
     yield from _aggregate_faults(project)
     yield from _profile_faults(project)
     if project.teacher is None and project.unshown.ratio:

@@ -37,6 +37,16 @@ Labels = Annotated[
     Field(description="every task of the project -> its label; null is a regression task without feedback"),
 ]
 
+Weight = Annotated[
+    int,
+    Field(
+        ge=1,
+        exclude_if=lambda weight: weight == 1,
+        description="how many impressions it stands for, itself and those like it that [sampling] left out; its "
+        "logarithm corrects the log odds. Left out where it is 1",
+    ),
+]
+
 
 class EventRecord(BaseModel):
     """What the records have in common."""
@@ -99,6 +109,7 @@ class Example(EventRecord):
     spec_id: SpecId
     features: FeatureValues
     labels: Labels
+    weight: Weight = 1
 
 
 UnshownRow = tuple[list[FeatureValue], list[float]]

@@ -3,6 +3,8 @@
 A run is unbroken: the file named `p3-100-199.parquet` has every example of partition 3 from offset 100 to 199. Offsets
 without an example (transaction markers, aborted ones) belong to the run that ends after them.
 
+A run in which an example stands for more than itself (`Example.weight`) has a column of weights.
+
 Ids, context and features are JSON text, so that 7 and "7", 1 and 1.0, and every float come back as they were.
 """
 
@@ -46,7 +48,8 @@ _COLUMNS = {
     "features": pa.string(),
 }
 _FIELDS = tuple(_COLUMNS)[2:]  # of an example, its labels aside
-_FIELDS_SET = {*_FIELDS, "labels"}  # one for all examples: a set each would cost a fifth of the reading
+_WEIGHT = "weight"
+_FIELDS_SET = {*_FIELDS, "labels", _WEIGHT}  # one for all examples: a set each would cost a fifth of the reading
 
 
 class ExampleFile(NamedTuple):
@@ -160,7 +163,9 @@ def _table(run: Sequence[ExampleRecord]) -> pa.Table:
     fields = [*_COLUMNS.items(), *((_LABEL + task, pa.float64()) for task in tasks)]
     columns = zip(*(_row(record, tasks) for record in run), strict=True)
     arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, fields, strict=True)]
-    return pa.table(arrays, schema=pa.schema(fields))
+    table = pa.table(arrays, schema=pa.schema(fields))
+    weights = [record.example.weight for record in run]
+    return table if set(weights) == {1} else table.append_column(_WEIGHT, pa.array(weights, pa.int32()))
 
 
 def _row(record: ExampleRecord, tasks: Sequence[str]) -> list[Any]:
@@ -193,6 +198,7 @@ def _records(batch: pa.RecordBatch) -> list[ExampleRecord]:
     columns = {name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
     fields = {name: columns[name] if name not in _JSON else _parsed(columns[name]) for name in _FIELDS}
     fields["labels"] = _labels(columns, batch.num_rows)
+    fields[_WEIGHT] = columns.get(_WEIGHT) or [1] * batch.num_rows
     examples = (
         Example.model_construct(_FIELDS_SET, **dict(zip(fields, row, strict=True)))
         for row in zip(*fields.values(), strict=True)

@@ -249,7 +249,7 @@ class Join:
         for task in self._tasks:
             held = pending.labels.get(task.name)
             labels[task.name] = held[1] if held else (0.0 if task.kind == "binary" else None)
-        return Example.of_checked({**pending.request.__dict__, "labels": labels})
+        return Example.of_checked({**pending.request.__dict__, "labels": labels, "weight": 1})
 
     def _expire(self, expire_ms: int, impression_id: str) -> None:
         orphans = self._orphans.get(impression_id, [])

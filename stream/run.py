@@ -27,6 +27,7 @@ from stream.aggregation import AggregatePusher
 from stream.config import StreamConfig, Topics
 from stream.groups import replaced_error
 from stream.pause import Pause
+from stream.sampling import SamplingConfig
 from stream.state_log import FLOOR_BYTES, StateId, state_id
 from stream.tasks import TaskSpec
 from stream.topics import ensure_topics, warn_of_retention
@@ -58,6 +59,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     stop: StopSignal,
     *,
     claim_aggregates: Callable[[StateId], None] = lambda _: None,
+    sampling: SamplingConfig | None = None,
     log_floor_bytes: int = FLOOR_BYTES,
 ) -> None:
     """Join until a stop is asked for; what was joined is then committed.
@@ -69,7 +71,17 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     `docs/decisions/001-exactly-once.md` says why nothing is lost or doubled.
     """
     job = StreamJob(
-        kafka_servers, config, topics, tasks, spec, reader, aggregates_factory, pusher, instance, log_floor_bytes
+        kafka_servers,
+        config,
+        topics,
+        tasks,
+        spec,
+        reader,
+        aggregates_factory,
+        pusher,
+        instance,
+        sampling or SamplingConfig(),
+        log_floor_bytes,
     )
     kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
     redis = Absence("redis", "the stream begins when it is back")

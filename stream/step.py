@@ -14,6 +14,7 @@ from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, Impression, TeacherRequest
 from stream.messages import Message
 from stream.partition import Partition, Taken
+from stream.sampling import Sampling, SamplingConfig
 from stream.tasks import TaskSpec
 from stream.validation import Validator
 
@@ -39,8 +40,8 @@ class Effects(NamedTuple):
     """What a step makes of one partition, each list in its order.
 
     `taken` counts the messages that were joined or put aside, per topic; `duplicates` counts the impressions among them
-    whose id had come before. `updates` are what the examples add to aggregates, of whichever partition. `has_more`:
-    the next step may go on without new messages.
+    whose id had come before. `updates` are what closed impressions add to aggregates, of whichever partition; so do the
+    `left_out` ones, which sampling has made no example of. `has_more`: the next step may go on without new messages.
     """
 
     partition: int
@@ -50,6 +51,7 @@ class Effects(NamedTuple):
     dead_letters: list[DeadLetter]
     duplicates: int
     updates: list[AggregateUpdate]
+    left_out: int
     has_more: bool
 
 
@@ -60,8 +62,16 @@ class StreamStep:
     cannot be gone on from.
     """
 
-    def __init__(self, spec: FeatureSpec, tasks: Sequence[TaskSpec], read: ReadFeatures) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        tasks: Sequence[TaskSpec],
+        read: ReadFeatures,
+        sampling: SamplingConfig | None = None,
+    ) -> None:
+        """Without `sampling` every closed impression becomes an example."""
         self._spec = spec
+        self._sampling = Sampling(sampling or SamplingConfig(), tasks)
         self._validator = Validator(spec, tasks)
         self._read = read
 
@@ -84,7 +94,10 @@ class StreamStep:
         events = [one.event for turn in turns.values() for one in turn]
         requests = iter(self._requests([event for event in events if isinstance(event, Impression)]))
         # 4. Join. Aggregates see closed examples only: their labels are final, and older than their readers.
-        return [_joined(partition, turns[number], requests, limit) for number, partition in partitions.items()]
+        return [
+            _joined(partition, turns[number], requests, self._sampling, limit)
+            for number, partition in partitions.items()
+        ]
 
     def _requests(self, impressions: Sequence[Impression]) -> list[TeacherRequest]:
         if not impressions:
@@ -103,7 +116,9 @@ def _turn(partition: Partition, arrival: Arrival, limit: int) -> list[Taken]:
     return [] if partition.join.is_exhausted else partition.take(caught_up, limit)
 
 
-def _joined(partition: Partition, turn: Sequence[Taken], requests: Iterator[TeacherRequest], limit: int) -> Effects:
+def _joined(
+    partition: Partition, turn: Sequence[Taken], requests: Iterator[TeacherRequest], sampling: Sampling, limit: int
+) -> Effects:
     """Join the messages of a turn, and put back those that must wait; `requests` gives those of its impressions."""
     counts, invalid, waiting = Counter[str](), list[DeadLetter](), list[Taken]()
     for one in turn:
@@ -124,6 +139,9 @@ def _joined(partition: Partition, turn: Sequence[Taken], requests: Iterator[Teac
     joined = partition.join.drain()
     updates = [one for example in joined.examples for one in updates_of(example, partition.aggregates.entities)]
     letters = [*invalid, *joined.dead_letters]
+    # Aggregates count what sampling leaves out, too: as features they mean the whole log.
+    examples = [kept for example in joined.examples if (kept := sampling.kept(example))]
+    left_out = len(joined.examples) - len(examples)
     return Effects(
-        partition.number, counts, joined.requests, joined.examples, letters, joined.duplicates, updates, has_more
+        partition.number, counts, joined.requests, examples, letters, joined.duplicates, updates, left_out, has_more
     )

@@ -27,6 +27,7 @@ from stream.inputs import Inputs
 from stream.messages import Message
 from stream.partition import Partition
 from stream.report import Report, Work
+from stream.sampling import SamplingConfig
 from stream.state_log import FLOOR_BYTES, StateLog
 from stream.step import Arrival, Effects, StreamStep
 from stream.tasks import TaskSpec
@@ -54,6 +55,7 @@ class StreamJob:
     aggregates_factory: Callable[[], Aggregates]
     pusher: AggregatePusher
     instance: str
+    sampling: SamplingConfig = SamplingConfig()  # noqa: RUF009 - frozen
     log_floor_bytes: int = FLOOR_BYTES
 
 
@@ -66,7 +68,7 @@ class StreamWorker:
     def __init__(self, job: StreamJob, stop: StopSignal, excused: Mapping[TopicPartition, int] | None = None) -> None:
         self._job = job
         self._stop = stop
-        self._step = StreamStep(job.spec, job.tasks, self._features)
+        self._step = StreamStep(job.spec, job.tasks, self._features, job.sampling)
         self._partitions: dict[int, Partition] = {}
         self._records: list[Outgoing] = []
         self._updates: list[AggregateUpdate] = []

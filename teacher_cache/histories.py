@@ -127,7 +127,7 @@ class LoggedExamples:
         """See `History.read`."""
         for partition, offset, example in self._records(bounds.starts):
             if offset < bounds.ends.get(partition, 0) and within(example.event_time_ms, self._since_ms, self._until_ms):
-                fields = {name: value for name, value in example.__dict__.items() if name != "labels"}
+                fields = {name: getattr(example, name) for name in TeacherRequest.model_fields}
                 yield Placed(partition, offset, TeacherRequest.of_checked(fields))
 
     def _records(self, starts: Offsets) -> Iterator[ExampleRecord]:

@@ -213,6 +213,7 @@ def run(project_folder: Path | None) -> None:
             process.instance,
             stop,
             claim_aggregates=lambda state: owned.claim(state.name, is_new=state.is_new),
+            sampling=project.sampling,
         )
 
 

@@ -9,6 +9,7 @@ from graft.init.teacher_text import teacher_text
 from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, toml_value
 from graft.project import Project
 from stream.config import RetentionConfig, StreamConfig
+from stream.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, PublishConfig, SkewConfig
 from student.versions.config import StudentConfig
@@ -88,6 +89,7 @@ def graft_toml(plan: Plan) -> str:
         *_tasks(plan),
         lines_of(table_lines("[stream]", StreamConfig, {"topic_prefix": f"{plan.name}-"}, {})),
         lines_of(table_lines("[stream.retention]", RetentionConfig, {}, {})),
+        lines_of(table_lines("[sampling]", SamplingConfig, {}, {})),
         *_features(plan),
         teacher_text(plan.name, str(plan.teacher_file), plan.teacher),
     ]

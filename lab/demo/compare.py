@@ -54,8 +54,10 @@ def _points(found: Studied) -> Iterator[Point]:
     evaluation = ProgressiveEvaluation(found.findings.tasks, REFERENCES)
     users = [str(example.user_id) for example in found.log.examples]
     user_N = np.unique(users, return_inverse=True)[1].astype(np.uint64)
+    weight_N = np.array([example.weight for example in found.log.examples], np.float32)
     for first in range(0, len(kept.label_NK), EVERY_EXAMPLES):
         rows = slice(first, first + EVERY_EXAMPLES)
         old_2B = np.zeros((2, len(user_N[rows])), np.bool_)  # new ids are not asked for
-        evaluation.update(kept.label_NK[rows], kept.seen_NKA[rows], user_N[rows], old_2B)
+        columns = kept.label_NK[rows], kept.seen_NKA[rows], user_N[rows], old_2B
+        evaluation.update(*columns, weight_B=weight_N[rows])
         yield Point(first + len(user_N[rows]), evaluation.slices())

@@ -241,7 +241,7 @@ class _Kept(ProgressiveEvaluation):
         self.labels: list[NDArray[np.float32]] = []
         self.values: list[NDArray[np.float32]] = []
 
-    def update(self, label_BK: NDArray[np.float32], value_BKA: NDArray[np.float32], *_ids: Any) -> None:
+    def update(self, label_BK: NDArray[np.float32], value_BKA: NDArray[np.float32], *_ids: Any, **_more: Any) -> None:
         """Keep B predictions."""
         self.labels.append(label_BK)
         self.values.append(value_BKA)

@@ -45,7 +45,7 @@ class DirectArm(Arm):
         if unshown is not None:
             logit_BT = unshown.logit_BT.copy()
             logit_BT[:, [self._setup.teacher_column(name) for name in self._direct]] = np.nan
-            unshown = Batch(unshown.dense_BD, unshown.category_BC, unshown.label_BK, logit_BT)
+            unshown = unshown.replaced(logit_BT=logit_BT)
         return super().gradient(rows, unshown, examples)
 
     def start_served_heads(self, learnt: Collection[str]) -> None:

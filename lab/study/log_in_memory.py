@@ -1,10 +1,11 @@
 """The examples of a project's own events, without Kafka and Redis: the stream's step on features in memory.
 
-It equals the log that the stream archives, with two differences. Here a closed example moves its aggregates before the
-next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so a
-replay that is faster than real time reads aggregates that are older in event time. And of a table with several rows of
-an entity an impression has here the last one that had begun; the stream has the newest one alone, and where that begins
-after the impression it has none. In neither has it a row that begins later.
+It equals the log that the stream archives, with three differences. Here a closed example moves its aggregates before
+the next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so
+a replay that is faster than real time reads aggregates that are older in event time. And of a table with several rows
+of an entity an impression has here the last one that had begun; the stream has the newest one alone, and where that
+begins after the impression it has none. In neither has it a row that begins later. And every closed impression becomes
+an example here, whatever `[sampling]` says: a study judges on the whole log.
 """
 
 import time

@@ -78,7 +78,21 @@ def studied(
     learnt = log.first(findings.examples())
     comparison = Comparison(findings, learnt, predictions)
     of_logits = [*origin_of_logits(grid, project, learnt), *left_of_the_gain(findings, project, learnt)]
-    return Studied(learnt, comparison, predictions, [*of_logits, *verdict(comparison)])
+    return Studied(learnt, comparison, predictions, [*_sampled(learnt), *of_logits, *verdict(comparison)])
+
+
+def _sampled(log: StudyLog) -> list[str]:
+    """A sentence on a log that has a share of the negatives only; none on another."""
+    stand_for = sum(example.weight for example in log.examples)
+    if stand_for == len(log.records):
+        return []
+    line = (
+        f"The log was sampled: its {len(log.records):,} examples stand for {stand_for:,} impressions. Learners weigh "
+        "them so; the scores here are of the examples that there are. With one binary task its AUC is that of the "
+        "whole log, ECE and RMSE are not. Shares of the users and other label delays have running aggregates of what "
+        "there is."
+    )
+    return [line]
 
 
 def logged_generation(project: Project, spec: FeatureSpec, log_folder: Path) -> str | None:

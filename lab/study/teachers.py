@@ -137,8 +137,8 @@ def _is_unknown(told: LoggedLogit | None) -> bool:
 def requests_of(log: StudyLog) -> list[TeacherRequest]:
     """What the stream asked the teacher for each example."""
     return [
-        TeacherRequest.model_construct(**{name: value for name, value in e.__dict__.items() if name != "labels"})
-        for e in log.examples
+        TeacherRequest.model_construct(**{name: getattr(example, name) for name in TeacherRequest.model_fields})
+        for example in log.examples
     ]
 
 

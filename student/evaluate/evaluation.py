@@ -36,6 +36,7 @@ class ProgressiveEvaluation:
         self._label_WK = np.full((RECENT_EXAMPLES, len(self._tasks)), np.nan, np.float32)
         self._value_WKA = np.full((RECENT_EXAMPLES, *shape_SKA[1:]), np.nan, np.float32)
         self._age_W = np.full(RECENT_EXAMPLES, np.nan, np.float32)
+        self._weight_W = np.ones(RECENT_EXAMPLES, np.float32)
         self._user_W = np.zeros(RECENT_EXAMPLES, np.uint64)
         self._member_SW = np.zeros((len(_SUMMED), RECENT_EXAMPLES), np.bool_)
         self._next = np.zeros(1, np.int64)
@@ -47,17 +48,20 @@ class ProgressiveEvaluation:
         user_B: NDArray[np.uint64],
         new_2B: NDArray[np.bool_],
         age_B: NDArray[np.float32] | None = None,
+        *,
+        weight_B: NDArray[np.float32],
     ) -> None:
         """Count B predictions: logits of binary tasks, values of regressions. A NaN label or value is not counted.
 
         `user_B`: the hashes of the users. `new_2B`: whether items and users are new. `age_B`: how many examples lie
-        between the version that predicted a row and the row; None where no version did.
+        between the version that predicted a row and the row; None where no version did. `weight_B`: as how many rows
+        each counts, a whole number.
         """
         if age_B is None:
             age_B = np.full(len(label_BK), np.nan, np.float32)
         member_SB = np.concatenate([np.ones((1, len(label_BK)), np.bool_), new_2B])
-        self._tally.update(member_SB, label_BK, value_BKA, age_B)
-        self._remember(user_B, member_SB, label_BK, value_BKA, age_B)
+        self._tally.update(member_SB, label_BK, value_BKA, age_B, weight_B)
+        self._remember(user_B, member_SB, label_BK, value_BKA, age_B, weight_B)
 
     def whole(self) -> Metrics:
         """Over all examples; AUC from histograms, to 1e-3; GAUC within blocks of `RECENT_EXAMPLES`."""
@@ -66,7 +70,8 @@ class ProgressiveEvaluation:
     def recent(self) -> Metrics:
         """Over the last `RECENT_EXAMPLES` examples, exact."""
         window = Tally(self._tasks, 1, len(self._arms))
-        window.update(np.ones((1, RECENT_EXAMPLES), np.bool_), self._label_WK, self._value_WKA, self._age_W)
+        everything = self._label_WK, self._value_WKA, self._age_W, self._weight_W
+        window.update(np.ones((1, RECENT_EXAMPLES), np.bool_), *everything)
         full_W = np.ones(RECENT_EXAMPLES, np.bool_)
 
         def metrics(k: int, a: int) -> ArmMetrics:
@@ -87,15 +92,16 @@ class ProgressiveEvaluation:
             "label": self._label_WK,
             "value": self._value_WKA,
             "age": self._age_W,
+            "weight": self._weight_W,
             "user": self._user_W,
             "member": self._member_SW,
             "next": self._next,
         }
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Set the state to one that `tensors` returned."""
+        """Set the state to one that `tensors` returned. An earlier release had no weights: all were 1."""
         for name, own in self.tensors().items():
-            own[...] = tensors[name]
+            own[...] = tensors[name] if name in tensors or name != "weight" else 1
 
     def _remember(
         self,
@@ -104,6 +110,7 @@ class ProgressiveEvaluation:
         label_BK: NDArray[np.float32],
         value_BKA: NDArray[np.float32],
         age_B: NDArray[np.float32],
+        weight_B: NDArray[np.float32],
     ) -> None:
         """Put the rows into the window, block by block; a block that is full is closed."""
         first = 0
@@ -113,7 +120,7 @@ class ProgressiveEvaluation:
             block, rows = slice(place, place + last - first), slice(first, last)
             self._user_W[block], self._member_SW[:, block] = user_B[rows], member_SB[:, rows]
             self._label_WK[block], self._value_WKA[block] = label_BK[rows], value_BKA[rows]
-            self._age_W[block] = age_B[rows]
+            self._age_W[block], self._weight_W[block] = age_B[rows], weight_B[rows]
             self._next += last - first
             first = last
             if self._next[0] % RECENT_EXAMPLES == 0:
@@ -144,11 +151,11 @@ class ProgressiveEvaluation:
 
     def _rows(
         self, k: int, a: int, member_W: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.float32]]:
-        """Users, labels and values of the window's members that have both a label and a value."""
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Users, labels, values and weights of the window's members that have both a label and a value."""
         label_W, value_W = self._label_WK[:, k], self._value_WKA[:, k, a]
         present_W = member_W & np.isfinite(label_W) & np.isfinite(value_W)
-        return self._user_W[present_W], label_W[present_W], value_W[present_W]
+        return self._user_W[present_W], label_W[present_W], value_W[present_W], self._weight_W[present_W]
 
     def _table(self, count: Callable[[int, int], int], metrics: Callable[[int, int], ArmMetrics]) -> Metrics:
         return {

@@ -38,6 +38,10 @@ _LEVEL_ERROR = 0.05
 """With which the gain that was shown is known. It is a level, not a verdict: what has not been gained is not lost."""
 
 
+_NEW = "heaviest", "parts"
+"""What an earlier release did not save: every example stood for one."""
+
+
 class _Champion(NamedTuple):
     version: str
     examples: int
@@ -69,6 +73,7 @@ class Gate:
         self._sums_A3 = np.zeros((len(self._checks), 3))
         self._evidence = Evidence(len(self._checks))
         self._users = UserWindows(len(self._checks) + 2 * len(self._tasks))
+        self._heaviest = np.ones(1)
         self._candidate: str | None = None
         self._champion: _Champion | None = None
         self.stopped = False
@@ -79,9 +84,18 @@ class Gate:
         return self._champion.version if self._champion else None
 
     def update(
-        self, features: FeatureBatch, label_BK: NDArray[np.float32], user_B: NDArray[np.uint64], served: Served
+        self,
+        features: FeatureBatch,
+        label_BK: NDArray[np.float32],
+        user_B: NDArray[np.uint64],
+        weight_B: NDArray[np.float32],
+        served: Served,
     ) -> None:
-        """Take in B examples, with the labels of all tasks and what served versions have said of them."""
+        """Take in B examples, with the labels of all tasks and what served versions have said of them.
+
+        `weight_B`: how many impressions each stands for. The heaviest count as one, the others as a part of one, so
+        that no example says more than the evidence allows for.
+        """
         judged_B = served.learnt_B >= self.config.after_examples  # False where no version is old enough
         if self.stopped or not judged_B.any():
             return
@@ -89,14 +103,16 @@ class Gate:
         label_BK64 = label_BK[judged_B][:, self._places].astype(np.float64)
         losses = self._losses(features, label_BK64, served.value_BKA[judged_B, :, 0], served.learnt_B[judged_B])
         self._candidate = served.asked[-1]
+        self._heaviest = np.maximum(self._heaviest, weight_B[judged_B].max())
+        part_B = weight_B[judged_B] / self._heaviest
         columns = [*self._compared(losses, self._slices.members(features.categorical_BC)), *_gained(losses)]
-        for new_C3 in self._users.add(user_B[judged_B], np.stack(columns, axis=1)):
+        for new_C3 in self._users.add(user_B[judged_B], part_B, np.stack(columns, axis=1)):
             checks = len(self._checks)
             self._sums_A3 += new_C3[:checks]
             self._evidence.add(new_C3[:checks], *self._bounds())
             self._gain_2K3 += new_C3[checks:].reshape(self._gain_2K3.shape)
-        self._label_K3 *= max(0.0, 1 - len(label_BK64) / _RECENT)
-        self._label_K3 += weighted_sums(label_BK64, np.ones(len(label_BK64)))
+        self._label_K3 *= max(0.0, 1 - part_B.sum() / _RECENT)
+        self._label_K3 += weighted_sums(label_BK64, part_B)
 
     def judge(self) -> GateRecord:
         """The verdict on what was told since the last one; a candidate that is promoted is the champion from now on."""
@@ -111,7 +127,7 @@ class Gate:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state but for the names of versions; not copied."""
         own = {"label": self._label_K3, "gain": self._gain_2K3, "judged": self._judged_K, "sums": self._sums_A3}
-        own |= self._evidence.tensors() | self._users.tensors()
+        own |= self._evidence.tensors() | self._users.tensors() | {"heaviest": self._heaviest}
         return {f"gate.{name}": tensor for name, tensor in own.items()}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], record: GateRecord | None) -> None:
@@ -120,6 +136,7 @@ class Gate:
         Anew where there is none, where settings or served tasks are others, and where the champion's folder is gone.
         """
         own = self.tensors()
+        tensors = {f"gate.{name}": np.ones_like(own[f"gate.{name}"]) for name in _NEW} | dict(tensors)
         if record is None or record.settings != self.config or not _fit(own, tensors):
             return
         for name, tensor in own.items():

@@ -37,10 +37,11 @@ class ItemMean:
         safe_BK = np.clip(mean_BK, 1e-6, 1 - 1e-6)
         return np.where(self._binary_K, np.log(safe_BK / (1 - safe_BK)), mean_BK).astype(np.float32)
 
-    def update(self, item_B: NDArray[np.uint64], label_BK: NDArray[np.float32]) -> None:
-        """Add the rows' labels; a NaN is no label."""
+    def update(self, item_B: NDArray[np.uint64], label_BK: NDArray[np.float32], weight_B: NDArray[np.float32]) -> None:
+        """Add the rows' labels; a NaN is no label. `weight_B`: as how many rows each counts."""
         present_BK = ~np.isnan(label_BK)
         added_B2K = np.stack([np.where(present_BK, label_BK, 0), present_BK], axis=1).astype(np.float64)
+        added_B2K *= weight_B[:, None, None]
         for key, added_2K in zip(item_B.tolist(), added_B2K, strict=True):
             known_2K = self._items.get(key)
             self._items[key] = added_2K if known_2K is None else known_2K + added_2K

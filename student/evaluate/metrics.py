@@ -105,14 +105,14 @@ _ROUNDING = 1e-12
 """A variance below this share of the mean square is the rounding of float64 sums."""
 
 
-def exact_auc(label_B: NDArray[np.float32], score_B: NDArray[np.float32]) -> float | None:
+def exact_auc(
+    label_B: NDArray[np.float32], score_B: NDArray[np.float32], weight_B: NDArray[np.float32] | None = None
+) -> float | None:
     """The share of (positive, negative) pairs in the right order, ties half (Mann & Whitney 1947).
 
-    None when there are no positives or no negatives.
+    `weight_B`: as how many rows each counts; None: as one. None when there are no positives or no negatives.
     """
-    order_B = np.argsort(score_B, kind="stable")
-    one_user_B = np.zeros(len(order_B), np.uint64)
-    return GroupedAuc(*_sums_of_aucs(one_user_B, score_B[order_B], label_B[order_B] > 0.5)).mean()
+    return grouped_auc(np.zeros(len(label_B), np.uint64), label_B, score_B, weight_B).mean()
 
 
 def histogram_auc(histogram_2H: NDArray[np.integer]) -> float | None:
@@ -143,18 +143,27 @@ class GroupedAuc(NamedTuple):
         return self.weighted / self.weight if self.weight else None
 
 
-def grouped_auc(user_B: NDArray[np.uint64], label_B: NDArray[np.float32], score_B: NDArray[np.float32]) -> GroupedAuc:
+def grouped_auc(
+    user_B: NDArray[np.uint64],
+    label_B: NDArray[np.float32],
+    score_B: NDArray[np.float32],
+    weight_B: NDArray[np.float32] | None = None,
+) -> GroupedAuc:
     """Per-user AUCs weighted by the user's rows (GAUC: Zhu et al. 2017; Zhou et al. 2018).
 
-    A user without both classes has no AUC and no weight.
+    A user without both classes has no AUC and no weight. `weight_B`: as how many rows each counts; None: as one.
     """
     order_B = np.lexsort((score_B, user_B))
-    return GroupedAuc(*_sums_of_aucs(user_B[order_B], score_B[order_B], label_B[order_B] > 0.5))
+    count_B = np.ones(len(order_B), np.float32) if weight_B is None else weight_B[order_B]
+    return GroupedAuc(*_sums_of_aucs(user_B[order_B], score_B[order_B], label_B[order_B] > 0.5, count_B))
 
 
 @compiled
 def _sums_of_aucs(
-    user_B: NDArray[np.uint64], score_B: NDArray[np.float32], positive_B: NDArray[np.bool_]
+    user_B: NDArray[np.uint64],
+    score_B: NDArray[np.float32],
+    positive_B: NDArray[np.bool_],
+    weight_B: NDArray[np.float32],
 ) -> tuple[float, float]:
     """The fields of `GroupedAuc` of rows in the order of users, and of each user's scores."""
     weighted, weight, row = 0.0, 0.0, 0
@@ -165,14 +174,14 @@ def _sums_of_aucs(
             tied_positives, tied_negatives, tie = 0.0, 0.0, row
             while row < len(user_B) and user_B[row] == user_B[first] and (row == tie or score_B[row] == score_B[tie]):
                 if positive_B[row]:
-                    tied_positives += 1
+                    tied_positives += weight_B[row]
                 else:
-                    tied_negatives += 1
+                    tied_negatives += weight_B[row]
                 row += 1
             right_pairs += tied_positives * (negatives + tied_negatives / 2)
             positives += tied_positives
             negatives += tied_negatives
         if positives and negatives:
-            weighted += (row - first) * right_pairs / (positives * negatives)
-            weight += row - first
+            weighted += (positives + negatives) * right_pairs / (positives * negatives)
+            weight += positives + negatives
     return weighted, weight

@@ -32,6 +32,8 @@ class JudgedExamples(NamedTuple):
     """How many examples came before each."""
     label_BK: NDArray[np.float32]
     user_B: NDArray[np.uint64]
+    weight_B: NDArray[np.float32]
+    """How many impressions each stands for."""
     new_2B: NDArray[np.bool_]
     """Whether item and user are new."""
 
@@ -104,14 +106,14 @@ class ServedEvaluation:
         features = FeatureBatch(
             *(np.concatenate(c) for c in zip(*(each.features for each in self._waiting), strict=True))
         )
-        time_B, number_B, label_BK, user_B = (
+        time_B, number_B, label_BK, user_B, weight_B = (
             np.concatenate(columns) for columns in zip(*(each[1:-1] for each in self._waiting), strict=True)
         )
         new_2B = np.concatenate([each.new_2B for each in self._waiting], axis=1)
         self._waiting = []
         served = self._versions.predict(features, time_B, self._tasks)
         age_B = (number_B - served.learnt_B).astype(np.float32)
-        self._evaluation.update(label_BK, served.value_BKA, user_B, new_2B, age_B)
+        self._evaluation.update(label_BK, served.value_BKA, user_B, new_2B, age_B, weight_B=weight_B)
         if self.gate is not None:
-            self.gate.update(features, label_BK, user_B, served)
+            self.gate.update(features, label_BK, user_B, weight_B, served)
         self._reached_ms[0] = time_B.min()

@@ -41,7 +41,7 @@ class Tally:
         )
         no_BK, no_B = np.zeros((0, len(self._tasks)), np.float32), np.zeros(0, np.float32)
         no_BKA = np.repeat(no_BK[:, :, None], arms, axis=2)
-        self.update(np.zeros((slices, 0), np.bool_), no_BK, no_BKA, no_B)  # compiles it
+        self.update(np.zeros((slices, 0), np.bool_), no_BK, no_BKA, no_B, no_B)  # compiles it
 
     def update(
         self,
@@ -49,17 +49,18 @@ class Tally:
         label_BK: NDArray[np.float32],
         value_BKA: NDArray[np.float32],
         age_B: NDArray[np.float32],
+        weight_B: NDArray[np.float32],
     ) -> None:
         """Add B rows to the slices that they are members of; NaN or infinite is no label and no prediction.
 
-        `age_B`: see `Sums.age`.
+        `age_B`: see `Sums.age`. `weight_B`: as how many rows each counts, a whole number.
         """
         value_BKA64 = value_BKA.astype(np.float64, order="C")
         loss_BKA = self._losses(label_BK, value_BKA64)
-        _add(member_SB, label_BK, value_BKA64, loss_BKA, age_B, self._binary_K, self._sums)
+        _add(member_SB, label_BK, value_BKA64, loss_BKA, age_B, weight_B, self._binary_K, self._sums)
 
     def count(self, s: int, k: int, a: int) -> int:
-        """Rows of slice `s` with a label of task `k` and a prediction of arm `a`."""
+        """Rows of slice `s`, each as often as it counts, with a label of task `k` and a prediction of arm `a`."""
         return int(self._sums.sum_SKAM[s, k, a, 0])
 
     def metrics(self, s: int, k: int, a: int, *, auc: float | None = None, gauc: float | None = None) -> ArmMetrics:
@@ -86,18 +87,20 @@ class Tally:
 
 
 @compiled
-def _add(
+def _add(  # noqa: PLR0913, PLR0917 - compiled code is called by place
     member_SB: NDArray[np.bool_],
     label_BK: NDArray[np.float32],
     value_BKA: NDArray[np.float64],
     loss_BKA: NDArray[np.float64],
     age_B: NDArray[np.float32],
+    weight_B: NDArray[np.float32],
     binary_K: NDArray[np.bool_],
     sums: _Sums,
 ) -> None:
     """Add B rows, of which a value or label that is not finite counts in nothing."""
     slices, tasks, arms, _ = sums.sum_SKAM.shape
     for b in range(len(label_BK)):
+        weight = int(weight_B[b])
         for k in range(tasks):
             for a in range(arms):
                 label, value = float(label_BK[b, k]), value_BKA[b, k, a]
@@ -110,15 +113,15 @@ def _add(
                     if not member_SB[s, b]:
                         continue
                     sum_M = sums.sum_SKAM[s, k, a]
-                    sum_M[0] += 1
-                    sum_M[1] += label
-                    sum_M[2] += label * label
-                    sum_M[3] += prediction
-                    sum_M[4] += loss_BKA[b, k, a]
-                    sum_M[5] += age_B[b]
+                    sum_M[0] += weight
+                    sum_M[1] += weight * label
+                    sum_M[2] += weight * (label * label)
+                    sum_M[3] += weight * prediction
+                    sum_M[4] += weight * loss_BKA[b, k, a]
+                    sum_M[5] += weight * age_B[b]
                     if binary_K[k]:
-                        sums.histogram_SKA2H[s, k, a, int(label > 0.5), min(int(share * _BINS), _BINS - 1)] += 1
+                        sums.histogram_SKA2H[s, k, a, int(label > 0.5), min(int(share * _BINS), _BINS - 1)] += weight
                         n = min(int(prediction * CALIBRATION_BINS), CALIBRATION_BINS - 1)
-                        sums.bin_3SKAN[0, s, k, a, n] += 1
-                        sums.bin_3SKAN[1, s, k, a, n] += label
-                        sums.bin_3SKAN[2, s, k, a, n] += prediction
+                        sums.bin_3SKAN[0, s, k, a, n] += weight
+                        sums.bin_3SKAN[1, s, k, a, n] += weight * label
+                        sums.bin_3SKAN[2, s, k, a, n] += weight * prediction

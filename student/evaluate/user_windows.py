@@ -21,25 +21,29 @@ class UserWindows:
 
     def __init__(self, columns: int) -> None:
         self._user_W = np.zeros(WINDOW, np.uint64)
+        self._part_W = np.ones(WINDOW)
         self._value_WC = np.zeros((WINDOW, columns))
         self._filled = np.zeros(1, np.int64)
 
-    def add(self, user_B: NDArray[np.uint64], value_BC: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    def add(
+        self, user_B: NDArray[np.uint64], part_B: NDArray[np.float64], value_BC: NDArray[np.float64]
+    ) -> Iterator[NDArray[np.float64]]:
         """Of each window that these examples fill: the weights of its values, their weighted sum, that of squares.
 
-        [C, 3]; a value that is not finite does not count.
+        [C, 3]; a value that is not finite does not count. `part_B`: as which part of an example each counts, up to 1.
         """
         first = 0
         while first < len(user_B):
             at = int(self._filled[0])
             last = min(len(user_B), first + WINDOW - at)
             self._user_W[at : at + last - first] = user_B[first:last]
+            self._part_W[at : at + last - first] = part_B[first:last]
             self._value_WC[at : at + last - first] = value_BC[first:last]
             self._filled += last - first
             first = last
             if self._filled[0] == WINDOW:
                 self._filled[0] = 0
-                yield weighted_sums(self._value_WC, _weights(self._user_W))
+                yield weighted_sums(self._value_WC, self._part_W * _weights(self._user_W, self._part_W))
 
     def clear(self) -> None:
         """Forget the examples of the open window."""
@@ -47,7 +51,7 @@ class UserWindows:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
-        return {"users": self._user_W, "values": self._value_WC, "filled": self._filled}
+        return {"users": self._user_W, "parts": self._part_W, "values": self._value_WC, "filled": self._filled}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Set the state to one that `tensors` returned."""
@@ -62,7 +66,8 @@ def weighted_sums(value_BC: NDArray[np.float64], weight_B: NDArray[np.float64]) 
     return np.stack([weight_B @ known_BC, weighted_BC.sum(axis=0), (weighted_BC**2).sum(axis=0)], axis=1)
 
 
-def _weights(user_B: NDArray[np.uint64]) -> NDArray[np.float64]:
-    _, place_B, count_U = np.unique(user_B, return_inverse=True, return_counts=True)
+def _weights(user_B: NDArray[np.uint64], part_B: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place_B = np.unique(user_B, return_inverse=True)
+    count_U = np.bincount(place_B, part_B)
     weight_B: NDArray[np.float64] = np.minimum(1.0, MOST_OF_A_USER / count_U)[place_B]
     return weight_B

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from student.learn.adapter import Adapted
-from student.learn.batch import Batch, concatenate
+from student.learn.batch import Batch, concatenate, weights_of_one
 from student.learn.bounds import Bounded
 from student.learn.exchange import ALONE, Exchange
 from student.learn.heads import Lesson, TeacherHead, slopes
@@ -103,14 +103,15 @@ class Arm:
         A ranking loss leaves the level of a list open, so here the soft label takes its place. The result is, per
         teacher task, the share of its variance that its head explains in the last `held_out` rows.
         """
-        dense_PD, category_PC, _, logit_PT = pairs.learnt
+        dense_PD, category_PC, _, logit_PT, _ = pairs.learnt
         self.running.start(pairs.counted.dense_BD, logit_PT)
         # What is off on the stream is what a bootstrap alone learns.
         weights = [config.weight or 1.0 for config in self._setup.distillation]
         heads = [head.pointwise() for head in self.running.teacher_heads(weights)]
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
+        weight_B1 = weights_of_one(len(label_BK))
         for index_B in index_SB:
-            rows = Batch(dense_PD[index_B], category_PC[index_B], label_BK, logit_PT[index_B])
+            rows = Batch(dense_PD[index_B], category_PC[index_B], label_BK, logit_PT[index_B], weight_B1)
             gradient = self._gradient(rows, heads)
             if gradient.is_usable():
                 self.descend(gradient)
@@ -179,7 +180,7 @@ class Arm:
                 rankings.append((head, teacher_B))
             else:
                 lessons.append((head.lesson(), teacher_B))
-        slope_BX = slopes(value_BX, lessons)
+        slope_BX = slopes(value_BX, lessons, rows.weight_B1[:, 0])
         for head, teacher_B in rankings:
             slope_BX[:, head.place] += head.ranking_slope(value_BX[:, head.place], teacher_B)
         return slope_BX

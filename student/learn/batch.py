@@ -4,7 +4,7 @@ Shapes: B rows, D dense columns, C categorical columns, K tasks, T teacher tasks
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -19,12 +19,16 @@ from teacher_cache.unshown import UnshownRows
 
 
 class Batch(NamedTuple):
-    """Encoded rows with their labels and teacher logits; NaN: no label, no logit. Categories are 64-bit hashes."""
+    """Encoded rows with their labels and teacher logits; NaN: no label, no logit. Categories are 64-bit hashes.
+
+    `weight_B1`: how many impressions the labels of a row stand for, see `Example.weight`.
+    """
 
     dense_BD: NDArray[np.float32]
     category_BC: NDArray[np.uint64]
     label_BK: NDArray[np.float32]
     logit_BT: NDArray[np.float32]
+    weight_B1: NDArray[np.float32]
 
     def __len__(self) -> int:
         """B."""
@@ -32,7 +36,26 @@ class Batch(NamedTuple):
 
     def part(self, rows: slice) -> "Batch":
         """Some of the rows."""
-        return Batch(self.dense_BD[rows], self.category_BC[rows], self.label_BK[rows], self.logit_BT[rows])
+        parts: Iterator[Any] = (column[rows] for column in self)
+        return Batch(*parts)
+
+    def replaced(self, **columns: NDArray[Any]) -> "Batch":
+        """The same rows with other columns; `_replace` would take `len` for the number of columns."""
+        return Batch(**{**self._asdict(), **columns})
+
+
+def weights_of_one(rows: int) -> NDArray[np.float32]:
+    """[B, 1]: of rows that stand for themselves alone."""
+    return np.ones((rows, 1), np.float32)
+
+
+def saved_batch(tensors: Mapping[str, NDArray[Any]], prefix: str = "") -> Batch:
+    """The rows that were saved under the names of their columns. An earlier release saved no weights: all were 1."""
+    rows = len(tensors[f"{prefix}label_BK"])
+    saved = {"weight_B1": weights_of_one(rows)} | {
+        name: tensors[prefix + name] for name in Batch._fields if prefix + name in tensors
+    }
+    return Batch(**saved)
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
@@ -56,17 +79,19 @@ class Encoded(NamedTuple):
     user_B: NDArray[np.uint64]
     """The hashes of their ids."""
     item_B: NDArray[np.uint64]
+    weight_B1: NDArray[np.float32]
 
     def part(self, examples: slice, rows: slice) -> "Encoded":
         """Some of the examples, of which these are the rows without a fault."""
         features = FeatureBatch(self.features.dense_BD[rows], self.features.categorical_BC[rows])
-        ids = self.user_B[rows], self.item_B[rows]
-        return Encoded(self.faults[examples], features, self.label_BK[rows], self.time_B[rows], *ids)
+        parts: Iterator[Any] = (column[rows] for column in self[2:])
+        return Encoded(self.faults[examples], features, *parts)
 
     def with_logits(self, logit_BT: NDArray[np.float32], from_ms: int) -> Batch:
         """The rows with the teacher's logits of them; those before the event time `from_ms` have none."""
         may_B1 = (self.time_B >= from_ms)[:, None]
-        return Batch(*self.features, self.label_BK, np.where(may_B1, logit_BT, np.nan).astype(np.float32))
+        seen_BT = np.where(may_B1, logit_BT, np.nan).astype(np.float32)
+        return Batch(*self.features, self.label_BK, seen_BT, self.weight_B1)
 
 
 def encode(setup: LearnerSetup, examples: Sequence[Example]) -> Encoded:
@@ -106,7 +131,8 @@ def _encoded(
     time_B = np.array([example.event_time_ms for example in examples], np.int64)
     user_B = hashes("user_id", [example.user_id for example in examples])
     item_B = hashes("item_id", [example.item_id for example in examples])
-    return Encoded(faults, features, label_BK, time_B, user_B, item_B)
+    weight_B1 = np.array([example.weight for example in examples], np.float32).reshape(-1, 1)
+    return Encoded(faults, features, label_BK, time_B, user_B, item_B, weight_B1)
 
 
 def _columns(setup: LearnerSetup, examples: Sequence[Example]) -> dict[str, list[Value]]:
@@ -167,7 +193,8 @@ def encoded_unshown(setup: LearnerSetup, unshown: UnshownRows | None) -> Batch |
         return None
     features = setup.spec.encode(setup.spec.columns_of([unshown.features[u] for u in kept_U]))
     label_UK = np.full((len(kept_U), len(setup.tasks)), np.nan, np.float32)
-    return Batch(features.dense_BD, features.categorical_BC, label_UK, unshown.logit_UT[kept_U].astype(np.float32))
+    logit_UT = unshown.logit_UT[kept_U].astype(np.float32)
+    return Batch(*features, label_UK, logit_UT, weights_of_one(len(kept_U)))
 
 
 def fault_of(setup: LearnerSetup, example: Example) -> str | None:

@@ -97,8 +97,8 @@ class Bounds:
             return Bounded(batch, batch)
         counted_BX = np.where(left_out_BX, np.float32(np.nan), value_BX)
         dense_BD, label_BK, logit_BT = map(np.ascontiguousarray, np.split(counted_BX, self._ends, axis=1))
-        learnt = Batch(batch.dense_BD, batch.category_BC, label_BK, logit_BT)
-        return Bounded(learnt, Batch(dense_BD, batch.category_BC, label_BK, logit_BT))
+        learnt = batch.replaced(label_BK=label_BK, logit_BT=logit_BT)
+        return Bounded(learnt, learnt.replaced(dense_BD=dense_BD))
 
     def _tell(self, value_BX: NDArray[np.float32], far_BX: NDArray[np.bool_]) -> None:
         """Count per column; log a line when a column's count reaches a power of two."""

@@ -57,15 +57,23 @@ class Guard:
         """The values [M, B, K] of student and control, with the student's answer in the place of its own."""
         return self._answered(self.weight(), value_MBK)
 
-    def learn(self, value_MBK: NDArray[np.float32], label_BK: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As `answer`, row by row: the evidence of each row counts for those after it. A NaN is no label."""
+    def learn(
+        self,
+        value_MBK: NDArray[np.float32],
+        label_BK: NDArray[np.float32],
+        weight_B1: NDArray[np.float32] | float = 1.0,
+    ) -> NDArray[np.float32]:
+        """As `answer`, row by row: the evidence of each row counts for those after it. A NaN is no label.
+
+        `weight_B1`: how many impressions the labels of each row stand for.
+        """
         present_BK = np.isfinite(label_BK)
         square_MBK = (value_MBK.astype(np.float64) - label_BK) ** 2
-        labels_BK = _before(self._labels_K, present_BK)
-        squares_BK = _before(self._squares_K, np.where(present_BK, square_MBK.sum(axis=0), 0))
+        labels_BK = _before(self._labels_K, present_BK * weight_B1)
+        squares_BK = _before(self._squares_K, np.where(present_BK, square_MBK.sum(axis=0), 0) * weight_B1)
         gains_BK = _binary_gain(value_MBK, label_BK), _regression_gain(square_MBK, labels_BK, squares_BK)
-        gain_BK = np.where(present_BK, np.where(self._binary_K, *gains_BK), 0).clip(-_LARGEST_GAIN, _LARGEST_GAIN)
-        evidence_BK = _bounded_before(self._evidence_K, gain_BK)
+        gain_BK = np.where(present_BK, np.where(self._binary_K, *gains_BK), 0) * weight_B1
+        evidence_BK = _bounded_before(self._evidence_K, gain_BK.clip(-_LARGEST_GAIN, _LARGEST_GAIN))
         return self._answered(_weight(evidence_BK, labels_BK, is_on=self._is_on), value_MBK)
 
     def tensors(self) -> dict[str, NDArray[Any]]:

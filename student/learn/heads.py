@@ -51,11 +51,13 @@ class Lesson(NamedTuple):
     loss: Loss
     weight: float = 1.0
     temperature: float = 1.0
+    is_label: bool = False
+    """Whether its targets are labels, which stand for as many impressions as their rows say."""
 
     @classmethod
     def of_label(cls, place: int, unit: Unit) -> Self:
         """A label: by the cross-entropy in nats (binary), or by the squared error in deviations."""
-        return cls(place, unit, Loss.SHARE if unit.kind == "binary" else Loss.SQUARE)
+        return cls(place, unit, Loss.SHARE if unit.kind == "binary" else Loss.SQUARE, is_label=True)
 
 
 class TeacherHead(NamedTuple):
@@ -112,16 +114,20 @@ class TeacherHead(NamedTuple):
         return float(1 - ((target_N - predicted_N) ** 2).sum() / spread)
 
 
-def slopes(value_BO: Singles, lessons: Sequence[tuple[Lesson, Singles]]) -> Singles:
-    """Of the sum of all losses in every value [B, O]; with each lesson its targets [B]: labels, or natural values."""
+def slopes(value_BO: Singles, lessons: Sequence[tuple[Lesson, Singles]], weight_B: Singles) -> Singles:
+    """Of the sum of all losses in every value [B, O]; with each lesson its targets [B]: labels, or natural values.
+
+    `weight_B`: how many impressions the labels of each row stand for.
+    """
     by_kind = sorted(lessons, key=lambda each: each[0].loss)
     kinds = [lesson.loss for lesson, _ in by_kind]
     places = [lesson.place for lesson, _ in by_kind]
     rows = [(one.unit.offset, one.unit.scale, one.temperature, one.weight) for one, _ in by_kind]
     target_BJ = np.stack([target_B for _, target_B in by_kind], axis=1)
+    counts_BJ = np.where([lesson.is_label for lesson, _ in by_kind], weight_B[:, None], np.float32(1))
     pointwise = Pointwise(kinds.count(Loss.SHARE), kinds.count(Loss.SOFT_LABEL), *np.array(rows, np.float32).T)
     slope_BO = np.zeros_like(value_BO)
-    for place, slope_B in zip(places, pointwise.slope(value_BO[:, places], target_BJ).T, strict=True):
+    for place, slope_B in zip(places, pointwise.slope(value_BO[:, places], target_BJ, counts_BJ).T, strict=True):
         slope_BO[:, place] += slope_B
     return slope_BO
 

@@ -20,7 +20,16 @@ from student.evaluate.item_mean import ItemMean
 from student.evaluate.newness import Newness
 from student.evaluate.served import JudgedExamples, ServedEvaluation
 from student.learn.arm import Arm, as_array
-from student.learn.batch import Batch, Encoded, concatenate, encode, encoded_unshown, hashes, raise_first
+from student.learn.batch import (
+    Batch,
+    Encoded,
+    concatenate,
+    encode,
+    encoded_unshown,
+    hashes,
+    raise_first,
+    weights_of_one,
+)
 from student.learn.bounds import Bounds
 from student.learn.config import FEWEST_ROWS
 from student.learn.exchange import ALONE, Exchange
@@ -147,7 +156,7 @@ class Learner:
         """The posteriors predict each of these rows, then learn it; the open step has room for them."""
         bounded, places = self._bounds.apply(batch), self._posterior.take(batch.category_BC)
         value_MBK = self._posterior.learn(places, self._rows(bounded, places, first=len(self._open)))
-        answer_MBK = self._guard.learn(value_MBK, bounded.label_BK)
+        answer_MBK = self._guard.learn(value_MBK, bounded.label_BK, bounded.weight_B1)
         self._open.add(Predicted(batch, answer_MBK.transpose(1, 0, 2), time_B, user_B, item_B))
         self.examples += len(batch)
         self.learnt_until_ms = max(self.learnt_until_ms, int(time_B.max()) + self._window_ms)
@@ -160,15 +169,16 @@ class Learner:
         # 2. Judge the predictions beside the references, which see the examples before the step.
         reference_BKA = self._references(batch, item_B)
         new_2B = self._newness.update(user_B, item_B)
-        self.evaluation.update(batch.label_BK, _beside(value_BMK, reference_BKA), user_B, new_2B)
+        weight_B = batch.weight_B1[:, 0]
+        self.evaluation.update(batch.label_BK, _beside(value_BMK, reference_BKA), user_B, new_2B, weight_B=weight_B)
         if self._served is not None:
             number_B = np.arange(self.examples - len(batch), self.examples)
             seen = FeatureBatch(raw.dense_BD, raw.category_BC)
-            self._served.update(JudgedExamples(seen, time_B, number_B, batch.label_BK, user_B, new_2B))
+            self._served.update(JudgedExamples(seen, time_B, number_B, batch.label_BK, user_B, weight_B, new_2B))
         # 3. Take the examples into the running statistics.
         for arm in (self._student, self._control):
             arm.running.update(counted)
-        self._item_mean.update(item_B, batch.label_BK)
+        self._item_mean.update(item_B, batch.label_BK, weight_B)
         # 4. One step of each arm's network on the new examples and replayed ones.
         taken = self._step(batch, unshown)
         # 5. The examples may be replayed from now on.
@@ -199,7 +209,7 @@ class Learner:
         label_PK = np.full((len(logit_PT), len(self.setup.tasks)), np.nan, np.float32)
         rows = student.micro_batch * (1 + student.replay_batches)
         index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
-        rows_P = Batch(features.dense_BD, features.categorical_BC, label_PK, logit_PT.astype(np.float32))
+        rows_P = Batch(*features, label_PK, logit_PT.astype(np.float32), weights_of_one(len(logit_PT)))
         pairs = Bounds(self.setup).learn(rows_P)
         arm = self._new_student()
         explained = arm.bootstrap(pairs, index_SB, held_out)
@@ -214,7 +224,7 @@ class Learner:
     def score(self, features: FeatureBatch) -> NDArray[np.float32]:
         """The student's logits (binary) or values (regression) [B, K]: what a version published now would serve."""
         nothing_B = np.full((len(features.dense_BD), 0), np.nan, np.float32)
-        value_BK: NDArray[np.float32] = self._predicted(Batch(*features, nothing_B, nothing_B))[:, _STUDENT]
+        value_BK: NDArray[np.float32] = self._predicted(Batch(*features, nothing_B, nothing_B, nothing_B))[:, _STUDENT]
         return value_BK
 
     def served_tensors(self) -> Tensors:
@@ -286,7 +296,8 @@ class Learner:
         dense_MBD = [
             seen_BD * units_of(self._posterior.columns, std_D) for seen_BD, std_D in zip(seen_MBD, stds, strict=True)
         ]
-        return Rows(np.stack(dense_MBD), np.stack(network_MBK), batch.label_BK, batch.logit_BT)
+        weight_B = batch.weight_B1.ravel()
+        return Rows(np.stack(dense_MBD), np.stack(network_MBK), batch.label_BK, batch.logit_BT, weight_B)
 
     def _network(
         self, arm: Arm, seen_BD: NDArray[np.float32], batch: Batch, places: Places, first: int | None
@@ -331,7 +342,7 @@ class Learner:
             self._posterior.admitted(batch.category_BC, places, taught=self._is_taught(arm))
             for arm in (self._student, self._control)
         )
-        return [Batch(batch.dense_BD, admitted_BC, batch.label_BK, batch.logit_BT) for admitted_BC in admitted]
+        return [batch.replaced(category_BC=admitted_BC) for admitted_BC in admitted]
 
     def _is_taught(self, arm: Arm) -> bool:
         """Whether the rows of a bootstrap count for an arm."""

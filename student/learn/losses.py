@@ -15,7 +15,7 @@ Singles = NDArray[np.float32]
 
 
 class Pointwise(NamedTuple):
-    """What each of J columns minimises: the mean over the rows that have a target, times `weight`.
+    """What each of J columns minimises: the weighted mean over the rows that have a target, times `weight`.
 
     The first `shares` columns, and the `soft` ones after them: temperature^2 times the cross-entropy of
     sigmoid((value + offset) / temperature) against a target in [0, 1], in nats (Hinton et al. 2015, section 2: the
@@ -32,8 +32,8 @@ class Pointwise(NamedTuple):
     temperature_J: Singles
     weight_J: Singles
 
-    def slope(self, value_BJ: Singles, target_BJ: Singles) -> Singles:
-        """Of each loss in each value [B, J]."""
+    def slope(self, value_BJ: Singles, target_BJ: Singles, counts_BJ: Singles) -> Singles:
+        """Of each loss in each value [B, J]; `counts_BJ`: as how many each target counts."""
         probable = slice(0, self.shares + self.soft)
         softened, squared = slice(self.shares, probable.stop), slice(probable.stop, None)
         predicted_BJ, compared_BJ = value_BJ.copy(), target_BJ.copy()
@@ -44,8 +44,8 @@ class Pointwise(NamedTuple):
         factor_J = self.weight_J * self.temperature_J
         factor_J[squared] *= 2
         is_missing_BJ = np.isnan(target_BJ)
-        count_J = np.maximum(len(target_BJ) - is_missing_BJ.sum(axis=0), 1).astype(np.float32)
-        slope_BJ: Singles = (predicted_BJ - compared_BJ) * (factor_J / count_J)
+        count_J = np.maximum(np.where(is_missing_BJ, 0, counts_BJ).sum(axis=0), 1).astype(np.float32)
+        slope_BJ: Singles = (predicted_BJ - compared_BJ) * (factor_J / count_J) * counts_BJ
         slope_BJ[is_missing_BJ] = 0
         return slope_BJ
 

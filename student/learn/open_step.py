@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from student.learn.batch import Batch, concatenate
+from student.learn.batch import Batch, concatenate, saved_batch
 
 
 class Predicted(NamedTuple):
@@ -64,10 +64,9 @@ class OpenStep:
         """Take over what `tensors` gave."""
         self._examples, self._unshown = [], []
         if "label_BK" in tensors:
-            batch = Batch(*(tensors[name] for name in Batch._fields))
-            self._examples = [Predicted(batch, *(tensors[name] for name in Predicted._fields[1:]))]
+            self._examples = [Predicted(saved_batch(tensors), *(tensors[name] for name in Predicted._fields[1:]))]
         if "unshown.label_BK" in tensors:
-            self._unshown = [Batch(*(tensors[f"unshown.{name}"] for name in Batch._fields))]
+            self._unshown = [saved_batch(tensors, "unshown.")]
 
     def _together(self) -> Predicted:
         batch = concatenate([each.batch for each in self._examples])

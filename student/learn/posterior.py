@@ -97,7 +97,8 @@ class Posterior:
         see(places, self._users, self._ids, False)
         dense_M2D = np.zeros((models, 2, self.columns.dense_width), np.float32)
         network_M2K, label_2K = np.zeros((models, 2, tasks), np.float32), np.zeros((2, tasks), np.float32)
-        self.predict(places, Rows(dense_M2D, network_M2K, label_2K, np.zeros((2, logits), np.float32)))
+        logit_2T, weight_2 = np.zeros((2, logits), np.float32), np.ones(2, np.float32)
+        self.predict(places, Rows(dense_M2D, network_M2K, label_2K, logit_2T, weight_2))
 
     def _scored(self, rows: Rows, places: Places, *, learns: bool) -> NDArray[np.float32]:
         state = self._shared, self._users, self._ids

@@ -7,6 +7,7 @@ For one model and task, with eta and v the mean and the variance of the linear v
     regression  h = 1 / running residual variance, error = y - eta, with y in deviations from the mean of all labels
 
 and every part of mean m and variance s takes the Kalman step m += s x h error / (1 + h v), s -= h (s x)^2 / (1 + h v).
+A row whose labels stand for w impressions has w h in place of h, and counts as w labels in every mean.
 A last model of the same kind blends the etas of all tasks. Loops stand where numpy would take a slice: numba compiles
 them in a fraction of the time. Shapes: B rows, M models, K tasks, L = K + 1 columns of the blend, P columns, J slopes
 of a user, E ids of a row, D dense columns, I of them of the item, T teacher tasks, N slots of a table of ids.
@@ -42,6 +43,8 @@ class Rows(NamedTuple):
     network_MBK: Singles
     label_BK: Singles
     logit_BT: Singles
+    weight_B: Singles
+    """How many impressions the labels of a row stand for."""
 
 
 class Places(NamedTuple):
@@ -142,8 +145,9 @@ def score_rows(
             _drift(slot_E[0], rules, users)
         _predict(b, rows, slot_E, rules, shared, users, ids, work, value_MBK)
         if learns:
-            _learn(rows.label_BK[b], slot_E, rules, shared, users, ids, work)
-            _count(rows.label_BK[b], rows.logit_BT[b], slot_E, shared, users, ids)
+            weight = float(rows.weight_B[b])
+            _learn(rows.label_BK[b], weight, slot_E, rules, shared, users, ids, work)
+            _count(rows.label_BK[b], rows.logit_BT[b], weight, slot_E, shared, users, ids)
     return value_MBK
 
 
@@ -382,7 +386,14 @@ def _fill_moments(
 
 @compiled
 def _learn(
-    label_K: Singles, slot_E: NDArray[np.int64], rules: Rules, shared: Shared, users: Known, ids: Known, work: _Work
+    label_K: Singles,
+    weight: float,
+    slot_E: NDArray[np.int64],
+    rules: Rules,
+    shared: Shared,
+    users: Known,
+    ids: Known,
+    work: _Work,
 ) -> None:
     """A step of each model for every task with a label."""
     models, tasks, _ = work.moment_MK2.shape
@@ -395,14 +406,15 @@ def _learn(
             if not rules.binary_K[k]:
                 target, level = (target - level) / work.unit_MK3[m, k, 2], 0.0
             h, error = _pull(target, level + eta, shared.residual_MK2[m, k], rules.binary_K[k])
-            _step(m, k, h * error / (1 + h * v), h / (1 + h * v), slot_E, rules, shared, users, ids, work)
+            wh = weight * h
+            _step(m, k, wh * error / (1 + wh * v), wh / (1 + wh * v), slot_E, rules, shared, users, ids, work)
             # The blend learns from the value that is served, the mean over the posterior, not from that of the mean.
             blended = _spread(level + work.blended_MK[m, k], v, rules.binary_K[k])
             h_blend, error_blend = _pull(target, blended, shared.residual_MK2[m, k], rules.binary_K[k])
-            _step_blend(m, k, h_blend, error_blend, shared, work)
+            _step_blend(m, k, weight * h_blend, error_blend, shared, work)
             if not rules.binary_K[k]:
-                shared.residual_MK2[m, k, 0] += 1
-                shared.residual_MK2[m, k, 1] += error * error / (1 + h * v)
+                shared.residual_MK2[m, k, 0] += weight
+                shared.residual_MK2[m, k, 1] += weight * (error * error / (1 + h * v))
 
 
 @compiled
@@ -488,21 +500,27 @@ def _shrink(covariance_PP: Floats, gain_P: Floats, shrink: float) -> None:
 
 @compiled
 def _count(
-    label_K: Singles, logit_T: Singles, slot_E: NDArray[np.int64], shared: Shared, users: Known, ids: Known
+    label_K: Singles,
+    logit_T: Singles,
+    weight: float,
+    slot_E: NDArray[np.int64],
+    shared: Shared,
+    users: Known,
+    ids: Known,
 ) -> None:
     """The row's labels, and the teacher's logits of its user and item, into the means."""
     for k in range(len(label_K)):
         label = float(label_K[k])
         if not np.isnan(label):
             for m in range(len(shared.label_MK3)):
-                shared.label_MK3[m, k, 0] += 1
-                shared.label_MK3[m, k, 1] += label
-                shared.label_MK3[m, k, 2] += label * label
+                shared.label_MK3[m, k, 0] += weight
+                shared.label_MK3[m, k, 1] += weight * label
+                shared.label_MK3[m, k, 2] += weight * (label * label)
             for e in range(len(slot_E)):
                 if slot_E[e] > 0:
                     known = users if e == 0 else ids
-                    known.label_NK2[slot_E[e], k, 0] += 1
-                    known.label_NK2[slot_E[e], k, 1] += label
+                    known.label_NK2[slot_E[e], k, 0] += weight
+                    known.label_NK2[slot_E[e], k, 1] += weight * label
     for t in range(len(logit_T)):
         logit = float(logit_T[t])
         if not np.isnan(logit):

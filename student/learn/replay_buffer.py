@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from student.learn.batch import Batch, columns
+from student.learn.batch import Batch, columns, saved_batch
 
 
 class Reservoir:
@@ -59,7 +59,7 @@ class Reservoir:
         self._random.bit_generator.state = state["random"]
         self._rows = None
         if tensors:
-            self._rows = Batch(*(self._grown(tensors[name]) for name in Batch._fields))
+            self._rows = Batch(*(self._grown(column) for (column,) in columns(saved_batch(tensors))))
 
     def _grown(self, column: NDArray[Any]) -> NDArray[Any]:
         grown = np.zeros((self._capacity, column.shape[1]), column.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.tasks import TaskKind
-from student.learn.batch import Batch
+from student.learn.batch import Batch, weights_of_one
 from student.learn.heads import TeacherHead, Unit
 from student.learn.losses import soft_label
 from student.learn.setup import LearnerSetup
@@ -32,7 +32,7 @@ class RunningStatistics:
     def update(self, batch: Batch) -> None:
         """Take examples in, before they are learnt."""
         self.normalizer.update(batch.dense_BD)
-        self._labels.update(batch.label_BK)
+        self._labels.update(batch.label_BK, batch.weight_B1)
         self._soft_labels.update(self._soft_targets(batch.logit_BT))
         self._follow()
 
@@ -43,7 +43,8 @@ class RunningStatistics:
             column = self._setup.teacher_column(twin.teacher_task)
             kind = self._setup.teacher_tasks[column].kind
             expected_BK[:, self._setup.task_column(task)] = _expected(kind, logit_BT[:, column])
-        self.update(Batch(dense_BD, np.empty((len(dense_BD), 0), np.uint64), expected_BK, logit_BT))
+        no_ids = np.empty((len(dense_BD), 0), np.uint64)
+        self.update(Batch(dense_BD, no_ids, expected_BK, logit_BT, weights_of_one(len(dense_BD))))
 
     def discount(self, examples: int) -> None:
         """Let all that was taken in weigh as `examples` examples at most, so that the stream soon outweighs it."""

@@ -39,13 +39,14 @@ class RunningMoments:
         self._squares_D = np.zeros(width, np.float64)
         self._follow()
 
-    def update(self, value_BD: NDArray[np.float32]) -> None:
-        """Add B rows."""
+    def update(self, value_BD: NDArray[np.float32], weight_B1: NDArray[np.float32] | None = None) -> None:
+        """Add B rows; `weight_B1` are whole numbers: each row counts as so many."""
         present_BD = ~np.isnan(value_BD)
-        count_D = present_BD.sum(axis=0)
+        count_BD = present_BD if weight_B1 is None else present_BD * weight_B1.astype(np.int64)
+        count_D = count_BD.sum(axis=0)
         value_BD64 = np.where(present_BD, value_BD, 0).astype(np.float64)
-        mean_D = value_BD64.sum(axis=0) / np.maximum(count_D, 1)
-        squares_D = (((value_BD64 - mean_D) * present_BD) ** 2).sum(axis=0)
+        mean_D = (value_BD64 * count_BD).sum(axis=0) / np.maximum(count_D, 1)
+        squares_D = ((value_BD64 - mean_D) ** 2 * count_BD).sum(axis=0)
         total_D = self._count_D + count_D
         share_D = count_D / np.maximum(total_D, 1)
         delta_D = mean_D - self._mean_D

@@ -263,3 +263,14 @@ def test_logits_are_used_from_the_first_millisecond_after_it(tmp_path: Path, val
     used = text.replace("trained_until", "use_before_trained_until = true\ntrained_until", 1)
     (tmp_path / "graft.toml").write_text(used)
     assert load_project(tmp_path).teacher.logits_from_ms == 0
+
+
+def test_a_project_without_a_binary_task_has_no_negatives_to_sample(tmp_path: Path) -> None:
+    """With one they are sampled, and without the table none is left out."""
+    assert "[sampling]" not in _VALID
+    (tmp_path / "graft.toml").write_text(_VALID + "\n[sampling]\none_negative_of = 5\n")
+    assert load_project(tmp_path).sampling.one_negative_of == 5
+    numbers = _VALID.replace('kind = "binary"\nwindow', 'kind = "regression"\nwindow').partition("[[distillation]]")[0]
+    (tmp_path / "graft.toml").write_text(numbers + "\n[sampling]\none_negative_of = 5\n")
+    with pytest.raises(ConfigurationError, match="one_negative_of: no task is binary, so no example is a negative"):
+        load_project(tmp_path)

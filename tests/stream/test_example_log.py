@@ -338,3 +338,14 @@ def test_a_log_of_a_topic_that_was_made_anew_is_refused_and_one_without_an_id_fi
     with pytest.raises(DataLossError, match=r"a topic with the id a, .* now has b: .*'graft stream archive NEW_LOG'"):
         check_topic(tmp_path, "b")
     assert ExampleLog(tmp_path).offsets_end() == {}
+
+
+def test_weights_come_back_and_a_log_without_sampling_has_no_column_for_them(tmp_path):
+    plain = [record(0, n) for n in range(3)]
+    sampled = [record(0, n, weight=1 + n % 2 * 4) for n in range(3, 6)]
+    assert read(archived(tmp_path / "plain", plain)) == plain
+    log = archived(tmp_path / "sampled", sampled, {0: 3})
+    assert read(log) == sampled
+    assert [found.example.weight for found in read(log)] == [5, 1, 5]
+    columns = [set(ds.dataset(tmp_path / name, format="parquet").schema.names) for name in ("plain", "sampled")]
+    assert columns[1] - columns[0] == {"weight"}

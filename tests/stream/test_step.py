@@ -51,7 +51,7 @@ def caught_up(*numbers):
 
 def steps(step, partitions, arrivals, limit):
     """All effects of each partition in one, after steps until nothing more comes."""
-    whole = {number: Effects(number, Counter(), [], [], [], 0, [], False) for number in partitions}
+    whole = {number: Effects(number, Counter(), [], [], [], 0, [], 0, False) for number in partitions}
     everywhere = caught_up(*partitions)
     for arrived in [*arrivals, Arrival([], everywhere, 0.0, WALL_MS), Arrival([], everywhere, END_MS, WALL_MS)]:
         arrival, more = arrived, True

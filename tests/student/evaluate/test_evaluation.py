@@ -47,7 +47,8 @@ def filled(
     user_B, item_B = (np.array(ids or [1] * len(label_BK), np.uint64) for ids in (users, items))
     for start in range(0, len(label_BK), size):
         rows = slice(start, start + size)
-        evaluation.update(label_BK[rows], value_BKA[rows], user_B[rows], newness.update(user_B[rows], item_B[rows]))
+        new_2B, weight_B = newness.update(user_B[rows], item_B[rows]), np.ones(len(user_B[rows]), np.float32)
+        evaluation.update(label_BK[rows], value_BKA[rows], user_B[rows], new_2B, weight_B=weight_B)
     return evaluation
 
 
@@ -195,7 +196,8 @@ def test_a_restored_state_goes_on_bit_for_bit_and_does_not_grow(before: list[Any
     other.restore({name: tensor.copy() for name, tensor in one.tensors().items()})
     label_BK, value_BKA, users = columns(after)
     for evaluation in (one, other):
-        evaluation.update(label_BK, value_BKA, np.array(users, np.uint64), np.ones((2, len(users)), np.bool_))
+        new_2B, weight_B = np.ones((2, len(users)), np.bool_), np.ones(len(users), np.float32)
+        evaluation.update(label_BK, value_BKA, np.array(users, np.uint64), new_2B, weight_B=weight_B)
     assert {n: t.tobytes() for n, t in one.tensors().items()} == {n: t.tobytes() for n, t in other.tensors().items()}
     assert one.slices() == other.slices()
     assert sizes(one) == sizes(ProgressiveEvaluation(TASKS))
@@ -226,7 +228,9 @@ def test_the_age_is_a_mean_over_the_examples_that_are_counted() -> None:
     label_BK[0, 0] = value_BKA[1, 1, 2] = np.nan
     user_B, new_2B = np.arange(4, dtype=np.uint64), np.array([[True, False] * 2, [False] * 4])
     evaluation = ProgressiveEvaluation(TASKS)
-    evaluation.update(label_BK, value_BKA, user_B, new_2B, np.array([1, 3, 5, 10], np.float32))
+    evaluation.update(
+        label_BK, value_BKA, user_B, new_2B, np.array([1, 3, 5, 10], np.float32), weight_B=np.ones(4, np.float32)
+    )
     slices = evaluation.slices()
     for name in ("whole", "recent"):
         assert slices[name]["like"]["student"].age_examples == pytest.approx((3 + 5 + 10) / 3)
@@ -242,7 +246,9 @@ def test_what_no_version_predicted_has_no_age() -> None:
 
 def test_an_items_mean_is_shrunk_to_the_overall_mean() -> None:
     means = ItemMean(TASKS)
-    means.update(np.array([1, 1, 2], np.uint64), np.array([[1, 4], [1, np.nan], [0, 2]], np.float32))
+    means.update(
+        np.array([1, 1, 2], np.uint64), np.array([[1, 4], [1, np.nan], [0, 2]], np.float32), np.ones(3, np.float32)
+    )
     # like: overall (2 + 1) / (3 + 2) = 0.6; a: (2 + 5 * 0.6) / (2 + 5) = 5/7. rating: overall 3; a: (4 + 15) / 6
     a, unseen = means.score(np.array([1, 3], np.uint64))
     assert a[0] == pytest.approx(np.log(5 / 2))
@@ -253,12 +259,48 @@ def test_an_items_mean_is_shrunk_to_the_overall_mean() -> None:
 def test_items_are_forgotten_beyond_the_capacity_and_the_state_continues() -> None:
     means = ItemMean(TASKS, capacity=2)
     for item in (1, 2, 1, 3):
-        means.update(np.array([item], np.uint64), np.array([[1, item]], np.float32))
+        means.update(np.array([item], np.uint64), np.array([[1, item]], np.float32), np.ones(1, np.float32))
     assert len(means) == 2
     other = ItemMean(TASKS, capacity=2)
     other.restore(means.tensors())
     for one in (means, other):
-        one.update(np.array([4], np.uint64), np.array([[0, 5]], np.float32))
+        one.update(np.array([4], np.uint64), np.array([[0, 5]], np.float32), np.ones(1, np.float32))
     all_B = np.array([1, 2, 3, 4], np.uint64)
     assert means.score(all_B).tobytes() == other.score(all_B).tobytes()
     assert len(other) == 2
+
+
+def test_a_row_that_stands_for_several_counts_as_so_many_rows() -> None:
+    """In every metric of every slice, and in the window where the rows stand for no more than it holds."""
+    label_BK, value_BKA = predictions(300, 1.5, -1.0)
+    random = np.random.default_rng(4)
+    weight_B = random.choice([1, 1, 5], 300)
+    user_B, new_2B = random.integers(0, 20, 300).astype(np.uint64), random.random((2, 300)) < 0.5
+    often = np.repeat(np.arange(300), weight_B)
+    weighed, repeated = ProgressiveEvaluation(TASKS), ProgressiveEvaluation(TASKS)
+    age_B = random.integers(1, 9, 300).astype(np.float32)
+    weighed.update(label_BK, value_BKA, user_B, new_2B, age_B, weight_B=weight_B.astype(np.float32))
+    columns = label_BK[often], value_BKA[often], user_B[often], new_2B[:, often], age_B[often]
+    repeated.update(*columns, weight_B=np.ones(len(often), np.float32))
+    for name, expected in repeated.slices().items():
+        for task in ("like", "rating"):
+            for arm, metrics in expected[task].items():
+                found = weighed.slices()[name][task][arm].model_dump()
+                assert found == pytest.approx(metrics.model_dump()), (name, task, arm)
+
+
+def test_an_evaluation_of_an_earlier_release_goes_on_with_rows_that_stand_for_one() -> None:
+    label_BK, value_BKA = predictions(100, 1.0, 0.0)
+    before = filled(label_BK, value_BKA)
+    other = ProgressiveEvaluation(TASKS)
+    other.restore({name: tensor for name, tensor in before.tensors().items() if name != "weight"})
+    assert other.slices() == before.slices()
+
+
+def test_an_items_mean_counts_a_label_as_often_as_it_stands_for() -> None:
+    weighed, repeated = ItemMean(TASKS), ItemMean(TASKS)
+    items, label_BK = np.array([1, 2], np.uint64), np.array([[0, 4], [1, np.nan]], np.float32)
+    weighed.update(items, label_BK, np.array([3, 1], np.float32))
+    rows = [0, 0, 0, 1]
+    repeated.update(items[rows], label_BK[rows], np.ones(4, np.float32))
+    assert weighed.score(items).tolist() == repeated.score(items).tolist()

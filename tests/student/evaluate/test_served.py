@@ -163,9 +163,9 @@ def judged(published: Published, count: int) -> tuple[JudgedExamples, NDArray[np
     label_BK = np.stack([*(random.integers(0, 2, (2, count))), random.normal(3, 1, count)], axis=1)
     user_B = random.integers(0, 30, count).astype(np.uint64)
     numbers = np.arange(100, 100 + count)
-    examples = JudgedExamples(
-        published.rows(count), time_B, numbers, label_BK.astype(np.float32), user_B, np.zeros((2, count), np.bool_)
-    )
+    weight_B, new_2B = np.ones(count, np.float32), np.zeros((2, count), np.bool_)
+    labels = label_BK.astype(np.float32)
+    examples = JudgedExamples(published.rows(count), time_B, numbers, labels, user_B, weight_B, new_2B)
     return examples, time_B
 
 

@@ -27,6 +27,7 @@ def test_a_step_is_taken_on_the_device_of_the_weights(name: str, monkeypatch: py
         random.integers(0, 64, (6, categorical)),
         np.ones((6, len(setup.tasks)), np.float32),
         random.standard_normal((6, len(setup.teacher_tasks)), np.float32),
+        np.ones((6, 1), np.float32),
     )
     arm.running.update(rows)
     arm.descend(arm.gradient(rows, rows, examples=6))

@@ -147,3 +147,17 @@ def test_a_guard_that_is_off_lets_the_student_answer_alone_whatever_the_labels_s
     assert guard.weight().tolist() == [1, 1]
     learner = toy.learnt(Learner(toy.setup(guarded=False)), toy.batches(4))
     assert learner.served_tensors()["guard.weight"].tolist() == [1, 1, 1]
+
+
+def test_a_label_that_stands_for_several_is_evidence_of_so_many() -> None:
+    weighed, repeated = Guard(TASKS), Guard(TASKS)
+    random = np.random.default_rng(1)
+    value_MBK, label_BK = random.normal(size=(2, 8, 2)).astype(np.float32), np.ones((8, 2), np.float32)
+    label_BK[0, 0] = label_BK[3, 1] = np.nan
+    weighed.learn(value_MBK, label_BK, np.full((8, 1), 2, np.float32))
+    often = np.repeat(np.arange(8), 2)
+    repeated.learn(value_MBK[:, often], label_BK[often])
+    assert weighed.weight()[0] == pytest.approx(repeated.weight()[0])
+    for name, tensor in weighed.tensors().items():
+        assert tensor[0] == pytest.approx(repeated.tensors()[name][0]), name
+    assert weighed.tensors()["labels"].tolist() == [14, 14]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from student.learn.config import DistillationConfig
-from student.learn.heads import Lesson, TeacherHead, Unit, slopes
+from student.learn.heads import Lesson, Loss, TeacherHead, Unit, slopes
 from student.learn.losses import Singles
 
 NAN = float("nan")
@@ -27,7 +27,7 @@ def slope_of(one: TeacherHead, value_B: Singles, teacher_B: Singles) -> Singles:
     """Of its loss in the head's values, as a step takes it."""
     if one.is_ranking:
         return one.ranking_slope(value_B, teacher_B)
-    return slopes(value_B[:, None], [(one.lesson(), teacher_B)])[:, 0]
+    return slopes(value_B[:, None], [(one.lesson(), teacher_B)], np.ones_like(value_B))[:, 0]
 
 
 def test_a_label_is_learnt_in_the_heads_unit() -> None:
@@ -37,14 +37,22 @@ def test_a_label_is_learnt_in_the_heads_unit() -> None:
         (Unit("regression", 4, 2), 3, 5, 5),
     ):
         lesson = Lesson.of_label(0, unit)
-        found = slopes(singles([[value]]), [(lesson, singles([label]))])
+        found = slopes(singles([[value]]), [(lesson, singles([label]))], singles([1]))
         assert found.tolist() == [[pytest.approx(slope)]]
 
 
 def test_the_slopes_of_all_that_a_value_learns_are_summed() -> None:
     lessons = [(Lesson.of_label(place, LOGITS), singles([label])) for place, label in ((1, 1.0), (0, 0.0), (1, 1.0))]
     square = Lesson.of_label(1, Unit("regression", 0.0, 1.0)), singles([0.25])
-    assert slopes(singles([[0.0, 0.0]]), [square, *lessons]).tolist() == [[0.5, -1.5]]
+    assert slopes(singles([[0.0, 0.0]]), [square, *lessons], singles([1])).tolist() == [[0.5, -1.5]]
+
+
+def test_a_label_counts_for_as_many_as_it_stands_for_and_the_teacher_once() -> None:
+    label_B, teacher_B = singles([1.0, 0.0]), singles([1.0, 0.0])
+    of_label, of_teacher = Lesson.of_label(0, LOGITS), Lesson(1, Unit("regression", 0.0, 1.0), Loss.SQUARE)
+    found = slopes(singles([[0.0, 0.0]] * 2), [(of_label, label_B), (of_teacher, teacher_B)], singles([1, 4]))
+    # sigmoid(0) - label over 5 labels, four of them the second row's; 2 (0 - value) over 2 rows
+    assert found.tolist() == [[pytest.approx(-0.5 / 5), -1.0], [pytest.approx(4 * 0.5 / 5), 0.0]]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -11,6 +11,7 @@ import pytest
 
 from runtime.errors import InvalidInputError
 from stream.events import Example
+from stream.sampling import Sampling, SamplingConfig
 from student.learn.config import DistillationConfig
 from student.learn.learner import Learner
 from student.versions.manifest import Draft
@@ -341,3 +342,49 @@ def draft(learner: Learner) -> Draft:
         teacher_version="t1",
         metrics=learner.evaluation.whole(),
     )
+
+
+def test_a_version_of_an_earlier_release_goes_on_as_if_every_example_had_stood_for_one(toy: Any, equal: Equal) -> None:
+    """It has saved no weights. An example that comes later may stand for several."""
+    whole = toy.learnt(Learner(toy.setup()), [toy.batches(1, size=83)[0]])  # a step is open
+    saved = {name: tensor.copy() for name, tensor in whole.tensors().items() if "weight_B1" not in name}
+    assert len(saved) < len(whole.tensors())
+    del saved["evaluation/weight"]
+    resumed = Learner(toy.setup())
+    resumed.restore(saved, json.loads(json.dumps(whole.state())))
+    equal(resumed.tensors(), whole.tensors())
+    later = [[e.model_copy(update={"weight": 5}) for e in batch] for batch in toy.batches(3, first=83)]
+    equal(toy.learnt(resumed, later).tensors(), toy.learnt(whole, later).tensors())
+
+
+def test_a_weight_moves_every_part_that_counts_labels(toy: Any) -> None:
+    """And none of those that see no label: columns, bounds, the teacher's means, the ids that were seen."""
+    batches = toy.batches(6)
+    plain, weighed = Learner(toy.setup()), Learner(toy.setup())
+    toy.learnt(plain, batches)
+    toy.learnt(weighed, [[e.model_copy(update={"weight": 3 - 2 * int(e.labels["like"])}) for e in b] for b in batches])
+    same = {name for name, tensor in plain.tensors().items() if np.array_equal(tensor, weighed.tensors()[name])}
+    for name in ("student/running/labels.mean", "control/running/labels.count", "posterior/shared.label_MK3"):
+        assert name not in same
+    for name in ("posterior/shared.weight_MKP", "posterior/users.label_NK2", "guard/labels", "item_mean/total"):
+        assert name not in same
+    for name in ("student/weights/head.like.bias", "evaluation/tally.sum", "reservoir/weight_B1"):
+        assert name not in same
+    for name in ("student/running/normalizer.mean", "student/running/soft_labels.mean", "posterior/shared.logit_T3"):
+        assert name in same
+
+
+def test_the_probabilities_of_a_learner_of_sampled_negatives_are_those_of_the_whole_log(toy: Any) -> None:
+    """Of 1,500 examples two thirds are negatives, of which a fifth is learnt."""
+    log = [toy.example(number) for number in range(1_500)]
+    kept = [e for e in map(Sampling(SamplingConfig(one_negative_of=5), toy.tasks).kept, log) if e]
+    assert 600 < len(kept) < 800
+    means = []
+    for part in (log, kept, [e.model_copy(update={"weight": 1}) for e in kept]):
+        learner = toy.learnt(Learner(toy.setup()), [part[at : at + 8] for at in range(0, len(part) - 8, 8)])
+        features = toy.spec.encode(toy.spec.columns_of([e.features for e in log]))
+        means.append(float((1 / (1 + np.exp(-learner.score(features)[:, 0]))).mean()))
+    share = float(np.mean([e.labels["like"] for e in log]))
+    assert means[0] == pytest.approx(share, rel=0.03)
+    assert means[1] == pytest.approx(share, rel=0.06)
+    assert means[2] > 1.3 * share  # what weights are for

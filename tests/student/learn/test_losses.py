@@ -39,7 +39,8 @@ def pointwise(target: list[float], values: list[float] = VALUES, kind: str = "sh
     numbers = {"offset": 0.0, "scale": 1.0, "temperature": 1.0, "weight": 1.0} | changes
     columns = [singles([value]) for value in numbers.values()]
     counts = int(kind == "share"), int(kind == "soft")
-    return Pointwise(*counts, *columns).slope(singles(values)[:, None], singles(target)[:, None])[:, 0]
+    column_B1 = singles(values)[:, None]
+    return Pointwise(*counts, *columns).slope(column_B1, singles(target)[:, None], np.ones_like(column_B1))[:, 0]
 
 
 def listwise(logit_B: Tensor, teacher_B: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ def rows(toy: Any, labels: list[list[float]], models: int = 1, logit: float = np
         network_MBK=np.zeros((models, count, 3), np.float32),
         label_BK=np.array(labels, np.float32),
         logit_BT=np.full((count, 3), logit, np.float32),
+        weight_B=np.ones(count, np.float32),
     )
 
 

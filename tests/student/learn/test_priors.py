@@ -56,6 +56,7 @@ def learnt(setup: LearnerSetup) -> dict[str, Any]:
         network_MBK=random.standard_normal((1, ROWS, 3)).astype(np.float32),
         label_BK=np.stack(labels, axis=1).astype(np.float32),
         logit_BT=random.standard_normal((ROWS, 3)).astype(np.float32),
+        weight_B=np.ones(ROWS, np.float32),
     )
     own.learn(own.take(ids), rows)
     return own.tensors()
@@ -143,7 +144,9 @@ def test_the_means_of_an_id_count_the_mean_of_all_as_so_many_labels_and_logits(t
         ids = np.array([[USERS[n], ITEMS[n], COLOURS[0]] for n in (0, 0, 1, 2)], np.uint64)
         value_4 = np.array([1, 1, 0, 0], np.float32)
         columns_3 = np.tile(value_4[:, None], 3)
-        own.learn(own.take(ids), Rows(*np.zeros((2, 1, 4, 3), np.float32), columns_3, columns_3))
+        own.learn(
+            own.take(ids), Rows(*np.zeros((2, 1, 4, 3), np.float32), columns_3, columns_3, np.ones(4, np.float32))
+        )
         served, order = own.served(0), KnownOrder(columns(setup))
         user = served[USER_KNOWN][1 + served[USER_KEY].tolist().index(USERS[0])]
         share = (2 + 5 * factor / 2) / (2 + 5 * factor)

@@ -13,6 +13,7 @@ def rows(first: int, count: int) -> Batch:
         numbers.astype(np.int64),
         numbers.astype(np.float32),
         numbers.astype(np.float32) + 0.5,
+        numbers.astype(np.float32) + 1,
     )
 
 

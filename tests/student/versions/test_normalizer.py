@@ -68,3 +68,13 @@ def test_discounted_values_keep_their_mean_and_yield_to_later_ones() -> None:
     assert (moments.count.tolist(), moments.mean.tolist(), moments.std.tolist()) == ([4, 1], [2, 5], [1, 1])
     moments.update(np.array([[6, 9]] * 4, np.float32))
     assert moments.mean.tolist() == pytest.approx([4, (5 + 4 * 9) / 5])
+
+
+def test_a_row_that_stands_for_several_counts_as_so_many() -> None:
+    weighed, repeated = RunningMoments(2), RunningMoments(2)
+    value_BD = np.array([[1, np.nan], [3, 5], [4, 9]], np.float32)
+    weighed.update(value_BD, np.array([[5], [1], [2]], np.float32))
+    repeated.update(value_BD[[0] * 5 + [1] + [2] * 2])
+    assert weighed.count.tolist() == repeated.count.tolist() == [8, 3]
+    assert weighed.mean.tolist() == pytest.approx(repeated.mean.tolist())
+    assert weighed.std.tolist() == pytest.approx(repeated.std.tolist())
