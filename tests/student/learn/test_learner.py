@@ -386,5 +386,5 @@ def test_the_probabilities_of_a_learner_of_sampled_negatives_are_those_of_the_wh
         means.append(float((1 / (1 + np.exp(-learner.score(features)[:, 0]))).mean()))
     share = float(np.mean([e.labels["like"] for e in log]))
     assert means[0] == pytest.approx(share, rel=0.03)
-    assert means[1] == pytest.approx(share, rel=0.06)
+    assert means[1] == pytest.approx(share, rel=0.1)
     assert means[2] > 1.3 * share  # what weights are for

@@ -52,8 +52,8 @@ class Log:
         producer.flush()
         producer.close()
         logit_BT = toy.logits(examples, misses=False)
-        users, items = [e.user_id for e in examples], [e.item_id for e in examples]
-        logit_cache(redis_url).put(users, items, logit_BT, time.time_ns() // 1_000_000)
+        cache = logit_cache(redis_url)
+        cache.put(cache.keys_of(examples), logit_BT, time.time_ns() // 1_000_000)
         requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in examples]
         others = reversed(requests)
         rows = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(others, requests, strict=True)]
