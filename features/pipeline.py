@@ -56,9 +56,10 @@ class _Exchange:
 class _Pipeline(asyncio.Protocol):
     """One connection. Redis answers in order, so the oldest exchange owns the next reply."""
 
-    def __init__(self, changed: Changed) -> None:
+    def __init__(self, changed: Changed, refused: Callable[[str], None]) -> None:
         self.lost = asyncio.Event()
         self._changed = changed
+        self._refused = refused
         self._reader = hiredis.Reader()
         self._line: deque[_Exchange] = deque()
         self._transport: asyncio.Transport
@@ -120,7 +121,7 @@ class _Pipeline(asyncio.Protocol):
         self._line.popleft()
         errors = [r for r in exchange.replies if isinstance(r, hiredis.ReplyError)]
         if errors:
-            _LOG.warning("Redis refuses: %s", errors[0])
+            self._refused(str(errors[0]))
         exchange.end(None if errors else exchange.replies)
 
 
@@ -138,6 +139,7 @@ class Connection:
         self._keeper: asyncio.Task[None] | None = None
         self._redis = Absence("redis", "answers are degraded", stops_work=False)
         self._tried = asyncio.Event()
+        self._refusal = ""  # the last one since the connection began, or ended
 
     async def begin(self, timeout_seconds: float) -> None:
         """Try to connect, unless that has been done; returns in time whether there is a connection or not."""
@@ -194,6 +196,7 @@ class Connection:
             self._tried.set()
             return f"does not let us in ({str(error) or type(error).__name__})"
         self._pipeline = pipeline
+        self._refusal = ""
         self._redis.ended()
         self._tried.set()
         _LOG.debug("reading features from Redis at %s", self._address)
@@ -204,7 +207,7 @@ class Connection:
     async def _connect(self) -> _Pipeline:
         context = self._address.files.context() if self._address.tls else None
         _, pipeline = await asyncio.get_running_loop().create_connection(
-            lambda: _Pipeline(self._changed), self._address.host, self._address.port, ssl=context
+            lambda: _Pipeline(self._changed, self._note), self._address.host, self._address.port, ssl=context
         )
         try:
             await self._log_in(pipeline)
@@ -213,6 +216,12 @@ class Connection:
             pipeline.abort()
             raise
         return pipeline
+
+    def _note(self, refusal: str) -> None:
+        """Log a refusal once, not at each request or each try to connect."""
+        if refusal != self._refusal:
+            _LOG.warning("Redis at %s refuses: %s", self._address, refusal)
+        self._refusal = refusal
 
     async def _log_in(self, pipeline: _Pipeline) -> None:
         """Authenticate and choose the database; PING proves that the server takes commands."""

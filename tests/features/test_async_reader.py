@@ -208,9 +208,13 @@ def test_a_wrong_password_degrades_and_shows_no_secret(own_redis, small_spec, ca
     async def use(reader: AsyncOnlineReader) -> None:
         for _ in range(3):
             assert (await read(reader, 7, [1, 2])) == (MISSES, True)
+        await asyncio.sleep(1.0)  # it tries again several times
 
     run(f"redis://:wr0ng@{host}", small_spec, use)
-    assert f"Redis at redis://{host} does not let us in" in caplog.text
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 2
+    assert warned[0].startswith(f"Redis at redis://{host} refuses: WRONGPASS")
+    assert warned[1].startswith(f"Redis at redis://{host} does not let us in")
     assert "wr0ng" not in caplog.text
     assert "s3cret" not in caplog.text
 
