@@ -17,6 +17,7 @@ from runtime.health import HEALTH
 from runtime.redis import connect
 from tests.apache_kafka import ApacheKafka
 from tests.disks import Disk, NotMountableError, mounted
+from tests.secured import PASSWORD, Certificates, SecuredKafka
 
 # No deadline: the machine may be busy. `make test` takes the same examples each time, so that it fails for a change of
 # the code alone; `pytest --hypothesis-profile random` looks for new ones.
@@ -95,6 +96,20 @@ def kafka_home() -> Path:
     if not home:
         pytest.skip("KAFKA_HOME names no Apache Kafka")
     return Path(home)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate authority's, a server's and clients' certificates as files."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def secured_kafka(kafka_home: Path, certificates: Certificates) -> Iterator[SecuredKafka]:
+    """The module's Apache Kafka with TLS and logins, where USER has PASSWORD."""
+    with SecuredKafka(kafka_home, certificates) as made:
+        made.set_password(PASSWORD)
+        yield made
 
 
 @pytest.fixture

@@ -28,18 +28,6 @@ Environment = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def broker(kafka_home: Path, certificates: Certificates) -> Iterator[SecuredKafka]:
-    with SecuredKafka(kafka_home, certificates) as made:
-        made.set_password(PASSWORD)
-        yield made
-
-
-@pytest.fixture(scope="module")
 def redis(certificates: Certificates) -> Iterator[SecuredRedis]:
     with SecuredRedis(certificates, certificates.server, mutual=True) as made:
         yield made
@@ -48,7 +36,7 @@ def redis(certificates: Certificates) -> Iterator[SecuredRedis]:
 @pytest.fixture
 def environment(
     sound_project: Path,
-    broker: SecuredKafka,
+    secured_kafka: SecuredKafka,
     redis: SecuredRedis,
     certificates: Certificates,
     topic_prefix: str,
@@ -74,7 +62,7 @@ def environment(
         "GRAFT_VERSIONS": str(sound_project / "versions"),
         "GRAFT_LOG_FORMAT": "json",
         "GRAFT_HTTP_PORT": str(free_port()),
-        "GRAFT_KAFKA": broker.address("SASL_SSL"),
+        "GRAFT_KAFKA": secured_kafka.address("SASL_SSL"),
         "GRAFT_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "GRAFT_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
         "GRAFT_KAFKA_SASL_USERNAME": USER,

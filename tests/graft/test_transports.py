@@ -24,11 +24,6 @@ _LOGIN = {
 }
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
 def faults(environment: dict[str, str]) -> tuple[str, ...]:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(environment)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from kafka import TopicPartition
@@ -15,24 +14,12 @@ from runtime.tls import CertificateFiles
 from stream import connection
 from stream.security import Mechanism, Security, use
 from stream.topics import ensure_topics
-from tests.secured import PASSWORD, USER, Certificates, SecuredKafka
+from tests.secured import PASSWORD, USER, Certificates
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 
 pytestmark = pytest.mark.kafka_home
 _MECHANISMS: tuple[Mechanism, ...] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def broker(kafka_home: Path, certificates: Certificates) -> Iterator[SecuredKafka]:
-    with SecuredKafka(kafka_home, certificates) as made:
-        made.set_password(PASSWORD)
-        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -67,19 +54,19 @@ def sends_and_reads(kafka_servers: str, topic_prefix: str) -> None:
 
 
 @pytest.mark.parametrize("mechanism", _MECHANISMS)
-def test_every_client_logs_in_over_tls(broker, certificates, topic_prefix, mechanism):
+def test_every_client_logs_in_over_tls(secured_kafka, certificates, topic_prefix, mechanism):
     use(login(mechanism, certificates))
-    sends_and_reads(broker.address("SASL_SSL"), topic_prefix)
+    sends_and_reads(secured_kafka.address("SASL_SSL"), topic_prefix)
 
 
-def test_every_client_shows_its_certificate(broker, certificates, topic_prefix):
+def test_every_client_shows_its_certificate(secured_kafka, certificates, topic_prefix):
     use(mutual(certificates))
-    sends_and_reads(broker.address("SSL"), topic_prefix)
+    sends_and_reads(secured_kafka.address("SSL"), topic_prefix)
 
 
-def test_a_login_without_tls_works_too(broker, certificates, topic_prefix):
+def test_a_login_without_tls_works_too(secured_kafka, certificates, topic_prefix):
     use(Security("SASL_PLAINTEXT", "SCRAM-SHA-512", USER, PASSWORD))
-    sends_and_reads(broker.address("SASL_PLAINTEXT"), topic_prefix)
+    sends_and_reads(secured_kafka.address("SASL_PLAINTEXT"), topic_prefix)
 
 
 def assert_refused(kafka_servers: str, why: str) -> str:
@@ -98,52 +85,52 @@ def assert_refused(kafka_servers: str, why: str) -> str:
 
 
 @pytest.mark.parametrize("mechanism", _MECHANISMS)
-def test_a_wrong_password_is_told_at_once_and_not_shown(broker, certificates, mechanism):
+def test_a_wrong_password_is_told_at_once_and_not_shown(secured_kafka, certificates, mechanism):
     use(login(mechanism, certificates, "hunter2"))
-    told = assert_refused(broker.address("SASL_SSL"), f"refuses the login of .*={USER} by {mechanism}")
+    told = assert_refused(secured_kafka.address("SASL_SSL"), f"refuses the login of .*={USER} by {mechanism}")
     assert "hunter2" not in told
 
 
-def test_an_unknown_user_is_told_at_once(broker, certificates):
+def test_an_unknown_user_is_told_at_once(secured_kafka, certificates):
     use(login("SCRAM-SHA-256", certificates, user="nobody"))
-    assert_refused(broker.address("SASL_SSL"), "refuses the login of GRAFT_KAFKA_SASL_USERNAME=nobody")
+    assert_refused(secured_kafka.address("SASL_SSL"), "refuses the login of GRAFT_KAFKA_SASL_USERNAME=nobody")
 
 
-def test_a_broker_whose_certificate_somebody_else_has_signed_is_not_trusted(broker, certificates):
+def test_a_broker_whose_certificate_somebody_else_has_signed_is_not_trusted(secured_kafka, certificates):
     use(replace(login("PLAIN", certificates), files=CertificateFiles(certificates.other_ca)))
-    assert_refused(broker.address("SASL_SSL"), "its certificate does not hold: .*GRAFT_KAFKA_SSL_")
+    assert_refused(secured_kafka.address("SASL_SSL"), "its certificate does not hold: .*GRAFT_KAFKA_SSL_")
 
 
-def test_a_broker_whose_certificate_has_expired_is_not_trusted(broker, certificates):
+def test_a_broker_whose_certificate_has_expired_is_not_trusted(secured_kafka, certificates):
     use(login("PLAIN", certificates))
-    assert_refused(broker.address("EXPIRED"), "its certificate does not hold: certificate has expired")
+    assert_refused(secured_kafka.address("EXPIRED"), "its certificate does not hold: certificate has expired")
 
 
-def test_a_client_without_a_certificate_is_told_that_it_needs_one(broker, certificates):
+def test_a_client_without_a_certificate_is_told_that_it_needs_one(secured_kafka, certificates):
     use(Security("SSL", files=CertificateFiles(certificates.ca)))
-    assert_refused(broker.address("SSL"), "refuses the TLS connection or this client's certificate")
+    assert_refused(secured_kafka.address("SSL"), "refuses the TLS connection or this client's certificate")
 
 
-def test_a_client_with_a_strangers_certificate_is_told_so(broker, certificates):
+def test_a_client_with_a_strangers_certificate_is_told_so(secured_kafka, certificates):
     stranger = certificates.stranger
     use(Security("SSL", files=CertificateFiles(certificates.ca, stranger.certificate, stranger.key)))
-    assert_refused(broker.address("SSL"), "refuses the TLS connection or this client's certificate")
+    assert_refused(secured_kafka.address("SSL"), "refuses the TLS connection or this client's certificate")
 
 
 @pytest.mark.parametrize("listener", ["SSL", "SASL_SSL"])
-def test_a_plain_client_is_told_that_the_port_speaks_tls(broker, listener):
-    assert_refused(broker.address(listener), "it speaks TLS; GRAFT_KAFKA_SECURITY_PROTOCOL is PLAINTEXT")
+def test_a_plain_client_is_told_that_the_port_speaks_tls(secured_kafka, listener):
+    assert_refused(secured_kafka.address(listener), "it speaks TLS; GRAFT_KAFKA_SECURITY_PROTOCOL is PLAINTEXT")
 
 
-def test_a_tls_client_is_told_that_the_port_does_not_speak_it(broker, certificates):
+def test_a_tls_client_is_told_that_the_port_does_not_speak_it(secured_kafka, certificates):
     use(login("PLAIN", certificates))
-    for servers in (broker.servers, broker.address("SASL_PLAINTEXT")):
+    for servers in (secured_kafka.servers, secured_kafka.address("SASL_PLAINTEXT")):
         assert_refused(servers, "it does not speak TLS at this port")
 
 
-def test_a_login_where_none_is_taken_is_told(broker):
+def test_a_login_where_none_is_taken_is_told(secured_kafka):
     use(Security("SASL_PLAINTEXT", "PLAIN", USER, PASSWORD))
-    assert_refused(broker.servers, "refuses the login")
+    assert_refused(secured_kafka.servers, "refuses the login")
 
 
 def test_a_broker_that_is_away_is_no_refusal(certificates):
@@ -152,19 +139,19 @@ def test_a_broker_that_is_away_is_no_refusal(certificates):
         connection.admin(f"127.0.0.1:{free_port()}")
 
 
-def test_a_consumer_whose_password_is_changed_meanwhile_ends_with_it(broker, certificates, topic_prefix):
-    servers, made = broker.address("SASL_SSL"), topics(topic_prefix)
+def test_a_consumer_whose_password_is_changed_meanwhile_ends_with_it(secured_kafka, certificates, topic_prefix):
+    servers, made = secured_kafka.address("SASL_SSL"), topics(topic_prefix)
     use(login("SCRAM-SHA-256", certificates))
     ensure_topics(servers, stream_config(topic_prefix, 1), made)
     with closing(connection.consumer(servers)) as consumer:
         consumer.assign([TopicPartition(made.impressions, 0)])
         consumer.seek(TopicPartition(made.impressions, 0), 0)
         assert consumer.poll(200) == {}
-        broker.set_password("another")
+        secured_kafka.set_password("another")
         try:
             for lost in list(consumer._manager._conns.values()):
                 consumer._net.call_soon(lost.close)
             with pytest.raises(GraftError, match="refuses the login"):
                 await_that(lambda: consumer.poll(100) and False, 20, lambda: "not told")
         finally:
-            broker.set_password(PASSWORD)
+            secured_kafka.set_password(PASSWORD)

@@ -40,13 +40,14 @@ NODES = [
     helper.make_node("Reshape", ["year", "flat"], ["year_flat"]),
     helper.make_node("Div", ["year_flat", "user"], ["rating_value"]),
 ]
+TASKS = [
+    {"name": "finish", "kind": "binary", "output": "finish_logit"},
+    {"name": "rating", "kind": "regression", "output": "rating_value"},
+]
 CONFIG: dict[str, Any] = {
     "version": "t1",
     "onnx": "teacher.onnx",
-    "tasks": [
-        {"name": "finish", "kind": "binary", "output": "finish_logit"},
-        {"name": "rating", "kind": "regression", "output": "rating_value"},
-    ],
+    "tasks": TASKS,
     "inputs": {
         "age_code": {
             "kind": "bucket",

@@ -14,7 +14,7 @@ from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import load_teacher
 from tests.specs import spec_of
-from tests.teacher_cache.conftest import save_teacher
+from tests.teacher_cache.conftest import TASKS, save_teacher
 
 MISSING_HOUR = -1.0
 HOUR = Feature(name="context:hour", source="context", role="dense", dtype="float", default=12.0)
@@ -27,10 +27,7 @@ CONFIG = TeacherConfig.model_validate(
     {
         "version": "t1",
         "onnx": "teacher.onnx",
-        "tasks": [
-            {"name": "finish", "kind": "binary", "output": "finish_logit"},
-            {"name": "rating", "kind": "regression", "output": "rating_value"},
-        ],
+        "tasks": TASKS,
         "inputs": {
             "item": {"kind": "feature", "feature": "item_id", "default": 0},
             "hour": {"kind": "feature", "feature": "context:hour", "default": MISSING_HOUR},
