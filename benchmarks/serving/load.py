@@ -6,9 +6,12 @@ meanwhile (no coordinated omission).
 
 import selectors
 import socket
+import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +77,29 @@ def closed_loop(port: int, requests: Sequence[bytes], seconds: float, connection
     return len(saturated(port, requests, seconds, connections).milliseconds) / (seconds - WARM_UP_SECONDS)
 
 
+def with_wrk(port: int, requests: Sequence[bytes], seconds: float, connections: int = CONNECTIONS) -> float:
+    """Replies a second of the same loop by wrk, which runs beside this process and takes little of a core."""
+    with tempfile.TemporaryDirectory() as folder:
+        bodies, script = Path(folder, "bodies"), Path(folder, "ask.lua")
+        bodies.write_bytes(b"".join(request.partition(b"\r\n\r\n")[2] + b"\n" for request in requests))
+        script.write_text(_WRK.replace("BODIES", str(bodies)))
+        argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", str(script), f"http://127.0.0.1:{port}/"]
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in said, said
+    assert "Socket errors" not in said, said
+    return float(said.partition("Requests/sec:")[2].split()[0])
+
+
+_WRK = """
+local requests, sent = {}, 0
+for body in io.lines("BODIES") do
+  requests[#requests + 1] = wrk.format("POST", "/score", {["content-type"] = "application/json"}, body)
+end
+request = function()
+  sent = sent + 1
+  return requests[sent % #requests + 1]
+end
+"""
 WARM_UP_SECONDS = 0.5
 _PATIENCE_SECONDS = 30.0
 

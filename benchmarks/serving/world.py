@@ -44,12 +44,14 @@ def world() -> Iterator[World]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """This process runs there meanwhile."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, [core])
+def on_cores(cores: list[int], *pids: int) -> Iterator[None]:
+    """This process and those run there meanwhile."""
+    before = {one: os.sched_getaffinity(one) for one in (0, *pids)}
+    for one in before:
+        os.sched_setaffinity(one, cores)
     yield
-    os.sched_setaffinity(0, before)
+    for one, was in before.items():
+        os.sched_setaffinity(one, was)
 
 
 @contextmanager
