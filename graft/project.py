@@ -141,13 +141,31 @@ def _cross_faults(project: Project) -> Iterator[str]:
     if not any(task.served for task in project.tasks):
         yield "tasks: none is served; set served = true for what the endpoint shall answer"
     yield from task_faults(project.tasks, project.distillation, teacher_tasks)
-    if project.sampling.one_negative_of > 1 and not any(task.kind == "binary" for task in project.tasks):
-        yield "sampling.one_negative_of: no task is binary, so no example is a negative; leave it out"
+    yield from _sampling_faults(project)
     yield from _aggregate_faults(project)
     yield from _profile_faults(project)
     if project.teacher is None and project.unshown.ratio:
         yield "unshown.ratio: there is no [teacher] that could score the rows; leave it out"
     yield from slice_faults(project.gate.slices, project.features.categorical)
+
+
+def _sampling_faults(project: Project) -> Iterator[str]:
+    sampling, features = project.sampling, project.features
+    if not any(task.kind == "binary" for task in project.tasks):
+        if sampling.one_negative_of > 1:
+            yield "sampling.one_negative_of: no task is binary, so no example is a negative; leave it out"
+        if sampling.drawn_negatives:
+            yield "sampling.drawn_negatives: no task is binary, so a drawn row would have no label; leave it out"
+    if not sampling.drawn_negatives:
+        for key in ("drawn_by_popularity", "drawn_from_same"):
+            if getattr(sampling, key):
+                yield f"sampling.{key}: nothing is drawn; set sampling.drawn_negatives, or leave it out"
+    allowed = [*features.categorical, *features.passthrough]
+    if sampling.drawn_from_same and sampling.drawn_from_same not in allowed:
+        yield (
+            "sampling.drawn_from_same: must be a feature of features.categorical or features.passthrough, "
+            f"got {sampling.drawn_from_same!r}{did_you_mean(sampling.drawn_from_same, allowed)}"
+        )
 
 
 def _duplicates(key: str, names: list[str]) -> Iterator[str]:

@@ -98,8 +98,22 @@ class TeacherRequest(EventRecord):
     features: FeatureValues
 
 
+class Sampled(EventRecord):
+    """Says of an example that nobody was shown it: `[sampling]` drew its item beside a positive impression."""
+
+    of: Annotated[StrictStr, Field(description="the id of that impression, which has the same user, time and context")]
+    recipe: Annotated[StrictStr, Field(description="how the item was drawn, such as `uniform` or `popularity^0.75`")]
+    log_odds: Annotated[
+        float | None,
+        Field(
+            description="added to log odds that were learnt with such rows it gives those of one item among all that "
+            "were known (He et al. 2014); null where the recipe defines none"
+        ),
+    ]
+
+
 class Example(EventRecord):
-    """An impression joined with its labels: what the learner learns, exactly once."""
+    """An impression joined with its labels: what the learner learns, exactly once. Or a row drawn beside one."""
 
     impression_id: ImpressionId
     user_id: UserId
@@ -110,6 +124,13 @@ class Example(EventRecord):
     features: FeatureValues
     labels: Labels
     weight: Weight = 1
+    sampled: Annotated[
+        Sampled | None,
+        Field(
+            exclude_if=lambda sampled: sampled is None,
+            description="of a row that nobody was shown: why it is there. Left out of all others",
+        ),
+    ] = None
 
 
 UnshownRow = tuple[list[FeatureValue], list[float]]

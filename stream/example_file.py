@@ -3,7 +3,8 @@
 A run is unbroken: the file named `p3-100-199.parquet` has every example of partition 3 from offset 100 to 199. Offsets
 without an example (transaction markers, aborted ones) belong to the run that ends after them.
 
-A run in which an example stands for more than itself (`Example.weight`) has a column of weights.
+A run in which an example stands for more than itself (`Example.weight`) has a column of weights; one with drawn rows
+(`Example.sampled`) says of these, as JSON text, why they are there.
 
 Ids, context and features are JSON text, so that 7 and "7", 1 and 1.0, and every float come back as they were.
 """
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import InvalidInputError
 from runtime.folder import replacing
-from stream.events import Example
+from stream.events import Example, Sampled
 from stream.examples import ExampleRecord
 from stream.share import Share
 
@@ -48,8 +49,8 @@ _COLUMNS = {
     "features": pa.string(),
 }
 _FIELDS = tuple(_COLUMNS)[2:]  # of an example, its labels aside
-_WEIGHT = "weight"
-_FIELDS_SET = {*_FIELDS, "labels", _WEIGHT}  # one for all examples: a set each would cost a fifth of the reading
+_WEIGHT, _SAMPLED = "weight", "sampled"
+_FIELDS_SET = {*_FIELDS, "labels", _WEIGHT, _SAMPLED}  # one for all: a set each would cost a fifth of the reading
 
 
 class ExampleFile(NamedTuple):
@@ -165,7 +166,10 @@ def _table(run: Sequence[ExampleRecord]) -> pa.Table:
     arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, fields, strict=True)]
     table = pa.table(arrays, schema=pa.schema(fields))
     weights = [record.example.weight for record in run]
-    return table if set(weights) == {1} else table.append_column(_WEIGHT, pa.array(weights, pa.int32()))
+    sampled = [record.example.sampled and record.example.sampled.model_dump_json() for record in run]
+    if set(weights) != {1}:
+        table = table.append_column(_WEIGHT, pa.array(weights, pa.int32()))
+    return table.append_column(_SAMPLED, pa.array(sampled, pa.string())) if any(sampled) else table
 
 
 def _row(record: ExampleRecord, tasks: Sequence[str]) -> list[Any]:
@@ -199,6 +203,8 @@ def _records(batch: pa.RecordBatch) -> list[ExampleRecord]:
     fields = {name: columns[name] if name not in _JSON else _parsed(columns[name]) for name in _FIELDS}
     fields["labels"] = _labels(columns, batch.num_rows)
     fields[_WEIGHT] = columns.get(_WEIGHT) or [1] * batch.num_rows
+    sampled = columns.get(_SAMPLED) or [None] * batch.num_rows
+    fields[_SAMPLED] = [text and Sampled.model_validate_json(text) for text in sampled]
     examples = (
         Example.model_construct(_FIELDS_SET, **dict(zip(fields, row, strict=True)))
         for row in zip(*fields.values(), strict=True)

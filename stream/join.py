@@ -21,6 +21,7 @@ from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, TeacherRequest
 from stream.log_cleaner import Entry
 from stream.messages import Message
+from stream.pending import SAVED, Pending, restored
 from stream.remembered import RememberedIds
 from stream.tasks import TaskSpec
 
@@ -29,17 +30,6 @@ MAX_WAITING_BYTES = 256 * 1024
 
 MOST_ENDED = 1_000
 """Impressions closed, feedback expired and segments of ids forgotten in one step: below 0.1 s of work."""
-
-
-@dataclass
-class Pending:
-    """An impression that waits for feedback: per task the time and value that hold so far."""
-
-    request: TeacherRequest
-    close_ms: int
-    since_ms: float
-    """When it was taken, by the clock of `Join.tick`."""
-    labels: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,15 +82,15 @@ class Join:
         self._left = MOST_ENDED
         return out
 
-    def impression(self, request: TeacherRequest, message: Message) -> None:
-        """Take an impression with its features, and the orphans that waited for it.
+    def impression(self, request: TeacherRequest, message: Message) -> bool:
+        """Take an impression with its features, and the orphans that waited for it; whether it was taken.
 
         One that is too late to be told from a duplicate is a dead letter; any other late one still becomes an example.
         """
         impression_id = request.impression_id
         if self.knows(impression_id):
             self._out.duplicates += 1
-            return
+            return False
         close_ms = request.event_time_ms + self._longest_ms
         if close_ms + self._dedup_ms < self._watermark_ms:
             reason = (
@@ -108,7 +98,7 @@ class Join:
                 f"before the event time reached, {self._watermark_ms}: it cannot be told from a duplicate"
             )
             self._out.dead_letters.append(DeadLetter(message, "too_late", reason))
-            return
+            return False
         self._pending[impression_id] = Pending(request, close_ms, self._now_ms)
         heapq.heappush(self._closing, (close_ms, impression_id))
         self._dirty[f"impression:{impression_id}"] = None
@@ -117,6 +107,12 @@ class Join:
         for _, orphan in self._orphans.pop(impression_id, ()):
             self._dirty[f"orphans:{impression_id}"] = None
             self.feedback(Feedback.model_validate_json(orphan.value or b""), orphan)
+        return True
+
+    def beside(self, impression_id: str, drawn: list[Example]) -> None:
+        """Let negatives that were drawn for an impression wait with it, until it closes."""
+        self._pending[impression_id].drawn = drawn
+        self._dirty[f"drawn:{impression_id}"] = None
 
     def feedback(self, feedback: Feedback, message: Message) -> None:
         """Take valid feedback: the last value by event time within its task's window holds (the greater of equals)."""
@@ -185,25 +181,17 @@ class Join:
         if kind == "orphans":
             orphans = self._orphans.get(impression_id)
             return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
-        pending = self._pending.get(impression_id)
-        if kind == "impression" and pending:
-            return pending.request.model_dump_json().encode()
-        if kind == "labels" and pending and pending.labels:
-            return json.dumps(pending.labels).encode()
+        if kind in SAVED:
+            pending = self._pending.get(impression_id)
+            return pending.entry(kind) if pending else None
         return self._closed.entry(key)
 
     def restore(self, entries: Mapping[str, bytes], watermark_ms: int | None) -> None:
         """Take back the entries that all `changes()` in their order add up to."""
+        self._pending = restored(entries, self._longest_ms, self._now_ms)
         for key, value in entries.items():
             kind, _, impression_id = key.partition(":")
-            if kind == "impression":
-                request = TeacherRequest.model_validate_json(value)
-                labels = json.loads(entries.get(f"labels:{impression_id}", b"{}"))
-                close_ms = request.event_time_ms + self._longest_ms
-                self._pending[impression_id] = Pending(
-                    request, close_ms, self._now_ms, {t: (at, v) for t, (at, v) in labels.items()}
-                )
-            elif kind == "orphans":
+            if kind == "orphans":
                 self._orphans[impression_id] = [(at, Message.from_json(m)) for at, m in json.loads(value)]
                 self._orphans_since_ms[impression_id] = self._now_ms
         self._closing = _heap((p.close_ms, i) for i, p in self._pending.items())
@@ -236,20 +224,12 @@ class Join:
         return since_ms + self._patience_ms <= self._now_ms
 
     def _close(self, impression_id: str) -> None:
-        self._left -= 1
         pending = self._pending.pop(impression_id)
+        examples = pending.examples(self._tasks)
+        self._left -= len(examples)
         self._closed.add(impression_id, pending.close_ms + self._dedup_ms)
-        self._out.examples.append(self._example(pending))
-        self._dirty[f"impression:{impression_id}"] = None
-        if pending.labels:
-            self._dirty[f"labels:{impression_id}"] = None
-
-    def _example(self, pending: Pending) -> Example:
-        labels: dict[str, float | None] = {}
-        for task in self._tasks:
-            held = pending.labels.get(task.name)
-            labels[task.name] = held[1] if held else (0.0 if task.kind == "binary" else None)
-        return Example.of_checked({**pending.request.__dict__, "labels": labels, "weight": 1})
+        self._out.examples += examples
+        self._dirty |= {f"{kind}:{impression_id}": None for kind in pending.saved_kinds()}
 
     def _expire(self, expire_ms: int, impression_id: str) -> None:
         orphans = self._orphans.get(impression_id, [])

@@ -12,6 +12,7 @@ from stream.aggregation import EntityAggregates
 from stream.config import StreamConfig, Topics
 from stream.events import Feedback, Impression
 from stream.join import Join
+from stream.known_items import KnownItems
 from stream.log_cleaner import Entry
 from stream.merge import Merge
 from stream.messages import Message
@@ -55,6 +56,7 @@ class Partition:
         self.updates = topics.aggregate_updates
         self.join = Join(tasks, config.dedup_seconds, config.idle_seconds)
         self.aggregates = EntityAggregates(aggregates_factory)
+        self.known = KnownItems()
         self.watermark = Watermark(self.inputs)
         self.positions = self._positions_at({})
         self._has_others = config.partitions > 1
@@ -135,7 +137,7 @@ class Partition:
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call, the position among them; none when nothing did."""
-        changes = [*self.join.changes(), *self.aggregates.changes()]
+        changes = [*self.join.changes(), *self.aggregates.changes(), *self.known.changes()]
         if not changes and not self._taken:
             return []
         self._taken = False
@@ -143,7 +145,7 @@ class Partition:
 
     def entry(self, key: str) -> bytes | None:
         """The value of an entry that has not changed since the last `changes()`; None when it is gone."""
-        return self.join.entry(key) or self.aggregates.entry(key)
+        return self.join.entry(key) or self.aggregates.entry(key) or self.known.entry(key)
 
     def restore(self, entries: Mapping[str, bytes], now_ms: float) -> None:
         """Take back a state that the state log gave; nothing to do where it is empty.
@@ -164,6 +166,7 @@ class Partition:
         self.watermark.restored(watermark)
         self.join.restore(entries, watermark.watermark_ms)
         self.aggregates.restore(entries)
+        self.known.restore(entries)
 
     def _positions_at(self, offsets: Mapping[str, int]) -> Positions[str]:
         return Positions(lambda topic: f"topic {topic}, partition {self.number}", offsets)

@@ -16,6 +16,7 @@ from stream.step import Effects
 RECORDS = Counter("graft_stream_records", "Input messages that were joined or put aside", ["topic"])
 EXAMPLES = Counter("graft_stream_examples", "Examples written")
 LEFT_OUT = Counter("graft_stream_left_out", "Negatives that became no example, since [sampling] left them out")
+DRAWN = Counter("graft_stream_drawn", "Examples among them that nobody was shown: negatives that [sampling] drew")
 DEAD_LETTERS = Counter("graft_stream_dead_letters", "Messages that could not be used", ["topic", "reason"])
 DUPLICATES = Counter("graft_stream_duplicates", "Impressions whose id had come before", ["topic"])
 LAG = Gauge("graft_stream_lag_records", "Messages on the broker that are not joined yet", ["topic"])
@@ -34,6 +35,7 @@ class Work:
 
     taken: Counts[str] = field(default_factory=Counts)
     examples: int = 0
+    drawn: int = 0
     left_out: int = 0
     duplicates: int = 0
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -42,6 +44,7 @@ class Work:
         """Count one step of one partition."""
         self.taken += effects.taken
         self.examples += len(effects.examples)
+        self.drawn += sum(example.sampled is not None for example in effects.examples)
         self.left_out += effects.left_out
         self.duplicates += effects.duplicates
         self.dead_letters += effects.dead_letters
@@ -59,6 +62,7 @@ class Report:
         for topic, count in work.taken.items():
             RECORDS.labels(topic).inc(count)
         EXAMPLES.inc(work.examples)
+        DRAWN.inc(work.drawn)
         LEFT_OUT.inc(work.left_out)
         DUPLICATES.labels(impressions_topic).inc(work.duplicates)
         for (topic, code), count in Counts((d.message.topic, d.code) for d in work.dead_letters).items():
@@ -66,6 +70,7 @@ class Report:
         self._done.update(
             records=work.taken.total(),
             examples=work.examples,
+            drawn=work.drawn,
             left_out=work.left_out,
             dead_letters=len(work.dead_letters),
             duplicates=work.duplicates,
@@ -87,8 +92,8 @@ class Report:
         if reached:
             WATERMARK.set(min(reached) / 1000)
         _log.info(
-            "records=%d examples=%d left_out=%d dead_letters=%d duplicates=%d lag=%d pending=%d partitions=%d",
-            *(self._done[name] for name in ("records", "examples", "left_out", "dead_letters", "duplicates")),
+            "records=%d examples=%d drawn=%d left_out=%d dead_letters=%d duplicates=%d lag=%d pending=%d partitions=%d",
+            *(self._done[name] for name in ("records", "examples", "drawn", "left_out", "dead_letters", "duplicates")),
             sum(lag.values()),
             pending,
             len(partitions),

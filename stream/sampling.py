@@ -1,5 +1,7 @@
 """Sampling: which negatives of a log become examples, and for how many such events each of them stands.
 
+Negatives that are drawn, for a log without any: stream/drawn.py.
+
 An example is a negative when no binary task of it has the label 1. Whether it is kept follows from a hash of its
 impression's id alone: a replay, a restart or another number of partitions keeps the same ones, and of a smaller share
 all are among those of a larger one.
@@ -29,6 +31,31 @@ class SamplingConfig(BaseModel):
         description="of so many impressions without a 1 in any binary task one becomes an example, which stands for "
         "all of them; 1: every one does",
     )
+    drawn_negatives: int = Field(
+        default=0,
+        ge=0,
+        le=50,
+        description="for each impression with a 1 in a binary task so many negative examples of its user with other "
+        "items, drawn from those that were shown before; for a log of positives alone",
+    )
+    drawn_by_popularity: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="each item is drawn by how often it was shown lately to this power: 0 makes all equal, 1 draws "
+        "as items are shown",
+    )
+    drawn_from_same: str = Field(
+        default="",
+        description="a categorical or passthrough feature, such as a category or a session: only items are drawn that "
+        "were shown with the value that the impression has; empty: all",
+    )
+
+    @property
+    def recipe(self) -> str:
+        """How negatives are drawn, in words."""
+        how = f"popularity^{self.drawn_by_popularity:g}" if self.drawn_by_popularity else "uniform"
+        return f"{how} from the same {self.drawn_from_same}" if self.drawn_from_same else how
 
 
 class Sampling:
@@ -39,15 +66,15 @@ class Sampling:
         self._binary = [task.name for task in tasks if task.kind == "binary"]
 
     def kept(self, example: Example) -> Example | None:
-        """The example with its weight; None where sampling leaves it out."""
-        if self._one_of == 1 or any(example.labels[name] for name in self._binary):
+        """The example with its weight; None where sampling leaves it out. What was drawn stays."""
+        if self._one_of == 1 or example.sampled or any(example.labels[name] for name in self._binary):
             return example
         if not is_drawn(example.impression_id, self._one_of):
             return None
         return Example.of_checked({**example.__dict__, "weight": self._one_of})
 
 
-def is_drawn(impression_id: str, one_of: int) -> bool:
+def is_drawn(impression_id: str, one_of: float) -> bool:
     """Whether this is the one impression of so many that is kept if it is a negative."""
     number = mmh3.hash(impression_id.encode("utf-8", "surrogatepass"), _SEED, signed=False)
     return number * one_of < _HASHES

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from features.spec import FeatureSpec, Value
 from stream.aggregate_updates import AggregateUpdate, updates_of
 from stream.dead_letters import DeadLetter
+from stream.drawn import Drawing
 from stream.events import Example, Feedback, Impression, TeacherRequest
 from stream.messages import Message
 from stream.partition import Partition, Taken
@@ -41,7 +42,8 @@ class Effects(NamedTuple):
 
     `taken` counts the messages that were joined or put aside, per topic; `duplicates` counts the impressions among them
     whose id had come before. `updates` are what closed impressions add to aggregates, of whichever partition; so do the
-    `left_out` ones, which sampling has made no example of. `has_more`: the next step may go on without new messages.
+    `left_out` ones, which sampling has made no example of; what it has drawn adds nothing. `has_more`: the next step
+    may go on without new messages.
     """
 
     partition: int
@@ -55,11 +57,20 @@ class Effects(NamedTuple):
     has_more: bool
 
 
+class _Turn(NamedTuple):
+    """What the joining of a partition's messages has done so far; `drawn` are rows that have no features yet."""
+
+    counts: Counter[str]
+    invalid: list[DeadLetter]
+    drawn: list[Example]
+    has_more: bool
+
+
 class StreamStep:
     """Joins what arrives in the partitions of one stream.
 
-    `read` is asked once a step, for all new impressions together; what it raises leaves the partitions in a state that
-    cannot be gone on from.
+    `read` is asked once a step for all new impressions together, and once for all rows that were drawn beside them;
+    what it raises leaves the partitions in a state that cannot be gone on from.
     """
 
     def __init__(
@@ -69,9 +80,10 @@ class StreamStep:
         read: ReadFeatures,
         sampling: SamplingConfig | None = None,
     ) -> None:
-        """Without `sampling` every closed impression becomes an example."""
+        """Without `sampling` every closed impression becomes an example, and nothing else does."""
         self._spec = spec
         self._sampling = Sampling(sampling or SamplingConfig(), tasks)
+        self._drawing = Drawing(sampling or SamplingConfig(), tasks, spec)
         self._validator = Validator(spec, tasks)
         self._read = read
 
@@ -93,11 +105,11 @@ class StreamStep:
         # 3. Read the features of the new impressions, as they are now.
         events = [one.event for turn in turns.values() for one in turn]
         requests = iter(self._requests([event for event in events if isinstance(event, Impression)]))
-        # 4. Join. Aggregates see closed examples only: their labels are final, and older than their readers.
-        return [
-            _joined(partition, turns[number], requests, self._sampling, limit)
-            for number, partition in partitions.items()
-        ]
+        # 4. Join; beside each new impression draw negatives, and read their features as they are now, too.
+        joined = [_joined(p, turns[number], requests, self._drawing, limit) for number, p in partitions.items()]
+        self._fill([example for turn in joined for example in turn.drawn])
+        # 5. Aggregates see closed examples only: their labels are final, and older than their readers.
+        return [self._effects(p, turn) for p, turn in zip(partitions.values(), joined, strict=True)]
 
     def _requests(self, impressions: Sequence[Impression]) -> list[TeacherRequest]:
         if not impressions:
@@ -108,6 +120,37 @@ class StreamStep:
             for impression, row in zip(impressions, rows, strict=True)
         ]
 
+    def _fill(self, drawn: Sequence[Example]) -> None:
+        """Give the drawn rows their features: they may have been closed already, so the lists themselves are filled."""
+        for example, request in zip(drawn, self._requests([_impression_of(one) for one in drawn]), strict=True):
+            example.features.extend(request.features)
+
+    def _effects(self, partition: Partition, turn: _Turn) -> Effects:
+        joined = partition.join.drain()
+        # Aggregates count what sampling leaves out, too, and nothing that it draws: they mean the whole log.
+        shown = [example for example in joined.examples if example.sampled is None]
+        updates = [one for example in shown for one in updates_of(example, partition.aggregates.entities)]
+        examples = [kept for example in joined.examples if (kept := self._sampling.kept(example))]
+        return Effects(
+            partition.number,
+            turn.counts,
+            [*joined.requests, *map(_request_of, turn.drawn)],
+            examples,
+            [*turn.invalid, *joined.dead_letters],
+            joined.duplicates,
+            updates,
+            len(joined.examples) - len(examples),
+            turn.has_more,
+        )
+
+
+def _impression_of(example: Example) -> Impression:
+    return Impression.of_checked({name: getattr(example, name) for name in Impression.model_fields})
+
+
+def _request_of(example: Example) -> TeacherRequest:
+    return TeacherRequest.of_checked({name: getattr(example, name) for name in TeacherRequest.model_fields})
+
 
 def _turn(partition: Partition, arrival: Arrival, limit: int) -> list[Taken]:
     """The messages whose turn it is, after wall-clock time has passed; none where that has ended enough for a step."""
@@ -117,10 +160,10 @@ def _turn(partition: Partition, arrival: Arrival, limit: int) -> list[Taken]:
 
 
 def _joined(
-    partition: Partition, turn: Sequence[Taken], requests: Iterator[TeacherRequest], sampling: Sampling, limit: int
-) -> Effects:
+    partition: Partition, turn: Sequence[Taken], requests: Iterator[TeacherRequest], drawing: Drawing, limit: int
+) -> _Turn:
     """Join the messages of a turn, and put back those that must wait; `requests` gives those of its impressions."""
-    counts, invalid, waiting = Counter[str](), list[DeadLetter](), list[Taken]()
+    counts, invalid, waiting, drawn = Counter[str](), list[DeadLetter](), list[Taken](), list[Example]()
     for one in turn:
         request = next(requests) if isinstance(one.event, Impression) else None
         if partition.join.is_exhausted:
@@ -128,20 +171,13 @@ def _joined(
             continue
         counts[one.message.topic] += 1
         if request:
-            partition.join.impression(request, one.message)
+            if partition.join.impression(request, one.message) and (rows := drawing.beside(request, partition.known)):
+                partition.join.beside(request.impression_id, rows)
+                drawn += rows
         elif isinstance(one.event, Feedback):
             partition.join.feedback(one.event, one.message)
         else:
             invalid.append(DeadLetter(one.message, one.code, one.fault, "validate"))
         partition.joined(one)
     partition.put_back(waiting)
-    has_more = partition.join.is_exhausted or counts.total() == limit
-    joined = partition.join.drain()
-    updates = [one for example in joined.examples for one in updates_of(example, partition.aggregates.entities)]
-    letters = [*invalid, *joined.dead_letters]
-    # Aggregates count what sampling leaves out, too: as features they mean the whole log.
-    examples = [kept for example in joined.examples if (kept := sampling.kept(example))]
-    left_out = len(joined.examples) - len(examples)
-    return Effects(
-        partition.number, counts, joined.requests, examples, letters, joined.duplicates, updates, left_out, has_more
-    )
+    return _Turn(counts, invalid, drawn, has_more=partition.join.is_exhausted or counts.total() == limit)

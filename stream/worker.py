@@ -203,7 +203,9 @@ class StreamWorker:
         waited = time.monotonic() - self._committed_at
         if waited < self._job.config.commit_seconds + UNDECIDED_SECONDS and self._share.is_undecided(self._work):
             return False
-        has_new = self._records or self._work.taken or any(p.aggregates.waiting for p in self._partitions.values())
+        # What sampling left out is no record; its impression's entry goes, and its aggregates move, all the same.
+        has_new = self._records or self._work.taken or self._work.left_out
+        has_new = has_new or any(p.aggregates.waiting for p in self._partitions.values())
         return waited >= self._job.config.commit_seconds and bool(has_new)
 
     def _purge(self) -> None:

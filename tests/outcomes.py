@@ -79,7 +79,8 @@ class Outcomes:
     """The messages of the two `inputs` (impressions, feedback), and what they became.
 
     `messages` come in the order of their offsets in each partition. `examples` are the labels of each example by its
-    impression's id, in any order; `requests` counts the teacher requests.
+    impression's id, in any order; `requests` counts the teacher requests. `left_out`: the impressions that sampling
+    leaves out if they are negatives.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Outcomes:
         letters: Iterable[tuple[Place, Letter]],
         examples: Iterable[tuple[str, Labels]],
         requests: Iterable[str],
+        left_out: Iterable[str] = (),
     ) -> None:
         self.rules = rules
         self._inputs = inputs
@@ -111,6 +113,7 @@ class Outcomes:
         for impression_id, labels in examples:
             self._examples[impression_id].append(labels)
         self._requests = Counter(requests)
+        self._left_out = set(left_out) - self._examples.keys()
 
     def counts(self) -> dict[str, int]:
         """How many messages there are, and how many of them are each outcome; dead letters by their code."""
@@ -174,7 +177,7 @@ class Outcomes:
                     yield Fault("doubled", f"{one} is in {name} {count} times")
                 if one not in self.impressions:
                     yield Fault("unknown", f"{one} is in {name}, but was never sent")
-        for one in examples.keys() ^ self._requests.keys():
+        for one in (examples.keys() | self._left_out) ^ self._requests.keys():
             yield Fault("lost", f"{one} is an example or a teacher request, but not both")
 
     def _letters_allowed(self) -> Iterator[str]:
@@ -198,7 +201,7 @@ class Outcomes:
         for event in shown:
             if self._code(event.place) and not self._may_be_too_late(event):
                 yield Fault("lost", f"impression {event.place} {impression_id} is {self._code(event.place)}")
-        found = self._examples.get(impression_id, [])
+        found = self._examples.get(impression_id, [None] if impression_id in self._left_out else [])
         if bool(joined) != bool(found):
             text = f"{impression_id}: {len(joined)} impressions were joined, {len(found)} examples came out"
             yield Fault("lost" if joined else "unknown", text)
@@ -210,9 +213,9 @@ class Outcomes:
                 yield Fault("lost", f"feedback {event.place} is lost")
 
     def _labelled(
-        self, impression_id: str, impression: Event, feedback: Sequence[Event], found: Labels
+        self, impression_id: str, impression: Event, feedback: Sequence[Event], found: Labels | None
     ) -> Iterator[Fault]:
-        """The newest value of each task's feedback is its label."""
+        """The newest value of each task's feedback is its label; what was left out (None) has no 1 in any."""
         labels: dict[str, float | None] = dict(self.rules.without_feedback)
         newest: dict[str, tuple[int, float]] = {}
         for event in feedback:
@@ -220,7 +223,10 @@ class Outcomes:
             held, task = (event.at_ms, event.value), str(event.task)
             if not self._code(event.place) and held > newest.get(task, (-1, 0.0)):
                 newest[task], labels[task] = held, event.value
-        if found != labels:
+        binary = (labels[task] for task, none in self.rules.without_feedback.items() if none == 0.0)
+        if found is None and any(binary):
+            yield Fault("lost", f"{impression_id}: sampling left out a positive with the labels {labels}")
+        if found not in (None, labels):
             yield Fault("labels", f"{impression_id}: labels {found}, not {labels}")
 
     def _put_aside(self, event: Event, impression: Event) -> Iterator[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from student.versions.registry import Registry
 
 _SHOWN_MOVES = 10
+_AUCS = {"auc": "AUC", "auc_against_drawn": "AUC against drawn negatives"}
 
 _why = click.option("--why", default="by hand", show_default=True, help="Stands in the history of names.")
 
@@ -234,7 +235,10 @@ def _described(manifest: "Manifest") -> dict[str, Any]:
     return {
         "created_at": _utc(manifest.created_at_ms),
         "examples": manifest.examples,
-        "auc": {task: arms[STUDENT].auc for task, arms in manifest.metrics.items() if STUDENT in arms},
+        **{
+            measure: {t: getattr(arms[STUDENT], measure) for t, arms in manifest.metrics.items() if STUDENT in arms}
+            for measure in _AUCS
+        },
     }
 
 
@@ -242,7 +246,12 @@ def _version_line(row: dict[str, Any]) -> str:
     names = f"  {', '.join(row['names'])}" if row["names"] else ""
     if "fault" in row:
         return f"{row['version']}  cannot be read{names}: {row['fault']}"
-    auc = ", ".join(f"AUC {task} {value:.4f}" for task, value in row["auc"].items() if value is not None)
+    auc = ", ".join(
+        f"{words} {task} {value:.4f}"
+        for measure, words in _AUCS.items()
+        for task, value in row[measure].items()
+        if value is not None
+    )
     return f"{row['version']}  {row['created_at']}  {row['examples']:>9,} examples  {auc}{names}"
 
 

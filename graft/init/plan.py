@@ -14,6 +14,8 @@ from graft.init.roles import Roles
 from graft.init.teacher_match import Candidate, Matched
 
 WINDOW_SECONDS = 10
+DRAWN_NEGATIVES = 4
+"""For each row of a log of positives alone."""
 _RATE_STRENGTH = 10
 _MEAN_STRENGTH = 5
 
@@ -51,6 +53,12 @@ class Plan:
     def table(self, entity: EntityName) -> EntityTable | None:
         """The table of users or items; None where there is none."""
         return next((table for table in self.tables if table.entity == entity), None)
+
+    @property
+    def is_positives_only(self) -> bool:
+        """Whether every row says yes to every binary task: then nothing tells what was not taken."""
+        binary = [self.bases[label.name] for label in self.roles.labels if label.kind == "binary"]
+        return bool(binary) and all(base.low == base.high == 1 for base in binary)
 
     def aggregates(self) -> dict[str, str]:
         """The columns of the running aggregates, the same for users and items."""

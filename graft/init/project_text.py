@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from features.config import AggregateConfig, ContextFeature, FeaturesConfig, ProfileConfig
-from graft.init.plan import WINDOW_SECONDS, Plan
+from graft.init.plan import DRAWN_NEGATIVES, WINDOW_SECONDS, Plan
 from graft.init.teacher_text import teacher_text
 from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, toml_value
 from graft.project import Project
@@ -89,7 +89,7 @@ def graft_toml(plan: Plan) -> str:
         *_tasks(plan),
         lines_of(table_lines("[stream]", StreamConfig, {"topic_prefix": f"{plan.name}-"}, {})),
         lines_of(table_lines("[stream.retention]", RetentionConfig, {}, {})),
-        lines_of(table_lines("[sampling]", SamplingConfig, {}, {})),
+        _sampling(plan),
         *_features(plan),
         teacher_text(plan.name, str(plan.teacher_file), plan.teacher),
     ]
@@ -104,6 +104,14 @@ def graft_toml(plan: Plan) -> str:
         parts.append(lines_of(table_lines(header, model, {}, {})))
     parts.append(lines_of(commented("[[gate.slices]]", SliceConfig)))
     return "\n\n".join(parts) + "\n"
+
+
+def _sampling(plan: Plan) -> str:
+    values, guesses = dict[str, Any](), dict[str, str]()
+    if plan.is_positives_only:
+        values["drawn_negatives"] = DRAWN_NEGATIVES
+        guesses["drawn_negatives"] = "every row is a yes; what is learnt depends on how they are drawn"
+    return lines_of(table_lines("[sampling]", SamplingConfig, values, guesses))
 
 
 def _tasks(plan: Plan) -> Iterator[str]:

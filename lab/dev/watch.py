@@ -15,7 +15,8 @@ from student.evaluate.arms import CONTROL, SERVED_CONTROL, SERVED_STUDENT, STUDE
 
 _RATE_LOOKS = 10
 _LATEST_ANSWERS = 1_000
-_MEASURES = {"binary": "auc", "regression": "rmse"}
+_MEASURES = {"binary": ("auc", "auc_against_drawn"), "regression": ("rmse",)}
+_NAMES = {"auc": "AUC", "auc_against_drawn": "AUC against drawn", "rmse": "RMSE"}
 
 
 class HitRate(NamedTuple):
@@ -152,11 +153,13 @@ class Watch:
         return {stage: None if lag is None else int(lag) for stage, lag in gauges.items()}
 
     def _scores(self, *arms: str) -> dict[str, tuple[float | None, ...]]:
-        learner = self._metrics[LEARNER]
+        found = {}
+        for task in self._tasks:
+            scores = {m: tuple(self._score(m, task, arm) for arm in arms) for m in _MEASURES[task.kind]}
+            measure = next((m for m, of_arms in scores.items() if any(of_arms)), _MEASURES[task.kind][0])
+            found[f"{_NAMES[measure]} of {task.name}"] = scores[measure]
+        return found
+
+    def _score(self, measure: str, task: TaskSpec, arm: str) -> float | None:
         name = "graft_student_progressive_metric"
-        return {
-            f"{measure.upper()} of {task.name}": tuple(
-                learner.gauge(name, metric=measure, slice="whole", task=task.name, arm=arm) for arm in arms
-            )
-            for task, measure in ((task, _MEASURES[task.kind]) for task in self._tasks)
-        }
+        return self._metrics[LEARNER].gauge(name, metric=measure, slice="whole", task=task.name, arm=arm)

@@ -4,8 +4,8 @@ It equals the log that the stream archives, with three differences. Here a close
 the next impression is read. In the stream that takes until the next commit (`stream.commit_seconds` of wall clock), so
 a replay that is faster than real time reads aggregates that are older in event time. And of a table with several rows
 of an entity an impression has here the last one that had begun; the stream has the newest one alone, and where that
-begins after the impression it has none. In neither has it a row that begins later. And every closed impression becomes
-an example here, whatever `[sampling]` says: a study judges on the whole log.
+begins after the impression it has none. In neither has it a row that begins later. And no negative is left out here,
+whatever `[sampling]` says: a study judges on the whole log. Negatives are drawn as in the stream.
 """
 
 import time
@@ -29,6 +29,7 @@ from stream.events import Example, Impression
 from stream.examples import ExampleRecord
 from stream.messages import Message
 from stream.partition import Partition
+from stream.sampling import SamplingConfig
 from stream.step import Arrival, StreamStep
 
 _LONG_AFTER_MS = 2.0**53  # later than every event time
@@ -56,6 +57,8 @@ def log_key(project: Project, spec: FeatureSpec, sources: Sources, events: Path)
     """The key of the log that `records_of` gives: a digest of all that it depends on, except the code."""
     joined = project.model_dump_json(include={"tasks", "stream", "features"})
     told: list[str | Path] = [spec.spec_id, joined, sources.key, events]
+    if project.sampling.drawn_negatives:
+        told.append(_drawing(project).model_dump_json())
     if project.features.profiles:
         told += [project.needed_teacher.model_dump_json(), *teacher_files(project.needed_teacher, project.folder)]
     return digest_of(told)
@@ -69,7 +72,7 @@ class _Stream:
         self._partition = Partition(0, project.topics, project.stream, project.tasks, self._aggregates_factory)
         self.inputs = self._partition.inputs
         self._store = open_store(project, spec, sources)
-        self._step = StreamStep(spec, project.tasks, self._features)
+        self._step = StreamStep(spec, project.tasks, self._features, _drawing(project))
         self._wall_ms = time.time_ns() // 1_000_000
 
     def take(self, message: Message) -> Iterator[Example]:
@@ -98,6 +101,11 @@ class _Stream:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
         times_ms = [i.event_time_ms for i in impressions]
         return self._store.read_at(users, items, [i.context for i in impressions], times_ms)
+
+
+def _drawing(project: Project) -> SamplingConfig:
+    """What `[sampling]` says of drawn negatives; it leaves none out."""
+    return project.sampling.model_copy(update={"one_negative_of": 1})
 
 
 def _messages(events: Iterator[FileEvent], inputs: tuple[str, str]) -> Iterator[Message]:

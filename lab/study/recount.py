@@ -58,6 +58,8 @@ class _Counted:
             yield [columns[feature.name][0] for feature in self._log.spec.features]
 
     def _count(self, example: Example) -> None:
+        if example.sampled:
+            return  # nobody was shown it
         for update in updates_of(example, self._aggregates.entities):
             self._aggregates.count(update)
         push_waiting({0: self._aggregates}, {0: 0}, example.event_time_ms, self._factory, self._store)

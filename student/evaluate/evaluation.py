@@ -25,8 +25,15 @@ _SUMMED = ("whole", "new_items", "new_users")
 """The slices whose sums grow with every example, in the order of axis S."""
 
 
+_ABSENT = {"weight": 1, "drawn": 0}
+"""What an earlier release did not save, and what it was: no row had a weight, and none was drawn."""
+
+
 class ProgressiveEvaluation:
-    """Metrics per slice, task and arm; the size of its state is fixed."""
+    """Metrics per slice, task and arm; the size of its state is fixed.
+
+    From the first drawn negative on (`Example.sampled`) every AUC is one `against_drawn`, and there is no other.
+    """
 
     def __init__(self, tasks: Sequence[TaskSpec], arms: Sequence[str] = ARMS) -> None:
         self._tasks, self._arms = tuple(tasks), tuple(arms)
@@ -40,6 +47,7 @@ class ProgressiveEvaluation:
         self._user_W = np.zeros(RECENT_EXAMPLES, np.uint64)
         self._member_SW = np.zeros((len(_SUMMED), RECENT_EXAMPLES), np.bool_)
         self._next = np.zeros(1, np.int64)
+        self._drawn = np.zeros(1, np.int64)
 
     def update(
         self,
@@ -62,6 +70,10 @@ class ProgressiveEvaluation:
         member_SB = np.concatenate([np.ones((1, len(label_BK)), np.bool_), new_2B])
         self._tally.update(member_SB, label_BK, value_BKA, age_B, weight_B)
         self._remember(user_B, member_SB, label_BK, value_BKA, age_B, weight_B)
+
+    def meet_drawn(self) -> None:
+        """Among the examples counted there are, or will be, drawn negatives."""
+        self._drawn[0] = 1
 
     def whole(self) -> Metrics:
         """Over all examples; AUC from histograms, to 1e-3; GAUC within blocks of `RECENT_EXAMPLES`."""
@@ -96,12 +108,13 @@ class ProgressiveEvaluation:
             "user": self._user_W,
             "member": self._member_SW,
             "next": self._next,
+            "drawn": self._drawn,
         }
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Set the state to one that `tensors` returned. An earlier release had no weights: all were 1."""
+        """Set the state to one that `tensors` returned, in this release or an earlier one."""
         for name, own in self.tensors().items():
-            own[...] = tensors[name] if name in tensors or name != "weight" else 1
+            own[...] = tensors[name] if name in tensors or name not in _ABSENT else _ABSENT[name]
 
     def _remember(
         self,
@@ -158,7 +171,10 @@ class ProgressiveEvaluation:
         return self._user_W[present_W], label_W[present_W], value_W[present_W], self._weight_W[present_W]
 
     def _table(self, count: Callable[[int, int], int], metrics: Callable[[int, int], ArmMetrics]) -> Metrics:
+        def named(k: int, a: int) -> ArmMetrics:
+            return metrics(k, a).against_drawn() if self._drawn[0] else metrics(k, a)
+
         return {
-            task.name: {arm: metrics(k, a) for a, arm in enumerate(self._arms) if count(k, a)}
+            task.name: {arm: named(k, a) for a, arm in enumerate(self._arms) if count(k, a)}
             for k, task in enumerate(self._tasks)
         }

@@ -102,7 +102,8 @@ def _line_part(before: ArmMetrics | None, now: ArmMetrics) -> str:
     values = [_loss_since(before, now), _loss(now), now.prediction_mean]
     if now.positives is not None:
         values.append(now.auc)
-    return "/".join(map(_short, values))
+    drawn = "" if now.auc_against_drawn is None else f"({_short(now.auc_against_drawn)} against drawn)"
+    return "/".join(map(_short, values)) + drawn
 
 
 def _loss_since(before: ArmMetrics | None, now: ArmMetrics) -> float | None:

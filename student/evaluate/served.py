@@ -68,6 +68,10 @@ class ServedEvaluation:
         if sum(len(each.time_B) for each in self._waiting) >= _AT_A_TIME:
             self._judge()
 
+    def meet_drawn(self) -> None:
+        """Among the examples there are, or will be, drawn negatives."""
+        self._evaluation.meet_drawn()
+
     def published(self, manifest: Manifest) -> None:
         """A version that later examples may be served by."""
         self._judge()

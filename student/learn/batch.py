@@ -80,6 +80,8 @@ class Encoded(NamedTuple):
     """The hashes of their ids."""
     item_B: NDArray[np.uint64]
     weight_B1: NDArray[np.float32]
+    drawn_B: NDArray[np.bool_]
+    """Whether nobody was shown it: `Example.sampled`."""
 
     def part(self, examples: slice, rows: slice) -> "Encoded":
         """Some of the examples, of which these are the rows without a fault."""
@@ -132,7 +134,8 @@ def _encoded(
     user_B = hashes("user_id", [example.user_id for example in examples])
     item_B = hashes("item_id", [example.item_id for example in examples])
     weight_B1 = np.array([example.weight for example in examples], np.float32).reshape(-1, 1)
-    return Encoded(faults, features, label_BK, time_B, user_B, item_B, weight_B1)
+    drawn_B = np.array([example.sampled is not None for example in examples], np.bool_)
+    return Encoded(faults, features, label_BK, time_B, user_B, item_B, weight_B1, drawn_B)
 
 
 def _columns(setup: LearnerSetup, examples: Sequence[Example]) -> dict[str, list[Value]]:

@@ -28,6 +28,10 @@ class ArmMetrics(BaseModel):
     prediction_mean: float | None = Field(default=None, description="of probabilities (binary) or values (regression)")
     auc: float | None = None
     gauc: float | None = Field(default=None, description="within blocks of 2,000 examples")
+    auc_against_drawn: float | None = Field(
+        default=None, description="in place of `auc`, where negatives were drawn that nobody was shown"
+    )
+    gauc_against_drawn: float | None = Field(default=None, description="the same in place of `gauc`")
     log_loss: float | None = Field(default=None, description="nats")
     normalized_entropy: float | None = None
     calibration: float | None = Field(default=None, description="predicted / observed positives")
@@ -37,6 +41,12 @@ class ArmMetrics(BaseModel):
     )
     rmse: float | None = None
     r2: float | None = None
+
+    def against_drawn(self) -> "ArmMetrics":
+        """The same of examples among which are drawn negatives: their AUCs have names of their own."""
+        return self.model_copy(
+            update={"auc": None, "gauc": None, "auc_against_drawn": self.auc, "gauc_against_drawn": self.gauc}
+        )
 
 
 Metrics = dict[str, dict[str, ArmMetrics]]

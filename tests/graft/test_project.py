@@ -274,3 +274,25 @@ def test_a_project_without_a_binary_task_has_no_negatives_to_sample(tmp_path: Pa
     (tmp_path / "graft.toml").write_text(numbers + "\n[sampling]\none_negative_of = 5\n")
     with pytest.raises(ConfigurationError, match="one_negative_of: no task is binary, so no example is a negative"):
         load_project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("drawn_negatives = 51", "drawn_negatives: must be <= 50, got 51"),
+        ("drawn_by_popularity = 0.5", "drawn_by_popularity: nothing is drawn; set sampling.drawn_negatives"),
+        ('drawn_negatives = 2\ndrawn_from_same = "item_id2"', "must be a feature of features.categorical or features.passthrough, got 'item_id2'"),
+    ],
+)
+def test_what_is_wrong_with_drawn_negatives_is_said_with_the_key(tmp_path: Path, table: str, fault: str) -> None:
+    (tmp_path / "graft.toml").write_text(f"{_VALID}\n[sampling]\n{table}\n")
+    with pytest.raises(ConfigurationError) as error:
+        load_project(tmp_path)
+    assert fault in str(error.value)
+
+
+def test_a_project_without_a_binary_task_draws_no_negatives(tmp_path: Path) -> None:
+    numbers = _VALID.replace('kind = "binary"\nwindow', 'kind = "regression"\nwindow').partition("[[distillation]]")[0]
+    (tmp_path / "graft.toml").write_text(numbers + "\n[sampling]\ndrawn_negatives = 2\n")
+    with pytest.raises(ConfigurationError, match="drawn_negatives: no task is binary"):
+        load_project(tmp_path)

@@ -16,8 +16,10 @@ from stream.aggregation import EntityAggregates
 from stream.dead_letters import DeadLetter
 from stream.events import Feedback
 from stream.join import Join
+from stream.known_items import KnownItems
 from stream.log_cleaner import BEGINS_AT, LogCleaner
 from stream.partition import Partition, Taken
+from stream.pending import Pending
 from stream.positions import Positions
 from stream.remembered import RememberedIds
 from stream.transactions import Transactions
@@ -407,6 +409,31 @@ def the_entry_of_a_user_who_left_deleted_before_the_row(monkeypatch):
         return whole(self)
 
     monkeypatch.setattr(EntityAggregates, "changes", changes)
+
+
+@mutant
+def known_items_that_are_not_saved(monkeypatch):
+    """Another process draws other negatives."""
+    monkeypatch.setattr(KnownItems, "changes", lambda _: [])
+
+
+@mutant
+def a_duplicate_that_makes_an_item_known_once_more(monkeypatch):
+    """So that negatives depend on what a producer sends again."""
+    whole = Join.impression
+
+    def impression(self, request, message):
+        whole(self, request, message)
+        return self.knows(request.impression_id) and request.impression_id in self._pending
+
+    monkeypatch.setattr(Join, "impression", impression)
+
+
+@mutant
+def drawn_rows_that_are_not_saved_with_their_impression(monkeypatch):
+    """A restart forgets what was drawn."""
+    whole = Pending.entry
+    monkeypatch.setattr(Pending, "entry", lambda self, kind: None if kind == "drawn" else whole(self, kind))
 
 
 @mutant

@@ -6,6 +6,7 @@ from random import Random
 from typing import Literal, NamedTuple
 from zlib import crc32
 
+from stream.sampling import SamplingConfig
 from tests.poison import YEAR_2100_MS, invalid_values
 from tests.simulation.broker import START_MS, Headers
 from tests.simulation.process import Fault
@@ -21,6 +22,16 @@ _FROZEN = ("begin", "flush", "offsets", "push")  # who wakes up before these may
 
 HALF_LIVES = (None, None, 0.3, 2.0)
 """Of the users' aggregates, in seconds, by the seed: a user without examples for 20 of them leaves."""
+
+SAMPLINGS = {
+    1: SamplingConfig(drawn_negatives=2),
+    2: SamplingConfig(drawn_negatives=3, drawn_by_popularity=0.5),
+    5: SamplingConfig(one_negative_of=3),
+    7: SamplingConfig(drawn_negatives=1, drawn_from_same="context:hour"),
+}
+"""By what is left of the seed divided by 11; the others sample nothing."""
+KNOWN_IMPRESSIONS = 7
+"""Whose items are drawn from, in each partition: so few that some leave again."""
 
 LAST = 90_000
 """From here on the impressions of a calm schedule are those that only a pause closes."""
@@ -71,6 +82,7 @@ class Schedule(NamedTuple):
     dedup_seconds: float
     commit_seconds: float
     half_life_seconds: float | None
+    sampling: SamplingConfig
     limits: Limits
     sent: tuple[Sent, ...]
     faults: tuple[Fault, ...]
@@ -100,6 +112,7 @@ def schedule_of(seed: int) -> Schedule:
         random.choice((5.0, 100.0)),
         random.choice((0.05, 0.5, 3.0)),
         HALF_LIVES[seed % len(HALF_LIVES)],
+        SAMPLINGS.get(seed % 11, SamplingConfig()),
         _limits(random),
         sent,
         tuple(_fault(random, instances) for _ in range(random.choice((0, 1, 3, 6)))),
@@ -124,7 +137,8 @@ def calm_schedule_of(seed: int, count: int = 60) -> Schedule:
         sent += [message_of(impression(end, START_MS), 0.0), message_of(feedback(end, "like", 1, START_MS), 0.0)]
     faults = tuple(fault._replace(instance="a") for fault in faults)
     limits = Limits(7, 20, 2_000, 2_000, 3)
-    return Schedule(seed, partitions, ("a",), 100.0, 0.05, None, limits, tuple(sent), faults, ())
+    sampling = SAMPLINGS.get(seed % 11, SamplingConfig())
+    return Schedule(seed, partitions, ("a",), 100.0, 0.05, None, sampling, limits, tuple(sent), faults, ())
 
 
 def _limits(random: Random) -> Limits:

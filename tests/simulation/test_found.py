@@ -2,14 +2,18 @@
 
 import pytest
 
+from stream.sampling import SamplingConfig
 from tests.simulation.process import Fault
 from tests.simulation.schedule import Limits, Schedule, Sent, message_of
 from tests.simulation.seeds import faults_of_schedule, quiet
 from tests.stream.pair import feedback, impression
 
+_NO_SAMPLING = SamplingConfig()
 
-def schedule(*sent: Sent, faults: tuple[Fault, ...] = ()) -> Schedule:
-    return Schedule(0, 1, ("a",), 100.0, 0.05, None, Limits(1_000, 5_000, 2_000, 0, 3), sent, faults, ())
+
+def schedule(*sent: Sent, faults: tuple[Fault, ...] = (), sampling: SamplingConfig = _NO_SAMPLING) -> Schedule:
+    limits = Limits(1_000, 5_000, 2_000, 0, 3)
+    return Schedule(0, 1, ("a",), 100.0, 0.05, None, sampling, limits, sent, faults, ())
 
 
 def live(count: int) -> list[Sent]:
@@ -40,3 +44,10 @@ def test_feedback_that_waits_behind_other_feedback_still_waits_its_whole_time_fo
     second = message_of(feedback(1, "rating", 4, at_ms + 9), 30_000.0)
     with quiet():
         assert faults_of_schedule(schedule(first, second, shown)) == []
+
+
+def test_a_negative_that_is_left_out_in_a_pause_is_committed_without_waiting_for_another_message():
+    """Its example is no record: what it adds to aggregates waited, in memory, for the next message."""
+    alone = message_of(impression(1, 1_700_000_000_000), 1_000.0)
+    with quiet():
+        assert faults_of_schedule(schedule(alone, sampling=SamplingConfig(one_negative_of=10_000))) == []

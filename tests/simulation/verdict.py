@@ -14,8 +14,11 @@ from kafka import TopicPartition
 from stream.groups import STREAM_GROUP, group_id
 from stream.packed_entries import unpacked
 from stream.partition import POSITION
-from tests.outcomes import Input, Outcomes, Rules, letter_of
+from stream.sampling import is_drawn
+from tests.drawn_rows import Shown, drawn_faults
+from tests.outcomes import Event, Input, Outcomes, Rules, letter_of
 from tests.simulation.log import Record
+from tests.simulation.schedule import KNOWN_IMPRESSIONS
 from tests.simulation.world import INPUTS, TOPICS, Rows, World
 from tests.stream.pair import SPEC, TASKS
 
@@ -35,20 +38,27 @@ class Verdict:
     def __init__(self, world: World) -> None:
         self._world = world
         back_ms = [trouble.by_ms for trouble in world.schedule.troubles if trouble.kind == "clock"]
-        self._examples = self._records(TOPICS.examples)
+        examples = self._records(TOPICS.examples)
+        self._examples = [example for example in examples if "sampled" not in example]
+        self._drawn = [example for example in examples if "sampled" in example]
+        self._requested = [request["impression_id"] for request in self._records(TOPICS.teacher_requests)]
+        self._sampling = world.schedule.sampling
         self._outcomes = Outcomes(
             Rules(world.config, TASKS, clock_back_ms=-sum(by_ms for by_ms in back_ms if by_ms < 0)),
             INPUTS,
             (self._input(at, record) for at, record in self._read(*INPUTS)),
             (letter_of(r.headers, r.value) for _, r in self._read(*(TOPICS.dead_letters(topic) for topic in INPUTS))),
             ((example["impression_id"], example["labels"]) for example in self._examples),
-            (request["impression_id"] for request in self._records(TOPICS.teacher_requests)),
+            (name for name in self._requested if not name.startswith("drawn-")),
+            (name for name in self._requested if not is_drawn(name, self._sampling.one_negative_of)),
         )
 
     def faults(self) -> Iterator[str]:
         """Every fault."""
         yield from (fault.text for fault in self._outcomes.faults())
         yield from self._examples_whole()
+        if self._sampling.drawn_negatives:
+            yield from self._drawn_right()
         yield from self._together()
         yield from self._pushed()
 
@@ -73,8 +83,29 @@ class Verdict:
                 fields = json.loads(self._world.places[impression.place].value or b"")
                 features = [fields["user_id"], fields["item_id"], fields["context"]["hour"]]
                 expected = {**fields, "features": features, "spec_id": SPEC.spec_id, "labels": example["labels"]}
+                if self._sampling.one_negative_of > 1 and not example["labels"]["like"]:
+                    expected["weight"] = self._sampling.one_negative_of
                 if example != expected:
                     yield f"an example is {example}, not {expected}"
+
+    def _drawn_right(self) -> Iterator[str]:
+        """Beside each positive stand the negatives that the impressions before it in its partition allow."""
+        joined: dict[int, list[tuple[int, Shown]]] = defaultdict(list)
+        for example in self._examples:
+            place = next(e.place for e in self._outcomes.impressions[example["impression_id"]] if self._is_joined(e))
+            group = example["context"]["hour"] if self._sampling.drawn_from_same else None
+            joined[place[1]].append((place[2], Shown(example["impression_id"], example["item_id"], group)))
+        yield from drawn_faults(
+            self._sampling,
+            KNOWN_IMPRESSIONS,
+            [[shown for _, shown in sorted(of_it)] for of_it in joined.values()],
+            {example["impression_id"]: example for example in self._examples},
+            self._drawn,
+            self._requested,
+        )
+
+    def _is_joined(self, event: Event) -> bool:
+        return event.place not in self._outcomes.letters
 
     def _together(self) -> Iterator[str]:
         """Each transaction moves offsets and state together, forward; at the end both are at the end."""
@@ -101,8 +132,10 @@ class Verdict:
         """Each time when all was made good, the online store has the aggregates of all examples."""
         half_life = self._world.schedule.half_life_seconds
         for values, records, pushed in self._world.converged:
-            examples = [json.loads(value) for value in values]
+            examples = [example for value in values if "sampled" not in (example := json.loads(value))]
             updates = [[one for value in of_it for one in json.loads(value)] for of_it in records]
+            if self._sampling.one_negative_of > 1:  # of what was left out nothing but its updates is there
+                examples = _updated(updates)
             yield from _updates_whole(examples, updates)
             expected = _aggregates_of(examples)
             if half_life:
@@ -124,6 +157,18 @@ def _updates_whole(examples: list[dict[str, Any]], updates: list[list[Any]]) -> 
         for one in expected | found
         if found[one] != expected[one]
     )
+
+
+def _updated(updates: list[list[Any]]) -> list[dict[str, Any]]:
+    """What has updated users and items, in the place of examples; each has updated one of both."""
+    by_entity: dict[str, list[Any]] = {entity: [] for entity in _ENTITIES}
+    for entity, entity_id, labels, at_ms in (one for of_it in updates for one in of_it):
+        by_entity[entity].append((at_ms, json.dumps(labels, sort_keys=True), entity_id))
+    pairs = zip(sorted(by_entity["user"], key=str), sorted(by_entity["item"], key=str), strict=True)
+    return [
+        {"user_id": user, "item_id": item, "event_time_ms": at_ms, "labels": {"rating": None, **json.loads(labels)}}
+        for (at_ms, labels, user), (*_, item) in pairs
+    ]
 
 
 def _decayed_users(updates: list[list[Any]], half_life_seconds: float) -> Rows:

@@ -17,7 +17,7 @@ import runtime.absence
 from features.aggregates import Aggregates
 from features.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
-from stream import connection, join, remembered, run, worker
+from stream import connection, join, known_items, remembered, run, worker
 from stream.config import StreamConfig, Topics
 from stream.groups import STREAM_GROUP, group_id
 from stream.packed_entries import unpacked
@@ -26,7 +26,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.clients import Admin, Consumer, Producer
 from tests.simulation.log import Transaction
 from tests.simulation.process import RESTART_MS, Instance, Process, Stop
-from tests.simulation.schedule import Schedule, Sent, Trouble, partition_of
+from tests.simulation.schedule import KNOWN_IMPRESSIONS, Schedule, Sent, Trouble, partition_of
 from tests.simulation.timeline import Timeline
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 
@@ -195,7 +195,13 @@ class World:
         instance, floor_bytes = process.instance, self.schedule.limits.floor_bytes
         arguments = ("", self.config, TOPICS, TASKS, SPEC, self.redis, self._aggregates, self.redis)
         try:
-            run.run_stream(*arguments, instance.name, Stop(process), log_floor_bytes=floor_bytes)
+            run.run_stream(
+                *arguments,
+                instance.name,
+                Stop(process),
+                sampling=self.schedule.sampling,
+                log_floor_bytes=floor_bytes,
+            )
         except GraftError as error:
             if "has joined and taken over" not in str(error):
                 raise
@@ -334,6 +340,7 @@ def simulated(world: World) -> Iterator[None]:
             _PURGE_SECONDS=_PURGE_SECONDS,
         )
         change(join, MOST_ENDED=limits.segment_ids)
+        change(known_items, CAPACITY=KNOWN_IMPRESSIONS, _SEGMENT_IMPRESSIONS=limits.segment_ids)
         change(remembered, _SEGMENT_IDS=limits.segment_ids, _MOST_DELETED=limits.segment_ids)
         for module in clocked_modules():
             change(module, time=clock)

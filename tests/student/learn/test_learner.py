@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InvalidInputError
-from stream.events import Example
+from stream.events import Example, Sampled
 from stream.sampling import Sampling, SamplingConfig
 from student.learn.config import DistillationConfig
 from student.learn.learner import Learner
@@ -388,3 +388,21 @@ def test_the_probabilities_of_a_learner_of_sampled_negatives_are_those_of_the_wh
     assert means[0] == pytest.approx(share, rel=0.03)
     assert means[1] == pytest.approx(share, rel=0.1)
     assert means[2] > 1.3 * share  # what weights are for
+
+
+def test_an_auc_against_drawn_negatives_has_a_name_of_its_own_and_a_restart_keeps_it(toy: Any) -> None:
+    """And nothing else changes: what is learnt of such a row is what is learnt of any other."""
+    (batch,) = toy.batches(1, size=80)
+    sampled = Sampled(of="i0", recipe="uniform", log_odds=None)
+    drawn = [e.model_copy(update={"sampled": None if e.labels["like"] else sampled}) for e in batch]
+    plain, learner = (toy.learnt(Learner(toy.setup()), [part]) for part in (batch, drawn))
+    before, after = plain.evaluation.whole()["like"]["student"], learner.evaluation.whole()["like"]["student"]
+    assert before.auc is not None
+    assert before.auc_against_drawn is None
+    assert (after.auc, after.gauc) == (None, None)
+    assert (after.auc_against_drawn, after.gauc_against_drawn) == (before.auc, before.gauc)
+    assert after.log_loss == before.log_loss
+    resumed = Learner(toy.setup())
+    resumed.restore(learner.tensors(), json.loads(json.dumps(learner.state())))
+    slices = resumed.evaluation.slices()
+    assert all(metrics.auc is None for tasks in slices.values() for metrics in tasks["like"].values())
