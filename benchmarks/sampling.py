@@ -39,7 +39,7 @@ from stream.events import Example, TeacherRequest
 from stream.sampling import is_drawn
 from student.evaluate.arms import ARMS, CONTROL, STUDENT
 from student.evaluate.metrics import exact_auc
-from student.learn.batch import encoded
+from student.learn.batch import encoded, hashes
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from teacher_cache.domain_map import DomainMap
@@ -175,7 +175,8 @@ def values_of(pair: Pair, weigh: Weigh, seed: int) -> Values:
     for first in range(0, len(pair.examples), AT_ONCE):
         rows = slice(first, first + AT_ONCE)
         examples, logit_BT = pair.examples[rows], pair.logit_NT[rows]
-        parts.append(learner.predictions(encoded(setup, examples, logit_BT), [e.item_id for e in examples]))
+        item_B = hashes("item_id", [e.item_id for e in examples])
+        parts.append(learner.predictions(encoded(setup, examples, logit_BT), item_B))
         weights = [weigh(e, int(negative), seed) for e, negative in zip(examples, negative_N[rows], strict=True)]
         kept = [n for n, weight in enumerate(weights) if weight]
         if kept:

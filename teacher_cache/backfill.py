@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.lookup import FeatureReader
+from features.lookup import Columns, FeatureReader
 from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.telemetry import StopSignal
@@ -180,8 +180,15 @@ def requests_of_impressions(
             [impression.item_id for impression in batch],
             [impression.context for impression in batch],
         )
-        for impression, features in zip(batch, spec.rows_of(columns), strict=True):
-            yield TeacherRequest(**dict(impression), spec_id=spec.spec_id, features=features)
+        yield from requests_of_columns(batch, columns, spec)
+
+
+def requests_of_columns(
+    impressions: Sequence[Impression], columns: Columns, spec: FeatureSpec
+) -> Iterator[TeacherRequest]:
+    """Impressions, which were checked, as teacher requests with these raw features by name."""
+    for impression, features in zip(impressions, spec.rows_of(columns), strict=True):
+        yield TeacherRequest.of_checked({**impression.__dict__, "spec_id": spec.spec_id, "features": features})
 
 
 def _ahead(items: Iterator[_Row]) -> Iterator[_Row]:

@@ -39,15 +39,15 @@ class BiasModel:
         """Move the three biases of example `n` by its labels, which are known now."""
         label_K = self._log.label_NK[n]
         known_K = np.isfinite(label_K)
-        label_K = np.where(known_K, label_K, 0.0)
-        self._count_K += known_K
-        self._sum_K += label_K
-        self._square_K += label_K**2
+        label_K, weight = np.where(known_K, label_K, 0.0), self._log.weight_N[n]
+        self._count_K += weight * known_K
+        self._sum_K += weight * label_K
+        self._square_K += weight * label_K**2
         eta_K, variance_3K = self._eta(n)
         chance_K = 1 / (1 + np.exp(-eta_K))
         slope_K = np.maximum(chance_K * (1 - chance_K), _LEAST_SLOPE)
         mean_K, deviation_K = self._unit()
-        noise_K = np.where(self._binary_K, 1 / slope_K, 1.0)
+        noise_K = np.where(self._binary_K, 1 / slope_K, 1.0) / weight
         error_K = np.where(self._binary_K, (label_K - chance_K) / slope_K, (label_K - mean_K) / deviation_K - eta_K)
         gain_3K = np.where(known_K, variance_3K / (variance_3K.sum(axis=0) + noise_K), 0.0)
         self._mean_EK[self._place_N3[n]] += gain_3K * error_K

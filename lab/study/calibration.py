@@ -44,10 +44,9 @@ def calibrations(findings: Findings, log: StudyLog, of_cell: OfCell) -> list[Cal
     base = findings.grid.baseline
     seeds = [of_cell(base, seed) for seed in range(1, findings.seeds(base) + 1)]
     kept = [predictions for predictions in seeds if predictions is not None]
-    unseen_N = _unseen(log)
     names = [task.name for task in findings.tasks]
     return [
-        _calibration(task, [_task(each, names.index(task), served=served) for each in kept], unseen_N, served=served)
+        _calibration(task, [_task(each, names.index(task), served=served) for each in kept], log, served=served)
         for task in findings.binary
         for served in (False, True)
         if kept
@@ -74,18 +73,21 @@ def _task(kept: Predictions, k: int, *, served: bool) -> _Task:
     return kept.label_NK[:, k], {arm: expit(value_NA[:, ARMS.index(arm)]) for arm in JUDGED}
 
 
-def _calibration(task: str, seeds: list[_Task], unseen_N: NDArray[np.bool_], *, served: bool) -> Calibration:
-    ece = {arm: float(np.mean([_ece(label_N, of[arm]) for label_N, of in seeds])) for arm in JUDGED}
+def _calibration(task: str, seeds: list[_Task], log: StudyLog, *, served: bool) -> Calibration:
+    weight_N, unseen_N = log.weights, _unseen(log)
+    ece = {arm: float(np.mean([_ece(label_N, of[arm], weight_N) for label_N, of in seeds])) for arm in JUDGED}
     unseen = {arm: np.concatenate([of[arm][unseen_N[: len(of[arm])]] for _, of in seeds]) for arm in JUDGED}
     ranges = {arm: _range(score_B) for arm, score_B in unseen.items() if len(score_B)}
     return Calibration(task, served, int(unseen_N.sum()), ece, ranges)
 
 
-def _ece(label_N: NDArray[np.float32], score_N: NDArray[np.float64]) -> float:
+def _ece(label_N: NDArray[np.float32], score_N: NDArray[np.float64], weight_N: NDArray[np.float32]) -> float:
+    """`weight_N`: of the whole log, of which the labels may be the beginning."""
     known_N = np.isfinite(label_N)
     label_B, score_B = label_N[known_N].astype(np.float64), score_N[known_N]
+    weight_B = weight_N[: len(label_N)][known_N].astype(np.float64)
     bin_B = np.minimum((score_B * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
-    sums = (np.ones_like(score_B), label_B, score_B)
+    sums = (weight_B, weight_B * label_B, weight_B * score_B)
     return expected_calibration_error(np.stack([np.bincount(bin_B, of, CALIBRATION_BINS) for of in sums]))
 
 

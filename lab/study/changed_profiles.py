@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from features.contract import ContextValue
 from features.lookup import Columns
 from features.pushed_values import Entity, EntityId
 from features.spec import Feature, FeatureSpec, Value
@@ -86,30 +85,3 @@ def ids_of(log: StudyLog, users: Sequence[EntityId], items: Sequence[EntityId]) 
     """These users and items, and those of the log."""
     examples = log.examples
     return {"user": [*users, *(e.user_id for e in examples)], "item": [*items, *(e.item_id for e in examples)]}
-
-
-class ChangedStore:
-    """Reads as the store does, with changed profiles."""
-
-    def __init__(self, store: MemoryStore | ProfiledStore, profiles: ChangedProfiles) -> None:
-        self._store, self._profiles = store, profiles
-
-    def read(
-        self,
-        user_ids: Sequence[EntityId],
-        item_ids: Sequence[EntityId],
-        contexts: Sequence[Mapping[str, ContextValue]],
-    ) -> Columns:
-        """As `MemoryStore.read`."""
-        return self._profiles.applied(self._store.read(user_ids, item_ids, contexts), user_ids, item_ids)
-
-    def read_at(
-        self,
-        user_ids: Sequence[EntityId],
-        item_ids: Sequence[EntityId],
-        contexts: Sequence[Mapping[str, ContextValue]],
-        event_times_ms: Sequence[int],
-    ) -> Columns:
-        """As `MemoryStore.read_at`."""
-        columns = self._store.read_at(user_ids, item_ids, contexts, event_times_ms)
-        return self._profiles.applied(columns, user_ids, item_ids)

@@ -59,7 +59,7 @@ class Comparison:
         """`log`: the examples that the baseline has learnt, in their order."""
         self.findings = findings
         self._of_cell = of_cell
-        self._bootstrap = UserBootstrap([example.user_id for example in log.examples])
+        self._bootstrap = UserBootstrap([example.user_id for example in log.examples], log.weights)
         self._members: Mapping[str, NDArray[np.bool_]] = slices_of(log.new_ids(), findings.grid.windows, ())
         self._known: dict[tuple[str, str, str, bool], list[NDArray[np.float64]]] = {}
         self._predictions: dict[tuple[str, int], Predictions | None] = {}

@@ -1,19 +1,57 @@
 """The rows that `graft student bootstrap` would distil before the first event, read without Redis."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from features.lookup import Columns
 from features.redis_layout import EntityId
 from features.spec import FeatureBatch, FeatureSpec
 from graft.project import Project
-from lab.study.changed_profiles import ChangedProfiles, ChangedStore
-from lab.study.memory_store import Sources
-from lab.study.profiled_store import open_store
+from lab.study.changed_profiles import ChangedProfiles
+from lab.study.memory_store import MemoryStore, Sources
+from lab.study.profiled_store import ProfiledStore, open_store
 from lab.study.teachers import StudyTeacher
 from runtime.folder import replacing
-from student.learn.bootstrap import DayZeroRows, sample_rows, score_rows
+from stream.events import Impression
+from student.learn.bootstrap import DayZeroRows, sample_rows, score_requests
+from teacher_cache.backfill import requests_of_columns
+
+
+class Joined(NamedTuple):
+    """The rows of a bootstrap, and their raw features by name."""
+
+    rows: Sequence[Impression]
+    columns: Columns
+
+
+class DayZeroColumns:
+    """Joins the rows of bootstraps with their features: the store is opened once, a seed's rows are read once.
+
+    All teachers of a seed score the same rows, and to read them takes longer than to score them.
+    """
+
+    def __init__(self) -> None:
+        self._store: MemoryStore | ProfiledStore | None = None
+        self._opened: object = None
+        self._read: object = None
+        self._joined = Joined([], {})
+
+    def of(self, day_zero: "DayZero", project: Project, spec: FeatureSpec) -> Joined:
+        """The rows of a project's bootstrap; those of the last call where they are the same."""
+        opened = spec.spec_id, project.features, project.teacher, day_zero.begin_ms
+        if self._store is None or opened != self._opened:
+            self._store = open_store(project, spec, day_zero.sources, day_zero.begin_ms)
+            self._opened, self._read = opened, None
+        read = day_zero.users, day_zero.items, project.bootstrap.rows, project.student.seed
+        if read != self._read:
+            rows = sample_rows(*read)
+            users, items = [row.user_id for row in rows], [row.item_id for row in rows]
+            self._joined = Joined(rows, self._store.read(users, items, [row.context for row in rows]))
+            self._read = read
+        return self._joined
 
 
 class DayZero(NamedTuple):
@@ -25,28 +63,32 @@ class DayZero(NamedTuple):
     begin_ms: int
 
     def rows(
-        self, project: Project, teacher: StudyTeacher, spec: FeatureSpec, profiles: ChangedProfiles | None = None
+        self,
+        project: Project,
+        teacher: StudyTeacher,
+        columns: DayZeroColumns,
+        profiles: ChangedProfiles | None = None,
     ) -> DayZeroRows:
         """The rows as the command scores them, but in one batch: a changed teacher changes a batch as a whole.
 
         `profiles`: of a changed teacher, in place of the project's own.
         """
-        store = open_store(project, spec, self.sources, self.begin_ms)
-        reader = store if profiles is None else ChangedStore(store, profiles)
-        sampled = sample_rows(self.users, self.items, project.bootstrap.rows, project.student.seed)
-        return score_rows(sampled, reader, teacher, spec, len(sampled))
+        rows, found = columns.of(self, project, teacher.spec)
+        if profiles is not None:
+            found = profiles.applied(found, [row.user_id for row in rows], [row.item_id for row in rows])
+        return score_requests(requests_of_columns(rows, found, teacher.spec), teacher, teacher.spec, len(rows))
 
     def kept_rows(
         self,
         path: Path,
         project: Project,
         teacher: StudyTeacher,
-        spec: FeatureSpec,
+        columns: DayZeroColumns,
         profiles: ChangedProfiles | None = None,
     ) -> DayZeroRows:
-        """The same rows, which take half as long as a cell: from the file `path` if another cell has written it."""
+        """The same rows: from the file `path` if another cell has written it."""
         if not path.exists():
-            (dense_PD, categorical_PC), logit_PT = self.rows(project, teacher, spec, profiles)
+            (dense_PD, categorical_PC), logit_PT = self.rows(project, teacher, columns, profiles)
             with replacing(path) as file:
                 np.savez(file, dense_PD=dense_PD, categorical_PC=categorical_PC, logit_PT=logit_PT)
         with np.load(path, allow_pickle=False) as kept:

@@ -5,6 +5,7 @@ graft changes, as most changes leave their results alone. After a change that af
 """
 
 import json
+from typing import Any
 
 from lab.study.day_zero import DayZero
 from lab.study.digest import digest_of
@@ -12,6 +13,9 @@ from lab.study.plan import Cell
 from lab.study.study_log import StudyLog
 from lab.study.teachers import changed_config, teacher_files
 from runtime.errors import ConfigurationError, InvalidInputError
+
+_DRAWN = {"drawn_negatives", "drawn_by_popularity", "drawn_from_same"}
+"""What the log has been joined with, which is in its own key."""
 
 
 class Keys:
@@ -64,7 +68,10 @@ class Keys:
     def result(self, cell: Cell) -> str:
         """The key of its result."""
         variant = cell.variant
-        unused = {"publish", "stream", "features"} | (set() if variant.bootstrap else {"bootstrap"})
+        unused: dict[str, Any] = dict.fromkeys(("publish", "stream", "features"), True)
+        unused["sampling"] = _DRAWN
+        if not variant.bootstrap:
+            unused["bootstrap"] = True
         part = [cell.events, cell.windows, cell.traffic, cell.is_reference, variant.teacher_as_input, variant.direct]
         ablated = variant.model_dump_json(include={"hidden", "priors", "guarded"})
         project = cell.project.model_dump_json(exclude=unused)

@@ -27,6 +27,8 @@ class LogArrays(NamedTuple):
     item_N: NDArray[np.intp]
     label_NK: NDArray[np.float64]
     logit_NT: NDArray[np.float64]
+    weight_N: NDArray[np.float64]
+    """As how many impressions each example counts."""
 
     @property
     def rows(self) -> int:
@@ -56,6 +58,7 @@ def arrays_of(setup: LearnerSetup, log: StudyLog, logit_NT: NDArray[np.float32])
         item_N=_numbered(example.item_id for example in log.examples),
         label_NK=batch.label_BK.astype(np.float64),
         logit_NT=logit_NT.astype(np.float64),
+        weight_N=log.weights.astype(np.float64),
     )
 
 

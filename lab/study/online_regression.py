@@ -40,7 +40,7 @@ class OnlineRegression:
         logit_K, label_K = self._logits(n), self._log.label_NK[n]
         self._moments.update(self._log.dense_ND[n : n + 1])
         learns_K = self._log.binary_K & np.isfinite(label_K)
-        gradient_K = np.where(learns_K, 1 / (1 + np.exp(-logit_K)) - label_K, 0.0)
+        gradient_K = np.where(learns_K, 1 / (1 + np.exp(-logit_K)) - label_K, 0.0) * self._log.weight_N[n]
         squares_bias_K, squares_DK, squares_RK = self._squares
         _adagrad(self._bias_K, squares_bias_K, gradient_K)
         _adagrad(self._dense_DK, squares_DK, np.outer(self._normalised(n), gradient_K))

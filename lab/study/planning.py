@@ -23,11 +23,12 @@ from lab.study.default_grid import (
 from lab.study.grid import Grid
 from lab.study.keys import Keys
 from lab.study.plan import cells_of
-from lab.study.run import Workplace, run_cells
+from lab.study.run import run_cells
 from lab.study.studied import day_zero_of, logged_generation
 from lab.study.study_log import read_log
 from lab.study.teacher_inputs import InputUse, inputs_in_use, moving_inputs
 from lab.study.teacher_logits import with_other_cut_off
+from lab.study.workplace import Workplace
 
 _SCORED = 300  # examples that the teacher, which may be slow, scores with each of its inputs at its default
 _LOGGED = (

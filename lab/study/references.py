@@ -68,7 +68,8 @@ class References:
         """The scores of these rows of the log by all that was learnt so far."""
         places = range(*rows.indices(self._log.rows))
         value_BKA = np.stack([_predicted(self._models, n) for n in places])
-        return scores_of(self._setup.tasks, self.arms, self._log.label_NK[rows].astype(np.float32), value_BKA)
+        label_BK, weight_B = (of[rows].astype(np.float32) for of in (self._log.label_NK, self._log.weight_N))
+        return scores_of(self._setup.tasks, self.arms, label_BK, value_BKA, weight_B)
 
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Labels [N, K] and the predictions made just before each was learnt [N, K, A]."""

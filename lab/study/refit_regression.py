@@ -61,8 +61,9 @@ class RefitRegression:
         """Count the labels of example `n`, which was predicted, and fit anew after every 250th."""
         label_K = self._log.label_NK[n]
         known_K = np.isfinite(label_K)
-        self._sum_EK[self._place_N3[n]] += np.where(known_K, label_K, 0.0)
-        self._count_EK[self._place_N3[n]] += known_K
+        weight = self._log.weight_N[n]
+        self._sum_EK[self._place_N3[n]] += weight * np.where(known_K, label_K, 0.0)
+        self._count_EK[self._place_N3[n]] += weight * known_K
         self._learnt.append(n)
         if len(self._learnt) % _EVERY == 0:
             self._fits = [self._fitted(k) for k in range(len(self._fits))]
@@ -104,6 +105,7 @@ class RefitRegression:
         variance_P = (deviation_BP**2).sum(axis=0) / count_P
         scale_P = np.where(variance_P > 0, np.sqrt(variance_P), 1.0)
         model = LogisticRegression(solver="newton-cholesky") if self._log.binary_K[k] else Ridge()
-        model.fit(deviation_BP / scale_P, label_B)
+        weight_B = self._log.weight_N[learnt_B]
+        model.fit(deviation_BP / scale_P, label_B, sample_weight=None if (weight_B == 1).all() else weight_B)
         weight_P = np.ravel(model.coef_) / scale_P
         return _Fit(center_P, weight_P, float(np.ravel(model.intercept_)[0] - center_P @ weight_P))

@@ -16,7 +16,7 @@ from lab.study.learner_log import FILE
 from lab.study.model_scores import model_scores, scores_table
 from lab.study.planning import PlannedStudy
 from lab.study.plots import plot_all
-from lab.study.studied import Studied
+from lab.study.studied import Studied, sampled
 from lab.study.tables import origin, tables
 from runtime.folder import replacing
 
@@ -31,8 +31,11 @@ class Report(NamedTuple):
 def write_report(out: Path, found: Studied, planned: PlannedStudy, name: str, command: str) -> Report:
     """Write all files to `out`, in place of earlier ones. `name`: the project's; `command`: what made it."""
     said = [*answer(found.comparison, planned.inputs), *_without_bootstrap(found.findings), *planned.left_out]
+    said = [*sampled(found.log), *said]
     calibrated = calibrations(found.findings, found.log, found.predictions)
     summary = {**headline(found.findings, name, found.verdict, calibrated), "answer": said}
+    if found.log.drawn:
+        summary = _against_drawn(summary)
     pictures = plot_all(found.comparison, out)
     files = {
         "headline.json": json.dumps(summary, indent=1) + "\n",
@@ -54,6 +57,13 @@ def _without_bootstrap(findings: Findings) -> list[str]:
     steps = [result.bootstrap_steps for result in findings.results if result.variant == base.name]
     few = "the teacher scores fewer than 100 rows of the tables' users and items, or was trained on events of the log"
     return [] if not base.bootstrap or any(steps) else [f"The student learnt without a bootstrap: {few}."]
+
+
+def _against_drawn(summary: Any) -> Any:
+    """The summary, in which no AUC against drawn negatives is called `auc`."""
+    if isinstance(summary, dict):
+        return {f"{k}_against_drawn" if k == "auc" else k: _against_drawn(value) for k, value in summary.items()}
+    return [_against_drawn(value) for value in summary] if isinstance(summary, list) else summary
 
 
 def _listed(said: list[str]) -> str:

@@ -1,68 +1,14 @@
 """Runs the cells of a grid in several processes. Each cell writes a file; a cell whose file is there is not run."""
 
-import logging
 import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing.connection import wait
-from pathlib import Path
-from typing import ClassVar, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from features.spec import FeatureSpec
 from graft.progress import Advance
-from lab.study.arriving import Arriving
-from lab.study.cell import Predictions, Result, Teaching, run_cell
-from lab.study.changed_profiles import ChangedProfiles, ids_of
-from lab.study.day_zero import DayZero
-from lab.study.grid import TeacherChange
-from lab.study.keys import Keys
-from lab.study.label_delay import LabelDelay
-from lab.study.learner_log import log_to
-from lab.study.plan import Cell, window_seconds
-from lab.study.recount import recounted
-from lab.study.study_log import StudyLog, read_log
-from lab.study.teachers import StudyTeacher, Unshown, kept_logits, told_of
-from lab.study.thinning import KeptUsers
-from runtime.errors import InvalidInputError
-from runtime.folder import replacing
-from student.learn.bootstrap import DayZeroRows
-from student.learn.config import FEWEST_ROWS
-
-_LOG = logging.getLogger(__name__)
-_KEPT_LOGS = 3  # of a process: a cell needs up to two, and seeds of one share follow each other
-
-
-class Workplace(NamedTuple):
-    """Where a study reads its log and keeps what it has computed."""
-
-    log_folder: Path
-    spec: FeatureSpec
-    day_zero: DayZero
-    keys: Keys
-    out: Path
-    generation: str | None = None
-    """Of the project's logits, where the log has any."""
-    log_events: int | None = None
-    """The grid's."""
-
-    def result_path(self, cell: Cell) -> Path:
-        """The file of a finished cell."""
-        return self.out / "results" / f"{self.keys.result(cell)}.json"
-
-    def predictions_path(self, cell: Cell) -> Path:
-        """The file of its predictions."""
-        return self.out / "predictions" / f"{self.keys.result(cell)}.npz"
-
-    def predictions(self, cell: Cell) -> Predictions:
-        """The predictions of a finished cell."""
-        with np.load(self.predictions_path(cell), allow_pickle=False) as kept:
-            return Predictions(**kept)
+from lab.study.cell import Result
+from lab.study.plan import Cell
+from lab.study.worker import Worker
+from lab.study.workplace import Workplace
 
 
 def run_cells(cells: Sequence[Cell], place: Workplace, jobs: int, advance: Advance) -> list[Result]:
@@ -73,9 +19,9 @@ def run_cells(cells: Sequence[Cell], place: Workplace, jobs: int, advance: Advan
     advance(done, len(cells))
     if missing:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(missing)), context, _Worker.start, (place,)) as pool:
+        with ProcessPoolExecutor(min(jobs, len(missing)), context, Worker.start, (place,)) as pool:
             try:
-                for finished in as_completed([pool.submit(_Worker.run, cell) for cell in missing]):
+                for finished in as_completed([pool.submit(Worker.run, cell) for cell in missing]):
                     finished.result()
                     done += 1
                     advance(done, len(cells))
@@ -88,135 +34,3 @@ def run_cells(cells: Sequence[Cell], place: Workplace, jobs: int, advance: Advan
 def _result(cell: Cell, place: Workplace) -> Result:
     result = Result.model_validate_json(place.result_path(cell).read_text("utf-8"))
     return result.model_copy(update={"variant": cell.variant.name})
-
-
-class _Worker:
-    """One process: it reads the log once, for all of its cells."""
-
-    place: Workplace
-    log: StudyLog
-    unshown: ClassVar[dict[str, Unshown]] = {}
-    """By what they depend on; they do not on the seed."""
-    logs: ClassVar[dict[str, StudyLog]] = {}
-    """Those that were thinned or counted anew, by their key."""
-
-    @classmethod
-    def start(cls, place: Workplace) -> None:
-        threading.Thread(target=_end_with_the_study, daemon=True).start()
-        cls.place = place
-        cls.log = read_log(place.log_folder, place.spec, place.generation, place.log_events)
-
-    @classmethod
-    def run(cls, cell: Cell) -> None:
-        started = time.monotonic()
-        log_to(cls.place.out, cell.name)
-        profiles = cls._profiles(cell)
-        log = cls._log(cell)
-        arriving = cls._arriving(cell, log)
-        if profiles is not None:
-            log, arriving = profiles.of_log(log), arriving._replace(log=profiles.of_log(arriving.log))
-        result, predictions = run_cell(cell, log, cls._teaching(cell, log, profiles), arriving)
-        place = cls.place
-        with replacing(place.predictions_path(cell)) as file:
-            np.savez_compressed(file, **predictions._asdict())
-        with replacing(place.result_path(cell)) as file:
-            file.write(result.model_copy(update={"seconds": time.monotonic() - started}).model_dump_json().encode())
-
-    @classmethod
-    def _log(cls, cell: Cell) -> StudyLog:
-        """The examples of the cell's share of users, in which running aggregates know of no one else."""
-        if cell.share == 1:
-            return cls.log
-        key = cls.place.keys.log(cell)
-        if key not in cls.logs:
-            thinned = cls._kept_users(cell).thinned(cls.log)
-            cls._keep(key, cls._recounted(cell, thinned, LabelDelay(window_seconds(cell.project))))
-        return cls.logs[key]
-
-    @classmethod
-    def _arriving(cls, cell: Cell, log: StudyLog) -> Arriving:
-        if cell.served_knows_less:
-            key = cls.place.keys.served_log(cell)
-            if key not in cls.logs:
-                cls._keep(key, cls._recounted(cell, log, cell.delay))
-            log = cls.logs[key]
-        return Arriving(log, cls._logits(cell, log, served=True), cell.delay.known(log.event_times_ms))
-
-    @classmethod
-    def _recounted(cls, cell: Cell, log: StudyLog, delay: LabelDelay) -> StudyLog:
-        configs, pushed = cell.project.features.aggregates, cls.place.day_zero.sources.pushed
-        return recounted(log, configs, pushed, delay.known(log.event_times_ms))
-
-    @classmethod
-    def _keep(cls, key: str, log: StudyLog) -> None:
-        """Keep a log for the cells that follow, and forget the oldest one kept."""
-        cls.logs[key] = log
-        if len(cls.logs) > _KEPT_LOGS:
-            del cls.logs[next(iter(cls.logs))]
-
-    @classmethod
-    def _kept_users(cls, cell: Cell) -> KeptUsers:
-        return KeptUsers((example.user_id for example in cls.log.examples), cell.share, cell.seed)
-
-    @classmethod
-    def _logits(cls, cell: Cell, log: StudyLog, *, served: bool) -> NDArray[np.float32]:
-        place = cls.place
-        key = place.keys.served_logits(cell) if served else place.keys.logits(cell)
-        return kept_logits(place.out / "logits" / f"{key}.npz", cell.variant.teacher, cell.project, log)
-
-    @classmethod
-    def _profiles(cls, cell: Cell) -> ChangedProfiles | None:
-        """Those of the cell's teacher where it is not the project's own; None where the log has the right ones."""
-        change = cell.variant.teacher
-        if change == TeacherChange() or not cell.project.features.profiles:
-            return None
-        day_zero = cls.place.day_zero
-        ids = ids_of(cls.log, day_zero.users, day_zero.items)
-        return ChangedProfiles(change, cell.project, cls.log.spec, day_zero.sources, ids)
-
-    @classmethod
-    def _teaching(cls, cell: Cell, log: StudyLog, profiles: ChangedProfiles | None) -> Teaching:
-        project, change, place = cell.project, cell.variant.teacher, cls.place
-        logit_NT = cls._logits(cell, log, served=False)
-        if not project.distillation or cell.is_reference:
-            return Teaching(logit_NT)
-        unshown = cls._unshown(cell, log.first(cell.events)) if project.unshown.ratio > 0 else None
-        rows = None
-        if cell.variant.bootstrap and place.day_zero.begin_ms >= project.needed_teacher.logits_from_ms:
-            rows = cls._day_zero_rows(cell, StudyTeacher(change, project, log.spec), profiles)
-        return Teaching(logit_NT, unshown, rows)
-
-    @classmethod
-    def _day_zero_rows(cls, cell: Cell, teacher: StudyTeacher, profiles: ChangedProfiles | None) -> DayZeroRows | None:
-        """The rows of its bootstrap; None where the teacher scores too few, as a dump of what was shown alone."""
-        place, day_zero = cls.place, cls.place.day_zero
-        if cell.share < 1:
-            day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
-        path = place.out / "day_zero" / f"{place.keys.day_zero(cell)}.npz"
-        try:
-            rows = day_zero.kept_rows(path, cell.project, teacher, place.spec, profiles)
-        except InvalidInputError as error:
-            _LOG.warning("learns without a bootstrap: %s", error)
-            return None
-        scored = int(np.isfinite(rows.logit_PT).any(axis=1).sum())
-        if scored < FEWEST_ROWS:
-            _LOG.warning("learns without a bootstrap: %d rows have logits, it needs %d", scored, FEWEST_ROWS)
-            return None
-        return rows
-
-    @classmethod
-    def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:
-        config, change = cell.project.unshown, cell.variant.teacher
-        key = f"{cls.place.keys.logits(cell)} {config.model_dump_json()} {cell.events}"
-        if key not in cls.unshown:
-            teacher, told = StudyTeacher(change, cell.project, log.spec), told_of(change, cell.project, log)
-            cls.unshown[key] = Unshown(teacher, config, log, told, cell.project.needed_teacher.logits_from_ms)
-        return cls.unshown[key]
-
-
-def _end_with_the_study() -> None:
-    """End this worker with the study: without it the worker would finish its cell and then wait for ever."""
-    study = multiprocessing.parent_process()
-    if study is not None:
-        wait([study.sentinel])
-        os._exit(1)

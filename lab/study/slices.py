@@ -49,24 +49,33 @@ def slices_of(
 
 
 def scores_of(
-    tasks: Sequence[TaskSpec], arms: Sequence[str], label_NK: NDArray[np.float32], value_NKA: NDArray[np.float32]
+    tasks: Sequence[TaskSpec],
+    arms: Sequence[str],
+    label_NK: NDArray[np.float32],
+    value_NKA: NDArray[np.float32],
+    weight_N: NDArray[np.float32] | None = None,
 ) -> Scores:
-    """One score per task and arm, over the rows that have label and value."""
+    """One score per task and arm, over the rows that have label and value; `weight_N`: as how many rows each counts."""
+    weight_N = np.ones(len(label_NK), np.float32) if weight_N is None else weight_N
     scores: Scores = {task.name: {} for task in tasks}
     for k, task in enumerate(tasks):
         for a, arm in enumerate(arms):
-            value = _score(task, label_NK[:, k], value_NKA[:, k, a])
+            value = _score(task, label_NK[:, k], value_NKA[:, k, a], weight_N)
             if value is not None:
                 scores[task.name][arm] = value
     return scores
 
 
-def _score(task: TaskSpec, label_N: NDArray[np.float32], value_N: NDArray[np.float32]) -> float | None:
+def _score(
+    task: TaskSpec, label_N: NDArray[np.float32], value_N: NDArray[np.float32], weight_N: NDArray[np.float32]
+) -> float | None:
     present_N = ~np.isnan(label_N) & ~np.isnan(value_N)
-    label_B, value_B = label_N[present_N], value_N[present_N]
+    label_B, value_B, weight_B = label_N[present_N], value_N[present_N], weight_N[present_N]
     if task.kind == "binary":
-        return exact_auc(label_B, value_B)
-    return float(losses("regression", label_B, value_B).mean() ** 0.5) if len(label_B) else None
+        return exact_auc(label_B, value_B, weight_B)
+    if not len(label_B):
+        return None
+    return float(np.average(losses("regression", label_B, value_B), weights=weight_B) ** 0.5)
 
 
 def of_slices(
@@ -75,6 +84,8 @@ def of_slices(
     arms: Sequence[str],
     label_NK: NDArray[np.float32],
     value_NKA: NDArray[np.float32],
+    weight_N: NDArray[np.float32] | None = None,
 ) -> dict[str, Scores]:
     """The scores of every slice."""
-    return {name: scores_of(tasks, arms, label_NK[m], value_NKA[m]) for name, m in slices.items()}
+    weight_N = np.ones(len(label_NK), np.float32) if weight_N is None else weight_N
+    return {name: scores_of(tasks, arms, label_NK[m], value_NKA[m], weight_N[m]) for name, m in slices.items()}

@@ -19,10 +19,11 @@ from lab.study.grid import Grid
 from lab.study.keys import Keys
 from lab.study.memory_store import NO_REDIS, Sources
 from lab.study.plan import cells_of
-from lab.study.run import Workplace, run_cells
+from lab.study.run import run_cells
 from lab.study.study_log import StudyLog, read_log
 from lab.study.teacher_logits import left_of_the_gain, origin_of_logits, with_other_cut_off
 from lab.study.verdict import verdict
+from lab.study.workplace import Workplace
 from stream.logit_file import list_logit_files
 from teacher_cache.generation import generation_of
 
@@ -78,21 +79,25 @@ def studied(
     learnt = log.first(findings.examples())
     comparison = Comparison(findings, learnt, predictions)
     of_logits = [*origin_of_logits(grid, project, learnt), *left_of_the_gain(findings, project, learnt)]
-    return Studied(learnt, comparison, predictions, [*_sampled(learnt), *of_logits, *verdict(comparison)])
+    return Studied(learnt, comparison, predictions, [*of_logits, *verdict(comparison)])
 
 
-def _sampled(log: StudyLog) -> list[str]:
-    """A sentence on a log that has a share of the negatives only; none on another."""
-    stand_for = sum(example.weight for example in log.examples)
-    if stand_for == len(log.records):
-        return []
-    line = (
-        f"The log was sampled: its {len(log.records):,} examples stand for {stand_for:,} impressions. Learners weigh "
-        "them so; the scores here are of the examples that there are. With one binary task its AUC is that of the "
-        "whole log, ECE and RMSE are not. Shares of the users and other label delays have running aggregates of what "
-        "there is."
-    )
-    return [line]
+def sampled(log: StudyLog) -> list[str]:
+    """Sentences on a log that has a share of the negatives only, or drawn ones; none on another."""
+    lines, stand_for = [], sum(example.weight for example in log.examples)
+    if stand_for > len(log.records):
+        lines.append(
+            f"The log was sampled: its {len(log.records):,} examples stand for {stand_for:,} impressions. Learners, "
+            "references and scores weigh them so. Shares of the users and other label delays have running aggregates "
+            "of what there is."
+        )
+    if log.drawn:
+        lines.append(
+            f"Of the {len(log.records):,} examples {log.drawn:,} are negatives that were drawn and that nobody was "
+            "shown: **every AUC here is one against drawn negatives**, which says how well positives are told from "
+            "these, and nothing of an AUC among what is shown. docs/sampling.md says what each recipe fakes."
+        )
+    return lines
 
 
 def logged_generation(project: Project, spec: FeatureSpec, log_folder: Path) -> str | None:

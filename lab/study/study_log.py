@@ -56,6 +56,16 @@ class StudyLog(NamedTuple):
         """Of the examples, N."""
         return [example.event_time_ms for example in self.examples]
 
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """As how many impressions each example counts [N]: see `[sampling]`."""
+        return np.array([example.weight for example in self.examples], np.float32)
+
+    @property
+    def drawn(self) -> int:
+        """How many of the examples are drawn negatives, which nobody was shown."""
+        return sum(example.sampled is not None for example in self.examples)
+
     def new_ids(self) -> dict[str, NDArray[np.bool_]]:
         """Which examples have a new item and which a new user, each [N], by the names of these slices."""
         return {

@@ -78,6 +78,7 @@ class StudyTeacher(RequestScorer):
         super().__init__(teacher, domain_map, spec, warns=False)
         self._unchanged = RequestScorer(teacher, domain_map, spec, warns=False)
         self.tasks = len(config.tasks)
+        self.spec = spec
 
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
         """The logits of one batch, which draws its own noise and permutation: score together what belongs together."""

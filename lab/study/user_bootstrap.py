@@ -19,7 +19,9 @@ _SEED = 20_260_101
 class UserBootstrap:
     """Scores on the same `DRAWS` draws of the users (Efron 1979): what two models differ in, on each draw."""
 
-    def __init__(self, user_ids: Sequence[int | str]) -> None:
+    def __init__(self, user_ids: Sequence[int | str], weight_N: NDArray[np.float32] | None = None) -> None:
+        """`weight_N`: as how many rows each of the N examples counts; None: as one."""
+        self._weight_N = weight_N
         number: dict[int | str, int] = {}
         self._user_N = np.array([number.setdefault(user_id, len(number)) for user_id in user_ids], np.intp)
         self.users = len(number)
@@ -36,6 +38,8 @@ class UserBootstrap:
             row_B = row_B[np.argsort(value_N[row_B], kind="stable")]
         draws_RB = self._times_RU[:, self._user_N[row_B]]
         weight_RB = np.concatenate([np.ones((1, len(row_B)), np.float32), draws_RB])
+        if self._weight_N is not None:
+            weight_RB *= self._weight_N[row_B]
         with np.errstate(invalid="ignore", divide="ignore"):
             if kind == "binary":
                 return _auc(label_N[row_B], value_N[row_B], weight_RB)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from features.contract import ContextValue
 from features.lookup import FeatureReader
 from features.spec import FeatureBatch, FeatureSpec
 from runtime.errors import InvalidInputError
-from stream.events import EntityId, Impression
+from stream.events import EntityId, Impression, TeacherRequest
 from student.learn.config import BootstrapConfig
 from student.learn.heads import varies
 from student.learn.learner import Learner, least_explained
@@ -71,12 +71,14 @@ def sample_rows(
     chosen = random.choice(total, min(count, total), replace=False)
     rows = [(user_ids[n // len(item_ids)], item_ids[n % len(item_ids)]) for n in chosen.tolist()]
     return [
-        Impression(
-            impression_id=f"bootstrap-{n}",
-            user_id=user_id,
-            item_id=item_id,
-            event_time_ms=0,
-            context=dict(known[int(random.integers(len(known)))]) if (known := contexts.get(user_id)) else {},
+        Impression.of_checked(
+            {
+                "impression_id": f"bootstrap-{n}",
+                "user_id": user_id,
+                "item_id": item_id,
+                "event_time_ms": 0,
+                "context": dict(known[int(random.integers(len(known)))]) if (known := contexts.get(user_id)) else {},
+            }
         )
         for n, (user_id, item_id) in enumerate(rows)
     ]
@@ -89,15 +91,22 @@ def score_rows(
 
     InvalidInputError when none is left; ServiceUnavailableError when the feature store does not answer.
     """
-    features, logits = [], []
-    requests = requests_of_impressions(rows, reader, spec, batch_rows)
+    return score_requests(requests_of_impressions(rows, reader, spec, batch_rows), scorer, spec, batch_rows)
+
+
+def score_requests(
+    requests: Iterator[TeacherRequest], scorer: RequestScorer, spec: FeatureSpec, batch_rows: int
+) -> DayZeroRows:
+    """The same of rows that have their features."""
+    features, logits, count = [], [], 0
     while batch := list(islice(requests, batch_rows)):
+        count += len(batch)
         scored = scorer.score(batch)
         if scored is not None and scored.requests:
             features += [request.features for request in scored.requests]
             logits.append(scored.logit_BT)
     if not features:
-        raise InvalidInputError(f"the teacher scored none of {len(rows)} rows; there is nothing to distil")
+        raise InvalidInputError(f"the teacher scored none of {count} rows; there is nothing to distil")
     return DayZeroRows(spec.encode(spec.columns_of(features)), np.concatenate(logits))
 
 

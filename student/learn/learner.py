@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.spec import FeatureBatch
 from runtime.errors import InvalidInputError
-from stream.events import EntityId, Example
+from stream.events import Example
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
 from student.evaluate.newness import Newness
@@ -26,7 +26,6 @@ from student.learn.batch import (
     concatenate,
     encode,
     encoded_unshown,
-    hashes,
     raise_first,
     weights_of_one,
 )
@@ -275,9 +274,12 @@ class Learner:
         """A student that has learnt nothing."""
         return Arm(self.setup, self._exchange, self._device)
 
-    def predictions(self, batch: Batch, item_ids: Sequence[EntityId]) -> NDArray[np.float32]:
-        """Of every arm [B, K, A] in the order of ARMS, without learning anything; NaN where an arm has none."""
-        return _beside(self._predicted(batch), self._references(batch, hashes("item_id", item_ids)))
+    def predictions(self, batch: Batch, item_B: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Of every arm [B, K, A] in the order of ARMS, without learning anything; NaN where an arm has none.
+
+        `item_B`: the hashes of the items.
+        """
+        return _beside(self._predicted(batch), self._references(batch, item_B))
 
     def _predicted(self, batch: Batch) -> NDArray[np.float32]:
         """Of both arms [B, M, K]."""

@@ -13,10 +13,11 @@ from lab.study.grid import Grid, Variant
 from lab.study.keys import Keys
 from lab.study.plan import Cell, cells_of
 from lab.study.profiled_store import open_store
-from lab.study.run import Workplace, run_cells
+from lab.study.run import run_cells
 from lab.study.slices import scores_of
 from lab.study.study_log import StudyLog, read_log, write_log
 from lab.study.teachers import requests_of
+from lab.study.workplace import Workplace
 from runtime.telemetry import StopSignal
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord

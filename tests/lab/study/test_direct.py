@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from features.spec import FeatureBatch
 from lab.study.arriving import Arriving
-from lab.study.cell import ObservedLearner, Teaching
 from lab.study.direct import direct_faults
 from lab.study.grid import Grid, Variant
 from lab.study.keys import Keys
+from lab.study.observed_learner import ObservedLearner, Teaching
 from lab.study.plan import cells_of
 from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError

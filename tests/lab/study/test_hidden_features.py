@@ -7,10 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.study.arriving import Arriving
-from lab.study.cell import Predictions, Teaching, run_cell
+from lab.study.cell import Predictions, run_cell
 from lab.study.grid import Grid, Variant
 from lab.study.hidden_features import HiddenFeatures
 from lab.study.keys import Keys
+from lab.study.observed_learner import Teaching
 from lab.study.plan import cells_of
 from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError

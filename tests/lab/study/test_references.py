@@ -30,7 +30,7 @@ def stream(rows: int = ROWS, *, missing: float = 0.0) -> LogArrays:
     logit_NT = (taste_N + item_E[item_N])[:, None]
     logit_NT[random.random((rows, 1)) < missing] = np.nan
     dense_ND = random.normal(size=(rows, 1)).astype(np.float32)
-    return LogArrays(np.array([True, False]), dense_ND, row_NC, user_N, item_N, label_NK, logit_NT)
+    return LogArrays(np.array([True, False]), dense_ND, row_NC, user_N, item_N, label_NK, logit_NT, np.ones(rows))
 
 
 def models(log: LogArrays) -> dict[str, Reference]:
@@ -117,7 +117,9 @@ def test_one_label_of_an_item_is_not_its_rate() -> None:
     label_NK[-2:] = 1.0
     item_N = np.array([*([0] * 38), 1, 1])
     empty = np.empty((40, 0))
-    log = LogArrays(np.array([True]), empty, empty.astype(np.int64), np.arange(40), item_N, label_NK, empty)
+    log = LogArrays(
+        np.array([True]), empty, empty.astype(np.int64), np.arange(40), item_N, label_NK, empty, np.ones(40)
+    )
     model = RefitRegression(log, (None,), teacher=False)
     value = predictions([model], AT_ONCE.known([0] * 40))
     assert 0.05 < value[39, 0, 0] - value[38, 0, 0] < 1.0
@@ -138,3 +140,26 @@ def test_users_and_items_without_a_label_have_columns_of_nothing_but_0() -> None
     alone.user_N[600:] = alone.item_N[600:] = 0
     value_NK = judged(alone, AT_ONCE.known(list(range(900))))["lr"]
     assert np.abs(value_NK[:, 1] - log.label_NK[:, 1]).max() < 20
+
+
+def test_an_example_that_stands_for_several_counts_as_often_in_every_reference() -> None:
+    """Negatives weigh five: probabilities of a log with a fifth of them are those of the whole log."""
+    whole = stream(1_500)
+    negative_N = whole.label_NK[:, 0] == 0
+    kept_N = ~negative_N | (np.arange(whole.rows) % 5 == 0)
+    columns = {name: of[kept_N] for name, of in whole._asdict().items() if name != "binary_K"}
+    weight_N = np.where(negative_N, 5.0, 1.0)[kept_N]
+    plain = LogArrays(binary_K=whole.binary_K, **columns)
+    weighed = plain._replace(weight_N=weight_N)
+    share = level(weighed, np.where(weighed.label_NK == 1, 50.0, -50.0))  # of the labels themselves
+    for of, value_NK in judged(plain, np.arange(1, plain.rows + 1)).items():
+        assert level(plain, value_NK) > 1.2 * share, of
+    for of, value_NK in judged(weighed, np.arange(1, weighed.rows + 1)).items():
+        assert level(weighed, value_NK) == pytest.approx(share, rel=0.08), of
+
+
+def level(log: LogArrays, value_NK: NDArray[Any]) -> float:
+    """The mean probability of the last half, in which negatives count five times."""
+    late = slice(log.rows // 2, None)
+    weight_N = np.where(log.label_NK[late, 0] == 0, 5.0, 1.0)
+    return float(np.average(1 / (1 + np.exp(-value_NK[late, 0].astype(np.float64))), weights=weight_N))

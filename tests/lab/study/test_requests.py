@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lab.study.cell import Requests
 from lab.study.label_delay import LabelDelay
+from lab.study.observed_learner import Requests
 
 
 def test_labels_are_known_to_the_impressions_that_come_after_the_delay() -> None:

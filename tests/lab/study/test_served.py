@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.study.arriving import Arriving
-from lab.study.cell import Predictions, Teaching, run_cell
+from lab.study.cell import Predictions, run_cell
 from lab.study.grid import Grid, Variant
 from lab.study.label_delay import LabelDelay
+from lab.study.observed_learner import Teaching
 from lab.study.plan import Cell, cells_of
 from lab.study.recount import recounted
 from lab.study.study_log import StudyLog

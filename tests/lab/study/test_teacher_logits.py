@@ -17,11 +17,12 @@ from lab.study.day_zero import DayZero
 from lab.study.grid import Grid, TeacherChange, Variant
 from lab.study.keys import Keys
 from lab.study.plan import cells_of
-from lab.study.run import Workplace, _Worker
 from lab.study.study_log import StudyLog, read_log, write_log
 from lab.study.teacher_logits import OTHER_CUT_OFF, with_other_cut_off
 from lab.study.teachers import StudyTeacher, Unshown, kept_logits, requests_of, told_of
 from lab.study.thinning import KeptUsers
+from lab.study.worker import Worker
+from lab.study.workplace import Workplace
 from stream.events import UsedLogits, impression_mark
 from stream.logit_archive import LogitArchive
 from stream.used_logits import UsedRecord
@@ -165,11 +166,11 @@ def test_no_learner_begins_with_a_bootstrap_before_the_training_data_end(
     grid = Grid(seeds=1, baseline="v", variants=[variant])
     day_zero = DayZero(*pair.day_zero[:3], log.event_times_ms[0])
     place = Workplace(folder, pair.spec, day_zero, Keys(log, day_zero), tmp_path / "out")
-    monkeypatch.setattr(_Worker, "place", place, raising=False)
+    monkeypatch.setattr(Worker, "place", place, raising=False)
     begun = {}
     for at in (0, 150):
         cell = cells_of(grid, cut(pair.project, log, at), pair.spec)[0]
-        begun[at] = _Worker._teaching(cell, log, None).day_zero is not None
+        begun[at] = Worker._teaching(cell, log, None).day_zero is not None
     assert begun == {0: True, 150: False}
 
 

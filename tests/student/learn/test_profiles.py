@@ -8,7 +8,7 @@ import pytest
 
 from features.spec import Feature, FeatureSpec
 from stream.events import Example
-from student.learn.batch import encoded
+from student.learn.batch import encoded, hashes
 from student.learn.learner import Learner
 from student.learn.priors import prior_of
 from student.versions.columns import columns_of, units_of
@@ -52,7 +52,7 @@ def learnt(toy: Any, spec: FeatureSpec, scale: float = 1.0, **changes: Any) -> L
 def predicted(learner: Learner, examples: list[Example]) -> Any:
     """Student and control [2, B, K]."""
     batch = encoded(learner.setup, examples, np.full((len(examples), 3), np.nan, np.float32))
-    return learner.predictions(batch, [one.item_id for one in examples])[:, :, :2].transpose(2, 0, 1)
+    return learner.predictions(batch, hashes("item_id", [one.item_id for one in examples]))[:, :, :2].transpose(2, 0, 1)
 
 
 def test_the_teachers_features_move_the_student_and_never_the_control(toy: Any, spec: FeatureSpec) -> None:
