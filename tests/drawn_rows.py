@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from stream.drawn import _numbers, drawn_id
 from stream.sampling import SamplingConfig
 
+BINARY = ("like", "click")
+"""The binary tasks of the pairs that this is asked of."""
+
 Record = Mapping[str, Any]
 """An example or a teacher request as JSON has it."""
 
@@ -33,7 +36,7 @@ def drawn_faults(
     `examples` by id: of what was shown. `requested`: the ids of all teacher requests.
     """
     expected = {name: one for shown in partitions for name, one in rows_of(sampling, capacity, shown)}
-    wanted = {name: one for name, one in expected.items() if examples[one[0]]["labels"]["like"]}
+    wanted = {name: one for name, one in expected.items() if 1.0 in _binary(examples[one[0]])}
     found = Counter(one["impression_id"] for one in drawn)
     yield from (f"{name} was drawn {count} times" for name, count in found.items() if count != 1)
     yield from (f"{name} was to be drawn for {wanted[name][0]} and is no example" for name in wanted.keys() - found)
@@ -45,11 +48,15 @@ def drawn_faults(
             continue
         of, item = wanted[one["impression_id"]]
         like = {**examples[of], **{name: one[name] for name in ("impression_id", "sampled", "features")}}
-        like |= {"item_id": item, "labels": {"like": 0.0, "rating": None}}
+        like |= {"item_id": item, "labels": {task: 0.0 if task in BINARY else None for task in one["labels"]}}
         if one != like or one["sampled"]["of"] != of:
             yield f"a drawn row is {one}, not {like}"
-        elif one["features"][:2] != [one["user_id"], item]:
+        elif one["user_id"] not in one["features"] or item not in one["features"]:
             yield f"a drawn row has the features {one['features']}"
+
+
+def _binary(example: Record) -> set[float]:
+    return {label for task, label in example["labels"].items() if task in BINARY}
 
 
 def rows_of(sampling: SamplingConfig, capacity: int, shown: Sequence[Shown]) -> Iterator[tuple[str, tuple[str, Any]]]:

@@ -140,8 +140,9 @@ class Learner:
         batch = examples.with_logits(logit_BT, self.setup.logits_from_ms)
         time_B, user_B, item_B = examples.time_B, examples.user_B, examples.item_B
         if examples.drawn_B.any():
-            for evaluation in filter(None, (self.evaluation, self._served)):
-                evaluation.meet_drawn()
+            self.evaluation.meet_drawn()
+            if self._served is not None:
+                self._served.meet_drawn()
         if (unshown_rows := encoded_unshown(self.setup, unshown)) is not None:
             self._open.add_unshown(unshown_rows)
         taken, first = True, 0

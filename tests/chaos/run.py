@@ -31,6 +31,7 @@ from tests.chaos.verdict import (
     Line,
     aggregates_line,
     archive_line,
+    drawn_line,
     learner_lines,
     logits_line,
     message_lines,
@@ -191,9 +192,11 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
         world.processes.stop(*world.streams, TEACHER, LEARNER, ARCHIVE, SCORER)
         sent = Counter((message.topic, message.value) for message in traffic)
         again = [(message.topic, message.value) for message in sender.again]
+        outcomes = outcomes_of(world, follower)
         return [
             Line("kill -9", f"{world.processes.kills}"),
-            *message_lines(follower, sent, len(invalid), outcomes_of(world, follower), again),
+            *message_lines(follower, sent, len(invalid), outcomes, again),
+            drawn_line(world, follower, outcomes),
             archive_line(world, follower),
             logits_line(world),
             *learner_lines(world, follower),

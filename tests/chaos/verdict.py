@@ -1,5 +1,6 @@
 """What a run has lost, doubled or got wrong, read from the topics, the versions, the example log and Redis."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -11,15 +12,17 @@ from features.reader import OnlineReader
 from features.spec_file import load_spec
 from lab.dev.client import Answer
 from stream.example_log import ExampleLog
+from stream.known_items import CAPACITY
 from stream.logged_logits import LoggedLogits
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
 from teacher_cache.context_key import ContextKey
 from teacher_cache.generation import generation_of
 from tests.chaos.events import ITEMS, USERS
-from tests.chaos.follower import Follower
+from tests.chaos.follower import Follower, ReadExample
 from tests.chaos.learner import LearntBatch, batches_of, undisturbed
 from tests.chaos.world import ARCHIVE, World
+from tests.drawn_rows import Shown, drawn_faults
 from tests.outcomes import Kind, Outcomes, Rules
 
 _SHOWN = 5  # faults of a kind that are told one by one
@@ -46,8 +49,8 @@ def outcomes_of(world: World, follower: Follower) -> Outcomes:
         (topics.impressions, topics.feedback),
         follower.messages(),
         list(follower.letters),
-        ((example.impression_id, example.labels) for example in list(follower.examples)),
-        (request.impression_id for request in list(follower.requests)),
+        ((example.impression_id, example.labels) for example in _shown(follower)),
+        (request.impression_id for request in list(follower.requests) if not _is_drawn(request.impression_id)),
     )
 
 
@@ -82,6 +85,25 @@ def message_lines(
         Line("dead letters", f"{letters}; planted: invalid {invalid:,}", found["dead letter"]),
         Line("late on arrival", f"{outcomes.late_within_window():,} feedbacks of a closed impression"),
     ]
+
+
+def drawn_line(world: World, follower: Follower, outcomes: Outcomes) -> Line:
+    """Beside each positive stand the negatives that the impressions before it in its partition allow."""
+    examples = {one.impression_id: json.loads(one.raw) for one in _shown(follower)}
+    joined: dict[int, list[tuple[int, Shown]]] = defaultdict(list)
+    for one, fields in examples.items():
+        place = next(event.place for event in outcomes.impressions[one] if event.place not in outcomes.letters)
+        joined[place[1]].append((place[2], Shown(one, fields["item_id"])))
+    drawn = [json.loads(one.raw) for one in follower.examples if _is_drawn(one.impression_id)]
+    faults = drawn_faults(
+        world.project.sampling,
+        CAPACITY,
+        [[shown for _, shown in sorted(of_it)] for of_it in joined.values()],
+        examples,
+        drawn,
+        {request.impression_id for request in follower.requests},
+    )
+    return Line("drawn negatives", f"{len(drawn):,} beside {len(examples):,} examples", list(faults))
 
 
 def archive_line(world: World, follower: Follower) -> Line:
@@ -231,13 +253,22 @@ def _expected_aggregates(follower: Follower) -> dict[Any, list[float]]:
     """Of each user and item: examples, mean click, mean dwell."""
     labels: dict[Any, list[dict[str, float | None]]] = defaultdict(list)
     entities = {request.impression_id: (request.user_id, request.item_id) for request in follower.requests}
-    for example in follower.examples:
+    for example in _shown(follower):
         for entity in entities[example.impression_id]:
             labels[entity].append(example.labels)
     return {
         entity: [float(len(found)), *(_mean([one[task] for one in found]) for task in ("click", "dwell"))]
         for entity, found in labels.items()
     }
+
+
+def _shown(follower: Follower) -> list[ReadExample]:
+    """The examples that are none of the drawn ones."""
+    return [example for example in list(follower.examples) if not _is_drawn(example.impression_id)]
+
+
+def _is_drawn(impression_id: str) -> bool:
+    return impression_id.startswith("drawn-")
 
 
 def _mean(labels: Sequence[float | None]) -> float:

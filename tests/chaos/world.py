@@ -22,6 +22,7 @@ from tests.disks import Disk, NotMountableError, mounted
 
 _DISK = "64m"  # room for three versions and an example log of some 100,000 examples
 _START_SECONDS = 120.0
+DRAWN = 1  # negatives beside each positive
 SCORER, LEARNER, ARCHIVE, TEACHER = "scorer", "learner", "archive", "teacher"
 
 
@@ -51,7 +52,8 @@ class Shape(NamedTuple):
             "dedup_seconds": self.dedup_seconds,
         }
         student = {"micro_batch": self.micro_batch, "table_rows": 2_048}
-        return {"stream": stream, "student": student, "publish": {"every_seconds": self.publish_seconds, "keep": 3}}
+        publish = {"every_seconds": self.publish_seconds, "keep": 3}
+        return {"stream": stream, "student": student, "publish": publish, "sampling": {"drawn_negatives": DRAWN}}
 
 
 class World:

@@ -153,9 +153,9 @@ def test_an_example_that_stands_for_several_counts_as_often_in_every_reference()
     weighed = plain._replace(weight_N=weight_N)
     share = level(weighed, np.where(weighed.label_NK == 1, 50.0, -50.0))  # of the labels themselves
     for of, value_NK in judged(plain, np.arange(1, plain.rows + 1)).items():
-        assert level(plain, value_NK) > 1.2 * share, of
+        assert level(plain, value_NK) > 1.3 * share, of
     for of, value_NK in judged(weighed, np.arange(1, weighed.rows + 1)).items():
-        assert level(weighed, value_NK) == pytest.approx(share, rel=0.08), of
+        assert level(weighed, value_NK) == pytest.approx(share, rel=0.1), of
 
 
 def level(log: LogArrays, value_NK: NDArray[Any]) -> float:
