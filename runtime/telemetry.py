@@ -25,7 +25,7 @@ def configure_logging(level: str = "INFO", log_format: LogFormat = "text", proce
         log_what_ends_the_process()
     # kafka-python logs an ERROR line at every disconnect and retries by itself.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    for name in ("feast", "uvicorn.access", "asyncio", "numba"):
+    for name in ("feast", "uvicorn.access", "asyncio", "numba", "botocore", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graft.commands import versions
+from graft.commands import remote, versions
 from graft.commands.bootstrap import bootstrap
 from graft.commands.skew import skew
 from graft.process import Process, begin
@@ -25,7 +25,7 @@ def student() -> None:
     """Learn, publish and serve the student."""
 
 
-for command in (bootstrap, skew, *versions.COMMANDS):
+for command in (bootstrap, skew, *versions.COMMANDS, *remote.COMMANDS):
     student.add_command(command)
 
 

@@ -118,8 +118,9 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
         if exchange.rank > 0:
             skew = None
         if served is not None:
+            learner_id = registry.learner_id()
             if open_used is not None:
-                used = opened.enter_context(closing(open_used(registry.learner_id())))
+                used = opened.enter_context(closing(open_used(learner_id)))
             told = teacher_version, topic_id
             publisher = Publisher(
                 learner, served, offsets, registry, publish, *told, teacher_generation=teacher_generation, used=used
