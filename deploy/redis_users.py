@@ -4,6 +4,7 @@
     FOLDER/redis/health         the password of Redis' own health check
     FOLDER/redis/default        that of the user who may do everything, for an operator
     FOLDER/USER/redis_url       Redis' address with a user's password, for that user's process alone
+    FOLDER/USER/rediss_url      the same over TLS, for docker-compose.secure.yml
 
 Passwords that are there stay; a file that is removed gets a new one. Redis reads its users when it starts.
 """
@@ -41,6 +42,7 @@ def make_users(folder: Path) -> None:
             password = _kept(folder / "redis" / user, "")
         else:
             password = _kept(folder / user / "redis_url", f"redis://{user}:PASSWORD@redis:6379/0")
+            _write(folder / user / "rediss_url", f"rediss://{user}:{password}@redis:6379/0")
         digest = hashlib.sha256(password.encode()).hexdigest()
         lines.append(f"user {user} on #{digest} resetchannels {_CONNECTION} {rights}".rstrip())
     _write(folder / "redis" / "users.acl", "\n".join(lines) + "\n")

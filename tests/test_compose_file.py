@@ -22,7 +22,7 @@ from runtime.redis import parse_url
 
 _ROOT = Path(__file__).parents[1]
 _RUNNING = ["stream", "teacher", "learner", "archive", "scorer"]
-_ONE_SHOTS = ["secrets", "setup", "replay", "graft"]
+_ONE_SHOTS = ["secrets", "setup", "replay", "graft", "dashboard"]
 
 
 def resolved() -> dict[str, Any]:
@@ -132,10 +132,8 @@ def test_a_container_has_no_network_that_it_does_not_need() -> None:
     assert set(_SERVICES["archive"]["networks"]) == set(_SERVICES["replay"]["networks"]) == {"events"}
     assert set(_SERVICES["entry"]["networks"]) == {"scores", "outside"}
     assert set(_SERVICES["grafana"]["networks"]) == {"observe", "outside"}
-    assert {name for name, service in _SERVICES.items() if "observe" in service.get("networks", [])} == {
-        "prometheus",
-        "grafana",
-    }
+    observe = {"prometheus", "grafana", "dashboard"}
+    assert {name for name, service in _SERVICES.items() if "observe" in service.get("networks", [])} == observe
 
 
 @pytest.mark.parametrize("name", sorted(_SERVICES))
@@ -166,7 +164,7 @@ def test_compose_runs_every_process_of_the_path() -> None:
     assert set(_GRAFT) == {*_RUNNING, *_ONE_SHOTS}
 
 
-@pytest.mark.parametrize("name", sorted(set(_GRAFT) - {"secrets"}))
+@pytest.mark.parametrize("name", sorted(set(_GRAFT) - {"secrets", "dashboard"}))
 def test_the_settings_of_a_service_exist(name: str, tmp_path: Path) -> None:
     environment = {key: str(value) for key, value in _GRAFT[name]["environment"].items()}
     if "GRAFT_REDIS_URL_FILE" in environment:

@@ -3,97 +3,35 @@
 Run by `make test-compose`; left out of `make test`, which needs no Docker.
 """
 
-import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.compose.stack import (
+    COUNTS,
+    PROJECT,
+    ROOT,
+    are_healthy,
+    compose,
+    described,
+    first_impressions,
+    inspected,
+    metric,
+    post_score,
+    redis,
+    score_of_first_impression,
+    up,
+)
+
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
-_ROOT = Path(__file__).parents[2]
-_PROJECT = "graft-test"
 _PUBLISHED_WITHIN_SECONDS = 120.0
-_SCALE = ("--scale", "stream=3", "--scale", "teacher=2", "--scale", "scorer=3")
-_COUNTS = {"stream": 3, "teacher": 2, "scorer": 3, "learner": 1, "archive": 1, "entry": 1, "kafka": 1, "redis": 1}
-
-
-def compose(*arguments: str, seconds: float = 120.0) -> str:
-    """Standard output of one `docker compose` command; its standard error is in the failure."""
-    done = subprocess.run(
-        ["docker", "compose", "--project-name", _PROJECT, *arguments],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-    assert done.returncode == 0, f"docker compose {' '.join(arguments)}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-def post_score(user_id: int | str, item_ids: list[int | str]) -> dict:
-    """The scorer's reply, asked through the published port."""
-    request = urllib.request.Request(
-        "http://127.0.0.1:8080/score",
-        data=json.dumps({"user_id": user_id, "item_ids": item_ids}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=5) as reply:
-        return json.load(reply)
-
-
-def first_impressions(count: int) -> list[dict]:
-    lines = (_ROOT / "fixtures/simulated/events.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["type"] == "impression"][:count]
-
-
-def described() -> list[dict]:
-    """The containers that run."""
-    return [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
-
-
-def inspected() -> list[dict]:
-    """What the engine says of every container, also of those that have ended."""
-    names = compose("ps", "--all", "--quiet").split()
-    return json.loads(subprocess.run(["docker", "inspect", *names], capture_output=True, check=True).stdout)
-
-
-def redis(*command: str) -> str:
-    """Redis' reply to the user who may do everything."""
-    shell = 'REDISCLI_AUTH="$(cat /run/secrets/default)" exec redis-cli "$@"'
-    return compose("exec", "-T", "redis", "sh", "-c", shell, "sh", *command).strip()
-
-
-def metric(number: int, name: str) -> float:
-    """A metric of one scorer."""
-    code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9100/metrics').read().decode())"
-    text = compose("exec", "-T", "--index", str(number), "scorer", "python3", "-c", code)
-    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[None]:
-    """The stack, up and healthy; its logs are printed when a test fails, and it leaves no volume behind."""
-    compose("build", seconds=1200)
-    try:
-        compose("up", "--wait", "--wait-timeout", "540", *_SCALE, seconds=600)
-        yield
-    finally:
-        sys.stderr.write(compose("logs", "--no-color", "--tail", "40"))
-        compose("down", "--volumes", "--remove-orphans")
-
-
-@pytest.fixture(scope="module")
-def replayed(stack: None) -> str:
-    return compose("run", "--rm", "-T", "replay", "/project/events.jsonl", seconds=300)
 
 
 def wait_for_trained_version(user_id: int | str, item_ids: list[int | str]) -> dict:
@@ -123,37 +61,34 @@ def test_a_replayed_stream_is_learnt_published_and_answered_from(replayed: str) 
 
 def test_processes_of_one_service_need_no_names_and_do_not_throw_each_other_out(replayed: str) -> None:
     """The pair has one partition: of the streams and teachers one works, and the others wait to take over."""
-    health = [(one["Service"], one["Health"]) for one in described()]
-    assert sorted(health) == sorted((service, "healthy") for service, count in _COUNTS.items() for _ in range(count))
+    assert are_healthy(), [(one["Service"], one["Health"]) for one in described()]
     assert "has joined and taken over" not in compose("logs", "--no-color", "stream", "teacher")
 
 
 def test_every_scorer_answers_behind_the_one_entry(replayed: str) -> None:
-    impression = first_impressions(1)[0]
     for _ in range(30):
-        post_score(impression["user_id"], [impression["item_id"]])
+        score_of_first_impression()
 
-    answered = [metric(number, 'graft_scorer_requests_total{status="200"}') for number in (1, 2, 3)]
+    answered = [metric("scorer", 'graft_scorer_requests_total{status="200"}', number) for number in (1, 2, 3)]
     assert min(answered) > 0
     with pytest.raises(urllib.error.HTTPError, match="404"):  # of one scorer, which would tell nothing of the others
         urllib.request.urlopen("http://127.0.0.1:8080/metrics", timeout=5)
 
 
 def test_no_request_fails_while_a_scorer_stops(replayed: str) -> None:
-    impression = first_impressions(1)[0]
-    stopping = subprocess.Popen(["docker", "stop", f"{_PROJECT}-scorer-2"], stdout=subprocess.DEVNULL)
+    stopping = subprocess.Popen(["docker", "stop", f"{PROJECT}-scorer-2"], stdout=subprocess.DEVNULL)
     try:
         replies = 0
         while stopping.poll() is None or replies < 50:
-            assert post_score(impression["user_id"], [impression["item_id"]])["scores"]
+            assert score_of_first_impression()["scores"]
             replies += 1
     finally:
         stopping.wait(60)
-        compose("up", "--detach", "--wait", *_SCALE, seconds=300)
+        up()
 
 
 def test_a_second_up_sets_nothing_up_again(replayed: str) -> None:
-    compose("up", "--detach", "--wait", *_SCALE, seconds=300)
+    up()
     assert (
         compose("logs", "--no-color", "--no-log-prefix", "--tail", "1", "setup")
         .rstrip()
@@ -164,7 +99,7 @@ def test_a_second_up_sets_nothing_up_again(replayed: str) -> None:
 def test_another_pair_on_used_volumes_is_refused_and_what_runs_goes_on(
     replayed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(_ROOT / "fixtures/simulated", tmp_path / "shop")
+    shutil.copytree(ROOT / "fixtures/simulated", tmp_path / "shop")
     project = tmp_path / "shop/graft.toml"
     project.write_text(project.read_text().replace('name = "simulated"', 'name = "shop"'))
     for folder in (tmp_path, *tmp_path.parents[:2]):
@@ -177,15 +112,14 @@ def test_another_pair_on_used_volumes_is_refused_and_what_runs_goes_on(
     refusal = compose("logs", "--no-color", "--no-log-prefix", "--tail", "4", "setup")
     assert "is set up for the pair 'simulated', and /pair is 'shop'; nothing was changed" in refusal
     assert "docker compose --project-name graft-shop up" in refusal
-    impression = first_impressions(1)[0]
-    assert post_score(impression["user_id"], [impression["item_id"]])["scores"]
+    assert score_of_first_impression()["scores"]
 
 
 def test_redis_refuses_no_process_a_command_and_loses_no_transaction_at_a_restart(replayed: str) -> None:
     before = redis("dbsize")
     assert redis("acl", "log") == ""
     compose("restart", "redis")
-    compose("up", "--detach", "--wait", *_SCALE, seconds=300)
+    up()
     assert int(redis("dbsize")) >= int(before) > 0
     assert "CRITICAL" not in compose("logs", "--no-color", "redis")
 
@@ -216,7 +150,7 @@ def test_every_container_is_closed(replayed: str) -> None:
 
 def test_nothing_anonymous_is_mounted(replayed: str) -> None:
     names = {mount["Name"] for one in inspected() for mount in one["Mounts"] if mount["Type"] == "volume"}
-    assert names == {f"{_PROJECT}_{name}" for name in ("kafka", "redis", "project", "versions", "examples", "secrets")}
+    assert names == {f"{PROJECT}_{name}" for name in ("kafka", "redis", "project", "versions", "examples", "secrets")}
 
 
 def test_no_secret_and_no_traceback_stands_in_the_logs(replayed: str) -> None:
@@ -234,5 +168,5 @@ def test_ports_are_published_on_loopback_only(stack: None) -> None:
 
 
 def test_the_containers_do_not_run_as_root(stack: None) -> None:
-    for service in _COUNTS:
+    for service in COUNTS:
         assert compose("exec", "-T", service, "id", "-u").strip() != "0"
