@@ -109,7 +109,11 @@ def test_every_alert_is_fired_by_a_test() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize(
     "arguments",
-    [("check", "config", "deploy/prometheus/prometheus.yml"), ("test", "rules", "tests/deploy/alerts_test.yml")],
+    [
+        ("check", "config", "deploy/prometheus/prometheus.yml"),
+        ("check", "config", "deploy/prometheus/kubernetes.yml"),
+        ("test", "rules", "tests/deploy/alerts_test.yml"),
+    ],
 )
 def test_prometheus_takes_the_files_and_each_alert_fires_once(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *arguments], cwd=_ROOT, capture_output=True, text=True, timeout=60, check=False)
