@@ -29,6 +29,15 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
     assert [name for name in _OURS.findall(text) if not (_ROOT / name).exists()] == []
 
 
+def test_the_table_of_sizes_is_what_its_program_prints() -> None:
+    spec = importlib.util.spec_from_file_location("sizing", _ROOT / "benchmarks/sizing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    sizing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sizing)
+    assert "\n".join(sizing.table()) in (_ROOT / "docs/operations.md").read_text("utf-8")
+
+
 def test_decision_records_have_a_number_each_and_stand_in_the_index() -> None:
     index = (_ROOT / "docs/decisions/README.md").read_text("utf-8")
     assert len({record.name[:3] for record in _RECORDS}) == len(_RECORDS)
