@@ -18,7 +18,7 @@ from tests.compose.stack import (
     score_of_first_impression,
 )
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
 _QUIET = {"Alerts that fire", "Dead letters", "Served rows that differ from their example", "Drift of the columns"}
 """Panels that may be empty while all is well and no request names its impression."""

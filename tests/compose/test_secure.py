@@ -18,7 +18,7 @@ from tests.compose.stack import (
     up,
 )
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

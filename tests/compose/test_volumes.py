@@ -20,7 +20,7 @@ from tests.compose.stack import (
     up,
 )
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
 
 def volumes(*words: str) -> subprocess.CompletedProcess[str]:
