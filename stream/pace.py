@@ -57,11 +57,16 @@ class EventTime:
 
 
 def due_batches(events: Iterator[FileEvent], pace: Pace, most: int) -> Iterator[tuple[float, list[FileEvent]]]:
-    """Events that are due at about one time, `most` at a time, with the seconds after the start at which they are."""
+    """Events that are due at about one time, `most` at a time, with the seconds after the start at which they are.
+
+    An impression goes with the feedback that follows it at once, unless that would double the batch: a sender that has
+    to wait between the two for long would find the impression closed.
+    """
     due, batch = 0.0, list[FileEvent]()
     for event in events:
         at = pace(event)
-        if batch and (len(batch) == most or at - due >= _SLOT_SECONDS):
+        is_full = len(batch) >= most and (event.key != batch[-1].key or len(batch) == 2 * most)
+        if batch and (is_full or at - due >= _SLOT_SECONDS):
             yield due, batch
             batch = []
         due = due if batch else at

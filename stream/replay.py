@@ -71,7 +71,7 @@ def replay(  # noqa: PLR0913 - by keyword: how it is sent
 
     `max_lag`: wait while the stream process, or another reader that has begun, is further behind than that many
     records. `progress` is called with the events sent and their total. `resume`: go on where the last replay with it
-    ended, also one that was killed; at most the 500 events that it was sending come a second time, as duplicates.
+    ended, also one that was killed; at most the 1,000 events that it was sending come a second time, as duplicates.
     """
     total = count_events(path)
     if dry_run:

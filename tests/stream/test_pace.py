@@ -11,8 +11,8 @@ SECOND_MS, DAY_MS = 1_000, 86_400_000
 NOON_MS = 1_767_268_800_000
 
 
-def event(time_ms):
-    return FileEvent("impression", b"i", b"{}", 1, time_ms)
+def event(time_ms, key=b"i"):
+    return FileEvent("impression", key, b"{}", 1, time_ms)
 
 
 def dues(pace, times_ms):
@@ -54,5 +54,14 @@ def test_events_that_are_due_within_a_tenth_of_a_second_are_one_batch_of_a_bound
     times = [NOON_MS + ms for ms in (0, 50, 99, 100, 150, 1_000)]
     found = [(due, len(batch)) for due, batch in due_batches(map(event, times), EventTime(1), 500)]
     assert found == [(0, 3), (0.1, 2), (1, 1)]
-    assert [len(batch) for _, batch in due_batches(map(event, times), at_once, 4)] == [4, 2]
+    keyed = [event(at, f"i{i}".encode()) for i, at in enumerate(times)]
+    assert [len(batch) for _, batch in due_batches(iter(keyed), at_once, 4)] == [4, 2]
     assert list(due_batches(iter([]), at_once, 4)) == []
+
+
+def test_an_impression_is_sent_with_the_feedback_that_follows_it_at_once():
+    keys = [b"a", b"b", b"b", b"b", b"c", b"c", b"d"]
+    batches = [batch for _, batch in due_batches((event(NOON_MS, key) for key in keys), at_once, 2)]
+    assert [[e.key for e in batch] for batch in batches] == [[b"a", b"b", b"b", b"b"], [b"c", b"c"], [b"d"]]
+    endless = [event(NOON_MS, b"a")] * 9
+    assert [len(batch) for _, batch in due_batches(iter(endless), at_once, 2)] == [4, 4, 1]
