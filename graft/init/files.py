@@ -86,8 +86,10 @@ def data_file(path: Path) -> DataFile:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     bare = [suffix for suffix in suffixes if suffix not in _COMPRESSED]
     form = _SUFFIXES.get(bare[-1]) if bare else None
+    if form == "parquet":
+        return DataFile(path, "parquet")
     sample = _sample(path)
-    if form == "parquet" or sample.startswith(b"PAR1"):
+    if sample.startswith(b"PAR1"):
         return DataFile(path, "parquet")
     if sample.startswith((b"PK\x03\x04", b"\x1f\x8b")):
         raise InvalidInputError(f"{path}: compressed, but not named so; unpack it, or give it its suffix, such as .gz")

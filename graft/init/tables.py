@@ -51,6 +51,9 @@ class Table:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in the order of the files; InvalidInputError names a file that cannot be read."""
         self.left_out.clear()
+        return _gathered(self._of_files())
+
+    def _of_files(self) -> Iterator[pa.RecordBatch]:
         for file, date in zip(self.files, self._dates, strict=True):
             try:
                 for batch in self._of(file):
@@ -127,6 +130,30 @@ class Table:
             self.left_out["lines that are no JSON object"] += 1
             return None
         return _flat_object(row)
+
+
+def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Neighbours of the same columns as one batch up to a size: what is done once a batch is not done once a file."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if waiting and not batch.schema.equals(waiting[0].schema):
+            yield from _one(waiting)
+            waiting, rows, size = [], 0, 0
+        waiting.append(batch)
+        rows, size = rows + len(batch), size + batch.nbytes
+        if rows >= _ROWS or size >= _CHUNK_BYTES:
+            yield from _one(waiting)
+            waiting, rows, size = [], 0, 0
+    yield from _one(waiting)
+
+
+def _one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    if len(batches) < 2:
+        return batches
+    bare = [batch.replace_schema_metadata(None) for batch in batches]  # pandas' own differ from file to file
+    gathered: list[pa.RecordBatch] = pa.Table.from_batches(bare).combine_chunks().to_batches()
+    return gathered
 
 
 def column(batch: pa.RecordBatch, name: str) -> Any:
