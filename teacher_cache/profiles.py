@@ -116,23 +116,24 @@ class Profiler:
         users, items = (of_ids, of_references) if entity == "user" else (of_references, of_ids)
         columns = self._reader.read(users, items, [{}] * len(users))
         missing: dict[str, list[Any]] = dict.fromkeys(self._missing, [None] * len(users))
-        return self._described(self._domain_map.map_rows({**columns, **missing}).inputs, np.arange(len(users)))
+        return outputs_of_rows(self._teacher, self._domain_map.map_rows({**columns, **missing}).inputs)
 
-    def _described(self, inputs: Mapping[str, NDArray[Any]], row_B: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
-        """The outputs of all rows, of which `row_B` are scored; NaN for the others, and for those that cannot be."""
-        size = len(next(iter(inputs.values())))
-        output = {name: np.full((size, *row), np.nan, np.float32) for name, row in self._teacher.outputs.items()}
-        while len(row_B):
-            try:
-                found = self._teacher.describe({name: tensor[row_B] for name, tensor in inputs.items()})
-            except TeacherOutputError as error:
-                _UNSCORED.inc(len(error.rows))
-                row_B = np.delete(row_B, error.rows)
-                continue
-            for name, value_B in found.items():
-                output[name][row_B] = value_B
-            break
-        return output
+
+def outputs_of_rows(teacher: Teacher, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """What the teacher says of each row, by name of task and vector; NaN of those that it cannot score."""
+    row_B = np.arange(len(next(iter(inputs.values()))))
+    output = {name: np.full((len(row_B), *row), np.nan, np.float32) for name, row in teacher.outputs.items()}
+    while len(row_B):
+        try:
+            found = teacher.describe({name: tensor[row_B] for name, tensor in inputs.items()})
+        except TeacherOutputError as error:
+            _UNSCORED.inc(len(error.rows))
+            row_B = np.delete(row_B, error.rows)
+            continue
+        for name, value_B in found.items():
+            output[name][row_B] = value_B
+        break
+    return output
 
 
 def _mean(value_R: NDArray[np.float32]) -> float | list[float] | None:

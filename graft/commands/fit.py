@@ -9,6 +9,11 @@ from graft.commands.columns_given import columns_given, label_option, map_option
 from graft.commands.output import echo_result, json_option
 from graft.process import begin
 
+_NO_PROFILES = (
+    "whether profiles are worth it: what the teacher says of a user or an item on average is no feature yet; 'graft "
+    "init' with --source-events writes that into a new folder, [[features.profiles]] into this one is yours to write"
+)
+
 
 @click.command
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
@@ -64,7 +69,7 @@ def fit(  # noqa: PLR0913 - one argument an option
         fitted = fit_teacher(prepared, seed, advance)
     tables = place(project, fitted, name)
     check_project(project.folder, process.redis_url, process.teacher_access)
-    notes = prepared.matched(name).notes
+    notes = prepared.matched(name).notes + ([] if project.features.profiles else [_NO_PROFILES])
     lines = [*fitted.report.lines(), f"wrote {project.folder / name}; its tables are in {tables}"]
     lines += ["only you know:", *(f"  - {note}" for note in notes)]
     where = shlex.quote(str(project.folder))

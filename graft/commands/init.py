@@ -190,6 +190,7 @@ def _summary(
         "teacher_inputs": {m.name: m.candidate.name if m.candidate else None for m in plan.teacher.inputs}
         if plan.teacher
         else {},
+        "profiles": {profile.view: list(profile.means) for profile in plan.profiles},
         "notes": told,
         "only_you_know": open_points,
         "faults": faults,

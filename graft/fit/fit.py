@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graft.fit.prepare import Prepared, codes_file, labels_of
+from graft.fit.prepare import SOURCE_USER, Prepared, codes_file, labels_of, user_codes
 from graft.fit.report import FitReport, report_of
 from runtime.folder import replacing
 from teacher_cache.fit.network import TeacherNetwork
 from teacher_cache.fit.onnx_file import save_onnx
-from teacher_cache.fit.source import Source, TeacherDesign
+from teacher_cache.fit.source import DesignInput, Source, TeacherDesign
 from teacher_cache.fit.training import Progress, predict, train
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def fit(prepared: Prepared, seed: int, progress: Progress) -> Fitted:
     source, split = rows_to_learn(prepared), prepared.split
     trained = train(source, split, seed, progress)
     held_out = range(split.used, source.rows)
-    output_BT = predict(trained.network, source, held_out)
+    output_BT = predict(trained.network, source, held_out, unknown=True)  # as the target asks: of users it never saw
     report = report_of(source, split, output_BT, trained.epochs, time.monotonic() - started)
     return Fitted(prepared, trained.network, report._replace(warnings=[*prepared.warnings, *report.warnings]))
 
@@ -61,9 +61,12 @@ def rows_to_learn(prepared: Prepared) -> Source:
     kinds = {label.name: label.kind for label in log.labels}
     rows = log.log.rows.num_rows
     least, most = _BATCH_ROWS
+    code_U = user_codes(prepared)
+    users = DesignInput(name=SOURCE_USER, table="users", codes=int(code_U.max()) + 1, history=True)
     design = TeacherDesign(
-        inputs=[one.input for one in prepared.shared],
+        inputs=[*([users] if prepared.taste else []), *(one.input for one in prepared.shared)],
         heads={head: kinds[label] for head, label in prepared.heads.items()},
+        taste=prepared.taste,
         embedding_dim=_EMBEDDING_DIM,
         epochs=_EPOCHS,
         batch_rows=min(most, max(least, rows // _BATCHES)),
@@ -71,6 +74,7 @@ def rows_to_learn(prepared: Prepared) -> Source:
     )
     tables: dict[str, NDArray[Any]] = {"rows.user": log.ids["user"].place_N, "rows.item": log.ids["item"].place_N}
     tables |= {f"{one.input.table}.{one.input.name}": one.values for one in prepared.shared}
+    tables[f"users.{SOURCE_USER}"] = code_U
     for head, label in prepared.heads.items():
         tables[f"labels.{head}"] = labels_of(log, label, kinds[label])
     return Source(design, tables)

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from graft.fit.shared import Shared, Unshared, share
+from graft.fit.shared import FEWEST, Shared, Unshared, share
 from graft.fit.source_log import SourceLog
 from graft.fit.target import Target
 from graft.init import names
 from graft.init.teacher_match import Candidate, Match, Matched, tasks_of
 from runtime.errors import InvalidInputError
 from stream.tasks import TaskKind
-from teacher_cache.fit.source import Split
+from teacher_cache.fit.source import DesignTaste, Split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +26,18 @@ if TYPE_CHECKING:
 _FEWEST_ROWS = 20
 _TENTH = 10  # the share of the rows that is held out, and of the others that judges
 _RESERVED = ("features", "heads")  # names within the ONNX file
+_MOST_IN_COMMON = 2  # items that have one code, on average, for the code to name its item
+_FEWEST_USERS = 20  # for vectors of 8 numbers
+SOURCE_USER = "source_user"
+"""The input that is a user of the source's own, whom the target does not know."""
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Prepared(NamedTuple):
-    """All that is decided before a teacher is trained. `heads`: output -> task of the source."""
+    """All that is decided before a teacher is trained. `heads`: output -> task of the source.
+
+    `taste`: vectors of the source's users and of the items; None where no input names the item, or users are shared.
+    """
 
     source: SourceLog
     target: Target
@@ -38,6 +45,7 @@ class Prepared(NamedTuple):
     unshared: list[Unshared]
     heads: dict[str, str]
     warnings: list[str]
+    taste: DesignTaste | None = None
 
     @property
     def split(self) -> Split:
@@ -64,10 +72,14 @@ class Prepared(NamedTuple):
         kinds = {head: self._kind(label) for head, label in self.heads.items()}
         tasks, distilled, notes = tasks_of(kinds, self.target.labels)
         inputs = [_match(one, file) for one in self.shared]
+        vectors = {}
+        if self.taste:
+            inputs.append(Match(SOURCE_USER, "int64", None, 0, "the source's users are others: 0 is none of them"))
+            vectors[self.taste.output] = self.taste.width
         fed = ", ".join(one.feature.name for one in self.shared)
         notes.append(f"whether these mean the same there as here, matched by name, type and values: {fed}")
         notes += self._time_notes()
-        return Matched({}, tasks, inputs, distilled, notes, self.trained_until, is_fitted=True)
+        return Matched(vectors, tasks, inputs, distilled, notes, self.trained_until, is_fitted=True)
 
     def _kind(self, label: str) -> TaskKind:
         return next(one.kind for one in self.source.labels if one.name == label)
@@ -99,7 +111,10 @@ def prepare(target: Target, source: SourceLog) -> Prepared:
         )
     prepared = Prepared(source, target, shared, unshared, {}, [])
     learnt = prepared.split.learnt
-    taken = [*_RESERVED, *(one.input.name for one in shared)]
+    taken = [*_RESERVED, SOURCE_USER, *(one.input.name for one in shared)]
+    if taste := _taste(prepared, taken):
+        prepared = prepared._replace(taste=taste)
+        taken.append(taste.output)
     for label in source.labels:
         values = labels_of(source, label.name, label.kind)[:learnt]
         known = values[~np.isnan(values)]
@@ -114,6 +129,25 @@ def prepare(target: Target, source: SourceLog) -> Prepared:
             "rows that were answered otherwise, or name another label"
         )
     return prepared
+
+
+def _taste(prepared: Prepared, taken: list[str]) -> DesignTaste | None:
+    """The source's users have vectors, and the items that an input names, where the users are not the target's too."""
+    if any(one.feature.name == "user_id" for one in prepared.shared):
+        return None
+    of_items = [one for one in prepared.shared if one.codes and one.feature.entity == "item"]
+    finest = max(of_items, key=lambda one: len(one.codes), default=None)
+    often = int((prepared.source.ids["item"].counts() >= FEWEST).sum())
+    if finest is None or often > _MOST_IN_COMMON * len(finest.codes) or user_codes(prepared).max() < _FEWEST_USERS:
+        return None
+    return DesignTaste(user=SOURCE_USER, item=finest.input.name, output=names.identifier("item_vector", taken))
+
+
+def user_codes(prepared: Prepared) -> NDArray[np.int64]:
+    """The code of each of the source's users, from 1 on; 0 is one with too few rows that are learnt."""
+    ids = prepared.source.ids["user"]
+    often_U = np.bincount(ids.place_N[: prepared.split.learnt], minlength=len(ids.distinct)) >= FEWEST
+    return np.where(often_U, np.cumsum(often_U), 0)
 
 
 def labels_of(source: SourceLog, name: str, kind: TaskKind) -> NDArray[np.float32]:

@@ -34,6 +34,11 @@ CONTEXT = _words_of(
     "pos rank slot shelf surface channel source referrer referer query placement screen tab store network"
 )
 CODE = _words_of("code id zip zipcode postcode category type class genre gender status group kind brand cluster")
+_MEASURES = {
+    "mean": _words_of("mean avg average"),
+    "count": _words_of("count cnt num total shown"),
+    "rate": _words_of("rate share ratio ctr"),
+}
 _ID = _words_of("id ids key no nr number code hash uuid")
 _RESERVED = frozenset(
     {"event_timestamp", "created_timestamp", "user_id", "item_id", "feature_name", "entity_id", "type"}
@@ -59,8 +64,14 @@ def means(name: str, meanings: Collection[str]) -> int:
 
 
 def likeness(name: str, other: str) -> float:
-    """How alike two names are, in [0, 1]: the share of words in common; users are alike whatever they are called."""
+    """How alike two names are, in [0, 1]: the share of words in common; users are alike whatever they are called.
+
+    A mean is no share, and a count is nothing else.
+    """
     one, two = _canonical(name), _canonical(other)
+    measures = one & _MEASURES.keys(), two & _MEASURES.keys()
+    if measures[0] != measures[1] and (all(measures) or "count" in one | two):
+        return 0.0
     return len(one & two) / max(1, len(one | two))
 
 
@@ -84,7 +95,11 @@ def _parts(word: str) -> list[str]:
 def _canonical(name: str) -> set[str]:
     found = words(name)
     kinds = ["user" if word in USER else "item" if word in ITEM and len(found) > 1 else word for word in found]
-    return {_stem(word) for word in kinds}
+    return {_measure(word) or _stem(word) for word in kinds}
+
+
+def _measure(word: str) -> str | None:
+    return next((measure for measure, said in _MEASURES.items() if word in said), None)
 
 
 def _stem(word: str) -> str:

@@ -1,6 +1,6 @@
 """What a project folder will say: the log, the tables and the teacher, as the values of graft.toml."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,6 +31,31 @@ class Base(NamedTuple):
     filled: float
 
 
+class Profile(NamedTuple):
+    """What the teacher says on average of each id of an entity, over so many `references` of the other.
+
+    `means`: task or vector of the teacher -> about the mean of all ids; the column of the view has its name.
+    """
+
+    entity: EntityName
+    means: Mapping[str, float | list[float]]
+    references: int
+
+    @property
+    def view(self) -> str:
+        """The name of its feature view."""
+        return f"{self.entity}_teacher"
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Of each column: how many numbers a vector has; 0 of a number."""
+        return {name: len(mean) if isinstance(mean, list) else 0 for name, mean in self.means.items()}
+
+    def of_role(self, role: Literal["dense", "embedding"]) -> list[str]:
+        """Its numbers, or its vectors, as [features] lists them."""
+        return [f"{self.view}:{name}" for name, width in self.widths.items() if bool(width) == (role == "embedding")]
+
+
 @dataclass
 class Plan:
     """All that is written. `teacher` None: there was none.
@@ -48,7 +73,7 @@ class Plan:
     windows: dict[str, float] = field(default_factory=dict)
     event_file: Path | None = None
     bases: dict[str, Base] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
 
     def table(self, entity: EntityName) -> EntityTable | None:
         """The table of users or items; None where there is none."""
@@ -88,6 +113,9 @@ class Plan:
             f"context:{context.name}" for context in self.roles.context if context.dtype != "float"
         ]
         found["dense"] += [f"context:{context.name}" for context in self.roles.context if context.dtype == "float"]
+        for profile in self.profiles:
+            found["dense"] += profile.of_role("dense")
+            found["embedding"] += profile.of_role("embedding")
         if self.teacher:
             listed = {name for names in found.values() for name in names}
             fed = [match.candidate.name for match in self.teacher.inputs if match.candidate]
@@ -97,12 +125,13 @@ class Plan:
     def defaults(self) -> dict[str, Any]:
         """What a feature is where an id has none: about the mean."""
         listed = {name for names in self.lists().values() for name in names}
-        return {
+        of_tables = {
             f"{table.view}:{feature.name}": feature.default
             for table in self.tables
             for feature in table.features
             if feature.default not in (None, 0) and f"{table.view}:{feature.name}" in listed
         }
+        return of_tables | {f"{p.view}:{name}": mean for p in self.profiles for name, mean in p.means.items()}
 
     def context_default(self, name: str, dtype: str) -> Any:
         """The most frequent value of a context column."""

@@ -51,7 +51,7 @@ ranking = FeatureService(name="{service}", features=[{names}])
 
 
 def definitions(plan: Plan) -> str:
-    """definitions.py of the feature repository: tables as batch views, running aggregates as push views."""
+    """definitions.py of the feature repository: tables are batch views, running aggregates and profiles push views."""
     types = {"user": plan.log.user_whole, "item": plan.log.item_whole}
     views, names = [], []
     for table in plan.tables:
@@ -62,6 +62,10 @@ def definitions(plan: Plan) -> str:
         fields = [(column, "Float32", 0) for column in plan.aggregates()]
         views.append(_view(f"{entity}_activity", entity, fields, whole=types[entity], pushed=True))
         names.append(f"{entity}_activity")
+    for profile in plan.profiles:
+        fields = [(name, "Array(Float32)" if width else "Float32", width) for name, width in profile.widths.items()]
+        views.append(_view(profile.view, profile.entity, fields, whole=types[profile.entity], pushed=True))
+        names.append(profile.view)
     user_type, item_type = ("INT64" if types[entity] else "STRING" for entity in ("user", "item"))
     return _DEFINITIONS.format(
         user_type=user_type, item_type=item_type, views="\n".join(views), names=", ".join(names), service=SERVICE
@@ -145,9 +149,16 @@ def _features(plan: Plan) -> Iterator[str]:
         yield lines_of(table_lines(header, ContextFeature, shown, guess, brief=context is not plan.roles.context[0]))
     if defaults := plan.defaults():
         meaning = str(FeaturesConfig.model_fields["defaults"].description)
-        lines = ["[features.defaults]", *prose(f"{meaning}; guessed: the mean of each column, zeros of lists")]
+        lines = ["[features.defaults]", *prose(f"{meaning}; guessed: about the mean of each column, zeros of lists")]
         yield lines_of([*lines, *(f"{key_text(name)} = {toml_value(value)}" for name, value in defaults.items())])
     for i, entity in enumerate(("user", "item")):
         values = {"entity": entity, "push_source": f"{entity}_activity_push", "columns": plan.aggregates()}
         yield lines_of(table_lines("[[features.aggregates]]", AggregateConfig, values, {}, brief=i > 0))
-    yield lines_of(commented("[[features.profiles]]", ProfileConfig))
+    if not plan.profiles:
+        yield lines_of(commented("[[features.profiles]]", ProfileConfig))
+    for i, profile in enumerate(plan.profiles):
+        columns = {name: name for name in profile.means}
+        values = {"entity": profile.entity, "push_source": f"{profile.view}_push", "columns": columns}
+        values["references"] = profile.references
+        guess = {"columns": f"what follows from what is known of the {profile.entity}s"}
+        yield lines_of(table_lines("[[features.profiles]]", ProfileConfig, values, guess, brief=i > 0))

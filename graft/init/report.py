@@ -70,6 +70,7 @@ def notes(plan: Plan) -> Iterator[str]:
             yield f"{label.name}: {1 - base.filled:.1%} of the rows say nothing; such a row {missing}"
     if len(plan.tables) < 2:
         yield "a table of users or of items is missing: 'graft student bootstrap' takes their ids with --events"
+    yield from _profile_notes(plan)
     for entity_table in plan.tables:
         yield from entity_table.notes
         if entity_table.covered < 1:
@@ -77,6 +78,18 @@ def notes(plan: Plan) -> Iterator[str]:
                 f"{entity_table.where}: {1 - entity_table.covered:.1%} of the log's rows have "
                 f"{_an(entity_table.entity)} that the table does not have: they get the defaults"
             )
+
+
+def _profile_notes(plan: Plan) -> Iterator[str]:
+    for profile in plan.profiles:
+        others = "items" if profile.entity == "user" else "users"
+        columns = ", ".join(f"{profile.view}:{name}" for name in profile.means)
+        yield f"features of what the teacher says of {_an(profile.entity)} on average over {others}: {columns}"
+    if plan.teacher and not plan.profiles:
+        why = "what it says is the same for all of them"
+        if len(plan.tables) < 2:
+            why = "that takes a table of users and one of items"
+        yield f"no feature of what the teacher says of a user or an item on average: {why}"
 
 
 def only_a_human(plan: Plan) -> Iterator[str]:

@@ -16,6 +16,7 @@ from graft.init.any_log import AnyLog
 from graft.init.entity_table import read_entity_table, write_entity_table
 from graft.init.event_output import write_events
 from graft.init.plan import Plan, bases_of
+from graft.init.profiles import profiles_of
 from graft.init.project_text import STORE, definitions, graft_toml
 from graft.init.tables import Table
 from graft.init.teacher_match import match_teacher
@@ -89,8 +90,6 @@ def write_project(
     with writing(folder), _new_folder(folder) as name:
         arriving = Path(name)
         (arriving / REPO / "data").mkdir(parents=True)
-        (arriving / REPO / "feature_store.yaml").write_text(STORE.format(name=plan.name.replace("-", "_")), "utf-8")
-        (arriving / REPO / "definitions.py").write_text(definitions(plan), "utf-8")
         since = datetime.fromtimestamp(pc.min(plan.log.rows["time_ms"]).as_py() / 1000, UTC)
         for table in plan.tables:
             write_entity_table(arriving / REPO / "data" / f"{table.view}.parquet", table, since)
@@ -99,6 +98,9 @@ def write_project(
             _copy_teacher(teacher, arriving / TEACHER, plan)
         if write_teacher:
             write_teacher(arriving)
+        plan.profiles = profiles_of(arriving if (arriving / plan.teacher_file).exists() else folder, plan)
+        (arriving / REPO / "feature_store.yaml").write_text(STORE.format(name=plan.name.replace("-", "_")), "utf-8")
+        (arriving / REPO / "definitions.py").write_text(definitions(plan), "utf-8")
         (arriving / FILE_NAME).write_text(graft_toml(plan), "utf-8")
         _move(arriving, folder)
     return written

@@ -48,7 +48,9 @@ def test_init_trains_a_teacher_of_what_both_share_and_the_project_is_sound(graft
         "item_title": "item_profile:title",
         "item_genres": "item_profile:genres",
         "item_length": "item_profile:length",
+        "source_user": None,
     }
+    assert said["profiles"] == {"user_teacher": ["liked", "rating"], "item_teacher": ["liked", "rating", "item_vector"]}
     report = said["teacher"]
     assert [report[f"{name}_rows"] for name in ("learnt", "judged", "held_out")] == [4_860, 540, 600]
     liked, rating = report["tasks"]
@@ -94,7 +96,13 @@ def test_fit_gives_a_project_that_has_no_teacher_what_init_would_have_written(gr
     assert graft("init", fresh, *target.options(), *source.options("--source-"), "--yes").exit_code == 0
     assert (shop / "teacher.onnx").read_bytes() == (fresh / "teacher.onnx").read_bytes()
     ours, theirs = (tomllib.loads((folder / "graft.toml").read_text()) for folder in (shop, fresh))
+    features = theirs["features"]
+    assert [profile["entity"] for profile in features.pop("profiles")] == ["user", "item"]
+    for role in ("dense", "embedding"):
+        features[role] = [name for name in features[role] if "_teacher:" not in name]
+    features["defaults"] = {name: value for name, value in features["defaults"].items() if "_teacher:" not in name}
     assert ours == theirs
+    assert any("is no feature yet" in point for point in said["only_you_know"])
     assert {key: value for key, value in ours.items() if key not in ("teacher", "distillation", "features")} == {
         key: value for key, value in before.items() if key != "features"
     }
@@ -183,6 +191,7 @@ def test_ids_are_inputs_only_where_they_are_the_same_ids(graft, tmp_path, source
     again = write_domain(tmp_path / "again", rows=300, users=120, start=SECOND + 1, seed=2)  # the same people and films
     said = _json(graft("init", tmp_path / "one", *again.options(), *source.options("--source-"), "--yes", "--json"))
     assert [said["teacher_inputs"][name] for name in ("user_id", "item_id")] == ["user_id", "item_id"]
+    assert "source_user" not in said["teacher_inputs"], "the users are the same: what they like is theirs already"
     shown = graft("init", tmp_path / "two", *target.options(), *source.options("--source-"), "--yes").output
     for entity in ("user", "item"):
         said = rf"the source has 100% of the {entity}s here, and \w+ is equal in \d+% of them, about as by chance"
@@ -278,5 +287,5 @@ def test_the_project_asks_the_teacher_what_the_network_says_of_the_same_row(graf
             columns[f"{entity}_profile:{feature.name}"] = [values[at] for at in place[entity]]
     inputs = DomainMap(project.teacher, folder, teacher, spec).map_rows(columns).inputs
 
-    expected = predict(fitted.network, rows_to_learn(fitted.prepared), range(50))
+    expected = predict(fitted.network, rows_to_learn(fitted.prepared), range(50), unknown=True)
     np.testing.assert_allclose(teacher.score(inputs), expected, atol=1e-4)

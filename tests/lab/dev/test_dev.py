@@ -211,8 +211,14 @@ def test_init_with_the_sisters_log_and_dev_lead_to_scores_in_two_commands(tmp_pa
         shop.wait_for(lambda: "events are read" in shop.text)
         assert "300 examples learnt" in shop.text
         assert "the student begins untrained" not in shop.text
-        reply = _scores(shop.curl)
+        *line, body = shop.curl
+        reply = _scores([*line, json.dumps({**json.loads(body), "explain": True})])
         assert set(reply["scores"]) == {"liked", "rating"}
+        told = reply["explanation"]["request"] + reply["explanation"]["items"][0]["features"]
+        names = ("user_teacher:liked", "user_teacher:rating")
+        names += ("item_teacher:liked", "item_teacher:rating", "item_teacher:item_vector")
+        origins = {one["feature"]: one["origin"] for one in told if "_teacher:" in one["feature"]}
+        assert origins == dict.fromkeys(names, "stored")
         shop.process.send_signal(signal.SIGINT)
         assert shop.wait() == 0
 
