@@ -5,7 +5,7 @@ teacher called with mapped inputs in batches of 1,024, before and after each bac
 backfill reads an example log, maps, scores, looks up and puts in an embedded Redis, with a checkpoint for each batch.
 With `--ray` a cluster of one node and one of two nodes on this machine do the same; needs graft[ray].
 
-PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 100000] [--widths 640 1600] [--ray]
+PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 100000] [--widths 640 1024] [--ray]
 """
 
 import argparse
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from lab.embedded import EmbeddedRedis, free_port
 from lab.machine import MACHINE
 from lab.pairs.simulated.project import Sizes, write_simulated
 from runtime.child import start_child, stop_child
+from runtime.redis import connect
 from stream.events import Example
 from stream.example_file import write
 from stream.example_log import ExampleLog
@@ -45,7 +46,8 @@ from teacher_cache.request_scorer import BATCH_ROWS
 RESULTS = Path(__file__).with_name("results") / "teacher_backfill.json"
 PARTITIONS, USERS, ITEMS = 4, 5_000, 2_000
 FILE_ROWS = 20_000
-REPEATS = 3
+REPEATS = 5
+BARE_BATCHES, BARE_SECONDS = 8, 2.0
 INPUTS = {
     "viewer_id": (TensorProto.INT64, 1),
     "viewer_views": (TensorProto.FLOAT, 1),
@@ -64,9 +66,10 @@ HEADS = "play", "follow", "watch"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--widths", type=int, nargs="+", default=[640, 1600], help="units of each of the two layers")
+    parser.add_argument("--widths", type=int, nargs="+", default=[640, 1024], help="units of each of the two layers")
     parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of one and of two nodes")
     asked = parser.parse_args()
+    load = os.getloadavg()[0]  # of others: our own comes later
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(EmbeddedRedis())
@@ -77,6 +80,7 @@ def main() -> None:
             "command": "python benchmarks/teacher_backfill.py " + " ".join(sys.argv[1:]),
             "machine": MACHINE,
             "rows": asked.rows,
+            "load_average_before": load,
             "load_average": os.getloadavg()[0],
             "over_bare_rate": by_width[asked.widths[0]]["over_bare_rate"],
             "teachers": by_width,
@@ -189,7 +193,9 @@ def value_of(feature: Feature, user: int, item: int, chance: random.Random) -> A
 
 
 def measure(teacher: ProjectTeacher, log: Path, rows: int) -> dict[str, float]:
-    """The bare rate before and after a backfill, and the backfill's."""
+    """The bare rate before and after a backfill into an empty Redis, and the backfill's."""
+    with connect(teacher.process.redis_url) as client:
+        client.flushdb()
     before = bare_rate(teacher, log)
     history = LoggedExamples(ExampleLog(log), None, None)
     with closing(teacher.open_cache("backfill")) as cache, closing(teacher.open_checkpoint("bench")) as checkpoint:
@@ -198,8 +204,7 @@ def measure(teacher: ProjectTeacher, log: Path, rows: int) -> dict[str, float]:
             requests,
             teacher.scoring.scorer,
             cache,
-            progress=lambda _done, _total: None,
-            position=lambda: requests.position,
+            progress=lambda _rows, _reached: None,
             put=lambda _, reached: checkpoint.save(requests.bounds, reached),
         )
     assert report.read == rows, report
@@ -208,17 +213,16 @@ def measure(teacher: ProjectTeacher, log: Path, rows: int) -> dict[str, float]:
     return {"bare_rows_per_second": bare, "backfill_rows_per_second": rate, "over_bare": rate / bare}
 
 
-def bare_rate(teacher: ProjectTeacher, log: Path, batches: int = 10) -> float:
-    """Rows a second of the teacher alone."""
+def bare_rate(teacher: ProjectTeacher, log: Path) -> float:
+    """Rows a second of the teacher alone, called with one batch of the log after the other, for `BARE_SECONDS`."""
     scoring, history = teacher.scoring, LoggedExamples(ExampleLog(log), None, None)
-    placed = history.read(history.bounds())
-    features = [next(placed).request.features for _ in range(BATCH_ROWS)]
-    inputs = scoring.domain_map.map_rows(teacher.spec.columns_of(features)).inputs
-    scoring.model.score(inputs)
-    started = time.perf_counter()
-    for _ in range(batches):
-        scoring.model.score(inputs)
-    return batches * BATCH_ROWS / (time.perf_counter() - started)
+    batches = islice(Tracked(history, history.bounds(), {}).batches(BATCH_ROWS), BARE_BATCHES)
+    inputs = cycle([scoring.scorer.map_rows(batch.requests.features).inputs for batch in batches])
+    scoring.model.score(next(inputs))
+    started, rows = time.perf_counter(), 0
+    while time.perf_counter() - started < BARE_SECONDS:
+        rows += len(scoring.model.score(next(inputs)))
+    return rows / (time.perf_counter() - started)
 
 
 def ray_rate(nodes: int, folder: Path, log: Path, rows: int) -> float | None:

@@ -117,10 +117,11 @@ class FeatureSpec(BaseModel):
 
     def columns_of(self, rows: Sequence[Sequence[Value]]) -> dict[str, list[Value]]:
         """Logged rows, each in the order of `features`, as one list of raw values per feature name."""
-        for row in rows:
-            if len(row) != len(self.features):
-                raise ValueError(f"a row of spec {self.spec_id} has {len(self.features)} features, got {len(row)}")
-        return {f.name: [row[i] for row in rows] for i, f in enumerate(self.features)}
+        size = len(self.features)
+        if wrong := set(map(len, rows)) - {size}:
+            raise ValueError(f"a row of spec {self.spec_id} has {size} features, got {min(wrong)}")
+        columns = zip(*rows, strict=True) if rows else ((),) * size
+        return {f.name: list(column) for f, column in zip(self.features, columns, strict=True)}
 
     def rows_of(self, columns: Mapping[str, Sequence[Value]]) -> list[list[Value]]:
         """Raw values per feature name as rows in the order of `features`: what an example logs."""

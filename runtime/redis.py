@@ -9,10 +9,12 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import hiredis
 import redis
+from redis.connection import DefaultParser
 from redis.connection import parse_url as _redis_parse_url
 
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
@@ -30,6 +32,9 @@ somebody else has written, ..."""
 
 _IN_PIPELINE = " of pipeline caused error: "
 """What redis-py writes between a command of a pipeline and the error reply to it."""
+
+_READ_BYTES = 1 << 16
+_MORE = object()  # what hiredis gives while a reply is not whole
 
 _PING = b"PING\r\n"
 
@@ -123,21 +128,48 @@ def refuse_wrong_login(url: str) -> None:
         client.ping()
 
 
+def pack(*parts: str | bytes) -> bytes:
+    """A command as Redis' wire protocol has it."""
+    command: bytes = hiredis.pack_command(cast("Any", parts))
+    return command
+
+
 def exchange(client: Client, commands: Sequence[bytes]) -> list[Any]:
     """The replies to packed commands, sent in one piece; None in place of the reply of a key of another type.
 
-    redis-py's own pipeline builds each command anew, which costs more than the reading. Every other error reply raises.
+    redis-py's own pipeline builds each command anew and reads each reply apart, which costs more than the reading.
+    Every other error reply raises.
     """
     pool: Any = client.connection_pool  # partly untyped
     connection = pool.get_connection()
     try:
         connection.send_packed_command([b"".join(commands)])
-        return [_reply(connection) for _ in commands]
+        return [_without_wrong_type(reply) for reply in _replies(connection, len(commands))]
     except BaseException:
         connection.disconnect()  # replies that were not read must not answer the next exchange
         raise
     finally:
         pool.release(connection)
+
+
+def _replies(connection: Any, count: int) -> list[Any]:
+    """The next replies of a connection that owes so many; error replies as exceptions of redis-py."""
+    reader = hiredis.Reader(
+        protocolError=redis.InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_MORE
+    )
+    replies: list[Any] = []
+    socket_ = connection._sock  # noqa: SLF001 - `read_response` takes a microsecond for each reply
+    try:
+        while len(replies) < count:
+            if not (data := socket_.recv(_READ_BYTES)):
+                raise redis.ConnectionError("Connection closed by server.")
+            reader.feed(data)
+            replies += iter(reader.gets, _MORE)
+    except TimeoutError as error:
+        raise redis.TimeoutError("Timeout reading from socket") from error
+    except OSError as error:
+        raise redis.ConnectionError(f"Error while reading: {error}") from error
+    return replies
 
 
 def replies_of(pipeline: Any) -> list[Any]:
@@ -146,13 +178,6 @@ def replies_of(pipeline: Any) -> list[Any]:
     Every other error reply raises, after all commands were answered.
     """
     return [_without_wrong_type(reply) for reply in pipeline.execute(raise_on_error=False)]
-
-
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except redis.ResponseError as error:
-        return _without_wrong_type(error)
 
 
 def _without_wrong_type(reply: Any) -> Any:

@@ -20,13 +20,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from runtime.errors import InvalidInputError
 from runtime.folder import replacing
 from stream.events import Example, Sampled
 from stream.examples import ExampleRecord
-from stream.share import Share
 
 DAYS = "day=*"
 """The folders of a log that hold its files."""
@@ -63,17 +61,6 @@ class ExampleFile(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path} (partition {self.partition}, offsets {self.first} to {self.last})"
-
-
-class ShareOfBatch(NamedTuple):
-    """A batch's records of some users, and for each the latest event time of its partition up to it, theirs or not.
-
-    `latest_ms` is that of the whole batch.
-    """
-
-    records: list[ExampleRecord]
-    latest_ms_B: NDArray[np.int64]
-    latest_ms: int
 
 
 def list_files(folder: Path) -> list[ExampleFile]:
@@ -113,38 +100,28 @@ def read(file: ExampleFile, offset: int, spec_id: str | None = None) -> Iterator
         raise InvalidInputError(f"{file}: ends at offset {reached}")
 
 
-def read_share(file: ExampleFile, offset: int, share: Share, latest_ms: int) -> Iterator[ShareOfBatch]:
-    """The file's records of a share's users from `offset` on. Only these are decoded, which is most of the work.
+def read_columns(file: ExampleFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """All of the file's rows with these columns, which are to have partition and offset, a few thousand at a time.
 
-    `latest_ms` is of the records before. InvalidInputError as `read`.
+    InvalidInputError as `read`.
     """
     reached = file.first - 1
-    for some, last in _batches(file, lambda batch: (_share_of(batch, offset, share), _last(file, batch))):
-        if last <= reached:
-            raise InvalidInputError(f"{file}: offset {last} comes after offset {reached}")
+    for batch, first, last in _batches(file, lambda batch: (batch, *_ends(file, batch)), names):
+        if first <= reached:
+            raise InvalidInputError(f"{file}: offset {first} comes after offset {reached}")
         reached = last
-        latest_ms_B = np.maximum(some.latest_ms_B, latest_ms)
-        latest_ms = max(latest_ms, some.latest_ms)
-        yield ShareOfBatch(some.records, latest_ms_B, latest_ms)
+        yield batch
     if reached != file.last:
         raise InvalidInputError(f"{file}: ends at offset {reached}")
 
 
-def _last(file: ExampleFile, batch: pa.RecordBatch) -> int:
-    """The batch's last offset; ValueError when its rows are not the file's, in their order."""
+def _ends(file: ExampleFile, batch: pa.RecordBatch) -> tuple[int, int]:
+    """The batch's first and last offset; ValueError when its rows are not the file's, in their order."""
     offsets = batch["offset"].to_numpy()
     partitions = batch["partition"].to_numpy()
     if (np.diff(offsets) <= 0).any() or (partitions != file.partition).any():
         raise ValueError("its rows are not in the order of their offsets, or of another partition")
-    return int(offsets[-1])
-
-
-def _share_of(batch: pa.RecordBatch, offset: int, share: Share) -> ShareOfBatch:
-    from_here = batch.slice(int(np.searchsorted(batch["offset"].to_numpy(), offset)))
-    latest_ms_B = np.maximum.accumulate(from_here["event_time_ms"].to_numpy())
-    has_B = share.has(from_here["user_id"])
-    latest_ms = int(latest_ms_B[-1]) if len(latest_ms_B) else -1
-    return ShareOfBatch(_records(from_here.filter(pa.array(has_B))), latest_ms_B[has_B], latest_ms)
+    return int(offsets[0]), int(offsets[-1])
 
 
 def _named(path: Path) -> ExampleFile:
@@ -188,10 +165,12 @@ def _row(record: ExampleRecord, tasks: Sequence[str]) -> list[Any]:
     ]
 
 
-def _batches(file: ExampleFile, decode: Callable[[pa.RecordBatch], _Decoded]) -> Iterator[_Decoded]:
+def _batches(
+    file: ExampleFile, decode: Callable[[pa.RecordBatch], _Decoded], names: Sequence[str] | None = None
+) -> Iterator[_Decoded]:
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
                 yield decode(batch)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise InvalidInputError(f"{file}: damaged, or no file of an example log: {error}") from error

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from runtime.errors import DataLossError, InvalidInputError
 from stream.config import Topics
-from stream.example_file import ExampleFile, ShareOfBatch, list_files, read, read_share
+from stream.example_columns import Wanted, decoded, merged, timed_batches
+from stream.example_file import ExampleFile, list_files, read
 from stream.examples import ExampleReader, ExampleRecord
 from stream.logged_topic import check_topic
 from stream.merge import Merge
 from stream.ranks import ONE_RANK, Ranks
-from stream.share import Share
+from stream.request_columns import RequestColumns
 from stream.topics import topic_id
 
 _log = logging.getLogger(__name__)
@@ -60,28 +61,18 @@ class ExampleLog:
             if records := list(merge.take(ended)):
                 yield records
 
-    def read_share(self, offsets: Mapping[int, int], share: Share) -> Iterator[ExampleRecord]:
-        """Of `read` the records of a share's users, in the same order.
+    def read_requests(self, offsets: Mapping[int, int], wanted: Wanted) -> Iterator[RequestColumns]:
+        """Of `read` the wanted records as teacher requests, in the same order, some hundred at a time.
 
         A partition's records leave when its latest event time so far is the least of all partitions: so the order of
         two records does not depend on those between them, and the shares of a log can be read apart.
         """
-        sources = {
-            partition: _batches_of(files, self._first_wanted(partition, files[0], offsets), share)
+        sources = [
+            timed_batches(files, self._first_wanted(partition, files[0], offsets), wanted)
             for partition, files in self._files().items()
-        }
-        merge: Merge[int, ExampleRecord] = Merge(sources)
-        ended: set[int] = set()
-        while len(ended) < len(sources):
-            for partition in sources.keys() - ended:
-                if merge.buffered(partition):
-                    continue
-                if (some := next(sources[partition], None)) is None:
-                    ended.add(partition)
-                    continue
-                for latest_ms, record in zip(some.latest_ms_B.tolist(), some.records, strict=True):
-                    merge.add(partition, latest_ms, record)
-            yield from merge.take(ended)
+        ]
+        for rows in merged(sources):
+            yield from decoded(self.folder, rows)
 
     def partitions(self, offsets: Mapping[int, int]) -> dict[int, "LoggedPartition"]:
         """Each partition's records from `offsets` on, in the order of partitions; those with nothing left are absent.
@@ -163,16 +154,6 @@ def log_then_topic(
         raise DataLossError(
             f"{log.folder} is learnt up to its end, offset {ends}, but the topic does not go on there: {error}"
         ) from error
-
-
-def _batches_of(files: Iterable[ExampleFile], offset: int, share: Share) -> Iterator[ShareOfBatch]:
-    latest_ms = -1
-    for file in files:
-        if file.last < offset:
-            continue
-        for some in read_share(file, offset, share, latest_ms):
-            latest_ms = some.latest_ms
-            yield some
 
 
 def _add_next(merge: Merge[int, ExampleRecord], partition: LoggedPartition) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitKey
-from teacher_cache.request_scorer import ScoredRows
+from teacher_cache.request_scorer import ScoredPlaces, ScoredRows
 
 _HASH_BYTES = 120
 """What Redis takes for a key and its hash beside the rows, about."""
@@ -35,6 +35,7 @@ class BackfillReport(NamedTuple):
     teacher cannot score them. `unshown_rows` have items of other impressions; they are put beside the `rows`. `read`
     rows were looked at; `hit_rate_before` and `hit_rate_after` are the shares of them that had logits before and have
     some now.
+    Of rows that are put without a look before, logits that are too old count as had.
     `teacher_seconds` and `bytes` are what the rows take of the teacher's time, and about what they take in Redis.
     """
 
@@ -98,7 +99,6 @@ class Tally:
 
     def __init__(self, before: Counts) -> None:
         self._counts = before
-        self.teacher_rows = 0
         self._started = time.monotonic()
         self._known: dict[int, int] = {}  # by the hash of a row: whether it had logits (_HAD), and has new ones (_PUT)
         self._hashes: set[int] = set()  # of keys
@@ -115,11 +115,10 @@ class Tally:
 
     def scored(self, rows: int, seconds: float) -> None:
         """The teacher was asked for so many rows."""
-        self.teacher_rows += rows
         self._add(teacher_rows=rows, teacher_seconds=seconds)
 
     def look(self, keys: Iterable[LogitKey], had_B: NDArray[np.bool_]) -> None:
-        """Of the rows of these keys `had_B` had logits when they were read."""
+        """Of the rows of these keys `had_B` had logits that are not too old when they were looked up."""
         looked = hits = 0
         for key, had in zip(keys, had_B.tolist(), strict=True):
             place = hash(key)
@@ -129,27 +128,35 @@ class Tally:
                 hits += had
         self._add(looked=looked, had=hits, has=hits)
 
-    def add(self, read: int, left_out: int, wanted: int, put: Sequence[LogitKey], scored: ScoredRows | None) -> None:
+    def add(
+        self,
+        read: int,
+        left_out: int,
+        wanted: int,
+        put: Sequence[LogitKey],
+        scored: ScoredPlaces | None,
+        already: int = 0,
+    ) -> None:
         """Of `read` messages `left_out` are of another feature spec; of the others `wanted` rows were to be scored.
 
-        `put`: the keys of those that were `scored`, of all of them where none was.
+        `put`: the keys of those that were `scored`, of all of them where none was. Redis had `already` so many of them;
+        those that were not looked up had logits as far as this backfill did not put them.
         """
         self._add(read=read, left_out=left_out + wanted - len(put), to_score=wanted)
         if scored is not None:
             self._add(scored_rows=len(put), fallen_back=scored.fallback_share * len(put))
             self._row_bytes = 4 * (1 + scored.logit_BT.shape[1]) + _ROW_BYTES
+        places = list(map(hash, put))
+        states = list(map(self._known.get, places))
+        looked, neither = states.count(None), states.count(0)
+        had = min(looked, max(0, already - (len(states) - looked - neither)))
+        new = [key for key, state in zip(put, states, strict=True) if not state or not state & _PUT]
         hashes = len(self._hashes)
-        new = has = size = 0
-        for key in put:
-            self._hashes.add(hash(key.hash_key))
-            place = hash(key)
-            state = self._known.get(place, 0)
-            if not state & _PUT:
-                new += 1
-                has += not state
-                size += self._row_bytes + len(key.field)
-            self._known[place] = state | _PUT
-        self._add(put=new, has=has, bytes=size + _HASH_BYTES * (len(self._hashes) - hashes))
+        self._hashes.update([hash(key.hash_key) for key in new])
+        self._known.update(dict.fromkeys(places, _PUT))
+        size = self._row_bytes * len(new) + sum(len(key.field) for key in new)
+        size += _HASH_BYTES * (len(self._hashes) - hashes)
+        self._add(looked=looked, had=had, has=looked + neither, put=len(new), bytes=size)
 
     def add_unshown(self, rows: Sequence[TeacherRequest], scored: ScoredRows | None) -> None:
         """These unshown rows were to be scored."""

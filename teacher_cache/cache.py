@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.spec import Value
-from runtime.redis import connect, reaching, replies_of
+from runtime.redis import connect, exchange, pack, reaching, replies_of
 from stream.events import EntityId
 from stream.tasks import LARGEST_VALUE
 from teacher_cache.context_key import NO_CONTEXT, ContextKey
@@ -107,16 +107,28 @@ class LogitCache:
 
     def keys_of(self, rows: Iterable[Row]) -> list[LogitKey]:
         """Where the logits of B rows are kept."""
-        return [LogitKey(self._hash_key(row), str(row.item_id)) for row in rows]
+        told = [(row.user_id, row.item_id, row.features) for row in rows]
+        return self.keys(*zip(*told, strict=True)) if told else []
 
-    def put(self, keys: Sequence[LogitKey], logit_BT: NDArray[np.float32], scored_at_ms: int) -> None:
+    def keys(
+        self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId], features: Sequence[Sequence[Value]]
+    ) -> list[LogitKey]:
+        """As `keys_of`, for rows as columns."""
+        contexts = self._context.of_each(features)
+        hash_keys = [
+            f"{self._prefix}{user_id}:{context}" if context else f"{self._prefix}{user_id}"
+            for user_id, context in zip(user_ids, contexts, strict=True)
+        ]
+        return list(map(LogitKey, hash_keys, map(str, item_ids)))
+
+    def put(self, keys: Sequence[LogitKey], logit_BT: NDArray[np.float32], scored_at_ms: int) -> int:
         """Keep finite logits, and their hashes for `ttl_seconds` from now. Of equal keys the last row holds.
 
-        Where a hash's key is of another type, which graft never writes, its rows are not kept: they are misses.
+        How many of the rows, where no two have one key, Redis had already, however old. Where a hash's key is of
+        another type, which graft never writes, its rows are not kept: they are misses.
         """
         values = encode(logit_BT, scored_at_ms)
-        for chunk in _chunks(zip(keys, values, strict=True)):
-            self._put_chunk(chunk)
+        return sum(map(self._put_chunk, _chunks(zip(keys, values, strict=True))))
 
     def get(self, keys: Sequence[LogitKey]) -> CachedLogits:
         """The logits of B keys, in their order. A value that is not what `put` may write is a miss."""
@@ -137,35 +149,30 @@ class LogitCache:
         """Close the connections."""
         self._client.close()
 
-    def _hash_key(self, row: Row) -> str:
-        context = self._context.of(row.features)
-        return f"{self._prefix}{row.user_id}:{context}" if context else f"{self._prefix}{row.user_id}"
-
-    def _put_chunk(self, chunk: Sequence[tuple[LogitKey, bytes]]) -> None:
-        by_key: dict[str, dict[str, bytes]] = {}
+    def _put_chunk(self, chunk: Sequence[tuple[LogitKey, bytes]]) -> int:
+        by_key: dict[str, list[str | bytes]] = {}
         for (hash_key, field), value in chunk:
-            by_key.setdefault(hash_key, {})[field] = value
-        pipeline = self._client.pipeline(transaction=False)
-        for key, mapping in by_key.items():
-            pipeline.hset(key, mapping=mapping)
-            pipeline.expire(key, self._ttl_seconds)
-        pipeline.hincrby(self._counts, f"put:{self._writer}", len(chunk))
+            by_key.setdefault(hash_key, []).extend((field, value))
+        seconds = str(self._ttl_seconds)
+        commands: list[bytes] = []
+        for key, entries in by_key.items():
+            commands += (pack("HSET", key, *entries), pack("EXPIRE", key, seconds))
+        commands.append(pack("HINCRBY", self._counts, f"put:{self._writer}", str(len(chunk))))
         with reaching(self._url):
-            replies = replies_of(pipeline)[:-1:2]
+            replies: list[int | None] = exchange(self._client, commands)[:-1:2]
         refused = [key for key, reply in zip(by_key, replies, strict=True) if reply is None]
+        rows = sum(len(by_key[key]) // 2 for key in refused)
         if refused:
-            rows = sum(len(by_key[key]) for key in refused)
             _log.warning("%d rows are not kept, such as those of %s, which is no hash: remove it", rows, refused[0])
+        return len(chunk) - rows - sum(new for new in replies if new is not None)
 
     def _get_chunk(self, chunk: Sequence[LogitKey]) -> list[bytes | None]:
         rows_by_key: dict[str, list[int]] = {}
         for row, (hash_key, _) in enumerate(chunk):
             rows_by_key.setdefault(hash_key, []).append(row)
-        pipeline = self._client.pipeline(transaction=False)
-        for key, rows in rows_by_key.items():
-            pipeline.hmget(key, [chunk[row].field for row in rows])
+        commands = [pack("HMGET", key, *[chunk[row].field for row in rows]) for key, rows in rows_by_key.items()]
         with reaching(self._url):
-            replies = replies_of(pipeline)
+            replies = exchange(self._client, commands)
         values: list[bytes | None] = [None] * len(chunk)
         for rows, reply in zip(rows_by_key.values(), replies, strict=True):
             for row, value in zip(rows, reply or [None] * len(rows), strict=True):
@@ -178,7 +185,8 @@ def encode(logit_BT: NDArray[np.float32], scored_at_ms: int) -> list[bytes]:
     if not np.isfinite(logit_BT).all():
         raise ValueError("logits must be finite; a row that has none is left out")
     head = struct.pack("<I", scored_at_ms // 1000)
-    return [head + row.tobytes() for row in np.ascontiguousarray(logit_BT, "<f4")]
+    logits, size = np.ascontiguousarray(logit_BT, "<f4").tobytes(), 4 * logit_BT.shape[1]
+    return [head + logits[start : start + size] for start in range(0, len(logits), size)]
 
 
 def decode(values: Sequence[bytes | None], tasks: int, now_seconds: float, ttl_seconds: float) -> CachedLogits:

@@ -8,6 +8,7 @@ logit and are not in the digest. See docs/decisions/023-context-in-the-key.md.
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from json import JSONEncoder
+from operator import itemgetter
 from typing import Self
 
 from features.spec import Feature, FeatureSpec, Value
@@ -37,13 +38,28 @@ class ContextKey:
         if not self._places:
             return ""
         # An example of another spec may have fewer features; nothing learns from it.
-        values = {name: features[n] for name, n in self._places.items() if n < len(features)}
-        told = repr(values)  # tells apart what a digest tells apart: 1, 1.0 and -0.0
-        digest = self._digests.get(told)
-        if digest is None:
-            if len(self._digests) >= _REMEMBERED:
-                self._digests.clear()
-            digest = self._digests[told] = context_digest(values)
+        return context_digest({name: features[n] for name, n in self._places.items() if n < len(features)})
+
+    def of_each(self, rows: Sequence[Sequence[Value]]) -> list[str]:
+        """`of` each of these rows; those of contexts that come again are remembered."""
+        if not self._places:
+            return [""] * len(rows)
+        try:
+            values = list(map(itemgetter(*self._places.values()), rows))
+        except IndexError:
+            return list(map(self.of, rows))
+        told = list(map(repr, values))  # tells apart what a digest tells apart: 1, 1.0 and -0.0
+        digests = list(map(self._digests.get, told))
+        for n, digest in enumerate(digests):
+            if digest is None:
+                digests[n] = self._digest(told[n], rows[n])
+        return digests  # type: ignore[return-value] # none is None now
+
+    def _digest(self, told: str, features: Sequence[Value]) -> str:
+        """That of a row; remembered."""
+        if len(self._digests) >= _REMEMBERED:
+            self._digests.clear()
+        digest = self._digests[told] = self.of(features)
         return digest
 
 

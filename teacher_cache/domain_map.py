@@ -4,6 +4,7 @@ Shapes: B rows, n elements of a wide input.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ __all__ = ["DomainMap", "MappedRows", "faults"]
 
 _EXACT_INTEGERS = 2.0**53  # up to here float64, in which numbers are computed, holds every integer
 
+_NUMBERS = {int, float, type(None)}
+
 Column = Sequence[Value]
 Mapped = tuple[NDArray[Any], NDArray[np.bool_]]
 """One teacher tensor ([B], or [B, n] if wide) and which rows fell back to the default [B]."""
@@ -52,6 +55,10 @@ class MappedRows(NamedTuple):
         """For each row the share of its mapped inputs that fell back, [B] in [0, 1]."""
         size = len(next(iter(self.inputs.values())))
         return sum(self.fell_back.values(), np.zeros(size)) / max(1, len(self.fell_back))
+
+    def at(self, places: NDArray[np.intp]) -> "MappedRows":
+        """The rows at these places, in their order."""
+        return MappedRows(*({name: tensor[places] for name, tensor in each.items()} for each in self))
 
 
 class DomainMap:
@@ -131,6 +138,9 @@ class _Exact:
         self._default = _constant(tensor, default).item()
 
     def __call__(self, column: Column) -> Mapped:
+        if set(map(type, column)) == {str if self._dtype.kind == "O" else int}:
+            with suppress(OverflowError):  # of an integer that does not fit
+                return np.array(column, self._dtype), np.zeros(len(column), np.bool_)
         missed_B = np.fromiter((not self._fits(value) for value in column), np.bool_, len(column))
         values = [self._default if missed else value for value, missed in zip(column, missed_B, strict=True)]
         return np.array(values, self._dtype), missed_B
@@ -238,13 +248,15 @@ class _Lookup:
 
     def __init__(self, mapped: LookupInput | VocabularyInput, tensor: TensorSpec, folder: Path) -> None:
         self._dtype = tensor.dtype
-        self._table = dict(read_table(mapped, folder))
+        self._table: dict[Any, Scalar] = dict(read_table(mapped, folder))
         self._default = mapped.default
 
     def __call__(self, column: Column) -> Mapped:
-        keys = [None if value is None else str(value) for value in column]
-        missed_B = np.fromiter((key not in self._table for key in keys), np.bool_, len(keys))
-        values = [self._default if key is None else self._table.get(key, self._default) for key in keys]
+        is_text = set(map(type, column)) == {str}
+        keys = column if is_text else [None if value is None else str(value) for value in column]
+        found = list(map(self._table.get, keys))
+        missed_B = np.fromiter((value is None for value in found), np.bool_, len(found))
+        values = [self._default if value is None else value for value in found] if missed_B.any() else found
         return np.array(values, self._dtype), missed_B
 
 
@@ -265,6 +277,8 @@ class _Bucket:
 
 def _float64(column: Column) -> NDArray[np.float64]:
     """Numbers, NaN where there is none."""
+    if set(map(type, column)) <= _NUMBERS:
+        return np.array(column, np.float64)  # makes NaN of None
     return np.array([v if isinstance(v, int | float) else np.nan for v in column], np.float64)
 
 

@@ -5,7 +5,7 @@ rows. So one checkpoint fits all of them: per partition the next offset.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -13,8 +13,9 @@ from features.lookup import FeatureReader
 from features.spec import FeatureSpec
 from stream.config import Topics
 from stream.events import Impression, TeacherRequest
+from stream.example_columns import Wanted
 from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
+from stream.request_columns import RequestColumns, regrouped
 from stream.requests import offsets_between, requests_between
 from stream.row_file import count_rows, share_of_rows
 from stream.share import Share
@@ -22,14 +23,6 @@ from teacher_cache.request_scorer import BATCH_ROWS
 
 Offsets = Mapping[int, int]
 """Offset by partition."""
-
-
-class Placed(NamedTuple):
-    """A request and where it stands in its history."""
-
-    partition: int
-    offset: int
-    request: TeacherRequest
 
 
 class Bounds(NamedTuple):
@@ -50,13 +43,20 @@ class History(Protocol):
         """As of now."""
         ...
 
-    def read(self, bounds: Bounds) -> Iterator[Placed]:
-        """The requests within the bounds; of one partition in the order of their offsets."""
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
+        """The requests within the bounds, some at a time; of one partition in the order of their offsets."""
         ...
 
 
-class Tracked(Iterator[TeacherRequest]):
-    """The requests of a history from `position` on, and per partition the offset after the last one given.
+class Batch(NamedTuple):
+    """Some requests, and per partition the offset after the last one that was read up to here."""
+
+    requests: RequestColumns
+    reached: Offsets
+
+
+class Tracked:
+    """The requests of a history from `position` on, which is per partition the offset after the last one given.
 
     `passed` gets the requests before `position`, where these are wanted; else they are not read.
     """
@@ -69,27 +69,36 @@ class Tracked(Iterator[TeacherRequest]):
         passed: Callable[[TeacherRequest], object] | None = None,
     ) -> None:
         self.bounds, self.position, self._passed = bounds, dict(position), passed
+        self._start = dict(position)
         first = bounds if passed is not None else bounds._replace(starts={**bounds.starts, **position})
-        self._placed = history.read(first)
+        self._parts = history.read(first)
 
-    def __next__(self) -> TeacherRequest:
-        for partition, offset, request in self._placed:
-            if offset >= self.position.get(partition, 0):
-                self.position[partition] = offset + 1
-                return request
-            if self._passed is not None:
-                self._passed(request)
-        raise StopIteration
+    def batches(self, batch_rows: int) -> Iterator[Batch]:
+        """So many requests at a time, the last as many as are left; to be called once."""
+        for requests in regrouped(map(self._left, self._parts), batch_rows):
+            self.position |= requests.ends()
+            yield Batch(requests, dict(self.position))
 
-    @property
-    def done(self) -> int:
-        """Offsets behind `position`."""
-        return self.total - self.bounds.offsets_from(self.position)
+    def done(self, position: Offsets) -> int:
+        """Offsets behind a position."""
+        return self.total - self.bounds.offsets_from(position)
 
     @property
     def total(self) -> int:
         """Offsets of the whole history."""
         return self.bounds.offsets_from({})
+
+    def _left(self, part: RequestColumns) -> RequestColumns:
+        """Those that are not before the first position; the others are passed."""
+        if self._passed is None:
+            return part
+        is_left = [
+            offset >= self._start.get(partition, 0)
+            for partition, offset in zip(part.partitions, part.offsets, strict=True)
+        ]
+        for request in part.at([n for n, left in enumerate(is_left) if not left]).requests():
+            self._passed(request)
+        return part.at([n for n, left in enumerate(is_left) if left])
 
 
 class AskedRows:
@@ -103,10 +112,11 @@ class AskedRows:
         """See `History.bounds`."""
         return Bounds(*offsets_between(self._kafka_servers, self._topics, self._since_ms, self._until_ms))
 
-    def read(self, bounds: Bounds) -> Iterator[Placed]:
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
         """See `History.read`; what retention has deleted is passed over."""
         found = requests_between(self._kafka_servers, self._topics, bounds.starts, bounds.ends)
-        return (Placed(*one) for one in found)
+        while some := list(islice(found, BATCH_ROWS)):
+            yield RequestColumns.of(some)
 
 
 class LoggedExamples:
@@ -123,17 +133,9 @@ class LoggedExamples:
         """See `History.bounds`."""
         return Bounds({}, self._log.offsets_end())
 
-    def read(self, bounds: Bounds) -> Iterator[Placed]:
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
         """See `History.read`."""
-        for partition, offset, example in self._records(bounds.starts):
-            if offset < bounds.ends.get(partition, 0) and within(example.event_time_ms, self._since_ms, self._until_ms):
-                fields = {name: getattr(example, name) for name in TeacherRequest.model_fields}
-                yield Placed(partition, offset, TeacherRequest.of_checked(fields))
-
-    def _records(self, starts: Offsets) -> Iterator[ExampleRecord]:
-        if self._share is not None:
-            return self._log.read_share(starts, self._share)
-        return chain.from_iterable(self._log.read(starts))
+        return self._log.read_requests(bounds.starts, Wanted(bounds.ends, self._since_ms, self._until_ms, self._share))
 
 
 class ShownRows:
@@ -154,7 +156,7 @@ class ShownRows:
         """See `History.bounds`."""
         return Bounds({0: 0}, {0: sum(1 for _ in self._impressions())})
 
-    def read(self, bounds: Bounds) -> Iterator[Placed]:
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
         """See `History.read`."""
         start, end = bounds.starts.get(0, 0), bounds.ends[0]
         rows = (
@@ -178,19 +180,30 @@ class ShareOfRows:
         """See `History.bounds`."""
         return Bounds({0: 0}, {0: count_rows(self._path)})
 
-    def read(self, bounds: Bounds) -> Iterator[Placed]:
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
         """See `History.read`."""
         rows = share_of_rows(self._path, self._context_names, self._share, bounds.starts.get(0, 0))
         return _placed(rows, self._reader, self._spec)
 
 
-def _placed(rows: Iterator[tuple[int, Impression]], reader: FeatureReader, spec: FeatureSpec) -> Iterator[Placed]:
+def _placed(
+    rows: Iterator[tuple[int, Impression]], reader: FeatureReader, spec: FeatureSpec
+) -> Iterator[RequestColumns]:
     """Numbered impressions as requests with the features of now."""
     while some := list(islice(rows, BATCH_ROWS)):
         users, items = [one.user_id for _, one in some], [one.item_id for _, one in some]
-        features = spec.rows_of(reader.read(users, items, [one.context for _, one in some]))
-        for (number, one), values in zip(some, features, strict=True):
-            yield Placed(0, number, TeacherRequest(**dict(one), spec_id=spec.spec_id, features=values))
+        contexts = [one.context for _, one in some]
+        yield RequestColumns(
+            partitions=[0] * len(some),
+            offsets=[number for number, _ in some],
+            impression_ids=[one.impression_id for _, one in some],
+            user_ids=users,
+            item_ids=items,
+            event_times_ms=[one.event_time_ms for _, one in some],
+            contexts=contexts,
+            spec_ids=[spec.spec_id] * len(some),
+            features=spec.rows_of(reader.read(users, items, contexts)),
+        )
 
 
 def within(event_time_ms: int, since_ms: int | None, until_ms: int | None) -> bool:

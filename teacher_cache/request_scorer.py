@@ -4,17 +4,17 @@ Shapes: B rows, T teacher tasks.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
-from features.spec import FeatureSpec
+from features.spec import FeatureSpec, Value
 from runtime.errors import ConfigurationError
 from stream.events import TeacherRequest
-from teacher_cache.domain_map import DomainMap
+from teacher_cache.domain_map import DomainMap, MappedRows
 from teacher_cache.fallback_watch import FallbackWatch
 from teacher_cache.teacher import Teacher, TeacherOutputError
 
@@ -45,6 +45,15 @@ class ScoredRows(NamedTuple):
     refused: Sequence[RefusedRow] = ()
 
 
+class ScoredPlaces(NamedTuple):
+    """As `ScoredRows`, but by the rows' places: of those with logits, and by place the reason why there are none."""
+
+    places: NDArray[np.intp]
+    logit_BT: NDArray[np.float32]
+    fallback_share: float
+    refused: Mapping[int, str]
+
+
 class RequestScorer:
     """The teacher behind the domain map, for rows that `spec` describes.
 
@@ -73,28 +82,47 @@ class RequestScorer:
         if not requests:
             return None
         self._check_spec(requests)
-        refused: list[RefusedRow] = []
-        while requests:
+        mapped = self.map_rows([request.features for request in requests])
+        found = self.score_mapped(mapped, [request.impression_id for request in requests])
+        refused = [RefusedRow(requests[place], reason) for place, reason in found.refused.items()]
+        if len(found.places) < len(requests):
+            requests = [requests[place] for place in found.places]
+        return ScoredRows(requests, found.logit_BT, found.fallback_share, refused)
+
+    def map_rows(self, features: Sequence[Sequence[Value]]) -> MappedRows:
+        """The teacher's inputs for rows of this scorer's feature spec."""
+        return self._domain_map.map_rows(self._spec.columns_of(features))
+
+    def score_mapped(self, mapped: MappedRows, impression_ids: Sequence[str]) -> ScoredPlaces:
+        """As `score`, for rows of these impressions that are mapped already; at least one."""
+        places = np.arange(len(impression_ids))
+        refused: dict[int, str] = {}
+        while len(places):
             try:
-                return self._scored(requests)._replace(refused=refused)
+                return self._scored(mapped, places, refused)
             except TeacherOutputError as error:
                 _REFUSED.inc(len(error.rows))
-                _LOG.error("%s; left out, first impression_id=%s", error, requests[error.rows[0]].impression_id)
-                refused += [RefusedRow(requests[row], error.reason) for row in error.rows]
-                bad = set(error.rows)
-                requests = [request for row, request in enumerate(requests) if row not in bad]
+                _LOG.error("%s; left out, first impression_id=%s", error, impression_ids[places[error.rows[0]]])
+                refused |= {int(places[row]): error.reason for row in error.rows}
+                kept = np.delete(np.arange(len(places)), error.rows)
+                places, mapped = places[kept], mapped.at(kept)
         tasks = sum(not shape for shape in self._teacher.outputs.values())
-        return ScoredRows([], np.empty((0, tasks), np.float32), 0.0, refused)
+        return ScoredPlaces(places, np.empty((0, tasks), np.float32), 0.0, refused)
 
-    def _scored(self, requests: Sequence[TeacherRequest]) -> ScoredRows:
-        mapped = self._domain_map.map_rows(self._spec.columns_of([request.features for request in requests]))
+    def _scored(self, mapped: MappedRows, places: NDArray[np.intp], refused: Mapping[int, str]) -> ScoredPlaces:
         logit_BT = self._teacher.score(mapped.inputs)
         self._watch.add(mapped.fell_back)
+        fallback_share = float(mapped.fallback_shares.mean())
         has_B: NDArray[np.bool_] = np.asarray(np.isfinite(logit_BT).all(axis=1))
-        if not has_B.all():
-            _LACKING.inc(int((~has_B).sum()))
-            requests = [request for request, has in zip(requests, has_B.tolist(), strict=True) if has]
-        return ScoredRows(requests, logit_BT[has_B], float(mapped.fallback_shares.mean()))
+        if has_B.all():
+            return ScoredPlaces(places, logit_BT, fallback_share, refused)
+        _LACKING.inc(int((~has_B).sum()))
+        return ScoredPlaces(places[has_B], logit_BT[has_B], fallback_share, refused)
+
+    def described(self, spec_ids: Sequence[str]) -> list[int]:
+        """The places of those rows that were written with this scorer's feature spec."""
+        own = self._spec.spec_id
+        return [place for place, spec_id in enumerate(spec_ids) if spec_id == own]
 
     def describes(self, request: TeacherRequest) -> bool:
         """Whether the request was written with this scorer's feature spec."""

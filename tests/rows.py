@@ -1,11 +1,13 @@
-"""Keys of rows by their ids, for tests of caches in which features do not matter."""
+"""Rows for tests: keys by ids alone, where features do not matter, and requests in memory as a history."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from features.spec import Value
-from stream.events import EntityId
+from stream.events import EntityId, TeacherRequest
+from stream.request_columns import RequestColumns, regrouped
 from teacher_cache.cache import LogitCache, LogitKey
+from teacher_cache.histories import Batch
 
 
 class IdRow(NamedTuple):
@@ -19,3 +21,15 @@ class IdRow(NamedTuple):
 def keys(cache: LogitCache, user_ids: Iterable[EntityId], item_ids: Iterable[EntityId]) -> list[LogitKey]:
     """Where the cache keeps a row of each user with the item at the same place."""
     return cache.keys_of(IdRow(user_id, item_id) for user_id, item_id in zip(user_ids, item_ids, strict=True))
+
+
+class Listed:
+    """Requests of one partition, for a backfill."""
+
+    def __init__(self, requests: Iterable[TeacherRequest]) -> None:
+        self._requests = requests
+
+    def batches(self, batch_rows: int) -> Iterator[Batch]:
+        """See `teacher_cache.backfill.Batches`; read one by one."""
+        placed = (RequestColumns.of([(0, n, request)]) for n, request in enumerate(self._requests))
+        return (Batch(columns, columns.ends()) for columns in regrouped(placed, batch_rows))

@@ -148,9 +148,8 @@ def _fill_here(
             scorer,
             cache,
             unshown,
-            progress=lambda _done, _total: advance(requests.done, requests.total),
+            progress=lambda _rows, reached: advance(requests.done(reached), requests.total),
             manner=manner,
-            position=lambda: requests.position,
             put=lambda _, reached: checkpoint.save(requests.bounds, reached),
         )
         if not manner.dry_run:
@@ -195,7 +194,7 @@ def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) ->
             say("backfill: nothing of it was noted; it begins at the beginning")
         return Tracked(history, history.bounds(), {})
     tracked = Tracked(history, saved.bounds, saved.position, passed)
-    say(f"backfill: goes on after {tracked.done:,} of {tracked.total:,}")
+    say(f"backfill: goes on after {tracked.done(saved.position):,} of {tracked.total:,}")
     return tracked
 
 

@@ -128,9 +128,8 @@ class Filler:
                 requests,
                 teacher.scoring.scorer,
                 cache,
-                progress=lambda _done, _total: None,
+                progress=lambda _rows, _reached: None,
                 manner=errand.manner,
-                position=lambda: requests.position,
                 put=put,
                 before=counts,
             )

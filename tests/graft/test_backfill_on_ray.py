@@ -27,7 +27,8 @@ from graft.process import Process, begin
 from lab.embedded import free_port
 from runtime.child import start_child
 from runtime.redis import connect, parse_url
-from stream.events import Example
+from stream.events import Example, TeacherRequest
+from stream.example_columns import Wanted
 from stream.example_file import write
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
@@ -135,17 +136,45 @@ def _ask(filler: Filler, share: int) -> tuple[Counts, str]:
 @pytest.mark.parametrize("of", [1, 2, 5])
 def test_the_shares_of_a_log_are_the_log_each_in_its_order_wherever_they_begin(log, of):
     whole = [record for records in ExampleLog(log).read({}) for record in records]
-    found = []
+    ends, found = ExampleLog(log).offsets_end(), []
     for number in range(of):
         share = Share(number, of)
         mine = [r for r in whole if share.has(pa.array([json.dumps(r.example.user_id)]))[0]]
-        read = list(ExampleLog(log).read_share({}, share))
-        assert read == mine
+        read = _requests(log, {}, Wanted(ends, share=share))
+        assert read == [_as_request(record) for record in mine]
         for given in (1, len(mine) // 3, len(mine)):
             position = {r.partition: r.offset + 1 for r in mine[:given]}
-            assert list(ExampleLog(log).read_share({0: 0, 1: 0} | position, share)) == mine[given:]
+            assert _requests(log, {0: 0, 1: 0} | position, Wanted(ends, share=share)) == read[given:]
         found += read
     assert len(found) == len(whole) == _ROWS
+
+
+def test_what_is_wanted_of_a_log_is_that_of_all_its_rows(log):
+    rows = [r for records in ExampleLog(log).read({}) for r in records]
+    wanted = Wanted({0: 320, 1: 599}, 100_000, 400_000, Share(1, 2))
+    mine = [
+        _as_request(r)
+        for r in rows
+        if r.offset < wanted.ends[r.partition]
+        and 100_000 <= r.example.event_time_ms < 400_000
+        and Share(1, 2).has(pa.array([json.dumps(r.example.user_id)]))[0]
+    ]
+    assert len(mine) > 100
+    assert _requests(log, {}, wanted) == mine
+
+
+def _requests(log: Path, offsets: Mapping[int, int], wanted: Wanted) -> list[tuple[int, int, TeacherRequest]]:
+    """What is read, each with its partition and offset."""
+    return [
+        placed
+        for columns in ExampleLog(log).read_requests(offsets, wanted)
+        for placed in zip(columns.partitions, columns.offsets, columns.requests(), strict=True)
+    ]
+
+
+def _as_request(record: ExampleRecord) -> tuple[int, int, TeacherRequest]:
+    fields = {name: getattr(record.example, name) for name in TeacherRequest.model_fields}
+    return record.partition, record.offset, TeacherRequest.of_checked(fields)
 
 
 def test_an_id_is_of_one_share_whatever_its_type():

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +28,14 @@ from runtime.child import start_child
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
+from stream.request_columns import RequestColumns
 from teacher_cache import batch_scorer
 from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache
 from teacher_cache.checkpoint import Checkpoint
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
-from teacher_cache.histories import Bounds, Placed, Tracked
+from teacher_cache.histories import Bounds, Tracked
 from teacher_cache.request_scorer import RefusedRow, RequestScorer
 from teacher_cache.teacher import load_teacher
 
@@ -73,20 +74,21 @@ class _Doom:
     """Kills this process at a call."""
 
     def __init__(self, calls: int, *, before: bool) -> None:
-        self._left, self._before = calls, before
+        self._calls, self._last, self._before = count(1), calls, before  # a backfill calls from two threads
 
     def wrap(self, owner: Any, name: str) -> None:
         """Count the calls of a method."""
         called: Callable[..., Any] = getattr(owner, name)
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            self._left -= 1
-            if self._left == 0 and self._before:
+            is_last = next(self._calls) == self._last
+            if is_last and self._before:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = called(*args, **kwargs)
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return called(*args, **kwargs)
+            finally:
+                if is_last:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         setattr(owner, name, counted)
 
@@ -148,10 +150,10 @@ class _History:
     def bounds(self) -> Bounds:
         return Bounds({0: 0, 1: 0}, {0: ROWS // 2, 1: ROWS // 2})
 
-    def read(self, bounds: Bounds) -> Iterator[Placed]:
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
         for n, request in enumerate(self._requests):
             if n // 2 >= bounds.starts[n % 2]:
-                yield Placed(n % 2, n // 2, request)
+                yield RequestColumns.of([(n % 2, n // 2, request)])
 
 
 def _child(kind: str, folder: Path, redis_url: str, calls: int, *, before: bool) -> None:
@@ -178,9 +180,8 @@ def _child(kind: str, folder: Path, redis_url: str, calls: int, *, before: bool)
         requests,
         scorer,
         cache,
-        progress=lambda _done, _total: None,
+        progress=lambda _rows, _reached: None,
         batch_rows=BATCH_ROWS,
-        position=lambda: requests.position,
         put=lambda _, reached: checkpoint.save(requests.bounds, reached),
     )
 

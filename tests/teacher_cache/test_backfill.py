@@ -11,7 +11,7 @@ from teacher_cache.backfill import Manner, backfill, requests_of_impressions
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
-from tests.rows import keys
+from tests.rows import Listed, keys
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def _nothing(_done, _total):
 
 
 def test_history_fills_the_cache_with_the_logits_computed_by_hand(scorer, cache, request_of):
-    report = backfill((request_of(n) for n in range(10)), scorer, cache, batch_rows=4, progress=_nothing)
+    report = backfill(Listed(request_of(n) for n in range(10)), scorer, cache, batch_rows=4, progress=_nothing)
     assert cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT.tolist() == [[18.0 + n, 4.5] for n in range(10)]
     assert (report.rows, report.defaulted_share, report.fallback_share) == (10, 0.25, 0.0)
     assert 0 < report.seconds < 10
@@ -45,24 +45,24 @@ def test_history_fills_the_cache_with_the_logits_computed_by_hand(scorer, cache,
 @pytest.mark.parametrize("batch_rows", [1, 2, 100])
 def test_of_a_row_that_comes_again_the_last_row_holds_and_counts_once(scorer, cache, request_of, batch_rows):
     rows = [request_of(1, item_id=5), request_of(2, item_id=6), request_of(3, item_id="5")]
-    report = backfill(rows, scorer, cache, batch_rows=batch_rows, progress=_nothing)
+    report = backfill(Listed(rows), scorer, cache, batch_rows=batch_rows, progress=_nothing)
     assert report.rows == 2
     assert cache.get(keys(cache, [1, 1], [5, 6])).logit_BT[:, 0].tolist() == [21.0, 20.0]
 
 
-def test_progress_counts_rows_whose_total_is_not_known(scorer, cache, request_of):
+def test_progress_tells_the_rows_read_and_where_they_end(scorer, cache, request_of):
     calls = []
     rows = [request_of(n) for n in range(5)]
-    backfill(rows, scorer, cache, batch_rows=2, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(2, None), (4, None), (5, None)]
+    backfill(Listed(rows), scorer, cache, batch_rows=2, progress=lambda *told: calls.append(told))
+    assert calls == [(2, {0: 2}), (4, {0: 4}), (5, {0: 5})]
 
 
 def test_a_dry_run_reports_the_same_and_puts_nothing(scorer, cache, request_of):
     rows = [request_of(1), request_of(2, features=[None, None, None, None, None])]
-    dry = backfill(rows, scorer, cache, batch_rows=4, progress=_nothing, manner=Manner(dry_run=True))
+    dry = backfill(Listed(rows), scorer, cache, batch_rows=4, progress=_nothing, manner=Manner(dry_run=True))
     assert np.isnan(cache.get(keys(cache, [1, 1], [1, 2])).logit_BT).all()
     assert (dry.rows, dry.fallback_share) == (2, 0.5)
-    done = backfill(rows, scorer, cache, batch_rows=4, progress=_nothing)
+    done = backfill(Listed(rows), scorer, cache, batch_rows=4, progress=_nothing)
     timeless = {"seconds": 0, "teacher_seconds": 0}
     assert done._replace(**timeless) == dry._replace(**timeless)
 
@@ -72,7 +72,7 @@ def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_ou
 ):
     broken = request_of(3, features=[20, "", [3e38, 3e38, 0.0], 5.0, 3])
     rows = [request_of(1), request_of(2, spec_id="0123456789abcdef"), broken, request_of(4)]
-    report = backfill(rows, scorer, cache, batch_rows=2, progress=_nothing)
+    report = backfill(Listed(rows), scorer, cache, batch_rows=2, progress=_nothing)
     assert (report.rows, report.left_out) == (2, 2)
     found = cache.get(keys(cache, [1] * 4, [1, 2, 3, 4])).logit_BT[:, 0]
     assert np.isfinite(found).tolist() == [True, False, False, True]
@@ -82,7 +82,7 @@ def test_rows_of_another_spec_and_rows_that_the_teacher_cannot_score_are_left_ou
 
 
 def test_no_history_is_no_row(scorer, cache):
-    report = backfill([], scorer, cache, batch_rows=4, progress=_nothing)
+    report = backfill(Listed([]), scorer, cache, batch_rows=4, progress=_nothing)
     assert (report.rows, report.defaulted_share, report.fallback_share) == (0, 0.25, 0.0)
 
 
@@ -114,7 +114,7 @@ def test_impressions_become_requests_with_the_features_of_now(scorer, cache, spe
         "spec_id": spec.spec_id,
         "features": [20, None, [3.0, 0.0, 0.0], None, 3],
     }
-    report = backfill(requests, scorer, cache, batch_rows=2, progress=_nothing)
+    report = backfill(Listed(requests), scorer, cache, batch_rows=2, progress=_nothing)
     assert report.fallback_share == pytest.approx(1 / 3)
     assert cache.get(keys(cache, [1], [3])).logit_BT.tolist() == [[21.0, 4.0]]
 
@@ -123,7 +123,7 @@ def test_every_impression_of_a_history_gets_the_unshown_rows_that_the_sampler_ch
     scorer, cache, unshown, unshown_scorer, spec, request_of
 ):
     history = [request_of(n, item_id=n % 7) for n in range(60)]  # each of 7 items is shown again and again
-    report = backfill(history, scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
+    report = backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
     chosen = UnshownSampler(spec, UnshownConfig(ratio=2.0)).sample(history)
     found = unshown.get([request.impression_id for request in history])
     assert found.features == [row.features for row in chosen]
@@ -137,9 +137,9 @@ def test_a_history_that_is_filled_again_gets_the_same_unshown_rows_however_it_is
 ):
     history = [request_of(n) for n in range(30)]
     impressions = [request.impression_id for request in history]
-    backfill(history, scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
+    backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
     first = unshown.get(impressions)
-    backfill(history, scorer, cache, unshown_scorer(), batch_rows=batch_rows, progress=_nothing)
+    backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=batch_rows, progress=_nothing)
     again = unshown.get(impressions)
     assert again.features == first.features
     assert again.logit_UT.tobytes() == first.logit_UT.tobytes()
@@ -153,10 +153,17 @@ def test_whoever_sees_a_backfilled_logit_finds_its_unshown_rows_too(
     class Watched(LogitCache):
         def put(self, keys, logit_BT, scored_at_ms):
             seen.append(len(unshown.get([f"imp-{key.field}" for key in keys]).features))
-            super().put(keys, logit_BT, scored_at_ms)
+            return super().put(keys, logit_BT, scored_at_ms)
 
     cache = Watched(redis_url, "p:g1", ("finish", "rating"), 100)
-    backfill([request_of(n) for n in range(8)], scorer, cache, unshown_scorer(ratio=1), batch_rows=4, progress=_nothing)
+    backfill(
+        Listed([request_of(n) for n in range(8)]),
+        scorer,
+        cache,
+        unshown_scorer(ratio=1),
+        batch_rows=4,
+        progress=_nothing,
+    )
     cache.close()
     assert seen == [3, 4]  # the very first impression has no other item
 
@@ -164,25 +171,25 @@ def test_whoever_sees_a_backfilled_logit_finds_its_unshown_rows_too(
 def test_a_dry_run_counts_the_unshown_rows_and_puts_none(scorer, cache, unshown, unshown_scorer, request_of):
     history = [request_of(n) for n in range(10)]
     dry = backfill(
-        history, scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing, manner=Manner(dry_run=True)
+        Listed(history), scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing, manner=Manner(dry_run=True)
     )
     assert unshown.get([request.impression_id for request in history]).features == []
     assert (
         dry.unshown_rows
-        == backfill(history, scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing).unshown_rows
+        == backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing).unshown_rows
         > 10
     )
 
 
 def test_a_history_without_unshown_rows_has_none_and_says_so(scorer, cache, unshown, request_of):
-    report = backfill([request_of(n) for n in range(10)], scorer, cache, batch_rows=4, progress=_nothing)
+    report = backfill(Listed([request_of(n) for n in range(10)]), scorer, cache, batch_rows=4, progress=_nothing)
     assert report.unshown_rows == 0
     assert unshown.get([f"imp-{n}" for n in range(10)]).features == []
 
 
 def test_no_unshown_row_is_made_of_a_row_of_another_feature_spec(scorer, cache, unshown, unshown_scorer, request_of):
     rows = [request_of(1, spec_id="0123456789abcdef"), request_of(2), request_of(3, spec_id="0123456789abcdef")]
-    report = backfill(rows, scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing)
+    report = backfill(Listed(rows), scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing)
     assert (report.rows, report.left_out, report.unshown_rows) == (1, 2, 0)
 
 
@@ -200,7 +207,7 @@ def test_without_redis_there_is_no_logit_without_its_unshown_rows(
     logging.getLogger("runtime.absence").addHandler(watched)
     with pytest.raises(StoppedError):  # it waits until then
         backfill(
-            [request_of(1), request_of(2)],
+            Listed([request_of(1), request_of(2)]),
             scorer,
             cache,
             unshown_scorer(cache=away),

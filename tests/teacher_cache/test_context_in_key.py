@@ -25,6 +25,7 @@ from teacher_cache.inventory import Inventory
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import load_teacher
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from tests.rows import Listed
 from tests.teacher_cache.hourly import CONFIG, CONTEXT, MISSING_HOUR, SPEC, hourly_request, hourly_scorer, said_of
 
 _TASKS = ("finish", "rating")
@@ -91,7 +92,9 @@ def _backfill(
     unshown: UnshownScorer | None = None,
     manner: Manner = _NOTHING,
 ) -> Any:
-    return backfill(requests, scorer, cache, unshown, batch_rows=4, progress=lambda _done, _total: None, manner=manner)
+    return backfill(
+        Listed(requests), scorer, cache, unshown, batch_rows=4, progress=lambda _rows, _reached: None, manner=manner
+    )
 
 
 def test_two_impressions_of_one_user_and_item_have_the_logits_of_their_own_hours(

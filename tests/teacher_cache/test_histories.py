@@ -12,31 +12,43 @@ from hypothesis import strategies as st
 
 from runtime.errors import InvalidInputError
 from runtime.redis import connect
-from stream.events import Example, Impression
+from stream.events import Example, Impression, TeacherRequest
 from stream.example_file import runs, write
 from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
+from stream.request_columns import RequestColumns
 from stream.row_file import rows_of
 from teacher_cache.backfill import Manner, backfill
 from teacher_cache.cache import LogitCache
 from teacher_cache.checkpoint import Checkpoint
 from teacher_cache.config import UnshownConfig
-from teacher_cache.histories import Bounds, LoggedExamples, Placed, ShownRows, Tracked
+from teacher_cache.histories import Bounds, LoggedExamples, ShownRows, Tracked
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
-from tests.rows import keys
+from tests.rows import Listed, keys
 
 
 class _InMemory:
-    """Requests that take turns over two partitions."""
+    """Requests that take turns over two partitions, three to a part."""
 
     def __init__(self, requests):
-        self._placed = [Placed(n % 2, n // 2, request) for n, request in enumerate(requests)]
+        self._placed = [(n % 2, n // 2, request) for n, request in enumerate(requests)]
 
     def bounds(self):
-        return Bounds({0: 0, 1: 0}, {p: sum(one.partition == p for one in self._placed) for p in (0, 1)})
+        return Bounds({0: 0, 1: 0}, {p: sum(one[0] == p for one in self._placed) for p in (0, 1)})
 
     def read(self, bounds):
-        return (one for one in self._placed if bounds.starts[one.partition] <= one.offset < bounds.ends[one.partition])
+        wanted = (one for one in self._placed if bounds.starts[one[0]] <= one[1] < bounds.ends[one[0]])
+        while some := list(islice(wanted, 3)):
+            yield RequestColumns.of(some)
+
+
+def _all(tracked):
+    return [request for batch in tracked.batches(4) for request in batch.requests.requests()]
+
+
+def _request(n):
+    fields = {"impression_id": f"i{n}", "user_id": 1, "item_id": n, "event_time_ms": n}
+    return TeacherRequest.model_validate(fields | {"context": {}, "spec_id": "s", "features": [n]})
 
 
 class _Features:
@@ -67,20 +79,43 @@ def _nothing(_done, _total):
     pass
 
 
-@given(stops=st.lists(st.integers(0, 12), max_size=4), rows=st.integers(0, 12), rereads=st.booleans())
-def test_however_often_it_is_stopped_every_request_comes_once_and_in_order(stops, rows, rereads):
-    history = _InMemory(list(range(rows)))
+@given(
+    stops=st.lists(st.integers(0, 5), max_size=4),
+    rows=st.integers(0, 12),
+    size=st.integers(1, 5),
+    rereads=st.booleans(),
+)
+def test_however_often_it_is_stopped_every_request_comes_once_and_in_order(stops, rows, size, rereads):
+    requests = list(map(_request, range(rows)))
+    history = _InMemory(requests)
     position, found, passed = {}, [], []
     for stop in [*stops, rows]:
         tracked = Tracked(history, history.bounds(), position, passed.append if rereads else None)
         del passed[:]
         before = list(found)
-        found += islice(tracked, stop)
-        position = dict(tracked.position)
-        assert tracked.done <= tracked.total == rows
-        if rereads and len(found) > len(before):
+        batches = list(islice(tracked.batches(size), stop))
+        for batch in batches:
+            found += batch.requests.requests()
+            assert tracked.done(batch.reached) == len(found)
+        position = batches[-1].reached if batches else position
+        assert tracked.total == rows
+        assert all(batch.requests.size == size for batch in batches[:-1])
+        if rereads and batches:
             assert passed[: len(before)] == before
-    assert found + list(Tracked(history, history.bounds(), position)) == list(range(rows))
+    assert found == requests
+    assert _all(Tracked(history, history.bounds(), position)) == []
+
+
+class _Some:
+    """The first batches of a history."""
+
+    def __init__(self, tracked, count):
+        self._tracked, self._count = tracked, count
+
+    def batches(self, batch_rows):
+        for batch in islice(self._tracked.batches(batch_rows), self._count):
+            self.reached = batch.reached
+            yield batch
 
 
 def test_a_backfill_that_goes_on_makes_the_unshown_rows_of_one_that_was_never_stopped(
@@ -89,16 +124,16 @@ def test_a_backfill_that_goes_on_makes_the_unshown_rows_of_one_that_was_never_st
     requests = [request_of(n, item_id=n % 11) for n in range(40)]
     history = _InMemory(requests)
     found = {}
-    for name, stop_after in (("whole", None), ("stopped", 16)):
+    for name, stop_after in (("whole", None), ("stopped", 2)):
         with closing(LogitCache(redis_url, f"p:{name}", ("finish", "rating"), 100)) as cache:
             rows = UnshownCache(redis_url, f"p:{name}", spec, ("finish", "rating"), 100)
             position = {}
             for part in [stop_after, None] if stop_after else [None]:
                 unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=2)), scorer, rows)
                 tracked = Tracked(history, history.bounds(), position, lambda one, to=unshown: to.sample([one]))
-                some = islice(tracked, part)
+                some = _Some(tracked, part)
                 backfill(some, scorer, cache, unshown, progress=_nothing, batch_rows=8)
-                position = dict(tracked.position)
+                position = some.reached
             found[name] = rows.get([request.impression_id for request in requests])
             assert np.isfinite(cache.get(keys(cache, [1] * 11, list(range(11)))).logit_BT).all()
             rows.close()
@@ -140,16 +175,16 @@ def log(tmp_path, request_of):
 
 def test_an_example_log_is_scored_as_the_requests_of_its_impressions(log, request_of):
     history = LoggedExamples(ExampleLog(log), None, None)
-    assert list(Tracked(history, history.bounds(), {})) == [request_of(n, event_time_ms=n) for n in range(20)]
-    assert [r.item_id for r in Tracked(history, history.bounds(), {0: 10, 1: 8})] == [17, 19]
+    assert _all(Tracked(history, history.bounds(), {})) == [request_of(n, event_time_ms=n) for n in range(20)]
+    assert [r.item_id for r in _all(Tracked(history, history.bounds(), {0: 10, 1: 8}))] == [17, 19]
     some = LoggedExamples(ExampleLog(log), 5, 15)
-    assert [r.item_id for r in Tracked(some, some.bounds(), {})] == list(range(5, 15))
-    assert Tracked(some, some.bounds(), {0: 10}).done == 10
+    assert [r.item_id for r in _all(Tracked(some, some.bounds(), {}))] == list(range(5, 15))
+    assert Tracked(some, some.bounds(), {}).done({0: 10}) == 10
 
 
 def test_a_log_that_grew_is_read_to_where_it_ended_when_the_backfill_began(log):
     history = LoggedExamples(ExampleLog(log), None, None)
-    assert len(list(Tracked(history, Bounds({}, {0: 2, 1: 1}), {}))) == 3
+    assert len(_all(Tracked(history, Bounds({}, {0: 2, 1: 1}), {}))) == 3
 
 
 def test_a_file_of_rows_gets_the_features_of_now_from_where_it_goes_on(spec, tmp_path, caplog):
@@ -164,7 +199,7 @@ def test_a_file_of_rows_gets_the_features_of_now_from_where_it_goes_on(spec, tmp
     assert "1 rows have no valid ids or context" in caplog.text
     features = _Features()
     history = ShownRows(lambda: rows_of(path, ["hour"]), features, spec)
-    found = list(Tracked(history, history.bounds(), {0: 1}))
+    found = _all(Tracked(history, history.bounds(), {0: 1}))
     assert [(one.item_id, one.features[2]) for one in found] == [(8, [8.0, 0.0, 0.0]), (10, [10.0, 0.0, 0.0])]
     assert features.rows == 2
 
@@ -186,17 +221,17 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
 def test_impressions_within_times_only(spec):
     shown = [Impression(impression_id=f"i{n}", user_id=1, item_id=n, event_time_ms=n) for n in range(10)]
     history = ShownRows(lambda: iter(shown), _Features(), spec, 3, 7)
-    assert [one.item_id for one in Tracked(history, history.bounds(), {})] == [3, 4, 5, 6]
-    assert [one.item_id for one in Tracked(history, history.bounds(), {0: 5})] == [5, 6]
+    assert [one.item_id for one in _all(Tracked(history, history.bounds(), {}))] == [3, 4, 5, 6]
+    assert [one.item_id for one in _all(Tracked(history, history.bounds(), {0: 5}))] == [5, 6]
 
 
 def test_only_what_is_missing_is_scored_and_the_hit_rates_tell(scorer, cache, request_of):
     rows = [request_of(n) for n in range(10)]
-    first = backfill(rows[:4], scorer, cache, progress=_nothing)
+    first = backfill(Listed(rows[:4]), scorer, cache, progress=_nothing)
     assert (first.hit_rate_before, first.hit_rate_after) == (0.0, 1.0)
     cache.put(keys(cache, [1], [0]), np.full((1, 2), 99, np.float32), 2**41)
     bad = request_of(11, features=[20, "", [3e38, 3e38, 0.0], 5.0, 11])
-    again = backfill([*rows, bad, rows[9]], scorer, cache, progress=_nothing, manner=Manner(missing_only=True))
+    again = backfill(Listed([*rows, bad, rows[9]]), scorer, cache, progress=_nothing, manner=Manner(missing_only=True))
     assert (again.rows, again.read, again.left_out) == (6, 12, 1)
     assert (again.hit_rate_before, again.hit_rate_after) == pytest.approx((4 / 11, 10 / 11))
     assert cache.get(keys(cache, [1], [0])).logit_BT.tolist() == [[99.0, 99.0]]
@@ -206,7 +241,7 @@ def test_the_teacher_is_asked_for_no_more_rows_a_second_than_allowed(scorer, cac
     waits = []
     monkeypatch.setattr("runtime.telemetry.StopSignal.wait", lambda _, seconds: waits.append(seconds))
     rows = [request_of(n) for n in range(40)]
-    report = backfill(rows, scorer, cache, progress=_nothing, manner=Manner(max_rows_per_second=10))
+    report = backfill(Listed(rows), scorer, cache, progress=_nothing, manner=Manner(max_rows_per_second=10))
     assert len(waits) == 4  # batches of a second's rows
     assert waits == pytest.approx([1, 2, 3, 4], abs=0.9)  # nobody has waited: each begins at once
     assert report.rows == 40
@@ -215,10 +250,10 @@ def test_the_teacher_is_asked_for_no_more_rows_a_second_than_allowed(scorer, cac
 def test_a_dry_run_scores_a_sample_and_tells_what_all_takes(scorer, cache, request_of, redis_url, monkeypatch):
     monkeypatch.setattr("teacher_cache.backfill._SAMPLED_ROWS", 200)
     rows = [request_of(n, user_id=n % 10) for n in range(2_000)]
-    dry = backfill(rows, scorer, cache, progress=_nothing, batch_rows=100, manner=Manner(dry_run=True))
+    dry = backfill(Listed(rows), scorer, cache, progress=_nothing, batch_rows=100, manner=Manner(dry_run=True))
     with connect(redis_url) as client:
         assert client.keys("*") == []
-        done = backfill(rows, scorer, cache, progress=_nothing, batch_rows=100)
+        done = backfill(Listed(rows), scorer, cache, progress=_nothing, batch_rows=100)
         taken = sum(client.memory_usage(key) for key in client.keys("graft:logits:*"))
     assert (dry.rows, dry.hit_rate_before, dry.hit_rate_after) == (2_000, 0.0, 1.0)
     assert dry.bytes == done.bytes == pytest.approx(taken, rel=0.35)

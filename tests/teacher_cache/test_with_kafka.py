@@ -24,7 +24,7 @@ from stream.topics import ensure_topics
 from teacher_cache.backfill import backfill, requests_of_impressions
 from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
-from tests.rows import keys
+from tests.rows import Listed, keys
 
 SCORER_THAT_DIES = Path(__file__).with_name("batch_scorer_process.py")
 
@@ -133,7 +133,9 @@ def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(
     time.sleep(0.02)  # the boundary between two milliseconds of the broker's clock
     since_ms = time.time_ns() // 1_000_000
     send(request_of(n) for n in range(4, 10))
-    report = backfill(requests_since(kafka, topics, since_ms), scorer, cache, progress=lambda _done, _total: None)
+    report = backfill(
+        Listed(requests_since(kafka, topics, since_ms)), scorer, cache, progress=lambda _rows, _reached: None
+    )
     assert report.rows == 6
     found = cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT[:, 0]
     assert np.isfinite(found).tolist() == [False] * 4 + [True] * 6
@@ -150,6 +152,6 @@ def test_a_backfill_of_an_event_file_reads_features_now_and_skips_what_is_no_imp
     events.write_text("\n".join(json.dumps(line) for line in lines))
     with closing(OnlineReader(spec, redis_url)) as reader:
         requests = requests_of_impressions(impressions_of(events), reader, spec, 2)
-        report = backfill(requests, scorer, cache, batch_rows=2, progress=lambda _done, _total: None)
+        report = backfill(Listed(requests), scorer, cache, batch_rows=2, progress=lambda _rows, _reached: None)
     assert (report.rows, report.fallback_share) == (3, 1.0)
     assert cache.get(keys(cache, [1], [2])).logit_BT.tolist() == [[7.0, 4.0]]

@@ -37,6 +37,7 @@ from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import Teacher, load_teacher
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from tests.lab.study.conftest import Pair, no_progress
+from tests.rows import Listed
 
 STEP = StudentConfig().micro_batch
 _BOOTSTRAP = {"rows": 500, "steps": 20}
@@ -108,7 +109,7 @@ def _process(
     unshown = UnshownCache(redis_url, "tiny:g1", pair.spec, tasks, 3600)
     rows = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
     requests = requests_of(log)
-    backfill(requests, teacher, cache, rows, batch_rows=len(requests), progress=no_progress)
+    backfill(Listed(requests), teacher, cache, rows, batch_rows=len(requests), progress=no_progress)
     registry, stop = Registry(folder / "versions"), StopSignal()
     run_bootstrap(
         setup=setup,

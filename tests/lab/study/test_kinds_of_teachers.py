@@ -25,6 +25,7 @@ from teacher_cache.teacher import load_teacher
 from tests.lab.study.conftest import Pair, no_progress
 from tests.lab.study.pair_kinds import KINDS, config_of, outputs_of
 from tests.lab.study.test_cell import STEP, _Source
+from tests.rows import Listed
 
 _LEARNT = 400
 
@@ -40,7 +41,7 @@ def _student(pair: Pair, config: TeacherConfig | None, redis_url: str, folder: P
     if config is not None:
         teacher = load_teacher(config, pair.project.folder)
         scorer = RequestScorer(teacher, DomainMap(config, pair.project.folder, teacher, pair.spec), pair.spec)
-        backfill(requests_of(pair.log), scorer, cache, None, progress=no_progress)
+        backfill(Listed(requests_of(pair.log)), scorer, cache, None, progress=no_progress)
     records = pair.log.records[: _LEARNT // STEP * STEP]
     write_log(folder / "log", records)
     registry, stop = Registry(folder / "versions"), StopSignal()

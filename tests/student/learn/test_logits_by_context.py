@@ -16,6 +16,7 @@ from student.learn.logits import LogitSource
 from student.learn.teacher_source import TeacherSource
 from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache
+from tests.rows import Listed
 from tests.student.learn.test_teacher_source import GENERATION, Noted
 from tests.teacher_cache.hourly import CONTEXT, hourly_request, hourly_scorer, said_of
 
@@ -43,7 +44,7 @@ def test_two_impressions_of_one_user_and_item_learn_the_logits_of_their_own_hour
 ) -> None:
     requests = [hourly_request(n, 5, hour) for n, hour in enumerate((8, 21, None, 8))]
     records = [_record(request, n) for n, request in enumerate(requests)]
-    backfill(requests, hourly_scorer(tmp_path), cache, progress=lambda _done, _total: None)
+    backfill(Listed(requests), hourly_scorer(tmp_path), cache, progress=lambda _rows, _reached: None)
     noted, own = Noted(), [said_of(request) for request in requests]
     assert _learnt(cache, records, used=noted) == own
     away = LogitCache("redis://127.0.0.1:1/0", "p:g1", ("finish", "rating"), 100, CONTEXT)
@@ -54,6 +55,6 @@ def test_two_impressions_of_one_user_and_item_learn_the_logits_of_their_own_hour
 def test_an_example_in_a_context_that_was_never_scored_learns_from_its_labels_alone(
     cache: LogitCache, tmp_path: Path
 ) -> None:
-    backfill([hourly_request(0, 5, 8)], hourly_scorer(tmp_path), cache, progress=lambda _done, _total: None)
+    backfill(Listed([hourly_request(0, 5, 8)]), hourly_scorer(tmp_path), cache, progress=lambda _rows, _reached: None)
     (row,) = _learnt(cache, [_record(hourly_request(1, 5, 9), 1)])
     assert np.isnan(row).all()
