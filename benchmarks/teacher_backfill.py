@@ -1,11 +1,14 @@
 """How much of its teacher's speed a backfill keeps, and how much faster two Ray workers are than one.
 
-A project of the simulated pair gets a teacher of two wide layers with random weights. `bare_rows_per_second` is the
-teacher called with mapped inputs in batches of 1,024, before and after each backfill and in the same process; the
-backfill reads an example log, maps, scores, looks up and puts in an embedded Redis, with a checkpoint for each batch.
-With `--ray` a cluster of one node and one of two nodes on this machine do the same; needs graft[ray].
+A project of the simulated pair gets a teacher of two wide layers with random weights, as wide as makes a row cost so
+many microseconds on this machine. `bare_rows_per_second` is the teacher alone, on its one thread, called with mapped
+inputs of the log in batches of 1,024, before and after each backfill and in the same process. The backfill reads an
+example log, maps, scores and puts in an embedded Redis that was empty, with a checkpoint for each batch. Of the rounds
+the one with the median share is told. `own_cpu_microseconds_a_row` is what the backfill's process takes beside its
+teacher, without Redis' server. With `--ray` only the workers are measured, on a cluster of one node and one of two
+nodes on this machine; needs graft[ray]. What was not measured keeps its figures.
 
-PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 100000] [--widths 640 1024] [--ray]
+PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 200000] [--microseconds 20 50] [--ray]
 """
 
 import argparse
@@ -21,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import cycle, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -65,9 +68,9 @@ HEADS = "play", "follow", "watch"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--widths", type=int, nargs="+", default=[640, 1024], help="units of each of the two layers")
-    parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of one and of two nodes")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--microseconds", type=float, nargs="+", default=[20, 50], help="what a row costs the teachers")
+    parser.add_argument("--ray", action="store_true", help="two Ray workers over one, with the first teacher")
     asked = parser.parse_args()
     load = os.getloadavg()[0]  # of others: our own comes later
     with ExitStack() as stack:
@@ -75,24 +78,22 @@ def main() -> None:
         server = stack.enter_context(EmbeddedRedis())
         os.environ |= {"GRAFT_REDIS_URL": server.url, "GRAFT_PROJECT": str(folder / "project")}
         log = prepare(folder, asked.rows)
-        by_width = {width: median_of(folder / "project", log, asked.rows, width) for width in asked.widths}
-        found: dict[str, Any] = {
-            "command": "python benchmarks/teacher_backfill.py " + " ".join(sys.argv[1:]),
-            "machine": MACHINE,
-            "rows": asked.rows,
-            "load_average_before": load,
-            "load_average": os.getloadavg()[0],
-            "over_bare_rate": by_width[asked.widths[0]]["over_bare_rate"],
-            "teachers": by_width,
-        }
+        told = {"command": "python benchmarks/teacher_backfill.py " + " ".join(sys.argv[1:]), "machine": MACHINE}
         if asked.ray:
-            rates = {nodes: ray_rate(nodes, folder, log, asked.rows) for nodes in (1, 2)}
-            found |= {
-                "ray_rows_per_second": {str(nodes): rate and round(rate) for nodes, rate in rates.items()},
-                "ray_two_over_one": round(rates[2] / rates[1], 2) if rates[1] and rates[2] else None,
-                "ray_load_average": os.getloadavg()[0],
+            found = told_of_ray(folder, log, asked.rows, asked.microseconds[0])
+            found = {"ray_" + name: value for name, value in (told | {"load_average_before": load} | found).items()}
+        else:
+            teachers = {
+                f"{cost:g}": median_of(folder / "project", log, asked.rows, cost) for cost in asked.microseconds
             }
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+            found = told | {
+                "rows": asked.rows,
+                "load_average_before": load,
+                "load_average": round(os.getloadavg()[0], 2),
+                "over_bare_rate": teachers[f"{asked.microseconds[0]:g}"]["over_bare_rate"],
+                "teachers": teachers,
+            }
+    RESULTS.write_text(json.dumps(json.loads(RESULTS.read_text()) | found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 
 
@@ -104,19 +105,33 @@ def prepare(folder: Path, rows: int) -> Path:
     return folder / "log"
 
 
-def median_of(project: Path, log: Path, rows: int, width: int) -> dict[str, Any]:
-    """The median of some rounds with a teacher of this width, and their spread."""
-    save_teacher(project / "teacher.onnx", width)
-    teacher = ProjectTeacher(begin(None))
-    rounds = sorted((measure(teacher, log, rows) for _ in range(REPEATS)), key=lambda one: one["over_bare"])
+def median_of(project: Path, log: Path, rows: int, microseconds: float) -> dict[str, Any]:
+    """The median of some rounds with a teacher of this cost a row, and their spread."""
+    width, teacher = teacher_of_cost(project, log, microseconds)
+    rounds = sorted((measure(teacher, log, rows) for _ in range(REPEATS)), key=lambda one: one.over_bare)
     median = rounds[REPEATS // 2]
     return {
-        "teacher_microseconds_a_row": round(1e6 / median["bare_rows_per_second"], 1),
-        "bare_rows_per_second": round(median["bare_rows_per_second"]),
-        "backfill_rows_per_second": round(median["backfill_rows_per_second"]),
-        "over_bare_rate": round(median["over_bare"], 3),
-        "over_bare_rates": [round(one["over_bare"], 3) for one in rounds],
+        "width": width,
+        "teacher_microseconds_a_row": round(1e6 / median.bare.rows_per_second, 1),
+        "bare_rows_per_second": round(median.bare.rows_per_second),
+        "backfill_rows_per_second": round(median.backfill.rows_per_second),
+        "own_cpu_microseconds_a_row": round(median.backfill.cpu_microseconds - median.bare.cpu_microseconds, 1),
+        "over_bare_rate": round(median.over_bare, 3),
+        "over_bare_rates": [round(one.over_bare, 3) for one in rounds],
     }
+
+
+def teacher_of_cost(project: Path, log: Path, microseconds: float) -> tuple[int, ProjectTeacher]:
+    """A teacher of which a row costs about so much, and not less where the machine is as quiet later."""
+    width = 512
+    for _ in range(4):
+        save_teacher(project / "teacher.onnx", width)
+        teacher = ProjectTeacher(begin(None))
+        cost = 1e6 / bare_pace(teacher, log).rows_per_second
+        if microseconds <= cost < 1.1 * microseconds:
+            break
+        width = round(width * (1.05 * microseconds / cost) ** 0.5 / 16) * 16
+    return width, teacher
 
 
 def save_teacher(path: Path, width: int) -> None:
@@ -192,12 +207,31 @@ def value_of(feature: Feature, user: int, item: int, chance: random.Random) -> A
     return chance.randrange(80) if feature.dtype == "int" else round(chance.uniform(0, 90), 3)
 
 
-def measure(teacher: ProjectTeacher, log: Path, rows: int) -> dict[str, float]:
-    """The bare rate before and after a backfill into an empty Redis, and the backfill's."""
+class Pace(NamedTuple):
+    """Rows by the clock, and CPU of this process a row."""
+
+    rows_per_second: float
+    cpu_microseconds: float
+
+
+class Round(NamedTuple):
+    """The teacher alone, and a backfill with it."""
+
+    bare: Pace
+    backfill: Pace
+
+    @property
+    def over_bare(self) -> float:
+        """The share of the teacher's rate that the backfill keeps."""
+        return self.backfill.rows_per_second / self.bare.rows_per_second
+
+
+def measure(teacher: ProjectTeacher, log: Path, rows: int) -> Round:
+    """The bare pace before and after a backfill into an empty Redis, and the backfill's."""
     with connect(teacher.process.redis_url) as client:
         client.flushdb()
-    before = bare_rate(teacher, log)
-    history = LoggedExamples(ExampleLog(log), None, None)
+    before = bare_pace(teacher, log)
+    history, cpu = LoggedExamples(ExampleLog(log), None, None), time.process_time()
     with closing(teacher.open_cache("backfill")) as cache, closing(teacher.open_checkpoint("bench")) as checkpoint:
         requests = Tracked(history, history.bounds(), {})
         report = backfill(
@@ -207,22 +241,36 @@ def measure(teacher: ProjectTeacher, log: Path, rows: int) -> dict[str, float]:
             progress=lambda _rows, _reached: None,
             put=lambda _, reached: checkpoint.save(requests.bounds, reached),
         )
+    cpu = time.process_time() - cpu
     assert report.read == rows, report
-    bare = (before + bare_rate(teacher, log)) / 2
-    rate = rows / report.seconds
-    return {"bare_rows_per_second": bare, "backfill_rows_per_second": rate, "over_bare": rate / bare}
+    after = bare_pace(teacher, log)
+    bare = Pace(*((one + other) / 2 for one, other in zip(before, after, strict=True)))
+    return Round(bare, Pace(rows / report.seconds, 1e6 * cpu / rows))
 
 
-def bare_rate(teacher: ProjectTeacher, log: Path) -> float:
-    """Rows a second of the teacher alone, called with one batch of the log after the other, for `BARE_SECONDS`."""
+def bare_pace(teacher: ProjectTeacher, log: Path) -> Pace:
+    """That of the teacher alone, called with one batch of the log after the other, for `BARE_SECONDS`."""
     scoring, history = teacher.scoring, LoggedExamples(ExampleLog(log), None, None)
     batches = islice(Tracked(history, history.bounds(), {}).batches(BATCH_ROWS), BARE_BATCHES)
     inputs = cycle([scoring.scorer.map_rows(batch.requests.features).inputs for batch in batches])
     scoring.model.score(next(inputs))
-    started, rows = time.perf_counter(), 0
+    started, cpu, rows = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < BARE_SECONDS:
         rows += len(scoring.model.score(next(inputs)))
-    return rows / (time.perf_counter() - started)
+    return Pace(rows / (time.perf_counter() - started), 1e6 * (time.process_time() - cpu) / rows)
+
+
+def told_of_ray(folder: Path, log: Path, rows: int, microseconds: float) -> dict[str, Any]:
+    """The rates of one and of two workers."""
+    width, _ = teacher_of_cost(folder / "project", log, microseconds)
+    rates = {nodes: ray_rate(nodes, folder, log, rows) for nodes in (1, 2)}
+    return {
+        "rows": rows,
+        "width": width,
+        "rows_per_second": {str(nodes): rate and round(rate) for nodes, rate in rates.items()},
+        "two_over_one": round(rates[2] / rates[1], 2) if rates[1] and rates[2] else None,
+        "load_average": round(os.getloadavg()[0], 2),
+    }
 
 
 def ray_rate(nodes: int, folder: Path, log: Path, rows: int) -> float | None:

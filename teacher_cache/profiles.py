@@ -21,7 +21,7 @@ from features.spec import Feature, FeatureSpec
 from runtime.errors import ConfigurationError
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.request_scorer import BATCH_ROWS
-from teacher_cache.teacher import Teacher, TeacherOutputError
+from teacher_cache.teacher import Teacher, TeacherOutputError, counted_as_busy
 
 _UNSCORED = Counter("graft_teacher_unscored_profile_rows", "Rows left out of a profile: the teacher cannot score them.")
 
@@ -125,7 +125,8 @@ def outputs_of_rows(teacher: Teacher, inputs: Mapping[str, NDArray[Any]]) -> dic
     output = {name: np.full((len(row_B), *row), np.nan, np.float32) for name, row in teacher.outputs.items()}
     while len(row_B):
         try:
-            found = teacher.describe({name: tensor[row_B] for name, tensor in inputs.items()})
+            with counted_as_busy():
+                found = teacher.describe({name: tensor[row_B] for name, tensor in inputs.items()})
         except TeacherOutputError as error:
             _UNSCORED.inc(len(error.rows))
             row_B = np.delete(row_B, error.rows)

@@ -16,7 +16,7 @@ from runtime.errors import ConfigurationError
 from stream.events import TeacherRequest
 from teacher_cache.domain_map import DomainMap, MappedRows
 from teacher_cache.fallback_watch import FallbackWatch
-from teacher_cache.teacher import Teacher, TeacherOutputError
+from teacher_cache.teacher import Teacher, TeacherOutputError, counted_as_busy
 
 BATCH_ROWS = 1024
 """Rows of one call of the teacher: its fixed cost is spread over them, and memory holds only so many at a time."""
@@ -110,7 +110,8 @@ class RequestScorer:
         return ScoredPlaces(places, np.empty((0, tasks), np.float32), 0.0, refused)
 
     def _scored(self, mapped: MappedRows, places: NDArray[np.intp], refused: Mapping[int, str]) -> ScoredPlaces:
-        logit_BT = self._teacher.score(mapped.inputs)
+        with counted_as_busy():
+            logit_BT = self._teacher.score(mapped.inputs)
         self._watch.add(mapped.fell_back)
         fallback_share = float(mapped.fallback_shares.mean())
         has_B: NDArray[np.bool_] = np.asarray(np.isfinite(logit_BT).all(axis=1))

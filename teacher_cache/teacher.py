@@ -3,15 +3,22 @@
 Shapes: B rows, T teacher tasks in the order of `TeacherConfig.tasks`, n elements of a wide input.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from runtime.errors import ConfigurationError, InvalidInputError
 from teacher_cache.config import TeacherConfig
+
+_BUSY = Counter(
+    "graft_teacher_busy_seconds", "Seconds spent in calls of the teacher; the rate is the share of the time it works."
+)
 
 
 class TensorSpec(NamedTuple):
@@ -54,6 +61,16 @@ class Teacher(Protocol):
 
     def describe(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """As `score`, by name: of each task [B], and of each vector [B, n]."""
+
+
+@contextmanager
+def counted_as_busy() -> Iterator[None]:
+    """Count the time of the block as the teacher's, for each kind of teacher and also when the call fails."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        _BUSY.inc(time.monotonic() - started)
 
 
 class ServerAccess(NamedTuple):

@@ -1,15 +1,21 @@
 import logging
+import threading
+from contextlib import closing
+from functools import partial
+from threading import Event
 
 import numpy as np
 import pytest
 
 from lab.embedded import free_port
 from runtime.absence import StoppedError
+from runtime.errors import ConfigurationError
 from runtime.telemetry import StopSignal
 from stream.events import Impression
 from teacher_cache.backfill import Manner, backfill, requests_of_impressions
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
+from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from tests.rows import Listed, keys
 
@@ -217,3 +223,111 @@ def test_without_redis_there_is_no_logit_without_its_unshown_rows(
         )
     logging.getLogger("runtime.absence").removeHandler(watched)
     assert np.isnan(cache.get(keys(cache, [1, 1], [1, 2])).logit_BT).all()
+
+
+class _Watched:
+    """A teacher that does something before each call."""
+
+    def __init__(self, teacher, before):
+        self._teacher, self._before, self.calls = teacher, before, 0
+        self.inputs, self.outputs = teacher.inputs, teacher.outputs
+
+    def score(self, inputs):
+        self.calls += 1
+        self._before(self.calls)
+        return self._teacher.score(inputs)
+
+
+def test_the_teacher_computes_while_the_batch_before_is_put_and_the_next_ones_are_read(
+    teacher, domain_map, spec, redis_url, request_of
+):
+    computing, read = Event(), Event()
+
+    class Slow(LogitCache):
+        def put(self, keys, logit_BT, scored_at_ms):
+            assert computing.wait(10)  # for the teacher's second call
+            return super().put(keys, logit_BT, scored_at_ms)
+
+    def requests():
+        yield from (request_of(n) for n in range(8))
+        read.set()
+
+    def before(call):
+        assert read.wait(10)  # four batches of two
+        if call == 2:
+            computing.set()
+
+    watched = _Watched(teacher, before)
+    with closing(Slow(redis_url, "p:g1", ("finish", "rating"), 100)) as cache:
+        report = backfill(
+            Listed(requests()), RequestScorer(watched, domain_map, spec), cache, batch_rows=2, progress=_nothing
+        )
+    assert (report.rows, watched.calls) == (8, 4)
+
+
+@pytest.mark.parametrize("fails", ["put", "note", "progress", "teacher", "reading"])
+def test_an_error_in_any_thread_ends_a_backfill_at_once(fails, teacher, domain_map, spec, redis_url, request_of):
+    def fail_if(name, *_told):
+        if name == fails:
+            raise KeyError(name)
+
+    class Cache(LogitCache):
+        def put(self, keys, logit_BT, scored_at_ms):
+            fail_if("put")
+            return super().put(keys, logit_BT, scored_at_ms)
+
+    class Scorer(RequestScorer):
+        def score_mapped(self, mapped, impression_ids):
+            fail_if("teacher")
+            return super().score_mapped(mapped, impression_ids)
+
+    def requests():
+        yield request_of(0)
+        fail_if("reading")
+        while True:
+            yield request_of(1)
+
+    with closing(Cache(redis_url, "p:g1", ("finish", "rating"), 100)) as cache, pytest.raises(KeyError, match=fails):
+        backfill(
+            Listed(requests()),
+            Scorer(teacher, domain_map, spec),
+            cache,
+            batch_rows=1,
+            progress=partial(fail_if, "progress"),
+            put=partial(fail_if, "note"),
+        )
+    assert not [one for one in threading.enumerate() if one.name.startswith(("backfill", "ahead"))]
+
+
+def test_an_error_while_redis_is_away_does_not_wait_for_it(teacher, domain_map, spec, request_of):
+    waits = Event()
+    logging.getLogger("runtime.absence").addFilter(lambda _record: waits.set() or True)
+
+    def before(call):
+        if call == 2:
+            assert waits.wait(10)
+            raise ConfigurationError(["odd"])
+
+    scorer = RequestScorer(_Watched(teacher, before), domain_map, spec)
+    with (
+        closing(LogitCache(f"redis://127.0.0.1:{free_port()}", "p:g1", ("finish", "rating"), 100)) as cache,
+        pytest.raises(ConfigurationError, match="odd"),
+    ):
+        backfill(Listed([request_of(1), request_of(2)]), scorer, cache, batch_rows=1, progress=_nothing)
+    logging.getLogger("runtime.absence").filters.clear()
+
+
+def test_rows_that_were_there_are_hits_of_before_whether_they_are_put_again_or_refused(scorer, redis_url, request_of):
+    bad = [request_of(n, features=[20, "", [3e38, 3e38, 0.0], 5.0, n]) for n in (3, 6)]
+    rows = [*(request_of(n) for n in range(3)), bad[0], request_of(5), bad[1], request_of(0), request_of(5)]
+    for batch_rows in (1, 3, 100):
+        with closing(_four_rows(redis_url, request_of, scorer, batch_rows)) as copy:
+            report = backfill(Listed(rows), scorer, copy, batch_rows=batch_rows, progress=_nothing)
+        assert (report.hit_rate_before, report.hit_rate_after) == pytest.approx((4 / 6, 5 / 6))
+        assert (report.rows, report.read) == (4, 8)
+
+
+def _four_rows(redis_url, request_of, scorer, generation):
+    cache = LogitCache(redis_url, f"p:g{generation}", ("finish", "rating"), 100)
+    backfill(Listed([request_of(n) for n in range(4)]), scorer, cache, progress=_nothing)
+    return cache

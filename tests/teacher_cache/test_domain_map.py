@@ -284,6 +284,49 @@ def test_a_row_is_mapped_alike_alone_and_in_any_batch(rows):
         assert together[name].tobytes() == b"".join(one[name].tobytes() for one in alone)
 
 
+_VALUES = (
+    st.none()
+    | st.sampled_from(
+        [True, False, "20", "", "None", "1.5", 2**31, -(2**31) - 1, 2**63, -(2**63) - 1, 2**80, -0.0, 1e300]
+    )
+    | st.integers()
+    | st.floats()
+    | st.lists(st.floats(width=32), max_size=3)
+)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(column=st.lists(_VALUES, max_size=5) | st.lists(st.integers()) | st.lists(st.text(max_size=2)))
+def test_a_value_is_mapped_alike_whatever_types_stand_beside_it(column):
+    feature = {"feature": "users:age", "default": 7}
+    job = {"feature": "users:job", "default": "?"}
+    signature = {
+        "exact": INT,
+        "small": TensorSpec(np.dtype(np.int32), 1),
+        "text": TEXT,
+        "number": FLOAT,
+        "wide": TensorSpec(np.dtype(np.float32), 2),
+        "table": INT,
+    }
+    config = _config(
+        exact={"kind": "feature", **feature},
+        small={"kind": "feature", **feature},
+        text={"kind": "feature", **job},
+        number={"kind": "feature", "feature": "items:year", "default": 0.5},
+        wide={"kind": "feature", "feature": "items:vector", "default": 0.0},
+        table={"kind": "lookup", "feature": "users:job", "table": {"20": 1, "None": 2, "": 3}, "default": 9},
+    )
+    domain_map = DomainMap(config, Path(), _Signature(signature), SPEC)
+    pure, mixed = (
+        domain_map.map_rows({feature.name: values for feature in SPEC.features})
+        for values in (column, [*column, None, 1, "x", 0.5, [1.0, 2.0]])
+    )
+    for name in signature:
+        assert pure.inputs[name].dtype == mixed.inputs[name].dtype
+        assert repr(pure.inputs[name].tolist()) == repr(mixed.inputs[name][: len(column)].tolist())
+        assert pure.fell_back[name].tolist() == mixed.fell_back[name][: len(column)].tolist()
+
+
 def test_the_map_is_refused_with_all_its_faults(tmp_path):
     with pytest.raises(ConfigurationError) as error:
         DomainMap(_config(), tmp_path, _Signature({"a": INT, "b": TEXT}), SPEC)

@@ -5,10 +5,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from prometheus_client import REGISTRY
 
 from runtime.errors import ConfigurationError, InvalidInputError
 from teacher_cache.config import TeacherConfig
-from teacher_cache.teacher import TeacherOutputError, TensorSpec, load_teacher
+from teacher_cache.teacher import TeacherOutputError, TensorSpec, counted_as_busy, load_teacher
 
 
 def _inputs(rows, **changes):
@@ -185,3 +186,16 @@ def _save_with_weights_at(save_onnx, location):
     model.graph.node.append(helper.make_node("MatMul", ["x", "w"], ["y"]))
     model.graph.initializer.append(weight)
     path.write_bytes(model.SerializeToString())
+
+
+def test_the_time_in_calls_of_the_teacher_is_counted_also_of_those_that_fail(monkeypatch):
+    def counted():
+        return REGISTRY.get_sample_value("graft_teacher_busy_seconds_total")
+
+    before, clock = counted(), iter([1.0, 3.5, 10.0, 11.0])
+    monkeypatch.setattr("teacher_cache.teacher.time.monotonic", lambda: next(clock))
+    with counted_as_busy():
+        pass
+    with pytest.raises(OSError, match="away"), counted_as_busy():
+        raise OSError("away")
+    assert counted() - before == pytest.approx(3.5)
