@@ -18,7 +18,7 @@ from runtime.log_format import say
 if TYPE_CHECKING:
     from graft.commands.teacher_parts import ProjectTeacher
     from graft.progress import Advance
-    from teacher_cache.backfill import Manner
+    from teacher_cache.backfill_batches import Manner
     from teacher_cache.backfill_report import BackfillReport
     from teacher_cache.checkpoint import Checkpoint
     from teacher_cache.histories import History, Tracked
@@ -97,7 +97,7 @@ def backfill(  # noqa: PLR0913 - one for each option
         )
     from graft.commands.teacher_parts import ProjectTeacher
     from graft.progress import progress
-    from teacher_cache.backfill import Manner
+    from teacher_cache.backfill_batches import Manner
 
     now_ms = time.time_ns() // 1_000_000
     bounds_ms = moment_ms("--since", since, now_ms), moment_ms("--until", until, now_ms)

@@ -26,7 +26,8 @@ from runtime.redis import parse_url
 from stream.example_log import ExampleLog
 from stream.row_file import count_rows
 from stream.share import Share
-from teacher_cache.backfill import Manner, backfill
+from teacher_cache.backfill import backfill
+from teacher_cache.backfill_batches import Manner
 from teacher_cache.backfill_report import BackfillReport, Counts
 from teacher_cache.checkpoint import Saved
 from teacher_cache.histories import Bounds, History, LoggedExamples, Offsets, ShareOfRows, Tracked

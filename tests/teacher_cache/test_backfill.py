@@ -12,7 +12,8 @@ from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError
 from runtime.telemetry import StopSignal
 from stream.events import Impression
-from teacher_cache.backfill import Manner, backfill, requests_of_impressions
+from teacher_cache.backfill import backfill, requests_of_impressions
+from teacher_cache.backfill_batches import Manner
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import UnshownConfig
 from teacher_cache.request_scorer import RequestScorer

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from runtime.redis import Client, connect
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
-from teacher_cache.backfill import Manner, backfill
+from teacher_cache.backfill import backfill
+from teacher_cache.backfill_batches import Manner
 from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig, UnshownConfig

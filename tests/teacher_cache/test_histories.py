@@ -18,7 +18,8 @@ from stream.example_log import ExampleLog
 from stream.examples import ExampleRecord
 from stream.request_columns import RequestColumns
 from stream.row_file import rows_of
-from teacher_cache.backfill import Manner, backfill
+from teacher_cache.backfill import backfill
+from teacher_cache.backfill_batches import Manner
 from teacher_cache.cache import LogitCache
 from teacher_cache.checkpoint import Checkpoint
 from teacher_cache.config import UnshownConfig
@@ -248,7 +249,7 @@ def test_the_teacher_is_asked_for_no_more_rows_a_second_than_allowed(scorer, cac
 
 
 def test_a_dry_run_scores_a_sample_and_tells_what_all_takes(scorer, cache, request_of, redis_url, monkeypatch):
-    monkeypatch.setattr("teacher_cache.backfill._SAMPLED_ROWS", 200)
+    monkeypatch.setattr("teacher_cache.backfill_batches._SAMPLED_ROWS", 200)
     rows = [request_of(n, user_id=n % 10) for n in range(2_000)]
     dry = backfill(Listed(rows), scorer, cache, progress=_nothing, batch_rows=100, manner=Manner(dry_run=True))
     with connect(redis_url) as client:
