@@ -6,9 +6,9 @@ inputs of the log in batches of 1,024, before and after each backfill and in the
 example log, maps, scores and puts in an embedded Redis that was empty, with a checkpoint for each batch. Of the rounds
 the one with the median share is told. `own_cpu_microseconds_a_row` is what the backfill's process takes beside its
 teacher, without Redis' server. With `--ray` only the workers are measured, on a cluster of one node and one of two
-nodes on this machine; needs graft[ray]. What was not measured keeps its figures.
+nodes, each bound to a CPU of this machine; needs graft[ray]. What was not measured keeps its figures.
 
-PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 200000] [--microseconds 20 50] [--ray]
+PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 400000] [--microseconds 20 50] [--ray]
 """
 
 import argparse
@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import cycle, islice, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ from teacher_cache.request_scorer import BATCH_ROWS
 RESULTS = Path(__file__).with_name("results") / "teacher_backfill.json"
 PARTITIONS, USERS, ITEMS = 4, 5_000, 2_000
 FILE_ROWS = 20_000
-REPEATS = 5
+REPEATS, RAY_REPEATS = 5, 3
 BARE_BATCHES, BARE_SECONDS = 8, 2.0
 INPUTS = {
     "viewer_id": (TensorProto.INT64, 1),
@@ -68,7 +69,7 @@ HEADS = "play", "follow", "watch"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--microseconds", type=float, nargs="+", default=[20, 50], help="what a row costs the teachers")
     parser.add_argument("--ray", action="store_true", help="two Ray workers over one, with the first teacher")
     asked = parser.parse_args()
@@ -80,7 +81,7 @@ def main() -> None:
         log = prepare(folder, asked.rows)
         told = {"command": "python benchmarks/teacher_backfill.py " + " ".join(sys.argv[1:]), "machine": MACHINE}
         if asked.ray:
-            found = told_of_ray(folder, log, asked.rows, asked.microseconds[0])
+            found = told_of_ray(folder, server.url, log, asked.rows, asked.microseconds[0])
             found = {"ray_" + name: value for name, value in (told | {"load_average_before": load} | found).items()}
         else:
             teachers = {
@@ -109,14 +110,14 @@ def median_of(project: Path, log: Path, rows: int, microseconds: float) -> dict[
     """The median of some rounds with a teacher of this cost a row, and their spread."""
     width, teacher = teacher_of_cost(project, log, microseconds)
     rounds = sorted((measure(teacher, log, rows) for _ in range(REPEATS)), key=lambda one: one.over_bare)
-    median = rounds[REPEATS // 2]
+    middle = rounds[REPEATS // 2]
     return {
         "width": width,
-        "teacher_microseconds_a_row": round(1e6 / median.bare.rows_per_second, 1),
-        "bare_rows_per_second": round(median.bare.rows_per_second),
-        "backfill_rows_per_second": round(median.backfill.rows_per_second),
-        "own_cpu_microseconds_a_row": round(median.backfill.cpu_microseconds - median.bare.cpu_microseconds, 1),
-        "over_bare_rate": round(median.over_bare, 3),
+        "teacher_microseconds_a_row": round(1e6 / middle.bare.rows_per_second, 1),
+        "bare_rows_per_second": round(middle.bare.rows_per_second),
+        "backfill_rows_per_second": round(middle.backfill.rows_per_second),
+        "own_cpu_microseconds_a_row": round(middle.backfill.cpu_microseconds - middle.bare.cpu_microseconds, 1),
+        "over_bare_rate": round(middle.over_bare, 3),
         "over_bare_rates": [round(one.over_bare, 3) for one in rounds],
     }
 
@@ -260,40 +261,44 @@ def bare_pace(teacher: ProjectTeacher, log: Path) -> Pace:
     return Pace(rows / (time.perf_counter() - started), 1e6 * (time.process_time() - cpu) / rows)
 
 
-def told_of_ray(folder: Path, log: Path, rows: int, microseconds: float) -> dict[str, Any]:
-    """The rates of one and of two workers."""
+def told_of_ray(folder: Path, redis_url: str, log: Path, rows: int, microseconds: float) -> dict[str, Any]:
+    """The median rates of one and of two workers, in turns."""
     width, _ = teacher_of_cost(folder / "project", log, microseconds)
-    rates = {nodes: ray_rate(nodes, folder, log, rows) for nodes in (1, 2)}
+    turns = [(ray_rate(1, redis_url, log), ray_rate(2, redis_url, log)) for _ in range(RAY_REPEATS)]
+    rates = {nodes: median(of_nodes) for nodes, of_nodes in enumerate(zip(*turns, strict=True), start=1)}
     return {
         "rows": rows,
         "width": width,
-        "rows_per_second": {str(nodes): rate and round(rate) for nodes, rate in rates.items()},
-        "two_over_one": round(rates[2] / rates[1], 2) if rates[1] and rates[2] else None,
+        "rows_per_second": {str(nodes): round(rate) for nodes, rate in rates.items()},
+        "two_over_one": round(rates[2] / rates[1], 2),
         "load_average": round(os.getloadavg()[0], 2),
     }
 
 
-def ray_rate(nodes: int, folder: Path, log: Path, rows: int) -> float | None:
-    """Rows a second of `graft teacher backfill --engine ray`, without the start of its actors.
+def ray_rate(nodes: int, redis_url: str, log: Path) -> float:
+    """Rows a second of `graft teacher backfill --engine ray`, by when which rows were put.
 
-    The command's own seconds of the whole log less those of a log of one batch, which is all start. None when the start
-    took longer than the whole: on a busy machine the log is too small to tell; take more rows.
+    Of the middle third: when it begins all workers have started, and when it ends none is without work.
     """
-    with cluster(nodes) as address:
-        environment = os.environ | {"RAY_ADDRESS": address}
-        seconds = []
-        for source in (folder / "small", log):
-            if not source.exists():
-                write_log(source, ProjectTeacher(begin(None)).spec, BATCH_ROWS)
-            argv = [sys.executable, "-m", "graft", "teacher", "backfill", "--engine", "ray", "--json", "--from"]
-            done = subprocess.run([*argv, str(source)], check=True, capture_output=True, env=environment)
-            seconds.append(json.loads(done.stdout)["seconds"])
-    return (rows - BATCH_ROWS) / (seconds[1] - seconds[0]) if seconds[1] > seconds[0] else None
+    with cluster(nodes) as address, connect(redis_url) as client:
+        client.flushdb()
+        argv = [sys.executable, "-m", "graft", "teacher", "backfill", "--engine", "ray", "--json", "--from", str(log)]
+        command = subprocess.Popen(argv, env=os.environ | {"RAY_ADDRESS": address}, stdout=subprocess.DEVNULL)
+        found = [(time.perf_counter(), 0)]
+        while command.poll() is None:
+            put = sum(int(client.hget(key, "put:backfill") or 0) for key in client.scan_iter("graft:teachers:*:*"))
+            if put > found[-1][1]:
+                found.append((time.perf_counter(), put))
+            time.sleep(0.02)
+        assert command.returncode == 0
+    middle = [(at, put) for at, put in found if found[-1][1] / 3 <= put <= found[-1][1] * 2 / 3]
+    (start, first), (end, last) = middle[0], middle[-1]
+    return (last - first) / (end - start)
 
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[str]:
-    """So many Ray nodes of one CPU on this machine."""
+    """So many Ray nodes of one CPU on this machine, each bound to a CPU of its own: else one takes both."""
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # paths of sockets must be short
     address = f"127.0.0.1:{free_port()}"
     argv = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
@@ -303,8 +308,8 @@ def cluster(nodes: int) -> Iterator[str]:
     try:
         with (folder / "log").open("wb") as file:
             started = [
-                start_child([*argv, *arguments], env=environment, stdout=file, stderr=file)
-                for arguments in [head, *[["--address", address]] * (nodes - 1)]
+                start_child(["taskset", "-c", str(cpu), *argv, *arguments], env=environment, stdout=file, stderr=file)
+                for cpu, arguments in enumerate([head, *[["--address", address]] * (nodes - 1)])
             ]
         wait_for_nodes(address, nodes)
         yield address

@@ -4,7 +4,7 @@ Idempotent: run it again after a failure. It may run beside the batch scorer; th
 Unshown rows follow from the requests and their order alone: the same requests give the same rows, however often.
 
 Three threads share the work, so that the teacher is not waited for: one reads and maps the next batches while the
-teacher computes this one, whose results the third puts. See docs/decisions/022-backfill-on-many-machines.md.
+teacher computes this one, whose results the third puts. See docs/decisions/027-backfill-in-columns.md.
 
 Shapes: B rows.
 """

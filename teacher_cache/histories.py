@@ -68,16 +68,16 @@ class Tracked:
         position: Offsets,
         passed: Callable[[TeacherRequest], object] | None = None,
     ) -> None:
-        self.bounds, self.position, self._passed = bounds, dict(position), passed
-        self._start = dict(position)
+        self.bounds, self._start, self._passed = bounds, dict(position), passed
         first = bounds if passed is not None else bounds._replace(starts={**bounds.starts, **position})
         self._parts = history.read(first)
 
     def batches(self, batch_rows: int) -> Iterator[Batch]:
         """So many requests at a time, the last as many as are left; to be called once."""
+        reached = self._start
         for requests in regrouped(map(self._left, self._parts), batch_rows):
-            self.position |= requests.ends()
-            yield Batch(requests, dict(self.position))
+            reached = reached | requests.ends()
+            yield Batch(requests, reached)
 
     def done(self, position: Offsets) -> int:
         """Offsets behind a position."""

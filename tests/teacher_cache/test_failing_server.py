@@ -47,11 +47,15 @@ def requests() -> _Requests:
     return _Requests(rows)
 
 
-def _run(server: V2Server, requests: _Requests, redis_url: str, folder: Path, generation: str) -> np.ndarray:
+def _config(server: V2Server) -> TeacherConfig:
     inputs = {name: {"kind": "feature", "feature": f"{name}_id", "default": 0} for name in ("user", "item")}
     told = {"url": server.url, "model": "sister", "batch_rows": 3, "timeout_seconds": 5}
     table = {"version": "t1", "tasks": TASKS, "inputs": inputs, "server": told, "every_seconds": 0.01}
-    config = TeacherConfig.model_validate(table)
+    return TeacherConfig.model_validate(table)
+
+
+def _run(server: V2Server, requests: _Requests, redis_url: str, folder: Path, generation: str) -> np.ndarray:
+    config = _config(server)
     teacher = load_teacher(config, folder)
     scorer = RequestScorer(teacher, DomainMap(config, folder, teacher, _SPEC), _SPEC)
     with closing(LogitCache(redis_url, generation, ("like", "stars"), 100)) as cache:
