@@ -8,7 +8,7 @@ the one with the median share is told. `own_cpu_microseconds_a_row` is what the 
 teacher, without Redis' server. With `--ray` only the workers are measured, on a cluster of one node and one of two
 nodes, each bound to a CPU of this machine; needs graft[ray]. What was not measured keeps its figures.
 
-PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 400000] [--microseconds 20 50] [--ray]
+PYTHONPATH=. python benchmarks/teacher_backfill.py [--rows 400000] [--microseconds 20 50] [--rounds 5] [--ray]
 """
 
 import argparse
@@ -50,7 +50,6 @@ from teacher_cache.request_scorer import BATCH_ROWS
 RESULTS = Path(__file__).with_name("results") / "teacher_backfill.json"
 PARTITIONS, USERS, ITEMS = 4, 5_000, 2_000
 FILE_ROWS = 20_000
-REPEATS, RAY_REPEATS = 5, 3
 BARE_BATCHES, BARE_SECONDS = 8, 2.0
 INPUTS = {
     "viewer_id": (TensorProto.INT64, 1),
@@ -71,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--microseconds", type=float, nargs="+", default=[20, 50], help="what a row costs the teachers")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ray", action="store_true", help="two Ray workers over one, with the first teacher")
     asked = parser.parse_args()
     load = os.getloadavg()[0]  # of others: our own comes later
@@ -81,12 +81,10 @@ def main() -> None:
         log = prepare(folder, asked.rows)
         told = {"command": "python benchmarks/teacher_backfill.py " + " ".join(sys.argv[1:]), "machine": MACHINE}
         if asked.ray:
-            found = told_of_ray(folder, server.url, log, asked.rows, asked.microseconds[0])
+            found = told_of_ray(folder, server.url, log, asked)
             found = {"ray_" + name: value for name, value in (told | {"load_average_before": load} | found).items()}
         else:
-            teachers = {
-                f"{cost:g}": median_of(folder / "project", log, asked.rows, cost) for cost in asked.microseconds
-            }
+            teachers = {f"{cost:g}": median_of(folder / "project", log, asked, cost) for cost in asked.microseconds}
             found = told | {
                 "rows": asked.rows,
                 "load_average_before": load,
@@ -106,11 +104,11 @@ def prepare(folder: Path, rows: int) -> Path:
     return folder / "log"
 
 
-def median_of(project: Path, log: Path, rows: int, microseconds: float) -> dict[str, Any]:
+def median_of(project: Path, log: Path, asked: argparse.Namespace, microseconds: float) -> dict[str, Any]:
     """The median of some rounds with a teacher of this cost a row, and their spread."""
     width, teacher = teacher_of_cost(project, log, microseconds)
-    rounds = sorted((measure(teacher, log, rows) for _ in range(REPEATS)), key=lambda one: one.over_bare)
-    middle = rounds[REPEATS // 2]
+    rounds = sorted((measure(teacher, log, asked.rows) for _ in range(asked.rounds)), key=lambda one: one.over_bare)
+    middle = rounds[asked.rounds // 2]
     return {
         "width": width,
         "teacher_microseconds_a_row": round(1e6 / middle.bare.rows_per_second, 1),
@@ -261,13 +259,14 @@ def bare_pace(teacher: ProjectTeacher, log: Path) -> Pace:
     return Pace(rows / (time.perf_counter() - started), 1e6 * (time.process_time() - cpu) / rows)
 
 
-def told_of_ray(folder: Path, redis_url: str, log: Path, rows: int, microseconds: float) -> dict[str, Any]:
+def told_of_ray(folder: Path, redis_url: str, log: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """The median rates of one and of two workers, in turns."""
-    width, _ = teacher_of_cost(folder / "project", log, microseconds)
-    turns = [(ray_rate(1, redis_url, log), ray_rate(2, redis_url, log)) for _ in range(RAY_REPEATS)]
+    width, _ = teacher_of_cost(folder / "project", log, asked.microseconds[0])
+    turns = [(ray_rate(1, redis_url, log), ray_rate(2, redis_url, log)) for _ in range(asked.rounds)]
     rates = {nodes: median(of_nodes) for nodes, of_nodes in enumerate(zip(*turns, strict=True), start=1)}
     return {
-        "rows": rows,
+        "rows": asked.rows,
+        "rounds": asked.rounds,
         "width": width,
         "rows_per_second": {str(nodes): round(rate) for nodes, rate in rates.items()},
         "two_over_one": round(rates[2] / rates[1], 2),
