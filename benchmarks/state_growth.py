@@ -284,7 +284,7 @@ def main() -> None:
     ids = parser.parse_args().ids
     home = os.environ.get("KAFKA_HOME")
     if home:
-        from tests.apache_kafka import ApacheKafka  # noqa: PLC0415 - needs Java
+        from lab.apache_kafka import ApacheKafka  # noqa: PLC0415 - needs Java
 
         with ApacheKafka(Path(home)) as kafka:
             measure(kafka.servers, "Apache Kafka", ids)

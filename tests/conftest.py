@@ -12,10 +12,10 @@ import prometheus_client  # noqa: F401 - before Feast's import, which else turns
 import pytest
 from hypothesis import settings
 
+from lab.apache_kafka import ApacheKafka
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.health import HEALTH
 from runtime.redis import connect
-from tests.apache_kafka import ApacheKafka
 from tests.disks import Disk, NotMountableError, mounted
 from tests.secured import PASSWORD, Certificates, SecuredKafka
 
@@ -75,9 +75,17 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
     return redis_server.url
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-apache`."""
+    parser.addoption("--apache", action="store_true", help="the Apache Kafka of KAFKA_HOME is the embedded broker")
+
+
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[str]:
+def kafka(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of the session's broker; a test's topics start with `topic_prefix`."""
+    if request.config.getoption("--apache"):
+        yield request.getfixturevalue("apache_kafka").servers
+        return
     with EmbeddedKafka() as broker:
         yield broker.servers
 
@@ -91,7 +99,7 @@ def apache_kafka(kafka_home: Path) -> Iterator[ApacheKafka]:
 
 @pytest.fixture(scope="session")
 def kafka_home() -> Path:
-    """The folder of a real Apache Kafka for `tests.apache_kafka.ApacheKafka`; skips the test without KAFKA_HOME."""
+    """The folder of a real Apache Kafka for `lab.apache_kafka.ApacheKafka`; skips the test without KAFKA_HOME."""
     home = os.environ.get("KAFKA_HOME")
     if not home:
         pytest.skip("KAFKA_HOME names no Apache Kafka")

@@ -5,7 +5,6 @@ import socket
 import socketserver
 import ssl
 import threading
-from collections.abc import Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,11 +14,11 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
+from lab.apache_kafka import ApacheKafka
 from lab.embedded import EmbeddedRedis
 from runtime.redis import connect
 from stream import connection
 from stream.security import Security, use, used
-from tests.apache_kafka import ApacheKafka
 
 USER, PASSWORD = "graft", "pa55,word=x"
 _HOSTS = ("localhost", "127.0.0.1")
@@ -157,12 +156,12 @@ class SecuredKafka(ApacheKafka):
     def _port(self, listener: str) -> int:
         return self.port + 2 + list(_LISTENERS).index(listener)
 
-    def _argv(self) -> Sequence[str]:
+    def properties(self) -> dict[str, object]:
         listeners = {"PLAINTEXT": self.port} | {name: self._port(name) for name in _LISTENERS}
         addresses = ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
         protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **_LISTENERS}
         files = self._certificates
-        settings = {
+        settings: dict[str, object] = {
             "listeners": f"{addresses},CONTROLLER://127.0.0.1:{self.port + 1}",
             "advertised.listeners": addresses,
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
@@ -183,4 +182,4 @@ class SecuredKafka(ApacheKafka):
                 f'{_JAAS}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
             )
             settings |= {f"{name}.scram-sha-{bits}.sasl.jaas.config": scram for bits in (256, 512)}
-        return [*super()._argv(), *(f"{key}={value}" for key, value in settings.items())]
+        return super().properties() | settings

@@ -78,7 +78,7 @@ def claimed_home(project: Project, *, keeps: bool) -> Iterator[Home]:
 
 def _begun(services: Services) -> Begun:
     return Begun(
-        kafka=_EMBEDDED if services.embedded_kafka else services.kafka,
+        kafka=services.embedded_broker if services.embedded_kafka else services.kafka,
         redis=_EMBEDDED if services.embedded_redis else "given",  # its address may have a password
     )
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from graft.project import Project
 from graft.settings import load_settings
+from lab.apache_kafka import ApacheKafka, embedded_kafka
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.redis import connect, reaching
 from stream import connection
@@ -27,6 +28,8 @@ class Services(NamedTuple):
     embedded_kafka: bool
     embedded_redis: bool = True
     check: Callable[[], None] = lambda: None
+    embedded_broker: str = "embedded"
+    """What an embedded Kafka is: neither can go on with what the other has kept."""
 
 
 @contextmanager
@@ -47,11 +50,13 @@ def running_services(environment: Mapping[str, str] = os.environ, kept: Path | N
             redis_url = redis.url
             servers.append(redis)
         if not own_kafka:
-            broker = stack.enter_context(EmbeddedKafka(kafka_folder, keeps=kept is not None))
+            broker = stack.enter_context(embedded_kafka(kafka_folder, keeps=kept is not None, environment=environment))
             kafka = broker.servers
             servers.append(broker)
         use(settings.kafka_security if own_kafka else Security())
-        yield Services(kafka, redis_url, not own_kafka, not own_redis, lambda: _check(servers))
+        is_apache = any(isinstance(server, ApacheKafka) for server in servers)
+        kind = "embedded, of EMBEDDED_KAFKA_HOME" if is_apache else "embedded"
+        yield Services(kafka, redis_url, not own_kafka, not own_redis, lambda: _check(servers), kind)
 
 
 def refuse_silent(services: Services) -> None:

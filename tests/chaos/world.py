@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from lab.apache_kafka import ApacheKafka
 from lab.demo.toml_table import Scalar
 from lab.dev.processes import Stage
 from lab.dev.services import Services
@@ -15,7 +16,6 @@ from lab.dev.stages import environment_of
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from runtime.child import start_child
 from stream.topics import TopicLimits, ensure_topics
-from tests.apache_kafka import ApacheKafka
 from tests.chaos.processes import Processes
 from tests.chaos.project import fill_features, make_project
 from tests.disks import Disk, NotMountableError, mounted

@@ -3,19 +3,20 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from lab.apache_kafka import ApacheKafka, embedded_kafka
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from runtime import child
-from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.redis import connect
 from stream import connection
 from stream.connection import wait_until_ready
 from stream.groups import end_offsets
-from tests.apache_kafka import ApacheKafka
 
 _HOLDER = """
 import sys
@@ -118,11 +119,51 @@ def test_a_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPa
             assert client.ping()
 
 
+def test_the_embedded_kafka_is_apaches_where_a_folder_of_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert type(embedded_kafka(tmp_path, environment={"KAFKA_HOME": "/opt/kafka"})) is EmbeddedKafka
+    (tmp_path / "libs").mkdir()
+    environment = {"EMBEDDED_KAFKA_HOME": str(tmp_path)}
+    with pytest.raises(
+        ConfigurationError, match=r"must be the folder of an unpacked Apache Kafka.*got " + str(tmp_path)
+    ):
+        embedded_kafka(environment=environment)
+    (tmp_path / "libs/kafka-clients-4.3.1.jar").touch()
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(GraftError, match=rf"needs Java 17 or newer, and there is no java in JAVA_HOME={tmp_path}"):
+        embedded_kafka(environment=environment)
+    java = tmp_path / "bin/java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\necho no kafka here; exit 3\n")
+    java.chmod(0o755)
+    chosen = embedded_kafka(environment=environment)
+    assert type(chosen) is ApacheKafka
+    with pytest.raises(ServiceUnavailableError, match=r"exit code 3 while starting.*no kafka here"), chosen:
+        pass
+    assert not chosen.folder.exists()
+
+
 @pytest.mark.kafka_home
-def test_a_real_kafka_answers_and_restarts(kafka_home: Path, tmp_path: Path) -> None:
-    with ApacheKafka(kafka_home, tmp_path) as broker:
+def test_a_real_kafka_keeps_what_it_has_acknowledged_and_changes_nothing_in_its_folder(
+    kafka_home: Path, tmp_path: Path
+) -> None:
+    began = time.time()
+    with ApacheKafka(kafka_home, tmp_path / "with space") as broker:
+        admin = connection.admin(broker.servers)
+        admin.create_topics({"plums": {"num_partitions": 1, "replication_factor": 1}})
+        producer = connection.producer(broker.servers)
+        producer.send("plums", b"ripe")
+        producer.flush()
+        producer.close()
+        admin.close()
+        broker.process.kill()
+        broker.process.wait()
         broker.restart()
-        wait_until_ready(broker.servers, 5)
+        again = connection.admin(broker.servers)
+        assert sum(end_offsets(again, ["plums"]).values()) == 1
+        again.close()
+    assert [path.name for path in kafka_home.rglob("*") if path.stat().st_mtime > began] == []
 
 
 _KEEPER = """

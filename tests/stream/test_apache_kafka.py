@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from kafka import TopicPartition
 
+from lab.apache_kafka import ApacheKafka
 from stream import connection
 from stream.inputs import Inputs
 from stream.transactions import Transactions
-from tests.apache_kafka import ApacheKafka
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import Scenario
 from tests.stream.test_exactly_once import assert_offsets_at_the_end, assert_whole

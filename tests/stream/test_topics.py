@@ -26,7 +26,7 @@ def settings_of(kafka, names, *keys):
 def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, topic_prefix):
     config = StreamConfig(topic_prefix=topic_prefix, partitions=2)
     made = topics(topic_prefix)
-    limits = TopicLimits(retention_bytes=5_000_000, segment_bytes=1_000_000)
+    limits = TopicLimits(retention_bytes=5_000_000, segment_bytes=2**20)
     for _ in range(2):
         ensure_topics(kafka, config, made, limits)
     admin = connection.admin(kafka)
@@ -70,7 +70,7 @@ def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_
 
 def test_byte_limits_hold_beside_the_retention(kafka, topic_prefix):
     made = topics(topic_prefix)
-    limits = TopicLimits(retention_bytes=5_000_000, segment_bytes=1_000_000)
+    limits = TopicLimits(retention_bytes=5_000_000, segment_bytes=2**20)
     ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix), made, limits)
     found = settings_of(kafka, [made.examples, made.join_state], "retention.ms", "retention.bytes")
     assert found[made.examples] == {"retention.ms": str(30 * DAY_MS), "retention.bytes": "5000000"}
