@@ -18,6 +18,7 @@ from graft.transports import warn_of_bare_password
 from runtime.errors import GraftError
 from runtime.health_server import HealthServer
 from runtime.telemetry import StopSignal, configure_logging
+from runtime.tracing import TRACING
 from stream.security import use
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def begin(project_folder: Path | None) -> Process:
     if project_folder is not None:
         settings = settings.model_copy(update={"project": project_folder})
     configure_logging(given_level() or settings.log_level, settings.log_format, process)
+    if settings.traces != "off":
+        TRACING.start(process)
+        click.get_current_context().call_on_close(TRACING.end)
     use(settings.kafka_security)
     warn_of_bare_password(settings.kafka_security, settings.kafka)
     return Process(settings)

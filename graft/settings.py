@@ -13,6 +13,7 @@ from runtime.errors import ConfigurationError, did_you_mean
 from runtime.log_format import LogFormat
 from runtime.redis import with_files
 from runtime.tls import CertificateFiles
+from runtime.tracing import Traces
 from stream.security import Mechanism, Protocol, Security
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -134,6 +135,10 @@ class Settings(BaseModel):
     teacher_ca_file: Path | None = Field(
         default=None,
         description="the certificates (PEM) that vouch for the teacher's server; none: those of the system",
+    )
+    traces: Traces = Field(
+        default="off",
+        description="otlp: spans of OpenTelemetry are sent to where its own variables (OTEL_...) say (docs/traces.md)",
     )
     log_format: LogFormat = Field(
         default="text", description="json: each log line is one JSON object (docs/commands.md)"

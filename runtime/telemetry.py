@@ -25,6 +25,8 @@ def configure_logging(level: str = "INFO", log_format: LogFormat = "text", proce
         log_what_ends_the_process()
     # kafka-python logs an ERROR line at every disconnect and retries by itself.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # It tells of each try at a collector that is away; that a batch is lost is an ERROR.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     for name in ("feast", "uvicorn.access", "asyncio", "numba", "botocore", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

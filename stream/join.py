@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
+from runtime.tracing import traceparent_in
 from stream.dead_letters import DeadLetter
 from stream.events import Example, Feedback, TeacherRequest
 from stream.log_cleaner import Entry
@@ -40,6 +41,8 @@ class Joined:
     examples: list[Example] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     duplicates: int = 0
+    traceparents: dict[str, str] = field(default_factory=dict)
+    """Of those of the requests and examples whose impression came with one, by its id."""
 
 
 class Join:
@@ -53,6 +56,7 @@ class Join:
         self._patience_ms = self._longest_ms + idle_seconds * 1000
         self._now_ms = 0.0
         self._pending: dict[str, Pending] = {}
+        self._traceparents: dict[str, str] = {}
         self._closed = RememberedIds()
         self._orphans_since_ms: dict[str, float] = {}
         self._orphans: dict[str, list[tuple[int, Message]]] = {}
@@ -103,6 +107,9 @@ class Join:
         heapq.heappush(self._closing, (close_ms, impression_id))
         self._dirty[f"impression:{impression_id}"] = None
         self._out.requests.append(request)
+        if message.headers and (traceparent := traceparent_in(message.headers)):
+            self._traceparents[impression_id] = self._out.traceparents[impression_id] = traceparent
+            self._dirty[f"trace:{impression_id}"] = None
         self._orphans_since_ms.pop(impression_id, None)
         for _, orphan in self._orphans.pop(impression_id, ()):
             self._dirty[f"orphans:{impression_id}"] = None
@@ -181,6 +188,9 @@ class Join:
         if kind == "orphans":
             orphans = self._orphans.get(impression_id)
             return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
+        if kind == "trace":
+            traceparent = self._traceparents.get(impression_id)
+            return traceparent.encode() if traceparent else None
         if kind in SAVED:
             pending = self._pending.get(impression_id)
             return pending.entry(kind) if pending else None
@@ -191,7 +201,9 @@ class Join:
         self._pending = restored(entries, self._longest_ms, self._now_ms)
         for key, value in entries.items():
             kind, _, impression_id = key.partition(":")
-            if kind == "orphans":
+            if kind == "trace":
+                self._traceparents[impression_id] = value.decode()
+            elif kind == "orphans":
                 self._orphans[impression_id] = [(at, Message.from_json(m)) for at, m in json.loads(value)]
                 self._orphans_since_ms[impression_id] = self._now_ms
         self._closing = _heap((p.close_ms, i) for i, p in self._pending.items())
@@ -230,6 +242,9 @@ class Join:
         self._closed.add(impression_id, pending.close_ms + self._dedup_ms)
         self._out.examples += examples
         self._dirty |= {f"{kind}:{impression_id}": None for kind in pending.saved_kinds()}
+        if traceparent := self._traceparents.pop(impression_id, None):
+            self._out.traceparents[impression_id] = traceparent
+            self._dirty[f"trace:{impression_id}"] = None
 
     def _expire(self, expire_ms: int, impression_id: str) -> None:
         orphans = self._orphans.get(impression_id, [])

@@ -14,6 +14,7 @@ from kafka.errors import (
 )
 
 from runtime.errors import GraftError
+from runtime.tracing import TRACING, traced
 from stream import connection
 from stream.config import Topics
 from stream.event_file import FileEvent, count_events, read_events
@@ -123,8 +124,10 @@ class _Sender:
         """Send a batch; GraftError names the first message that Kafka did not take."""
         topics = self._topics
         by_kind = {"impression": topics.impressions, "feedback": topics.feedback, "unreadable": topics.impressions}
-        with connection.reaching(self._kafka_servers):
-            futures = [self._producer.send(by_kind[event.kind], event.value, event.key) for event in batch]
+        tracing = TRACING.batch("send events", len(batch), kind="PRODUCER")
+        with connection.reaching(self._kafka_servers), tracing:
+            headers = traced(TRACING.traceparent())
+            futures = [self._producer.send(by_kind[event.kind], event.value, event.key, headers) for event in batch]
             self._producer.flush()
             for event, future in zip(batch, futures, strict=True):
                 try:

@@ -16,6 +16,7 @@ from kafka.errors import (
     UnknownMemberIdError,
 )
 
+from runtime.tracing import traceparent_in
 from stream import connection
 from stream.config import Topics
 from stream.dead_letters import DeadLetter
@@ -61,6 +62,11 @@ class TeacherRequestReader:
     def waited_seconds(self) -> float:
         """How long the oldest of the last polled requests had waited, by Kafka's clock and ours; 0 without any."""
         return 0.0 if self._oldest_ms is None else max(0.0, time.time() - self._oldest_ms / 1000)
+
+    @property
+    def traceparents(self) -> Iterator[str | None]:
+        """Of the requests that were polled since the last commit."""
+        return (traceparent_in(raw.headers or ()) for raw in self._uncommitted.values())
 
     def newest(self, max_records: int) -> list[TeacherRequest]:
         """The newest requests of this member's partitions, before their turn: `poll` gives them again.

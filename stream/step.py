@@ -43,7 +43,7 @@ class Effects(NamedTuple):
     `taken` counts the messages that were joined or put aside, per topic; `duplicates` counts the impressions among them
     whose id had come before. `updates` are what closed impressions add to aggregates, of whichever partition; so do the
     `left_out` ones, which sampling has made no example of; what it has drawn adds nothing. `has_more`: the next step
-    may go on without new messages.
+    may go on without new messages. `traceparents`: of the requests and examples that have one, by impression id.
     """
 
     partition: int
@@ -55,6 +55,7 @@ class Effects(NamedTuple):
     updates: list[AggregateUpdate]
     left_out: int
     has_more: bool
+    traceparents: Mapping[str, str] = {}
 
 
 class _Turn(NamedTuple):
@@ -141,6 +142,7 @@ class StreamStep:
             updates,
             len(joined.examples) - len(examples),
             turn.has_more,
+            joined.traceparents,
         )
 
 

@@ -17,6 +17,7 @@ from features.spec import FeatureSpec, Value
 from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
+from runtime.tracing import TRACING, traced, traceparent_in
 from stream import connection
 from stream.aggregate_updates import AggregateUpdate, packed
 from stream.aggregation import AggregatePusher, push_waiting
@@ -101,7 +102,8 @@ class StreamWorker:
             return True
         self._inputs.check_membership(self._admin)
         # 2. Join it, up to the messages whose turn it is, and count what is known of our entities.
-        advances = self._join(messages, time.monotonic() * 1000)
+        with TRACING.batch("join events", len(messages), (traceparent_in(message.headers) for message in messages)):
+            advances = self._join(messages, time.monotonic() * 1000)
         # 3. Commit all of it in one transaction; 4. push the aggregates that changed.
         if self._is_due():
             self.commit()
@@ -180,7 +182,13 @@ class StreamWorker:
         topics = self._job.topics
         for topic, outputs in ((topics.teacher_requests, effects.requests), (topics.examples, effects.examples)):
             self._records += [
-                Outgoing(topic, effects.partition, one.impression_id.encode(), one.model_dump_json().encode())
+                Outgoing(
+                    topic,
+                    effects.partition,
+                    one.impression_id.encode(),
+                    one.model_dump_json().encode(),
+                    traced(effects.traceparents.get(one.impression_id)),
+                )
                 for one in outputs
             ]
         for letter in effects.dead_letters:

@@ -5,7 +5,7 @@ At least once: offsets are committed only when the logits are in Redis, and putt
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
+from runtime.tracing import TRACING
 from stream.events import TeacherRequest
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
@@ -59,6 +60,10 @@ class TeacherRequestSource(Protocol):
 
     def newest(self, max_records: int) -> Sequence[TeacherRequest]:
         """The newest requests, before their turn; `poll` gives them again."""
+
+    @property
+    def traceparents(self) -> Iterable[str | None]:
+        """Of the requests that were polled since the last commit."""
 
     @property
     def waited_seconds(self) -> float:
@@ -139,7 +144,9 @@ class _Pass:
                 if batches:
                     _PASS_SECONDS.observe(time.monotonic() - started)
                 return True
-            if not self._score(self._ahead.take(requests), report):
+            with TRACING.batch("score requests", len(requests), self._reader.traceparents):
+                may_commit = self._score(self._ahead.take(requests), report)
+            if not may_commit:
                 return True
             self._reader.commit()
             HEALTH.round_ended(_LOOP)  # a slow teacher's pass over a backlog takes longer than the bound

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigurationError
+from runtime.tracing import HEADER, TRACING
 from teacher_cache.bisection import TeacherUnavailableError
 from teacher_cache.computed_teacher import ComputedTeacher, Tensor
 from teacher_cache.config import URL_ALLOWED, ServerConfig, TeacherTask, TeacherVector
@@ -237,7 +238,8 @@ class _Server:
             authorization = self._authorization()
         except ConfigurationError as error:  # it was there when the process began
             raise TeacherUnavailableError(str(error)) from error
-        reply = self._connections.call("POST", path, {**headers, **authorization}, body, most_bytes=most)
+        trace = {HEADER: text} if (text := TRACING.traceparent()) else {}
+        reply = self._connections.call("POST", path, {**headers, **authorization, **trace}, body, most_bytes=most)
         if reply.status == 200:
             return reply
         told = f"{self.name} has answered {reply.status}: {_said(reply)}"

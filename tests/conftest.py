@@ -4,9 +4,10 @@ import gc
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import prometheus_client  # noqa: F401 - before Feast's import, which else turns every metric into a file
 import pytest
@@ -16,6 +17,7 @@ from lab.apache_kafka import ApacheKafka
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.health import HEALTH
 from runtime.redis import connect
+from runtime.tracing import TRACING
 from tests.disks import Disk, NotMountableError, mounted
 from tests.secured import PASSWORD, Certificates, SecuredKafka
 
@@ -58,6 +60,23 @@ def _logging_as_at_a_start() -> Iterator[None]:
     handlers = root.handlers[:]
     yield
     root.handlers[:] = handlers
+
+
+@pytest.fixture
+def spans() -> Iterator[Callable[[], list[Any]]]:
+    """Turns on the traces of this process; when called, it turns them off and gives the spans that have ended."""
+    pytest.importorskip("opentelemetry.sdk.trace", reason="graft[otel] is not installed")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415 - optional
+
+    exporter = InMemorySpanExporter()
+    TRACING.start("test", exporter)
+
+    def ended() -> list[Any]:
+        TRACING.end()
+        return list(exporter.get_finished_spans())
+
+    yield ended
+    TRACING.end()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Histogram
 from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
+from runtime.tracing import TRACING
 from stream.logged_logits import LoggedLogits
 from stream.positions import Placed
 from stream.used_logits import UsedLogitsWriter
@@ -215,7 +216,9 @@ class _Run:
             records = source.poll(_POLL_SECONDS)
             while records:
                 first, records = records[: self._at_once], records[self._at_once :]
-                if not self._learn(first, stop, source):
+                with TRACING.batch("learn examples", len(first), (record.traceparent for record in first)):
+                    is_learnt = self._learn(first, stop, source)
+                if not is_learnt:
                     break
             self._tick(source)
         if self._publisher:

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from runtime.telemetry import StopSignal
+from runtime.tracing import TRACING
 from student.serve.admission import Admission, unavailable
 from student.serve.connections import TurningAway
 from student.serve.inference_server import Endpoint, InferenceProtocol, error_reply
@@ -38,6 +39,7 @@ from student.serve.requests import (
 )
 from student.serve.sampling import Sampler
 from student.serve.scoring import Scored, Scoring
+from student.serve.spans import traced
 from student.serve.swap import ChampionSwap
 from student.versions.version_folder import VersionError
 
@@ -208,11 +210,11 @@ def build_apps(
         await sampler.close()
         await swap.close()
 
+    scores = [Route("/score", timed(scorer.score, _error_reply), methods=["POST"]), *protocol.inference(timed)]
     everywhere = [Route("/healthz", scorer.healthz), Route("/readyz", scorer.readyz), *protocol.health()]
     routes: dict[Group, list[Route]] = {
         "scores": [
-            Route("/score", timed(scorer.score, _error_reply), methods=["POST"]),
-            *protocol.inference(timed),
+            *(map(traced, scores) if TRACING.is_on else scores),
             Route("/openapi.json", scorer.openapi),
         ],
         "administration": protocol.metadata(),

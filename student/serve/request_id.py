@@ -5,8 +5,9 @@ import re
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from runtime.tracing import HEADER, trace_id_of
+
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 def request_id_of(request: Request) -> str | None:
@@ -22,5 +23,4 @@ def request_id_in(headers: Headers) -> str | None:
     request_id = headers.get("x-request-id", "")
     if _REQUEST_ID.fullmatch(request_id):
         return request_id
-    traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return traced[1] if traced else None
+    return trace_id_of(headers.get(HEADER, ""))

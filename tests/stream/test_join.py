@@ -223,3 +223,26 @@ def test_the_feedback_that_waits_for_one_impression_is_bounded_in_bytes():
         join.feedback(one, large._replace(offset=offset))
     letters = join.drain().dead_letters
     assert [(letter.code, letter.message.offset) for letter in letters] == [("no_impression", n) for n in (2, 3, 4)]
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def traced_message(number, value=TRACE):
+    return message(request(number))._replace(headers=(("traceparent", value.encode()),))
+
+
+def test_a_request_and_its_example_are_in_the_trace_of_their_impression_also_after_a_restart():
+    join = Join(TASKS, DEDUP_SECONDS)
+    join.impression(request(1), traced_message(1))
+    join.impression(request(2), traced_message(2, "no trace"))
+    assert join.drain().traceparents == {"i1": TRACE}
+    entries = dict(join.changes())
+    assert entries.pop("trace:i1") == TRACE.encode()
+    restored = Join(TASKS, DEDUP_SECONDS)
+    restored.restore({"trace:i1": TRACE.encode(), **entries}, None)
+    for one in (join, restored):
+        one.advance(10**9)
+        assert one.drain().traceparents == {"i1": TRACE}
+        assert dict(one.changes())["trace:i1"] is None
+        assert one.entry("trace:i1") is None

@@ -58,7 +58,7 @@ def steps(step, partitions, arrivals, limit):
         while more:
             found = step.take(partitions, arrival, limit)
             for one in found:
-                sums = (a + b for a, b in zip(whole[one.partition][1:-1], one[1:-1], strict=True))
+                sums = (a + b for a, b in zip(whole[one.partition][1:8], one[1:8], strict=True))
                 whole[one.partition] = Effects(one.partition, *sums, has_more=False)
             arrival, more = arrived._replace(messages=[]), any(one.has_more for one in found)
     for one in whole.values():

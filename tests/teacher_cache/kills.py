@@ -140,6 +140,8 @@ class _Committed:
     def waited_seconds(self) -> float:
         return 0.0
 
+    traceparents = ()
+
 
 class _History:
     """The same requests in two partitions, for a backfill."""

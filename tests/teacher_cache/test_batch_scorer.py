@@ -54,6 +54,7 @@ class _Requests:
         return found
 
     waited_seconds = 7.5
+    traceparents = ()
 
 
 @pytest.fixture
@@ -91,6 +92,21 @@ def test_a_batch_is_committed_only_when_its_logits_are_in_redis(run, cache, requ
     reader = _Requests([request_of(n) for n in range(10)], cache, stop)
     run(reader, cache, stop)
     assert reader.in_cache_at_commit == [[True] * 4, [True] * 8, [True] * 10]
+
+
+def test_a_batch_is_one_span_with_links_to_the_traces_of_its_requests(run, cache, request_of, spans):
+    stop = StopSignal()
+    reader = _Requests([request_of(n) for n in range(6)], cache, stop)
+    reader.traceparents = (f"00-{'a' * 32}-{'b' * 16}-01", None)
+    run(reader, cache, stop)
+    first, second = spans()
+    assert (first.name, first.kind.name, first.attributes["messaging.batch.message_count"]) == (
+        "score requests",
+        "CONSUMER",
+        4,
+    )
+    assert [f"{link.context.trace_id:032x}" for link in first.links] == ["a" * 32]
+    assert second.attributes["messaging.batch.message_count"] == 2
 
 
 def test_the_metrics_tell_rows_lag_and_defaulted_inputs(run, cache, request_of):

@@ -57,6 +57,7 @@ class _Requests:
     """Waiting requests in memory; asks for the stop when they are drained."""
 
     waited_seconds = 0.0
+    traceparents = ()
 
     def __init__(self, requests: Sequence[TeacherRequest]) -> None:
         self.waiting, self.stop = list(requests), StopSignal()

@@ -55,6 +55,7 @@ class _Requests:
         return 0
 
     waited_seconds = 0.0
+    traceparents = ()
 
     def restart(self):
         self.polled, self.stop = list(self.committed), StopSignal()

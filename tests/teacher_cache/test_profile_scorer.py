@@ -158,6 +158,7 @@ def test_the_batch_scorer_scores_profiles_beside_the_requests(start, doubles, sc
             return 0
 
         waited_seconds = 0.0
+        traceparents = ()
 
     cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
     run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables(users=(2, 9))))
@@ -186,6 +187,7 @@ def test_no_logit_waits_for_a_profile_that_cannot_be_pushed(
             return 0
 
         waited_seconds = 0.0
+        traceparents = ()
 
     doubles.push = refuse
     cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
