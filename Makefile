@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo study test test-slow simulate chaos fuzz lint docs bench test-compose clean
+.PHONY: help install demo study test test-slow test-apache simulate chaos fuzz lint audit docs bench test-compose
+.PHONY: secrets lock pin image wheels release clean
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -29,6 +30,9 @@ test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafk
 test-slow: $(INSTALLED) ## what `make test` leaves out because it takes long
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal -m slow
 
+test-apache: $(INSTALLED) ## the tests of Kafka's readers and writers, with the Apache Kafka of KAFKA_HOME as the embedded broker
+	$(BIN)/python -m pytest --apache -n $(WORKERS) --maxprocesses 4 --dist worksteal tests/stream
+
 N ?= 100000
 FIRST ?= 0
 simulate: $(INSTALLED) ## N schedules of the stream in a simulated Kafka, from seed FIRST on: make simulate N=1000000
@@ -43,11 +47,37 @@ MESSAGES ?= 100000
 fuzz: $(INSTALLED) ## MESSAGES with every poison in them through one stream process: make fuzz MESSAGES=1000000
 	$(BIN)/python -m tests.chaos.fuzz --messages $(MESSAGES) --seed $(SEED)
 
-lint: $(INSTALLED) ## ruff, mypy --strict, and the contracts of the rooms (import-linter)
+# What can hold a secret that somebody has written: neither event files and digests nor what a benchmark has printed.
+SCANNED = git ls-files | grep -vE '^(fixtures/|release/locks/|docs/study/|benchmarks/results/)|\.png$$'
+lint: $(INSTALLED) ## ruff, mypy --strict, the contracts of the rooms (import-linter), a scan for secrets, and what audit tells
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(SCANNED) | xargs -d '\n' -P 2 -n 150 $(BIN)/detect-secrets-hook --baseline release/secrets.json
+	$(BIN)/python release/audit.py --lenient
+
+secrets: $(INSTALLED) ## takes what lint holds for secrets, and is none, into release/secrets.json
+	$(SCANNED) | xargs -d '\n' $(BIN)/detect-secrets scan --slim > release/secrets.json
+
+audit: $(INSTALLED) ## fails where a locked library has a known vulnerability; without a network it tells what was known
+	$(BIN)/python release/audit.py
+
+lock: $(INSTALLED) ## the newest libraries that pyproject.toml allows into release/locks, with the digests of their files
+	$(BIN)/python release/lock.py $(TORCH)
+
+pin: ## the foreign images of Dockerfile and docker-compose.yml by digest; needs Docker and their registries
+	$(PYTHON) release/pin_images.py
+
+GRAFT_VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+image: ## the images graft-scorer and graft, their sizes, and their lists of parts in dist/; needs Docker
+	$(PYTHON) release/build_images.py $(GRAFT_VERSION)
+
+wheels: $(INSTALLED) ## the wheels of graft and its laboratory in dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . ./lab
+
+release: ## sets the version, closes the changelog's [Unreleased], commits and tags: make release VERSION=1.2.0
+	$(PYTHON) release/release.py $(VERSION)
 
 docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/grid.md, docs/troubleshooting.md, docs/schemas
 	$(BIN)/python docs/generate.py

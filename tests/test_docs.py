@@ -14,7 +14,8 @@ from graft.cli import cli
 from lab.study.grid import load_grid
 
 _ROOT = Path(__file__).parents[1]
-_DOCUMENTS = [_ROOT / "README.md", _ROOT / "CHANGELOG.md", *sorted((_ROOT / "docs").rglob("*.md"))]
+_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+_DOCUMENTS = [*(_ROOT / name for name in _PAGES), *sorted((_ROOT / "docs").rglob("*.md"))]
 _RECORDS = sorted((_ROOT / "docs/decisions").glob("[0-9]*.md"))
 _OURS = re.compile(
     r"`((?:runtime|features|stream|teacher_cache|student|graft|lab|tests|benchmarks|fixtures|docs)/[\w./-]+)`"
