@@ -65,7 +65,8 @@ def due_batches(events: Iterator[FileEvent], pace: Pace, most: int) -> Iterator[
     due, batch = 0.0, list[FileEvent]()
     for event in events:
         at = pace(event)
-        is_full = len(batch) >= most and (event.key != batch[-1].key or len(batch) == 2 * most)
+        belongs = bool(batch) and event.kind == "feedback" and event.key == batch[-1].key
+        is_full = len(batch) >= most and not (belongs and len(batch) < 2 * most)
         if batch and (is_full or at - due >= _SLOT_SECONDS):
             yield due, batch
             batch = []

@@ -30,6 +30,7 @@ graft_service_away{{service="kafka"}} 0
     "teacher": """graft_teacher_lag_records 4
 graft_teacher_scored_rows_total {n}
 graft_teacher_refused_rows_total 0
+graft_teacher_busy_seconds_total {n}
 graft_teacher_oldest_waiting_seconds 1
 """,
     "learner": """graft_student_version 7

@@ -15,6 +15,10 @@ def event(time_ms, key=b"i"):
     return FileEvent("impression", key, b"{}", 1, time_ms)
 
 
+def feedback(key):
+    return FileEvent("feedback", key, b"{}", 1, NOON_MS)
+
+
 def dues(pace, times_ms):
     return [pace(event(at)) for at in times_ms]
 
@@ -60,8 +64,14 @@ def test_events_that_are_due_within_a_tenth_of_a_second_are_one_batch_of_a_bound
 
 
 def test_an_impression_is_sent_with_the_feedback_that_follows_it_at_once():
-    keys = [b"a", b"b", b"b", b"b", b"c", b"c", b"d"]
-    batches = [batch for _, batch in due_batches((event(NOON_MS, key) for key in keys), at_once, 2)]
+    events = [event(NOON_MS, key) for key in (b"a", b"b", b"c", b"d")]
+    events[2:2] = [feedback(b"b"), feedback(b"b")]
+    events[5:5] = [feedback(b"c")]
+    batches = [batch for _, batch in due_batches(iter(events), at_once, 2)]
     assert [[e.key for e in batch] for batch in batches] == [[b"a", b"b", b"b", b"b"], [b"c", b"c"], [b"d"]]
-    endless = [event(NOON_MS, b"a")] * 9
+    endless = [feedback(b"a")] * 9
     assert [len(batch) for _, batch in due_batches(iter(endless), at_once, 2)] == [4, 4, 1]
+
+
+def test_the_same_impression_again_and_again_makes_no_larger_batch():
+    assert [len(batch) for _, batch in due_batches(iter([event(NOON_MS)] * 5), at_once, 2)] == [2, 2, 1]
