@@ -146,7 +146,8 @@ class Connection:
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep())
         with suppress(TimeoutError):  # the keeper goes on
-            await asyncio.wait_for(self._tried.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await self._tried.wait()
 
     @property
     def has_begun(self) -> bool:
@@ -191,7 +192,8 @@ class Connection:
     async def _stay_connected(self) -> str:
         """Connect, and stay so until the connection ends; why it ended or could not be had."""
         try:
-            pipeline = await asyncio.wait_for(self._connect(), _CONNECT_SECONDS)
+            async with asyncio.timeout(_CONNECT_SECONDS):  # asyncio.wait_for may swallow a cancellation (Python 3.11)
+                pipeline = await self._connect()
         except (OSError, _RefusedError) as error:
             self._tried.set()
             return f"does not let us in ({str(error) or type(error).__name__})"
