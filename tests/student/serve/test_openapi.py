@@ -56,6 +56,7 @@ def test_it_tells_the_types_of_the_version_that_serves(endpoint: Endpoint) -> No
     ids=["all but tensors", "tensors"],
 )
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_schemathesis_finds_nothing(endpoint: Endpoint, tmp_path: Path, of: list[str]) -> None:
     url = f"http://127.0.0.1:{endpoint.port}/openapi.json"
     options = ["--max-examples", "40", "--seed", "1", "--no-color", *of]
