@@ -3,7 +3,6 @@
 Where there is Docker, the resolved file is read (`docker compose config`), else the YAML with its anchors.
 """
 
-import importlib.util
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ import yaml
 from graft.cli import cli
 from graft.settings import load_settings
 from runtime.redis import parse_url
+from tests.scripts import script
 
 _ROOT = Path(__file__).parents[1]
 _RUNNING = ["stream", "teacher", "learner", "archive", "scorer"]
@@ -216,12 +216,7 @@ def test_a_service_starts_no_other_than_it_needs(name: str, needed: set[str]) ->
 
 @pytest.fixture(scope="module")
 def redis_users() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("redis_users", _ROOT / "deploy/redis_users.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("deploy/redis_users")
 
 
 def test_each_user_of_redis_has_a_password_of_its_own_that_stays(redis_users: ModuleType, tmp_path: Path) -> None:

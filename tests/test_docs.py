@@ -1,6 +1,5 @@
 """What the documents name exists: files, commands, decision records."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from graft.cli import cli
 from lab.study.grid import load_grid
+from tests.scripts import script
 
 _ROOT = Path(__file__).parents[1]
 _PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
@@ -31,11 +31,7 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
 
 
 def test_the_table_of_sizes_is_what_its_program_prints() -> None:
-    spec = importlib.util.spec_from_file_location("sizing", _ROOT / "benchmarks/sizing.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sizing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sizing)
+    sizing = script("benchmarks/sizing")
     assert "\n".join(sizing.table()) in (_ROOT / "docs/operations.md").read_text("utf-8")
 
 
@@ -55,17 +51,7 @@ def test_the_readme_lists_every_command() -> None:
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    return _module("generate")
-
-
-def _module(name: str) -> ModuleType:
-    """One of the programs in docs/."""
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", _ROOT / f"docs/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/generate")
 
 
 def test_the_page_of_the_configuration_is_what_make_docs_writes(generate: ModuleType) -> None:
@@ -73,7 +59,7 @@ def test_the_page_of_the_configuration_is_what_make_docs_writes(generate: Module
 
 
 def test_each_message_has_a_topic_and_stands_on_the_page_that_make_docs_writes() -> None:
-    written, page = _module("messages"), (_ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    written, page = script("docs/messages"), (_ROOT / "docs/troubleshooting.md").read_text("utf-8")
     assert page == written.page()
     among = written.topics()
     assert {message.module for message in written.messages() if not written.topic_of(message.module, among)} == set()

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from tests.deploy.modules import module
+from tests.scripts import script
 
 _ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl
 
 @pytest.fixture(scope="module")
 def certificates() -> ModuleType:
-    return module("certificates")
+    return script("deploy/certificates")
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 
 from lab.embedded import free_port
-from tests.deploy.modules import module
 from tests.deploy.test_alerts import _DASHBOARD as DASHBOARD
+from tests.scripts import script
 
 _ROOT = Path(__file__).parents[2]
 _SAMPLES = {  # every metric that a panel asks for, as processes expose them
@@ -62,7 +62,7 @@ graft_scorer_request_seconds_bucket{{le="+Inf"}} {n}
 
 @pytest.fixture(scope="module")
 def page() -> ModuleType:
-    return module("dashboard_page")
+    return script("deploy/dashboard_page")
 
 
 class Processes(BaseHTTPRequestHandler):

@@ -1,30 +1,21 @@
 """The programs of release/: what they refuse, and what they write."""
 
-import importlib.util
 import re
 import subprocess
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.scripts import script
 
 _ROOT = Path(__file__).parents[2]
 _LOCKS = _ROOT / "release/locks"
 _FILE = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))
 _PROJECT = _FILE["project"]
 _WANTED = {None: _PROJECT["dependencies"]} | _PROJECT["optional-dependencies"] | _FILE["dependency-groups"]
-
-
-def program(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"release_{name}", _ROOT / f"release/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def locked(*names: str) -> dict[str, set[str]]:
@@ -59,7 +50,7 @@ def test_the_locks_have_every_library_that_pyproject_names_in_a_version_that_it_
 
 @pytest.mark.parametrize("path", sorted(_LOCKS.glob("*.txt")), ids=lambda path: path.stem)
 def test_every_locked_library_has_digests_and_no_address_stands_in_a_lock(path):
-    lock, text = program("lock"), path.read_text("utf-8")
+    lock, text = script("release/lock"), path.read_text("utf-8")
     blocks = list(lock.blocks_of(text))
     assert blocks
     assert all("--hash=sha256:" in block for block in blocks)
@@ -92,7 +83,7 @@ def git(folder, *arguments):
 
 
 def test_a_release_sets_both_versions_closes_the_changelog_commits_and_tags(checkout):
-    assert program("release").main(["0.2.0"], checkout) == 0
+    assert script("release/release").main(["0.2.0"], checkout) == 0
     assert (checkout / "lab/pyproject.toml").read_text() == (checkout / "pyproject.toml").read_text()
     assert 'version = "0.2.0"' in (checkout / "pyproject.toml").read_text()
     assert re.search(
@@ -109,13 +100,13 @@ def test_a_release_sets_both_versions_closes_the_changelog_commits_and_tags(chec
     [("0.1.0", "above the last one, 0.1.0, got '0.1.0'"), ("v0.2.0", "got 'v0.2.0'"), ("0.2", "got '0.2'")],
 )
 def test_a_version_that_is_none_or_not_above_the_last_is_refused(checkout, capsys, version, told):
-    assert program("release").main([version], checkout) == 1
+    assert script("release/release").main([version], checkout) == 1
     assert told in capsys.readouterr().err
     assert git(checkout, "tag") == ""
 
 
 def test_a_dirty_checkout_an_empty_changelog_and_two_versions_are_refused(checkout, capsys):
-    release = program("release")
+    release = script("release/release")
     (checkout / "more.py").write_text("")
     assert release.main(["0.2.0"], checkout) == 1
     assert "the checkout has changes: ?? more.py; commit them" in capsys.readouterr().err
@@ -130,7 +121,7 @@ def test_a_dirty_checkout_an_empty_changelog_and_two_versions_are_refused(checko
 
 def test_this_checkout_could_be_released():
     major = _PROJECT["version"].partition(".")[0]
-    assert set(program("release").changed(_ROOT, f"{int(major) + 1}.0.0", "2030-01-01")) == {
+    assert set(script("release/release").changed(_ROOT, f"{int(major) + 1}.0.0", "2030-01-01")) == {
         "pyproject.toml",
         "lab/pyproject.toml",
         "CHANGELOG.md",
@@ -168,7 +159,7 @@ def test_images_are_pinned_in_place_and_again(images, monkeypatch):
     monkeypatch.setenv("TAGS", "python:3.11-slim redis:8 localhost:5000/kafka:4.3.1")
     pinned = "sha256:" + "cd" * 32
     for _ in range(2):
-        assert program("pin_images").main(images) == 0
+        assert script("release/pin_images").main(images) == 0
         assert (images / "Dockerfile").read_text() == FILES["Dockerfile"].replace("-slim\n", f"-slim@{pinned}\n")
         compose = (images / "docker-compose.yml").read_text()
         assert compose.splitlines() == [
@@ -179,13 +170,13 @@ def test_images_are_pinned_in_place_and_again(images, monkeypatch):
 
 def test_an_image_whose_registry_does_not_answer_leaves_all_as_it_is(images, monkeypatch, capsys):
     monkeypatch.setenv("TAGS", "python:3.11-slim")
-    assert program("pin_images").main(images) == 1
+    assert script("release/pin_images").main(images) == 1
     assert "is not pinned, and nothing is written: ERROR: dial tcp: no route to host" in capsys.readouterr().err
     assert {name: (images / name).read_text() for name in FILES} == FILES
 
 
 def test_every_foreign_image_can_be_pinned():
-    pin = program("pin_images")
+    pin = script("release/pin_images")
     texts = [(_ROOT / name).read_text("utf-8") for name in pin.FILES]
     named = {found[2] for text in texts for found in pin.REFERENCE.finditer(text)}
     foreign = set(re.findall(r"^\s*image: (?!graft)(\S+)|^FROM ([\w/.-]+:\S+)", "\n".join(texts), re.MULTILINE))
@@ -197,7 +188,7 @@ def test_every_foreign_image_can_be_pinned():
 
 def audited(tmp_path, monkeypatch, report):
     """The audit's program over a folder of its own, whose look-up gives `report`: findings, or a reason for none."""
-    audit = program("audit")
+    audit = script("release/audit")
     (tmp_path / "locks").mkdir(exist_ok=True)
     for name in audit.LOCKS:
         (tmp_path / "locks" / name).write_text("numpy==1.0\n")
@@ -230,7 +221,7 @@ def test_what_was_known_of_other_locks_is_not_told(tmp_path, monkeypatch, capsys
 
 
 def test_a_library_that_the_audit_passes_over_is_not_a_library_without_vulnerabilities():
-    read = program("audit").read
+    read = script("release/audit").read
     numpy = {"name": "numpy", "version": "1.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"]}]}
     assert read({"dependencies": [numpy]}) == (FOUND, "")
     skipped = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited: torch (2.13.0)"}
