@@ -9,6 +9,8 @@ from prometheus_client import Gauge
 
 _ROWS = 1_000
 """A share is taken of at least so many rows, so that a few odd ones raise no warning."""
+_ROWS_UNTIL_BACK = 10_000
+"""A share is back when it was allowed for so many rows: an order of rows, as by user, is no news again and again."""
 
 _LOG = logging.getLogger(__name__)
 _SHARE = Gauge(
@@ -19,13 +21,14 @@ _SHARE = Gauge(
 
 
 class FallbackWatch:
-    """Counts rows; logs when an input's share passes `allowed`, and when it is back."""
+    """Counts rows; logs when an input's share passes `allowed`, and when it has been allowed for 10,000 rows again."""
 
     def __init__(self, allowed: float) -> None:
         self._allowed = allowed
         self._rows = 0
         self._fell_back: dict[str, int] = {}
-        self._above: set[str] = set()
+        self._rows_below: dict[str, int] = {}
+        """Of each input that was warned of: the rows since its share was last above."""
 
     def add(self, fell_back: Mapping[str, NDArray[np.bool_]]) -> None:
         """Count scored rows: by mapped input which of them took its default, [B]."""
@@ -36,21 +39,22 @@ class FallbackWatch:
             self._judge()
 
     def _judge(self) -> None:
+        allowed = f"{self._allowed:.1%}"
         for name, count in self._fell_back.items():
             share = count / self._rows
             _SHARE.labels(name).set(share)
-            if share > self._allowed and name not in self._above:
-                self._above.add(name)
-                _LOG.warning(
-                    "teacher.inputs.%s took its default in %s of %d rows, more than teacher.warn_fallback_share, %s: "
-                    "its features are missing, unknown to its table, or do not fit; see 'graft teacher explain'",
-                    *(name, _percent(share), self._rows, _percent(self._allowed)),
-                )
-            elif share <= self._allowed and name in self._above:
-                self._above.remove(name)
-                _LOG.info("teacher.inputs.%s took its default in %s of %d rows", name, _percent(share), self._rows)
+            if share > self._allowed:
+                if name not in self._rows_below:
+                    _LOG.warning(
+                        "teacher.inputs.%s took its default in %s of %d rows, more than teacher.warn_fallback_share, "
+                        "%s: its features are missing, unknown to its table, or do not fit; see 'graft teacher "
+                        "explain'",
+                        *(name, f"{share:.1%}", self._rows, allowed),
+                    )
+                self._rows_below[name] = 0
+            elif name in self._rows_below:
+                self._rows_below[name] += self._rows
+                if self._rows_below[name] >= _ROWS_UNTIL_BACK:
+                    rows = self._rows_below.pop(name)
+                    _LOG.info("teacher.inputs.%s took its default in at most %s of %d rows", name, allowed, rows)
         self._rows, self._fell_back = 0, {}
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"

@@ -57,7 +57,11 @@ def stats(project_folder: Path | None, generation: str | None, *, as_json: bool)
     put = ", ".join(f"{name[4:]} {n:,}" for name, n in row["counts"].items() if name.startswith("put:"))
     most = max(1, *ages)
     bars = [f"  {name:>12} {n:>10,} {'#' * round(_BAR * n / most)}" for name, n in row["ages"].items()]
-    echo_result([_line(row), f"rows put by: {put or 'nobody'}", "age of rows:", *bars], row, as_json=as_json)
+    echo_result(
+        [_line(row), f"rows put by: {put or 'nobody'}", f"age of {sum(ages):,} of these rows:", *bars],
+        row,
+        as_json=as_json,
+    )
 
 
 @click.command

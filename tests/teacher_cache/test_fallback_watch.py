@@ -31,9 +31,11 @@ def test_a_share_above_the_allowed_one_is_one_warning_until_it_is_back(caplog: p
     for _ in range(4):
         watch.add(fell_back(age=0.5, job=0.0))
     assert len(lines(caplog, logging.WARNING)) == 1
-    for _ in range(4):
-        watch.add(fell_back(age=0.0, job=0.0))
-    assert lines(caplog, logging.INFO) == ["teacher.inputs.age took its default in 0.0% of 1000 rows"]
+    for share in (0.0, 0.0, 0.5, 0.5, *[0.0] * 19):  # back for 1,000 rows, above again, back for 9,500
+        watch.add(fell_back(age=share, job=0.0))
+    assert len(caplog.records) == 1
+    watch.add(fell_back(age=0.0, job=0.0))
+    assert lines(caplog, logging.INFO) == ["teacher.inputs.age took its default in at most 20.0% of 10000 rows"]
     for _ in range(2):
         watch.add(fell_back(age=0.5, job=0.0))
     assert len(lines(caplog, logging.WARNING)) == 2
