@@ -5,9 +5,11 @@ exposes them. Log lines go to standard error as ``time level logger message key=
 """
 
 import logging
+import queue
 import signal
 import sys
-import threading
+import time
+from contextlib import suppress
 from types import FrameType
 
 from runtime.log_format import LogFormat, formatter, log_what_ends_the_process
@@ -31,11 +33,21 @@ def configure_logging(level: str = "INFO", log_format: LogFormat = "text", proce
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+_SLICE_SECONDS = 0.2
+"""Python looks at a signal that came just before a blocking call only after it."""
+
+
 class StopSignal:
-    """Set by SIGTERM or SIGINT; a loop asks `is_set()` between batches or sleeps in `wait(seconds)`."""
+    """Set by SIGTERM or SIGINT; a loop asks `is_set()` between batches or sleeps in `wait(seconds)`.
+
+    Not a threading.Event: where a signal comes as a wait begins, its `set` waits for ever for a lock that the `wait` of
+    the same thread holds.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._is_set = False
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """Has one entry or more from the first `set` on; its `put` may come in the middle of its `get`."""
 
     def install(self) -> "StopSignal":
         """Take over SIGTERM and SIGINT; only from the main thread."""
@@ -45,15 +57,21 @@ class StopSignal:
 
     def set(self) -> None:
         """Ask the loop to end after its current batch."""
-        self._event.set()
+        self._is_set = True
+        self._asked.put(None)
 
     def is_set(self) -> bool:
         """Whether the loop should end."""
-        return self._event.is_set()
+        return self._is_set
 
     def wait(self, seconds: float) -> bool:
-        """Sleep for at most `seconds`; True as soon as a stop is asked for."""
-        return self._event.wait(seconds)
+        """Sleep for at most `seconds`; True as soon as a stop is asked for, at the latest 0.2 s after."""
+        end = time.monotonic() + seconds
+        while not self._is_set and (left := end - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                self._asked.get(timeout=min(left, _SLICE_SECONDS))
+                self._asked.put(None)  # for other threads that wait
+        return self._is_set
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._event.set()
+        self.set()

@@ -5,7 +5,7 @@ What graft writes is uncompressed: on these small records a codec costs more CPU
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -17,6 +17,7 @@ from kafka.errors import (
     ProducerFencedError,
     RetriableError,
 )
+from kafka.net.compat import KafkaNetClient
 
 from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
@@ -54,8 +55,7 @@ def consumer(kafka_servers: str, **settings: Any) -> KafkaConsumer:
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "allow_auto_create_topics": False,
     }
-    with reaching(kafka_servers):
-        return _Consumer(**{**_common(kafka_servers), **defaults, **settings})
+    return _begun(_Consumer, kafka_servers, **{**defaults, **settings})
 
 
 class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python is untyped
@@ -105,20 +105,20 @@ def group_member(kafka_servers: str, group_id: str, instance: str, **settings: A
 def producer(kafka_servers: str, transactional_id: str | None = None, **settings: Any) -> KafkaProducer:
     """An idempotent producer; with a `transactional_id` it fences all earlier producers of that id."""
     transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
-    with reaching(kafka_servers):
-        return KafkaProducer(
-            **_common(kafka_servers),
-            **(transaction if transactional_id else {}),
-            acks="all",
-            linger_ms=5,
-            batch_size=128 * 1024,
-            max_request_size=_MAX_MESSAGE_BYTES,
-            max_block_ms=30_000,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            delivery_timeout_ms=15_000 if transactional_id else 120_000,
-            allow_auto_create_topics=False,
-            **settings,
-        )
+    return _begun(
+        KafkaProducer,
+        kafka_servers,
+        **(transaction if transactional_id else {}),
+        acks="all",
+        linger_ms=5,
+        batch_size=128 * 1024,
+        max_request_size=_MAX_MESSAGE_BYTES,
+        max_block_ms=30_000,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        delivery_timeout_ms=15_000 if transactional_id else 120_000,
+        allow_auto_create_topics=False,
+        **settings,
+    )
 
 
 def is_fenced(error: KafkaError) -> bool:
@@ -133,18 +133,14 @@ def is_fenced(error: KafkaError) -> bool:
 
 def admin(kafka_servers: str) -> KafkaAdminClient:
     """A client for topics, groups and the deletion of records."""
-    with reaching(kafka_servers):
-        return KafkaAdminClient(**_common(kafka_servers), request_timeout_ms=REQUEST_TIMEOUT_MS)
+    return _begun(KafkaAdminClient, kafka_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
 
 
 def wait_until_ready(kafka_servers: str, seconds: float) -> None:
     """Return when the brokers answer a metadata request; ServiceUnavailableError after `seconds`."""
-    with reaching(kafka_servers):
-        client = KafkaAdminClient(**{**_common(kafka_servers), "bootstrap_timeout_ms": int(seconds * 1000)})
-        try:
-            client.list_topics()
-        finally:
-            client.close()
+    client = _begun(KafkaAdminClient, kafka_servers, bootstrap_timeout_ms=int(seconds * 1000))
+    with reaching(kafka_servers), closing(client):
+        client.list_topics()
 
 
 def wait_for_kafka(start: Callable[[], _T], stop: StopSignal) -> _T:
@@ -169,6 +165,21 @@ def reaching(kafka_servers: str) -> Iterator[None]:
             f"Kafka at {kafka_servers} does not answer ({type(error).__name__}); "
             "start it with 'docker compose up -d kafka' or set GRAFT_KAFKA"
         ) from error
+
+
+def _begun(kind: Callable[..., Any], kafka_servers: str, **settings: Any) -> Any:
+    """A client of this kind that has reached the brokers; of one that could not, neither thread nor file stays."""
+    connections: list[KafkaNetClient] = []
+
+    def connect(**of_client: Any) -> KafkaNetClient:
+        connections.append(KafkaNetClient(**of_client))
+        return connections[-1]
+
+    with reaching(kafka_servers), ExitStack() as unless_begun:
+        unless_begun.callback(lambda: [connection.close() for connection in connections])
+        client = kind(**{**_common(kafka_servers), **settings}, kafka_client=connect)
+        unless_begun.pop_all()
+        return client
 
 
 def _common(kafka_servers: str) -> dict[str, Any]:

@@ -1,7 +1,14 @@
 """What kafka-python's clients are given beside it."""
 
+import gc
+import threading
+from pathlib import Path
+
+import pytest
 from kafka import TopicPartition
 
+from lab.embedded import free_port
+from runtime.errors import ServiceUnavailableError
 from stream import connection
 from stream.topics import ensure_topics
 from tests.stream.conftest import await_that
@@ -42,6 +49,23 @@ def test_a_consumer_that_has_read_all_lets_the_processor_rest(kafka, topic_prefi
     finally:
         consumer.close(autocommit=False)
     assert 1 <= len(asked) <= 150
+
+
+@pytest.mark.parametrize("begin", [connection.admin, connection.consumer, connection.producer])
+def test_of_a_client_that_does_not_reach_its_brokers_neither_thread_nor_file_stays(begin, monkeypatch, caplog):
+    """A process that waits for Kafka begins one each second or so, for as long as it takes."""
+    monkeypatch.setattr(connection, "_FIRST_CONTACT_MS", 100)
+    caplog.set_level("CRITICAL", "kafka")  # as everywhere; a line that is kept keeps its error's sockets
+    nobody = f"127.0.0.1:{free_port()}"
+
+    def held():
+        with pytest.raises(ServiceUnavailableError):
+            begin(nobody)
+        gc.collect()  # kafka-python leaves refused sockets to it
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = held()
+    assert [held() for _ in range(3)] == [before] * 3
 
 
 def partitions(admin, topic):
