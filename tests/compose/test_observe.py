@@ -5,11 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.compose.stack import (
     COUNTS,
-    ROOT,
     await_that,
     compose,
     composed,
@@ -37,7 +35,7 @@ def asked(path: str) -> dict:
 
 @pytest.fixture(scope="module")
 def prometheus(replayed: str) -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    services = json.loads(compose("--profile", "observe", "config", "--format", "json"))["services"]
     wanted = {name: services[name]["image"] for name in ("prometheus", "grafana")}
     here = [name for name, image in wanted.items() if is_here(image)]
     if "prometheus" not in here:

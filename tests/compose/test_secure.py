@@ -1,5 +1,6 @@
 """docker-compose.secure.yml on the volumes of the stack: every process through SASL_SSL and rediss://."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,11 @@ def before(replayed: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def secured(before: int) -> None:
+def secured(before: int) -> Iterator[None]:
+    """The stack with TLS; without it again for the tests of other files."""
     up(*SECURE)
+    yield
+    up()
 
 
 def test_every_process_works_through_tls_and_logins(before: int, secured: None, tmp_path: Path) -> None:
