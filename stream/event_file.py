@@ -48,15 +48,25 @@ def count_events(path: Path) -> int:
 
 
 def impressions_of(path: Path) -> Iterator[Impression]:
-    """The valid impressions of a file; the others are counted in one warning at the end."""
-    skipped = 0
+    """The valid impressions of a file; the others are counted in one warning at the end.
+
+    InvalidInputError when the file has rows and none of them is a valid impression or feedback.
+    """
+    taken = skipped = 0
     for event in read_events(path):
-        if event.kind == "feedback":
-            continue
         try:
-            yield Impression.model_validate_json(event.value)
+            impression = None if event.kind == "feedback" else Impression.model_validate_json(event.value)
         except ValidationError:
             skipped += 1
+            continue
+        taken += 1
+        if impression is not None:
+            yield impression
+    if skipped and not taken:
+        raise InvalidInputError(
+            f"{path}: none of its {skipped:,} rows is a valid impression or feedback; "
+            f"'graft replay {path} --dry-run' says why"
+        )
     if skipped:
         _log.warning("%s: %d rows are no valid impressions or feedback; they were left out", path, skipped)
 

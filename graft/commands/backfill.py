@@ -100,7 +100,9 @@ def backfill(  # noqa: PLR0913 - one for each option
     from teacher_cache.backfill_batches import Manner
 
     now_ms = time.time_ns() // 1_000_000
-    bounds_ms = moment_ms("--since", since, now_ms), moment_ms("--until", until, now_ms)
+    since_ms, until_ms = bounds_ms = moment_ms("--since", since, now_ms), moment_ms("--until", until, now_ms)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise click.UsageError(f"--since {since} is not before --until {until}; an age such as 30d is the time ago")
     process = begin(project_folder)
     teacher = ProjectTeacher(process)
     teacher.scoring  # noqa: B018 - loaded: its errors come first

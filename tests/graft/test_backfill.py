@@ -121,6 +121,7 @@ def _raised(environment: dict[str, str], *arguments: str) -> BaseException | Non
         (["--since", "soon"], "--since: must be an ISO 8601 time"),
         (["--since", "3y"], "--since: must be a number with s, m, h or d"),
         (["--since", "3d", "--until", "2026-13-01"], "--until: must be an ISO 8601 time"),
+        (["--since", "3d", "--until", "30d"], "--since 3d is not before --until 30d"),
         (["--since", "3d", "--max-rows-per-second", "0"], "0 is not in the range"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from runtime.errors import ConfigurationError, ServiceUnavailableError
+from runtime.errors import ConfigurationError, InvalidInputError, ServiceUnavailableError
 from stream import connection
 from stream.event_file import impressions_of, read_events
 from stream.groups import STREAM_GROUP, group_id
@@ -62,6 +62,14 @@ def test_parquet_gives_the_same_events_as_json_lines(jsonl, tmp_path):
 def test_the_impressions_of_a_file_leave_out_what_is_none(jsonl, caplog):
     assert [i.item_id for i in impressions_of(jsonl)] == ["item1", "é"]
     assert "3 rows are no valid impressions" in caplog.text
+
+
+def test_a_file_of_which_no_row_is_an_event_is_an_error_and_an_empty_one_none(tmp_path):
+    (tmp_path / "other.onnx").write_bytes(b"\n".join(BAD))
+    with pytest.raises(InvalidInputError, match=r"other\.onnx: none of its 3 rows is a valid .* --dry-run' says why"):
+        list(impressions_of(tmp_path / "other.onnx"))
+    (tmp_path / "empty.jsonl").write_bytes(b"\n")
+    assert list(impressions_of(tmp_path / "empty.jsonl")) == []
 
 
 def test_a_row_that_is_nested_too_deep_is_unreadable_like_any_other(tmp_path):
