@@ -110,6 +110,17 @@ def learnt() -> int:
     return int(metric("learner", "graft_student_learned_examples"))
 
 
+def learnt_at_rest(at_least: int, quiet_seconds: float = 5.0) -> int:
+    """How many examples have been learnt once there are so many and no more come."""
+    await_that(lambda: learnt() >= at_least)
+    last = learnt()
+    time.sleep(quiet_seconds)
+    while (now := learnt()) != last:
+        last = now
+        time.sleep(quiet_seconds)
+    return last
+
+
 def await_that(what: Callable[[], object], seconds: float = 120.0) -> None:
     """Return when `what` is true; a command that fails meanwhile is not."""
     deadline, last = time.monotonic() + seconds, ""

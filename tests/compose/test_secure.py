@@ -14,6 +14,7 @@ from tests.compose.stack import (
     inspected,
     later_events,
     learnt,
+    learnt_at_rest,
     replay_command,
     score_of_first_impression,
     up,
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def before(replayed: str) -> int:
     """How much was learnt without it."""
-    return learnt()
+    return learnt_at_rest(3000)
 
 
 @pytest.fixture(scope="module")

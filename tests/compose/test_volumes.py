@@ -13,6 +13,7 @@ from tests.compose.stack import (
     compose,
     later_events,
     learnt,
+    learnt_at_rest,
     metric,
     redis,
     replay_command,
@@ -36,8 +37,7 @@ def test_volumes_of_a_running_stack_and_backups_that_lack_a_file_are_refused(rep
 
 
 def test_what_was_saved_is_there_again_after_all_volumes_are_lost(replayed: str, tmp_path: Path) -> None:
-    await_that(lambda: learnt() >= 3000)
-    before, keys = learnt(), int(redis("dbsize"))
+    before, keys = learnt_at_rest(3000), int(redis("dbsize"))
     version = int(metric("learner", "graft_student_version"))
     compose("stop", seconds=180)
     backup = str(tmp_path / "backup")
