@@ -211,6 +211,21 @@ def test_a_column_that_has_the_label_in_it_is_held_and_never_proven(
     assert stream.learnt - learnt <= 2_000
 
 
+def test_what_is_doubtful_or_proven_already_is_not_promoted(stream: Stream) -> None:
+    record = started(stream).tell(20_000, error=0.05, until=("promote", *STOPS))
+    assert verdict_of(record) == ("promote", None)
+    gain = next(one for one in record.comparisons if one.metric == "gain")
+    others = [one for one in record.comparisons if one is not gain]
+    rising, above = (gain.model_copy(update=change) for change in ({"is_rising": True}, {"evidence": 0.0}))
+    for change in (
+        {"candidate": None},
+        {"candidate": record.champion},
+        {"comparisons": [*others, rising]},
+        {"comparisons": [*others, above]},
+    ):
+        assert verdict_of(record.model_copy(update=change)) == ("open", None)
+
+
 def test_a_candidate_that_is_worse_is_rolled_back(stream: Stream) -> None:
     started(stream)
     record = stream.tell(4_000, error=0.8)
