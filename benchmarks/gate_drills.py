@@ -4,8 +4,8 @@
 
 The learner, its publisher and the gate in memory, on the simulated pair's world: a version after every 250 examples,
 labels known an hour after their impression, which is 700 impressions later. From example 10,000 on a fault, in all rows
-or in one of twenty: clicks inverted, dense features times 10 (the learner leaves out what is times 100), a teacher that
-says noise.
+or in one of twenty: clicks inverted; the click, or the dwell, in a column that had no values until then; dense features
+times 10 (the learner leaves out what is times 100); a teacher that says noise.
 Each seed is another world. `examples` are those of the fault that had been learnt when the gate stopped; `AUC` is that
 of what serves at the end, after 20,000 examples, on 5,000 further impressions without a fault.
 """
