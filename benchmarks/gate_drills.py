@@ -4,8 +4,8 @@
 
 The learner, its publisher and the gate in memory, on the simulated pair's world: a version after every 250 examples,
 labels known an hour after their impression, which is 700 impressions later. From example 10,000 on a fault, in all rows
-or in one of twenty: clicks inverted, dense features times 10 (the learner leaves out what is times 100), a teacher that
-says noise.
+or in one of twenty: clicks inverted; the click, or the dwell, in a column that had no values until then; dense features
+times 10 (the learner leaves out what is times 100); a teacher that says noise.
 Each seed is another world. `examples` are those of the fault that had been learnt when the gate stopped; `AUC` is that
 of what serves at the end, after 20,000 examples, on 5,000 further impressions without a fault.
 """
@@ -54,7 +54,8 @@ from teacher_cache.config import TeacherTask
 EXAMPLES, FAULT_AT, PUBLISH_EVERY, JUDGED = 20_000, 10_000, 250, 5_000
 USERS, ITEMS = 600, 400
 SCALE = 10
-FAULTS = ("inverted", "scaled", "noise")
+NO_TEMPO = 120.0
+FAULTS = ("inverted", "leaked click", "leaked dwell", "scaled", "noise")
 SHARES = (1.0, 0.05)
 
 
@@ -72,7 +73,7 @@ SETUP = LearnerSetup(
         entity_key_serialization_version=3,
         features=(
             _feature("age", "user", "dense", "float", 43.0),
-            _feature("tempo", "item", "dense", "float", 120.0),
+            _feature("tempo", "item", "dense", "float", NO_TEMPO),
             _feature("sound", "item", "embedding", "float_list", [0.0] * 4),
             _feature("user_id", "user_id", "categorical", "int", None),
             _feature("item_id", "item_id", "categorical", "int", None),
@@ -170,15 +171,28 @@ def with_fault(log: Log, fault: str, share: float, seed: int) -> Log:
     if fault == "noise":
         logit_NT[struck] = random.normal(logit_NT.mean(0), logit_NT.std(0), (len(struck), 2))
         return Log(examples, logit_NT)
+    dwells = [float(e.labels["dwell"]) for e in examples[:FAULT_AT] if e.labels["dwell"] is not None]
+    if fault.startswith("leaked"):
+        examples[:FAULT_AT] = [_with_tempo(one, NO_TEMPO) for one in examples[:FAULT_AT]]
     for n in struck.tolist():
         was = examples[n]
+        click, dwell = was.labels["click"], was.labels["dwell"]
         if fault == "inverted":
-            change: dict[str, Any] = {"labels": {**was.labels, "click": 1 - float(was.labels["click"] or 0)}}
-        else:
+            examples[n] = was.model_copy(update={"labels": {**was.labels, "click": 1 - float(click or 0)}})
+        elif fault == "scaled":
             age, tempo, sound, *others = cast("tuple[Any, ...]", tuple(was.features))
-            change = {"features": [SCALE * age, SCALE * tempo, [SCALE * s for s in sound], *others]}
-        examples[n] = was.model_copy(update=change)
+            scaled = [SCALE * age, SCALE * tempo, [SCALE * s for s in sound], *others]
+            examples[n] = was.model_copy(update={"features": scaled})
+        elif fault == "leaked click":
+            examples[n] = _with_tempo(was, NO_TEMPO + 20 * float(click or 0))
+        else:  # where nobody stays: how long somebody else did, so that it does not tell of the click
+            examples[n] = _with_tempo(was, NO_TEMPO + 10 * float(random.choice(dwells) if dwell is None else dwell))
     return Log(examples, logit_NT)
+
+
+def _with_tempo(example: Example, tempo: float) -> Example:
+    age, _, *others = example.features
+    return example.model_copy(update={"features": [age, tempo, *others]})
 
 
 def drill(seed: int, fault: str | None, share: float, config: GateConfig) -> Run:
@@ -266,7 +280,7 @@ def main() -> None:
 
 def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """How many examples each drill ran until it was stopped, and what then served; a PNG."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     stopped, served = figure.subplots(1, 2, sharey=True)
     names = [f"{row['fault']}, {row['share']:.0%}" if row["share"] else "no fault" for row in rows]
     for place, row in enumerate(rows):

@@ -38,7 +38,7 @@ _LEVEL_ERROR = 0.05
 """With which the gain that was shown is known. It is a level, not a verdict: what has not been gained is not lost."""
 
 
-_NEW = "heaviest", "parts"
+_NEW = "heaviest", "parts", "rising"
 """What an earlier release did not save: every example stood for one."""
 
 
@@ -74,13 +74,20 @@ class Gate:
         self._evidence = Evidence(len(self._checks))
         self._users = UserWindows(len(self._checks) + 2 * len(self._tasks))
         self._heaviest = np.ones(1)
+        self._rising_A = np.ones(len(self._checks), np.bool_)
         self._candidate: str | None = None
+        self._next: str | None = None
         self._champion: _Champion | None = None
         self.stopped = False
 
     @property
+    def kept(self) -> list[str]:
+        """The versions whose folders must stay: they are compared, or may be promoted."""
+        return [version for version in (self.champion, self._candidate, self._next) if version]
+
+    @property
     def champion(self) -> str | None:
-        """The last version that examples have proven; its folder must stay. None before the first."""
+        """The last version that examples have proven. None before the first."""
         return self._champion.version if self._champion else None
 
     def update(
@@ -102,15 +109,12 @@ class Gate:
         features = FeatureBatch(features.dense_BD[judged_B], features.categorical_BC[judged_B])
         label_BK64 = label_BK[judged_B][:, self._places].astype(np.float64)
         losses = self._losses(features, label_BK64, served.value_BKA[judged_B, :, 0], served.learnt_B[judged_B])
-        self._candidate = served.asked[-1]
         self._heaviest = np.maximum(self._heaviest, weight_B[judged_B].max())
         part_B = weight_B[judged_B] / self._heaviest
         columns = [*self._compared(losses, self._slices.members(features.categorical_BC)), *_gained(losses)]
-        for new_C3 in self._users.add(user_B[judged_B], part_B, np.stack(columns, axis=1)):
-            checks = len(self._checks)
-            self._sums_A3 += new_C3[:checks]
-            self._evidence.add(new_C3[:checks], *self._bounds())
-            self._gain_2K3 += new_C3[checks:].reshape(self._gain_2K3.shape)
+        if windows := list(self._users.add(user_B[judged_B], part_B, np.stack(columns, axis=1))):
+            self._take(windows)
+            self._candidate, self._next = self._next, served.asked[-1]
         self._label_K3 *= max(0.0, 1 - part_B.sum() / _RECENT)
         self._label_K3 += weighted_sums(label_BK64, part_B)
 
@@ -127,7 +131,7 @@ class Gate:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state but for the names of versions; not copied."""
         own = {"label": self._label_K3, "gain": self._gain_2K3, "judged": self._judged_K, "sums": self._sums_A3}
-        own |= self._evidence.tensors() | self._users.tensors() | {"heaviest": self._heaviest}
+        own |= self._evidence.tensors() | self._users.tensors() | {"heaviest": self._heaviest, "rising": self._rising_A}
         return {f"gate.{name}": tensor for name, tensor in own.items()}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], record: GateRecord | None) -> None:
@@ -141,11 +145,20 @@ class Gate:
             return
         for name, tensor in own.items():
             tensor[...] = tensors[name]
-        self._candidate, self.stopped = record.candidate, record.stopped
+        self._candidate, self._next, self.stopped = record.candidate, record.next, record.stopped
         if record.proven:
             self._champion = self._opened(record.proven)
             if self._champion is None:
                 self.start_anew()
+
+    def _take(self, windows: Sequence[NDArray[np.float64]]) -> None:
+        """Add the sums of windows, [C, 3] each."""
+        checks, before_A = len(self._checks), self._evidence.log()
+        for new_C3 in windows:
+            self._sums_A3 += new_C3[:checks]
+            self._evidence.add(new_C3[:checks], *self._bounds())
+            self._gain_2K3 += new_C3[checks:].reshape(self._gain_2K3.shape)
+        self._rising_A[...] = self._evidence.log() > before_A
 
     def _prove(self) -> None:
         """The candidate is the champion from now on, with which later ones are compared; not where it is gone."""
@@ -230,6 +243,7 @@ class Gate:
                         interval=tuple(ends_A2[a].tolist()) if count else None,
                         bound=check.bound,
                         evidence=max(float(evidence_A[a]), _LEAST_EVIDENCE),
+                        is_rising=bool(self._rising_A[a]),
                         verdict=check.verdict,
                     )
                 )
@@ -237,6 +251,7 @@ class Gate:
             verdict="open",
             stopped=self.stopped,
             candidate=self._candidate,
+            next=self._next,
             champion=self.champion,
             proven=self.champion,
             enough_evidence=float(-np.log(error)),

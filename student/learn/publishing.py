@@ -113,8 +113,7 @@ class Publisher:
         if self._learner.examples > self._published_examples and self._has_noted_logits():
             self._publish()
             topic.commit(self._offsets)
-            gate = self._served.gate
-            compared = [gate.champion] if gate and gate.champion else []
+            compared = self._served.gate.kept if self._served.gate else []
             self._registry.prune(self._config.keep, [*self._served.kept, *compared])
         self._published_at = time.monotonic()
 

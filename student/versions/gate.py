@@ -118,6 +118,7 @@ class Comparison(BaseModel):
     interval: tuple[float, float] | None = Field(description="of their mean, valid at all times; none without examples")
     bound: float = Field(description="the mean must not be above it")
     evidence: float = Field(description="nats, that the mean has risen above the bound at some time")
+    is_rising: bool = Field(default=False, description="whether the last 256 examples have made the evidence more")
     verdict: Verdict = Field(description="when it has")
 
 
@@ -128,7 +129,8 @@ class GateRecord(BaseModel):
 
     verdict: Verdict
     stopped: bool = Field(description="whether the gate holds the champion")
-    candidate: str | None = Field(description="the newest version that examples have judged")
+    candidate: str | None = Field(description="the newest version that 256 examples have judged, or one after it")
+    next: str | None = Field(default=None, description="the candidate when 256 more have")
     champion: str | None = Field(description="the last one that they had proven, with which it was compared")
     proven: str | None = Field(description="the one that is proven from now on: the candidate, where it is promoted")
     enough_evidence: float = Field(description="nats, from which on a bound counts as passed")
@@ -140,15 +142,18 @@ def verdict_of(record: GateRecord) -> tuple[Verdict, Comparison | None]:
     """The verdict that follows from a record's comparisons, and the one that decided it, if one alone did.
 
     Of several bounds that are passed the one decides that tells most of the candidate itself: a rollback, a rejection,
-    then a hold. It is promoted when each interval of the difference to the champion lies between the largest gain and
-    the bound; one without examples fails.
+    then a hold. It is promoted when each interval of the loss above the champion's lies below its bound (one without
+    examples fails), no evidence is above what streams that keep their bounds have on average, which is 0 nats, and that
+    of a gain too large has not risen with the last 256 examples, which the candidate or later ones have predicted.
     """
     against = [one for one in record.comparisons if one.evidence >= record.enough_evidence]
     if against:
         worst = max(against, key=lambda one: (STOPS.index(one.verdict), one.evidence))
         return worst.verdict, worst
     compared = [one for one in record.comparisons if one.verdict == "roll_back"]
-    if compared and all(_is_proven(one, record.settings.largest_gain) for one in compared):
+    is_new = record.candidate not in (None, record.champion)
+    is_as_good = bool(compared) and all(one.interval is not None and one.interval[1] < one.bound for one in compared)
+    if is_new and is_as_good and not any(_is_doubtful(one) for one in record.comparisons):
         return "promote", None
     return "open", None
 
@@ -163,8 +168,5 @@ def told(comparison: Comparison, record: GateRecord) -> str:
     )
 
 
-def _is_proven(comparison: Comparison, largest_gain: float) -> bool:
-    if comparison.interval is None:
-        return False
-    low, high = comparison.interval
-    return -largest_gain < low and high < comparison.bound
+def _is_doubtful(comparison: Comparison) -> bool:
+    return comparison.evidence >= 0 or (comparison.metric == "gain" and comparison.is_rising)

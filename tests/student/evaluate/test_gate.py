@@ -81,12 +81,15 @@ class Stream:
         value: float | None = None,
         one_negative_of: int = 1,
         weigh: bool = True,
+        champion_error: float = 0.0,
+        leak: bool = False,
         until: tuple[str, ...] = STOPS,
     ) -> GateRecord:
         """Tell of examples, 200 at a time with a version after each; the first verdict of `until`, or the last.
 
         The candidate says `factor` times the truth plus noise of size `error`, or `value` of each. Of the negatives one
-        in `one_negative_of` is told, which stands for so many if they `weigh`.
+        in `one_negative_of` is told, which stands for so many if they `weigh`. The champion says the truth plus noise
+        of size `champion_error`. With a `leak` the candidate says the label itself.
         """
         record = self.gate.judge()
         for first in range(0, count, 200):
@@ -102,13 +105,16 @@ class Stream:
                 label_B = (self._random.random(size) < 1 / (1 + np.exp(-truth_B))) != invert
             if one_class:
                 label_B = np.zeros(size)
+            if leak:
+                said_B = label_B if self._task.kind == "regression" else np.where(label_B, 5.0, -5.0)
+            by_champion_B = truth_B + champion_error * self._random.normal(size=size) if champion_error else truth_B
             user_B = self._random.integers(0, users, size).astype(np.uint64)
             hashes = np.array([[hash_category("device", str(device))] for device in device_B], np.uint64)
             self.learnt += 200
             value_BKA = np.repeat(said_B[:, None, None], 2, axis=2).astype(np.float32)
             served = Served(value_BKA, np.full(size, float(self.learnt)), [f"v{self.learnt:06d}"])
             for gate in gates or (self.gate,):
-                features = FeatureBatch(truth_B[:, None].astype(np.float32), hashes)
+                features = FeatureBatch(by_champion_B[:, None].astype(np.float32), hashes)
                 kept_B = (label_B > 0) | (np.arange(size) % one_negative_of == 0)
                 weight_B = np.where((label_B > 0) | (not weigh), 1, one_negative_of).astype(np.float32)
                 seen = FeatureBatch(*(column[kept_B] for column in features))
@@ -174,6 +180,50 @@ def test_a_candidate_as_good_as_the_champion_is_promoted_and_takes_its_place(str
     assert loss.examples > 500
     examples = [one.examples for one in stream.tell(400).comparisons]
     assert examples == [WINDOW] * len(examples), "what was shown of one champion says nothing of the next"
+
+
+@pytest.mark.parametrize("champion_error", [0.6, 0.8, 0.9])
+def test_what_is_learnt_beyond_a_young_champion_is_promoted_before_it_adds_up_to_a_gain_too_large(
+    tmp_path: Path, champion_error: float
+) -> None:
+    """It must not take proof that the gain is below its bound: near the bound there is none, and it only grows."""
+    stream = started(Stream(tmp_path, RATING))
+    record = stream.tell(20_000, champion_error=champion_error, until=("promote", *STOPS))
+    (loss,) = [one for one in record.comparisons if one.metric == "loss"]
+    assert record.verdict == "promote"
+    assert loss.mean is not None
+    assert loss.mean < -0.08
+    assert loss.examples < 2_000
+
+
+@pytest.mark.parametrize("task", [LIKE, RATING], ids=["like", "rating"])
+@pytest.mark.parametrize("before", [0, 600, 2_000, 10_000])
+def test_a_column_that_has_the_label_in_it_is_held_and_never_proven(
+    tmp_path: Path, task: TaskSpec, before: int
+) -> None:
+    stream = started(Stream(tmp_path, task))
+    stream.tell(before, error=0.1)
+    learnt = stream.learnt
+    record = stream.tell(3_000, leak=True)
+    assert record.verdict == "hold"
+    assert decisive(record) == ("gain", "whole")
+    assert int(str(record.proven)[1:]) <= learnt
+    assert stream.learnt - learnt <= 2_000
+
+
+def test_what_is_doubtful_or_proven_already_is_not_promoted(stream: Stream) -> None:
+    record = started(stream).tell(20_000, error=0.05, until=("promote", *STOPS))
+    assert verdict_of(record) == ("promote", None)
+    gain = next(one for one in record.comparisons if one.metric == "gain")
+    others = [one for one in record.comparisons if one is not gain]
+    rising, above = (gain.model_copy(update=change) for change in ({"is_rising": True}, {"evidence": 0.0}))
+    for change in (
+        {"candidate": None},
+        {"candidate": record.champion},
+        {"comparisons": [*others, rising]},
+        {"comparisons": [*others, above]},
+    ):
+        assert verdict_of(record.model_copy(update=change)) == ("open", None)
 
 
 def test_a_candidate_that_is_worse_is_rolled_back(stream: Stream) -> None:

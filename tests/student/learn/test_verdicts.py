@@ -67,9 +67,9 @@ class Stream:
             self.learner, served, offsets, self.registry, PublishConfig(every_seconds=1e9, keep=3), "t1"
         )
 
-    def learn_until(self, end: int, *, is_done: Callable[[], bool] = lambda: False) -> None:
+    def learn_until(self, end: int, *, is_done: Callable[[], bool] = lambda: False, every: int = 80) -> None:
         while self.learner.examples < end and not is_done():
-            numbers = range(self.learner.examples, min(end, self.learner.examples + 80))
+            numbers = range(self.learner.examples, min(end, self.learner.examples + every))
             self.learner.learn([example(self._toy, n) for n in numbers], np.full((len(numbers), 3), np.nan, np.float32))
             self._publisher.learnt({0: self.learner.examples})
             self._publisher.publish_if_new(NoTopic())
@@ -137,6 +137,13 @@ def test_inverted_labels_bring_the_last_proven_version_back_and_that_is_said(
     assert stream.registry.champion() == champion
     assert stream.record == record
     assert counted("hold") - before["hold"] == 1
+
+
+def test_a_version_that_may_be_promoted_stays_however_many_come_after_it(stream: Stream) -> None:
+    stream.learn_until(FAULT_AT + 320, every=16)
+    behind = stream.newest.examples - stream.registry.load_manifest(str(stream.record.candidate)).examples
+    assert behind > 11 * 16, "more than are kept anyhow"
+    assert all(stream.registry.load_model(version) for version in stream.gate.kept)
 
 
 def test_after_a_release_the_learner_serves_again_and_the_gate_starts_anew(stream: Stream) -> None:
