@@ -19,6 +19,7 @@ from runtime.health import HEALTH
 from runtime.redis import connect
 from runtime.tracing import TRACING
 from tests.disks import Disk, NotMountableError, mounted
+from tests.forked import end_forked
 from tests.secured import PASSWORD, Certificates, SecuredKafka
 
 # No deadline: the machine may be busy. `make test` takes the same examples each time, so that it fails for a change of
@@ -44,6 +45,11 @@ def _own_timeout_seconds(item: pytest.Item) -> float:
 def pytest_collection_finish() -> None:
     """What is imported by now stays; the garbage collector need not look through it again and again."""
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """The processes that `tests.forked` keeps end with the session."""
+    end_forked()
 
 
 @pytest.fixture(autouse=True)
