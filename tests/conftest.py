@@ -1,4 +1,4 @@
-"""For all tests: their order, real servers (one Redis and one Kafka a session), and names that no other test uses."""
+"""For all tests: their order, real servers (a Redis a session, a Kafka a module), and names that no other test uses."""
 
 import gc
 import logging
@@ -105,9 +105,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--apache", action="store_true", help="the Apache Kafka of KAFKA_HOME is the embedded broker")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kafka(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of the session's broker; a test's topics start with `topic_prefix`."""
+    """The address of the module's broker; a test's topics start with `topic_prefix`.
+
+    Not the session's: with the topics of hundreds of tests on it, each client that asks for all of them needs a second.
+    """
     if request.config.getoption("--apache"):
         yield request.getfixturevalue("apache_kafka").servers
         return
