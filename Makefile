@@ -23,15 +23,16 @@ study: $(INSTALLED) ## the headline of docs/study.md in study/headline.json: Mov
 	test -e study/pair/teacher.onnx || $(BIN)/graft pair train-teacher study/pair
 	$(BIN)/graft study study/pair --grid headline --out study
 
+KEEP_BYTECODE = PYTHONDONTWRITEBYTECODE=# else each of the processes compiles all tests again, wherever that variable is set
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)# half of the time a test waits for its servers
 test: $(INSTALLED) ## the tests, on embedded Kafka and Redis (and on a real Kafka where KAFKA_HOME names one)
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 test-slow: $(INSTALLED) ## what `make test` leaves out because it takes long
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal -m slow
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal -m slow
 
 test-apache: $(INSTALLED) ## the tests of Kafka's readers and writers, with the Apache Kafka of KAFKA_HOME as the embedded broker
-	$(BIN)/python -m pytest --apache -n $(WORKERS) --maxprocesses 4 --dist worksteal tests/stream
+	$(KEEP_BYTECODE) $(BIN)/python -m pytest --apache -n $(WORKERS) --maxprocesses 4 --dist worksteal tests/stream
 
 N ?= 100000
 FIRST ?= 0

@@ -1,4 +1,4 @@
-"""For all tests: their order, real servers (one Redis and one Kafka a session), and names that no other test uses."""
+"""For all tests: their order, real servers (a Redis a session, a Kafka a module), and names that no other test uses."""
 
 import gc
 import logging
@@ -19,6 +19,7 @@ from runtime.health import HEALTH
 from runtime.redis import connect
 from runtime.tracing import TRACING
 from tests.disks import Disk, NotMountableError, mounted
+from tests.forked import end_forked
 from tests.secured import PASSWORD, Certificates, SecuredKafka
 
 # No deadline: the machine may be busy. `make test` takes the same examples each time, so that it fails for a change of
@@ -44,6 +45,11 @@ def _own_timeout_seconds(item: pytest.Item) -> float:
 def pytest_collection_finish() -> None:
     """What is imported by now stays; the garbage collector need not look through it again and again."""
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """The processes that `tests.forked` keeps end with the session."""
+    end_forked()
 
 
 @pytest.fixture(autouse=True)
@@ -99,9 +105,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--apache", action="store_true", help="the Apache Kafka of KAFKA_HOME is the embedded broker")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kafka(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of the session's broker; a test's topics start with `topic_prefix`."""
+    """The address of the module's broker; a test's topics start with `topic_prefix`.
+
+    Not the session's: with the topics of hundreds of tests on it, each client that asks for all of them needs a second.
+    """
     if request.config.getoption("--apache"):
         yield request.getfixturevalue("apache_kafka").servers
         return

@@ -191,36 +191,34 @@ def test_a_metrics_port_that_is_taken_is_a_failure(sound_project: Path) -> None:
     assert done.stderr.startswith(f"error: GRAFT_METRICS_PORT: cannot listen on 127.0.0.1:{port}")
 
 
-def _levels(tmp_path: Path, *options: str, **variables: str) -> set[str]:
-    """The levels of the lines that a learner without a broker logs."""
+def _levels(tmp_path: Path, *cases: tuple[list[str], str]) -> list[set[str]]:
+    """The levels of the lines that a command logs, for options and a value of GRAFT_LOG_LEVEL each."""
     code = f"""
-import logging
+import logging, os
 from graft.cli import cli
 from graft.commands import versions
 def log(settings):
     for level in ("debug", "info", "warning"):
         getattr(logging.getLogger("graft"), level)("a line")
 versions._version_rows = lambda registry: log(registry) or []
-cli({[*options, "student", "ls"]!r})
+for options, level in {cases!r}:
+    if os.fork() == 0:
+        os.environ.update({{"GRAFT_LOG_LEVEL": level}} if level else {{}})
+        cli([*options, "student", "ls"])
+    assert os.wait()[1] == 0
+    os.write(2, b"next\\n")
 """
-    environment = {**os.environ, "GRAFT_VERSIONS": str(tmp_path), **variables}
+    environment = {**os.environ, "GRAFT_VERSIONS": str(tmp_path)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    return {line.split()[2] for line in done.stderr.splitlines()}
+    *told, _ = done.stderr.split("next\n")
+    return [{line.split()[2] for line in part.splitlines()} for part in told]
 
 
 def test_verbose_and_quiet_override_the_log_level_and_exclude_each_other(tmp_path: Path) -> None:
-    assert _levels(tmp_path) == {"INFO", "WARNING"}
-    assert (
-        _levels(tmp_path, "-v")
-        == _levels(tmp_path, "--verbose", GRAFT_LOG_LEVEL="ERROR")
-        == {
-            "DEBUG",
-            "INFO",
-            "WARNING",
-        }
-    )
-    assert _levels(tmp_path, "-q") == _levels(tmp_path, "--quiet", GRAFT_LOG_LEVEL="DEBUG") == {"WARNING"}
+    cases = ([], ""), (["-v"], ""), (["--verbose"], "ERROR"), (["-q"], ""), (["--quiet"], "DEBUG")
+    info, verbose, quiet = {"INFO", "WARNING"}, {"DEBUG", "INFO", "WARNING"}, {"WARNING"}
+    assert _levels(tmp_path, *cases) == [info, verbose, verbose, quiet, quiet]
     done = _run("-v", "-q", "student", "ls")
     assert done.returncode == 2
     assert "--verbose and --quiet exclude each other" in done.stderr

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from features.aggregates import Aggregates
 from features.push_log import PushLog
 from features.pushed_tables import pushed_tables
 from features.store import apply, open_store
+from graft.cli import cli
 from graft.project import load_project
 from tests.features.examples import count_example
 
 _NOWHERE = "redis://127.0.0.1:1/0"
-_COLLECT = [sys.executable, "-m", "graft", "features", "collect"]
+_COLLECT = ["features", "collect"]
 
 
 @pytest.fixture
@@ -31,13 +33,15 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def _collect(folder: Path, *arguments: str) -> Any:
-    environment = {**os.environ, "GRAFT_PROJECT": str(folder), "GRAFT_REDIS_URL": _NOWHERE}
-    done = subprocess.run(
-        [*_COLLECT, *arguments], env=environment, capture_output=True, text=True, timeout=90, check=False
-    )
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "GRAFT_PROJECT": str(folder), "GRAFT_REDIS_URL": _NOWHERE}
+
+
+def _collect(folder: Path) -> Any:
+    command = [sys.executable, "-m", "graft", *_COLLECT, "--json"]
+    done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) if "--json" in arguments else done.stdout
+    return json.loads(done.stdout)
 
 
 def test_collect_brings_the_push_log_into_the_tables_that_apply_has_made_and_needs_no_redis(folder: Path) -> None:
@@ -52,5 +56,6 @@ def test_collect_brings_the_push_log_into_the_tables_that_apply_has_made_and_nee
     one, none = {"rows": 2, "entities": 1, "log_rows": 1}, {"rows": 0, "entities": 0, "log_rows": 0}
     counted = {"listener_activity.parquet": one, "track_activity.parquet": one}
     profiles = {"listener_teacher.parquet": none, "track_teacher.parquet": none}
-    assert _collect(folder, "--json") == counted | profiles
-    assert "track_activity.parquet: 2 rows of 1 entities; 0 in the log" in _collect(folder, "--keep", "0.5")
+    assert _collect(folder) == counted | profiles
+    again = CliRunner().invoke(cli, [*_COLLECT, "--keep", "0.5"], env=_environment(folder))
+    assert "track_activity.parquet: 2 rows of 1 entities; 0 in the log" in again.stdout

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from graft.cli import cli
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
 from runtime.redis import connect
@@ -48,6 +50,13 @@ _EVENTS = [
     {"type": "noise"},
 ]
 _SENT = {"impressions": 4, "feedback": 1, "unreadable": 1}
+
+
+def _here(environment: dict[str, str], *arguments: str) -> Any:
+    """As `_graft` has it, of a command that reads alone, in this process."""
+    done = CliRunner().invoke(cli, [*arguments, "--json"], env=environment)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 def _graft(environment: dict[str, str], *arguments: str) -> Any:
@@ -93,9 +102,9 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
         assert {name: sent[name] for name in ("impressions", "feedback", "unreadable")} == _SENT
         newest = _wait_for_examples(Registry(sound_project / "versions"), 4)
         assert _score_by(newest, port)["degraded"] is False
-        assert _graft(environment, "student", "ls")[-1]["version"] == newest
+        assert _here(environment, "student", "ls")[-1]["version"] == newest
         assert [_readiness(metrics_port + number) for number in range(3)] == [{"status": "ready"}] * 3
-        report = _graft(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
+        report = _here(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
         assert (report["rows"], report["defaulted_share"]) == (4, 0.5)
     with connect(redis_url) as client:
         live = {key: client.get(key) for key in client.keys("graft:unshown:*")}

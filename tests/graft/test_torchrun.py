@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from features.spec_file import load_spec
+from features.store import apply
 from graft.project import load_project
 from lab.embedded import free_port
 from runtime.child import start_child
@@ -60,7 +60,6 @@ def _learnt(registry: Registry, examples: int, child: Any) -> Mapping[str, int]:
         newest = registry.latest()
         manifest = registry.load_manifest(newest) if newest else None
         if manifest and manifest.examples >= examples:
-            assert manifest.examples == examples
             return manifest.offsets
         assert child.poll() is None
         assert time.monotonic() < deadline, manifest
@@ -73,7 +72,7 @@ def _metrics(port: int) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
-@pytest.mark.timeout(240)  # an import of Feast and two of torch on a busy machine
+@pytest.mark.timeout(240)  # three imports of torch on a busy machine
 def test_two_processes_learn_a_stream_whose_partitions_come_one_after_the_other(
     sound_project: Path, redis_url: str, kafka: str, topic_prefix: str
 ) -> None:
@@ -89,11 +88,9 @@ def test_two_processes_learn_a_stream_whose_partitions_come_one_after_the_other(
         "GRAFT_VERSIONS": str(sound_project / "versions"),
         "GRAFT_METRICS_PORT": str(port),
     }
-    applied = start_child([sys.executable, "-m", "graft", "features", "apply"], env=environment)
-    assert applied.wait(90) == 0
     project, registry = load_project(sound_project), Registry(sound_project / "versions")
+    spec_id = apply(project.repo, redis_url, project.features).spec_id
     ensure_topics(kafka, project.stream, project.topics)
-    spec_id = load_spec(project.repo).spec_id
     _write(project, kafka, spec_id, range(30), 1)
     with (sound_project / "log").open("wb") as log:
         child = start_child([*_TORCHRUN, "student", "train"], env=environment, stdout=log, stderr=log)
@@ -106,7 +103,12 @@ def test_two_processes_learn_a_stream_whose_partitions_come_one_after_the_other(
         misses = 'graft_student_logits_total{outcome="miss"}'
         assert first[misses] + second[misses] == 36
         assert min(first[misses], second[misses]) >= 12, "each looks up its own part of what was polled"
+        _write(project, kafka, spec_id, range(36, 1536), 1)
+        _learnt(registry, 37, child)
     finally:
-        child.terminate()
+        child.terminate()  # with examples in the making; torchrun's own exit code is 1 for a SIGTERM
         child.wait(60)
+    assert registry.load_manifest(registry.latest()).examples < 1536, "all was learnt: the stop proves nothing"
+    assert registry.champion() == registry.latest()
+    assert not list(registry.folder.glob(".*/")), "a rank was killed within a publish"
     assert "ERROR" not in (sound_project / "log").read_text()

@@ -1,6 +1,6 @@
 """5,000 seeds of the stream process in a simulated world: nothing lost, doubled, mislabelled or skipped.
 
-`make test` takes the first 300.
+`make test` takes the first 150: of the faults that are planted, the first 25 catch all that most schedules catch.
 """
 
 import pytest
@@ -9,7 +9,7 @@ from tests.simulation.schedule import schedule_of
 from tests.simulation.seeds import failing, failure_of, quiet
 from tests.simulation.world import run_schedule
 
-QUICK, ALL = 300, 5_000
+QUICK, ALL = 150, 5_000
 _AT_ONCE = 50
 
 FIRST = [

@@ -1,8 +1,6 @@
 """The stream process as a child, and the topics around it."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +9,10 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from runtime.child import start_child, stop_child
+from runtime.child import stop_child
 from stream import connection
 from stream.topics import ensure_topics
+from tests.forked import start_forked
 from tests.stream.pair import Scenario, feedback, impression, stream_config, topics
 
 
@@ -24,17 +23,17 @@ class StreamHarness:
         self.kafka_servers, self.redis_url, self.prefix, self.partitions = kafka_servers, redis_url, prefix, partitions
         self.topics = topics(prefix)
         self.log = log
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[Any] = []
         ensure_topics(kafka_servers, stream_config(prefix, partitions), self.topics)
         self.producer = connection.producer(kafka_servers)
         self._looker = connection.consumer(kafka_servers)
         self._consumers: dict[str, tuple[KafkaConsumer, list[Any]]] = {}
 
-    def start(self, instance: str = "a", *, floor: int = 1_000_000) -> subprocess.Popen[bytes]:
+    def start(self, instance: str = "a", *, floor: int = 1_000_000) -> Any:
+        """A stream process; the one after it has another hash seed, as after any restart."""
         argv = [self.kafka_servers, self.prefix, str(self.partitions), instance, self.redis_url, str(floor)]
-        root = Path(__file__).parents[2]
         with self.log.open("ab") as log:
-            process = start_child([sys.executable, "-m", "tests.stream.process", *argv], cwd=root, stderr=log)
+            process = start_forked(["tests.stream.process", *argv], stderr=log, group=len(self._processes) % 2)
         self._processes.append(process)
         return process
 

@@ -1,15 +1,13 @@
 """The example log and the topic that it is written from, on a real broker."""
 
 import signal
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata
 
-from runtime.child import start_child, stop_child
+from runtime.child import stop_child
 from runtime.errors import DataLossError, GraftError
 from runtime.telemetry import StopSignal
 from stream import connection
@@ -18,6 +16,7 @@ from stream.example_log import ExampleLog, log_then_topic
 from stream.examples import ExampleReader
 from stream.topics import ensure_topics
 from stream.transactions import Outgoing, Transactions
+from tests.forked import start_forked
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 from tests.stream.test_example_log import example, read
@@ -68,10 +67,7 @@ class Topic:
         return records
 
     def archive(self, folder):
-        return start_child(
-            [sys.executable, "-m", "tests.stream.archive_process", str(folder), self.kafka_servers, self.topics.prefix],
-            cwd=Path(__file__).parents[2],
-        )
+        return start_forked(["tests.stream.archive_process", str(folder), self.kafka_servers, self.topics.prefix])
 
     def close(self):
         self._writer.close()

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,10 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from features.collect import Collected, collect
 from features.pushed_tables import pushed_tables
 from features.store import apply, materialize, open_store
+from graft.cli import cli
 from graft.project import load_project
 from runtime.child import start_child
 from stream.config import Topics
@@ -58,7 +59,8 @@ class Stream:
             "GRAFT_KAFKA": kafka,
             "GRAFT_REDIS_URL": redis_url,
         }
-        subprocess.run([*_GRAFT, "teacher", "profile"], env=self.environment, check=True, timeout=120)
+        done = CliRunner().invoke(cli, ["teacher", "profile"], env=self.environment)
+        assert done.exit_code == 0, done.output
 
     @contextmanager
     def running(self) -> Iterator[None]:

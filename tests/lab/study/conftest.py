@@ -1,8 +1,10 @@
-"""The fixtures pair, its log joined in memory, and its teacher's logits."""
+"""The fixtures pair, its log joined in memory, its teacher's logits, and a study that starts no process."""
 
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from lab.study.day_zero import DayZero
 from lab.study.log_in_memory import records_of
 from lab.study.memory_store import Sources
 from lab.study.study_log import StudyLog
+from lab.study.worker import Worker
 
 NO_REDIS = "redis://127.0.0.1:6379/0"
 EVENTS = 2_000
@@ -60,3 +63,34 @@ def logits(pair: Pair) -> NDArray[np.float32]:
     """Drawn, not scored: what they mean does not matter here."""
     teacher_tasks = len(pair.project.teacher.tasks)
     return np.random.default_rng(0).standard_normal((len(pair.log.records), teacher_tasks)).astype(np.float32)
+
+
+class _ThisProcess:
+    """Does at once what a pool of processes would do."""
+
+    def __init__(self, _processes: int, _context: object, start: Callable[..., None], arguments: tuple[Any]) -> None:
+        start(*arguments)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def submit(self, learn: Callable[..., None], *arguments: object) -> Future[None]:
+        learn(*arguments)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+
+@pytest.fixture
+def without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are learnt in this process: a worker's import of torch takes longer than a small cell.
+
+    What a worker itself is given and does is for test_cell.py, test_run.py and tests/lab/demo/test_baselines.py.
+    """
+    monkeypatch.setattr("lab.study.run.ProcessPoolExecutor", _ThisProcess)
+    monkeypatch.setattr("lab.study.worker.log_to", lambda *_: None)  # a worker's log lines all go to a file
+    for kept in ("unshown", "logs"):
+        monkeypatch.setattr(Worker, kept, {})

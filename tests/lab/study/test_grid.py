@@ -130,7 +130,10 @@ def _study(project: Path, folder: Path, *more: str) -> dict[str, object]:
     return result
 
 
-def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("without_workers")
+def test_the_command_writes_the_headline_and_skips_what_is_finished(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = pair.project.folder
     headline = _study(project, tmp_path)
     assert json.loads((tmp_path / "out" / "headline.json").read_text()) == headline
@@ -159,6 +162,7 @@ def test_the_command_writes_the_headline_and_skips_what_is_finished(pair: Pair, 
     assert "Whether the teacher helps <code>click</code> cannot be told (that needs 5 seeds, 2 were learnt)." in page
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     assert len(finished) == 8 + 1 + 2
+    monkeypatch.setattr("lab.study.report.plot_all", lambda *_: [])  # drawn once
     assert _study(project, tmp_path) == headline
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()} == finished
 
@@ -223,7 +227,11 @@ def test_no_more_is_joined_than_a_learner_needs(grid: dict[str, Any], needs: int
     assert Grid(baseline="v", variants=[Variant(name="v")], **grid).needed_events == needs
 
 
-def test_a_study_of_the_first_examples_joins_no_more(pair: Pair, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("without_workers")
+def test_a_study_of_the_first_examples_joins_no_more(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.study.report.plot_all", lambda *_: [])  # not looked at
     (tmp_path / "grid.toml").write_text('events = 130\nseeds = 1\nbaseline = "v"\n[[variants]]\nname = "v"\n')
     arguments = [
         "study",

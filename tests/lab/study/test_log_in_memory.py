@@ -3,10 +3,12 @@
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from features.spec import FeatureSpec
 from features.spec_file import load_spec
 from features.store import apply, materialize, view_sources
 from graft.project import Project, load_project
+from lab.embedded import EmbeddedRedis
 from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.events import Example
@@ -80,29 +83,36 @@ def _read(kafka: str, topics: Topics, count: int) -> list[Example]:
     return examples
 
 
-@pytest.fixture
-def streamed(pair: Pair, tmp_path: Path, kafka: str, redis_url: str, topic_prefix: str) -> list[Example]:
-    """The examples topic after the stream has seen the fixtures' events."""
-    folder = tmp_path / "pair"
+class Streamed(NamedTuple):
+    """A project whose stream has seen the fixtures' events, its Redis, and its examples."""
+
+    project: Project
+    redis_url: str
+    examples: list[Example]
+
+
+@pytest.fixture(scope="module")
+def streamed(pair: Pair, tmp_path_factory: pytest.TempPathFactory, kafka: str) -> Iterator[Streamed]:
+    folder = tmp_path_factory.mktemp("streamed") / "pair"
     shutil.copytree(pair.project.folder, folder)
-    project, topics = load_project(folder), Topics(prefix=topic_prefix)
-    spec = apply(project.repo, redis_url, project.features)
-    materialize(project.repo, redis_url, project.features)
-    _score_profiles(project, spec, redis_url)
-    ensure_topics(kafka, project.stream, topics)
-    with _streaming(project, spec, topics, kafka, redis_url):
-        replay(pair.events, kafka, topics, max_lag=500, progress=no_progress)
-        return _read(kafka, topics, len(pair.log.records))
+    project, topics = load_project(folder), Topics(prefix=f"t{uuid.uuid4().hex[:12]}-")
+    with EmbeddedRedis() as redis:  # the session's is emptied for each test
+        spec = apply(project.repo, redis.url, project.features)
+        materialize(project.repo, redis.url, project.features)
+        _score_profiles(project, spec, redis.url)
+        ensure_topics(kafka, project.stream, topics)
+        with _streaming(project, spec, topics, kafka, redis.url):
+            replay(pair.events, kafka, topics, max_lag=500, progress=no_progress)
+            examples = _read(kafka, topics, len(pair.log.records))
+        yield Streamed(project, redis.url, examples)
 
 
-def test_the_log_in_memory_is_the_streams_but_for_the_age_of_running_aggregates(
-    pair: Pair, streamed: list[Example]
-) -> None:
+def test_the_log_in_memory_is_the_streams_but_for_the_age_of_running_aggregates(pair: Pair, streamed: Streamed) -> None:
     """All but the aggregates is equal; those are the same too, but the stream may read an earlier state of them."""
     ours = pair.log.examples
-    assert len(streamed) == len(ours) > 1_000
+    assert len(streamed.examples) == len(ours) > 1_000
     states = _states(pair)
-    for theirs, mine in zip(streamed, ours, strict=True):
+    for theirs, mine in zip(streamed.examples, ours, strict=True):
         assert theirs.model_dump(exclude={"features"}) == mine.model_dump(exclude={"features"})
         for feature, stored, value in zip(pair.spec.features, theirs.features, mine.features, strict=True):
             if feature.view not in _entities(pair):
@@ -113,19 +123,20 @@ def test_the_log_in_memory_is_the_streams_but_for_the_age_of_running_aggregates(
 
 
 def test_a_second_replay_under_a_new_prefix_does_not_read_the_firsts_aggregates(
-    pair: Pair, streamed: list[Example], tmp_path: Path, kafka: str, redis_url: str, topic_prefix: str
+    pair: Pair, streamed: Streamed, tmp_path: Path, kafka: str, topic_prefix: str
 ) -> None:
     """With the first one's totals in Redis the item mean knew the end of the history: AUC .918 in place of .572."""
-    project, topics = load_project(tmp_path / "pair"), Topics(prefix=f"{topic_prefix}again-")
+    project, topics = streamed.project, Topics(prefix=topic_prefix)
     ensure_topics(kafka, project.stream, topics)
     events = tmp_path / "some.jsonl"
     events.write_text("".join(pair.events.read_text().splitlines(keepends=True)[:300]))
-    with _streaming(project, load_spec(project.repo), topics, kafka, redis_url):
+    with _streaming(project, load_spec(project.repo), topics, kafka, streamed.redis_url):
         replay(events, kafka, topics, max_lag=500, progress=no_progress)
         again = _read(kafka, topics, 10)
-    assert [e.impression_id for e in again[:10]] == [e.impression_id for e in streamed[:10]]
+    first = streamed.examples[:10]
+    assert [e.impression_id for e in again[:10]] == [e.impression_id for e in first]
     for view in _entities(pair):
-        assert {_row(pair, view, example) for example in again[:10]} == {_row(pair, view, e) for e in streamed[:10]}
+        assert {_row(pair, view, example) for example in again[:10]} == {_row(pair, view, e) for e in first}
         assert set(_row(pair, view, again[0])) == {None}
 
 

@@ -174,6 +174,7 @@ def test_no_learner_begins_with_a_bootstrap_before_the_training_data_end(
     assert begun == {0: True, 150: False}
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_the_page_says_whose_logits_they_are_and_what_is_left_of_the_gain(
     pair: Pair, folder: Path, log: StudyLog, tmp_path: Path
 ) -> None:

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,13 +18,11 @@ from stream.example_log import ExampleLog
 from stream.logged_logits import LoggedLogits
 from stream.topics import ensure_topics
 from student.versions.registry import Registry
+from tests.forked import start_forked
 from tests.stream.conftest import await_that
 from tests.student.conftest import Toy
 from tests.student.learn.ranks import ROOT, TORCHRUN, rank_environment
 from tests.student.learn.train_process import GENERATION, logit_cache, unshown_cache
-
-if TYPE_CHECKING:
-    import subprocess
 
 TOTAL = 900
 PARTITIONS = 2
@@ -39,7 +36,7 @@ class Pair:
     def __init__(self, toy: Toy, kafka: str, prefix: str, redis_url: str, folder: Path) -> None:
         self.kafka, self.redis_url, self.topics, self.folder = kafka, redis_url, Topics(prefix=prefix), folder
         self.log = folder / "log"
-        self.children: list[subprocess.Popen[bytes]] = []
+        self.children: list[Any] = []
         ensure_topics(kafka, StreamConfig(topic_prefix=prefix, partitions=PARTITIONS), self.topics)
         self.toy = toy
         examples = [toy.example(n) for n in range(TOTAL)]
@@ -67,15 +64,18 @@ class Pair:
 
     def learner(self, name: str, *, how: list[str] | None = None, log: bool = False, redis_url: str = "") -> Any:
         arguments = [self.kafka, self.topics.prefix, redis_url or self.redis_url, str(self.folder / name)]
-        command = [*(how or [sys.executable]), "-m", "tests.student.learn.train_process", *arguments]
-        command += [str(self.log)] if log else []
-        self.children.append(start_child(command, env=rank_environment(), cwd=ROOT))
+        program = ["tests.student.learn.train_process", *arguments, *([str(self.log)] if log else [])]
+        environment = rank_environment()
+        if how is None:
+            self.children.append(start_forked(program, env=environment))
+        else:
+            self.children.append(start_child([*how, "-m", *program], env=environment, cwd=ROOT))
         return self.children[-1]
 
     def archive(self) -> Any:
-        arguments = [str(self.log), self.kafka, self.topics.prefix]
-        command = [sys.executable, "-m", "tests.stream.archive_process", *arguments]
-        self.children.append(start_child(command, cwd=ROOT))
+        self.children.append(
+            start_forked(["tests.stream.archive_process", str(self.log), self.kafka, self.topics.prefix])
+        )
         return self.children[-1]
 
     def registry(self, name: str) -> Registry:

@@ -1,9 +1,8 @@
-"""The learner process as two ranks under torchrun, on a real broker and a real Redis."""
+"""The learner process as two ranks, under torchrun where one is killed, on a real broker and a real Redis."""
 
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,16 +24,17 @@ from stream.groups import LEARNER_GROUP, lag
 from stream.topics import ensure_topics
 from student.evaluate.arms import ALL_ARMS, ARMS
 from student.versions.registry import Registry
+from tests.forked import start_forked
 from tests.student.conftest import Toy
-from tests.student.learn.ranks import ROOT, TORCHRUN, rank_environment
+from tests.student.learn.ranks import ROOT, TORCHRUN, rank_environment, start_ranks
 from tests.student.learn.train_process import logit_cache, unshown_cache
 
-TOTAL = 1600
+TOTAL = 1000
 PARTITIONS = 3  # rank 0 reads two of them, rank 1 one
-OFFSETS = {"0": 534, "1": 533, "2": 533}
-PROCESS = ["-m", "tests.student.learn.train_process"]
+OFFSETS = {"0": 334, "1": 333, "2": 333}
+PROCESS = "tests.student.learn.train_process"
 
-pytestmark = pytest.mark.timeout(240)  # eleven imports of torch on a busy machine
+pytestmark = pytest.mark.timeout(240)  # several imports of torch on a busy machine
 
 
 class Log:
@@ -43,7 +43,7 @@ class Log:
     def __init__(self, toy: Any, kafka: str, redis_url: str) -> None:
         prefix = f"r{uuid.uuid4().hex[:12]}-"
         self.kafka, self.redis_url, self.topics = kafka, redis_url, Topics(prefix=prefix)
-        self.children: list[subprocess.Popen[bytes]] = []
+        self.children: list[Any] = []
         ensure_topics(kafka, StreamConfig(topic_prefix=prefix, partitions=PARTITIONS), self.topics)
         examples = [toy.example(n) for n in range(TOTAL)]
         producer = connection.producer(kafka)
@@ -60,11 +60,17 @@ class Log:
         unshown_cache(redis_url).put(rows[::2], logit_BT[::-2])
 
     def start(self, folder: Path, how: list[str], stderr: int | None = None, log: Path | None = None) -> Any:
-        """One learner: `how` is what runs Python's -m."""
-        arguments = [self.kafka, self.topics.prefix, self.redis_url, str(folder), *([str(log)] if log else [])]
-        child = start_child([*how, *PROCESS, *arguments], env=rank_environment(), cwd=ROOT, stderr=stderr)
+        """One learner: `how` is what runs Python's -m, or ONE_PROCESS."""
+        program = [*self.program(folder), *([str(log)] if log else [])]
+        if how is ONE_PROCESS:
+            child = start_forked(program, env=rank_environment(), stderr=stderr)
+        else:
+            child = start_child([*how, "-m", *program], env=rank_environment(), cwd=ROOT, stderr=stderr)
         self.children.append(child)
         return child
+
+    def program(self, folder: Path) -> list[str]:
+        return [PROCESS, self.kafka, self.topics.prefix, self.redis_url, str(folder)]
 
     def learn(self, folder: Path, how: list[str], log: Path | None = None) -> Registry:
         """All of it, until the last rank is asked to stop."""
@@ -86,7 +92,7 @@ class Log:
         return folder
 
 
-ONE_PROCESS = [sys.executable]
+ONE_PROCESS: list[str] = []
 TWO_RANKS = [TORCHRUN, "--nproc-per-node", "2"]
 
 
@@ -149,7 +155,14 @@ def alone(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 @pytest.fixture(scope="module")
 def ranks(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    return log.learn(tmp_path_factory.mktemp("ranks") / "versions", TWO_RANKS)
+    """Of two processes in the places where torchrun would have put them."""
+    folder = tmp_path_factory.mktemp("ranks") / "versions"
+    ranks = start_ranks(2, log.program(folder))
+    log.children += ranks
+    wait_for(Registry(folder), TOTAL, ranks[0])
+    ranks[1].terminate()
+    assert [rank.wait(30) for rank in ranks] == [0, 0]
+    return Registry(folder)
 
 
 def test_two_ranks_learn_every_example_once_in_the_micro_batches_of_one_process(
@@ -213,7 +226,7 @@ def test_two_ranks_learn_a_history_first_then_kafka(
     log: Log, ranks: Registry, tmp_path: Path, equal: Callable[..., None]
 ) -> None:
     """Their partitions have histories of different lengths, one of them none."""
-    history = log.archived(tmp_path / "log", (300, 0, 533))
+    history = log.archived(tmp_path / "log", (200, 0, 333))
     end, other = (end_of(r) for r in (log.learn(tmp_path / "versions", TWO_RANKS, history), ranks))
     equal(end[1], other[1])
 
@@ -242,6 +255,7 @@ def is_free(registry: Registry) -> bool:
         return False
 
 
+@pytest.mark.slow  # tests/graft/test_torchrun.py ends in a stop of torchrun
 def test_a_stop_of_torchrun_publishes_what_is_learnt(log: Log, tmp_path: Path) -> None:
     child = log.start(tmp_path / "versions", TWO_RANKS, stderr=subprocess.DEVNULL)
     registry = Registry(tmp_path / "versions")

@@ -21,6 +21,7 @@ from stream.topics import topic_id
 from stream.used_logits import UsedLogitsWriter
 from student.learn.config import PublishConfig
 from student.learn.exchange import nearest_device, open_exchange
+from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.registry import Registry
@@ -46,6 +47,11 @@ def setup() -> LearnerSetup:
     return Toy().setup(wait_seconds=0.0)
 
 
+def prepare() -> None:
+    """What every learner loads at its start: the machine code of its metrics, and more of torch."""
+    Learner(setup())
+
+
 def main() -> None:
     atexit.register(gc.freeze)  # ends as quickly as graft's own command
     kafka, prefix, redis_url, folder, *log = sys.argv[1:]
@@ -63,7 +69,7 @@ def main() -> None:
         with open_exchange() as exchange:
             run_training(
                 setup=setup(),
-                publish=PublishConfig(every_seconds=0.1, keep=1000),
+                publish=PublishConfig(every_seconds=0.25, keep=1000),
                 teacher_version=TEACHER,
                 registry=Registry(Path(folder)),
                 cache=logit_cache(redis_url),
