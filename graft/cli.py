@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import sys
 from pathlib import Path
 
 import click
@@ -64,5 +65,14 @@ def cli(context: click.Context, project: Path | None, *, verbose: bool, quiet: b
 
 def main() -> None:
     """The console command."""
-    atexit.register(gc.freeze)  # else the interpreter's end looks through all of torch and Feast: half a second
+    atexit.register(_end_quickly)
     cli(prog_name="graft")
+
+
+def _end_quickly() -> None:
+    """Let the interpreter's end not look through all of torch and Feast, which takes half a second.
+
+    Where torch brought Triton, as its CUDA builds do, that would print what it calls leaks on 28 lines.
+    """
+    if "triton" not in sys.modules:
+        gc.freeze()

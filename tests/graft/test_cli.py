@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from graft.cli import cli
+from graft.cli import _end_quickly, cli
 from lab.embedded import free_port
 
 _LAST = ["reset", "demo", "dev", "pair", "study"]
@@ -300,3 +300,16 @@ main()
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: this command needs {hidden}, which is not installed here: pip install")
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_end_is_quick_but_where_triton_would_print_what_it_calls_leaks(
+    monkeypatch: pytest.MonkeyPatch, *, is_there: bool
+) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(True))
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    if is_there:
+        monkeypatch.setitem(sys.modules, "triton", sys)
+    _end_quickly()
+    assert frozen == [True] * (not is_there)

@@ -21,8 +21,15 @@ def test_duplicates_count_once_and_bad_lines_not_at_all(tmp_path: Path) -> None:
     assert told[-1] == (7, 7)
 
 
-def test_a_file_without_a_valid_impression_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("{}", "none of its 1 rows is a valid impression or feedback"),
+        ('{"type": "feedback"}', "at least one valid impression, found none in 1 events"),
+    ],
+)
+def test_a_file_without_a_valid_impression_is_refused(tmp_path: Path, row: str, told: str) -> None:
     path = tmp_path / "events.jsonl"
-    path.write_text("{}\n")
-    with pytest.raises(InvalidInputError, match="at least one valid impression, found none in 1 events"):
+    path.write_text(f"{row}\n")
+    with pytest.raises(InvalidInputError, match=told):
         read_events(path)
