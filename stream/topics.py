@@ -1,6 +1,7 @@
 """The topics of a pair on a broker: made once, checked at every start."""
 
 import logging
+import time
 import uuid
 from typing import Any
 
@@ -21,6 +22,7 @@ _MAX_LOGITS_BYTES = 16_000_000  # of the unshown rows of one example: 64 with wi
 _DAY_MS = 86_400_000
 _RETENTION = "retention.ms"
 _TOPIC = ConfigResourceType.TOPIC
+_HEARD_OF_SECONDS = 10.0
 
 
 class TopicLimits(BaseModel):
@@ -38,6 +40,8 @@ class TopicLimits(BaseModel):
 def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
     """Make the topics that are missing; ConfigurationError when one has another partition count.
 
+    ServiceUnavailableError where the broker has not heard of one after 10 s.
+
     Existing topics keep their settings. Everything in a pair is partitioned by impression id or by entity, so a
     partition count cannot be changed once there is data.
     """
@@ -48,9 +52,11 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
             existing = set(client.list_topics())
             for name in wanted.keys() - existing:
                 _create(client, name, config.partitions, wanted[name])
-            counts = {t["name"]: len(t["partitions"]) for t in client.describe_topics(list(wanted))}
+            counts = _partition_counts(client, list(wanted))
     finally:
         client.close()
+    if unknown := sorted(name for name, count in counts.items() if not count):
+        raise ServiceUnavailableError(f"Kafka at {kafka_servers} does not tell of the topic {unknown[0]} yet")
     faults = [
         f"graft.toml: stream.partitions is {config.partitions}, but topic {name} has {count}; "
         "use another topic_prefix, or set it to the topic's count"
@@ -59,6 +65,19 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
     ]
     if faults:
         raise ConfigurationError(faults)
+
+
+def _partition_counts(client: KafkaAdminClient, names: list[str]) -> dict[str, int]:
+    """Of each topic; 0 where the broker still does not tell of one after some seconds.
+
+    A topic that this or another process has just made is without partitions until the broker has heard of it.
+    """
+    deadline = time.monotonic() + _HEARD_OF_SECONDS
+    while True:
+        counts = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics(names)}
+        if all(counts.values()) or time.monotonic() > deadline:
+            return counts
+        time.sleep(0.1)
 
 
 def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) -> None:

@@ -6,12 +6,12 @@ import re
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from runtime.errors import ConfigurationError
+from runtime.errors import ConfigurationError, ServiceUnavailableError
 from stream import connection
 from stream.config import RetentionConfig, StreamConfig
 from stream.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
 from tests.stream.conftest import told
-from tests.stream.pair import topics
+from tests.stream.pair import stream_config, topics
 
 DAY_MS = 86_400_000
 
@@ -36,6 +36,32 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
         ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
     assert len(caught.value.faults) == len(all_topics(made)) == 12
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
+
+
+class _HearsLate:
+    """A client whose broker has not heard of the topics at the first looks."""
+
+    def __init__(self, client, looks):
+        self._client, self._looks = client, looks
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    def describe_topics(self, names):
+        found = self._client.describe_topics(names)
+        self._looks -= 1
+        return [{**one, "partitions": []} if self._looks >= 0 else one for one in found]
+
+
+def test_a_topic_that_another_process_has_just_made_is_waited_for(kafka, topic_prefix, monkeypatch):
+    config, made, admin = stream_config(topic_prefix, 2), topics(topic_prefix), connection.admin
+    ensure_topics(kafka, config, made)
+    monkeypatch.setattr(connection, "admin", lambda servers: _HearsLate(admin(servers), 2))
+    ensure_topics(kafka, config, made)
+    monkeypatch.setattr(connection, "admin", lambda servers: _HearsLate(admin(servers), 1_000))
+    monkeypatch.setattr("stream.topics._HEARD_OF_SECONDS", 0.3)
+    with pytest.raises(ServiceUnavailableError, match=f"does not tell of the topic {topic_prefix}.* yet"):
+        ensure_topics(kafka, config, made)
 
 
 def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_log_keeps_all(kafka, topic_prefix):
