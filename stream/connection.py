@@ -169,14 +169,11 @@ def reaching(kafka_servers: str) -> Iterator[None]:
 
 def _begun(kind: Callable[..., Any], kafka_servers: str, **settings: Any) -> Any:
     """A client of this kind that has reached the brokers; of one that could not, neither thread nor file stays."""
-    connections: list[KafkaNetClient] = []
-
-    def connect(**of_client: Any) -> KafkaNetClient:
-        connections.append(KafkaNetClient(**of_client))
-        return connections[-1]
-
     with reaching(kafka_servers), ExitStack() as unless_begun:
-        unless_begun.callback(lambda: [connection.close() for connection in connections])
+
+        def connect(**of_client: Any) -> KafkaNetClient:
+            return unless_begun.enter_context(closing(KafkaNetClient(**of_client)))
+
         client = kind(**{**_common(kafka_servers), **settings}, kafka_client=connect)
         unless_begun.pop_all()
         return client

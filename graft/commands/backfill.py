@@ -99,10 +99,7 @@ def backfill(  # noqa: PLR0913 - one for each option
     from graft.progress import progress
     from teacher_cache.backfill_batches import Manner
 
-    now_ms = time.time_ns() // 1_000_000
-    since_ms, until_ms = bounds_ms = moment_ms("--since", since, now_ms), moment_ms("--until", until, now_ms)
-    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
-        raise click.UsageError(f"--since {since} is not before --until {until}; an age such as 30d is the time ago")
+    bounds_ms = _bounds_ms(since, until)
     process = begin(project_folder)
     teacher = ProjectTeacher(process)
     teacher.scoring  # noqa: B018 - loaded: its errors come first
@@ -127,6 +124,14 @@ def backfill(  # noqa: PLR0913 - one for each option
             history = _history(process, teacher, bounds_ms, log, events, rows)
             report = _fill_here(teacher, history, unshown, manner, _name(asked), resume=resume, advance=advance)
     echo_result(_lines(report, manner, has_unshown=unshown is not None), report._asdict(), as_json=as_json)
+
+
+def _bounds_ms(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    now_ms = time.time_ns() // 1_000_000
+    since_ms, until_ms = moment_ms("--since", since, now_ms), moment_ms("--until", until, now_ms)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise click.UsageError(f"--since {since} is not before --until {until}; an age such as 30d is the time ago")
+    return since_ms, until_ms
 
 
 def _fill_here(

@@ -39,7 +39,7 @@ _LEVEL_ERROR = 0.05
 
 
 _NEW = "heaviest", "parts", "rising"
-"""What an earlier release did not save: every example stood for one."""
+"""What an earlier release did not save: every example stood for one, and evidence may rise until a window says not."""
 
 
 class _Champion(NamedTuple):
