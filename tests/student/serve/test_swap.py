@@ -298,6 +298,7 @@ def test_hundreds_of_swaps_leave_no_memory_behind(registry: Registry) -> None:
         gc.collect()
         # One version's table has 640 kB: 300 kept ones would be 190 MB.
         assert psutil.Process().memory_info().rss - rss < 16_000_000
-        assert len(gc.get_objects()) - objects < 100
+        # Fewer than one object a swap: what other tests of this process leave and take away meanwhile is in the count.
+        assert len(gc.get_objects()) - objects < 300
 
     run(registry, body)
