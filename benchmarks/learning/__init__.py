@@ -1,0 +1,1 @@
+"""How fast the whole learner learns: `python -m benchmarks.learning`."""
