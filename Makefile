@@ -88,6 +88,7 @@ docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/
 bench: $(INSTALLED) ## what is measured, each with its numbers on standard output
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[full]' -e './lab[bench]'
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+	@set -e; for benchmark in learning serving; do echo "== $$benchmark"; $(BIN)/python -m benchmarks.$$benchmark; done
 
 test-compose: $(INSTALLED) ## docker compose up, fixtures replayed, a version published, scores answered; needs Docker
 	$(BIN)/python -m pytest -m compose -s tests/compose
