@@ -10,7 +10,16 @@ import numpy as np
 
 from benchmarks import scorer
 from benchmarks.serving.load import WARM_UP_SECONDS, closed_loop, constant_rate, request, saturated, with_wrk
-from benchmarks.serving.world import BODIES, REQUESTS, World, cpu_seconds, echo_serving, graft_serving, on_cores
+from benchmarks.serving.world import (
+    BODIES,
+    REQUESTS,
+    World,
+    cpu_seconds,
+    echo_serving,
+    floor_serving,
+    graft_serving,
+    on_cores,
+)
 from features.async_reader import AsyncOnlineReader
 from student.serve.connections import DEFAULT_LIMITS
 
@@ -27,7 +36,9 @@ def over_floor(of: World, seconds: float) -> dict[str, Any]:
     The floor of a percentile: that of an echo of the same bytes, of one Redis round trip for the user, and of the bare
     forward, each at the rate and on the core of the requests: what sleeps in between, as a scorer at 200 requests a
     second does, pays for being woken and for caches that others have used. `p50_over_busy_floor`: with a round trip
-    and a forward in a loop without a pause instead.
+    and a forward in a loop without a pause instead. `p50_over_floor_server`: the three in one server, in each request.
+    A machine that slows down for a moment makes requests wait for those before them, which the parts, each by itself
+    far from their limit, do not show, and such a server does.
     """
     with asyncio.Runner() as runner:
         reader = AsyncOnlineReader(scorer.SPEC, of.redis.url, timeout_seconds=5.0)
@@ -43,10 +54,11 @@ def over_floor(of: World, seconds: float) -> dict[str, Any]:
         closed_loop(port, REQUESTS, 3.0)  # fills the memory
         with scorer.Client(port) as client:
             size = len(client.ask(BODIES[0]).partition(b"\r\n\r\n")[2])
-        with echo_serving(of, size) as echo_port:
+        with echo_serving(of, size) as echo_port, floor_serving(of, size) as floor_port:
+            servers = {"request": port, "echo": echo_port, "floor_server": floor_port}
             for _ in range(ROUNDS):
                 for rate in RATES:
-                    for name, at in (("request", port), ("echo", echo_port)):
+                    for name, at in servers.items():
                         outcome = constant_rate(at, REQUESTS, rate, WARM_UP_SECONDS + seconds / ROUNDS)
                         assert not outcome.failures
                         take(f"{name} {rate}", outcome.milliseconds)
@@ -59,12 +71,13 @@ def over_floor(of: World, seconds: float) -> dict[str, Any]:
     for rate in RATES:
         rows: dict[str, Any] = {}
         for p in (50, 99):
-            ms = {name: _percentile(samples[f"{name} {rate}"], p) for name in ("request", "echo", *calls)}
+            ms = {name: _percentile(samples[f"{name} {rate}"], p) for name in (*servers, *calls)}
             busy = {f"busy_{name}": _percentile(samples[f"busy {name}"], p) for name in calls}
             floor, busy_floor = (ms["echo"] + sum(part.values()) for part in ({n: ms[n] for n in calls}, busy))
             rows[f"p{p}_ms"] = {name: round(value, 4) for name, value in {**ms, **busy}.items()}
             rows[f"p{p}_over_floor"] = round(ms["request"] / floor, 3)
             rows[f"p{p}_over_busy_floor"] = round(ms["request"] / busy_floor, 3)
+            rows[f"p{p}_over_floor_server"] = round(ms["request"] / ms["floor_server"], 3)
         found[f"{rate}/s"] = rows
     return found
 

@@ -20,6 +20,8 @@ from student.versions.registry import Registry
 
 BODIES = scorer.bodies(500)
 REQUESTS = [request("/score", body) for body in BODIES]
+VERSION = "v000001"
+"""The one that is published."""
 
 
 class World(NamedTuple):
@@ -83,6 +85,16 @@ def echo_serving(of: World, size: int) -> Iterator[int]:
     """The same Starlette on the same uvicorn, which reads a body and replies one of so many bytes."""
     port = free_port()
     argv = [sys.executable, "-c", scorer.ECHO, str(size), str(port)]
+    with _running(argv, port, of.cores[:1], dict(os.environ)):
+        yield port
+
+
+@contextmanager
+def floor_serving(of: World, size: int) -> Iterator[int]:
+    """The same echo, with a Redis round trip and a bare forward before its reply: `floor_server`."""
+    port = free_port()
+    module = "benchmarks.serving.floor_server"
+    argv = [sys.executable, "-m", module, str(of.registry.folder), of.redis.url, str(size), str(port)]
     with _running(argv, port, of.cores[:1], dict(os.environ)):
         yield port
 
