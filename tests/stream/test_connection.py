@@ -64,8 +64,11 @@ def test_of_a_client_that_does_not_reach_its_brokers_neither_thread_nor_file_sta
         gc.collect()  # kafka-python leaves refused sockets to it
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
-    before = held()
-    assert [held() for _ in range(3)] == [before] * 3
+    threads, files = held()
+    for _ in range(3):
+        threads_now, files_now = held()
+        assert threads_now <= threads  # fewer where what an earlier test left ends meanwhile
+        assert files_now <= files
 
 
 def partitions(admin, topic):
