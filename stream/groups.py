@@ -10,6 +10,7 @@ from kafka.errors import GroupIdNotFoundError
 from runtime.errors import GraftError
 from stream import connection
 from stream.config import Topics
+from stream.topics import described
 
 STREAM_GROUP = "graft-stream"
 TEACHER_GROUP = "graft-teacher"
@@ -73,11 +74,11 @@ def lag(admin: KafkaAdminClient, topics: Topics, group: str) -> Lag:
 
 
 def end_offsets(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[TopicPartition, int]:
-    """The end of each partition of `topics`, open transactions included."""
+    """The end of each partition of `topics`, open transactions included. ServiceUnavailableError as `described`."""
     partitions = [
-        TopicPartition(described["name"], partition["partition_index"])
-        for described in admin.describe_topics(list(topics))
-        for partition in described["partitions"]
+        TopicPartition(name, partition["partition_index"])
+        for name, topic in described(admin, topics).items()
+        for partition in topic["partitions"]
     ]
     found = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
     return {partition: offset.offset for partition, offset in found.items()}

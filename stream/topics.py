@@ -3,6 +3,7 @@
 import logging
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -40,7 +41,7 @@ class TopicLimits(BaseModel):
 def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
     """Make the topics that are missing; ConfigurationError when one has another partition count.
 
-    ServiceUnavailableError where the broker has not heard of one after 10 s.
+    ServiceUnavailableError as `described`.
 
     Existing topics keep their settings. Everything in a pair is partitioned by impression id or by entity, so a
     partition count cannot be changed once there is data.
@@ -52,11 +53,9 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
             existing = set(client.list_topics())
             for name in wanted.keys() - existing:
                 _create(client, name, config.partitions, wanted[name])
-            counts = _partition_counts(client, list(wanted))
+            counts = {name: len(topic["partitions"]) for name, topic in described(client, wanted).items()}
     finally:
         client.close()
-    if unknown := sorted(name for name, count in counts.items() if not count):
-        raise ServiceUnavailableError(f"Kafka at {kafka_servers} does not tell of the topic {unknown[0]} yet")
     faults = [
         f"graft.toml: stream.partitions is {config.partitions}, but topic {name} has {count}; "
         "use another topic_prefix, or set it to the topic's count"
@@ -67,17 +66,27 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
         raise ConfigurationError(faults)
 
 
-def _partition_counts(client: KafkaAdminClient, names: list[str]) -> dict[str, int]:
-    """Of each topic; 0 where the broker still does not tell of one after some seconds.
+def described(client: KafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What the broker tells of each of these topics, with its partitions and its id, by name.
 
-    A topic that this or another process has just made is without partitions until the broker has heard of it.
+    A broker that has not heard yet of a topic that this or another process has just made tells of no partitions and no
+    id. That is waited for; ServiceUnavailableError after 10 s, and where there is no such topic.
     """
+    wanted = list(names)
     deadline = time.monotonic() + _HEARD_OF_SECONDS
     while True:
-        counts = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics(names)}
-        if all(counts.values()) or time.monotonic() > deadline:
-            return counts
+        found = {topic["name"]: topic for topic in client.describe_topics(wanted)}
+        unknown = sorted(name for name in wanted if not found[name]["partitions"])
+        if not unknown:
+            return found
+        if time.monotonic() > deadline:
+            raise unheard_error(unknown[0])
         time.sleep(0.1)
+
+
+def unheard_error(topic: str) -> ServiceUnavailableError:
+    """Says that the broker tells of no partition of a topic that was made."""
+    return ServiceUnavailableError(f"Kafka does not tell of the topic {topic} yet")
 
 
 def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) -> None:
@@ -88,7 +97,7 @@ def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) 
     client = connection.admin(kafka_servers)
     try:
         with connection.reaching(kafka_servers):
-            found = _described(client, [ConfigResource(_TOPIC, name, [_RETENTION]) for name in all_topics(topics)])
+            found = _settings_told(client, [ConfigResource(_TOPIC, name, [_RETENTION]) for name in all_topics(topics)])
     finally:
         client.close()
     others = [
@@ -108,15 +117,14 @@ def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) 
 def topic_id(kafka_servers: str, topic: str) -> str | None:
     """Kafka's own id of a topic, which another topic of the same name does not have; None where the broker tells none.
 
-    None too where there is no such topic.
+    ServiceUnavailableError as `described`.
     """
     client = connection.admin(kafka_servers)
     try:
         with connection.reaching(kafka_servers):
-            (described,) = client.describe_topics([topic])
+            found = described(client, [topic])[topic].get("topic_id")
     finally:
         client.close()
-    found = described.get("topic_id")
     return str(found) if found and uuid.UUID(str(found)).int else None
 
 
@@ -167,7 +175,7 @@ def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
     return round(days.get(name, retention.dead_letters_days) * _DAY_MS)
 
 
-def _described(client: KafkaAdminClient, resources: list[ConfigResource]) -> dict[str, Any]:
+def _settings_told(client: KafkaAdminClient, resources: list[ConfigResource]) -> dict[str, Any]:
     """The settings of these topics; none where this client may not see them."""
     try:
         found: dict[str, Any] = client.describe_configs(resources)["topic"]

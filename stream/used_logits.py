@@ -18,6 +18,7 @@ from stream import connection
 from stream.config import Topics
 from stream.decoding import Decoder
 from stream.events import UnshownRow, UsedLogits, impression_mark
+from stream.topics import unheard_error
 
 _log = logging.getLogger(__name__)
 
@@ -185,6 +186,7 @@ class UsedLogitsReader:
     Where the topic does not have that record any more, the oldest that it has is next, with a warning: a missing logit
     costs a signal, never a step. DataLossError for an offset beyond its end: it was made anew. Errors of Kafka that
     pass cost a try; UndecodableError for what cannot be decoded, unless an operator lets it be skipped.
+    ServiceUnavailableError where the broker has not heard of the topic yet.
     """
 
     def __init__(self, kafka_servers: str, topics: Topics, offsets: Mapping[int, int]) -> None:
@@ -213,6 +215,8 @@ class UsedLogitsReader:
 
     def _start(self, offsets: Mapping[int, int]) -> dict[int, int]:
         partitions = [TopicPartition(self._topic, p) for p in sorted(self._consumer.partitions_for_topic(self._topic))]
+        if not partitions:
+            raise unheard_error(self._topic)
         self._consumer.assign(partitions)
         oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
         for at in partitions:

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import uuid
+from contextlib import closing
 
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -9,6 +11,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 from stream import connection
 from stream.config import RetentionConfig, StreamConfig
+from stream.groups import LEARNER_GROUP, lag_of
+from stream.state_log import state_id
 from stream.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
 from tests.stream.conftest import told
 from tests.stream.pair import stream_config, topics
@@ -38,30 +42,64 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
 
 
-class _HearsLate:
-    """A client whose broker has not heard of the topics at the first looks."""
+class _Admin:
+    """An admin client whose broker tells something else of a topic than the true one."""
 
-    def __init__(self, client, looks):
-        self._client, self._looks = client, looks
+    def __init__(self, client, told):
+        self._client, self._told = client, told
 
     def __getattr__(self, name):
         return getattr(self._client, name)
 
     def describe_topics(self, names):
-        found = self._client.describe_topics(names)
-        self._looks -= 1
-        return [{**one, "partitions": []} if self._looks >= 0 else one for one in found]
+        return [self._told(topic) for topic in self._client.describe_topics(names)]
 
 
-def test_a_topic_that_another_process_has_just_made_is_waited_for(kafka, topic_prefix, monkeypatch):
-    config, made, admin = stream_config(topic_prefix, 2), topics(topic_prefix), connection.admin
+@pytest.fixture
+def hears_late(kafka, topic_prefix, monkeypatch):
+    """The broker has all topics, and each client's first looks, as many as it is called with, tell of none."""
+    ensure_topics(kafka, stream_config(topic_prefix, 2), topics(topic_prefix))
+    admin = connection.admin
+
+    def late(looks):
+        def client(servers):
+            left = iter(range(looks))
+            unheard = {"partitions": [], "topic_id": uuid.UUID(int=0)}
+            return _Admin(admin(servers), lambda topic: {**topic, **(unheard if next(left, None) is not None else {})})
+
+        monkeypatch.setattr(connection, "admin", client)
+
+    return late
+
+
+def test_a_topic_that_another_process_has_just_made_is_waited_for(kafka, topic_prefix, hears_late, monkeypatch):
+    config, made = stream_config(topic_prefix, 2), topics(topic_prefix)
+    hears_late(2)
     ensure_topics(kafka, config, made)
-    monkeypatch.setattr(connection, "admin", lambda servers: _HearsLate(admin(servers), 2))
-    ensure_topics(kafka, config, made)
-    monkeypatch.setattr(connection, "admin", lambda servers: _HearsLate(admin(servers), 1_000))
+    hears_late(1_000)
     monkeypatch.setattr("stream.topics._HEARD_OF_SECONDS", 0.3)
     with pytest.raises(ServiceUnavailableError, match=f"does not tell of the topic {topic_prefix}.* yet"):
         ensure_topics(kafka, config, made)
+
+
+def test_a_state_log_that_the_broker_has_not_heard_of_yet_is_not_taken_for_a_new_one(kafka, topic_prefix, hears_late):
+    made = topics(topic_prefix)
+    with closing(connection.producer(kafka)) as producer:
+        producer.send(made.join_state, b"a state", b"key", partition=1)
+        producer.flush()
+    there = state_id(kafka, made.join_state)
+    assert not there.is_new
+    hears_late(2)
+    assert state_id(kafka, made.join_state) == there
+
+
+def test_a_group_is_behind_topics_that_the_broker_has_not_heard_of_yet(kafka, topic_prefix, hears_late):
+    made = topics(topic_prefix)
+    with closing(connection.producer(kafka)) as producer:
+        producer.send(made.examples, b"an example", partition=1)
+        producer.flush()
+    hears_late(2)
+    assert lag_of(kafka, made, LEARNER_GROUP).records == 1
 
 
 def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_log_keeps_all(kafka, topic_prefix):
@@ -117,8 +155,12 @@ def test_topics_that_exist_keep_their_retention_and_one_line_says_where_it_diffe
     assert settings_of(kafka, [made.examples], "retention.ms")[made.examples]["retention.ms"] == str(30 * DAY_MS)
 
 
-def test_a_broker_without_topic_ids_tells_none(kafka, topic_prefix):
-    assert topic_id(kafka, f"{topic_prefix}nothing") is None
+def test_a_broker_without_topic_ids_tells_none(kafka, topic_prefix, monkeypatch):
+    made, admin = topics(topic_prefix), connection.admin
+    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix), made)
+    no_id = {"topic_id": uuid.UUID(int=0)}
+    monkeypatch.setattr(connection, "admin", lambda servers: _Admin(admin(servers), lambda topic: {**topic, **no_id}))
+    assert topic_id(kafka, made.examples) is None
 
 
 def test_apache_kafka_gives_a_topic_that_was_made_anew_another_id(apache_kafka, topic_prefix):
@@ -129,7 +171,6 @@ def test_apache_kafka_gives_a_topic_that_was_made_anew_another_id(apache_kafka, 
     admin = connection.admin(servers)
     admin.delete_topics([made.examples])
     admin.close()
-    assert topic_id(servers, made.examples) is None
     ensure_topics(servers, config, made)
     second = topic_id(servers, made.examples)
     assert first != second

@@ -11,7 +11,7 @@ from kafka import TopicPartition
 
 from lab.embedded import EmbeddedKafka
 from runtime.child import stop_child
-from runtime.errors import DataLossError
+from runtime.errors import DataLossError, ServiceUnavailableError
 from stream import connection
 from stream.events import impression_mark
 from stream.logged_logits import LoggedLogits
@@ -54,6 +54,11 @@ def its_topics(kafka, topic_prefix):
     made = topics(topic_prefix)
     ensure_topics(kafka, stream_config(topic_prefix, 2), made)
     return made
+
+
+def test_a_topic_that_the_broker_has_not_heard_of_is_not_read_as_an_empty_one(kafka, topic_prefix):
+    with pytest.raises(ServiceUnavailableError, match=f"does not tell of the topic {topic_prefix}"):
+        UsedLogitsReader(kafka, topics(topic_prefix), {})
 
 
 def test_what_is_flushed_is_in_the_topic_in_the_partition_of_its_examples(kafka, its_topics):
