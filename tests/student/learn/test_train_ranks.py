@@ -1,6 +1,7 @@
 """The learner process as two ranks, under torchrun where one is killed, on a real broker and a real Redis."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -172,6 +173,33 @@ def test_two_ranks_learn_every_example_once_in_the_micro_batches_of_one_process(
     admin = connection.admin(log.kafka)
     assert lag(admin, log.topics, LEARNER_GROUP).records == 0
     admin.close()
+
+
+def test_a_stop_publishes_what_two_ranks_have_learnt_since_the_last_version(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else publishes: the next version by the clock is an hour away. torchrun stops both at once."""
+    monkeypatch.setenv("PUBLISH_SECONDS", "3600")
+    folder, said = tmp_path / "versions", tmp_path / "stderr"
+    with said.open("wb") as stderr:
+        ranks = start_ranks(2, log.program(folder), stderr.fileno())
+    log.children += ranks
+    learnt = learnt_by(said, ranks[0])
+    assert examples_of(Registry(folder)) == 0
+    for rank in ranks:
+        rank.terminate()
+    assert [rank.wait(30) for rank in ranks] == [0, 0]
+    assert examples_of(Registry(folder)) >= learnt
+
+
+def learnt_by(said: Path, rank: Any) -> int:
+    """How many examples the first rank has learnt by its own log, once it tells of some."""
+    deadline = time.monotonic() + 90
+    while not (found := re.findall(r"learnt examples=(\d+)", said.read_text())):
+        assert rank.poll() is None, said.read_text()
+        assert time.monotonic() < deadline, said.read_text()
+        time.sleep(0.05)  # another process writes the file
+    return int(found[-1])
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The learner process alone or under torchrun: `tests.student.learn.train_process KAFKA PREFIX REDIS FOLDER [LOG]`.
 
-Writes each rank's pid beside FOLDER, as FOLDER-RANK.pid.
+Writes each rank's pid beside FOLDER, as FOLDER-RANK.pid. PUBLISH_SECONDS in the environment is its
+`publish.every_seconds`.
 """
 
 import atexit
@@ -69,7 +70,7 @@ def main() -> None:
         with open_exchange() as exchange:
             run_training(
                 setup=setup(),
-                publish=PublishConfig(every_seconds=0.25, keep=1000),
+                publish=PublishConfig(every_seconds=float(os.environ.get("PUBLISH_SECONDS", "0.25")), keep=1000),
                 teacher_version=TEACHER,
                 registry=Registry(Path(folder)),
                 cache=logit_cache(redis_url),
