@@ -1,11 +1,18 @@
 """The consumer groups of a pair: who reads what, and how far each has come."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import GroupIdNotFoundError
+from kafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    GroupIdNotFoundError,
+    NotCoordinatorError,
+)
+from kafka.structs import OffsetAndMetadata
 
 from runtime.errors import GraftError
 from stream import connection
@@ -17,6 +24,9 @@ TEACHER_GROUP = "graft-teacher"
 LEARNER_GROUP = "graft-learner"
 REPLAY_GROUP = "graft-replay"
 """Nobody is its member: it has how far a replay is, see stream/replay_position.py."""
+
+_COORDINATOR_IS_SOUGHT = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
+_COORDINATOR_SECONDS = 10.0
 
 
 def group_id(topics: Topics, group: str) -> str:
@@ -64,13 +74,28 @@ def lag_of(kafka_servers: str, topics: Topics, group: str) -> Lag:
 def lag(admin: KafkaAdminClient, topics: Topics, group: str) -> Lag:
     """How far `group` is behind the end of its topics."""
     ends = end_offsets(admin, inputs_of(topics, group))
-    name = group_id(topics, group)
-    try:
-        committed = admin.list_group_offsets(name).get(name, {})
-    except GroupIdNotFoundError:
-        committed = {}
+    committed = committed_offsets(admin, group_id(topics, group))
     done = {at: max(0, found.offset) for at, found in committed.items() if at in ends}
     return Lag(sum(max(0, end - done.get(at, 0)) for at, end in ends.items()), bool(done))
+
+
+def committed_offsets(admin: KafkaAdminClient, group: str) -> Mapping[TopicPartition, OffsetAndMetadata]:
+    """What the group of this name has committed; nothing where it has not begun.
+
+    A broker that is fresh or comes back has no coordinator of the group yet; its error after 10 s.
+    """
+    deadline = time.monotonic() + _COORDINATOR_SECONDS
+    while True:
+        try:
+            found: Mapping[TopicPartition, OffsetAndMetadata] = admin.list_group_offsets(group).get(group, {})
+        except GroupIdNotFoundError:
+            return {}
+        except _COORDINATOR_IS_SOUGHT:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return found
 
 
 def end_offsets(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[TopicPartition, int]:

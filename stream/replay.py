@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from kafka import TopicPartition
-from kafka.errors import (
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
-    KafkaError,
-    NotCoordinatorError,
-)
+from kafka.errors import KafkaError
 
 from runtime.errors import GraftError
 from runtime.tracing import TRACING, traced
@@ -29,12 +24,6 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _LAG_POLL_SECONDS = 0.1
-
-_COORDINATOR_IS_SOUGHT = (
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
-    NotCoordinatorError,
-)  # as on a fresh broker
 
 
 class ReplayCount(NamedTuple):
@@ -147,10 +136,7 @@ class _Sender:
 
     def _is_near(self, group: str, max_lag: int) -> bool:
         with connection.reaching(self._kafka_servers):
-            try:
-                behind = lag(self._admin, self._topics, group)
-            except _COORDINATOR_IS_SOUGHT:
-                return False
+            behind = lag(self._admin, self._topics, group)
         return behind.records <= max_lag or not (behind.has_begun or group == STREAM_GROUP)
 
 

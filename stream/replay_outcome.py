@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import GroupIdNotFoundError, KafkaError
+from kafka.errors import KafkaError
 
 from runtime.errors import InvalidInputError
 from stream import connection
 from stream.config import Topics
 from stream.dead_letters import StoredLetter, stored_letter
-from stream.groups import STREAM_GROUP, end_offsets, group_id
+from stream.groups import STREAM_GROUP, committed_offsets, end_offsets, group_id
 from stream.messages import message_of
 from stream.replay import Sent
 
@@ -77,11 +77,7 @@ def _await(
 
 
 def _unread(admin: KafkaAdminClient, topics: Topics, offsets: Mapping[TopicPartition, range]) -> int:
-    group = group_id(topics, STREAM_GROUP)
-    try:
-        committed = admin.list_group_offsets(group).get(group, {})
-    except GroupIdNotFoundError:
-        committed = {}
+    committed = committed_offsets(admin, group_id(topics, STREAM_GROUP))
     reached = {at: found.offset for at, found in committed.items()}
     return sum(max(0, sent.stop - max(sent.start, reached.get(at, 0))) for at, sent in offsets.items())
 

@@ -2,16 +2,15 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.errors import GroupIdNotFoundError, NoError
+from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
 from runtime.errors import ConfigurationError, GraftError
 from stream import connection
 from stream.config import Topics
-from stream.groups import REPLAY_GROUP, group_id
+from stream.groups import REPLAY_GROUP, committed_offsets, group_id
 
 _MARK_BYTES = 65_536
 
@@ -30,8 +29,8 @@ class ReplayPosition:
     def read(self) -> int:
         """How many are sent; 0 where no replay has begun. ConfigurationError when it was one of another file."""
         with connection.reaching(self._kafka_servers):
-            found = _position_of(self._admin, self._group, self._place)
-        if found is None:
+            found = committed_offsets(self._admin, self._group).get(self._place)
+        if found is None or found.offset < 0:
             return 0
         if found.metadata != self._mark:
             raise ConfigurationError([_other_file(self._path, found.offset)])
@@ -53,15 +52,6 @@ def events_sent(kafka_servers: str, topics: Topics, path: Path) -> int:
         return ReplayPosition(kafka_servers, admin, topics, path).read()
     finally:
         admin.close()
-
-
-def _position_of(admin: KafkaAdminClient, group: str, place: TopicPartition) -> Any:
-    """The offset and its metadata that a group has at a place; None where it has none."""
-    try:
-        found = admin.list_group_offsets(group).get(group, {}).get(place)
-    except GroupIdNotFoundError:
-        return None
-    return found if found and found.offset >= 0 else None
 
 
 def _other_file(path: Path, sent: int) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.errors import GroupIdNotFoundError, NoError
+from kafka.errors import NoError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from stream import connection
 from stream.config import Topics
-from stream.groups import STREAM_GROUP, group_id
+from stream.groups import STREAM_GROUP, committed_offsets, group_id
 
 
 class Outgoing(NamedTuple):
@@ -69,10 +69,7 @@ class Transactions:
 
 
 def _registered(admin: KafkaAdminClient, group: str, place: TopicPartition) -> str | None:
-    try:
-        found = admin.list_group_offsets(group).get(group, {}).get(place)
-    except GroupIdNotFoundError:
-        return None
+    found = committed_offsets(admin, group).get(place)
     return found.metadata if found and found.offset >= 0 else None
 
 

@@ -12,9 +12,10 @@ from kafka import TopicPartition
 from lab.apache_kafka import ApacheKafka
 from stream import connection
 from stream.inputs import Inputs
+from stream.replay_position import events_sent
 from stream.transactions import Transactions
 from tests.stream.conftest import StreamHarness, await_that
-from tests.stream.pair import Scenario
+from tests.stream.pair import Scenario, topics
 from tests.stream.test_exactly_once import assert_offsets_at_the_end, assert_whole
 
 pytestmark = pytest.mark.kafka_home
@@ -45,6 +46,13 @@ def joined_member(pair):
     member = Inputs(pair.kafka_servers, pair.topics, "a")
     await_that(lambda: member.poll(50) == [] and not member.are_moving() and member.claim() != [], 30, str)
     return member
+
+
+def test_the_first_who_asks_a_fresh_broker_for_a_group_waits_for_its_coordinator(kafka_home, topic_prefix, tmp_path):
+    file = tmp_path / "events.jsonl"
+    file.write_text("{}\n")
+    with ApacheKafka(kafka_home) as broker:
+        assert events_sent(broker.servers, topics(topic_prefix), file) == 0
 
 
 def test_a_second_instance_takes_over_what_a_killed_one_leaves(pair):
