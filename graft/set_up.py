@@ -2,7 +2,7 @@
 
 Each place says itself what has been done for it, so one that was lost is set up again without the others:
 
-    project folder   .set-up.json: whose files these are, their digest and their names; written last
+    project folder   .set-up.json: whose files these are, their names, and their digest unless it changes now
     Redis            graft:set-up:{project}  ->  the digest whose features and profiles it has
     registry         any version
 """
@@ -32,7 +32,7 @@ Step = Callable[..., None]
 
 
 class Mark(BaseModel):
-    """What a project folder has been set up for. `files` are the names of those that were copied."""
+    """What a project folder has been set up for. `files` are the names of those that may have been copied."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,15 +57,18 @@ def set_up(pair: Project, folder: Path, redis_url: str, registry: Registry, step
         if mark is None or mark.digest != digest:
             _refuse_other_student(pair, redis_url, registry)
             step(pair.folder, "check")
-            _copy(pair.folder, files, folder, former=mark.files if mark else [])
+            former = mark.files if mark else []
+            # Killed from here on, the folder is set up for nothing: neither for this pair nor for what it was before.
+            _write_mark(folder, Mark(pair=pair.name, digest="", files=sorted({*former, *files})))
+            _copy(pair.folder, files, folder, former)
             step(folder, "features", "apply")
-            new = Mark(pair=pair.name, digest=digest, files=files)
-            with replacing(folder / MARK) as file:
-                file.write(new.model_dump_json().encode())
-            done.append(f"files of {pair.name!r}")
+            _write_mark(folder, Mark(pair=pair.name, digest=digest, files=files))
+            still = " (what runs has the former ones until it is restarted)" if mark else ""
+            done.append(f"files of {pair.name!r}{still}")
         with connect(redis_url) as client, reaching(redis_url):
             key = f"graft:set-up:{pair.name}"
             if client.get(key) != digest.encode():
+                client.delete(key)  # as above
                 step(folder, "features", "materialize")
                 if pair.teacher is not None:
                     step(folder, "teacher", "profile")
@@ -120,6 +123,11 @@ def _mark_of(folder: Path) -> Mark | None:
         return None
     except ValidationError as error:
         raise GraftError(f"{folder / MARK}: cannot be read; remove it, and the set-up is made again") from error
+
+
+def _write_mark(folder: Path, mark: Mark) -> None:
+    with replacing(folder / MARK) as file:
+        file.write(mark.model_dump_json().encode())
 
 
 def _refuse_other_pair(pair: Project, folder: Path, mark: Mark | None) -> None:

@@ -18,6 +18,7 @@ from student.versions.registry import Registry
 
 _FIXTURE = Path(__file__).parents[2] / "fixtures/simulated"
 _FILES, _REDIS, _VERSION = "files of 'simulated'", "features and profiles in Redis", "a first version"
+_CHANGED = f"{_FILES} (what runs has the former ones until it is restarted)"
 
 
 class Place:
@@ -92,7 +93,7 @@ def test_a_pair_is_set_up_once_and_what_is_lost_is_set_up_again(place: Place) ->
     assert place.graft("check").returncode == 0
 
     place.changed("every_seconds = 5", "every_seconds = 7")
-    assert place.done() == [_FILES, _REDIS]
+    assert place.done() == [_CHANGED, _REDIS]
     assert "every_seconds = 7" in (place.project / "graft.toml").read_text()
 
     before = (place.project / "graft.toml").read_text()
@@ -138,7 +139,7 @@ def test_what_is_done_is_not_done_again(place: Place, steps: list[tuple[str, ...
         client.flushall()
     assert _set_up(place, steps) == [_REDIS, _VERSION]
     place.changed("every_seconds = 5", "every_seconds = 7")
-    assert _set_up(place, steps) == [_FILES, _REDIS, _VERSION]
+    assert _set_up(place, steps) == [_CHANGED, _REDIS, _VERSION]
 
 
 def test_a_pair_without_a_teacher_is_set_up_without_its_steps(place: Place, steps: list[tuple[str, ...]]) -> None:
@@ -158,6 +159,32 @@ def test_a_failed_step_is_made_again(place: Place, steps: list[tuple[str, ...]])
         set_up(pair, place.project, place.redis_url, Registry(place.versions), failing)
     assert _set_up(place, steps) == [_REDIS, _VERSION]
     assert steps == [("features", "materialize"), ("teacher", "profile"), ("student", "bootstrap")]
+
+
+@pytest.mark.parametrize(
+    ("killed_in", "done"),
+    [(("features", "apply"), [_CHANGED, _VERSION]), (("teacher", "profile"), [_CHANGED, _REDIS, _VERSION])],
+)
+def test_who_goes_back_after_a_set_up_that_was_killed_gets_what_was_there_before(
+    place: Place, steps: list[tuple[str, ...]], killed_in: tuple[str, ...], done: list[str]
+) -> None:
+    """A teacher is changed, the set-up ends in the middle, and the operator puts the former one back."""
+
+    def killed(_project: Path, *words: str) -> None:
+        if words == killed_in:
+            raise KeyboardInterrupt
+
+    _set_up(place, steps)
+    (place.pair / "new.py").write_text("")
+    place.changed("every_seconds = 5", "every_seconds = 7")
+    with pytest.raises(KeyboardInterrupt):
+        set_up(load_project(place.pair), place.project, place.redis_url, Registry(place.versions), killed)
+    place.changed("every_seconds = 7", "every_seconds = 5")
+    (place.pair / "new.py").unlink()
+
+    assert _set_up(place, steps) == done
+    assert (place.project / "graft.toml").read_bytes() == (place.pair / "graft.toml").read_bytes()
+    assert not (place.project / "new.py").exists()
 
 
 def test_a_file_that_the_pair_no_longer_has_goes_and_what_graft_has_made_stays(
