@@ -50,7 +50,7 @@ class VersionFolder:
         if found != FORMAT:
             raise VersionError(
                 f"version {self._version}: {MANIFEST_FILE}: format must be {FORMAT}, found {found!r}; "
-                "use the release of graft that published it, or set GRAFT_VERSIONS to another folder"
+                "use the release of graft that published it; 'graft reset --versions' or another GRAFT_VERSIONS learns anew"
             )
         try:
             manifest = Manifest.model_validate(fields)
