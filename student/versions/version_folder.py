@@ -50,7 +50,7 @@ class VersionFolder:
         if found != FORMAT:
             raise VersionError(
                 f"version {self._version}: {MANIFEST_FILE}: format must be {FORMAT}, found {found!r}; "
-                "use the release of graft that published it; 'graft reset --versions' or another GRAFT_VERSIONS learns anew"
+                "use the release of graft that published it; to learn anew: 'graft reset --versions'"
             )
         try:
             manifest = Manifest.model_validate(fields)
