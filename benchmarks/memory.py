@@ -146,7 +146,8 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, rest in result["rest"].items():
         load = result["load"][name]
-        yield f"| {name} | {rest['mib']} | {rest['cores']:.1%} | {load['mib']} | {load['cores']:.1%} |"
+        cells = (f"{taken['mib']} | {100 * taken['cores']:.1f} %" for taken in (rest, load))
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _made(folder: Path, events: int) -> Path:
