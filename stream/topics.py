@@ -38,6 +38,9 @@ class TopicLimits(BaseModel):
     segment_bytes: int = Field(ge=1)
 
 
+_GROWN = ", for all topics of a pair need one count and some were grown: docs/operations.md#grow-partitions"
+
+
 def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
     """Make the topics that are missing; ConfigurationError when one has another partition count.
 
@@ -56,9 +59,10 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
             counts = {name: len(topic["partitions"]) for name, topic in described(client, wanted).items()}
     finally:
         client.close()
+    alike = len(set(counts.values())) == 1
+    advice = "use another topic_prefix" + (", or set it to the topic's count" if alike else _GROWN)
     faults = [
-        f"graft.toml: stream.partitions is {config.partitions}, but topic {name} has {count}; "
-        "use another topic_prefix, or set it to the topic's count"
+        f"graft.toml: stream.partitions is {config.partitions}, but topic {name} has {count}; {advice}"
         for name, count in sorted(counts.items())
         if count != config.partitions
     ]

@@ -22,8 +22,8 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._changed = _changed(path)  # first: what is written while it is read counts as a change
         self._tokens = _read(path)
-        self._changed = _changed(path)
         self._look_at = time.monotonic() + _LOOK_SECONDS
 
     def allow(self, authorization: str | None) -> bool:

@@ -40,6 +40,19 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
         ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
     assert len(caught.value.faults) == len(all_topics(made)) == 12
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
+    assert "or set it to the topic's count" in str(caught.value)
+
+
+def test_the_count_of_a_topic_that_was_grown_alone_is_not_advised(kafka, topic_prefix):
+    config, made = StreamConfig(topic_prefix=topic_prefix, partitions=2), topics(topic_prefix)
+    ensure_topics(kafka, config, made)
+    with closing(connection.admin(kafka)) as admin:
+        admin.create_partitions({made.examples: 3})
+    with pytest.raises(ConfigurationError) as caught:
+        ensure_topics(kafka, config, made)
+    (fault,) = caught.value.faults
+    assert f"topic {made.examples} has 3; use another topic_prefix" in fault
+    assert "set it to" not in fault
 
 
 class _Admin:

@@ -20,6 +20,7 @@ import pytest
 from lab.embedded import free_port
 from runtime.errors import ConfigurationError, GraftError
 from runtime.telemetry import StopSignal
+from student.serve import tokens as tokens_module
 from student.serve.connections import Limits, check_open_files
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap, Serving
@@ -327,3 +328,21 @@ def test_the_id_of_a_request_or_of_its_trace_comes_back(
         for path, status in (("/score", 200), ("/v2/models/student/infer", 400)):
             answer = client.post(path, json=BODY, headers=headers)
             assert (answer.status_code, answer.headers.get("x-request-id")) == (status, found)
+
+
+def test_a_file_that_changes_while_it_is_first_read_is_read_again(tmp_path: Path, monkeypatch: Any) -> None:
+    path, read = tmp_path / "tokens", tokens_module._read
+    path.write_text(FIRST)
+
+    def read_then_changed(file: Path) -> list[bytes]:
+        found = read(file)
+        (tmp_path / "new").write_text(SECOND)
+        (tmp_path / "new").rename(path)
+        monkeypatch.setattr(tokens_module, "_read", read)
+        return found
+
+    monkeypatch.setattr(tokens_module, "_read", read_then_changed)
+    monkeypatch.setattr(tokens_module, "_LOOK_SECONDS", 0.0)
+    tokens = Tokens(path)
+    assert tokens.allow(f"Bearer {SECOND}")
+    assert not tokens.allow(f"Bearer {FIRST}")
