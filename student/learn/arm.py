@@ -19,7 +19,7 @@ from student.learn.bounds import Bounded
 from student.learn.exchange import ALONE, Exchange
 from student.learn.heads import Lesson, TeacherHead, slopes
 from student.learn.model import CPU, Inputs, Shape, Student
-from student.learn.optimizers import Adam, RowAdagrad
+from student.learn.optimizers import WARM_UP, Adam, RowAdagrad
 from student.learn.running import RunningStatistics
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
@@ -120,8 +120,7 @@ class Arm:
     def start_served_heads(self, learnt: Collection[str]) -> None:
         """End a bootstrap: a served head starts as its twin's auxiliary head if that teacher task is `learnt`.
 
-        Else its value is the teacher's mean for every row. Adam starts anew: its moments are those of another
-        objective.
+        Else its value is the teacher's mean for every row.
         """
         for task, twin in self._setup.twins.items():
             if twin.teacher_task in learnt:
@@ -129,7 +128,11 @@ class Arm:
             else:
                 self.student.start_neutral(task)
         self.running.discount(_BOOTSTRAP_WEIGHT)
-        self._adam = Adam(self.student.flat, self._setup.student.learning_rate)
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Start Adam anew, with short steps: its moments are those of a bootstrap, whose weights are to stay."""
+        self._adam = Adam(self.student.flat, self._setup.student.learning_rate, WARM_UP)
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, not copied."""

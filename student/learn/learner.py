@@ -260,6 +260,8 @@ class Learner:
         """Take over what `tensors` and `state` gave, so that what follows is bit-equal to never having stopped."""
         self.examples, self.learnt_until_ms = state["examples"], state["learnt_until_ms"]
         self.bootstrapped_rows = state[BOOTSTRAPPED if BOOTSTRAPPED in state else FORMERLY_BOOTSTRAPPED]
+        if self.bootstrapped_rows:
+            self._student.warm_up()  # the steps that it has taken count
         for part, owner in self._parts():
             found = {n.removeprefix(f"{part}/"): t for n, t in tensors.items() if n.startswith(f"{part}/")}
             if isinstance(owner, Reservoir):

@@ -11,13 +11,21 @@ from torch import Tensor
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
+WARM_UP = round(2 / (1 - _BETA2))
+"""Steps until which Adam's second moments are of few gradients: a step is then nearly as long as the learning rate,
+whatever the labels say (Ma and Yarats 2021, On the adequacy of untuned warmup for adaptive optimization)."""
+
 
 class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1) on one flat vector of all dense weights."""
+    """Adam (Kingma & Ba 2015, algorithm 1) on one flat vector of all dense weights.
 
-    def __init__(self, weight_N: Tensor, learning_rate: float) -> None:
+    The learning rate rises evenly over `warm_up` steps: 1 for weights that have learnt nothing yet.
+    """
+
+    def __init__(self, weight_N: Tensor, learning_rate: float, warm_up: int = 1) -> None:
         self._weight_N = weight_N
         self._learning_rate = learning_rate
+        self._warm_up = warm_up
         self._first_N = torch.zeros_like(weight_N)
         self._second_N = torch.zeros_like(weight_N)
         self._steps = torch.zeros(1, dtype=torch.int64)  # on the CPU, which reads it
@@ -28,7 +36,7 @@ class Adam:
         steps = int(self._steps)
         self._first_N.lerp_(gradient_N, 1 - _BETA1)
         self._second_N.mul_(_BETA2).addcmul_(gradient_N, gradient_N, value=1 - _BETA2)
-        size = self._learning_rate / (1 - _BETA1**steps)
+        size = self._learning_rate * min(steps / self._warm_up, 1.0) / (1 - _BETA1**steps)
         scale_N = self._second_N.sqrt().div_((1 - _BETA2**steps) ** 0.5).add_(_EPSILON)
         self._weight_N.addcdiv_(self._first_N, scale_N, value=-size)
 

@@ -135,6 +135,16 @@ def test_the_stream_goes_on_from_the_bootstrap_and_its_labels_soon_set_the_level
     assert predicted.mean() == pytest.approx(share, abs=0.1)
 
 
+def test_the_first_labels_hardly_move_what_the_bootstrap_has_learnt(toy: Any) -> None:
+    """Adam's first steps are as long as the learning rate, whatever the gradient."""
+    weights, moved = "student/weights/", {}
+    for name, learner in (("bootstrapped", bootstrapped(toy)), ("fresh", Learner(toy.setup()))):
+        before = {n: t.copy() for n, t in learner.tensors().items() if n.startswith(weights) and "embedding" not in n}
+        after = toy.learnt(learner, toy.batches(50)).tensors()
+        moved[name] = max(float(np.abs(after[n] - t).max()) for n, t in before.items())
+    assert moved["bootstrapped"] < 0.1 * moved["fresh"]
+
+
 def test_a_bootstrap_is_repeated_bit_for_bit_and_survives_a_restart(toy: Any, equal: Any) -> None:
     first, second = bootstrapped(toy), bootstrapped(toy)
     equal(first.tensors(), second.tensors())

@@ -18,6 +18,17 @@ def test_adam_takes_torchs_steps() -> None:
     assert own.tolist() == pytest.approx(theirs.tolist(), abs=1e-5)
 
 
+def test_steps_are_short_while_adam_warms_up() -> None:
+    # Of equal gradients each step of Adam is as long as its learning rate.
+    weight_N = torch.zeros(1)
+    adam, lengths = Adam(weight_N, 0.1, warm_up=4), []
+    for _ in range(6):
+        before = float(weight_N)
+        adam.step(torch.full((1,), 3.0))
+        lengths.append(before - float(weight_N))
+    assert lengths == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1], rel=1e-4)
+
+
 def test_adagrad_by_hand() -> None:
     weight_RE = torch.zeros(3, 2)
     adagrad = RowAdagrad(weight_RE, 0.5)
