@@ -18,7 +18,7 @@ _FEWEST_LABELS = 4
 _LARGEST_GAIN = 5.0
 """Nats that one label can be worth."""
 
-_AT_FIRST = -1.5
+_AT_FIRST = -1.75
 """The log odds of the student before all evidence: a teacher of no use must cost little in the first rows too."""
 
 _CHOICE = 2.0
