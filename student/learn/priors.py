@@ -19,8 +19,8 @@ USER = 0.3
 DRIFT = 0.002
 ID = 0.3
 """Of an item's effect, and of a category's in its own scale."""
-LEVEL_REACH = 0.4
-"""Times a category's effect: a tenth to a fifth of an item's variance, as many rows share each."""
+LEVEL_REACH = 0.2
+"""Times a category's effect: a twenty-fifth of an item's variance, as many rows share each."""
 TASTE = 0.02
 """Of a user's slope on a dense column of the item, and on the item's mean logit."""
 TRUST = 0.1
