@@ -25,6 +25,7 @@ FILE_DATE = "(date in the file's name)"
 
 _MISSING = ("", "NULL", "null", "NaN", "nan", "None", "\\N")  # what programs write where there is nothing
 _CHUNK_BYTES = 8 << 20
+_KEPT_BYTES = 64 << 20  # a table up to this size is read from its files once
 _ROWS = 65_536
 _DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
 _LONG_INTEGER = re.compile(rb"\d{18}")
@@ -40,6 +41,7 @@ class Table:
         self.where = where
         self.files: Sequence[DataFile] = find_files(where)
         self.left_out: Counter[str] = Counter()
+        self._kept: list[pa.RecordBatch] | None = None
         self._dates = [_date_of(file.path) for file in self.files]
         self._has_dates = all(self._dates)
 
@@ -50,22 +52,34 @@ class Table:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in the order of the files; InvalidInputError names a file that cannot be read."""
+        return self._read() if self._kept is None else iter(self._kept)
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
         self.left_out.clear()
-        return _gathered(self._of_files())
+        kept: list[pa.RecordBatch] = []
+        size = 0
+        for batch in map(_flat, _gathered(self._of_files())):
+            size += batch.nbytes
+            kept.append(batch)
+            if size > _KEPT_BYTES:
+                kept.clear()
+            yield batch
+        if size <= _KEPT_BYTES:
+            self._kept = kept
 
     def _of_files(self) -> Iterator[pa.RecordBatch]:
         for file, date in zip(self.files, self._dates, strict=True):
             try:
                 for batch in self._of(file):
-                    flat = _flat(batch)
-                    yield _with_date(flat, date) if self._has_dates and date else flat
+                    yield _with_date(batch, date) if self._has_dates and date else batch
             except (pa.ArrowException, OSError, UnicodeError) as error:
                 raise InvalidInputError(f"{file.path}: cannot be read: {_advice(error)}") from None
 
     def _of(self, file: DataFile) -> Iterator[pa.RecordBatch]:
         match file.form:
             case "parquet":
-                yield from pq.ParquetFile(file.path).iter_batches(batch_size=_ROWS)
+                parquet = pq.ParquetFile(file.path)
+                yield from parquet.iter_batches(batch_size=_ROWS, use_threads=parquet.metadata.num_rows > _ROWS)
             case "csv":
                 yield from self._csv(file)
             case "jsonl":

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from graft.init.tables import Table
 from tests.graft.init.conftest import read_events, write_teacher
 
 HEAD = "user_id,item_id,timestamp,clicked\n"
@@ -77,19 +76,6 @@ def test_the_same_log_in_many_forms_gives_the_same_events(tmp_path, summary, for
     ]
     clicked = [[e["impression_id"], e["value"]] for e in events if e["type"] == "feedback"]
     assert clicked == [["e000000000", 1.0], ["e000000002", 1.0]]
-
-
-def test_many_small_files_are_read_as_few_batches_in_their_order(tmp_path):
-    for day in range(40):
-        rows = {"user": [f"u{day}"] * 3, "item": ["i1"] * 3, "ts": [1_700_000_000 + day] * 3}
-        if day >= 30:
-            rows["device"] = ["tv"] * 3  # columns that came later
-        schema = pa.table(rows).schema.with_metadata({"pandas": str(day)})
-        pq.write_table(pa.table(rows).cast(schema), tmp_path / f"part-{day:03d}.parquet")
-    batches = list(Table(str(tmp_path)).batches())
-    assert [len(batch) for batch in batches] == [90, 30]
-    users = [user for batch in batches for user in batch.column("user").to_pylist()]
-    assert users == [f"u{day}" for day in range(40) for _ in range(3)]
 
 
 NOTED = {
