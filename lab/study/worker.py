@@ -29,6 +29,7 @@ from runtime.errors import InvalidInputError
 from runtime.folder import replacing
 from student.learn.bootstrap import DayZeroRows
 from student.learn.config import FEWEST_ROWS
+from student.learn.learner import Learner
 
 _LOG = logging.getLogger(__name__)
 _KEPT_LOGS = 3  # of a process: a cell needs up to two, and seeds of one share follow each other
@@ -55,8 +56,9 @@ class Worker:
     @classmethod
     def run(cls, cell: Cell) -> None:
         """Learn a cell, and write its predictions and its result."""
-        started = time.monotonic()
         log_to(cls.place.out, cell.name)
+        Learner(cell.project.learner_setup(cls.log.spec))  # compiles, on a machine's first start for a minute or more
+        started = time.monotonic()
         profiles = cls._profiles(cell)
         log = cls._log(cell)
         arriving = cls._arriving(cell, log)

@@ -1,14 +1,24 @@
-"""The processes of a study end with it."""
+"""The processes of a study end with it, and tell what a learner costs."""
 
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.lab.study.conftest import Pair
+from lab.study.cell import Predictions, Result
+from lab.study.grid import Grid, Variant
+from lab.study.keys import Keys
+from lab.study.plan import cells_of
+from lab.study.run import run_cells
+from lab.study.study_log import write_log
+from lab.study.workplace import Workplace
+from tests.lab.study.conftest import Pair, no_progress
 
 _SECONDS = 60.0  # far more than a worker takes to start; it ends within milliseconds
 
@@ -50,3 +60,40 @@ def test_the_workers_of_a_killed_study_end_too(pair: Pair, tmp_path: Path) -> No
         finally:
             study.kill()
     _await("all workers end", lambda: not any(map(_is_running, workers)))
+
+
+class _Machine:
+    """A machine with a clock of its own, on which the first learner is compiled in a minute, and each learns 2 s."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._is_compiled = False
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def learner(self, _setup: object) -> None:
+        self.seconds += 0.0 if self._is_compiled else 60.0
+        self._is_compiled = True
+
+    def run_cell(self, cell: Any, *_: object) -> tuple[Result, Predictions]:
+        self.learner(None)
+        self.seconds += 2.0
+        found = Result(variant=cell.variant.name, seed=cell.seed, examples=1, steps=1, bootstrap_steps=0, scores={})
+        return found, Predictions(*[np.zeros((1, 1), np.float32)] * len(Predictions._fields))
+
+
+@pytest.mark.usefixtures("without_workers")
+def test_what_a_machine_compiles_on_its_first_start_is_no_cost_of_a_learner(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = _Machine()
+    monkeypatch.setattr("lab.study.worker.time", SimpleNamespace(monotonic=machine.monotonic))
+    monkeypatch.setattr("lab.study.worker.Learner", machine.learner)
+    monkeypatch.setattr("lab.study.worker.run_cell", machine.run_cell)
+    grid = Grid(seeds=2, baseline="v", variants=[Variant(name="v", bootstrap=False)])
+    write_log(tmp_path / "log", pair.log.records[:30])
+    log = pair.log.first(30)
+    place = Workplace(tmp_path / "log", pair.spec, pair.day_zero, Keys(log, pair.day_zero), tmp_path / "out")
+    cells = [cell for cell in cells_of(grid, pair.project, pair.spec) if not cell.is_reference]
+    assert [found.seconds for found in run_cells(cells, place, 1, no_progress)] == [2.0, 2.0]
