@@ -18,6 +18,9 @@ from stream.tasks import TaskSpec
 _SEED = 0x5A3D  # so that the draw has nothing to do with other hashes of the same id, such as that of its partition
 _HASHES = 2**32
 
+MOST_DRAWN = 50
+"""Negatives that may be drawn beside one impression."""
+
 
 class SamplingConfig(BaseModel):
     """Which negatives become examples; see docs/sampling.md. Without this table every impression does."""
@@ -34,7 +37,7 @@ class SamplingConfig(BaseModel):
     drawn_negatives: int = Field(
         default=0,
         ge=0,
-        le=50,
+        le=MOST_DRAWN,
         description="for each impression with a 1 in a binary task so many negative examples of its user with other "
         "items, drawn from those that were shown before; for a log of positives alone",
     )

@@ -15,6 +15,7 @@ from graft.commands.source_given import check_source_options, source_given, sour
 from graft.lazy_group import ENTRY_POINT_GROUP
 from graft.process import begin
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
+from stream.sampling import MOST_DRAWN
 
 if TYPE_CHECKING:
     from graft.fit.fit import Fitted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from graft.init.roles import Given, Roles
     from graft.init.write import Written
 
+_NEGATIVES = click.IntRange(0, MOST_DRAWN)
 _HEAD = ("role", "column", "kind", "such as", "why")
 _INPUT_HEAD = ("input", "type", "fed by", "missing", "why")
 
@@ -38,6 +40,12 @@ _INPUT_HEAD = ("input", "type", "fed by", "missing", "why")
 )
 @map_option
 @label_option
+@click.option(
+    "--negatives",
+    type=_NEGATIVES,
+    metavar="N",
+    help="Of a log whose every row is a yes: draw N negatives beside each; 4 without, 0 for none.",
+)
 @source_options
 @click.option("--yes", is_flag=True, help="Take the guesses without asking.")
 @json_option
@@ -50,6 +58,7 @@ def init(  # noqa: PLR0913 - one argument an option
     teacher: Path | None,
     mapped: tuple[str, ...],
     labels: tuple[str, ...],
+    negatives: int | None,
     yes: bool,
     as_json: bool,
     **source: Any,
@@ -74,6 +83,7 @@ def init(  # noqa: PLR0913 - one argument an option
     found = read_any_log(events, Given(columns_given(mapped), labels), partial(_decided, asks=asks))
     _say(aligned(_HEAD, role_rows(found.roles)), as_json=as_json)
     plan = make_plan(folder, Sources(events, users, items, teacher), found)
+    plan.negatives = _negatives(plan, negatives, asks=asks)
     prepared = _prepared(plan, source)
     if prepared:
         from graft.fit.table import HEAD, shared_rows
@@ -97,6 +107,24 @@ def init(  # noqa: PLR0913 - one argument an option
         click.echo("\n".join([*learnt, *_result(folder, written, told, open_points, faults)]))
     if faults:
         raise ConfigurationError(faults)
+
+
+def _negatives(plan: "Plan", given: int | None, *, asks: bool) -> int | None:
+    """How many are drawn beside each row of a log of positives alone, as the user says; None: nobody has said."""
+    from graft.init.plan import DRAWN_NEGATIVES
+
+    if not plan.is_positives_only:
+        if given is not None:
+            raise InvalidInputError(
+                "--negatives: the log has rows that are no yes, which are its negatives; leave the option out, or name "
+                "the label whose every row is a yes with --label 'bought = 1'"
+            )
+        return None
+    if given is None and asks:
+        text = "Every row is a yes. Negatives to draw beside each, 0 for none"
+        chosen: int = click.prompt(text, type=_NEGATIVES, default=DRAWN_NEGATIVES)
+        return chosen
+    return given
 
 
 def _prepared(plan: "Plan", source: dict[str, Any]) -> "Prepared | None":

@@ -15,7 +15,7 @@ from graft.init.teacher_match import Candidate, Matched
 
 WINDOW_SECONDS = 10
 DRAWN_NEGATIVES = 4
-"""For each row of a log of positives alone."""
+"""For each row of a log of positives alone, where nobody says how many."""
 _RATE_STRENGTH = 10
 _MEAN_STRENGTH = 5
 
@@ -61,7 +61,8 @@ class Plan:
     """All that is written. `teacher` None: there was none.
 
     `windows`: task -> window_seconds, of a log that tells how long an answer takes. `event_file`: a file in the
-    documented form, which is copied as it is.
+    documented form, which is copied as it is. `negatives`: so many for each row of a log of positives alone; None:
+    nobody has said.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Plan:
     event_file: Path | None = None
     bases: dict[str, Base] = field(default_factory=dict)
     profiles: list[Profile] = field(default_factory=list)
+    negatives: int | None = None
 
     def table(self, entity: EntityName) -> EntityTable | None:
         """The table of users or items; None where there is none."""
@@ -84,6 +86,13 @@ class Plan:
         """Whether every row says yes to every binary task: then nothing tells what was not taken."""
         binary = [self.bases[label.name] for label in self.roles.labels if label.kind == "binary"]
         return bool(binary) and all(base.low == base.high == 1 for base in binary)
+
+    @property
+    def drawn_negatives(self) -> int:
+        """How many negatives the stream draws beside each positive."""
+        if not self.is_positives_only:
+            return 0
+        return DRAWN_NEGATIVES if self.negatives is None else self.negatives
 
     def aggregates(self) -> dict[str, str]:
         """The columns of the running aggregates, the same for users and items."""

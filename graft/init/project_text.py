@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from features.config import AggregateConfig, ContextFeature, FeaturesConfig, ProfileConfig
-from graft.init.plan import DRAWN_NEGATIVES, WINDOW_SECONDS, Plan
+from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.teacher_text import teacher_text
 from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, toml_value
 from graft.project import Project
@@ -112,8 +112,9 @@ def graft_toml(plan: Plan) -> str:
 
 def _sampling(plan: Plan) -> str:
     values, guesses = dict[str, Any](), dict[str, str]()
-    if plan.is_positives_only:
-        values["drawn_negatives"] = DRAWN_NEGATIVES
+    if plan.drawn_negatives:
+        values["drawn_negatives"] = plan.drawn_negatives
+    if plan.is_positives_only and plan.negatives is None:
         guesses["drawn_negatives"] = "every row is a yes; what is learnt depends on how they are drawn"
     return lines_of(table_lines("[sampling]", SamplingConfig, values, guesses))
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from graft.init.plan import DRAWN_NEGATIVES, WINDOW_SECONDS, Plan
+from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.roles import Roles
 
 _SHOWN_CHARACTERS = 36
@@ -94,16 +94,17 @@ def _profile_notes(plan: Plan) -> Iterator[str]:
 
 def only_a_human(plan: Plan) -> Iterator[str]:
     """What cannot follow from any data."""
-    if plan.is_positives_only:
+    if plan.drawn_negatives:
         yield (
             "what was shown and not taken: every row is a yes, so beside each of them "
-            f"{DRAWN_NEGATIVES} negatives are drawn, items that were known by then ([sampling] drawn_negatives). What "
-            "is learnt depends on how they are drawn, and AUC against them is no AUC: docs/sampling.md says which "
-            "recipe answers which question. If your product knows what was shown, log that in place of it"
+            f"{plan.drawn_negatives} negatives are drawn, items that were known by then ([sampling] drawn_negatives). "
+            "What is learnt depends on how they are drawn, AUC against them is no AUC, and a score is no rate but of "
+            f"an item among itself and {plan.drawn_negatives} drawn ones: docs/sampling.md says which recipe answers "
+            "which question. If your product knows what was shown, log that in place of it"
         )
     for label in plan.roles.labels:
         base = plan.bases[label.name]
-        if base.low == base.high and not (plan.is_positives_only and label.kind == "binary"):
+        if base.low == base.high and not (plan.drawn_negatives and label.kind == "binary"):
             what = "yes" if base.low == 1 else "no" if label.kind == "binary" else f"{base.low:g}"
             yield (
                 f"where {label.name} is not {what}: every row says {what}, so nothing can be learnt of it; add the "

@@ -19,6 +19,7 @@ from student.serve.swap import Serving
 from student.versions.numpy_model import Scores
 from student.versions.served_tensors import served_tasks
 
+_OF_A_MIXTURE = "of an item among itself and the negatives that were drawn beside it: an order of items, no rate"
 _CONTEXT = "context."
 _DTYPES = {
     "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
@@ -146,6 +147,7 @@ def metadata(name: str, versions: Sequence[str], serving: Serving) -> dict[str, 
             "published_at": _moment(manifest.created_at_ms),
             "examples": str(manifest.examples),
             "offsets": to_json(manifest.offsets).decode(),
+            **({"probabilities": _OF_A_MIXTURE} if manifest.met_drawn else {}),
         },
     }
 

@@ -25,8 +25,9 @@ class ScoreReply(TypedDict):
     scores: Annotated[
         dict[str, list[float | None]],
         Field(
-            description="served task -> one score per item, in the order of item_ids: a probability of a binary task, "
-            "the label's unit of a regression task; null where the model overflowed"
+            description="served task -> one score per item, in the order of item_ids: of a binary task a probability, "
+            "where negatives were drawn one within the mixture of positives and drawn items; of a regression task the "
+            "label's unit; null where the model overflowed"
         ),
     ]
     explanation: NotRequired[Annotated[Explanation, Field(description="only where the request has explain: true")]]

@@ -91,6 +91,11 @@ class Draft(BaseModel):
     metrics: Metrics = Field(description="over all examples")
     slices: dict[str, Metrics] = Field(default={}, description="over the slices recent, new_items, new_users")
 
+    @property
+    def met_drawn(self) -> bool:
+        """Whether it has learnt drawn negatives, which nobody was shown: its probabilities are of the mixture."""
+        return any(arm.auc_against_drawn is not None for arms in self.metrics.values() for arm in arms.values())
+
 
 class Manifest(Draft):
     """An immutable published student.

@@ -267,13 +267,52 @@ def test_a_given_label_and_given_columns_take_the_place_of_guesses(tmp_path, sum
 def test_a_terminal_is_asked_what_cannot_be_decided_and_before_writing(tmp_path, init, monkeypatch):
     (tmp_path / "log.csv").write_text("buyer_id,member_id,sku,ts\n1,2,3,1700000000\n4,5,6,1700000001\n")
     monkeypatch.setattr("graft.commands.init.is_terminal", lambda: True)
-    result = init("--events", tmp_path / "log.csv", answers="member_id\nn\n")
+    result = init("--events", tmp_path / "log.csv", answers="member_id\n\nn\n")
     assert "which column is the user? buyer_id and member_id fit alike" in result.output
     assert "Write this?" in result.output
     assert result.exit_code == 1
     assert not (tmp_path / "shop").exists()
-    assert init("--events", tmp_path / "log.csv", answers="member_id\n\n").exit_code == 0
+    assert init("--events", tmp_path / "log.csv", answers="member_id\n\n\n").exit_code == 0
     assert read_events(tmp_path / "shop")[0]["user_id"] == 2
+
+
+PURCHASES = "customer,sku,bought_at\n" + "".join(f"{i},{i % 3},{1_700_000_000 + i}\n" for i in range(9))
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_the_number_of_drawn_negatives_may_be_given(tmp_path, summary, count):
+    (tmp_path / "log.csv").write_text(PURCHASES)
+    said = summary("--events", tmp_path / "log.csv", "--negatives", str(count))
+    assert load_project(tmp_path / "shop").sampling.drawn_negatives == count
+    lines = [line for line in (tmp_path / "shop/graft.toml").read_text("utf-8").splitlines() if "drawn_neg" in line]
+    assert lines == [f"drawn_negatives = {count}"], "what was said is no guess"
+    assert any(f"beside each of them {count} negatives are drawn" in point for point in said["only_you_know"])
+    _is_sound(tmp_path / "shop")
+
+
+def test_without_drawn_negatives_it_is_said_that_nothing_can_be_learnt(tmp_path, summary):
+    (tmp_path / "log.csv").write_text(PURCHASES)
+    said = summary("--events", tmp_path / "log.csv", "--negatives", "0")
+    assert load_project(tmp_path / "shop").sampling.drawn_negatives == 0
+    assert not any("negatives are drawn" in point for point in said["only_you_know"])
+    assert any("every row says yes, so nothing can be learnt of it" in point for point in said["only_you_know"])
+
+
+@pytest.mark.parametrize(("answer", "drawn"), [("", 4), ("7", 7), ("51\n0", 0)])
+def test_a_terminal_is_asked_for_the_number_of_drawn_negatives(tmp_path, init, monkeypatch, answer, drawn):
+    (tmp_path / "log.csv").write_text(PURCHASES)
+    monkeypatch.setattr("graft.commands.init.is_terminal", lambda: True)
+    result = init("--events", tmp_path / "log.csv", answers=f"{answer}\n\n")
+    assert "Every row is a yes. Negatives to draw beside each, 0 for none [4]" in result.output
+    assert load_project(tmp_path / "shop").sampling.drawn_negatives == drawn
+
+
+def test_a_log_with_negatives_of_its_own_draws_none(tmp_path, init):
+    _movielens(tmp_path, 20)
+    result = init("--events", tmp_path / "ratings.csv", "--yes", "--negatives", "3")
+    assert result.exit_code == 1
+    assert "--negatives: the log has rows that are no yes, which are its negatives" in result.output
+    assert not (tmp_path / "shop").exists()
 
 
 def test_without_a_terminal_and_without_yes_nothing_is_written(tmp_path, init):

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from features.spec import Feature
 from student.serve.inference import Asked, read_request
 from student.serve.requests import RequestError
+from student.versions.manifest import ArmMetrics
 from student.versions.names import Reference
 from student.versions.registry import Registry
 from tests.specs import spec_of
-from tests.student.serve.test_server import BODY, Endpoint, publish, serving
+from tests.student.serve.test_server import BODY, Endpoint, constant_tensors, draft, publish, serving
 
 ROOT = Path(__file__).parents[3]
 VARIED = {
@@ -101,6 +102,23 @@ def test_health_and_metadata(endpoint: Endpoint) -> None:
     assert (properties["version"], properties["examples"], properties["offsets"]) == ("v000002", "0", "{}")
     published, since = (datetime.fromisoformat(properties[name]) for name in ("published_at", "serving_since"))
     assert published <= since <= datetime.now(UTC)
+    assert "probabilities" not in properties
+
+
+def test_a_version_that_has_learnt_drawn_negatives_says_what_its_probabilities_are(
+    tmp_path: Path, redis_url: str
+) -> None:
+    registry = Registry(tmp_path / "versions")
+    metrics = {"like": {"student": ArmMetrics(count=10, positives=2).against_drawn()}}
+    of_nobody_shown = {"like": {"student": ArmMetrics(count=10, positives=2, auc_against_drawn=0.7)}}
+    for learnt in (metrics, of_nobody_shown):
+        of = draft().model_copy(update={"metrics": learnt})
+        registry.publish(of, constant_tensors(of, 1.0), {}, {})
+    with serving(registry, redis_url) as endpoint:
+        endpoint.wait_for("v000002")
+        told = [endpoint.get(f"/v2/models/student/versions/{number}")[1]["properties"] for number in (1, 2)]
+    assert "probabilities" not in told[0]
+    assert told[1]["probabilities"].startswith("of an item among itself and the negatives that were drawn beside it")
 
 
 def test_it_is_not_ready_before_the_first_version(tmp_path: Path, redis_url: str) -> None:
