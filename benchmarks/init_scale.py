@@ -1,7 +1,9 @@
 """Memory and seconds of `graft init`, `look` and `dev` on made-up events in a CSV; each process' peak resident memory.
 
-python benchmarks/init_scale.py [--events 10000000] [--dev-minutes 15] [--work DIR]. With 10 million events `dev` would
-take hours at the rate of one machine: it runs for some minutes, and its memory is told as the events go on.
+python benchmarks/init_scale.py [--events 10000000] [--dev-minutes 15] [--own-users] [--work DIR]. With 10 million
+events `dev` would take hours at the rate of one machine: it runs for some minutes, and its memory is told as the events
+go on. With `--own-users` each event is of another user, and only `init` and `look` run: of the log, and with a table of
+the users.
 """
 
 import argparse
@@ -25,9 +27,13 @@ _ROWS = 1_000_000
 _FIRST_S = 1_600_000_000
 
 
-def write_log(path: Path, events: int, users: int, items: int) -> None:
-    """Events in time order, ids as texts, popular items more often; a click in eight, a rating with each click."""
+def write_log(path: Path, events: int, users: int | None, items: int) -> None:
+    """Events in time order, ids as texts, popular items more often; a click in eight, a rating with each click.
+
+    `users` None: each event is of another user, whose id is a text too.
+    """
     draw = np.random.default_rng(1)
+    own = draw.permutation(events) if users is None else None
     writer = None
     for start in range(0, events, _ROWS):
         rows = min(_ROWS, events - start)
@@ -35,8 +41,10 @@ def write_log(path: Path, events: int, users: int, items: int) -> None:
         item = (items * draw.random(rows) ** 3).astype(np.int64)
         table = pa.table(
             {
-                "user_id": pa.array(draw.integers(users, size=rows)),
-                "item_id": pa.array(np.char.add("item-", item.astype(str))),
+                "user_id": pa.array(
+                    _ids("user", own[start : start + rows]) if own is not None else draw.integers(users, size=rows)
+                ),
+                "item_id": pa.array(_ids("item", item)),
                 "timestamp": pa.array(_FIRST_S + (start + np.arange(rows)) * 4),
                 "device": pa.array(np.array(["phone", "tv", "web"])[draw.integers(3, size=rows)]),
                 "clicked": pa.array(clicked.astype(np.int8)),
@@ -47,6 +55,18 @@ def write_log(path: Path, events: int, users: int, items: int) -> None:
         writer.write_table(table)
     assert writer is not None
     writer.close()
+
+
+def write_users(path: Path, users: int) -> None:
+    """Each user's age and country, in the order of their ids."""
+    draw = np.random.default_rng(4)
+    countries = np.array(["fr", "de", "us", "in"])[draw.integers(4, size=users)]
+    columns = {"user_id": _ids("user", np.arange(users)), "age": draw.integers(16, 80, size=users)}
+    pyarrow.csv.write_csv(pa.table({**columns, "country": countries}), path)
+
+
+def _ids(kind: str, numbers: Any) -> Any:
+    return np.char.add(f"{kind}-", numbers.astype(str))
 
 
 def write_days(folder: Path, days: int, rows_each: int) -> None:
@@ -124,14 +144,33 @@ def measure(work: Path, events: int, dev_minutes: int) -> dict[str, Any]:
     return found
 
 
+def measure_own_users(work: Path, events: int) -> dict[str, Any]:
+    log, users = work / "log.csv", work / "users.csv"
+    write_log(log, events, users=None, items=50_000)
+    write_users(users, events)
+    return {
+        "csv_bytes": log.stat().st_size,
+        "init": measured("init", str(work / "shop"), "--events", str(log), "--yes"),
+        "look": measured("look", str(log)),
+        "look of the project": measured("look", str(work / "shop")),
+        "init with users": measured(
+            "init", str(work / "with-users"), "--events", str(log), "--users", str(users), "--yes"
+        ),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--dev-minutes", type=int, default=15)
+    parser.add_argument("--own-users", action="store_true", help="as many users as events; init and look alone")
     parser.add_argument("--work", type=Path, help="a new folder, which stays")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(measure(given.work or Path(scratch), given.events, given.dev_minutes), indent=1))
+        work = given.work or Path(scratch)
+        own = given.own_users
+        found = measure_own_users(work, given.events) if own else measure(work, given.events, given.dev_minutes)
+        print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

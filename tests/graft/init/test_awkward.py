@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from graft.init.roles import Given
+from graft.look.look import judged, read
+from graft.project import load_project
 from tests.graft.init.conftest import read_events, write_teacher
 
 HEAD = "user_id,item_id,timestamp,clicked\n"
@@ -183,6 +186,18 @@ def test_leading_zeros_and_integers_beyond_64_bits_stay_texts(tmp_path, summary)
     shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
     assert [e["user_id"] for e in shown] == ["007", "008"]
     assert [e["item_id"] for e in shown] == ["12345678901234567890", "12345678901234567891"]
+
+
+def test_a_log_whose_every_row_has_another_user_is_read_and_look_names_the_keys(tmp_path, summary):
+    rows = "".join(f"user-{n * 7919 % 70_001},{n % 50},{1_700_000_000 + n},{n % 3 == 0:d}\n" for n in range(70_000))
+    (tmp_path / "log.csv").write_text(HEAD + rows)
+    summary("--events", tmp_path / "log.csv")
+    assert len({event["user_id"] for event in read_events(tmp_path / "shop") if "user_id" in event}) == 70_000
+    project = load_project(tmp_path / "shop")
+    found = judged(read(str(project.folder), Given()), [])
+    assert (found.figures.users.distinct, found.figures.users.once) == (70_000, 1.0)
+    assert any("70,000 users are more than student.remembered_ids (65,536)" in one for one in found.advice)
+    assert any("70,000 users share student.table_rows (65,536)" in one for one in found.advice)
 
 
 def test_a_table_without_the_logs_ids_is_named(tmp_path, init):
