@@ -148,6 +148,7 @@ def _rules(setup: LearnerSetup, columns: Columns, prior: Prior, sees_teacher: Se
         own_K=np.array([-1 if column is None else column for column in setup.reference_columns]),
         item_dense_I=np.array(columns.item_dense, np.int64),
         drift_K=prior.drift_K,
+        level_drift_K=prior.level_drift_K,
         pseudo_labels=prior.pseudo_labels,
         pseudo_logits_2=prior.pseudo_logits_2,
     )

@@ -8,9 +8,10 @@ For one model and task, with eta and v the mean and the variance of the linear v
 
 and every part of mean m and variance s takes the Kalman step m += s x h error / (1 + h v), s -= h (s x)^2 / (1 + h v).
 A row whose labels stand for w impressions has w h in place of h, and counts as w labels in every mean.
-A last model of the same kind blends the etas of all tasks. Loops stand where numpy would take a slice: numba compiles
-them in a fraction of the time. Shapes: B rows, M models, K tasks, L = K + 1 columns of the blend, P columns, J slopes
-of a user, E ids of a row, D dense columns, I of them of the item, T teacher tasks, N slots of a table of ids.
+A last model of the same kind blends the etas of all tasks; its intercept drifts, and follows their level. Loops stand
+where numpy would take a slice: numba compiles them in a fraction of the time. Shapes: B rows, M models, K tasks,
+L = K + 1 columns of the blend, P columns, J slopes of a user, E ids of a row, D dense columns, I of them of the item,
+T teacher tasks, N slots of a table of ids.
 """
 
 from typing import NamedTuple
@@ -104,6 +105,8 @@ class Rules(NamedTuple):
     item_dense_I: NDArray[np.int64]
     drift_K: Floats
     """Added to the variance of a user's intercept at each sighting."""
+    level_drift_K: Floats
+    """Added to the variance of the blend's intercept at each label."""
     pseudo_labels: float
     """The mean over all rows counts as this many labels of each id."""
     pseudo_logits_2: Floats
@@ -411,6 +414,7 @@ def _learn(
             # The blend learns from the value that is served, the mean over the posterior, not from that of the mean.
             blended = _spread(level + work.blended_MK[m, k], v, rules.binary_K[k])
             h_blend, error_blend = _pull(target, blended, shared.residual_MK2[m, k], rules.binary_K[k])
+            shared.blend_covariance_MKLL[m, k, 0, 0] += rules.level_drift_K[k]
             _step_blend(m, k, weight * h_blend, error_blend, shared, work)
             if not rules.binary_K[k]:
                 shared.residual_MK2[m, k, 0] += weight

@@ -28,6 +28,9 @@ TRUST = 0.1
 
 BLEND = 0.1
 """Of the weight of each task's value in another's; a task's own is 1 at first, the others' are 0."""
+LEVEL_DRIFT = 3e-6
+"""What the variance of the blend's intercept gains at each label, so that it follows the last 1,000 to 2,000 labels.
+The level of what it blends changes as more is known of each id."""
 
 RESIDUAL = 4.0, 3.0
 """Of a regression: so many errors, and the sum of their squares, in deviations of the label."""
@@ -60,6 +63,7 @@ class Prior(NamedTuple):
     id_K1: NDArray[np.float32]
     reach_E: NDArray[np.float64]
     drift_K: NDArray[np.float64]
+    level_drift_K: NDArray[np.float64]
     taught_network: float
     blend: float
     expected: float
@@ -80,6 +84,7 @@ def prior_of(setup: LearnerSetup, columns: Columns) -> Prior:
         user_KJ=(size_K[:, None] * _user(setup, columns)).astype(np.float32),
         id_K1=(size_K[:, None] * ID * ids).astype(np.float32),
         reach_E=_reach(factors, columns, ids),
+        level_drift_K=LEVEL_DRIFT * factors.blend * size_K,
         drift_K=DRIFT * factors.drift * (factors.user > 0) * size_K,
         taught_network=float(factors.network > 0),
         blend=BLEND * factors.blend,

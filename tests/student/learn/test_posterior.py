@@ -1,5 +1,6 @@
 """The posterior: what it knows of an id, what it forgets, and that it is no worse than what the formulas say."""
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,17 @@ def test_only_a_model_that_sees_the_teacher_is_moved_by_it(toy: Any) -> None:
     student, control = taught.predict(taught.found(same), rows(toy, nothing, models=2))[:, :, 0]
     assert student[0] > 0 > student[1]
     assert control.tolist() == untaught.predict(taught.found(same), rows(toy, nothing, models=2))[1, :, 0].tolist()
+
+
+def test_the_level_follows_the_labels_of_the_last_thousands_however_many_came_before(toy: Any) -> None:
+    """A fifth of the labels are 1, then two fifths: of users and items that come once and tell nothing else."""
+    own = posterior(toy)
+    before, after = ([[float(n % 5 < ones), 0, 3] for n in range(5_000)] for ones in (1, 2))
+    strangers = iter(range(30_000))
+    for labels in (before, before, before, before, after):
+        learn(own, ids(*((n, f"i{n}") for n in islice(strangers, len(labels)))), rows(toy, labels))
+    share = 1 / (1 + np.exp(-like(own, toy, NOBODY, "z")))
+    assert share == pytest.approx(0.4, abs=0.04)
 
 
 def test_a_regression_follows_its_labels_in_their_unit(toy: Any) -> None:
