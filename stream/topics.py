@@ -38,7 +38,7 @@ class TopicLimits(BaseModel):
     segment_bytes: int = Field(ge=1)
 
 
-_GROWN = ", for all topics of a pair need one count and some were grown: docs/operations.md#grow-partitions"
+_UNLIKE = ", for all topics of a pair need one count, and these differ: docs/operations.md#grow-partitions"
 
 
 def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
@@ -60,7 +60,7 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
     finally:
         client.close()
     alike = len(set(counts.values())) == 1
-    advice = "use another topic_prefix" + (", or set it to the topic's count" if alike else _GROWN)
+    advice = "use another topic_prefix" + (", or set it to the topic's count" if alike else _UNLIKE)
     faults = [
         f"graft.toml: stream.partitions is {config.partitions}, but topic {name} has {count}; {advice}"
         for name, count in sorted(counts.items())
