@@ -44,9 +44,10 @@ def _helps(judge: Judge) -> str:
         return f"{task} cannot be judged: its labels are all the same, or there are none."
     why = f" ({judge.why_unknown})" if served.claim is Claim.UNKNOWN else ""
     here = "" if seen.claim is served.claim else f", where {_HELPS_HERE[seen.claim]}"
+    gain = "better by" if served.claim is Claim.BETTER else "a gain of"
     return (
         f"{_HELPS[served.claim].format(task)}{why}. Served, the student's {judge.measure} is {served.student:.4f} with "
-        f"it and {served.other:.4f} without: better by {served.text}. Row by row{here}: {seen.student:.4f} and "
+        f"it and {served.other:.4f} without: {gain} {served.text}. Row by row{here}: {seen.student:.4f} and "
         f"{seen.other:.4f}, {seen.text}."
     )
 
