@@ -11,7 +11,6 @@ python benchmarks/memory.py [--events 60000]
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from rich.console import Console
 
 from lab.apache_kafka import HOME
 from lab.dev.run import Options, run_dev
+from lab.machine import MACHINE
 
 RESULTS = Path(__file__).with_name("results") / "memory.json"
 _EVERY_SECONDS = 0.5
@@ -129,7 +129,7 @@ def main() -> None:
         watch.close()
     result = {
         "command": f"python benchmarks/memory.py --events {chosen.events}",
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "machine": MACHINE,
         "kafka": "Apache Kafka" if os.environ.get(HOME) else "noida-db",
         "events": view.events,
         "events_per_second": round(view.events / watch.load_seconds),
