@@ -75,7 +75,7 @@ def lag(admin: KafkaAdminClient, topics: Topics, group: str) -> Lag:
     """How far `group` is behind the end of its topics."""
     ends = end_offsets(admin, inputs_of(topics, group))
     committed = committed_offsets(admin, group_id(topics, group))
-    done = {at: max(0, found.offset) for at, found in committed.items() if at in ends}
+    done = {at: found.offset for at, found in committed.items() if at in ends}
     return Lag(sum(max(0, end - done.get(at, 0)) for at, end in ends.items()), bool(done))
 
 
@@ -88,14 +88,13 @@ def committed_offsets(admin: KafkaAdminClient, group: str) -> Mapping[TopicParti
     while True:
         try:
             found: Mapping[TopicPartition, OffsetAndMetadata] = admin.list_group_offsets(group).get(group, {})
+            return {place: one for place, one in found.items() if one.offset >= 0}
         except GroupIdNotFoundError:
             return {}
         except _COORDINATOR_IS_SOUGHT:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-        else:
-            return found
 
 
 def end_offsets(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[TopicPartition, int]:

@@ -30,7 +30,7 @@ class ReplayPosition:
         """How many are sent; 0 where no replay has begun. ConfigurationError when it was one of another file."""
         with connection.reaching(self._kafka_servers):
             found = committed_offsets(self._admin, self._group).get(self._place)
-        if found is None or found.offset < 0:
+        if found is None:
             return 0
         if found.metadata != self._mark:
             raise ConfigurationError([_other_file(self._path, found.offset)])

@@ -70,7 +70,7 @@ class Transactions:
 
 def _registered(admin: KafkaAdminClient, group: str, place: TopicPartition) -> str | None:
     found = committed_offsets(admin, group).get(place)
-    return found.metadata if found and found.offset >= 0 else None
+    return found.metadata if found else None
 
 
 def _initialized(kafka_servers: str, transactional_id: str) -> KafkaProducer:
