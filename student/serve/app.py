@@ -221,7 +221,7 @@ def build_apps(
         "metrics": [Route("/metrics", scorer.metrics)],
     }
     together = [route for group, of in routes.items() if group not in apart for route in of]
-    apps: dict[Group, Starlette] = {"scores": _app([*everywhere, *together], lifespan)}
+    apps: dict[Group, Starlette] = {"scores": _app([*together, *everywhere], lifespan)}  # tried in this order
     for group in apart:
         apps[group] = _app([*everywhere, *routes[group]])
     return apps
