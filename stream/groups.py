@@ -17,7 +17,7 @@ from kafka.structs import OffsetAndMetadata
 from runtime.errors import GraftError
 from stream import connection
 from stream.config import Topics
-from stream.topics import described
+from stream.topics import partitions_of
 
 STREAM_GROUP = "graft-stream"
 TEACHER_GROUP = "graft-teacher"
@@ -99,10 +99,5 @@ def committed_offsets(admin: KafkaAdminClient, group: str) -> Mapping[TopicParti
 
 def end_offsets(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[TopicPartition, int]:
     """The end of each partition of `topics`, open transactions included. ServiceUnavailableError as `described`."""
-    partitions = [
-        TopicPartition(name, partition["partition_index"])
-        for name, topic in described(admin, topics).items()
-        for partition in topic["partitions"]
-    ]
-    found = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    found = admin.list_partition_offsets(dict.fromkeys(partitions_of(admin, topics), OffsetSpec.LATEST))
     return {partition: offset.offset for partition, offset in found.items()}

@@ -1,4 +1,4 @@
-"""The teacher's input: the requests that the stream writes, either new ones or those since a time."""
+"""The teacher's input: the requests that the stream writes, either new ones or those of a time."""
 
 import logging
 import time
@@ -26,6 +26,7 @@ from stream.groups import TEACHER_GROUP, group_id, replaced_error
 from stream.merge import Merge
 from stream.messages import message_of
 from stream.newest_requests import NewestRequests
+from stream.topics import partitions_of
 
 _log = logging.getLogger(__name__)
 _COMMAND = "graft teacher run"
@@ -159,35 +160,25 @@ class TeacherRequestReader:
         self._consumer.seek_to_beginning(*(set(partitions) & self._consumer.assignment()))
 
 
-def requests_since(kafka_servers: str, topics: Topics, since_ms: int) -> Iterator[TeacherRequest]:
-    """The requests that were written since `since_ms` (wall clock), up to the end as of now.
-
-    Partitions are merged by event time, so that one log has one order and what comes first was first.
-    """
-    starts, ends = offsets_between(kafka_servers, topics, since_ms, None)
-    yield from (request for _, _, request in requests_between(kafka_servers, topics, starts, ends))
-
-
 def offsets_between(
     kafka_servers: str, topics: Topics, since_ms: int, until_ms: int | None
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Per partition the first offset that was written since `since_ms`, and the first since `until_ms` (wall clock).
 
-    The end as of now, where nothing was written since.
+    The end as of now, where nothing was written since. ServiceUnavailableError where Kafka has no such topic.
     """
-    consumer = connection.consumer(kafka_servers)
+    admin, consumer = connection.admin(kafka_servers), connection.consumer(kafka_servers)
     try:
         with connection.reaching(kafka_servers):
-            numbers = sorted(consumer.partitions_for_topic(topics.teacher_requests) or ())
-            partitions = [TopicPartition(topics.teacher_requests, p) for p in numbers]
-            ends = consumer.end_offsets(partitions)
+            ends = consumer.end_offsets(partitions_of(admin, [topics.teacher_requests]))
             bounds = []
             for time_ms in (since_ms, until_ms):
-                times = {} if time_ms is None else dict.fromkeys(partitions, max(0, time_ms))
+                times = {} if time_ms is None else dict.fromkeys(ends, max(0, time_ms))
                 found = consumer.offsets_for_times(times) if times else {}
                 bounds.append({at.partition: _offset(found.get(at), end) for at, end in ends.items()})
     finally:
         consumer.close()
+        admin.close()
     return bounds[0], bounds[1]
 
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, InvalidReplicationFactorError, TopicAlreadyExistsError
 from pydantic import BaseModel, ConfigDict, Field
@@ -88,9 +88,20 @@ def described(client: KafkaAdminClient, names: Iterable[str]) -> dict[str, dict[
         time.sleep(0.1)
 
 
+def partitions_of(client: KafkaAdminClient, topics: Iterable[str]) -> list[TopicPartition]:
+    """All partitions of these topics. ServiceUnavailableError as `described`."""
+    return [
+        TopicPartition(name, partition["partition_index"])
+        for name, topic in described(client, topics).items()
+        for partition in topic["partitions"]
+    ]
+
+
 def unheard_error(topic: str) -> ServiceUnavailableError:
-    """Says that the broker tells of no partition of a topic that was made."""
-    return ServiceUnavailableError(f"Kafka does not tell of the topic {topic} yet")
+    """Says that the broker tells of no partition of a topic."""
+    return ServiceUnavailableError(
+        f"Kafka does not tell of the topic {topic} yet; 'graft stream run' makes the topics of a project"
+    )
 
 
 def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) -> None:

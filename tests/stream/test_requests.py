@@ -10,7 +10,7 @@ from runtime.errors import GraftError, ServiceUnavailableError
 from stream import connection
 from stream.dead_letter_topics import Selection, read_dead_letters, replay_dead_letters
 from stream.events import TeacherRequest
-from stream.requests import TeacherRequestReader, offsets_between, requests_between, requests_since
+from stream.requests import TeacherRequestReader, offsets_between, requests_between
 from stream.topics import ensure_topics
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
@@ -144,18 +144,29 @@ def test_without_partitions_there_is_nothing_new(kafka, made):
         assert (reader.newest(7), reader.waited_seconds) == ([], 0.0)
 
 
+def written_since(kafka, topics, since_ms):
+    """The requests that were written since then and before this call, one after the other."""
+    places = requests_between(kafka, topics, *offsets_between(kafka, topics, since_ms, None))
+    return (request for _, _, request in places)
+
+
+def test_requests_of_a_topic_that_nobody_has_made_are_an_error_and_not_none(kafka, topic_prefix, monkeypatch):
+    monkeypatch.setattr("stream.topics._HEARD_OF_SECONDS", 0.5)
+    with pytest.raises(ServiceUnavailableError, match="'graft stream run' makes the topics of a project"):
+        offsets_between(kafka, topics(topic_prefix), 0, None)
+
+
 def test_the_requests_since_a_time_end_where_the_topic_ended(kafka, made):
     send(kafka, made, range(3))
     time.sleep(0.02)
     since_ms = time.time_ns() // 1_000_000
     time.sleep(0.02)
     send(kafka, made, range(3, 8))
-    found = requests_since(kafka, made, since_ms)
-    assert next(found) == request(3)
+    found = written_since(kafka, made, since_ms)
     send(kafka, made, range(8, 10))
-    assert [*found] == [request(n) for n in range(4, 8)]
-    assert len([*requests_since(kafka, made, 0)]) == 10
-    assert [*requests_since(kafka, made, since_ms + 3_600_000)] == []
+    assert [*found] == [request(n) for n in range(3, 8)]
+    assert len([*written_since(kafka, made, 0)]) == 10
+    assert [*written_since(kafka, made, since_ms + 3_600_000)] == []
 
 
 def test_the_requests_of_several_partitions_come_by_their_event_time(kafka, topic_prefix):
@@ -163,7 +174,7 @@ def test_the_requests_of_several_partitions_come_by_their_event_time(kafka, topi
     ensure_topics(kafka, stream_config(topic_prefix, partitions=3), made)
     send(kafka, made, range(0, 900, 2), partition=2)  # more than one poll gives; partition 1 stays empty
     send(kafka, made, range(1, 900, 2), partition=0)
-    assert [*requests_since(kafka, made, 0)] == [request(n) for n in range(900)]
+    assert [*written_since(kafka, made, 0)] == [request(n) for n in range(900)]
 
 
 @pytest.mark.parametrize("call", ["poll", "commit"])

@@ -21,7 +21,7 @@ from stream.dead_letter_topics import PutBack, Selection, read_dead_letters, rep
 from stream.events import Example, TeacherRequest
 from stream.example_log import ExampleLog
 from stream.examples import ExampleReader
-from stream.requests import TeacherRequestReader, requests_since
+from stream.requests import TeacherRequestReader, offsets_between, requests_between
 from stream.skips import Skip, find_skip, skip
 from stream.undecodable import Undecodable, UndecodableError
 from tests.stream.conftest import StreamHarness, await_that
@@ -164,7 +164,12 @@ def request_ids(harness: StreamHarness) -> Iterator[Callable[[int], list[str]]]:
 @contextmanager
 def backfilled_ids(harness: StreamHarness) -> Iterator[Callable[[int], list[str]]]:
     """What a backfill reads."""
-    yield lambda count: ids_of(lambda: requests_since(harness.kafka_servers, harness.topics, 0), count)
+    of = harness.kafka_servers, harness.topics
+
+    def read() -> Iterator[TeacherRequest]:
+        return (request for _, _, request in requests_between(*of, *offsets_between(*of, 0, None)))
+
+    yield lambda count: ids_of(read, count)
 
 
 READERS = [(Example, example_ids), (TeacherRequest, request_ids), (TeacherRequest, backfilled_ids)]

@@ -19,7 +19,7 @@ from stream import connection
 from stream.config import StreamConfig, Topics
 from stream.event_file import impressions_of
 from stream.groups import TEACHER_GROUP, lag
-from stream.requests import TeacherRequestReader, requests_since
+from stream.requests import TeacherRequestReader, offsets_between, requests_between
 from stream.topics import ensure_topics
 from teacher_cache.backfill import backfill, requests_of_impressions
 from teacher_cache.batch_scorer import run_batch_scorer
@@ -133,9 +133,9 @@ def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(
     time.sleep(0.02)  # the boundary between two milliseconds of the broker's clock
     since_ms = time.time_ns() // 1_000_000
     send(request_of(n) for n in range(4, 10))
-    report = backfill(
-        Listed(requests_since(kafka, topics, since_ms)), scorer, cache, progress=lambda _rows, _reached: None
-    )
+    places = requests_between(kafka, topics, *offsets_between(kafka, topics, since_ms, None))
+    asked = Listed(request for _, _, request in places)
+    report = backfill(asked, scorer, cache, progress=lambda _rows, _reached: None)
     assert report.rows == 6
     found = cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT[:, 0]
     assert np.isfinite(found).tolist() == [False] * 4 + [True] * 6
