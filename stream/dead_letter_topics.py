@@ -20,6 +20,7 @@ from stream.config import Topics
 from stream.dead_letters import ATTEMPT, SKIPPED, StoredLetter, stored_letter
 from stream.groups import group_id
 from stream.messages import message_of
+from stream.topics import partitions_of
 from stream.whole_partition import whole_partition
 
 MAX_ATTEMPTS = 3
@@ -63,13 +64,12 @@ class PutBack(NamedTuple):
 def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) -> Iterator[StoredLetter]:
     """The dead letters that are there now and were not put back, by topic, partition and offset.
 
-    ServiceUnavailableError when Kafka does not answer. A record that is no dead letter of ours is left out, with a
-    warning.
+    ServiceUnavailableError when Kafka does not answer, or has no such topics. A record that is no dead letter of ours
+    is left out, with a warning.
     """
     with _reading(kafka_servers) as clients:
         for topic in topics.with_dead_letters:
-            for partition in sorted(clients.consumer.partitions_for_topic(topics.dead_letters(topic)) or ()):
-                at = TopicPartition(topics.dead_letters(topic), partition)
+            for at in sorted(partitions_of(clients.admin, [topics.dead_letters(topic)])):
                 yield from (letter for letter in _unmarked(clients, at) if selection.has(letter))
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
-from runtime.errors import GraftError
+from runtime.errors import GraftError, ServiceUnavailableError
 from stream import connection, dead_letter_topics
 from stream.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
 from stream.dead_letters import DeadLetter
 from stream.groups import group_id
 from stream.messages import Message
 from tests.stream.conftest import StreamHarness
-from tests.stream.pair import feedback, impression
+from tests.stream.pair import feedback, impression, topics
 
 ALL = Selection()
 
@@ -50,6 +50,12 @@ def test_letters_are_read_with_their_reason_and_message(with_letters):
     assert letters(with_letters, Selection(topic=with_letters.topics.impressions)) == [invalid]
     assert letters(with_letters, Selection(since_ms=invalid.written_ms + 3_600_000)) == []
     assert letters(with_letters, Selection(until_ms=invalid.written_ms)) == []
+
+
+def test_letters_of_topics_that_nobody_has_made_are_an_error_and_not_none(kafka, topic_prefix, monkeypatch):
+    monkeypatch.setattr("stream.topics._HEARD_OF_SECONDS", 0.5)
+    with pytest.raises(ServiceUnavailableError, match="'graft stream run' makes the topics of a project"):
+        list(read_dead_letters(kafka, topics(topic_prefix), ALL))
 
 
 def test_a_dry_run_counts_and_changes_nothing(with_letters):
