@@ -1,6 +1,7 @@
 """How Kafka clients are built, and errors that say what to do when the brokers do not answer.
 
-What graft writes is uncompressed: on these small records a codec costs more CPU than it saves. It reads every codec.
+Transactions are compressed: they hold the join's state, of which a broker keeps most. What is written one message at a
+time is not: on these small records a codec costs more CPU than it saves. graft reads every codec.
 """
 
 import time
@@ -38,6 +39,7 @@ _SESSION_TIMEOUT_MS = 6_000  # the brokers' minimum: a killed member's partition
 _EARLY_SECONDS = 0.01  # an empty answer of a broker that waits takes `fetch_max_wait_ms`
 _AFTER_EARLY_SECONDS = 0.03  # an idle stream takes 8.5 % of a core so; asking every 10 ms took 15.1 %
 _REBALANCE_MS = 1_000  # a broker answers a member within milliseconds once all members have asked
+_CODEC = "lz4"  # a fourth of the bytes for 2 us an example; zstd makes it a seventh, for 5 us
 _T = TypeVar("_T")
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the broker's limits hold, not the client's
 
@@ -105,7 +107,11 @@ def group_member(kafka_servers: str, group_id: str, instance: str, **settings: A
 
 def producer(kafka_servers: str, transactional_id: str | None = None, **settings: Any) -> KafkaProducer:
     """An idempotent producer; with a `transactional_id` it fences all earlier producers of that id."""
-    transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
+    transaction = {
+        "transactional_id": transactional_id,
+        "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS,
+        "compression_type": _CODEC,
+    }
     return _begun(
         KafkaProducer,
         kafka_servers,

@@ -15,8 +15,11 @@ from runtime import child
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.redis import connect
 from stream import connection
+from stream.config import StreamConfig, Topics
 from stream.connection import wait_until_ready
 from stream.groups import end_offsets
+from stream.packed_entries import packed
+from stream.topics import ensure_topics
 
 _HOLDER = """
 import sys
@@ -92,6 +95,22 @@ def test_kafka_restarts_on_the_same_port_also_after_a_kill(tmp_path: Path) -> No
     assert (tmp_path / "kafka.log").exists()
     with pytest.raises(ServiceUnavailableError, match="does not answer"):
         wait_until_ready(servers, 0.2)
+
+
+def test_what_a_transaction_writes_is_smaller_on_the_embedded_kafka_than_its_own_bytes(tmp_path: Path) -> None:
+    """Although the broker writes four characters for each byte that it holds."""
+    values = list(packed((f"aggregate:user:{n}", b"[1600000000000, %d.0, 1.0]" % (n % 50)) for n in range(20_000)))
+    with EmbeddedKafka(tmp_path) as broker:
+        topics = Topics()
+        ensure_topics(broker.servers, StreamConfig(), topics)
+        producer = connection.producer(broker.servers, "writer")
+        producer.init_transactions()
+        producer.begin_transaction()
+        for value in values:
+            producer.send(topics.join_state, value)
+        producer.commit_transaction()
+        producer.close()
+    assert 50_000 < (tmp_path / "data" / "kafka.json").stat().st_size < sum(map(len, values))
 
 
 @pytest.mark.parametrize("server", [EmbeddedRedis, EmbeddedKafka])
