@@ -5,7 +5,7 @@ of one user and one item each, and the state log's changes, by its own cleaner. 
 feedback, after it the used logits, the groups' offsets and the deletions. Sizes are those of `graft dev` on a log of
 benchmarks/init_scale.py.
 
-PYTHONPATH=. python benchmarks/embedded_broker.py [--examples 1000000] [--users 200000] [--items 50000]
+PYTHONPATH=. python benchmarks/embedded_broker.py [--examples 300000] [--users 200000] [--items 50000]
 """
 
 import argparse
@@ -173,7 +173,7 @@ def measured(kafka: EmbeddedKafka, writer: Writer, transactions: int) -> Iterato
 def main() -> None:
     """Print these as lines of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--examples", type=int, default=1_000_000)
+    parser.add_argument("--examples", type=int, default=300_000)
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--items", type=int, default=50_000)
     options = parser.parse_args()
