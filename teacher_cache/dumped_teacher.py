@@ -25,7 +25,7 @@ _LOOK_SECONDS = 10.0
 _TYPES = {"int": np.dtype(np.int64), "str": np.dtype(object)}
 _SHOWN_DIGITS = 12
 
-_Stamps = tuple[tuple[str, int, int, int], ...]
+_Stamp = tuple[str, int, int, int, int]
 
 
 class DumpedTeacher:
@@ -47,7 +47,7 @@ class DumpedTeacher:
             {vector.output: f"teacher.vectors.{i}.output" for i, vector in enumerate(vectors)},
         )
         faults = _name_faults(self._columns, self._tasks, self._vectors)
-        self._digests: dict[tuple[str, int, int, int], str] = {}
+        self._digests: dict[_Stamp, str] = {}
         try:
             self._stamps = self._seen = self._look()
             self._index = self._read(self._stamps)
@@ -111,22 +111,25 @@ class DumpedTeacher:
             return
         self._index, self._stamps = index, stamps
 
-    def _look(self) -> _Stamps:
-        """The files, in the order of their names: name, bytes, time of change, inode."""
+    def _look(self) -> tuple[_Stamp, ...]:
+        """The files, in the order of their names: name, bytes, times of change, inode."""
         files = [self._path]
         if self._is_folder:
             self._path.stat()  # a folder that is away is not an empty one
             files = sorted(one for one in self._path.glob("*.parquet") if one.name[0] not in "._" and one.is_file())
         told = [(one.name, one.stat()) for one in files]
-        return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in told)
+        return tuple((name, one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for name, one in told)
 
-    def _read(self, stamps: _Stamps) -> DumpIndex:
+    def _read(self, stamps: tuple[_Stamp, ...]) -> DumpIndex:
         files = [self._path / stamp[0] for stamp in stamps] if self._is_folder else [self._path]
         index = DumpIndex(files, self._columns, self._config.max_rows)
         for stamp, file in zip(stamps, files, strict=True):
             if stamp not in self._digests:
                 self._digests[stamp] = digest_of(file)
                 _LOG.info("dump file=%s sha256=%s", file, self._digests[stamp][:_SHOWN_DIGITS])
+        if changed := sorted(set(stamps).difference(self._look())):  # keys of one may stand beside logits of the other
+            told = f"{changed[0][0]} was changed or removed while it was read"
+            raise DumpError([f"teacher.dump.path: {told}; deliver under another name, then rename"])
         _LOG.info(
             "dump model=%s files=%d rows=%d repeated=%d of which say something else=%d unusable=%d",
             self._config.model,

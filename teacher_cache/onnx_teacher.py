@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from runtime.errors import ConfigurationError
 from teacher_cache.computed_teacher import ComputedTeacher, Tensor, first_line
 from teacher_cache.config import TeacherTask, TeacherVector
+from teacher_cache.onnx_weights import weight_files
 
 _KEY = "teacher.onnx"
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -26,7 +27,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 def open_onnx(path: Path, tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector] = ()) -> ComputedTeacher:
     """The teacher in the file, on one CPU thread. ConfigurationError names all that does not fit tasks and vectors.
 
-    No custom operators are loaded; onnxruntime refuses external weights outside the folder of the file.
+    No custom operators are loaded; external weights outside the folder of the file are refused.
     """
     return ComputedTeacher(OnnxModel(path), tasks, vectors)
 
@@ -57,6 +58,11 @@ def _open_session(path: Path) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # fatal ones only: errors are raised
     try:
+        names = weight_files(path)
+        # onnxruntime would map these files, and see what is written over them later
+        weights = [(path.parent / name).read_bytes() for name in names]
+        if names:
+            options.add_external_initializers_from_files_in_memory(names, weights, list(map(len, weights)))
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no class of their own
         fault = f"{path} is not an ONNX model that onnxruntime {ort.__version__} runs: {first_line(error)}"

@@ -19,7 +19,7 @@ from runtime.errors import ConfigurationError
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
-from teacher_cache.dump_index import Columns, DumpIndex
+from teacher_cache.dump_index import Columns, DumpIndex, digest_of
 from teacher_cache.generation import differences, generation_of
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import Teacher, load_teacher
@@ -107,6 +107,34 @@ def test_a_bad_delivery_changes_nothing_and_is_told_until_it_is_mended(
     assert "2026-11-02.parquet" in told[0]
     save_dump(folder / "logits" / "next.parquet", range(3, 5)).replace(bad)
     assert _like(teacher, 4, 2) == [LIKE_UI[4, 2]]
+
+
+def test_a_file_that_is_written_over_while_it_is_read_is_not_used_before_it_is_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher = _load(folder)
+    file = save_dump(folder / "logits" / "b.parquet", range(2, 4))
+
+    def digest_meanwhile(read: Path) -> str:
+        save_dump(read, range(3, 5))
+        monkeypatch.undo()
+        monkeypatch.setattr("teacher_cache.dumped_teacher._LOOK_SECONDS", 0.0)
+        return ""
+
+    monkeypatch.setattr("teacher_cache.dumped_teacher.digest_of", digest_meanwhile)
+    assert np.isnan(_like(teacher, [1, 2, 4], [2, 2, 2])).tolist() == [False, True, True]
+    assert "b.parquet was changed or removed while it was read" in caplog.text
+    assert np.isnan(_like(teacher, [1, 2, 4], [2, 2, 2])).tolist() == [False, True, False]
+    assert teacher.digests[file.name] == digest_of(file)
+
+
+def test_a_file_of_the_same_size_and_time_is_taken_up(folder: Path) -> None:
+    file = save_dump(folder / "logits" / "b.parquet", range(2, 3), like=np.full(7, 4.0, np.float32))
+    teacher, before = _load(folder), file.stat()
+    save_dump(file, range(2, 3), like=np.full(7, 5.0, np.float32))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_ino) == (before.st_size, before.st_ino)
+    assert _like(teacher, 2, 2) == [5.0]
 
 
 def test_a_folder_that_is_away_for_a_while_changes_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -168,7 +168,7 @@ def test_weights_outside_the_project_folder_are_refused(save_onnx, tmp_path, loc
     outside.write_bytes(np.ones(2, np.float32).tobytes())
     (tmp_path / "link.bin").symlink_to(outside)
     _save_with_weights_at(save_onnx, str(outside) if location == "ABSOLUTE" else location)
-    with pytest.raises(ConfigurationError, match="External data path"):
+    with pytest.raises(ConfigurationError, match="which lies outside its folder"):
         _load(tmp_path, _task("y"))
 
 
@@ -178,12 +178,28 @@ def test_weights_beside_the_file_are_read(save_onnx, tmp_path):
     assert _load(tmp_path, _task("y")).score({"x": np.ones((1, 2), np.float32)}).tolist() == [[5.0]]
 
 
+@pytest.mark.parametrize("change", [lambda file: file.write(bytes(1 << 16)), lambda file: file.truncate(0)])
+def test_weights_that_are_written_over_do_not_change_a_teacher_that_is_open(save_onnx, tmp_path, change):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(np.arange(1 << 14, dtype=np.float32).tobytes())
+    path = save_onnx({"row": (TensorProto.INT64, ["B"])}, {"y": (TensorProto.FLOAT, ["B", 1])}, [])
+    _add_weights(path, "weights.bin", [1 << 14, 1], helper.make_node("Gather", ["w", "row"], ["y"]))
+    teacher = _load(tmp_path, _task("y"))
+    with weights.open("r+b") as file:
+        change(file)
+    assert teacher.score({"row": np.array([1, 9_000])}).tolist() == [[1.0], [9_000.0]]
+
+
 def _save_with_weights_at(save_onnx, location):
-    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2, 1], data_location=TensorProto.EXTERNAL)
-    weight.external_data.add(key="location", value=location)
     path = save_onnx({"x": (TensorProto.FLOAT, ["B", 2])}, {"y": (TensorProto.FLOAT, ["B", 1])}, [])
+    _add_weights(path, location, [2, 1], helper.make_node("MatMul", ["x", "w"], ["y"]))
+
+
+def _add_weights(path, location, dims, node):
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
     model = onnx.load(path)
-    model.graph.node.append(helper.make_node("MatMul", ["x", "w"], ["y"]))
+    model.graph.node.append(node)
     model.graph.initializer.append(weight)
     path.write_bytes(model.SerializeToString())
 
