@@ -173,7 +173,8 @@ class _Linear:
         self._bounds = mapped.minimum, mapped.maximum
 
     def __call__(self, column: Column) -> Mapped:
-        value_B = self._multiply * _float64(column) + self._add
+        with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float64 falls back, or ends at its bound
+            value_B = self._multiply * _float64(column) + self._add
         return _cast(np.clip(value_B, *self._bounds), self._dtype, self._default)
 
 
@@ -186,7 +187,8 @@ class _Log:
         self._add = mapped.add
 
     def __call__(self, column: Column) -> Mapped:
-        x_B = _float64(column) + self._add
+        with np.errstate(over="ignore"):
+            x_B = _float64(column) + self._add
         return _cast(np.log(np.where(x_B > 0, x_B, np.nan)), self._dtype, self._default)
 
 

@@ -1,8 +1,9 @@
 """The tables of `lookup` and `vocabulary` inputs: inline in graft.toml, or in a file of the project folder."""
 
 import json
+import os.path
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,27 @@ def read_table(config: LookupInput | VocabularyInput, folder: Path) -> Mapping[s
 
 
 def _read_vocabulary(config: VocabularyInput, folder: Path) -> Mapping[str, Scalar]:
-    lines = _text_of(config.file, folder).removeprefix("\ufeff").removesuffix("\n").split("\n")
+    text = _text_of(config.file, folder).removeprefix("\ufeff")
+    if not text:
+        raise LookupTableError(f"file {str(config.file)!r} is empty")
+    lines = text.removesuffix("\n").split("\n")
     values = [line.removesuffix("\r") for line in lines]
     table = {value: config.first + number for number, value in enumerate(values)}
     if len(table) < len(values):
-        twice, count = Counter(values).most_common(1)[0]
-        raise LookupTableError(f"file {str(config.file)!r} has the line {twice!r} {count} times; each may stand once")
+        raise _twice(config.file, "line", values)
     return table
 
 
+def _twice(file: Path, what: str, given: Iterable[str]) -> LookupTableError:
+    text, count = Counter(given).most_common(1)[0]
+    return LookupTableError(f"file {str(file)!r} has the {what} {text!r} {count} times; each may stand once")
+
+
 def _text_of(file: Path, folder: Path) -> str:
-    path = (folder / file).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    if "\0" in str(file):
+        raise LookupTableError(f"file {str(file)!r} is no name of a file")
+    path = Path(os.path.realpath(folder / file))  # `resolve` raises at a loop of links
+    if not path.is_relative_to(os.path.realpath(folder)):
         raise LookupTableError(f"file {str(file)!r} lies outside the project folder; copy it into the folder")
     try:
         return path.read_bytes().decode("utf-8")
@@ -50,9 +60,14 @@ def _text_of(file: Path, folder: Path) -> str:
 
 
 def _read_file(file: Path, folder: Path) -> Mapping[str, Scalar]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise _twice(file, "key", [key for key, _ in pairs])
+        return found
+
     try:
-        table: Any = json.loads(_text_of(file, folder))
-    except ValueError as error:
+        table: Any = json.loads(_text_of(file, folder), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
         if isinstance(error, LookupTableError):
             raise
         raise LookupTableError(f"file {str(file)!r} is not JSON: {error}") from None

@@ -5,6 +5,7 @@ beside that is passed over, so that a file of gigabytes costs its headers alone.
 """
 
 import mmap
+import os.path
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -47,9 +48,8 @@ def weight_files(path: Path) -> list[str]:
     with data:
         names = sorted(set(_locations(data)))
     for name in names:
-        if PurePosixPath(name).is_absolute() or not (path.parent / name).resolve().is_relative_to(
-            path.parent.resolve()
-        ):
+        real = Path(os.path.realpath(path.parent / name))  # `resolve` raises at a loop of links
+        if PurePosixPath(name).is_absolute() or not real.is_relative_to(os.path.realpath(path.parent)):
             raise NotOnnxError(f"its weights are in {name!r}, which lies outside its folder; put it beside the file")
     return names
 

@@ -133,6 +133,14 @@ def test_a_line_ends_at_its_bounds(map_one):
     assert map_one(only_above, FLOAT, [-1e30, 3.0]) == ([np.float32(-1e30), 2.5], "float32", [0, 0])
 
 
+def test_what_a_computation_takes_beyond_float64_falls_back_without_a_warning(map_one):
+    steep = {"kind": "linear", "feature": "items:year", "multiply": 1e300, "default": 5}
+    assert map_one(steep, FLOAT, [1e30, -1e30, 1e-299]) == ([5.0, 5.0, 10.0], "float32", [1, 1, 0])
+    assert map_one(steep | {"maximum": 9.0}, FLOAT, [1e30, -1e30]) == ([9.0, 5.0], "float32", [0, 1])
+    far = {"kind": "log", "feature": "items:year", "add": 1.5e308, "default": 5}
+    assert map_one(far, FLOAT, [1.5e308]) == ([5.0], "float32", [1])
+
+
 def test_a_logarithm_is_of_one_more_and_falls_back_where_there_is_none(map_one):
     mapped = {"kind": "log", "feature": "users:age", "default": -9}
     values, dtype, fell_back = map_one(mapped, FLOAT, [0, 7, -1, -5, None])
@@ -457,6 +465,11 @@ def test_a_fault_names_key_value_and_what_is_allowed(faults_of, mapped, tensor, 
         ),
         ("[1]", "x: file 't.json' holds a JSON list, allowed is an object"),
         ('{"a": true, "b": 1}', "x: file 't.json' has values that are no number or text: 'a': True"),
+        (
+            '{"a": 1, "b": 1, "a": 2}',
+            "x: file 't.json' has the key 'a' 2 times; each may stand once",
+        ),
+        ("[" * 100_000, "x: file 't.json' is not JSON: maximum recursion depth exceeded"),
         ('{"a": "b"}', "x.file: 't.json': every value must be a whole number of type int64, got 'a': 'b'"),
     ],
 )
@@ -464,7 +477,22 @@ def test_a_table_file_that_cannot_be_used_is_told(faults_of, tmp_path, content, 
     if content is not None:
         (tmp_path / "t.json").write_text(content)
     mapped = {"kind": "lookup", "feature": "users:job", "file": "t.json", "default": 0}
-    assert faults_of({"x": INT}, x=mapped) == [fault]
+    (told,) = faults_of({"x": INT}, x=mapped)
+    assert told.removesuffix(" while decoding a JSON array from a unicode string") == fault
+
+
+@pytest.mark.parametrize("kind", ["lookup", "vocabulary"])
+def test_a_table_file_that_is_no_file_is_told(faults_of, tmp_path, kind):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "empty").touch()
+    mapped = {"kind": kind, "feature": "users:job", "default": 0}
+    told = [faults_of({"x": INT}, x=mapped | {"file": file}) for file in ("loop", "a\0b", ".", "empty")]
+    assert told[:3] == [
+        ["x: file 'loop' cannot be read: Too many levels of symbolic links"],
+        ["x: file 'a\\x00b' is no name of a file"],
+        ["x: file '.' cannot be read: Is a directory"],
+    ]
+    assert told[3][0].startswith("x: file 'empty' is ")
 
 
 def test_a_table_file_outside_the_project_folder_is_refused(faults_of, tmp_path):

@@ -83,6 +83,12 @@ def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -
         weight_files(tmp_path / "m.onnx")
 
 
+def test_weights_in_a_loop_of_links_are_found_when_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(helper.make_model(_graph("loop")).SerializeToString())
+    (tmp_path / "loop").symlink_to("loop")
+    assert weight_files(tmp_path / "m.onnx") == ["loop"]
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").touch()
     with pytest.raises(NotOnnxError, match="it is empty"):
