@@ -16,6 +16,7 @@ from kafka.errors import (
     UnknownMemberIdError,
 )
 
+from runtime.errors import DataLossError
 from runtime.tracing import traceparent_in
 from stream import connection
 from stream.config import Topics
@@ -187,7 +188,8 @@ def requests_between(
 ) -> Iterator[tuple[int, int, TeacherRequest]]:
     """The requests from `starts` on and before `ends` with their partition and offset; partitions merged by event time.
 
-    What retention has deleted meanwhile is passed over.
+    What retention has deleted meanwhile is passed over. DataLossError: the topic ends before them, as after it was made
+    anew. ServiceUnavailableError: Kafka is away.
     """
     consumer = connection.consumer(kafka_servers)
     try:
@@ -195,7 +197,8 @@ def requests_between(
             oldest = consumer.beginning_offsets([TopicPartition(topics.teacher_requests, p) for p in starts])
         wanted = {at: max(starts[at.partition], first) for at, first in oldest.items()}
         left = {at: start for at, start in wanted.items() if start < ends[at.partition]}
-        yield from _merged(Decoder(consumer, kafka_servers, topics, TeacherRequest), consumer, left, ends)
+        decoder = Decoder(consumer, kafka_servers, topics, TeacherRequest)
+        yield from _merged(_Span(kafka_servers, consumer, decoder, ends), left)
     finally:
         consumer.close()
 
@@ -205,21 +208,64 @@ def _offset(found: Any, end: int) -> int:
     return end if found is None else min(int(found.offset), end)
 
 
-def _merged(
-    decoder: Decoder[TeacherRequest],
-    consumer: KafkaConsumer,
-    starts: Mapping[TopicPartition, int],
-    ends: Mapping[int, int],
-) -> Iterator[tuple[int, int, TeacherRequest]]:
-    consumer.assign(list(starts))
-    for at, start in starts.items():
-        consumer.seek(at, start)
+class _Span:
+    """What is left of each partition before its end in `ends`."""
+
+    def __init__(
+        self,
+        kafka_servers: str,
+        consumer: KafkaConsumer,
+        decoder: Decoder[TeacherRequest],
+        ends: Mapping[int, int],
+    ) -> None:
+        self._kafka_servers, self._ends = kafka_servers, ends
+        self._consumer, self._decoder = consumer, decoder
+
+    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Go to these offsets."""
+        self._consumer.assign(list(starts))
+        for at, start in starts.items():
+            self._consumer.seek(at, start)
+
+    def next(self) -> Iterator[tuple[TopicPartition, int, TeacherRequest]]:
+        """Some requests, or none yet; errors as `requests_between`."""
+        with connection.reaching(self._kafka_servers):
+            try:
+                polled = self._decoder.poll(_POLL_MS)
+            except OffsetOutOfRangeError as error:
+                self._pass_deleted(error.args[0])
+                polled = {}
+            if not polled:
+                self._check_ends()
+        for at, requests in polled.items():
+            yield from ((at, one.offset, one.record) for one in requests if one.offset < self._ends[at.partition])
+
+    def ended(self) -> set[TopicPartition]:
+        """The partitions of which nothing is left."""
+        with connection.reaching(self._kafka_servers):
+            at_end = [at for at in self._consumer.assignment() if self._consumer.position(at) >= self._ends[at.partition]]
+        return set(at_end)
+
+    def _pass_deleted(self, partitions: Collection[TopicPartition]) -> None:
+        for at, oldest in self._consumer.beginning_offsets(list(partitions)).items():
+            if self._consumer.position(at) < oldest:
+                self._consumer.seek(at, oldest)
+
+    def _check_ends(self) -> None:
+        for at, end in self._consumer.end_offsets(list(self._consumer.assignment())).items():
+            if end < self._ends[at.partition]:
+                raise DataLossError(
+                    f"topic {at.topic}, partition {at.partition}: its last offset is {end:,} now and was "
+                    f"{self._ends[at.partition]:,}: it was made anew; begin anew, without --resume"
+                )
+
+
+def _merged(span: _Span, starts: Mapping[TopicPartition, int]) -> Iterator[tuple[int, int, TeacherRequest]]:
+    span.begin(starts)
     merge: Merge[TopicPartition, tuple[int, int, TeacherRequest]] = Merge(sorted(starts))
     caught_up: set[TopicPartition] = set()
     while len(caught_up) < len(starts):
-        for at, requests in decoder.poll(_POLL_MS).items():
-            for offset, request, _ in requests:
-                if offset < ends[at.partition]:
-                    merge.add(at, request.event_time_ms, (at.partition, offset, request))
-        caught_up = {at for at in starts if consumer.position(at) >= ends[at.partition]}
+        for at, offset, request in span.next():
+            merge.add(at, request.event_time_ms, (at.partition, offset, request))
+        caught_up = span.ended()
         yield from merge.take(caught_up)

@@ -193,7 +193,7 @@ def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
 def _settings_told(client: KafkaAdminClient, resources: list[ConfigResource]) -> dict[str, Any]:
     """The settings of these topics; none where this client may not see them."""
     try:
-        found: dict[str, Any] = client.describe_configs(resources)["topic"]
+        found: dict[str, Any] = client.describe_configs(resources, config_filter="all")["topic"]
     except AuthorizationError:
         return {}
     return found

@@ -4,9 +4,12 @@ import time
 from contextlib import closing, suppress
 
 import pytest
+from kafka import TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaConnectionError
 
-from runtime.errors import GraftError, ServiceUnavailableError
+from lab.embedded import EmbeddedKafka
+from runtime.child import stop_child
+from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream import connection
 from stream.dead_letter_topics import Selection, read_dead_letters, replay_dead_letters
 from stream.events import TeacherRequest
@@ -259,3 +262,38 @@ def test_the_offsets_between_two_times_hold_what_was_written_then_and_a_reader_g
     later_ms = until_ms + 60_000
     starts, ends = offsets_between(kafka, made, later_ms, later_ms)
     assert starts == ends
+
+
+@pytest.mark.parametrize("start", [2, 8])
+def test_a_topic_that_ends_before_the_wanted_requests_is_told(kafka, made, start):
+    """As after it was made anew: the next offset may be in it or beyond its end."""
+    send(kafka, made, range(5))
+    with pytest.raises(DataLossError, match=r"its last offset is 5 now and was 9: it was made anew; begin anew"):
+        list(requests_between(kafka, made, {0: start}, {0: 9}))
+
+
+@pytest.mark.kafka_home
+def test_requests_that_are_deleted_while_they_are_read_are_passed_over(apache_kafka, topic_prefix):
+    """Retention may be faster than a backfill that spares its teacher."""
+    servers, made = apache_kafka.servers, topics(topic_prefix)
+    ensure_topics(servers, stream_config(topic_prefix), made)
+    send(servers, made, range(20_000))  # more than is fetched ahead
+    found = requests_between(servers, made, {0: 0}, {0: 20_000})
+    first = [next(found)[1] for _ in range(10)]
+    with closing(connection.admin(servers)) as admin:
+        admin.delete_records({TopicPartition(made.teacher_requests, 0): 19_900})
+    rest = [offset for _, offset, _ in found]
+    assert first + rest == [*range(len(first + rest) - 100), *range(19_900, 20_000)]
+    assert len(rest) < 19_000
+
+
+def test_a_kafka_that_goes_away_ends_the_reading_of_a_history(topic_prefix):
+    with EmbeddedKafka() as broker:
+        servers, made = broker.servers, topics(topic_prefix)
+        ensure_topics(servers, stream_config(topic_prefix), made)
+        send(servers, made, range(5))
+        found = requests_between(servers, made, {0: 0}, {0: 9})
+        assert next(found)[1] == 0
+        stop_child(broker.process)
+        with pytest.raises(ServiceUnavailableError, match="does not answer"):
+            list(found)

@@ -168,6 +168,18 @@ def test_topics_that_exist_keep_their_retention_and_one_line_says_where_it_diffe
     assert settings_of(kafka, [made.examples], "retention.ms")[made.examples]["retention.ms"] == str(30 * DAY_MS)
 
 
+@pytest.mark.kafka_home
+def test_a_topic_that_keeps_its_records_by_the_brokers_default_is_told_too(apache_kafka, topic_prefix, caplog):
+    servers, made, config = apache_kafka.servers, topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
+    admin = connection.admin(servers)
+    admin.create_topics({made.examples: {"num_partitions": config.partitions, "replication_factor": 1}})
+    admin.close()
+    ensure_topics(servers, config, made)
+    warn_of_retention(servers, config, made)
+    (line,) = told(caplog)
+    assert f"{made.examples} 7 days (the project: 30 days)" in line
+
+
 def test_a_broker_without_topic_ids_tells_none(kafka, topic_prefix, monkeypatch):
     made, admin = topics(topic_prefix), connection.admin
     ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix), made)
