@@ -243,8 +243,8 @@ class _Span:
     def ended(self) -> set[TopicPartition]:
         """The partitions of which nothing is left."""
         with connection.reaching(self._kafka_servers):
-            at_end = [at for at in self._consumer.assignment() if self._consumer.position(at) >= self._ends[at.partition]]
-        return set(at_end)
+            positions = {at: self._consumer.position(at) for at in self._consumer.assignment()}
+        return {at for at, position in positions.items() if position >= self._ends[at.partition]}
 
     def _pass_deleted(self, partitions: Collection[TopicPartition]) -> None:
         for at, oldest in self._consumer.beginning_offsets(list(partitions)).items():

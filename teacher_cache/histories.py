@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec
+from runtime.errors import DataLossError
 from stream.config import Topics
 from stream.events import Impression, TeacherRequest
 from stream.example_columns import Wanted
@@ -134,7 +135,14 @@ class LoggedExamples:
         return Bounds({}, self._log.offsets_end())
 
     def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
-        """See `History.read`."""
+        """See `History.read`. DataLossError: the log ends before the bounds do."""
+        now = self._log.offsets_end()
+        for partition, end in bounds.ends.items():
+            if now.get(partition, 0) < end:
+                raise DataLossError(
+                    f"{self._log.folder}: partition {partition} ends at offset {now.get(partition, 0):,} and ended at "
+                    f"{end:,} when the backfill began; name the whole log, or begin anew without --resume"
+                )
         return self._log.read_requests(bounds.starts, Wanted(bounds.ends, self._since_ms, self._until_ms, self._share))
 
 

@@ -293,7 +293,7 @@ class Admin:
             partitions = [{"partition_index": number} for number in range(self._broker.partitions)]
             return [{"name": name, "partitions": partitions} for name in names]
 
-    def describe_configs(self, _resources: object, config_filter: str) -> dict[str, dict[str, Any]]:
+    def describe_configs(self, _resources: object, **_: object) -> dict[str, dict[str, Any]]:
         """No topic's settings, as for a client that may not see them."""
         return {"topic": {}}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import InvalidInputError
+from runtime.errors import DataLossError, InvalidInputError
 from runtime.redis import connect
 from stream.events import Example, Impression, TeacherRequest
 from stream.example_file import runs, write
@@ -186,6 +186,12 @@ def test_an_example_log_is_scored_as_the_requests_of_its_impressions(log, reques
 def test_a_log_that_grew_is_read_to_where_it_ended_when_the_backfill_began(log):
     history = LoggedExamples(ExampleLog(log), None, None)
     assert len(_all(Tracked(history, Bounds({}, {0: 2, 1: 1}), {}))) == 3
+
+
+def test_a_log_that_lost_its_end_while_a_backfill_was_stopped_is_told(log):
+    history = LoggedExamples(ExampleLog(log), None, None)
+    with pytest.raises(DataLossError, match="log: partition 1 ends at offset 10 and ended at 11 when the backfill"):
+        Tracked(history, Bounds({}, {0: 10, 1: 11}), {0: 2})
 
 
 def test_a_file_of_rows_gets_the_features_of_now_from_where_it_goes_on(spec, tmp_path, caplog):
