@@ -189,7 +189,7 @@ class _Pass:
                 report.add(scored)
         except StoppedError:
             return False
-        if self._profiles is not None:
+        if self._profiles is not None and requests:
             self._try(partial(self._profiles.ask, requests))
         return True
 

@@ -69,8 +69,8 @@ def run(scorer, config, monkeypatch):
     """Runs the batch scorer, with batches of four rows, until its stop signal is set."""
     monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 4)
 
-    def run_until_stopped(reader, cache, stop, unshown=None):
-        run_batch_scorer(reader, scorer, cache, config, stop, unshown)
+    def run_until_stopped(reader, cache, stop, unshown=None, profiles=None):
+        run_batch_scorer(reader, scorer, cache, config, stop, unshown, profiles)
 
     return run_until_stopped
 
@@ -258,6 +258,24 @@ def test_a_scorer_that_lags_takes_the_newest_between_and_none_twice(run, cache, 
     assert sorted(item for items in calls for item in items) == list(range(20))
     assert _sample("graft_teacher_ahead_rows_total") - ahead == 4
     assert np.isfinite(cache.get(keys(cache, [1] * 20, list(range(20)))).logit_BT).all()
+
+
+def test_a_scorer_that_lags_asks_for_the_profiles_of_each_request(run, cache, request_of, monkeypatch):
+    """Also where the newest are scored already, or all whose turn it is."""
+    monkeypatch.setattr("teacher_cache.batch_scorer._LARGE_LAG", 8)
+    asked, stop = [], StopSignal()
+
+    class Profiles:
+        def ask(self, requests):
+            asked.append([request.item_id for request in requests])
+            assert max(request.event_time_ms for request in requests)
+
+        def refresh(self):
+            return 0
+
+    run(_Requests([request_of(n) for n in range(20)], cache, stop), cache, stop, None, Profiles())
+    assert sorted(item for items in asked for item in items) == list(range(20))
+    assert all(asked)
 
 
 def test_what_the_teacher_refuses_ahead_of_its_turn_is_set_aside_once(run, cache, request_of, monkeypatch):
