@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Scalar = int | float | str
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,6 +20,15 @@ KINDS = ("onnx", "torch_export", "server", "dump")
 """Of a teacher: the keys of which one is given."""
 
 _DEFAULT = "its value, in the teacher's own values, for a row whose feature is missing or does not fit"
+
+
+def _without_nul(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("must be the name of a file, which has no NUL")
+    return path
+
+
+_Path = Annotated[Path, AfterValidator(_without_nul)]
 
 
 class _Input(BaseModel):
@@ -50,7 +59,7 @@ class LookupInput(_Input):
     kind: Literal["lookup"] = "lookup"
     feature: str = Field(description=_FEATURE)
     table: dict[str, int | float | str] | None = Field(default=None, description="the teacher's value by the feature's")
-    file: Path | None = Field(default=None, description="a JSON object in place of `table`, in the project folder")
+    file: _Path | None = Field(default=None, description="a JSON object in place of `table`, in the project folder")
     default: int | float | str = Field(description=_DEFAULT)
 
 
@@ -96,7 +105,7 @@ class VocabularyInput(_Input):
 
     kind: Literal["vocabulary"] = "vocabulary"
     feature: str = Field(description=_FEATURE)
-    file: Path = Field(description="one value a line, in the project folder")
+    file: _Path = Field(description="one value a line, in the project folder")
     first: int = Field(default=0, ge=0, description="the code of the first line; each line has one more")
     default: int = Field(description=_DEFAULT)
 
@@ -190,7 +199,7 @@ class DumpConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path = Field(
+    path: _Path = Field(
         description="a Parquet file; or the folder into which such files are delivered, which are taken up as they come"
     )
     model: str = Field(
@@ -229,8 +238,8 @@ class TeacherConfig(BaseModel):
         description="a name for people: another teacher, domain map, task list or feature spec needs another one",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
-    onnx: Path | None = Field(default=None, description="the teacher's ONNX file")
-    torch_export: Path | None = Field(
+    onnx: _Path | None = Field(default=None, description="the teacher's ONNX file")
+    torch_export: _Path | None = Field(
         default=None, description="in place of onnx: the file that torch.export.save wrote, such as teacher.pt2"
     )
     server: ServerConfig | None = None

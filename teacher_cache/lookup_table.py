@@ -46,8 +46,6 @@ def _twice(file: Path, what: str, given: Iterable[str]) -> LookupTableError:
 
 
 def _text_of(file: Path, folder: Path) -> str:
-    if "\0" in str(file):
-        raise LookupTableError(f"file {str(file)!r} is no name of a file")
     path = Path(os.path.realpath(folder / file))  # `resolve` raises at a loop of links
     if not path.is_relative_to(os.path.realpath(folder)):
         raise LookupTableError(f"file {str(file)!r} lies outside the project folder; copy it into the folder")
