@@ -5,7 +5,7 @@ import os.path
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from teacher_cache.config import LookupInput, Scalar, VocabularyInput
 
@@ -36,13 +36,13 @@ def _read_vocabulary(config: VocabularyInput, folder: Path) -> Mapping[str, Scal
     values = [line.removesuffix("\r") for line in lines]
     table = {value: config.first + number for number, value in enumerate(values)}
     if len(table) < len(values):
-        raise _twice(config.file, "line", values)
+        _refuse_twice(config.file, "line", values)
     return table
 
 
-def _twice(file: Path, what: str, given: Iterable[str]) -> LookupTableError:
+def _refuse_twice(file: Path, what: str, given: Iterable[str]) -> NoReturn:
     text, count = Counter(given).most_common(1)[0]
-    return LookupTableError(f"file {str(file)!r} has the {what} {text!r} {count} times; each may stand once")
+    raise LookupTableError(f"file {str(file)!r} has the {what} {text!r} {count} times; each may stand once")
 
 
 def _text_of(file: Path, folder: Path) -> str:
@@ -60,7 +60,7 @@ def _text_of(file: Path, folder: Path) -> str:
 def _read_file(file: Path, folder: Path) -> Mapping[str, Scalar]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
-            raise _twice(file, "key", [key for key, _ in pairs])
+            _refuse_twice(file, "key", [key for key, _ in pairs])
         return found
 
     try:
