@@ -20,7 +20,10 @@ ENTRY_POINT_GROUP = "graft.commands"
 
 
 _FULL = {"feast", "kafka", "numba", "onnx", "onnxruntime", "pandas", "pyarrow", "rich", "torch", "typeguard"}
-"""Modules of the libraries that `pip install graft` alone, and the scorer's image, do without."""
+_GOT_BY = dict.fromkeys(_FULL, "pip install 'graft[full]', or use the image 'graft' in place of 'graft-scorer'") | {
+    "fsspec": "pip install 'graft[s3]', or use the image 'graft-s3'"
+}
+"""How to get the libraries that `pip install graft` alone, and the scorer's image, do without, by their modules."""
 
 
 class LazyCommand(NamedTuple):
@@ -89,14 +92,10 @@ class LazyGroup(click.Group):
                 say(str(fault), logging.ERROR, "error: ", **error.place)
             ctx.exit(error.exit_code)
         except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] not in _FULL:
+            got_by = _GOT_BY.get((error.name or "").partition(".")[0])
+            if got_by is None:
                 raise
-            say(
-                f"this command needs {error.name}, which is not installed here: pip install 'graft[full]', or use the "
-                "image 'graft' in place of 'graft-scorer'",
-                logging.ERROR,
-                "error: ",
-            )
+            say(f"this command needs {error.name}, which is not installed here: {got_by}", logging.ERROR, "error: ")
             ctx.exit(1)
         except KeyboardInterrupt:
             say("interrupted")

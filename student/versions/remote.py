@@ -39,7 +39,7 @@ class RemoteRegistry:
         try:
             self._store, self._root = fsspec.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise ConfigurationError([f"{url}: {error}; for S3 install s3fs beside graft"]) from None
+            raise ConfigurationError([f"{url}: {error}; for S3: pip install 'graft[s3]'"]) from None
         self._pushed: Index | None = None
         self._followed: Index | None = None
 

@@ -287,7 +287,11 @@ def test_a_command_of_the_laboratory_says_how_to_install_it_where_it_is_not(monk
 
 def test_a_command_whose_libraries_are_not_installed_says_how_to_get_them(sound_project: Path) -> None:
     """As in the scorer's image, which has neither Feast nor torch."""
-    for hidden, command in (("torch", "student train"), ("feast", "features apply")):
+    for hidden, command, extra in (
+        ("torch", "student train", "full"),
+        ("feast", "features apply", "full"),
+        ("fsspec", "student push s3://models/shop", "s3"),
+    ):
         code = f"""
 import sys
 sys.modules["{hidden}"] = None
@@ -298,7 +302,8 @@ main()
         argv = [sys.executable, "-c", code]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 1
-        assert done.stderr.startswith(f"error: this command needs {hidden}, which is not installed here: pip install")
+        said = f"error: this command needs {hidden}, which is not installed here: pip install 'graft[{extra}]', or use"
+        assert done.stderr.startswith(said)
         assert "Traceback" not in done.stderr
 
 
