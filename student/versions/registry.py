@@ -146,7 +146,9 @@ class Registry:
     def roll_back(self, *, by: str, why: str) -> Move:
         """Make the champion before this one serve again, and hold it. VersionError when there is none that can."""
         champion = self.champion()
-        before = self.names.before(champion) if champion else None
+        if champion is None:
+            raise VersionError("there is no champion yet; 'graft student train' publishes versions")
+        before = self.names.before(champion)
         if before is None:
             raise VersionError(f"there was none before {champion}; 'graft student promote VERSION' names the champion")
         self.check_serves(Reference(before))

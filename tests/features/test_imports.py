@@ -38,3 +38,13 @@ def test_feast_comes_without_torch_which_can_still_be_imported():
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
 
     assert ran.stdout.split() == ["True", "False", "True"]
+
+
+def test_feast_does_not_let_python_show_what_other_libraries_are_told_is_deprecated():
+    """As kafka-python on Python 3.11 and 3.12: four lines above what a command says."""
+    library = "import warnings; warnings.warn('old', DeprecationWarning)"
+    program = f"import features.feast; exec({library!r}, {{'__name__': 'library'}})"
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert ran.stderr == ""

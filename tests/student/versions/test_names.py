@@ -91,6 +91,12 @@ def test_a_rollback_goes_back_holds_and_goes_further_back_the_next_time(registry
     assert registry.champion() == "v000001"
 
 
+def test_before_the_first_version_a_rollback_says_how_there_will_be_one(registry: Registry) -> None:
+    with pytest.raises(VersionError, match="no champion yet; 'graft student train' publishes versions"):
+        registry.roll_back(**TOLD)
+    assert registry.champion() is None
+
+
 def test_nothing_serves_that_cannot_be_read(registry: Registry) -> None:
     for _ in range(2):
         publish(registry)
