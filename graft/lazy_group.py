@@ -11,6 +11,7 @@ import click
 
 from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError, GraftError, did_you_mean
+from runtime.folder import refusal
 from runtime.log_format import say
 
 _INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that the signal ended
@@ -80,8 +81,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a GraftError becomes its exit code and one line per fault on standard error.
 
-        A stop that was asked for while the command waited for a service is its end, with 0. Ctrl-C ends a command that
-        does not wait for it with 130.
+        So does a file or folder that the disk or its owner refuses. A stop that was asked for while the command waited
+        for a service is its end, with 0. Ctrl-C ends a command that does not wait for it with 130.
         """
         try:
             return super().invoke(ctx)
@@ -96,6 +97,12 @@ class LazyGroup(click.Group):
             if got_by is None:
                 raise
             say(f"this command needs {error.name}, which is not installed here: {got_by}", logging.ERROR, "error: ")
+            ctx.exit(1)
+        except OSError as error:
+            refused = refusal(error)
+            if refused is None:
+                raise
+            say(refused, logging.ERROR, "error: ")
             ctx.exit(1)
         except KeyboardInterrupt:
             say("interrupted")

@@ -82,6 +82,13 @@ def writing(folder: Path) -> Iterator[None]:
         raise GraftError(f"{folder}: cannot be written: {error.strerror or error}{advice}") from error
 
 
+def refusal(error: OSError) -> str | None:
+    """One line for a file or folder that the disk, or its owner, refuses; None where the error is another."""
+    if error.filename is None or error.errno not in _ADVICE:
+        return None
+    return f"{error.filename}: {error.strerror}; {_ADVICE[error.errno]}"
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder, and those above it that are missing; their names outlive a power cut."""
     if folder.is_dir():

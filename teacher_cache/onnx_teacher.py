@@ -1,17 +1,21 @@
 """A teacher in an ONNX file."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigurationError
 from teacher_cache.computed_teacher import ComputedTeacher, Tensor, first_line
 from teacher_cache.config import TeacherTask, TeacherVector
 from teacher_cache.onnx_weights import weight_files
+
+# Before its import, at which it writes a device's number into the home folder, to report on what it computes.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
 
 _KEY = "teacher.onnx"
 _DTYPES: dict[str, np.dtype[Any]] = {

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from graft.cli import _end_quickly, cli
 from lab.embedded import free_port
+from tests.disks import Disk
 
 _LAST = ["reset", "demo", "dev", "pair", "study"]
 _GRAFT = [sys.executable, "-m", "graft"]
@@ -305,6 +306,14 @@ main()
         said = f"error: this command needs {hidden}, which is not installed here: pip install 'graft[{extra}]', or use"
         assert done.stderr.startswith(said)
         assert "Traceback" not in done.stderr
+
+
+def test_a_command_on_a_disk_that_takes_no_writes_says_which_folder_and_what_to_do(disk: Disk) -> None:
+    disk.refuse_writes()
+    folder = disk.folder / "pair"
+    result = CliRunner().invoke(cli, ["pair", "make", "simulated", str(folder)])
+    said = f"error: {folder}: Read-only file system; mount it for writing, or name another folder\n"
+    assert (result.exit_code, result.stderr) == (1, said)
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -1,9 +1,10 @@
+import errno
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import GraftError, ServiceUnavailableError
-from runtime.folder import claim_folder, remove_partial_files, replacing, writing
+from runtime.folder import claim_folder, refusal, remove_partial_files, replacing, writing
 from tests.disks import Disk
 
 
@@ -92,3 +93,19 @@ def test_a_service_that_is_away_is_not_the_disks_fault() -> None:
     with pytest.raises(ServiceUnavailableError) as caught, writing(Path("here")):
         raise away
     assert caught.value is away
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "run"),
+            "run: Permission denied; give this process's user ",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), None),  # a port
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "run"), None),
+    ],
+)
+def test_a_refusal_is_of_a_file_that_this_user_may_not_have(error: OSError, said: str | None) -> None:
+    told = refusal(error)
+    assert told is None if said is None else told is not None and told.startswith(said)
