@@ -83,10 +83,14 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def refusal(error: OSError) -> str | None:
-    """One line for a file or folder that the disk, or its owner, refuses; None where the error is another."""
-    if error.filename is None or error.errno not in _ADVICE:
+    """One line for a file or folder that the disk, or its owner, refuses; None where the error is another.
+
+    A write to a full disk does not say which file it was.
+    """
+    advice = _ADVICE.get(error.errno or 0)
+    if advice is None or (error.filename is None and advice != _FULL):
         return None
-    return f"{error.filename}: {error.strerror}; {_ADVICE[error.errno]}"
+    return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
 
 
 def make_folder(folder: Path) -> None:

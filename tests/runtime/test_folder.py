@@ -103,9 +103,10 @@ def test_a_service_that_is_away_is_not_the_disks_fault() -> None:
             "run: Permission denied; give this process's user ",
         ),
         (PermissionError(errno.EACCES, "Permission denied"), None),  # a port
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; make room on its disk"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "run"), None),
     ],
 )
-def test_a_refusal_is_of_a_file_that_this_user_may_not_have(error: OSError, said: str | None) -> None:
+def test_a_refusal_is_of_a_file_that_disk_or_owner_refuse(error: OSError, said: str | None) -> None:
     told = refusal(error)
     assert told is None if said is None else told is not None and told.startswith(said)
