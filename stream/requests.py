@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -168,18 +169,17 @@ def offsets_between(
 
     The end as of now, where nothing was written since. ServiceUnavailableError where Kafka has no such topic.
     """
-    admin, consumer = connection.admin(kafka_servers), connection.consumer(kafka_servers)
-    try:
-        with connection.reaching(kafka_servers):
-            ends = consumer.end_offsets(partitions_of(admin, [topics.teacher_requests]))
-            bounds = []
-            for time_ms in (since_ms, until_ms):
-                times = {} if time_ms is None else dict.fromkeys(ends, max(0, time_ms))
-                found = consumer.offsets_for_times(times) if times else {}
-                bounds.append({at.partition: _offset(found.get(at), end) for at, end in ends.items()})
-    finally:
-        consumer.close()
-        admin.close()
+    with (
+        closing(connection.admin(kafka_servers)) as admin,
+        closing(connection.consumer(kafka_servers)) as consumer,
+        connection.reaching(kafka_servers),
+    ):
+        ends = consumer.end_offsets(partitions_of(admin, [topics.teacher_requests]))
+        bounds = []
+        for time_ms in (since_ms, until_ms):
+            times = {} if time_ms is None else dict.fromkeys(ends, max(0, time_ms))
+            found = consumer.offsets_for_times(times) if times else {}
+            bounds.append({at.partition: _offset(found.get(at), end) for at, end in ends.items()})
     return bounds[0], bounds[1]
 
 
