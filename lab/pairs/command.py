@@ -99,7 +99,7 @@ def train_teacher(folders: tuple[Path, ...], seed: int, share: float, name: str,
     from lab.pairs.teacher_file import write_teacher  # torch takes a second to import
 
     for folder in folders:
-        with progress(f"teacher of {folder.name}") as advance:
+        with progress(f"teacher of {folder.resolve().name}") as advance:
             report = write_teacher(folder, seed, advance, share=share, name=name)
         known = report.auc_of_unknown_users.items()
         aucs = ", ".join(f"{head} {'undefined' if auc is None else f'{auc:.3f}'}" for head, auc in known)

@@ -140,7 +140,7 @@ class Registry:
     def remove_name(self, name: str, *, by: str, why: str) -> Move:
         """Take a name away from its version. VersionError when nothing has it."""
         if self.names.of(name) is None:
-            raise VersionError(f"no version has the name {name!r}; there are {', '.join(self.names.all())}")
+            raise VersionError(f"no version has the name {name!r}; names: {', '.join(self.names.all()) or 'none'}")
         return self._moved(name, None, by=by, why=why)
 
     def roll_back(self, *, by: str, why: str) -> Move:

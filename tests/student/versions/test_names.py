@@ -119,7 +119,12 @@ def test_what_a_name_stands_for_is_spared_from_pruning(registry: Registry) -> No
     registry.remove_name("mine", **TOLD)
     registry.prune(keep=1)
     assert registry.versions() == ["v000005", "v000006"]
-    with pytest.raises(VersionError, match="no version has the name 'mine'"):
+    with pytest.raises(VersionError, match="no version has the name 'mine'; names: champion"):
+        registry.remove_name("mine", **TOLD)
+
+
+def test_a_name_of_no_version_is_told_where_there_are_no_names(registry: Registry) -> None:
+    with pytest.raises(VersionError, match="no version has the name 'mine'; names: none"):
         registry.remove_name("mine", **TOLD)
 
 
