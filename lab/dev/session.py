@@ -13,6 +13,7 @@ from lab.dev.client import ScoringClient
 from lab.dev.live import Screen
 from lab.dev.processes import Supervisor, log_tail
 from lab.dev.sample import Sample
+from lab.dev.signals import end_if_asked
 from lab.dev.stages import LEARNER, REPLAY, Ports, path_stages, replay_stage
 from lab.dev.watch import Events, Watch
 from runtime.errors import GraftError
@@ -82,6 +83,7 @@ class Session:
         """Show views until `is_through`; False when nothing has moved for `STALLED_SECONDS`, unless it `may_rest`."""
         moved_at, before = time.monotonic(), (0, 0)
         while not is_through():
+            end_if_asked()
             self.check()
             at_each_look()
             screen.show(self.watch.look())

@@ -5,26 +5,34 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import click
 
 INTERRUPTED = 130
 TERMINATED = 143
 
+_raised: list[BaseException] = []
+"""By the signals that have come: they are the process', and so is this."""
+
 
 @contextmanager
 def ended_by_signals(interrupted: int = INTERRUPTED, terminated: int = TERMINATED) -> Iterator[None]:
     """Ctrl-C and SIGTERM leave the block, which ends all that it started, and exit with these codes.
 
-    Also where SIGINT was ignored when this process started, as a shell does for ``graft demo &``.
+    Also where SIGINT was ignored when this process started, as a shell does for ``graft demo &``. What runs long in the
+    block calls `end_if_asked` again and again.
     """
 
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        _raise(KeyboardInterrupt())
+
     def terminate(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(terminated)
+        _raise(SystemExit(terminated))
 
     before = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
     }
     try:
         yield
@@ -34,3 +42,19 @@ def ended_by_signals(interrupted: int = INTERRUPTED, terminated: int = TERMINATE
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _raised.clear()
+
+
+def end_if_asked() -> None:
+    """Raise once more what a signal has raised, if it has raised anything.
+
+    A signal's exception comes up wherever the main thread is, also within code that catches all exceptions: a coroutine
+    of kafka-python does, even when it is only collected as garbage.
+    """
+    if _raised:
+        raise _raised[-1]
+
+
+def _raise(error: BaseException) -> NoReturn:
+    _raised.append(error)
+    raise error

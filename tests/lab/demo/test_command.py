@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,7 +15,8 @@ from click.testing import CliRunner
 
 from lab.demo import command
 from lab.demo.command import demo
-from lab.dev.signals import ended_by_signals
+from lab.dev.session import Session
+from lab.dev.signals import end_if_asked, ended_by_signals
 from runtime.errors import ConfigurationError
 
 
@@ -47,6 +50,23 @@ def test_a_signal_ends_what_was_started_and_tells_its_exit_code(number: signal.S
             finally:
                 ended.append("all")
     assert (exit_.value.code, ended) == (code, ["all"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_whose_exception_some_library_has_caught_ends_it_at_the_next_look(
+    number: signal.Signals, code: int
+) -> None:
+    def is_through() -> bool:
+        with suppress(KeyboardInterrupt, SystemExit):
+            os.kill(os.getpid(), number)
+            signal.pause()
+        return False
+
+    nothing: Any = None
+    with pytest.raises(SystemExit) as exit_, ended_by_signals():
+        Session.follow(nothing, nothing, is_through)
+    assert exit_.value.code == code
+    end_if_asked()
 
 
 def test_ctrl_c_ends_it_also_where_sigint_was_ignored_at_its_start() -> None:
