@@ -93,6 +93,11 @@ def refusal(error: OSError) -> str | None:
     return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
 
 
+def lies_within(path: Path, folder: Path) -> bool:
+    """Whether the path, with all links followed, is in `folder`. A loop of links is told by who reads the path."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # `resolve` raises at a loop
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder, and those above it that are missing; their names outlive a power cut."""
     if folder.is_dir():

@@ -1,12 +1,12 @@
 """The tables of `lookup` and `vocabulary` inputs: inline in graft.toml, or in a file of the project folder."""
 
 import json
-import os.path
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runtime.folder import lies_within
 from teacher_cache.config import LookupInput, Scalar, VocabularyInput
 
 _SHOWN_VALUES = 3
@@ -46,8 +46,8 @@ def _refuse_twice(file: Path, what: str, given: Iterable[str]) -> NoReturn:
 
 
 def _text_of(file: Path, folder: Path) -> str:
-    path = Path(os.path.realpath(folder / file))  # `resolve` raises at a loop of links
-    if not path.is_relative_to(os.path.realpath(folder)):
+    path = folder / file
+    if not lies_within(path, folder):
         raise LookupTableError(f"file {str(file)!r} lies outside the project folder; copy it into the folder")
     try:
         return path.read_bytes().decode("utf-8")

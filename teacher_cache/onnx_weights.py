@@ -5,9 +5,10 @@ beside that is passed over, so that a file of gigabytes costs its headers alone.
 """
 
 import mmap
-import os.path
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from runtime.folder import lies_within
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # the wire types of protobuf
 _TENSOR, _ENTRY = "TensorProto", "StringStringEntryProto"
@@ -48,8 +49,7 @@ def weight_files(path: Path) -> list[str]:
     with data:
         names = sorted(set(_locations(data)))
     for name in names:
-        real = Path(os.path.realpath(path.parent / name))  # `resolve` raises at a loop of links
-        if PurePosixPath(name).is_absolute() or not real.is_relative_to(os.path.realpath(path.parent)):
+        if PurePosixPath(name).is_absolute() or not lies_within(path.parent / name, path.parent):
             raise NotOnnxError(f"its weights are in {name!r}, which lies outside its folder; put it beside the file")
     return names
 
