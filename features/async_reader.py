@@ -17,7 +17,7 @@ from features.item_table import NOWHERE, ItemTable, TableLimits
 from features.lookup import Dated, Lookup, Reply
 from features.pipeline import Connection
 from features.redis_layout import EntityId
-from features.spec import ITEM_SOURCES, REQUEST_SOURCES, FeatureBatch, FeatureSpec
+from features.spec import ITEM_SOURCES, FeatureBatch, FeatureSpec
 from runtime.redis import parse_url
 
 ITEMS = Counter("graft_scorer_items_total", "Items of requests, by where their features came from", ["source"])
@@ -54,7 +54,6 @@ class AsyncOnlineReader:
         self._dated_lookup = Lookup(spec, {f.view for f in spec.features if f.view})
         self._connection = Connection(parse_url(redis_url), self._changed)
         self._timeout_seconds = timeout_seconds
-        self._shared_D, self._shared_C = (~of_item for of_item in spec.of_item)
 
     async def connect(self) -> None:
         """Try to connect, within the time limit; without Redis reads are degraded, and it is tried again and again."""
@@ -82,7 +81,7 @@ class AsyncOnlineReader:
             replies = await self._connection.answer(exchange, self._timeout_seconds) if exchange else None
             degraded = replies is None and any(commands)
             following = iter(replies or [])
-            columns = self._lookup.request_columns(query, following, context)
+            values = self._lookup.request_values(query, following, context)
             if missing:
                 read = self.spec.encode(self._lookup.item_columns(query, following), len(missing), ITEM_SOURCES)
                 if not degraded:
@@ -98,9 +97,7 @@ class AsyncOnlineReader:
             _count(len(item_ids) - len(stale_B), len(stale_B), len(new_B), degraded=degraded)
         else:
             _MEMORY.inc(len(item_ids))
-        shared = self.spec.encode(columns, 1, REQUEST_SOURCES)
-        np.copyto(batch.dense_BD, shared.dense_BD, where=self._shared_D)
-        np.copyto(batch.categorical_BC, shared.categorical_BC, where=self._shared_C)
+        _merge(batch, self.spec.encode_request(values))
         return RequestRows(batch, slot_B, stamp_B, degraded)
 
     async def read_dated(
@@ -139,6 +136,13 @@ class AsyncOnlineReader:
         for key in keys:
             if (item_id := self._lookup.item_of(key)) is not None:
                 self.items.change(item_id)
+
+
+def _merge(batch: FeatureBatch, request: FeatureBatch) -> None:
+    """Put the request's one row into the items' rows: each column is 0, all its bits, in one of the two."""
+    bits_BD = batch.dense_BD.view(np.uint32)
+    np.bitwise_or(bits_BD, request.dense_BD.view(np.uint32), out=bits_BD)
+    np.bitwise_or(batch.categorical_BC, request.categorical_BC, out=batch.categorical_BC)
 
 
 def _count(fresh: int, stale: int, new: int, *, degraded: bool) -> None:

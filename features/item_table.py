@@ -7,6 +7,7 @@ Belongs to one event loop. Shapes: N rows, B rows of a request, D dense columns,
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,8 +71,7 @@ class ItemTable:
 
     def slots_of(self, ids: Sequence[EntityId]) -> NDArray[np.intp]:
         """The slots of B items; NOWHERE for one that is not held. They hold until the next `store`."""
-        slot_of = self._slots.get
-        return np.array([slot_of(item_id, NOWHERE) for item_id in ids], np.intp)
+        return np.fromiter(map(self._slots.get, ids, repeat(NOWHERE)), np.intp, len(ids))
 
     def stale(self, slot_B: NDArray[np.intp], now: float) -> NDArray[np.intp]:
         """Which of these rows must be read before they are used."""
@@ -79,7 +79,8 @@ class ItemTable:
 
     def rows(self, slot_B: NDArray[np.intp]) -> tuple[FeatureBatch, NDArray[np.int64]]:
         """Copies of these rows, with their stamps; zeros for NOWHERE."""
-        return FeatureBatch(self._dense_ND[slot_B], self._categorical_NC[slot_B]), self._stamp_N[slot_B]
+        batch = FeatureBatch(self._dense_ND.take(slot_B, axis=0), self._categorical_NC.take(slot_B, axis=0))
+        return batch, self._stamp_N.take(slot_B)
 
     def stamps_of(self, slot_B: NDArray[np.intp]) -> NDArray[np.int64]:
         """The stamps of these slots."""

@@ -11,7 +11,7 @@ from features.contract import ContextValue, context_name
 from features.later_rows import LaterRows
 from features.redis_layout import EntityId, EntityLayout, IdType, begin_field, field_name, usable_id
 from features.spec import REQUEST_SOURCES, Feature, FeatureSpec, Value
-from features.values import decode_begin_ms, decode_column
+from features.values import decode_begin_ms, decode_column, decode_value
 
 Columns = dict[str, list[Value]]
 Reply = Sequence[bytes | None] | None
@@ -78,6 +78,7 @@ class _Stored:
         self._timed = tuple(view for view in dict.fromkeys(f.view for f in self._features) if view in timed_views)
         fields = [*(field_name(f.view, f.feature) for f in self._features), *map(begin_field, self._timed)]
         self.layout = EntityLayout(spec.feast_project, join_key, id_type, fields)
+        self._miss: Sequence[bytes | None] = (None,) * self.layout.width
 
     def commands(self, ids: Sequence[EntityId | None]) -> list[bytes]:
         """What reads these entities; nothing where the spec has no features of them."""
@@ -85,10 +86,17 @@ class _Stored:
             return []
         return [self.layout.read_command(entity_id) for entity_id in ids if entity_id is not None]
 
+    def values(self, entity_id: EntityId | None, replies: Iterator[Reply]) -> dict[str, Value]:
+        """What the next reply says of one entity: a value of each feature."""
+        values: dict[str, Value] = dict.fromkeys(self._id_names, entity_id)
+        reply = next(replies, None) if self._features and entity_id is not None else None
+        for feature, raw in zip(self._features, reply or self._miss, strict=False):
+            values[feature.name] = decode_value(feature, raw) if raw else None
+        return values
+
     def columns(self, ids: Sequence[EntityId | None], replies: Iterator[Reply]) -> _EntityColumns:
         """What the next replies say of these entities."""
-        miss = (None,) * self.layout.width
-        rows = [(entity_id is not None and self._features and next(replies, None)) or miss for entity_id in ids]
+        rows = [(entity_id is not None and self._features and next(replies, None)) or self._miss for entity_id in ids]
         raws = list(zip(*rows, strict=True)) if rows else [()] * self.layout.width
         size = len(self._features)
         values: dict[str, Sequence[Value]] = dict.fromkeys(self._id_names, ids)
@@ -173,14 +181,14 @@ class Lookup:
         item_ms = {view: [_begin_ms(begins[row]) for row in query.item_rows_B] for view, begins in items.begins.items()}
         return Dated({f.name: columns[f.name] for f in self._spec.features}, user_ms | item_ms)
 
-    def request_columns(
+    def request_values(
         self, query: Query, replies: Iterator[Reply], context: Mapping[str, ContextValue]
-    ) -> dict[str, Sequence[Value]]:
-        """The columns of one user and one context; takes the replies to `user_commands`."""
-        columns = dict(self._user.columns(query.users, replies).values)
+    ) -> dict[str, Value]:
+        """The values of the query's one user and of one context; takes the reply to `user_commands`."""
+        values = self._user.values(query.users[0], replies)
         for feature in self._context:
-            columns[feature.name] = _context_column(feature, [context])
-        return columns
+            values[feature.name] = context_value(feature, context.get(context_name(feature)))
+        return values
 
     def item_columns(self, query: Query, replies: Iterator[Reply]) -> Mapping[str, Sequence[Value]]:
         """The columns of the query's items; takes the replies to `item_commands`."""

@@ -57,6 +57,20 @@ def decode_column(feature: Feature, raws: Sequence[bytes | None]) -> list[Value]
     return [next(following) if raw else None for raw in raws]
 
 
+def decode_value(feature: Feature, raw: bytes) -> Value:
+    """The value of one stored message, which is not empty."""
+    if feature.value_type == "FLOAT" and len(raw) == 5 and raw[0] == _NUMBER_TAGS["FLOAT"]:  # most values are of these
+        number: float = _FLOAT32.unpack_from(raw, 1)[0]
+        if math.isfinite(number):
+            return number
+    elif feature.value_type == "STRING" and (text := _short_strings([raw])):
+        return text[0]
+    value = _fitting(feature, _read_message(raw))
+    if value is None:
+        UNUSABLE_VALUES.labels(feature.name).inc()
+    return value
+
+
 def decode_begin_ms(raw: bytes) -> int | None:
     """The first whole millisecond since 1970 at which a row holds, of the google.protobuf.Timestamp of its view.
 
@@ -88,7 +102,7 @@ def _decode_present(feature: Feature, raws: list[bytes]) -> list[Value]:
         fast = _lists(feature, raws)
     elif feature.value_type in _SMALL_INT:
         fast = _small_ints(feature.value_type, raws)
-    return fast if fast is not None else [_decode_one(feature, raw) for raw in raws]
+    return fast if fast is not None else [decode_value(feature, raw) for raw in raws]
 
 
 def _short_strings(raws: list[bytes]) -> list[str] | None:
@@ -141,19 +155,6 @@ def _list_header(value_type: str, size: int) -> bytes:
     number = _FLOAT_LIST if value_type == "FLOAT_LIST" else _DOUBLE_LIST
     inner = b"\x0a" + _varint(size)
     return _varint(number << 3 | 2) + _varint(len(inner) + size) + inner
-
-
-def _decode_one(feature: Feature, raw: bytes) -> Value:
-    if feature.value_type == "FLOAT" and len(raw) == 5 and raw[0] == _NUMBER_TAGS["FLOAT"]:  # most values are of these
-        number: float = _FLOAT32.unpack_from(raw, 1)[0]
-        if math.isfinite(number):
-            return number
-    elif feature.value_type == "STRING" and (text := _short_strings([raw])):
-        return text[0]
-    value = _fitting(feature, _read_message(raw))
-    if value is None:
-        UNUSABLE_VALUES.labels(feature.name).inc()
-    return value
 
 
 def _fitting(feature: Feature, value: Value) -> Value:

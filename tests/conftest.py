@@ -32,6 +32,12 @@ settings.load_profile("graft")
 logging.getLogger("kafka").propagate = False
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """No worker inherits what Feast's import by a conftest has put into the environment: metrics as files of all."""
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests come first, so that no core waits for one at the end: they have a time-out of their own."""
     items.sort(key=_own_timeout_seconds, reverse=True)

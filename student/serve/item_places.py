@@ -33,10 +33,10 @@ class ItemPlaces:
     def of(self, rows: RequestRows) -> Places:
         """The places of the rows: those of `NumpyStudent.places`."""
         category_BC, slot_B = rows.batch.categorical_BC, rows.slot_B
-        if slot_B.max() >= len(self._stamp_N) - 1:
-            self._grow(int(slot_B.max()) + 1)
-        place_BX = self._place_NX[slot_B]
-        (unknown_B,) = (self._stamp_N[slot_B] != rows.stamp_B).nonzero()
+        if (last := slot_B.max()) >= len(self._stamp_N) - 1:
+            self._grow(int(last) + 1)
+        place_BX = self._place_NX.take(slot_B, axis=0)
+        (unknown_B,) = (self._stamp_N.take(slot_B) != rows.stamp_B).nonzero()
         if len(unknown_B):
             place_BX[unknown_B] = self._student.places(category_BC[unknown_B])
             kept_B = unknown_B[slot_B[unknown_B] != NOWHERE]

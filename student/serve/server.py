@@ -95,6 +95,7 @@ def _config(app: Starlette, protocol: type[HttpToolsProtocol]) -> uvicorn.Config
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody asks who the client is
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )

@@ -45,10 +45,15 @@ class Columns:
     item_dense: tuple[int, ...]
     profiles: tuple[tuple[int, ...], ...]
 
-    @property
+    @cached_property
     def ids(self) -> int:
         """E."""
         return len(self.id_columns)
+
+    @cached_property
+    def present(self) -> tuple[int, ...]:
+        """The places of the ids among the C categorical columns, of those that have one."""
+        return tuple(c for c in self.id_columns if c is not None)
 
     @cached_property
     def id_of_column(self) -> tuple[int, ...]:
@@ -129,9 +134,8 @@ def units_of(columns: Columns, std_D: NDArray[np.float32]) -> NDArray[np.float32
 
 def ids_of(columns: Columns, category_BC: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The hashes of the E ids of B rows [B, E]; that of a missing value where there is no such column."""
-    present = [c for c in columns.id_columns if c is not None]
-    if len(present) == columns.ids:
-        return category_BC.take(present, axis=1)
+    if len(columns.present) == columns.ids:
+        return category_BC.take(columns.present, axis=1)
     id_BE = np.full((len(category_BC), columns.ids), MISSING_HASH, np.uint64)
     for e, c in enumerate(columns.id_columns):
         if c is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.spec import MISSING_HASH, Feature, FeatureSpec, hash_category
@@ -68,6 +68,20 @@ def test_a_value_that_all_rows_share_encodes_to_the_bits_of_its_repetition(row, 
 
     assert spread.dense_BD.tobytes() == whole.dense_BD.tobytes()
     assert spread.categorical_BC.tobytes() == whole.categorical_BC.tobytes()
+
+
+@given(st.tuples(*(st.one_of(st.none(), _VALUES[f.dtype]) for f in SPEC.features)))
+@example((2**63 - 1, 1e300, [3.4028235e38, -0.0, 0.0], None, -0.0, "", None, None))
+@example((-(2**24) - 1, 3.4028235677973366e38, [0.0] * 3, -1, 5e-324, "\ud800", None, None))
+def test_a_request_encodes_to_the_bits_of_a_row_of_its_values(row):
+    values = {f.name: value for f, value in zip(SPEC.features, row, strict=True)}
+
+    request, one_row = SPEC.encode_request(values), SPEC.encode({name: [value] for name, value in values.items()})
+
+    assert request.dense_BD.dtype == one_row.dense_BD.dtype
+    assert request.dense_BD.tobytes() == one_row.dense_BD.tobytes()
+    assert request.categorical_BC.dtype == one_row.categorical_BC.dtype
+    assert request.categorical_BC.tobytes() == one_row.categorical_BC.tobytes()
 
 
 def test_a_missing_value_becomes_its_default_and_a_missing_category_the_reserved_hash():

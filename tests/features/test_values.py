@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.spec import Feature, Value
-from features.values import DTYPES, UNUSABLE_VALUES, decode_column
+from features.values import DTYPES, UNUSABLE_VALUES, decode_column, decode_value
 
 
 def feature(value_type: str) -> Feature:
@@ -39,6 +39,8 @@ def test_any_bytes_are_a_fitting_value_or_a_miss(value_type: str, raws: list[byt
     values = decode_column(feature(value_type), raws)
     assert len(values) == len(raws)
     assert all(fits(value, DTYPES[value_type]) for value in values)
+    alone = [decode_value(feature(value_type), raw) if raw else None for raw in raws]
+    assert repr(alone) == repr(values)  # also by their types
 
 
 @pytest.mark.parametrize("count", [1, 6])
