@@ -1,8 +1,5 @@
 """Which requests are let in: those with a token, of a bounded size, and no more of them at a time than are declared."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from starlette.requests import Request
 
 from student.serve.connections import Limits
@@ -16,7 +13,10 @@ _LONGEST_LENGTH = 10  # digits of a body's length that are looked at
 
 
 class Admission:
-    """Lets requests of all protocols in, by the same limits; without `tokens` anyone may ask."""
+    """Lets requests of all protocols in, by the same limits; without `tokens` anyone may ask.
+
+    A request is under way within ``with admission``, which raises RequestError 503 where too many are.
+    """
 
     def __init__(self, limits: Limits, tokens: Tokens | None) -> None:
         self._limits = limits
@@ -32,21 +32,21 @@ class Admission:
         """What a request is told that is not let in."""
         return unavailable(f"{self._limits.requests} requests are under way, and no more are taken at a time")
 
-    @asynccontextmanager
-    async def admitted(self, request: Request) -> AsyncIterator[bytes]:
-        """The body of a request that is under way until the block ends; RequestError 401, 413 or 503 instead."""
+    def __enter__(self) -> None:
+        if self.is_full:
+            raise self.too_much()
+        self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
+
+    async def body_of(self, request: Request) -> bytes:
+        """The body of a request; RequestError 401 or 413 instead."""
         if self._tokens and not self._tokens.allow(request.headers.get("authorization")):
             allowed = "Authorization: Bearer TOKEN, with a token of GRAFT_HTTP_TOKENS_FILE"
             message = f"this request has no token that is allowed; allowed is {allowed}"
             raise refusal(401, "authorization", None, allowed, message, {"www-authenticate": "Bearer"})
-        body = await _body(request)
-        if self.is_full:
-            raise self.too_much()
-        self._under_way += 1
-        try:
-            yield body
-        finally:
-            self._under_way -= 1
+        return await _body(request)
 
 
 def unavailable(reason: str) -> RequestError:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -67,7 +68,8 @@ class Scorer:
 
     async def score(self, request: Request) -> Response:
         """POST /score: the served tasks' scores of the items for the user."""
-        async with self._admission.admitted(request) as body:
+        body = await self._admission.body_of(request)
+        with self._admission:
             serving = self._swap.current  # once: the whole reply is this version's
             if serving is None:
                 raise unavailable(self._not_ready())
@@ -123,10 +125,15 @@ def timed(endpoint: Endpoint, error_reply: Callable[[RequestError], Response]) -
         if request_id := request_id_of(request):
             response.headers["x-request-id"] = request_id
         SECONDS.observe(time.perf_counter() - start)
-        REQUESTS.labels(str(response.status_code)).inc()
+        _count_of(response.status_code).inc()
         return response
 
     return answer
+
+
+@cache
+def _count_of(status: int) -> Counter:
+    return REQUESTS.labels(str(status))
 
 
 def _counted() -> CollectorRegistry:

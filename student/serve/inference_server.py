@@ -69,7 +69,8 @@ class InferenceProtocol:
         return _json({"name": MODEL, "ready": True})
 
     async def _infer(self, request: Request) -> Response:
-        async with self._admission.admitted(request) as body:
+        body = await self._admission.body_of(request)
+        with self._admission:
             serving = await self._serving(request)
             asked = read_request(body, request.headers.get(_HEADER_LENGTH))
             checked = serving.contract.check(asked.request)

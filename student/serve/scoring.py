@@ -74,8 +74,10 @@ class Scoring:
     ) -> Scores:
         if rows.degraded:
             DEGRADED.inc()
-        _UNKNOWN_USER.inc(int(place_BX[0, USER_PLACE] == 0))
-        _UNKNOWN_ITEM.inc(len(place_BX) - int(np.count_nonzero(place_BX[:, ITEM_PLACE])))
+        if place_BX[0, USER_PLACE] == 0:
+            _UNKNOWN_USER.inc()
+        if items := len(place_BX) - int(np.count_nonzero(place_BX[:, ITEM_PLACE])):
+            _UNKNOWN_ITEM.inc(items)
         if "impression_ids" in request:
             self._sampler.take(serving, request, rows, request_id)
         return serving.student.score_at(rows.batch.dense_BD, place_BX)
