@@ -15,5 +15,5 @@ def embedding_rows(categorical_BC: NDArray[np.uint64], table_rows: int) -> NDArr
     ids may share one.
     """
     row_BC = (categorical_BC % np.uint64(table_rows - 1) + np.uint64(1)).astype(np.int64)
-    row_BC[categorical_BC == MISSING_HASH] = MISSING_ROW
+    row_BC *= categorical_BC != MISSING_HASH  # MISSING_ROW is 0
     return row_BC
