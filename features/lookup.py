@@ -90,7 +90,7 @@ class _Stored:
         """What the next reply says of one entity: a value of each feature."""
         values: dict[str, Value] = dict.fromkeys(self._id_names, entity_id)
         reply = next(replies, None) if self._features and entity_id is not None else None
-        for feature, raw in zip(self._features, reply or self._miss, strict=False):
+        for feature, raw in zip(self._features, reply or self._miss, strict=False):  # then come times
             values[feature.name] = decode_value(feature, raw) if raw else None
         return values
 

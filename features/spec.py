@@ -41,15 +41,6 @@ class FeatureBatch(NamedTuple):
     categorical_BC: NDArray[np.uint64]
 
 
-class _Encoded(NamedTuple):
-    """The encoded features of some sources, and where they stand in a FeatureBatch."""
-
-    dense: tuple[tuple["Feature", int, int], ...]
-    """Each with its first dense column and the one after its last."""
-    categorical: tuple[tuple["Feature", int], ...]
-    """Each with its categorical column."""
-
-
 class Feature(BaseModel):
     """One value of a row. `view` and `feature` name it in Feast when `source` is user or item.
 
@@ -77,6 +68,15 @@ class Feature(BaseModel):
         if self.role in ("categorical", "passthrough"):
             return 0
         return len(self.default) if isinstance(self.default, list) else 1
+
+
+class _Encoded(NamedTuple):
+    """The encoded features of some sources, and where they stand in a FeatureBatch."""
+
+    dense: tuple[tuple[Feature, int, int], ...]
+    """Each with its first dense column and the one after its last."""
+    categorical: tuple[tuple[Feature, int], ...]
+    """Each with its categorical column."""
 
 
 class FeatureSpec(BaseModel):
