@@ -84,6 +84,8 @@ class ChampionSwap:
         self._others: OrderedDict[str, Serving] = OrderedDict()
         """Beside the champion, the longest unused first."""
         self._loading_other = asyncio.Lock()
+        self._adopted: list[AsyncOnlineReader] = []
+        """Those of loaded versions that the versions which are being loaded will use, too."""
 
     async def watch(self) -> None:
         """Follow the champion until cancelled."""
@@ -155,8 +157,7 @@ class ChampionSwap:
                 new = replace(
                     former, version=version, manifest=manifest, student=student, places=places, since_ms=now_ms
                 )
-                await asyncio.to_thread(places.learn_all, *former.reader.items.all_rows())
-                await asyncio.to_thread(_warm_up_on, tuple(former.recent), new, former)
+                await self._warm_up_beside(former, new)
                 return new
         reader = AsyncOnlineReader(spec, self._redis_url, _READ_SECONDS, self._items)
         try:
@@ -166,6 +167,18 @@ class ChampionSwap:
         except BaseException:  # cancelled, or a spec that no contract can be made of
             await reader.close()
             raise
+
+    async def _warm_up_beside(self, former: Serving, new: Serving) -> None:
+        """Warm `new` up, which has the reader of a loaded version; that stays open, whatever becomes of the other."""
+        self._adopted.append(former.reader)
+        try:
+            await asyncio.to_thread(new.places.learn_all, *former.reader.items.all_rows())
+            await asyncio.to_thread(_warm_up_on, tuple(former.recent), new, former)
+        except BaseException:  # cancelled, or a version that cannot serve
+            self._adopted.remove(former.reader)
+            self._release(former.reader)
+            raise
+        self._adopted.remove(former.reader)  # nobody else runs before `new` has its place
 
     def _replace(self, new: Serving) -> None:
         old, self.current, self._refused = self.current, new, None
@@ -185,10 +198,10 @@ class ChampionSwap:
         return [*([self.current] if self.current else []), *self._others.values()]
 
     def _readers(self) -> set[AsyncOnlineReader]:
-        return {serving.reader for serving in self._all()}
+        return {*(serving.reader for serving in self._all()), *self._adopted}
 
     def _release(self, reader: AsyncOnlineReader) -> None:
-        """Close a reader, later, unless a loaded version uses it."""
+        """Close a reader, later, unless a version uses it that is loaded or being loaded."""
         if reader in self._readers():
             return
         task = asyncio.create_task(_close_after(reader, _CLOSE_READER_SECONDS))
