@@ -18,7 +18,7 @@ from student.evaluate.arms import CONTROL, STUDENT
 
 if TYPE_CHECKING:
     from student.versions.manifest import ArmMetrics, Manifest, Metrics
-    from student.versions.names import Move
+    from student.versions.moves import Move
     from student.versions.registry import Registry
 
 _SHOWN_MOVES = 10
@@ -140,10 +140,7 @@ def hold(project_folder: Path | None, why: str, *, as_json: bool) -> None:
 
     Example: graft student hold --why "sale until Sunday"
     """
-    registry = _registry(project_folder)
-    _echo_move(
-        registry.point("champion", registry.names.resolve("champion"), by=_who(), why=why, hold=True), as_json=as_json
-    )
+    _echo_move(_registry(project_folder).names.hold(by=_who(), why=why, hold=True), as_json=as_json)
 
 
 @click.command
@@ -155,7 +152,7 @@ def release(project_folder: Path | None, why: str, *, as_json: bool) -> None:
 
     Example: graft student release
     """
-    _hold(project_folder, why, hold=False, as_json=as_json)
+    _echo_move(_registry(project_folder).names.hold(by=_who(), why=why, hold=False), as_json=as_json)
 
 
 @click.command
@@ -189,12 +186,6 @@ def _registry(project_folder: Path | None) -> "Registry":
     from student.versions.registry import Registry
 
     return Registry(begin(project_folder).settings.versions)
-
-
-def _hold(project_folder: Path | None, why: str, *, hold: bool, as_json: bool) -> None:
-    registry = _registry(project_folder)
-    champion = registry.names.resolve("champion")
-    _echo_move(registry.point("champion", champion, by=_who(), why=why, hold=hold), as_json=as_json)
 
 
 def _who() -> str:

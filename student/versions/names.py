@@ -14,16 +14,16 @@ does not know, after a kill in between or when somebody wrote the file, and adds
 """
 
 import fcntl
-import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from runtime.folder import append_synced, make_folder, remove_partial_files, replacing, writing
+from runtime.folder import make_folder, remove_partial_files, replacing, writing
+from student.versions.moves import Move, Moves, now_ms
 from student.versions.version_folder import VersionError
 
 CHAMPION = "champion"
@@ -33,11 +33,8 @@ CONTROL = "control"
 _REFERENCE = re.compile(r"(?P<version>v\d{6,18})(?P<control>-control)?")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_FOLDER, _HISTORY, _HELD, _LOCK = "names", "history.jsonl", "held", ".lock"
+_FOLDER, _HELD, _LOCK = "names", "held", ".lock"
 _KEPT_NAMES = (CANDIDATE, CONTROL, _HELD)
-
-_LONGEST_HISTORY = 4 << 20
-"""Bytes of one file of the history: about 15,000 moves."""
 
 
 class Reference:
@@ -58,22 +55,6 @@ class Reference:
         return self.text
 
 
-class Move(BaseModel):
-    """One move of a name, or of the hold on the champion."""
-
-    model_config = ConfigDict(frozen=True)
-
-    at_ms: int
-    name: str
-    to: str | None = Field(description="the reference that it stands for from now on; null: the name is removed")
-    was: str | None
-    by: str = Field(description="who moved it: the learner, or a user")
-    why: str
-    numbers: dict[str, float] = Field(default={}, description="that decided it")
-    held: bool = Field(description="whether the champion is held from now on")
-    back: bool = Field(default=False, description="whether it is a rollback")
-
-
 class Names:
     """The names in the registry `folder`, whose newest version `newest` tells."""
 
@@ -81,7 +62,7 @@ class Names:
         self._folder = folder
         self._newest = newest
         self._held = folder / _FOLDER / _HELD
-        self._history = folder / _FOLDER / _HISTORY
+        self._moves = Moves(folder / _FOLDER)
 
     def of(self, name: str) -> str | None:
         """The reference that a name stands for; None where there is no such name. VersionError when it is damaged."""
@@ -147,38 +128,39 @@ class Names:
         numbers: Mapping[str, float] | None = None,
         hold: bool | None = None,
         unless_held: bool = False,
+        only_from: str | None = None,
         back: bool = False,
     ) -> Move | None:
         """Let `name` stand for `to`, or for nothing; `hold` holds or releases the champion, None leaves that as it is.
 
-        With `unless_held` nothing moves, and the result is None, while the champion is held. VersionError for a name
-        that nobody may give.
+        Nothing moves, and the result is None, with `unless_held` while the champion is held, and with `only_from` where
+        the name stands for something else. VersionError for a name that nobody may give.
         """
         _check_name(name)
-        with self._locked():
-            was_held = self._held.exists()
-            if unless_held and was_held:
+        with self.locked():
+            if (unless_held and self._held.exists()) or only_from not in (None, self.legible(name)):
                 return None
-            was = self.legible(name)
-            self._add_unknown(name, was, was_held)
-            move = Move(
-                at_ms=_now_ms(),
-                name=name,
-                to=to,
-                was=was,
-                by=by,
-                why=why,
-                numbers=dict(numbers or {}),
-                held=was_held if hold is None else hold,
-                back=back,
-            )
-            self._make(move, hold)
-            self._append(move)
-            return move
+            return self._moved(name, to, hold=hold, by=by, why=why, numbers=dict(numbers or {}), back=back)
+
+    def move_to_present(self, name: str, to: str, *, by: str, why: str, hold: bool | None = None) -> Move:
+        """As `move`; VersionError where there is no such version any more: nobody prunes it in between."""
+        _check_name(name)
+        with self.locked():
+            if not (self._folder / Reference(to).version).is_dir():
+                raise VersionError(f"version {to} has been pruned meanwhile; 'graft student ls' shows what there is")
+            return self._moved(name, to, hold=hold, by=by, why=why)
+
+    def hold(self, *, by: str, why: str, hold: bool) -> Move:
+        """Hold the champion, or release it; it stays what it is then. VersionError where it is not there or damaged."""
+        with self.locked():
+            champion = self.of(CHAMPION)
+            if champion is None:
+                raise VersionError("there is no champion yet; 'graft student train' publishes versions")
+            return self._moved(CHAMPION, champion, hold=hold, by=by, why=why)
 
     def history(self) -> list[Move]:
         """The moves of the last two files of the history, oldest first: at least the last 15,000."""
-        return [*self._backwards()][::-1]
+        return [*self._moves.backwards()][::-1]
 
     def before(self, champion: str) -> str | None:
         """The champion before `champion` by the history, rollbacks aside: so a second rollback goes further back."""
@@ -187,44 +169,37 @@ class Names:
 
     def clear(self) -> None:
         """Remove all names and their history."""
-        with self._locked():
+        with self.locked():
             (self._folder / CHAMPION).unlink(missing_ok=True)
-            for path in self._history.parent.iterdir():
-                path.unlink()
+            for path in self._held.parent.iterdir():
+                if path.name != _LOCK:  # who waits for it would not be alone with who comes later
+                    path.unlink()
 
     def _path(self, name: str) -> Path:
         return self._folder / name if name == CHAMPION else self._folder / _FOLDER / name
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Be the one who moves names; the history ends with a whole line."""
+    def locked(self) -> Iterator[None]:
+        """Be the one who moves names or prunes versions; the history ends with a whole line."""
+        folder = self._held.parent
         with writing(self._folder):
-            make_folder(self._history.parent)
-            lock = (self._history.parent / _LOCK).open("w")
+            make_folder(folder)
+            lock = (folder / _LOCK).open("w")
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            remove_partial_files(self._history.parent)
-            with writing(self._folder):
-                _cut_last_line(self._history)
+            remove_partial_files(folder)
+            self._moves.mend()
             yield
 
-    def _add_unknown(self, name: str, now: str | None, held: bool) -> None:  # noqa: FBT001 - a state
-        """Add to the history how the name came to stand for something else than the history's last move of it says."""
-        known = next((move.to for move in self._backwards() if move.name == name), None)
-        if known != now:
-            why = "a move that was cut short, or its file was written by hand"
-            self._append(Move(at_ms=_now_ms(), name=name, to=now, was=known, by="unknown", why=why, held=held))
-
-    def _backwards(self) -> Iterator[Move]:
-        """The moves of the last two files of the history, newest first; only those that are asked for are read."""
-        older = sorted(self._history.parent.glob("history-*.jsonl"))[-1:]
-        return (move for path in (self._history, *older) for move in _moves_backwards(path))
-
-    def _append(self, move: Move) -> None:
-        with writing(self._folder):
-            if self._history.exists() and self._history.stat().st_size > _LONGEST_HISTORY:
-                self._history.rename(self._history.with_name(f"history-{_now_ms()}.jsonl"))
-            append_synced(self._history, move.model_dump_json().encode() + b"\n")
+    def _moved(self, name: str, to: str | None, *, hold: bool | None, **told: Any) -> Move:
+        """Make one move, within `locked`."""
+        was, was_held = self.legible(name), self._held.exists()
+        self._moves.add_unknown(name, was, held=was_held)
+        held = was_held if hold is None else hold
+        move = Move(at_ms=now_ms(), name=name, to=to, was=was, held=held, **told)
+        self._make(move, hold)
+        self._moves.append(move)
+        return move
 
     def _make(self, move: Move, hold: bool | None) -> None:  # noqa: FBT001 - as `move` has it
         """Write what a move says: the hold first, so that no name moves without it."""
@@ -262,30 +237,3 @@ def _check_name(name: str) -> None:
             f"a name is a lower-case letter, then up to 63 lower-case letters, digits, '-' and '_', and none of "
             f"{', '.join(_KEPT_NAMES)}, v000012; got {name!r}"
         )
-
-
-def _moves_backwards(path: Path) -> Iterator[Move]:
-    """The whole lines of a file of the history. VersionError, with the line, when one is no move."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]  # what comes after the last newline was cut short
-    except FileNotFoundError:
-        return
-    for number in range(len(lines), 0, -1):
-        try:
-            yield Move.model_validate_json(lines[number - 1])
-        except ValidationError:
-            raise VersionError(f"{path}, line {number}: no move of a name; restore the line or remove it") from None
-
-
-def _cut_last_line(path: Path) -> None:
-    """Remove what a kill has left after the last newline."""
-    if path.exists():
-        with path.open("rb+") as file:
-            content = file.read()
-            if (whole := content.rfind(b"\n") + 1) < len(content):
-                file.truncate(whole)
-                os.fsync(file.fileno())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from runtime.folder import claim_folder, remove_partial_files, sync_folder, write_synced, writing
 from student.versions.manifest import Draft, Manifest
-from student.versions.names import CHAMPION, Move, Names, Reference, read_line, write_line
+from student.versions.moves import Move
+from student.versions.names import CHAMPION, Names, Reference, read_line, write_line
 from student.versions.version_folder import (
     MANIFEST_FILE,
     Tensors,
@@ -135,45 +136,51 @@ class Registry:
         `hold` True: the champion stays until it is released, whatever is published; None: as it was before.
         """
         self.check_serves(reference)
-        return self._moved(name, str(reference), by=by, why=why, hold=hold)
+        return self.names.move_to_present(name, str(reference), by=by, why=why, hold=hold)
 
     def remove_name(self, name: str, *, by: str, why: str) -> Move:
         """Take a name away from its version. VersionError when nothing has it."""
         if self.names.of(name) is None:
             raise VersionError(f"no version has the name {name!r}; names: {', '.join(self.names.all()) or 'none'}")
-        return self._moved(name, None, by=by, why=why)
+        move = self.names.move(name, None, by=by, why=why)
+        assert move is not None  # it is None under a condition alone
+        return move
 
     def roll_back(self, *, by: str, why: str) -> Move:
         """Make the champion before this one serve again, and hold it. VersionError when there is none that can."""
-        champion = self.champion()
-        if champion is None:
-            raise VersionError("there is no champion yet; 'graft student train' publishes versions")
-        before = self.names.before(champion)
-        if before is None:
-            raise VersionError(f"there was none before {champion}; 'graft student promote VERSION' names the champion")
-        self.check_serves(Reference(before))
-        return self._moved(CHAMPION, before, by=by, why=why, hold=True, back=True)
+        move = None
+        while move is None:  # what is read takes time, in which the champion may become another
+            champion = self.champion()
+            if champion is None:
+                raise VersionError("there is no champion yet; 'graft student train' publishes versions")
+            before = self.names.before(champion)
+            if before is None:
+                advice = "'graft student promote VERSION' names the champion"
+                raise VersionError(f"there was none before {champion}; {advice}")
+            self.check_serves(Reference(before))
+            move = self.names.move(CHAMPION, before, by=by, why=why, hold=True, only_from=champion, back=True)
+        return move
 
     def check_serves(self, reference: Reference) -> None:
         """VersionError when what a reference stands for cannot serve."""
         self.load_model(reference.version)
 
-    def _moved(self, name: str, to: str | None, **told: Any) -> Move:
-        move = self.names.move(name, to, **told)
-        assert move is not None  # it is None for `unless_held` alone
-        return move
-
     def mend_champion(self) -> str | None:
-        """Promote the newest whole version when `champion` is missing or damaged, or names a version that is gone.
+        """Promote a whole version when `champion` is missing or damaged, or names a version that is gone.
 
-        Returns that version; None when the champion is there, or no version is whole.
+        That is the one that is held, which stays so; else the newest. Returns it; None when the champion is there, or
+        no version is whole.
         """
-        champion = self.names.legible(CHAMPION)
+        champion, held = self.names.legible(CHAMPION), self.names.held()
         if champion and (self.folder / Reference(champion).version).is_dir():
             return None
+        why = "no champion was there"
+        if held and held.to and self._is_whole(Reference(held.to).version):
+            self.names.move(CHAMPION, held.to, by=LEARNER, why=f"{why}; this one is held")
+            return held.to
         for version in reversed(self.versions()):
             if self._is_whole(version):
-                self.names.move(CHAMPION, version, by=LEARNER, why="no champion was there", hold=False)
+                self.names.move(CHAMPION, version, by=LEARNER, why=why, hold=False)
                 return version
         return None
 
@@ -213,14 +220,21 @@ class Registry:
 
         Never those in use, what a name stands for, the champion's parent, nor the versions of its last moves.
         """
-        spared = self._spared() | set(used)
-        removed = [version for version in self.versions()[:-keep] if version not in spared]
+        old = self.versions()[:-keep]
+        if not old:
+            return []
+        with self.names.locked(), writing(self.folder):  # so that nobody gives a name to what is removed
+            spared = self._spared() | set(used)
+            removed = [version for version in old if version not in spared]
+            for version in removed:
+                (self.folder / version).rename(self._doomed(version))
         with writing(self.folder):
             for version in removed:
-                doomed = self.folder / f".pruned-{version}"
-                (self.folder / version).rename(doomed)
-                shutil.rmtree(doomed)
+                shutil.rmtree(self._doomed(version))
         return removed
+
+    def _doomed(self, version: str) -> Path:
+        return self.folder / f".pruned-{version}"
 
     def clear(self) -> list[str]:
         """Remove all versions, the champion and the history of metrics; the removed versions.
