@@ -11,11 +11,12 @@ Shapes: D dense columns, C categorical columns.
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import hiredis
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from features.spec import FeatureSpec
 from runtime.redis import connect, reaching
@@ -33,6 +34,23 @@ class ServedRow(NamedTuple):
     categorical_C: NDArray[np.uint64]
     begins_ms: Mapping[str, int]
     """Feast view -> the event time of the row that was stored of it; a view without a row is absent."""
+
+
+_Ms = Annotated[int, Field(gt=-(2**53), lt=2**53)]
+
+
+class _Stored(BaseModel):
+    """A served row as it stands in Redis."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    request_id: str | None
+    version: str
+    served_at_ms: _Ms
+    spec_id: str
+    dense_D: str
+    categorical_C: str
+    begins_ms: dict[str, _Ms]
 
 
 def set_command(project: str, impression_id: str, row: ServedRow, ttl_seconds: int) -> bytes:
@@ -83,9 +101,9 @@ def _packed(row: ServedRow) -> bytes:
 def _unpacked(value: bytes) -> ServedRow | None:
     """None for bytes that `_packed` did not write."""
     try:
-        fields = json.loads(value)
-        fields["dense_D"] = np.frombuffer(b64decode(fields["dense_D"]), "<f4")
-        fields["categorical_C"] = np.frombuffer(b64decode(fields["categorical_C"]), "<u8")
-        return ServedRow(**fields)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        told = _Stored.model_validate_json(value)
+        dense_D, categorical_C = (b64decode(array, validate=True) for array in (told.dense_D, told.categorical_C))
+        arrays = {"dense_D": np.frombuffer(dense_D, "<f4"), "categorical_C": np.frombuffer(categorical_C, "<u8")}
+    except ValueError:  # ValidationError is one
         return None
+    return ServedRow(**told.model_dump() | arrays)

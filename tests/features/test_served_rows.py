@@ -86,6 +86,29 @@ def test_what_others_wrote_is_none(redis_url: str, reader: ServedRowReader, valu
     assert reader.read(["m1", "list", "more"]) == [None] * 3
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"served_at_ms": "noon"},
+        {"served_at_ms": float("nan")},
+        {"served_at_ms": 10**400},
+        {"begins_ms": []},
+        {"begins_ms": {"users": None}},
+        {"begins_ms": {"users": 10**400}},
+        {"version": 3},
+        {"request_id": {}},
+    ],
+)
+def test_a_row_with_a_value_that_nobody_serves_is_none(
+    redis_url: str, reader: ServedRowReader, odd: dict[str, Any]
+) -> None:
+    put(redis_url, "m1", row())
+    with connect(redis_url) as client:
+        (key,) = client.keys("graft:served:*")
+        client.set(key, json.dumps(json.loads(client.get(key) or b"") | odd))
+    assert reader.read(["m1"]) == [None]
+
+
 def test_a_redis_that_is_away_is_told() -> None:
     reader = ServedRowReader("redis://127.0.0.1:1", SPEC)
     with pytest.raises(ServiceUnavailableError, match="does not answer"):
