@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Self
 
 import httpx
@@ -92,13 +93,13 @@ class ScorerClient:
         `impression_ids`: of the items' impressions, for a comparison with what is learnt. `explain`: also how the
         scores came about. `headers`: sent too, such as the traceparent of the caller's trace.
         """
-        tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
+        tries = _Tries(self._timeout_seconds if timeout_seconds is None else timeout_seconds, self._retries)
         body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
         sent = _headers(request_id, headers)
         while True:
             try:
-                response = self._http.post("/score", json=body, headers=sent, timeout=tries.left())
-            except httpx.TransportError as error:
+                response = self._http.post("/score", json=body, headers=sent, extensions={"timeout": tries.times})
+            except httpx.RequestError as error:
                 seconds = tries.wait_after(error)
             else:
                 if response.status_code not in _RETRIED:
@@ -147,13 +148,13 @@ class AsyncScorerClient:
         timeout_seconds: float | None = None,
     ) -> Scores:
         """As ScorerClient.score."""
-        tries = _Tries(timeout_seconds or self._timeout_seconds, self._retries)
+        tries = _Tries(self._timeout_seconds if timeout_seconds is None else timeout_seconds, self._retries)
         body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
         sent = _headers(request_id, headers)
         while True:
             try:
-                response = await self._http.post("/score", json=body, headers=sent, timeout=tries.left())
-            except httpx.TransportError as error:
+                response = await self._http.post("/score", json=body, headers=sent, extensions={"timeout": tries.times})
+            except httpx.RequestError as error:
                 seconds = tries.wait_after(error)
             else:
                 if response.status_code not in _RETRIED:
@@ -172,6 +173,18 @@ class AsyncScorerClient:
         await self.aclose()
 
 
+class _TimesLeft(dict[str, float]):
+    """What httpx asks for how long each part of a request may take: all until one deadline, by time.monotonic()."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def get(self, _part: object, _default: object = None) -> float:
+        """Seconds from now on."""
+        return max(self._deadline - time.monotonic(), 0.001)
+
+
 class _Tries:
     """How long one call may take, and when it tries again."""
 
@@ -179,18 +192,15 @@ class _Tries:
         self._deadline = time.monotonic() + seconds
         self._retries = retries
         self._failed = 0
+        self.times = _TimesLeft(self._deadline)
+        """Of a try: to wait for a free connection, to connect, to write and to read."""
 
-    def left(self) -> float:
-        """Seconds until the deadline, for one try."""
-        return max(self._deadline - time.monotonic(), 0.001)
-
-    def wait_after(self, failure: httpx.Response | httpx.TransportError) -> float:
+    def wait_after(self, failure: httpx.Response | httpx.RequestError) -> float:
         """The seconds before the next try; ScorerUnavailableError when there is none."""
         self._failed += 1
         seconds: float = min(_FIRST_WAIT * 2 ** (self._failed - 1), _LONGEST_WAIT) * random.uniform(1, 2)  # noqa: S311
         if isinstance(failure, httpx.Response):
-            told = failure.headers.get("retry-after", "")
-            seconds = max(seconds, float(told) if told.isdecimal() and len(told) < 6 else 0.0)
+            seconds = max(seconds, _retry_after(failure.headers.get("retry-after", "")))
             why = f"{failure.status_code}: {_message(failure)}"
         else:
             why = f"{type(failure).__name__}: {failure}"
@@ -231,9 +241,23 @@ def _headers(request_id: str | None, further: Mapping[str, str] | None) -> dict[
     return {**(further or {}), **({} if request_id is None else {"x-request-id": request_id})}
 
 
+def _retry_after(told: str) -> float:
+    """Seconds of a Retry-After, which is a number or a date (RFC 9110, 10.2.3); 0 for what is neither, or is past."""
+    if told.isdecimal():
+        return float(told)
+    try:
+        return parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
 def _scores(response: httpx.Response) -> Scores:
     if response.status_code == httpx.codes.OK:
-        return Scores(**response.json())
+        try:
+            told = response.json()
+            return Scores(**{name: told[name] for name in Scores._fields if name in told})  # a later release says more
+        except (ValueError, TypeError):
+            raise ScorerUnavailableError(f"what answered is no scorer: {response.text[:200]}") from None
     if 400 <= response.status_code < 500:
         raise RequestRefusedError(response.status_code, _faults(response), _message(response))
     raise ScorerUnavailableError(f"{response.status_code}: {_message(response)}")
