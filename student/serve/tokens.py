@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import re
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from runtime.errors import ConfigurationError
 _log = logging.getLogger(__name__)
 
 _SHORTEST = 16
+_GOOD = re.compile(rb"[ -~]{%d,}" % _SHORTEST)  # a header's other characters have no encoding that all agree on
 _LOOK_SECONDS = 1.0
 
 
@@ -52,21 +54,23 @@ class Tokens:
 def _read(path: Path) -> list[bytes]:
     variable = "GRAFT_HTTP_TOKENS_FILE"
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{variable}: cannot read {path}: {error}"]) from None
     tokens = [line.encode() for line in lines if line and not line.startswith("#")]
-    if not tokens or min(map(len, tokens)) < _SHORTEST:
+    if not tokens or not all(map(_GOOD.fullmatch, tokens)):
         rule = (
-            f"must hold tokens of at least {_SHORTEST} characters, one a line, such as those of 'openssl rand -hex 32'"
+            f"must hold tokens of at least {_SHORTEST} ASCII characters, one a line, such as those of "
+            "'openssl rand -hex 32'"
         )
         raise ConfigurationError([f"{variable}: {path} {rule}"])
     return tokens
 
 
-def _changed(path: Path) -> tuple[int, int] | None:
+def _changed(path: Path) -> tuple[int, int, int] | None:
+    """Other numbers after a change of the file, of its rights or of which file it is."""
     try:
         told = path.stat()
     except OSError:
         return None
-    return told.st_mtime_ns, told.st_ino
+    return told.st_ctime_ns, told.st_ino, told.st_size

@@ -1,5 +1,6 @@
 """Requests that name a version: each is answered by that one, beside the champion, or told which names there are."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +84,12 @@ def test_a_version_that_there_is_not_is_a_422_that_says_what_there_is(endpoint: 
     error = reply["error"]
     assert (error["field"], error["value"]) == ("version", name)
     assert "champion, candidate, control" in error["message"] or "there are v000001 to v000003" in error["message"]
+
+
+@pytest.mark.parametrize("key", ["\\u0076ersion", "versio\\u006E", "\\u0076\\u0065\\u0072\\u0073\\u0069\\u006f\\u006e"])
+def test_json_may_escape_letters_of_version(endpoint: Endpoint, key: str) -> None:
+    body = json.dumps({**BODY, "KEY": "v000001"}).replace("KEY", key)
+    assert endpoint.post(body.encode())[1]["model_version"] == "v000001"
 
 
 @pytest.mark.parametrize("name", [1, None, "", "a" * 81, ["v000001"]])
