@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from features.contract import ContextValue
 from features.item_table import NOWHERE, ItemTable, TableLimits
-from features.lookup import Dated, Lookup, Reply
+from features.lookup import Dated, Lookup, Query, Reply
 from features.pipeline import Connection
 from features.redis_layout import EntityId
 from features.spec import ITEM_SOURCES, FeatureBatch, FeatureSpec
@@ -79,6 +79,7 @@ class AsyncOnlineReader:
             exchange = self._connection.send(*commands) if any(commands) else None
             batch, stamp_B = items.rows(slot_B)  # while Redis reads
             replies = await self._connection.answer(exchange, self._timeout_seconds) if exchange else None
+            replies = self._fitting(self._lookup, query, replies)
             degraded = replies is None and any(commands)
             following = iter(replies or [])
             values = self._lookup.request_values(query, following, context)
@@ -109,6 +110,7 @@ class AsyncOnlineReader:
         """
         query = self._dated_lookup.query([user_id], item_ids)
         replies = await self._replies(self._dated_lookup.commands(query))
+        replies = self._fitting(self._dated_lookup, query, replies)
         return self._dated_lookup.dated(query, replies or [], context), replies is None
 
     async def write(self, commands: Sequence[bytes]) -> bool:
@@ -127,6 +129,13 @@ class AsyncOnlineReader:
         if exchange is None:
             return None if commands else []
         return await self._connection.answer(exchange, self._timeout_seconds)
+
+    def _fitting(self, lookup: Lookup, query: Query, replies: list[Reply] | None) -> list[Reply] | None:
+        """None where what has come are no replies to these commands."""
+        if replies is None or lookup.fit(query, replies):
+            return replies
+        self._connection.note("it answers a read with what is no reply to it")
+        return None
 
     def _changed(self, keys: Sequence[bytes] | None) -> None:
         """Redis tells of changed keys, or of none any more."""

@@ -5,6 +5,7 @@ B rows, E distinct entities. Columns hold raw values, None where an entity, a fi
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from features.contract import ContextValue, context_name
@@ -86,6 +87,14 @@ class _Stored:
             return []
         return [self.layout.read_command(entity_id) for entity_id in ids if entity_id is not None]
 
+    def fit(self, ids: Sequence[EntityId | None], replies: Iterator[Reply]) -> bool:
+        """Whether the next replies are some to `commands`: each a value or a miss for each field, or none at all."""
+        asked = sum(entity_id is not None for entity_id in ids) if self.layout.width else 0
+        return all(
+            reply is None or (isinstance(reply, list) and len(reply) == self.layout.width)
+            for reply in islice(replies, asked)
+        )
+
     def values(self, entity_id: EntityId | None, replies: Iterator[Reply]) -> dict[str, Value]:
         """What the next reply says of one entity: a value of each feature."""
         values: dict[str, Value] = dict.fromkeys(self._id_names, entity_id)
@@ -137,6 +146,11 @@ class Lookup:
     def item_commands(self, query: Query) -> list[bytes]:
         """Those of `commands` that read items."""
         return self._item.commands(query.items)
+
+    def fit(self, query: Query, replies: Sequence[Reply]) -> bool:
+        """Whether these can be replies to `commands`: a server that is no Redis, or out of step, gives others."""
+        following = iter(replies)
+        return self._user.fit(query.users, following) and self._item.fit(query.items, following)
 
     def columns(
         self,

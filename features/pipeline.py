@@ -209,7 +209,7 @@ class Connection:
     async def _connect(self) -> _Pipeline:
         context = self._address.files.context() if self._address.tls else None
         _, pipeline = await asyncio.get_running_loop().create_connection(
-            lambda: _Pipeline(self._changed, self._note), self._address.host, self._address.port, ssl=context
+            lambda: _Pipeline(self._changed, self.note), self._address.host, self._address.port, ssl=context
         )
         try:
             await self._log_in(pipeline)
@@ -219,7 +219,7 @@ class Connection:
             raise
         return pipeline
 
-    def _note(self, refusal: str) -> None:
+    def note(self, refusal: str) -> None:
         """Log a refusal once, not at each request or each try to connect."""
         if refusal != self._refusal:
             _LOG.warning("Redis at %s refuses: %s", self._address, refusal)
