@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from prometheus_client import Counter
 from pydantic_core import to_json
 from starlette.datastructures import Headers
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.errors import GraftError
 from student.serve.request_id import request_id_in
@@ -82,6 +82,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = self._refused = False
         self._busy_body: bytes | None = None
         """The answer to the request that is being sent, where it is turned away."""
+        self._answering: RequestResponseCycle | None = None
+        """The request that the application has; `cycle` is the last one that has come."""
         self._deadline: asyncio.TimerHandle | None = None
         self._since = time.monotonic()
 
@@ -105,9 +107,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._wait_for_request()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Forget the deadline with the connection."""
+        """Forget the deadline, and tell the application: uvicorn does so of the last request that has come alone."""
         self._cancel_deadline()
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(error)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Hand what has come to the parser, and count a head that does not end."""
