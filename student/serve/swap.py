@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge
 from features.async_reader import DEFAULT_LIMITS, AsyncOnlineReader, RequestRows
 from features.item_table import TableLimits
 from features.spec import FeatureSpec
+from student.serve.admission import unavailable
 from student.serve.item_places import ItemPlaces
 from student.serve.requests import RequestContract
 from student.versions.manifest import Manifest
@@ -45,6 +46,7 @@ _CLOSE_READER_SECONDS = 1.0  # above _READ_SECONDS, so that no read in flight lo
 _WARM_UP_ROWS = 100
 _WARM_UP_REQUESTS = 4
 _MOST_OTHERS = 4  # versions beside the champion that stay loaded
+_MOST_AWAITING = 8  # requests that wait for versions to be loaded; of the 32 that may be under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class ChampionSwap:
         self._others: OrderedDict[str, Serving] = OrderedDict()
         """Beside the champion, the longest unused first."""
         self._loading_other = asyncio.Lock()
+        self._awaiting_other = 0
+        """Requests that wait for it."""
         self._adopted: list[AsyncOnlineReader] = []
         """Those of loaded versions that the versions which are being loaded will use, too."""
 
@@ -107,17 +111,20 @@ class ChampionSwap:
     async def named(self, text: str) -> Serving:
         """The version of a name or a number, loaded where it is not yet. VersionError when there is none that serves.
 
-        One is loaded at a time, so that many requests for many versions cannot take all memory and time.
+        One is loaded at a time, so that many requests for many versions cannot take all memory and time, and few wait
+        for it: RequestError 503 for more, so that they leave room for those that the champion answers.
         """
         reference = await asyncio.to_thread(self._registry.names.resolve, text)
-        async with self._loading_other:
-            if self.current and self.current.version == str(reference):
-                return self.current
-            serving = self._others.pop(str(reference), None) or await self._loaded(reference)
-            self._others[str(reference)] = serving
-            if len(self._others) > _MOST_OTHERS:
-                self._release(self._others.popitem(last=False)[1].reader)
+        if serving := self._at_hand(reference):
             return serving
+        if self._awaiting_other >= _MOST_AWAITING:
+            raise unavailable(f"{_MOST_AWAITING} requests wait for versions that are not loaded, and no more may")
+        self._awaiting_other += 1
+        try:
+            async with self._loading_other:
+                return self._at_hand(reference) or await self._loaded_beside(reference)
+        finally:
+            self._awaiting_other -= 1
 
     def versions(self) -> list[str]:
         """All versions that there are, oldest first."""
@@ -137,6 +144,20 @@ class ChampionSwap:
 
     def _waits(self, version: str) -> bool:
         return self._refused is not None and self._refused[0] == version and time.monotonic() < self._retry_at
+
+    def _at_hand(self, reference: Reference) -> Serving | None:
+        """The version if it is loaded."""
+        if self.current and self.current.version == str(reference):
+            return self.current
+        if str(reference) in self._others:
+            self._others.move_to_end(str(reference))
+        return self._others.get(str(reference))
+
+    async def _loaded_beside(self, reference: Reference) -> Serving:
+        serving = self._others[str(reference)] = await self._loaded(reference)
+        if len(self._others) > _MOST_OTHERS:
+            self._release(self._others.popitem(last=False)[1].reader)
+        return serving
 
     async def _loaded(self, reference: Reference) -> Serving:
         manifest, student = await asyncio.to_thread(self._load, reference)

@@ -1,4 +1,4 @@
-"""A version that is loaded while others come and go keeps a reader that is open."""
+"""Versions that are loaded while others come and go: their readers stay open, and nobody waits who need not."""
 
 import asyncio
 import threading
@@ -10,6 +10,7 @@ import pytest
 
 from features.spec import Feature, FeatureSpec
 from student.serve import swap as swap_module
+from student.serve.requests import RequestError
 from student.serve.swap import ChampionSwap
 from student.versions.registry import Registry
 from tests.student.serve.test_swap import DRAFT, publish, serving
@@ -133,5 +134,35 @@ def test_the_reader_of_a_version_that_is_refused_after_all_is_closed(
         await asyncio.gather(asked, return_exceptions=True)
         await closed(swap)
         assert (await former.read(1, [10], {})).degraded
+
+    run(body)
+
+
+def test_a_loaded_version_is_had_while_another_one_is_being_loaded_and_few_wait_for_that(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = _Stopped(monkeypatch, "v000001")
+
+    async def body(registry: Registry, swap: ChampionSwap) -> None:
+        for _ in range(3):
+            publish(registry, DRAFTS[0])
+        await swap.refresh()
+        await swap.named("v000002")
+        waiting = [asyncio.create_task(swap.named("v000001")) for _ in range(swap_module._MOST_AWAITING)]
+        await asyncio.to_thread(stopped.reached.wait, 20)
+        assert [(await swap.named(name)).version for name in ("v000002", "champion")] == ["v000002", "v000003"]
+        async with asyncio.timeout(20):
+            while True:
+                if swap._awaiting_other == swap_module._MOST_AWAITING:
+                    break
+                await asyncio.sleep(0.01)
+        with pytest.raises(RequestError, match="503: 8 requests wait for versions that are not loaded"):
+            await swap.named("v000001")
+        waiting[-1].cancel()
+        stopped.goes_on.set()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [getattr(one, "version", None) for one in found] == ["v000001"] * (len(waiting) - 1) + [None]
+        assert swap._awaiting_other == 0
+        assert (await swap.named("v000001")).version == "v000001"
 
     run(body)
