@@ -22,6 +22,10 @@ SAMPLED = Counter("graft_scorer_sampled_rows_total", "Served rows that were to b
 _MOST_WAITING = 64
 """Requests whose rows are being written; more are dropped."""
 
+_MOST_ROWS_A_SECOND = 20
+"""More are dropped: a client chooses the ids of its impressions, and so how many of them the hash takes. For an hour's
+window these are 144,000 rows at a time, some 100 MB of Redis."""
+
 _GRACE_SECONDS = 3_600
 """How long rows wait beyond the longest attribution window: for a learner that lags."""
 
@@ -31,6 +35,10 @@ class Sampler:
 
     def __init__(self, share: float) -> None:
         self._bound = round(share * 2**32)
+        self._second = 0
+        """By time.monotonic(), in which the last rows were taken."""
+        self._left = 0
+        """Rows that may be taken in it."""
         self._writing: set[asyncio.Task[None]] = set()
 
     def takes(self, impression_id: str) -> bool:
@@ -41,14 +49,21 @@ class Sampler:
         """Begin to write those of the rows that are sampled."""
         named = zip(request.get("impression_ids", ()), request["item_ids"], strict=False)
         chosen = {row: one for row, (one, _) in enumerate(named) if one is not None and self.takes(one)}
-        if not chosen:
+        taken = dict(list(chosen.items())[: self._room()])
+        self._left -= len(taken)
+        if len(taken) < len(chosen):
+            SAMPLED.labels("dropped").inc(len(chosen) - len(taken))
+        if not taken:
             return
-        if len(self._writing) >= _MOST_WAITING:
-            SAMPLED.labels("dropped").inc(len(chosen))
-            return
-        task = asyncio.create_task(_write(serving, request, rows, chosen, request_id, time.time_ns() // 1_000_000))
+        task = asyncio.create_task(_write(serving, request, rows, taken, request_id, time.time_ns() // 1_000_000))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
+
+    def _room(self) -> int:
+        """How many rows may be taken now."""
+        if self._second != (now := _now()):
+            self._second, self._left = now, _MOST_ROWS_A_SECOND
+        return self._left if len(self._writing) < _MOST_WAITING else 0
 
     async def close(self) -> None:
         """Wait for what is being written, each as long as a read may take."""
@@ -83,3 +98,7 @@ async def _write(
         commands.append(set_command(serving.spec.feast_project, impression_id, served, ttl_seconds))
     outcome = "kept" if await serving.reader.write(commands) else "dropped"
     SAMPLED.labels(outcome).inc(len(chosen))
+
+
+def _now() -> int:
+    return int(time.monotonic())

@@ -14,6 +14,7 @@ from features.served_rows import ServedRow, ServedRowReader
 from features.spec import FeatureBatch
 from runtime.redis import connect
 from student.evaluate.skew import Skew
+from student.serve import sampling
 from student.serve.sampling import Sampler
 from student.versions.registry import Registry
 from tests.student.serve.test_server import BODY, SPEC, Endpoint, publish, serving, store_age, until
@@ -123,26 +124,52 @@ def test_without_redis_requests_are_answered_and_rows_dropped(tmp_path: Path) ->
         until(lambda: endpoint.metric(name) == before + 3, "the rows to be dropped")
 
 
-def test_a_redis_that_hangs_holds_no_more_than_a_bounded_number_of_rows() -> None:
-    class Reader:
-        async def read_dated(self, *_: Any) -> Any:
-            await asyncio.sleep(60)
+class Hanging:
+    """What serves, with a reader of which nobody gets an answer."""
 
-    class Serving:
-        reader = Reader()
+    @property
+    def reader(self) -> "Hanging":
+        return self
 
-    class Rows:
-        batch = FeatureBatch(np.zeros((1, 2), np.float32), np.zeros((1, 1), np.uint64))
+    async def read_dated(self, *_: Any) -> Any:
+        await asyncio.sleep(60)
 
-    async def ask() -> int:
+
+class Rows:
+    batch = FeatureBatch(np.zeros((1, 2), np.float32), np.zeros((1, 1), np.uint64))
+
+
+def asked_at_once(requests: int, rows: int, monkeypatch: pytest.MonkeyPatch, second: list[int]) -> list[int]:
+    """How many requests' rows are being written after so many in each of these seconds, with `rows` rows each."""
+
+    async def ask() -> list[int]:
         sampler: Any = Sampler(1.0)
-        for number in range(500):
-            request = {"user_id": 1, "item_ids": [1], "impression_ids": [f"m{number}"]}
-            sampler.take(Serving(), request, Rows(), None)
-        waiting = len(sampler._writing)
+        waiting = []
+        for now in second:
+            monkeypatch.setattr(sampling, "_now", lambda now=now: now)
+            for number in range(requests):
+                ids = [f"m{number}-{row}" for row in range(rows)]
+                request = {"user_id": 1, "item_ids": list(range(rows)), "impression_ids": ids}
+                sampler.take(Hanging(), request, Rows(), None)
+            waiting.append(len(sampler._writing))
         for task in list(sampler._writing):
             task.cancel()
         await sampler.close()
         return waiting
 
-    assert asyncio.run(ask()) == 64
+    return asyncio.run(ask())
+
+
+def test_a_redis_that_hangs_holds_no_more_than_a_bounded_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked_at_once(10, 1, monkeypatch, list(range(1, 11)))[-1] == 64
+
+
+def test_a_client_that_names_many_impressions_fills_redis_no_faster_than_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dropped = sampling.SAMPLED.labels("dropped")
+    before = dropped._value.get()
+    assert asked_at_once(30, 1, monkeypatch, [1, 1, 2]) == [20, 20, 40]
+    assert dropped._value.get() - before == 50
+    assert asked_at_once(2, 1_000, monkeypatch, [1, 2]) == [1, 2]
+    assert dropped._value.get() - before == 50 + 4_000 - 40
