@@ -30,11 +30,14 @@ CHAMPION = "champion"
 CANDIDATE = "candidate"
 CONTROL = "control"
 
-_REFERENCE = re.compile(r"(?P<version>v\d{6,18})(?P<control>-control)?")
+HELD = "held"
+"""No name: the file beside them that is there while the champion is held."""
+
+_REFERENCE = re.compile(r"(?P<version>v[0-9]{6,18})(?P<control>-control)?")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_FOLDER, _HELD, _LOCK = "names", "held", ".lock"
-_KEPT_NAMES = (CANDIDATE, CONTROL, _HELD)
+_FOLDER, _LOCK = "names", ".lock"
+_KEPT_NAMES = (CANDIDATE, CONTROL, HELD)
 
 
 class Reference:
@@ -61,7 +64,7 @@ class Names:
     def __init__(self, folder: Path, newest: Callable[[], str | None]) -> None:
         self._folder = folder
         self._newest = newest
-        self._held = folder / _FOLDER / _HELD
+        self._held = folder / _FOLDER / HELD
         self._moves = Moves(folder / _FOLDER)
 
     def of(self, name: str) -> str | None:
@@ -89,9 +92,13 @@ class Names:
 
     def all(self) -> dict[str, str]:
         """Every name with its reference: champion, candidate, control, then those of users; no damaged ones."""
-        given = sorted(path.name for path in (self._folder / _FOLDER).glob("*") if _NAME.fullmatch(path.name))
-        names = dict.fromkeys([CHAMPION, CANDIDATE, CONTROL, *given])
-        return {name: reference for name in names if name != _HELD and (reference := self.legible(name))}
+        names = [CHAMPION, CANDIDATE, CONTROL, *self.given()]
+        return {name: reference for name in names if (reference := self.legible(name))}
+
+    def given(self) -> list[str]:
+        """The names that users gave, in order; no damaged ones, and no other files."""
+        names = sorted(path.name for path in (self._folder / _FOLDER).glob("*") if _NAME.fullmatch(path.name))
+        return [name for name in names if name not in (CHAMPION, *_KEPT_NAMES) and self.legible(name)]
 
     def resolve(self, text: str) -> Reference:
         """Of a name, ``v000012``, ``v000012-control`` or ``12``. VersionError, with the names that there are."""
@@ -99,7 +106,7 @@ class Names:
             return Reference(f"v{int(text):06d}")
         if _REFERENCE.fullmatch(text):
             return Reference(text)
-        found = self.of(text) if _NAME.fullmatch(text) and text != _HELD else None
+        found = self.of(text) if _NAME.fullmatch(text) and text != HELD else None
         if found is None:
             known = ", ".join(self.all()) or "none yet"
             raise VersionError(f"no version has the name {text!r}; names: {known}; a number such as v000012 does too")

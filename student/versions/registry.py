@@ -45,7 +45,7 @@ LEARNER = "learner"
 
 _LAST_FILE = "last_version"
 _ID_FILE = "learner_id"
-_NAME = re.compile(r"v\d{6,}")
+_NAME = re.compile(r"v[0-9]{6,18}")
 _RESTART = "restart the learner ('graft student train'): it promotes the newest whole version"
 _SPARED_MOVES = 2
 """A prune spares the versions of so many of the champion's last moves, so that one can go back."""

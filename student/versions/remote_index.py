@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from runtime.folder import writing
-from student.versions.names import CHAMPION, Reference, write_line
+from student.versions.names import CHAMPION, HELD, Reference, write_line
 from student.versions.registry import Registry
 from student.versions.version_folder import (
     MANIFEST_FILE,
@@ -76,17 +76,18 @@ def take_lines(folder: Path, lines: dict[str, str]) -> None:
 
 def lines_of(folder: Path) -> dict[str, str]:
     """The small files of a registry, by their path in it."""
-    names = (path.name for path in (folder / "names").glob("[a-z]*") if not path.suffix)
-    paths = (*_LINES, *(f"names/{name}" for name in names))
+    paths = (*_LINES, *(f"names/{name}" for name in (HELD, *Registry(folder).names.given())))
     return {path: text for path in paths if (text := line_of(folder, path)) is not None}
 
 
 def line_of(folder: Path, path: str) -> str | None:
-    """What a small file holds; None where there is none."""
+    """What a small file holds; None where there is none. VersionError when it cannot be read."""
     try:
-        return (folder / path).read_text("utf-8").strip()
+        return (folder / path).read_bytes().decode("utf-8", "replace").strip()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise VersionError(f"{folder / path}: cannot be read: {error.strerror}") from None
 
 
 def _digests(registry: Registry, version: str) -> dict[File, str] | None:

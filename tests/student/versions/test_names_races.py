@@ -8,6 +8,7 @@ import pytest
 
 from student.versions.names import CHAMPION, Reference
 from student.versions.registry import Registry
+from student.versions.remote_index import index_of
 from student.versions.version_folder import VersionError
 from tests.student.versions.test_names import TOLD, point, publish
 
@@ -124,3 +125,29 @@ def test_who_waits_for_names_that_are_cleared_is_still_alone(registry: Registry)
     registry.names.clear()
     assert lock.stat().st_ino == before
     assert registry.names.all() == {"candidate": "v000004"}
+
+
+def test_files_that_somebody_left_in_the_folders_are_no_names_and_no_versions(registry: Registry) -> None:
+    names = registry.folder / "names"
+    (names / "notes").write_bytes(b"\xff\xfe")
+    (names / "old").mkdir()
+    (names / "a b").write_text("v000001\n")
+    for name in ("v" + "9" * 19, "v" + "\u0661" * 6, "v000001.bak"):
+        (registry.folder / name).mkdir()
+    point(registry, "mine", "v000001")
+    assert registry.names.given() == ["mine"]
+    assert publish(registry) == "v000005"
+    registry.learner_id()
+    index = index_of(registry, None)
+    assert index is not None
+    assert index.lines.keys() == {"last_version", "learner_id", "champion", "names/mine"}
+    registry.prune(keep=1)
+    assert registry.versions() == ["v000001", "v000004", "v000005"]
+
+
+@pytest.mark.parametrize("path", ["champion", "names/held"])
+def test_a_small_file_that_cannot_be_read_is_no_fault_of_the_store(registry: Registry, path: str) -> None:
+    (registry.folder / path).unlink(missing_ok=True)
+    (registry.folder / path).mkdir()
+    with pytest.raises(VersionError, match=f"{path}: cannot be read: Is a directory"):
+        index_of(registry, None)
