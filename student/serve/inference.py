@@ -99,7 +99,7 @@ def read_request(body: bytes, header_length: str | None) -> Asked:
     outputs = None
     if asked.outputs:
         own = ((of.name, of.parameters.binary_data) for of in asked.outputs)
-        outputs = [(name, binary if told is None else told) for name, told in own]
+        outputs = list({name: binary if told is None else told for name, told in own}.items())  # each once, as Triton
     return Asked(asked.id, _as_score_request(values), outputs, binary)
 
 

@@ -198,6 +198,12 @@ def test_what_there_is_not_is_a_404(endpoint: Endpoint, path: str) -> None:
     assert "there is no model" in answer.json()["error"] or "there are v000001 to v000002" in answer.json()["error"]
 
 
+def test_an_output_that_is_asked_for_many_times_comes_once(endpoint: Endpoint) -> None:
+    asked = [*[{"name": "rating"}] * 200, {"name": "like"}, {"name": "rating"}]
+    found = post(endpoint, {"inputs": [USER, THREE], "outputs": asked}).json()["outputs"]
+    assert [(output["name"], output["shape"]) for output in found] == [("rating", [3]), ("like", [3])]
+
+
 def test_nested_data_is_read_in_its_order(endpoint: Endpoint) -> None:
     nested = tensor("item_ids", [[12, 10], [11, 10]], shape=[2, 2])
     found = post(endpoint, {"inputs": [USER, nested]}).json()["outputs"]
