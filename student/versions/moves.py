@@ -60,12 +60,20 @@ class Moves:
                 self._path.rename(self._path.with_name(f"history-{now_ms()}.jsonl"))
             append_synced(self._path, move.model_dump_json().encode() + b"\n")
 
-    def add_unknown(self, name: str, now: str | None, *, held: bool) -> None:
-        """Add how a name came to stand for something else than its last move says, if it does."""
+    def add_missing(self, name: str, now: str | None, holding: Move | None) -> None:
+        """Add how a name came to stand for something else than its last move says, if it does.
+
+        `holding`: the move that holds the champion, which a kill may have kept out of the history; who else wrote the
+        name's file is not known.
+        """
         known = next((move.to for move in self.backwards() if move.name == name), None)
-        if known != now:
-            why = "a move that was cut short, or its file was written by hand"
-            self.append(Move(at_ms=now_ms(), name=name, to=now, was=known, by="unknown", why=why, held=held))
+        if known == now:
+            return
+        if holding and (holding.name, holding.was, holding.to) == (name, known, now):
+            self.append(holding)
+            return
+        why = "a move that was cut short, or its file was written by hand"
+        self.append(Move(at_ms=now_ms(), name=name, to=now, was=known, by="unknown", why=why, held=holding is not None))
 
 
 def now_ms() -> int:

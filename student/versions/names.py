@@ -200,9 +200,9 @@ class Names:
 
     def _moved(self, name: str, to: str | None, *, hold: bool | None, **told: Any) -> Move:
         """Make one move, within `locked`."""
-        was, was_held = self.legible(name), self._held.exists()
-        self._moves.add_unknown(name, was, held=was_held)
-        held = was_held if hold is None else hold
+        was, holding = self.legible(name), self.held()
+        self._moves.add_missing(name, was, holding)
+        held = holding is not None if hold is None else hold
         move = Move(at_ms=now_ms(), name=name, to=to, was=was, held=held, **told)
         self._make(move, hold)
         self._moves.append(move)
