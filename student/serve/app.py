@@ -65,6 +65,8 @@ class Scorer:
         self._stop = stop
         self._admission = admission
         self._release = release
+        self._document: tuple[Any, dict[str, Any]] | None = None
+        """The last one of OpenAPI, and what it tells of."""
 
     async def score(self, request: Request) -> Response:
         """POST /score: the served tasks' scores of the items for the user."""
@@ -96,8 +98,11 @@ class Scorer:
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json: the endpoints of this listener, and what the version that serves takes."""
         spec = self._swap.current.spec if self._swap.current else None
-        document = openapi_of(self._release, spec, await asyncio.to_thread(self._swap.known))
-        here = {route.path for route in request.app.routes}
+        known = await asyncio.to_thread(self._swap.known)
+        told = (spec and spec.spec_id, known)
+        if self._document is None or self._document[0] != told:  # to make it takes longer than ten requests for scores
+            self._document = (told, openapi_of(self._release, spec, known))
+        document, here = self._document[1], {route.path for route in request.app.routes}
         paths = {path: operations for path, operations in document["paths"].items() if path in here}
         return _reply(200, {**document, "paths": paths})
 

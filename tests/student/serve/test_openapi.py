@@ -9,7 +9,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from features.spec import Feature
+from student.serve import app as app_module
 from student.serve.openapi import openapi_of
+from student.versions.names import Reference
 from student.versions.registry import Registry
 from tests.specs import spec_of
 from tests.student.serve.test_server import SPEC, Endpoint, publish, serving
@@ -44,6 +46,18 @@ def test_it_tells_the_types_of_the_version_that_serves(endpoint: Endpoint) -> No
     assert list(body["properties"]["context"]["properties"]) == ["price", "device"]
     assert body["properties"]["version"]["enum"] == ["champion", "candidate", "control", "v000001", "v000002"]
     assert document["openapi"].startswith("3.1.")
+
+
+def test_it_is_made_anew_when_what_it_tells_has_changed_and_not_for_each_who_asks(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = endpoint.get("/openapi.json")[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(app_module, "openapi_of", None)  # a document that is made fails
+        assert endpoint.get("/openapi.json") == (200, before)
+    endpoint.registry.point("mine", Reference("v000001"), by="ann", why="a test")
+    body = endpoint.get("/openapi.json")[1]["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]
+    assert "mine" in body["schema"]["properties"]["version"]["enum"]
 
 
 @pytest.mark.parametrize(
