@@ -9,6 +9,9 @@ from student.versions.gate import GateRecord
 
 FORMAT = 7
 
+YEAR_10000_MS = 253_402_300_800_000
+"""No time that is told as a date comes later."""
+
 BOOTSTRAPPED = "bootstrapped_rows"
 FORMERLY_BOOTSTRAPPED = "bootstrapped_pairs"
 """The former name of the same number, in manifests and learner states: still read, no longer written."""
@@ -108,5 +111,5 @@ class Manifest(Draft):
     format: int = FORMAT
     version: str = Field(pattern=r"^v\d{6,}$")
     parent: str | None = Field(description="the newest version before this one")
-    created_at_ms: int
+    created_at_ms: int = Field(ge=0, lt=YEAR_10000_MS)
     sha256: dict[str, str] = Field(description="file name -> hex digest")

@@ -334,6 +334,13 @@ def rewritten(registry: Registry, change: Callable[[dict[str, Any]], None]) -> s
     return version
 
 
+@pytest.mark.parametrize("at_ms", [-1, 253_402_300_800_000, 10**30])
+def test_a_version_of_no_year_that_there_is_is_damaged(registry: Registry, at_ms: int) -> None:
+    version = rewritten(registry, lambda fields: fields.update(created_at_ms=at_ms))
+    with pytest.raises(VersionError, match="created_at_ms: Input should be"):
+        registry.load_manifest(version)
+
+
 @pytest.mark.parametrize(
     "shape", [{"table_rows": 10**15}, {"trunk": [10**9, 10**9]}, {"embedding_dim": 10**18}, {"tower": 10**300}]
 )
