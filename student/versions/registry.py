@@ -154,9 +154,11 @@ class Registry:
             if champion is None:
                 raise VersionError("there is no champion yet; 'graft student train' publishes versions")
             before = self.names.before(champion)
+            advice = "'graft student promote VERSION' names the champion, and 'graft student ls' shows what there is"
             if before is None:
-                advice = "'graft student promote VERSION' names the champion"
                 raise VersionError(f"there was none before {champion}; {advice}")
+            if not (self.folder / Reference(before).version).is_dir():
+                raise VersionError(f"{before}, the champion before {champion}, has been pruned; {advice}")
             self.check_serves(Reference(before))
             move = self.names.move(CHAMPION, before, by=by, why=why, hold=True, only_from=champion, back=True)
         return move

@@ -78,6 +78,17 @@ def test_a_rollback_goes_back_from_what_serves_when_it_is_done(
     assert (move.was, move.to) == ("v000002", "v000004")
 
 
+def test_a_rollback_to_a_version_that_was_pruned_says_what_else_there_is(registry: Registry) -> None:
+    registry.roll_back(**TOLD)
+    registry.names.hold(**TOLD, hold=False)
+    publish(registry)
+    registry.prune(keep=1)
+    assert registry.roll_back(**TOLD).to == "v000003"
+    with pytest.raises(VersionError, match=r"v000002, the champion before v000003, has been pruned; 'graft student pro"):
+        registry.roll_back(**TOLD)
+    assert registry.champion() == "v000003"
+
+
 @pytest.mark.parametrize("hold", [True, False])
 def test_what_is_held_or_released_is_the_champion_of_that_moment_even_a_damaged_one(
     registry: Registry, *, hold: bool
