@@ -35,7 +35,7 @@ def read_any_log(
     table = Table(where)
     columns = columns_of(table.batches())
     if not any(column.rows for column in columns.values()):
-        raise InvalidInputError(f"{where}: no rows below the names of the columns")
+        raise InvalidInputError(f"{where}: no rows below the names of the columns{table.told_left_out()}")
     if not is_documented(columns):
         roles = decide_roles(columns, given)
         return AnyLog(table, roles, read_log(table, roles), None)

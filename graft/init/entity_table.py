@@ -28,6 +28,7 @@ _NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
 _WORDS = b"graft.words"
 _YEAR = r"\((?P<year>1[5-9][0-9]{2}|20[0-9]{2})\)\s*$"
 _NEARLY_ALL = 0.9  # of the texts of a column with years
+_NO_CHANCE = 0.5  # of the log's ids, in a column of a table where another one is called as the key
 _MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
 
 
@@ -83,14 +84,15 @@ def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *
     distinct = pc.unique(log_ids)
     key, covered = _key(columns, batches, entity, log_name, log_ids, distinct, whole)
     if key is None:
-        shown = ", ".join(texts(distinct[:3]).to_pylist())
-        raise InvalidInputError(
-            f"{where}: no column has an id of the log's {entity}s, whose column {log_name!r} has ids such as {shown}; "
-            f"is it the table of other {entity}s?"
-        )
+        raise InvalidInputError(f"{where}: {_without_key(columns, entity, log_name, distinct)}")
     notes = [f"{where}: {count:,} {reason} were left out" for reason, count in table.left_out.items()]
     rows, features = _rows(columns, batches, key, entity, whole)
     usable = rows.filter(pc.is_valid(rows[f"{entity}_id"]))
+    if lost := rows.num_rows - usable.num_rows:
+        kind = "integer" if whole else "id"
+        notes.append(
+            f"{where}: {lost:,} rows have no {kind} in {key!r}, as the log's {entity}s have; they were left out"
+        )
     last = _last_of_each(usable, f"{entity}_id")
     if dropped := usable.num_rows - last.num_rows:
         notes.append(f"{where}: {dropped:,} rows have an id that a later row has too; the last row of each was taken")
@@ -124,22 +126,44 @@ def _key(
     whole: bool,  # noqa: FBT001 - passed on
 ) -> tuple[str | None, float]:
     """The column with the log's ids, and the share of the log's rows that it covers; by name first, then by content."""
-    meanings = names.USER if entity == "user" else names.ITEM
-
-    def rating(name: str) -> tuple[bool, bool, float]:
-        return name == log_name, names.means(name, meanings) >= 2 or name.lower() == "id", shares[name]
-
     shares = {}
     for name, found in columns.items():
-        if found.kind in ("int", "text") and name != FILE_DATE and (found.kind == "int" or not whole):
-            values = pa.concat_arrays([_plain(ids(column(batch, name), whole=whole)) for batch in batches])
+        if found.kind not in ("list", "bool", "empty") and name != FILE_DATE:
+            values = _ids_of(batches, name, whole)
             shares[name] = pc.mean(pc.is_in(distinct, value_set=values.cast(distinct.type))).as_py() or 0.0
+    named = {name: _is_named(name, entity, log_name) for name in shares}
     fitting = [name for name, share in shares.items() if share > 0]
+    if not any(map(named.get, fitting)):
+        # ages and counts are numbers too: a key that is not called so tells the rows apart, and is no chance
+        least = _NO_CHANCE if any(named.values()) else 0.0
+        fitting = [n for n in fitting if shares[n] >= least and _is_unique(_ids_of(batches, n, whole))]
     if not fitting:
         return None, 0.0
-    best = max(fitting, key=rating)
-    values = pa.concat_arrays([_plain(ids(column(batch, best), whole=whole)) for batch in batches])
+    best = max(fitting, key=lambda name: (name == log_name, named[name], shares[name]))
+    values = _ids_of(batches, best, whole)
     return best, pc.mean(pc.is_in(log_ids, value_set=values.cast(distinct.type))).as_py()
+
+
+def _is_named(name: str, entity: Entity, log_name: str) -> bool:
+    meanings = names.USER if entity == "user" else names.ITEM
+    return name == log_name or names.means(name, meanings) >= 2 or name.lower() == "id"
+
+
+def _is_unique(values: Any) -> bool:
+    return len(pc.unique(values)) >= _NEARLY_ALL * len(values)
+
+
+def _without_key(columns: dict[str, Column], entity: Entity, log_name: str, distinct: Any) -> str:
+    shown = ", ".join(texts(distinct[:3]).to_pylist())
+    told = f"no column has an id of the log's {entity}s, whose column {log_name!r} has ids such as {shown}; "
+    named = [found for found in columns.values() if _is_named(found.name, entity, log_name) and found.samples]
+    if named:
+        return f"{told}{named[0].name!r} has {', '.join(named[0].samples)}: write them alike"
+    return f"{told}is it the table of other {entity}s?"
+
+
+def _ids_of(batches: list[pa.RecordBatch], name: str, whole: bool) -> Any:  # noqa: FBT001 - passed on
+    return pa.concat_arrays([_plain(ids(column(batch, name), whole=whole)) for batch in batches])
 
 
 def _plain(values: Any) -> Any:

@@ -24,21 +24,41 @@ _SUFFIXES: dict[str, Form] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_OTHER_FORMS = {
+    b"\x1f\x8b": "compressed by gzip, but not named so; give it the suffix .gz",
+    b"BZh": "compressed by bzip2, but not named so; give it the suffix .bz2",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd, but not named so; give it the suffix .zst",
+    b"\x04\x22\x4d\x18": "compressed by lz4, but not named so; give it the suffix .lz4",
+    b"\xfd7zXZ": "compressed by xz; unpack it, such as with: xz -d",
+    b"PK\x03\x04": "a zip file or an Excel workbook; unpack it, or save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save the sheet as CSV",
+    b"SQLite format 3": "an SQLite database; export the table as CSV",
+    b"Obj\x01": "an Avro file; convert it to Parquet",
+    b"ORC": "an ORC file; convert it to Parquet",
+    b"ARROW1": "an Arrow file; convert it to Parquet",
+}
+"""The first bytes of what cannot be read -> what to do."""
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 _SAMPLE_BYTES = 1 << 20
 _SAMPLE_RECORDS = 50
 _DELIMITERS = ",;\t|"
+_EXCELS_HINT = re.compile(r"sep=(.)\r?\n")  # a line before the names, which Excel writes and reads
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 class DataFile(NamedTuple):
-    """One file of a table. `delimiter`, `encoding` and `names` (of the columns) are those of a CSV file."""
+    """One file of a table. `delimiter`, `encoding` and `names` (of the columns) are those of a CSV file.
+
+    `is_padded`: its fields have spaces around them, as the names have.
+    """
 
     path: Path
     form: Form
     delimiter: str = ""
     encoding: str = "utf-8"
     names: tuple[str, ...] = ()
+    lines_before_names: int = 0
+    is_padded: bool = False
 
 
 def find_files(where: str) -> list[DataFile]:
@@ -72,6 +92,8 @@ def _paths(where: str) -> list[Path]:
         found = sorted(Path(name) for name in glob(where, recursive=True) if Path(name).is_file())  # noqa: PTH207 - absolute patterns too
     if not found:
         raise InvalidInputError(f"{where}: no file there")
+    if found[0].is_fifo() or found[0].is_char_device():
+        raise InvalidInputError(f"{where}: no file but a pipe or a device, which can be read once; write it to a file")
     if not found[0].is_file():
         raise InvalidInputError(f"{where}: no such file, folder or glob")
     return found
@@ -91,8 +113,9 @@ def data_file(path: Path) -> DataFile:
     sample = _sample(path)
     if sample.startswith(b"PAR1"):
         return DataFile(path, "parquet")
-    if sample.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-        raise InvalidInputError(f"{path}: compressed, but not named so; unpack it, or give it its suffix, such as .gz")
+    for first_bytes, advice in _OTHER_FORMS.items():
+        if sample.startswith(first_bytes):
+            raise InvalidInputError(f"{path}: {advice}")
     text = sample.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise InvalidInputError(f"{path}: empty")
@@ -118,10 +141,14 @@ def _csv_file(path: Path, sample: bytes) -> DataFile:
     text = _decoded(path, sample, encoding)
     if "::" in text.partition("\n")[0]:
         raise InvalidInputError(f"{path}: fields with '::' between; write one character between, such as a comma")
-    delimiter = _delimiter(text)
-    names = tuple(name.strip() for name in _records(text, delimiter)[0])
+    hint = _EXCELS_HINT.match(text)
+    text = text[hint.end() :] if hint else text
+    delimiter = hint[1] if hint else _delimiter(text)
+    written = _records(text, delimiter)[0]
+    names = tuple(name.strip() for name in written)
     _check_header(path, names)
-    return DataFile(path, "csv", delimiter, encoding, names)
+    is_padded = any(name[:1] == " " for name in written[1:])
+    return DataFile(path, "csv", delimiter, encoding, names, 1 if hint else 0, is_padded)
 
 
 def _decoded(path: Path, sample: bytes, encoding: str) -> str:

@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from graft.init.files import DataFile, find_files, open_bytes
+from graft.init.open_quotes import OpenQuotes
 from runtime.errors import InvalidInputError
 
 FILE_DATE = "(date in the file's name)"
 """A column of files that all have a date in their name, as log-2026-01-31.csv or day=2026-01-31/part-0.parquet."""
 
-_MISSING = ("", "NULL", "null", "NaN", "nan", "None", "\\N")  # what programs write where there is nothing
+_MISSING = ("", "NULL", "null", "NaN", "nan", "None", "\\N", "NA", "<NA>", "N/A", "n/a", "#N/A")
+"""What programs write where there is nothing: databases, pandas, R, Excel."""
+
 _CHUNK_BYTES = 8 << 20
 _KEPT_BYTES = 64 << 20  # a table up to this size is read from its files once
 _ROWS = 65_536
@@ -49,6 +53,11 @@ class Table:
     def disk_bytes(self) -> int:
         """The size of its files on disk."""
         return sum(file.path.stat().st_size for file in self.files)
+
+    def told_left_out(self) -> str:
+        """What was left out, as the end of a sentence; "" if nothing was."""
+        told = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        return f"; left out: {told}" if told else ""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in the order of the files; InvalidInputError names a file that cannot be read."""
@@ -86,15 +95,20 @@ class Table:
                 yield from self._json_lines(file)
 
     def _csv(self, file: DataFile) -> Iterator[pa.RecordBatch]:
+        quotes = OpenQuotes(file.delimiter, len(file.names))
+
         def skip(row: Any) -> str:
-            self.left_out[f"lines with another number of fields than the header's {row.expected_columns}"] += 1
+            quotes.add_text(row.text or "")
+            reason = f"lines with another number of fields than the header's {row.expected_columns}"
+            self.left_out[reason] += 1 + (row.text or "").count("\n")
             return "skip"
 
         with open_bytes(file.path) as stream:
-            yield from pa_csv.open_csv(
+            for batch in pa_csv.open_csv(
                 stream,
                 pa_csv.ReadOptions(
                     use_threads=False,  # else the rows that are skipped are counted in another thread
+                    skip_rows=file.lines_before_names,
                     encoding=file.encoding,
                     block_size=_CHUNK_BYTES,
                     column_names=file.names,
@@ -104,7 +118,10 @@ class Table:
                 pa_csv.ConvertOptions(
                     column_types=dict.fromkeys(file.names, pa.string()), strings_can_be_null=True, null_values=_MISSING
                 ),
-            )
+            ):
+                quotes.add(batch)
+                yield _trimmed(batch) if file.is_padded else batch
+        quotes.check(str(file.path))
 
     def _json_lines(self, file: DataFile) -> Iterator[pa.RecordBatch]:
         with open_bytes(file.path) as stream:
@@ -122,8 +139,7 @@ class Table:
             return
         if not _LONG_INTEGER.search(lines):  # pyarrow makes a double of an integer beyond 64 bits
             try:
-                options = pa_json.ReadOptions(block_size=len(lines) + 1, use_threads=False)
-                yield from pa_json.read_json(io.BytesIO(lines), read_options=options).to_batches()
+                yield from _json_table(lines).to_batches()
             except pa.ArrowException:
                 pass
             else:
@@ -170,10 +186,36 @@ def _one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     return gathered
 
 
+def _trimmed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Texts without the spaces around them; null where nothing is left."""
+    trimmed = [pc.utf8_trim_whitespace(values) for values in batch.columns]
+    missing = pa.array(_MISSING)
+    columns = [pc.if_else(pc.is_in(values, value_set=missing), None, values) for values in trimmed]
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
 def column(batch: pa.RecordBatch, name: str) -> Any:
     """The column of that name; nulls where this file has none."""
     at = batch.schema.get_field_index(name)
     return pa.nulls(len(batch)) if at < 0 else batch.column(at)
+
+
+def _json_table(lines: bytes) -> pa.Table:
+    """The objects by pyarrow; texts that it takes for times stay texts, as they are written: they may be ids."""
+    options = pa_json.ReadOptions(block_size=len(lines) + 1, use_threads=False)
+    table = pa_json.read_json(io.BytesIO(lines), read_options=options)
+    written = pa.schema([field.with_type(_as_written(field.type)) for field in table.schema])
+    if written.equals(table.schema):
+        return table
+    return pa_json.read_json(io.BytesIO(lines), options, pa_json.ParseOptions(explicit_schema=written))
+
+
+def _as_written(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_as_written(field.type)) for field in kind])
+    return pa.list_(_as_written(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def _flat_object(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -224,4 +266,6 @@ def _with_date(batch: pa.RecordBatch, date: datetime) -> pa.RecordBatch:
 
 def _advice(error: BaseException) -> str:
     text = str(error).splitlines()[0]
+    if "straddling" in text:
+        return f"{text}; most often a quote is not closed: write it twice, or remove the quotes"
     return f"{text}; convert it to UTF-8, such as with iconv" if "UTF8" in text else text

@@ -1,0 +1,43 @@
+"""Which column of a table has the log's ids: never one that has numbers of that size by chance."""
+
+import pyarrow.parquet as pq
+import pytest
+
+LOG = "user_id,item_id,ts,clicked\n" + "".join(f"{n % 50},i{n % 9},{1_700_000_000 + n},{n % 2}\n" for n in range(300))
+
+
+def users_of(folder):
+    rows = pq.read_table(folder / "shop" / "feature_repo" / "data" / "user_profile.parquet").to_pylist()
+    return {row["user_id"]: row["age"] for row in rows}
+
+
+def write(folder, users):
+    (folder / "log.csv").write_text(LOG)
+    (folder / "users.csv").write_text(users)
+    return "--events", folder / "log.csv", "--users", folder / "users.csv"
+
+
+def test_a_row_of_another_kind_of_id_is_left_out_and_does_not_make_ages_the_key(tmp_path, summary):
+    rows = "".join(f"{n},{20 + n % 30}\n" for n in range(50))
+    said = summary(*write(tmp_path, f"user_id,age\n{rows}anonymous,33\n"))
+    assert users_of(tmp_path) == {n: 20 + n % 30 for n in range(50)}
+    assert any("1 rows were left out, in which 'user_id' is not an integer" in note for note in said["notes"])
+
+
+@pytest.mark.parametrize("name", ["customer_no", "user_id"])
+def test_ids_that_are_written_otherwise_are_an_error_that_shows_both(tmp_path, init, name):
+    rows = "".join(f"{n:06d},{20 + n % 30}\n" for n in range(50))
+    result = init(*write(tmp_path, f"{name},age\n{rows}"), "--yes")
+    assert result.exit_code == 1
+    assert f"has ids such as 0, 1, 2; '{name}' has 000000, 000001, 000002: write them alike" in result.output
+
+
+def test_numbers_that_do_not_tell_the_rows_apart_are_no_key_whatever_their_name(tmp_path, init):
+    rows = "".join(f"{20 + n % 30},c{n}\n" for n in range(50))
+    result = init(*write(tmp_path, f"age,city\n{rows}"), "--yes")
+    assert "no column has an id of the log's users" in result.output
+
+
+def test_a_key_of_any_name_is_found_by_its_ids(tmp_path, summary):
+    summary(*write(tmp_path, "nr,user,age\n" + "".join(f"{n}.0,Ann {n},{20 + n % 30}\n" for n in range(50))))
+    assert users_of(tmp_path) == {n: 20 + n % 30 for n in range(50)}

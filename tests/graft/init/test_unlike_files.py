@@ -1,0 +1,102 @@
+"""Files as Excel, databases and hand-written programs leave them: no row is lost or changed without being told."""
+
+import json
+import os
+
+import pyarrow as pa
+import pytest
+
+from tests.graft.init.conftest import read_events
+
+HEAD = "user_id,item_id,ts,clicked,device\n"
+
+
+def rows(first, last, device="tv"):
+    return "".join(f"u{n % 50},i{n % 9},{1_700_000_000 + n},{n % 2},{device}\n" for n in range(first, last))
+
+
+OPEN_QUOTES = {
+    "to the end of the file": ("a.csv", HEAD + rows(0, 100) + rows(100, 101, '"The') + rows(101, 200)),
+    "to the next one": (
+        "a.csv",
+        HEAD + rows(0, 100) + rows(100, 101, '"The') + rows(101, 150) + rows(150, 151, '"The') + rows(151, 200),
+    ),
+    "in another column": ("a.csv", HEAD + rows(0, 100) + 'u1,"i1,1700000100,1,tv\n' + rows(101, 200)),
+    "tabs": ("a.tsv", (HEAD + rows(0, 9) + rows(9, 10, '"The') + rows(10, 99)).replace(",", "\t")),
+}
+
+
+@pytest.mark.parametrize("case", OPEN_QUOTES)
+def test_rows_within_a_quote_that_is_not_closed_are_an_error_and_not_lost(tmp_path, init, case):
+    name, content = OPEN_QUOTES[case]
+    (tmp_path / name).write_text(content)
+    result = init("--events", tmp_path / name, "--yes")
+    assert result.exit_code == 1
+    assert "rows lie within quotes that are not closed, the first in" in result.output
+    assert not (tmp_path / "shop").exists()
+
+
+def test_texts_of_many_lines_are_no_open_quotes(tmp_path, summary):
+    text = '"dear shop, hello,\nit is good, but, well\n\nnot, that, good, really\nbye, Ann"'
+    (tmp_path / "a.csv").write_text(HEAD + rows(0, 100) + rows(100, 130, text))
+    said = summary("--events", tmp_path / "a.csv")
+    assert said["impressions"] == 130
+
+
+def test_lines_that_were_left_out_are_told_where_no_row_is_left(tmp_path, init):
+    (tmp_path / "a.csv").write_text(HEAD + "".join(f'u{n},i1,17000000{n},1,"say \\"a, b\\""\n' for n in range(10, 40)))
+    result = init("--events", tmp_path / "a.csv", "--yes")
+    assert "left out: 30 lines with another number of fields than the header's 5" in result.output
+
+
+def test_a_line_that_names_the_delimiter_and_spaces_around_fields_are_no_part_of_them(tmp_path, summary):
+    (tmp_path / "a.csv").write_text(
+        "sep=;\nuser_id; item_id; ts; clicked\nu1; i 1; 1700000000; 1\nu2; NULL; 1700000001; \n"
+    )
+    said = summary("--events", tmp_path / "a.csv")
+    shown = next(event for event in read_events(tmp_path / "shop") if event["type"] == "impression")
+    assert (said["impressions"], said["feedback"]) == (1, 1)
+    assert (shown["user_id"], shown["item_id"], shown["event_time_ms"]) == ("u1", "i 1", 1_700_000_000_000)
+
+
+def test_what_r_and_excel_write_where_nothing_is_does_not_make_a_rating_a_text(tmp_path, summary):
+    ratings = ["NA", "4", "3.5", "#N/A", "5", "N/A"]
+    lines = "".join(f'"u{n}","i{n % 7}",{1_700_000_000 + n},{ratings[n % 6]}\n' for n in range(60))
+    (tmp_path / "a.csv").write_text('"user","item","time","rating"\n' + lines)
+    said = summary("--events", tmp_path / "a.csv")
+    assert said["labels"] == ["liked = rating >= 5", "rating = rating"]
+    told = [event["value"] for event in read_events(tmp_path / "shop") if event.get("task") == "rating"]
+    assert sorted(set(told)) == [3.5, 4.0, 5.0]
+    assert len(told) == 30
+
+
+UNREADABLE = {
+    "zstd": (pa.compress((HEAD + rows(0, 9)).encode(), codec="zstd", asbytes=True), "give it the suffix .zst"),
+    "xz": (b"\xfd7zXZ\x00...", "compressed by xz; unpack it"),
+    "a workbook": (b"PK\x03\x04...", "a zip file or an Excel workbook; unpack it, or save the sheet as CSV"),
+    "a database": (b"SQLite format 3\x00", "an SQLite database; export the table as CSV"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_file_of_another_form_says_what_it_is_and_what_to_do(tmp_path, init, case):
+    content, fault = UNREADABLE[case]
+    (tmp_path / "a.csv").write_bytes(content)
+    assert fault in init("--events", tmp_path / "a.csv", "--yes").output
+
+
+def test_a_pipe_is_said_to_be_one(tmp_path, init):
+    os.mkfifo(tmp_path / "a.csv")
+    assert "no file but a pipe or a device" in init("--events", tmp_path / "a.csv", "--yes").output
+
+
+def test_ids_in_json_that_look_like_dates_stay_as_they_are_written(tmp_path, summary):
+    lines = [
+        {"user": {"id": f"u{n}"}, "item": {"id": f"2024-01-{n + 1:02d}"}, "ts": f"2024-02-{n + 1:02d} 10:00:00"}
+        for n in range(28)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary("--events", tmp_path / "a.jsonl")
+    shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
+    assert [event["item_id"] for event in shown] == [f"2024-01-{n + 1:02d}" for n in range(28)]
+    assert shown[0]["event_time_ms"] == 1_706_781_600_000
