@@ -160,11 +160,14 @@ def _say(lines: list[str], *, as_json: bool) -> None:
 def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Roles":
     """The roles, after asking what could not be decided; without a terminal InvalidInputError with every question."""
     from graft.init.any_log import decided
-    from graft.init.roles import decide
+    from graft.init.decide import decide
 
     while asks and (questions := decide(columns, given).questions):
         for question in questions:
             click.echo(question.text)
+            if question.role == "label":
+                given = given.also("label", click.prompt(f"label, such as {' or '.join(question.options)}"))
+                continue
             options = question.options or list(columns)
             given = given.also(question.role, click.prompt(question.role, type=click.Choice(options)))
     return decided(columns, given)

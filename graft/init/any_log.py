@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from graft.init.columns import Column, columns_of
+from graft.init.decide import decide
 from graft.init.documented import Documented, documented_roles, is_documented, read_documented
 from graft.init.log import Log, read_log
-from graft.init.roles import Given, Roles, decide
+from graft.init.roles import Given, Roles
 from graft.init.tables import Table
 from runtime.errors import InvalidInputError
 

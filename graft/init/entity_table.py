@@ -89,10 +89,8 @@ def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *
     rows, features = _rows(columns, batches, key, entity, whole)
     usable = rows.filter(pc.is_valid(rows[f"{entity}_id"]))
     if lost := rows.num_rows - usable.num_rows:
-        kind = "integer" if whole else "id"
-        notes.append(
-            f"{where}: {lost:,} rows have no {kind} in {key!r}, as the log's {entity}s have; they were left out"
-        )
+        why = "is not an integer, as the log's ids are" if whole else "is missing"
+        notes.append(f"{where}: {lost:,} rows were left out, in which {key!r} {why}")
     last = _last_of_each(usable, f"{entity}_id")
     if dropped := usable.num_rows - last.num_rows:
         notes.append(f"{where}: {dropped:,} rows have an id that a later row has too; the last row of each was taken")

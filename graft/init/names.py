@@ -33,6 +33,7 @@ CONTEXT = _words_of(
     "context device platform os browser country region city language locale lang hour weekday dow page position "
     "pos rank slot shelf surface channel source referrer referer query placement screen tab store network"
 )
+_EVENT = _words_of("event action behavior behaviour interaction activity")
 CODE = _words_of("code id zip zipcode postcode category type class genre gender status group kind brand cluster")
 _MEASURES = {
     "mean": _words_of("mean avg average"),
@@ -61,6 +62,18 @@ def means(name: str, meanings: Collection[str]) -> int:
     if bare and bare[-1] in meanings:
         return 2
     return int(any(word in meanings for word in bare))
+
+
+def is_called_id(name: str) -> bool:
+    """Whether a name says that it is an id or a number of something."""
+    return bool(_ID.intersection(words(name)))
+
+
+def is_called_event(name: str) -> bool:
+    """Whether a name says what a user did: ``event``, ``event_type``, ``action``, ``type``."""
+    found = words(name)
+    bare = [word for word in found if word not in ("type", "name", "kind")]
+    return found == ["type"] or (bool(bare) and bare[-1] in _EVENT)
 
 
 def likeness(name: str, other: str) -> float:

@@ -1,0 +1,87 @@
+"""Logs of which a guess would be wrong without a word: init asks, and what it does not read it calls so."""
+
+import pytest
+
+from graft.commands import init as init_command
+from tests.graft.init.conftest import read_events
+
+
+def log(names, rows):
+    return names + "\n" + "".join(row + "\n" for row in rows)
+
+
+def shop(action):
+    """200 rows: who, what, when, and what the n-th row says."""
+    return [f"{n % 30},{n % 20},{1_700_000_000 + n},{action(n)}" for n in range(200)]
+
+
+EVENTS = log("user_id,product_id,ts,event_type", shop(lambda n: ["view", "view", "cart", "purchase"][n % 4]))
+ASKED = {
+    "numbers of orders as times": (
+        log(
+            "customer_id,product_id,order_number,bought", [f"{n % 9},{n % 7},{1_700_000_000 + n},1" for n in range(99)]
+        ),
+        "which column is the time? no column holds times",
+    ),
+    "telephones beside dates of another form": (
+        log(
+            "user,item,purchase_date,phone",
+            [f"{n % 9},{n % 7},{n % 28 + 1}.01.2024,{1_700_000_000 + n}" for n in range(99)],
+        ),
+        "'purchase_date' is called so, but its values, such as 1.01.2024",
+    ),
+    "an age and a category": (
+        log("user_age,product_category,ts,clicked", [f"{n % 60},c{n % 7},{1_700_000_000 + n},1" for n in range(99)]),
+        "which column is the user? 'user_age' may be it by its name; say --map user=COLUMN",
+    ),
+    "kinds of events": (EVENTS, """say --label "purchase = event_type == 'purchase'", or --label "positive = 1\""""),
+    "decimal commas": (
+        log("user;item;ts;rating", [f"u{n % 9};i{n % 7};{1_700_000_000 + n};{n % 5},5" for n in range(99)]),
+        "'rating' has values such as 0,5, 1,5, 2,5, which are neither numbers such as 3.5 nor yes and no",
+    ),
+    "money": (log("user_id,sku,ts,revenue", shop(lambda n: f"${n * 3.5}")), "'revenue' has values such as $0.0, $3.5"),
+    "another language": (
+        log("user_id,sku,ts,bought", shop(lambda n: ["ja", "nein"][n % 2])),
+        """say --label "nein = bought == 'nein'\"""",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_what_would_be_guessed_wrong_is_asked(tmp_path, init, case):
+    content, question = ASKED[case]
+    (tmp_path / "log.csv").write_text(content)
+    result = init("--events", tmp_path / "log.csv", "--yes")
+    assert result.exit_code == 1
+    assert question in result.output
+    assert not (tmp_path / "shop").exists()
+
+
+def test_a_terminal_is_asked_for_the_label_too(tmp_path, init, monkeypatch):
+    monkeypatch.setattr(init_command, "is_terminal", lambda: True)
+    (tmp_path / "log.csv").write_text(EVENTS)
+    result = init("--events", tmp_path / "log.csv", answers="bought = event_type == 'purchase'\ny\n")
+    assert result.exit_code == 0, result.output
+    assert "label, such as purchase = event_type == 'purchase' or positive = 1" in result.output
+    told = [event["task"] for event in read_events(tmp_path / "shop") if event["type"] == "feedback"]
+    assert told == ["bought"] * 50
+
+
+def test_the_answer_on_the_command_line_is_taken(tmp_path, summary):
+    (tmp_path / "log.csv").write_text(EVENTS)
+    said = summary("--events", tmp_path / "log.csv", "--label", "positive = 1")
+    assert (said["labels"], said["feedback"]) == (["positive = 1"], 200)
+
+
+def test_a_purchase_log_with_its_orders_numbers_has_nothing_to_ask(tmp_path, summary):
+    (tmp_path / "log.csv").write_text(log("user_id,product_id,ts,order", shop(lambda n: f"ORD-{n // 3}")))
+    assert summary("--events", tmp_path / "log.csv")["labels"] == ["positive = 1"]
+
+
+def test_a_time_of_day_beside_a_date_and_a_label_of_texts_are_said_to_be_unread(tmp_path, init):
+    rows = [f'{n % 9},{n % 7},2024-01-0{n % 9 + 1},12:0{n % 9}:00,{n % 2},"{n},000.5"' for n in range(99)]
+    (tmp_path / "log.csv").write_text(log("user,item,date,time,clicked,revenue", rows))
+    result = init("--events", tmp_path / "log.csv", "--yes")
+    assert result.exit_code == 0
+    assert "called as a time, but its values, such as 12:00:00, 12:01:00, 12:02:00, are no ISO 8601" in result.output
+    assert "called as a label, but its values are neither numbers such as 3.5 nor yes and no" in result.output
