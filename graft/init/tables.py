@@ -67,7 +67,7 @@ class Table:
         self.left_out.clear()
         kept: list[pa.RecordBatch] = []
         size = 0
-        for batch in map(_flat, _gathered(self._of_files())):
+        for batch in map(self._flat, _gathered(self._of_files())):
             size += batch.nbytes
             kept.append(batch)
             if size > _KEPT_BYTES:
@@ -75,6 +75,13 @@ class Table:
             yield batch
         if size <= _KEPT_BYTES:
             self._kept = kept
+
+    def _flat(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        flat = _flat(batch)
+        doubled = [name for name, count in Counter(flat.schema.names).items() if count > 1]
+        if doubled:
+            raise InvalidInputError(f"{self.where}: the column {doubled[0]!r} stands more than once; rename one")
+        return flat
 
     def _of_files(self) -> Iterator[pa.RecordBatch]:
         for file, date in zip(self.files, self._dates, strict=True):

@@ -27,7 +27,7 @@ LAST_MS = datetime(2100, 1, 1, tzinfo=UTC).timestamp() * 1000
 
 
 def texts(values: Any) -> Any:
-    """The values as texts; of a list, its Python form."""
+    """The values as texts; of a list, its Python form; of bytes that are no UTF-8, such as a UUID's, hex digits."""
     kind = values.type
     if pa.types.is_string(kind):
         return values
@@ -35,7 +35,7 @@ def texts(values: Any) -> Any:
         return texts(values.dictionary_decode())
     if pa.types.is_boolean(kind):
         return pc.if_else(values, "true", "false")
-    if pa.types.is_floating(kind):  # 17.0 is 17, as in an integer column with gaps
+    if pa.types.is_floating(kind) or pa.types.is_fixed_size_binary(kind):
         return pa.array([None if v is None else _number_text(v) for v in values.to_pylist()], pa.string())
     try:
         return values.cast(pa.string())
@@ -48,6 +48,8 @@ def ids(values: Any, *, whole: bool) -> Any:
     if whole:
         if pa.types.is_integer(values.type):
             return values.cast(pa.int64(), safe=False)
+        if pa.types.is_decimal(values.type):
+            return pc.round(values).cast(pa.int64())
         if pa.types.is_floating(values.type):
             return _to_int64(values)
         text = texts(values)
@@ -125,9 +127,17 @@ def _to_int64(values: Any) -> Any:
     return pc.if_else(fits, values, None).cast(pa.int64(), safe=False)
 
 
-def _number_text(value: float) -> str:
+def _number_text(value: float | bytes) -> str:
+    """17.0 is 17, as in an integer column with gaps."""
+    if isinstance(value, bytes):
+        return value.hex()
     return str(int(value)) if value.is_integer() and abs(value) < 2.0**53 else repr(value)
 
 
 def _odd_text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex()

@@ -2,8 +2,11 @@
 
 import json
 import os
+import uuid
+from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.graft.init.conftest import read_events
@@ -100,3 +103,34 @@ def test_ids_in_json_that_look_like_dates_stay_as_they_are_written(tmp_path, sum
     shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
     assert [event["item_id"] for event in shown] == [f"2024-01-{n + 1:02d}" for n in range(28)]
     assert shown[0]["event_time_ms"] == 1_706_781_600_000
+
+
+def test_a_column_that_stands_twice_in_parquet_or_json_is_an_error(tmp_path, init):
+    columns = [["u"], ["i"], [1_700_000_000], [1], [0]]
+    pq.write_table(pa.table(columns, ["user", "item", "ts", "clicked", "clicked"]), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text('{"user": {"id": 1}, "user.id": 2, "item": 1, "ts": 1700000000}\n')
+    for name, column in (("a.parquet", "clicked"), ("a.jsonl", "user.id")):
+        result = init("--events", tmp_path / name, "--yes")
+        assert f"the column '{column}' stands more than once; rename one" in result.output
+
+
+def test_decimals_and_bytes_as_ids_are_kept_apart(tmp_path, summary):
+    users = [uuid.UUID(int=(255 << 120) + n).bytes for n in range(200)]
+    table = {
+        "user_id": pa.array(users, pa.binary(16)),
+        "item_id": pa.array([Decimal(1_234_567_890_123_456_789 + n) for n in range(200)], pa.decimal128(38, 0)),
+        "ts": pa.array([1_700_000_000 + n for n in range(200)]),
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    summary("--events", tmp_path / "a.parquet")
+    shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
+    assert [event["user_id"] for event in shown] == [user.hex() for user in users]
+    assert [event["item_id"] for event in shown] == [1_234_567_890_123_456_789 + n for n in range(200)]
+
+
+def test_bytes_that_are_no_text_become_their_hex_digits_and_texts_stay(tmp_path, summary):
+    table = {"user_id": pa.array([b"anna", b"\xff\xfe"], pa.binary()), "item": ["a", "b"], "ts": [1_700_000_000] * 2}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    summary("--events", tmp_path / "a.parquet")
+    shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
+    assert [event["user_id"] for event in shown] == ["anna", "fffe"]
