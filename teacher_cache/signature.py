@@ -34,4 +34,7 @@ def read_signature(path: Path) -> Signature:
             vectors[tensor.name] = width
         else:
             unusable[tensor.name] = f"{tensor.type} of shape {list(tensor.shape)}"
-    return Signature(inputs, tasks, vectors, unusable)
+    free = [tensor.name for tensor in model.outputs if tensor.name in tasks and not isinstance(tensor.shape[0], int)]
+    if free:  # what has a fixed number of rows beside them is a constant, such as the model's number
+        unusable |= {name: "a fixed number of rows" for name in tasks if name not in free}
+    return Signature(inputs, free or tasks, vectors, unusable)
