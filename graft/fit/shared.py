@@ -27,6 +27,7 @@ FEWEST = 5
 
 _MOST_CODES = 200_000
 _LEAST_KNOWN = 0.05  # of the target's values
+_LEAST_LIKE = 0.01  # of the source's numbers, which lie within the target's: else they are of another unit
 _TABLES: dict[str, Literal["rows", "users", "items"]] = {"user": "users", "item": "items", "": "rows"}
 
 
@@ -141,13 +142,14 @@ def _number(feature: TargetFeature, values: Any, why: str) -> Shared:
     if not len(here):
         raise _Unfit("empty here")
     low, high = float(there.min()), float(there.max())
-    if here.max() < low or here.min() > high:
-        raise _Unfit(f"{here.min():g} to {here.max():g} here, {low:g} to {high:g} there: not the same unit?")
+    spans = f"{here.min():g} to {here.max():g} here, {low:g} to {high:g} there"
+    known = float(((here >= low) & (here <= high)).mean())
+    if known < _LEAST_KNOWN or float(((there >= here.min()) & (there <= here.max())).mean()) < _LEAST_LIKE:
+        raise _Unfit(f"{spans}: not the same unit?")
     default = float(f"{there.mean():.4g}")
     filled = np.nan_to_num(_floats(values), nan=default).astype(np.float32)
-    known = float(((here >= low) & (here <= high)).mean())
     spec = _input(feature, default=default)
-    return Shared(feature, spec, filled, known, f"{why}; {low:g} to {high:g} there", {}, low, high)
+    return Shared(feature, spec, filled, known, f"{why}; {spans}", {}, low, high)
 
 
 def _floats(values: Any) -> NDArray[np.float64]:
