@@ -1,5 +1,6 @@
 """What `graft init` took and why, for people: a table with sample values, and what only a human can know."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pyarrow.compute as pc
 
 from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.roles import Roles
+from graft.init.values import INTEGER_TEXT
 
 _SHOWN_CHARACTERS = 36
 _DAY_MS = 86_400_000
@@ -58,6 +60,7 @@ def notes(plan: Plan) -> Iterator[str]:
         yield f"left out: {count:,} {reason}"
     if log.unsorted:
         yield f"{log.unsorted:,} rows came before an earlier one; the events are written in the order of their times"
+    yield from _id_notes(plan.roles)
     if doubled := doubled_rows(log.rows):
         yield f"{doubled:,} rows have the user, item and time of another one; each is an impression of its own"
     times = log.rows["time_ms"].to_numpy()
@@ -78,6 +81,21 @@ def notes(plan: Plan) -> Iterator[str]:
                 f"{entity_table.where}: {1 - entity_table.covered:.1%} of the log's rows have "
                 f"{_an(entity_table.entity)} that the table does not have: they get the defaults"
             )
+
+
+def _id_notes(roles: Roles) -> Iterator[str]:
+    """Of ids that look like two kinds of the same, as far as their distinct values were kept."""
+    for entity in ("user", "item"):
+        column = roles.columns[roles.picks[entity].column]
+        others = [value for value in column.values if not re.match(INTEGER_TEXT, value)]
+        if column.kind != "int" and 0 < len(others) < len(column.values) / 2:
+            yield (
+                f"{column.name}: most ids are integers, but {short(others[0])!r} is none, so all are texts: events and "
+                f'requests must have "17", not 17; leave such rows out for integers'
+            )
+        alike = len(column.values) - len({value.lower() for value in column.values})
+        if alike:
+            yield f"{column.name}: {alike:,} ids differ from another one in upper and lower case alone; each is its own"
 
 
 def _profile_notes(plan: Plan) -> Iterator[str]:

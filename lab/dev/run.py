@@ -196,7 +196,8 @@ def _stream(
         ):
             return _follow(start.options, Learnt(session, start.project, services.kafka), session, screen, console)
     except GraftError as error:
-        raise GraftError(f"{error}\n{_ADVICE}") from error
+        kept = f"; or remove {setting.logs.parent} to begin anew" if start.options.keeps else ""
+        raise GraftError(f"{error}\n{_ADVICE}{kept}") from error
 
 
 def _follow(options: Options, learnt: Learnt, session: Session, screen: Screen, console: Console) -> View:

@@ -85,3 +85,14 @@ def test_a_time_of_day_beside_a_date_and_a_label_of_texts_are_said_to_be_unread(
     assert result.exit_code == 0
     assert "called as a time, but its values, such as 12:00:00, 12:01:00, 12:02:00, are no ISO 8601" in result.output
     assert "called as a label, but its values are neither numbers such as 3.5 nor yes and no" in result.output
+
+
+def test_ids_of_two_kinds_and_of_two_cases_are_noted(tmp_path, summary):
+    rows = [
+        f"{'guest' if n == 7 else n % 9},{'aB' if n % 2 else 'ab'}-{n % 3},{1_700_000_000 + n},1" for n in range(99)
+    ]
+    (tmp_path / "log.csv").write_text(log("user_id,item_id,ts,clicked", rows))
+    notes = summary("--events", tmp_path / "log.csv")["notes"]
+    assert any("user_id: most ids are integers, but 'guest' is none, so all are texts" in note for note in notes)
+    assert any("item_id: 3 ids differ from another one in upper and lower case alone" in note for note in notes)
+    assert not any("user_id:" in note and "case alone" in note for note in notes)
