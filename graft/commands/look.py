@@ -8,6 +8,7 @@ import click
 from graft.commands.columns_given import columns_given, label_option, map_option
 from graft.commands.output import echo_result, json_option
 from graft.process import Process, begin
+from runtime.folder import writing
 
 if TYPE_CHECKING:
     from graft.look.figures import Overlap
@@ -42,7 +43,8 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
         "advice": found.advice,
     }
     if html:
-        html.write_text(page(log, found), encoding="utf-8")
+        with writing(html):
+            html.write_text(page(log, found), encoding="utf-8")
     echo_result(list(lines(found)), summary, as_json=as_json)
 
 

@@ -24,11 +24,11 @@ def decide(columns: dict[str, Column], given: Given) -> Roles:
     _check_given(columns, given)
     roles = Roles(columns)
     picked: tuple[Role, ...] = ("time", "user", "item", "impression")
-    for role in picked:
+    for role in sorted(picked, key=lambda role: role not in given.columns):  # what is given is not guessed away
         _pick(roles, role, given.columns.get(role))
     if roles.questions:
         return roles
-    take_labels(roles, given.labels)
+    take_labels(roles, given.labels, given.columns.get("context", ()))
     if roles.questions:
         return roles
     _context(roles, given.columns.get("context"))
@@ -52,6 +52,8 @@ def _pick(roles: Roles, role: Role, given: Sequence[str] | None) -> None:
         if len(given) > 1:
             raise InvalidInputError(f"--map {role}=...: one column, got {', '.join(given)}")
         column, why = roles.columns[given[0]], "given"
+        if other := next((pick.role for pick in roles.picks.values() if pick.column == column.name), None):
+            raise InvalidInputError(f"--map {role}={column.name}: is the {other} already; name another column")
         if role == "time" and not _is_time(column):
             raise InvalidInputError(f"--map time={column.name}: {_no_time(column)}")
         _take(roles, role, column, why)
@@ -143,7 +145,10 @@ def _no_time(column: Column) -> str:
 
 
 def _context(roles: Roles, given: Sequence[str] | None) -> None:
-    free = [roles.columns[name] for name in given] if given is not None else roles.free()
+    answers = {label.column for label in roles.labels}
+    if leaked := [name for name in given or () if name in answers]:
+        raise InvalidInputError(f"--map context={leaked[0]}: is a label, which nobody knows when the item is shown")
+    free = [roles.columns[name] for name in dict.fromkeys(given)] if given is not None else roles.free()
     for column in free:
         by_name = names.means(column.name, names.CONTEXT) > 0 or column.name.startswith("context.")
         if given is None and not by_name:

@@ -13,19 +13,23 @@ _FEW = 20  # values of a text that tells what a user did
 _ODD_NUMBER = re.compile(r"\W*\d[\d.,' ]*\s*\W?\w{0,3}")  # 3,5 and 1,000.50 and $4 and 12 EUR
 
 
-def take_labels(roles: Roles, given: Sequence[str]) -> None:
-    """The labels that were given, else those that are found; a question where the answers cannot be read."""
+def take_labels(roles: Roles, given: Sequence[str], context: Sequence[str] = ()) -> None:
+    """The labels that were given, else those that are found; a question where the answers cannot be read.
+
+    A column that was given as context is no answer, whatever it is called.
+    """
     if given:
         roles.labels = [parse_label(text, roles.columns) for text in given]
         doubled = [a.name for i, a in enumerate(roles.labels) if a.name in [b.name for b in roles.labels[:i]]]
         if doubled:
             raise InvalidInputError(f"--label: the name {doubled[0]!r} stands more than once")
         return
-    for column in roles.free():
+    free = [column for column in roles.free() if column.name not in context]
+    for column in free:
         if label := _label(column, [known.name for known in roles.labels]):
             roles.labels.append(label)
     _add_liked(roles)
-    if not roles.labels and (told := [column for column in roles.free() if _tells_answers(column)]):
+    if not roles.labels and (told := [column for column in free if _tells_answers(column)]):
         roles.questions.append(_label_question(told[0]))
     elif not roles.labels:
         roles.labels = [Label("positive", "binary", why="no column is a label, so every row is a yes")]

@@ -155,6 +155,9 @@ def test_the_page_has_a_plot_of_each_figure_and_escapes_what_the_log_has(tmp_pat
     text = page.read_text()
     assert text.count("<svg") == 5
     assert "<b>" not in text
+    refused = run("look", odd, "--html", tmp_path / "none" / "look.html")
+    assert "look.html: cannot be written: No such file or directory" in refused.output
+    assert refused.exit_code == 1
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,29 @@ def test_ids_of_two_kinds_and_of_two_cases_are_noted(tmp_path, summary):
     assert any("user_id: most ids are integers, but 'guest' is none, so all are texts" in note for note in notes)
     assert any("item_id: 3 ids differ from another one in upper and lower case alone" in note for note in notes)
     assert not any("user_id:" in note and "case alone" in note for note in notes)
+
+
+def test_a_yes_or_no_that_is_given_as_context_is_no_label_too(tmp_path, summary):
+    (tmp_path / "log.csv").write_text(
+        log("user_id,item_id,ts,is_mobile,clicked", shop(lambda n: f"{n % 2},{n % 3 // 2}"))
+    )
+    said = summary("--events", tmp_path / "log.csv", "--map", "context=is_mobile,is_mobile")
+    assert (said["labels"], said["context"]) == (["clicked = clicked"], ["is_mobile"])
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (
+            ["--map", "context=clicked", "--label", "x = clicked"],
+            "context=clicked: is a label, which nobody knows when",
+        ),
+        (["--map", "item=user_id", "--map", "user=user_id"], "--map item=user_id: is the user already"),
+        (["--map", "item=user_id"], "which column is the user? none is called so"),
+    ],
+)
+def test_a_column_of_two_roles_is_refused_or_the_other_role_is_asked_for(tmp_path, init, given, fault):
+    (tmp_path / "log.csv").write_text(log("user_id,item_id,ts,clicked", shop(lambda n: n % 2)))
+    result = init("--events", tmp_path / "log.csv", *given, "--yes")
+    assert fault in result.output
+    assert result.exit_code == 1
