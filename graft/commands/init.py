@@ -99,6 +99,10 @@ def init(  # noqa: PLR0913 - one argument an option
     written = write_project(folder, plan, teacher, fitted and fitted.write)
     told, open_points = list(notes(plan)), list(only_a_human(plan))
     faults = _faults(folder, process.redis_url)
+    if plan.event_file and not faults:
+        from graft.init.copied_events import note_of_copied
+
+        told = [note for note in [note_of_copied(folder, process.redis_url), *told] if note]
     if as_json:
         report = fitted.report.summary() if fitted else None
         echo_json({**_summary(plan, written, told, open_points, faults), "teacher": report})
