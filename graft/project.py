@@ -160,11 +160,11 @@ def _sampling_faults(project: Project) -> Iterator[str]:
         for key in ("drawn_by_popularity", "drawn_from_same"):
             if getattr(sampling, key):
                 yield f"sampling.{key}: nothing is drawn; set sampling.drawn_negatives, or leave it out"
-    allowed = [*features.categorical, *features.passthrough]
+    allowed = [name for name in (*features.categorical, *features.passthrough) if name != "item_id"]
     if sampling.drawn_from_same and sampling.drawn_from_same not in allowed:
         yield (
-            "sampling.drawn_from_same: must be a feature of features.categorical or features.passthrough, "
-            f"got {sampling.drawn_from_same!r}{did_you_mean(sampling.drawn_from_same, allowed)}"
+            "sampling.drawn_from_same: must be a feature of features.categorical or features.passthrough that several "
+            f"items share, got {sampling.drawn_from_same!r}{did_you_mean(sampling.drawn_from_same, allowed)}"
         )
 
 
