@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from features.pushed_values import Entity
 from graft.init import names
 from graft.init.columns import Column, columns_of
+from graft.init.table_key import key_of, without_key
 from graft.init.tables import FILE_DATE, Table, column
 from graft.init.values import flags, ids, numbers, texts, times_ms
 from runtime.errors import InvalidInputError
@@ -28,7 +29,6 @@ _NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
 _WORDS = b"graft.words"
 _YEAR = r"\((?P<year>1[5-9][0-9]{2}|20[0-9]{2})\)\s*$"
 _NEARLY_ALL = 0.9  # of the texts of a column with years
-_NO_CHANCE = 0.5  # of the log's ids, in a column of a table where another one is called as the key
 _MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
 
 
@@ -82,9 +82,9 @@ def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *
     if not batches or not any(column.rows for column in columns.values()):
         raise InvalidInputError(f"{where}: no rows below the names of the columns")
     distinct = pc.unique(log_ids)
-    key, covered = _key(columns, batches, entity, log_name, log_ids, distinct, whole)
+    key, covered = key_of(columns, batches, entity, log_name, log_ids, distinct, whole)
     if key is None:
-        raise InvalidInputError(f"{where}: {_without_key(columns, entity, log_name, distinct)}")
+        raise InvalidInputError(f"{where}: {without_key(columns, entity, log_name, distinct)}")
     notes = [f"{where}: {count:,} {reason} were left out" for reason, count in table.left_out.items()]
     rows, features = _rows(columns, batches, key, entity, whole)
     usable = rows.filter(pc.is_valid(rows[f"{entity}_id"]))
@@ -112,60 +112,6 @@ def write_entity_table(path: Path, table: EntityTable, since: datetime) -> None:
 def words_at(field: pa.Field) -> tuple[str, ...]:
     """What the numbers of a list say, by the field of a table that `write_entity_table` wrote; none elsewhere."""
     return tuple(json.loads((field.metadata or {}).get(_WORDS, b"[]")))
-
-
-def _key(
-    columns: dict[str, Column],
-    batches: list[pa.RecordBatch],
-    entity: Entity,
-    log_name: str,
-    log_ids: Any,
-    distinct: Any,
-    whole: bool,  # noqa: FBT001 - passed on
-) -> tuple[str | None, float]:
-    """The column with the log's ids, and the share of the log's rows that it covers; by name first, then by content."""
-    shares = {}
-    for name, found in columns.items():
-        if found.kind not in ("list", "bool", "empty") and name != FILE_DATE:
-            values = _ids_of(batches, name, whole)
-            shares[name] = pc.mean(pc.is_in(distinct, value_set=values.cast(distinct.type))).as_py() or 0.0
-    named = {name: _is_named(name, entity, log_name) for name in shares}
-    fitting = [name for name, share in shares.items() if share > 0]
-    if not any(map(named.get, fitting)):
-        # ages and counts are numbers too: a key that is not called so tells the rows apart, and is no chance
-        least = _NO_CHANCE if any(named.values()) else 0.0
-        fitting = [n for n in fitting if shares[n] >= least and _is_unique(_ids_of(batches, n, whole))]
-    if not fitting:
-        return None, 0.0
-    best = max(fitting, key=lambda name: (name == log_name, named[name], shares[name]))
-    values = _ids_of(batches, best, whole)
-    return best, pc.mean(pc.is_in(log_ids, value_set=values.cast(distinct.type))).as_py()
-
-
-def _is_named(name: str, entity: Entity, log_name: str) -> bool:
-    meanings = names.USER if entity == "user" else names.ITEM
-    return name == log_name or names.means(name, meanings) >= 2 or name.lower() == "id"
-
-
-def _is_unique(values: Any) -> bool:
-    return len(pc.unique(values)) >= _NEARLY_ALL * len(values)
-
-
-def _without_key(columns: dict[str, Column], entity: Entity, log_name: str, distinct: Any) -> str:
-    shown = ", ".join(texts(distinct[:3]).to_pylist())
-    told = f"no column has an id of the log's {entity}s, whose column {log_name!r} has ids such as {shown}; "
-    named = [found for found in columns.values() if _is_named(found.name, entity, log_name) and found.samples]
-    if named:
-        return f"{told}{named[0].name!r} has {', '.join(named[0].samples)}: write them alike"
-    return f"{told}is it the table of other {entity}s?"
-
-
-def _ids_of(batches: list[pa.RecordBatch], name: str, whole: bool) -> Any:  # noqa: FBT001 - passed on
-    return pa.concat_arrays([_plain(ids(column(batch, name), whole=whole)) for batch in batches])
-
-
-def _plain(values: Any) -> Any:
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def _rows(

@@ -123,6 +123,7 @@ def _one_iso_ms(text: str) -> int | None:
 
 def _to_int64(values: Any) -> Any:
     """Whole numbers as int64; null for NaN and what is no whole number or beyond what a double holds exactly."""
+    values = values.cast(pa.float64())  # there is no floor of float16
     fits = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
     return pc.if_else(fits, values, None).cast(pa.int64(), safe=False)
 

@@ -1,5 +1,9 @@
 """Which column of a table has the log's ids: never one that has numbers of that size by chance."""
 
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -41,3 +45,31 @@ def test_numbers_that_do_not_tell_the_rows_apart_are_no_key_whatever_their_name(
 def test_a_key_of_any_name_is_found_by_its_ids(tmp_path, summary):
     summary(*write(tmp_path, "nr,user,age\n" + "".join(f"{n}.0,Ann {n},{20 + n % 30}\n" for n in range(50))))
     assert users_of(tmp_path) == {n: 20 + n % 30 for n in range(50)}
+
+
+def test_the_table_of_the_others_is_refused_though_its_numbers_are_ids_too(tmp_path, init):
+    result = init(*write(tmp_path, "item_id,price\n" + "".join(f"{n},{n}.5\n" for n in range(40))), "--yes")
+    assert "no column has an id of the log's users" in result.output
+    assert "is it the table of other users?" in result.output
+
+
+def test_columns_of_every_arrow_type_beside_a_text_key_of_whole_numbers_are_read(tmp_path, summary):
+    columns = {
+        "member": pa.array([str(n) for n in range(50)]),
+        "half": pa.array(np.full(50, 1.5), pa.float16()),
+        "plan": pa.array(["a", "b"] * 25).dictionary_encode(),
+        "fee": pa.array([None if n % 5 == 0 else Decimal(n) / 4 for n in range(50)], pa.decimal128(10, 4)),
+        "since": pa.array([1_500_000_000] * 50, pa.timestamp("s", tz="America/New_York")),
+        "big": pa.array([2**62 + n for n in range(50)]),
+        "vector": pa.array([[1.0, 2.0]] * 50, pa.list_(pa.float64(), 2)),
+    }
+    (tmp_path / "log.csv").write_text(LOG)
+    pq.write_table(pa.table(columns), tmp_path / "users.parquet")
+    said = summary("--events", tmp_path / "log.csv", "--users", tmp_path / "users.parquet")
+    assert said["faults"] == []
+    rows = pq.read_table(tmp_path / "shop" / "feature_repo" / "data" / "user_profile.parquet").to_pylist()
+    del rows[1]["event_timestamp"], rows[1]["fee"]
+    since = np.float32(1_500_000_000 / 86_400)
+    told = {"half": 1.5, "plan": "b", "since": since, "big": 2**62 + 1, "vector": [1.0, 2.0]}
+    assert rows[1] == {"user_id": 1, **told}
+    assert [row["fee"] is None for row in rows[:6] if "fee" in row] == [True, False, False, False, True]

@@ -1,0 +1,82 @@
+"""Finds the column of a table that has the log's ids: by name first, then by content, never by chance."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.pushed_values import Entity
+from graft.init import names
+from graft.init.columns import Column
+from graft.init.tables import FILE_DATE, column
+from graft.init.values import ids, texts
+
+_NO_CHANCE = 0.5  # of the log's ids, in a column of a table where another one is called as the key
+_INT64 = 2.0**63
+_NEARLY_ALL = 0.9  # of the rows, which a key that is not called so tells apart
+
+
+def key_of(
+    columns: dict[str, Column],
+    batches: list[pa.RecordBatch],
+    entity: Entity,
+    log_name: str,
+    log_ids: Any,
+    distinct: Any,
+    whole: bool,  # noqa: FBT001 - passed on
+) -> tuple[str | None, float]:
+    """The column with the log's ids, and the share of the log's rows that it covers; by name first, then by content."""
+    shares = {}
+    for name, found in columns.items():
+        if _may_be_ids(found) and not _is_others(name, entity, log_name):
+            values = _ids_of(batches, name, whole)
+            shares[name] = pc.mean(pc.is_in(distinct, value_set=values.cast(distinct.type))).as_py() or 0.0
+    named = {name: _is_named(name, entity, log_name) for name in shares}
+    fitting = [name for name, share in shares.items() if share > 0]
+    if not any(map(named.get, fitting)):
+        # ages and counts are numbers too: a key that is not called so tells the rows apart, and is no chance
+        least = _NO_CHANCE if any(named.values()) else 0.0
+        fitting = [n for n in fitting if shares[n] >= least and _is_unique(_ids_of(batches, n, whole))]
+    if not fitting:
+        return None, 0.0
+    best = max(fitting, key=lambda name: (name == log_name, named[name], shares[name]))
+    values = _ids_of(batches, best, whole)
+    return best, pc.mean(pc.is_in(log_ids, value_set=values.cast(distinct.type))).as_py()
+
+
+def _may_be_ids(found: Column) -> bool:
+    is_large = found.kind == "float" and found.high >= _INT64  # whole numbers beyond 64 bits are texts as ids
+    return found.name != FILE_DATE and (found.kind in ("int", "text", "time") or is_large)
+
+
+def _is_named(name: str, entity: Entity, log_name: str) -> bool:
+    meanings = names.USER if entity == "user" else names.ITEM
+    return name == log_name or names.means(name, meanings) >= 2 or name.lower() == "id"
+
+
+def _is_others(name: str, entity: Entity, log_name: str) -> bool:
+    """Whether a column is called as the ids of the other entity."""
+    others = names.ITEM if entity == "user" else names.USER
+    return name != log_name and names.is_called_id(name) and names.means(name, others) >= 2
+
+
+def _is_unique(values: Any) -> bool:
+    return len(pc.unique(values)) >= _NEARLY_ALL * len(values)
+
+
+def without_key(columns: dict[str, Column], entity: Entity, log_name: str, distinct: Any) -> str:
+    """Why there is none, with ids of both and what to do."""
+    shown = ", ".join(texts(distinct[:3]).to_pylist())
+    told = f"no column has an id of the log's {entity}s, whose column {log_name!r} has ids such as {shown}; "
+    named = [found for found in columns.values() if _is_named(found.name, entity, log_name) and found.samples]
+    if named:
+        return f"{told}{named[0].name!r} has {', '.join(named[0].samples)}: write them alike"
+    return f"{told}is it the table of other {entity}s? Else call its key {log_name!r}"
+
+
+def _ids_of(batches: list[pa.RecordBatch], name: str, whole: bool) -> Any:  # noqa: FBT001 - passed on
+    return pa.concat_arrays([_plain(ids(column(batch, name), whole=whole)) for batch in batches])
+
+
+def _plain(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
