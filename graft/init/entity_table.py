@@ -1,6 +1,7 @@
 """A table of users or items: which column has the log's ids, and what the others are as features."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _DAY_MS = 86_400_000
 _MOST_WORDS = 64  # of a text such as Action|Comedy, which becomes one number a word
 _NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
 _WORDS = b"graft.words"
+_WITH_COMMA = r"\W*\d[\d.' ]*,\d[\d.,]*\s*\W?\w{0,3}"  # 3,5 and 1,000.50 and 12,50 EUR
 _YEAR = r"\((?P<year>1[5-9][0-9]{2}|20[0-9]{2})\)\s*$"
 _NEARLY_ALL = 0.9  # of the texts of a column with years
 _MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
@@ -87,6 +89,7 @@ def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *
         raise InvalidInputError(f"{where}: {without_key(columns, entity, log_name, distinct)}")
     notes = [f"{where}: {count:,} {reason} were left out" for reason, count in table.left_out.items()]
     rows, features = _rows(columns, batches, key, entity, whole)
+    notes += [f"{where}: {_odd(column)}" for column in columns.values() if _is_odd_number(column)]
     usable = rows.filter(pc.is_valid(rows[f"{entity}_id"]))
     if lost := rows.num_rows - usable.num_rows:
         why = "is not an integer, as the log's ids are" if whole else "is missing"
@@ -112,6 +115,15 @@ def write_entity_table(path: Path, table: EntityTable, since: datetime) -> None:
 def words_at(field: pa.Field) -> tuple[str, ...]:
     """What the numbers of a list say, by the field of a table that `write_entity_table` wrote; none elsewhere."""
     return tuple(json.loads((field.metadata or {}).get(_WORDS, b"[]")))
+
+
+def _is_odd_number(found: Column) -> bool:
+    return found.kind == "text" and all(re.fullmatch(_WITH_COMMA, sample.strip()) for sample in found.samples)
+
+
+def _odd(found: Column) -> str:
+    shown = ", ".join(map(repr, found.samples))
+    return f"{found.name}: its values, such as {shown}, are texts and no numbers; write them as 1234.5 for numbers"
 
 
 def _rows(

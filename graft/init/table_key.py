@@ -27,8 +27,9 @@ def key_of(
 ) -> tuple[str | None, float]:
     """The column with the log's ids, and the share of the log's rows that it covers; by name first, then by content."""
     shares = {}
+    others = [name for name in columns if _is_others(name, entity, log_name)]
     for name, found in columns.items():
-        if _may_be_ids(found) and not _is_others(name, entity, log_name):
+        if _may_be_ids(found) and name not in others:
             values = _ids_of(batches, name, whole)
             shares[name] = pc.mean(pc.is_in(distinct, value_set=values.cast(distinct.type))).as_py() or 0.0
     named = {name: _is_named(name, entity, log_name) for name in shares}
@@ -36,7 +37,8 @@ def key_of(
     if not any(map(named.get, fitting)):
         # ages and counts are numbers too: a key that is not called so tells the rows apart, and is no chance
         least = _NO_CHANCE if any(named.values()) else 0.0
-        fitting = [n for n in fitting if shares[n] >= least and _is_unique(_ids_of(batches, n, whole))]
+        may_be = [n for n in fitting if shares[n] >= least and not others]
+        fitting = [n for n in may_be if _is_unique(_ids_of(batches, n, whole))]
     if not fitting:
         return None, 0.0
     best = max(fitting, key=lambda name: (name == log_name, named[name], shares[name]))

@@ -47,8 +47,10 @@ def test_a_key_of_any_name_is_found_by_its_ids(tmp_path, summary):
     assert users_of(tmp_path) == {n: 20 + n % 30 for n in range(50)}
 
 
-def test_the_table_of_the_others_is_refused_though_its_numbers_are_ids_too(tmp_path, init):
-    result = init(*write(tmp_path, "item_id,price\n" + "".join(f"{n},{n}.5\n" for n in range(40))), "--yes")
+@pytest.mark.parametrize("price", ["{}", "{}.5"])
+def test_the_table_of_the_others_is_refused_though_its_numbers_are_ids_too(tmp_path, init, price):
+    rows = "".join(f"{n},{price.format(n)}\n" for n in range(40))
+    result = init(*write(tmp_path, f"item_id,price\n{rows}"), "--yes")
     assert "no column has an id of the log's users" in result.output
     assert "is it the table of other users?" in result.output
 
@@ -73,3 +75,11 @@ def test_columns_of_every_arrow_type_beside_a_text_key_of_whole_numbers_are_read
     told = {"half": 1.5, "plan": "b", "since": since, "big": 2**62 + 1, "vector": [1.0, 2.0]}
     assert rows[1] == {"user_id": 1, **told}
     assert [row["fee"] is None for row in rows[:6] if "fee" in row] == [True, False, False, False, True]
+
+
+def test_numbers_with_a_comma_are_noted_as_texts(tmp_path, summary):
+    rows = "".join(f"{n};{20 + n};{n},99;{n:05d}\n" for n in range(50))
+    said = summary(*write(tmp_path, f"user_id;age;fee;zip\n{rows}"))
+    told = [note for note in said["notes"] if "are texts and no numbers" in note]
+    assert len(told) == 1
+    assert "fee: its values, such as '0,99', '1,99', '2,99', are texts and no numbers" in told[0]
