@@ -5,7 +5,6 @@ B rows, E distinct entities. Columns hold raw values, None where an entity, a fi
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from features.contract import ContextValue, context_name
@@ -89,11 +88,11 @@ class _Stored:
 
     def fit(self, ids: Sequence[EntityId | None], replies: Iterator[Reply]) -> bool:
         """Whether the next replies are some to `commands`: each a value or a miss for each field, or none at all."""
-        asked = sum(entity_id is not None for entity_id in ids) if self.layout.width else 0
-        return all(
-            reply is None or (isinstance(reply, list) and len(reply) == self.layout.width)
-            for reply in islice(replies, asked)
-        )
+        for entity_id in ids if self.layout.width else ():
+            reply = None if entity_id is None else next(replies)
+            if reply is not None and not (isinstance(reply, list) and len(reply) == self.layout.width):
+                return False
+        return True
 
     def values(self, entity_id: EntityId | None, replies: Iterator[Reply]) -> dict[str, Value]:
         """What the next reply says of one entity: a value of each feature."""

@@ -84,7 +84,9 @@ def test_a_rollback_to_a_version_that_was_pruned_says_what_else_there_is(registr
     publish(registry)
     registry.prune(keep=1)
     assert registry.roll_back(**TOLD).to == "v000003"
-    with pytest.raises(VersionError, match=r"v000002, the champion before v000003, has been pruned; 'graft student pro"):
+    with pytest.raises(
+        VersionError, match=r"v000002, the champion before v000003, has been pruned; 'graft student pro"
+    ):
         registry.roll_back(**TOLD)
     assert registry.champion() == "v000003"
 
