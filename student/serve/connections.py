@@ -39,7 +39,7 @@ class Limits(NamedTuple):
     head_bytes: int = 16_384
     """Of a request's line and headers."""
     send_seconds: float = 10.0
-    """From a connection's begin, or a request's first byte, to its last one."""
+    """From a connection's begin, or a request's first byte, to its last one; and for the client to take its replies."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -85,6 +85,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         """The request that the application has; `cycle` is the last one that has come."""
         self._deadline: asyncio.TimerHandle | None = None
+        self._reply_deadline: asyncio.TimerHandle | None = None
+        """There while a part of a reply waits for the client to read."""
         self._since = time.monotonic()
 
     @property
@@ -103,12 +105,13 @@ class LimitedProtocol(HttpToolsProtocol):
                 return
             longest = min(idle, key=lambda one: one._since)  # noqa: SLF001 - of its own class
             CLOSED.labels("connections").inc()
-            longest.transport.close()
+            longest.give_way()
         self._wait_for_request()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Forget the deadline, and tell the application: uvicorn does so of the last request that has come alone."""
+        """Forget the deadlines, and tell the application: uvicorn does so of the last request that has come alone."""
         self._cancel_deadline()
+        self._cancel_reply_deadline()
         if self._answering is not None:
             self._answering.disconnected = True
             self._answering.message_event.set()
@@ -159,7 +162,23 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The connection is idle from now on."""
         self._since = time.monotonic()
+        if not self.transport.get_write_buffer_size():
+            self._cancel_reply_deadline()
+        else:
+            self._wait_for_reader()
         super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read as much as it has asked for."""
+        self._wait_for_reader()
+        super().pause_writing()
+
+    def give_way(self) -> None:
+        """Close, at once where the client does not read: else its connection would stay."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def _turn_away(self, body: bytes) -> None:
         """Answer with a 503; the connection stays open where the client wants that."""
@@ -184,6 +203,21 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _wait_for_reader(self) -> None:
+        if self._reply_deadline is None:
+            self._reply_deadline = self.loop.call_later(self.bounds.send_seconds, self._read_too_slow)
+
+    def _cancel_reply_deadline(self) -> None:
+        if self._reply_deadline is not None:
+            self._reply_deadline.cancel()
+            self._reply_deadline = None
+
+    def _read_too_slow(self) -> None:
+        self._reply_deadline = None
+        if self.transport.get_write_buffer_size():
+            CLOSED.labels("reply").inc()
+            self.transport.abort()
 
     def _send_too_slow(self) -> None:
         self._refuse(408, "time", self.bounds.send_seconds, f"a request sent in {self.bounds.send_seconds:g} s")
