@@ -12,7 +12,6 @@ from graft.init.tables import FILE_DATE, column
 from graft.init.values import ids, texts
 
 _NO_CHANCE = 0.5  # of the log's ids, in a column of a table where another one is called as the key
-_INT64 = 2.0**63
 _NEARLY_ALL = 0.9  # of the rows, which a key that is not called so tells apart
 
 
@@ -47,8 +46,8 @@ def key_of(
 
 
 def _may_be_ids(found: Column) -> bool:
-    is_large = found.kind == "float" and found.high >= _INT64  # whole numbers beyond 64 bits are texts as ids
-    return found.name != FILE_DATE and (found.kind in ("int", "text", "time") or is_large)
+    is_whole = not any("." in sample for sample in found.samples)  # 0501 and what is beyond 64 bits: ids that are texts
+    return found.name != FILE_DATE and (found.kind in ("int", "text", "time") or (found.kind == "float" and is_whole))
 
 
 def _is_named(name: str, entity: Entity, log_name: str) -> bool:

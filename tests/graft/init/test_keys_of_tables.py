@@ -83,3 +83,15 @@ def test_numbers_with_a_comma_are_noted_as_texts(tmp_path, summary):
     told = [note for note in said["notes"] if "are texts and no numbers" in note]
     assert len(told) == 1
     assert "fee: its values, such as '0,99', '1,99', '2,99', are texts and no numbers" in told[0]
+
+
+def test_ids_that_all_have_leading_zeros_are_found_in_log_and_table(tmp_path, summary):
+    (tmp_path / "log.csv").write_text(
+        "t_dat,customer_id,article_id\n"
+        + "".join(f"2018-09-{n % 28 + 1:02d},c{n % 9},{n % 30:010d}\n" for n in range(99))
+    )
+    (tmp_path / "articles.csv").write_text("article_id,group\n" + "".join(f"{n:010d},{n % 4}\n" for n in range(30)))
+    said = summary("--events", tmp_path / "log.csv", "--items", tmp_path / "articles.csv")
+    assert not any("the table does not have" in note for note in said["notes"])
+    rows = pq.read_table(tmp_path / "shop" / "feature_repo" / "data" / "item_profile.parquet").to_pylist()
+    assert [row["item_id"] for row in rows] == [f"{n:010d}" for n in range(30)]
