@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from graft.init import names
 from graft.init.columns import Column
+from graft.init.files import is_unnamed
 from graft.init.guessed_labels import is_no_label, take_labels
 from graft.init.roles import ROLES, ContextColumn, Given, Pick, Question, Role, Roles, context_dtype
 from graft.init.tables import FILE_DATE
@@ -80,7 +81,7 @@ def _rate(role: Role, column: Column) -> float:
     """How well a column fits a role; 0 not at all."""
     by_name = names.means(column.name, _WORDS[role])
     if role == "time":
-        if not _is_time(column) or (_is_chance(column) and names.is_called_id(column.name)):
+        if not _is_time(column) or (_is_chance(column) and _is_no_time_by_name(column.name)):
             return 0
         return by_name + (0.5 if column.name != FILE_DATE else 0) + (0.25 if "time" in column.name.lower() else 0)
     if column.kind not in ("int", "text", "float", "time"):
@@ -99,6 +100,10 @@ def _is_time(column: Column) -> bool:
 def _is_chance(column: Column) -> bool:
     """Whether only the size of its numbers says that it is a time, as that of an order's or a telephone's does."""
     return column.kind != "time" and not names.means(column.name, names.TIME)
+
+
+def _is_no_time_by_name(name: str) -> bool:
+    return names.is_called_id(name) or is_unnamed(name)
 
 
 def _unread_times(roles: Roles) -> list[Column]:

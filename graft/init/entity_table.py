@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from features.pushed_values import Entity
 from graft.init import names
 from graft.init.columns import Column, columns_of
+from graft.init.files import is_unnamed
 from graft.init.table_key import key_of, without_key
 from graft.init.tables import FILE_DATE, Table, column
 from graft.init.values import flags, ids, numbers, texts, times_ms
@@ -138,7 +139,7 @@ def _rows(
     }
     features: list[TableFeature] = []
     for name, held in columns.items():
-        if name in (key, FILE_DATE) or held.kind == "empty":
+        if name in (key, FILE_DATE) or held.kind == "empty" or is_unnamed(name):
             continue
         values = pa.chunked_array([_value(column(batch, name), held) for batch in batches])
         feature_name = names.identifier(name, [feature.name for feature in features], "column")

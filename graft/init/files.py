@@ -42,6 +42,8 @@ _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 _SAMPLE_BYTES = 1 << 20
 _SAMPLE_RECORDS = 50
 _DELIMITERS = ",;\t|"
+_UNNAMED = "(column"
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _EXCELS_HINT = re.compile(r"sep=(.)\r?\n")  # a line before the names, which Excel writes and reads
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
@@ -145,7 +147,7 @@ def _csv_file(path: Path, sample: bytes) -> DataFile:
     text = text[hint.end() :] if hint else text
     delimiter = hint[1] if hint else _delimiter(text)
     written = _records(text, delimiter)[0]
-    names = tuple(name.strip() for name in written)
+    names = _names(written)
     _check_header(path, names)
     is_padded = any(name[:1] == " " for name in written[1:])
     return DataFile(path, "csv", delimiter, encoding, names, 1 if hint else 0, is_padded)
@@ -187,8 +189,21 @@ def _records(text: str, delimiter: str) -> list[Sequence[str]]:
     return found or [[text.partition("\n")[0]]]
 
 
+def _names(written: Sequence[str]) -> tuple[str, ...]:
+    """The names of the columns; one that has none among those that have is called by its place."""
+    names = [name.strip() for name in written]
+    if not any(name and not _NUMBER.fullmatch(name) for name in names):
+        return tuple(names)
+    return tuple(name or f"{_UNNAMED} {place})" for place, name in enumerate(names, 1))
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether a column has no name in the file: the index that pandas writes, or what follows a last delimiter."""
+    return name.startswith((_UNNAMED, "__index_level_", "Unnamed: "))
+
+
 def _check_header(path: Path, names: Sequence[str]) -> None:
-    if data := [name for name in names if not name or re.fullmatch(r"[-+]?\d+(\.\d+)?", name)]:
+    if data := [name for name in names if not name or _NUMBER.fullmatch(name)]:
         what = f"{data[0]!r} is no name" if data[0] else "one has no name"
         raise InvalidInputError(f"{path}: the first line must name the columns, but {what}; put a line of names first")
     if doubled := [name for name, count in Counter(names).items() if count > 1]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 from graft.init import names
 from graft.init.columns import Column
+from graft.init.files import is_unnamed
 from graft.init.labels import Label, parse_label
 from graft.init.roles import Question, Roles
 from runtime.errors import InvalidInputError
@@ -24,7 +25,7 @@ def take_labels(roles: Roles, given: Sequence[str], context: Sequence[str] = ())
         if doubled:
             raise InvalidInputError(f"--label: the name {doubled[0]!r} stands more than once")
         return
-    free = [column for column in roles.free() if column.name not in context]
+    free = [column for column in roles.free() if column.name not in context and not is_unnamed(column.name)]
     for column in free:
         if label := _label(column, [known.name for known in roles.labels]):
             roles.labels.append(label)

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from features.pushed_values import Entity
 from graft.init import names
 from graft.init.columns import Column
+from graft.init.files import is_unnamed
 from graft.init.tables import FILE_DATE, column
 from graft.init.values import ids, texts
 
@@ -47,7 +48,9 @@ def key_of(
 
 def _may_be_ids(found: Column) -> bool:
     is_whole = not any("." in sample for sample in found.samples)  # 0501 and what is beyond 64 bits: ids that are texts
-    return found.name != FILE_DATE and (found.kind in ("int", "text", "time") or (found.kind == "float" and is_whole))
+    if found.name == FILE_DATE or is_unnamed(found.name):
+        return False
+    return found.kind in ("int", "text", "time") or (found.kind == "float" and is_whole)
 
 
 def _is_named(name: str, entity: Entity, log_name: str) -> bool:

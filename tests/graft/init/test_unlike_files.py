@@ -134,3 +134,14 @@ def test_bytes_that_are_no_text_become_their_hex_digits_and_texts_stay(tmp_path,
     summary("--events", tmp_path / "a.parquet")
     shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
     assert [event["user_id"] for event in shown] == ["anna", "fffe"]
+
+
+def test_the_index_of_pandas_and_what_follows_a_last_delimiter_are_not_used(tmp_path, summary):
+    lines = "".join(f"{n},u{n},i{n},{1_700_000_000 + n},{n % 2},\n" for n in range(2))
+    (tmp_path / "a.csv").write_text(",user_id,item_id,ts,clicked,\n" + lines)
+    items = {"item_id": ["i0", "i1"], "price": [1.5, 2.5], "Unnamed: 0": [0, 1], "__index_level_0__": [0, 1]}
+    pq.write_table(pa.table(items), tmp_path / "items.parquet")
+    said = summary("--events", tmp_path / "a.csv", "--items", tmp_path / "items.parquet")
+    assert (said["labels"], said["unused"]) == (["clicked = clicked"], ["(column 1)", "(column 6)"])
+    names = pq.read_schema(tmp_path / "shop" / "feature_repo" / "data" / "item_profile.parquet").names
+    assert names == ["item_id", "price", "event_timestamp"]
