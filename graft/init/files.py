@@ -120,7 +120,7 @@ def data_file(path: Path) -> DataFile:
             raise InvalidInputError(f"{path}: {advice}")
     text = sample.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
-        raise InvalidInputError(f"{path}: empty")
+        raise InvalidInputError(f"{path}: empty; remove it, or name the others alone")
     if form is None and text.startswith(b"["):
         raise InvalidInputError(f"{path}: one JSON array; write one object a line, such as with: jq -c '.[]'")
     if form == "jsonl" or (form is None and text.startswith(b"{")):

@@ -47,6 +47,8 @@ def _label(column: Column, taken: Collection[str]) -> Label | None:
         return Label(
             name, "binary", column.name, why="its name, and yes or no" if by_name else "its values are yes or no"
         )
+    if is_number and names.means(column.name, names.BINARY) >= 2 and {float(v) for v in column.values} == {-1.0, 1.0}:
+        return Label(name, "binary", column.name, ">", 0.0, "its name, and 1 or -1")
     if is_number and names.means(column.name, names.NUMBER | names.BINARY) >= 2:
         return Label(name, "regression", column.name, why="its name, and numbers")
     return None

@@ -122,3 +122,14 @@ def test_a_column_of_two_roles_is_refused_or_the_other_role_is_asked_for(tmp_pat
     result = init("--events", tmp_path / "log.csv", *given, "--yes")
     assert fault in result.output
     assert result.exit_code == 1
+
+
+def test_one_and_minus_one_are_yes_and_no_where_the_name_says_it(tmp_path, summary):
+    (tmp_path / "log.csv").write_text(
+        log("user_id,item_id,ts,label,rating", shop(lambda n: f"{n % 2 * 2 - 1},{n % 2 * 2 - 1}"))
+    )
+    said = summary("--events", tmp_path / "log.csv")
+    assert said["labels"] == ["label = label > 0", "rating = rating"]
+    assert [event["task"] for event in read_events(tmp_path / "shop") if event["type"] == "feedback"].count(
+        "label"
+    ) == 100
