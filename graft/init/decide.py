@@ -35,7 +35,7 @@ def decide(columns: dict[str, Column], given: Given) -> Roles:
     _context(roles, given.columns.get("context"))
     for name, column in columns.items():
         if name not in roles.taken():
-            roles.unused[name] = "empty" if column.kind == "empty" else _not_read(column) or _UNUSED
+            roles.unused[name] = "empty" if column.kind == "empty" else _not_read(column) + _UNUSED
     return roles
 
 
@@ -111,11 +111,11 @@ def _unread_times(roles: Roles) -> list[Column]:
 
 
 def _not_read(column: Column) -> str:
-    """Why a column is not what it is called; "" where it is called nothing else."""
+    """Why a column is not what it is called, as the beginning of a sentence; "" where it is called nothing else."""
     if names.means(column.name, names.TIME) >= 2 and not _is_time(column):
-        return f"called as a time, but {_no_time(column)}"
+        return f"called as a time, but {_no_time(column)}; "
     if is_no_label(column):
-        return "called as a label, but its values are neither numbers such as 3.5 nor yes and no"
+        return "called as a label, but its values are neither numbers such as 3.5 nor yes and no; "
     return ""
 
 
