@@ -5,9 +5,9 @@ exposes them. Log lines go to standard error as ``time level logger message key=
 """
 
 import logging
-import queue
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from types import FrameType
@@ -40,14 +40,16 @@ _SLICE_SECONDS = 0.2
 class StopSignal:
     """Set by SIGTERM or SIGINT; a loop asks `is_set()` between batches or sleeps in `wait(seconds)`.
 
-    Not a threading.Event: where a signal comes as a wait begins, its `set` waits for ever for a lock that the `wait` of
-    the same thread holds.
+    A lock alone. A threading.Event waits for ever where a signal comes as a wait begins: its `set` waits for a lock
+    that the `wait` of the same thread holds. A queue.SimpleQueue does, before Python 3.13, where the handler of any
+    signal outlasts the timeout of its `get`.
     """
 
     def __init__(self) -> None:
         self._is_set = False
-        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
-        """Has one entry or more from the first `set` on; its `put` may come in the middle of its `get`."""
+        self._until_set = threading.Lock()
+        """Held until the first `set`; then only for a moment, by one who waits."""
+        self._until_set.acquire()
 
     def install(self) -> "StopSignal":
         """Take over SIGTERM and SIGINT; only from the main thread."""
@@ -58,7 +60,7 @@ class StopSignal:
     def set(self) -> None:
         """Ask the loop to end after its current batch."""
         self._is_set = True
-        self._asked.put(None)
+        self._let_go()
 
     def is_set(self) -> bool:
         """Whether the loop should end."""
@@ -68,10 +70,13 @@ class StopSignal:
         """Sleep for at most `seconds`; True as soon as a stop is asked for, at the latest 0.2 s after."""
         end = time.monotonic() + seconds
         while not self._is_set and (left := end - time.monotonic()) > 0:
-            with suppress(queue.Empty):
-                self._asked.get(timeout=min(left, _SLICE_SECONDS))
-                self._asked.put(None)  # for other threads that wait
+            if self._until_set.acquire(timeout=min(left, _SLICE_SECONDS)):
+                self._let_go()  # for other threads that wait
         return self._is_set
+
+    def _let_go(self) -> None:
+        with suppress(RuntimeError):  # another one has: a second `set`, or one in the middle of a wait
+            self._until_set.release()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.set()

@@ -68,6 +68,21 @@ def test_a_signal_at_any_line_of_a_wait_is_taken() -> None:
     assert len(said) == 40
 
 
+_OTHER_SIGNAL = """
+import signal, threading, time
+from runtime.telemetry import StopSignal
+
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(0.3))
+threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1)).start()
+print(StopSignal().wait(0.15))
+"""
+
+
+def test_a_signal_of_others_whose_handler_outlasts_a_wait_does_not_make_it_endless() -> None:
+    argv = [sys.executable, "-c", _OTHER_SIGNAL]
+    assert subprocess.run(argv, timeout=30, check=True, capture_output=True, text=True).stdout == "False\n"
+
+
 def test_a_stop_ends_the_waits_of_all_threads() -> None:
     stop = StopSignal()
     with ThreadPoolExecutor(8) as threads:
