@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 
 import mmh3
 from prometheus_client import Counter
@@ -49,7 +50,7 @@ class Sampler:
         """Begin to write those of the rows that are sampled."""
         named = zip(request.get("impression_ids", ()), request["item_ids"], strict=False)
         chosen = {row: one for row, (one, _) in enumerate(named) if one is not None and self.takes(one)}
-        taken = dict(list(chosen.items())[: self._room()])
+        taken = dict(islice(chosen.items(), self._room()))
         self._left -= len(taken)
         if len(taken) < len(chosen):
             SAMPLED.labels("dropped").inc(len(chosen) - len(taken))

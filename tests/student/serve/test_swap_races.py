@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from features.async_reader import AsyncOnlineReader
 from features.spec import Feature, FeatureSpec
 from student.serve import swap as swap_module
 from student.serve.requests import RequestError
-from student.serve.swap import ChampionSwap
+from student.serve.swap import ChampionSwap, Serving
 from student.versions.registry import Registry
 from tests.student.serve.test_swap import DRAFT, publish, serving
 
@@ -68,20 +69,30 @@ async def closed(swap: ChampionSwap) -> None:
     await asyncio.gather(*swap._closing)
 
 
+async def named_while_the_spec_changes(
+    registry: Registry, swap: ChampionSwap, stopped: _Stopped
+) -> tuple[asyncio.Task[Serving], AsyncOnlineReader]:
+    """The request for v000001, which is being loaded, and the reader that it takes from a champion that is gone."""
+    publish(registry, DRAFTS[0])
+    publish(registry, DRAFTS[0])
+    await swap.refresh()
+    assert swap.current
+    former = swap.current.reader
+    asked = asyncio.create_task(swap.named("v000001"))
+    await asyncio.to_thread(stopped.reached.wait, 20)
+    publish(registry, DRAFTS[1])
+    await swap.refresh()
+    assert serving(swap) == "v000003"
+    return asked, former
+
+
 def test_a_version_named_while_the_champions_spec_changes_reads_redis(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = _Stopped(monkeypatch, "v000001")
 
     async def body(registry: Registry, swap: ChampionSwap) -> None:
-        publish(registry, DRAFTS[0])
-        publish(registry, DRAFTS[0])
-        await swap.refresh()
-        asked = asyncio.create_task(swap.named("v000001"))
-        await asyncio.to_thread(stopped.reached.wait, 20)
-        publish(registry, DRAFTS[1])
-        await swap.refresh()
-        assert serving(swap) == "v000003"
+        asked, _ = await named_while_the_spec_changes(registry, swap, stopped)
         await closed(swap)
         stopped.goes_on.set()
         assert not (await (await asked).reader.read(1, [10], {})).degraded
@@ -120,15 +131,7 @@ def test_the_reader_of_a_version_that_is_refused_after_all_is_closed(
     stopped = _Stopped(monkeypatch, "v000001")
 
     async def body(registry: Registry, swap: ChampionSwap) -> None:
-        publish(registry, DRAFTS[0])
-        publish(registry, DRAFTS[0])
-        await swap.refresh()
-        assert swap.current
-        former = swap.current.reader
-        asked = asyncio.create_task(swap.named("v000001"))
-        await asyncio.to_thread(stopped.reached.wait, 20)
-        publish(registry, DRAFTS[1])
-        await swap.refresh()
+        asked, former = await named_while_the_spec_changes(registry, swap, stopped)
         asked.cancel()
         stopped.goes_on.set()
         await asyncio.gather(asked, return_exceptions=True)

@@ -24,6 +24,14 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "versions")
 
 
+def registry_with(folder: Path, versions: int) -> Registry:
+    """The last of its versions is the champion."""
+    registry = Registry(folder)
+    for _ in range(versions):
+        publish(registry)
+    return registry
+
+
 def publish(registry: Registry, examples: int = 1) -> str:
     draft = Draft(
         examples=examples,

@@ -8,7 +8,7 @@ import pytest
 
 from student.versions.names import CHAMPION
 from student.versions.registry import Registry
-from tests.student.versions.test_names import TOLD, point, publish
+from tests.student.versions.test_names import TOLD, point, publish, registry_with
 
 COMMANDS: dict[str, Callable[[Registry], object]] = {
     "promote": lambda registry: point(registry, CHAMPION, "v000001", hold=True),
@@ -24,10 +24,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path / "versions")
-    for _ in range(4):
-        publish(registry)
-    return registry
+    return registry_with(tmp_path / "versions", 4)
 
 
 def killed_at(registry: Registry, command: str, sync: int) -> bool:

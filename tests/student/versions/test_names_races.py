@@ -10,16 +10,12 @@ from student.versions.names import CHAMPION, Reference
 from student.versions.registry import Registry
 from student.versions.remote_index import index_of
 from student.versions.version_folder import VersionError
-from tests.student.versions.test_names import TOLD, point, publish
+from tests.student.versions.test_names import TOLD, point, publish, registry_with
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    """One with four versions, the last of which is the champion."""
-    registry = Registry(tmp_path / "versions")
-    for _ in range(4):
-        publish(registry)
-    return registry
+    return registry_with(tmp_path / "versions", 4)
 
 
 def meanwhile(registry: Registry, monkeypatch: pytest.MonkeyPatch, act: Callable[[Registry], object]) -> None:
