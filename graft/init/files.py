@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from runtime.errors import InvalidInputError
 
-Form = Literal["csv", "jsonl", "parquet"]
+Form = Literal["csv", "jsonl", "parquet", "empty"]
 
 _SUFFIXES: dict[str, Form] = {
     ".csv": "csv",
@@ -51,6 +51,7 @@ _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 class DataFile(NamedTuple):
     """One file of a table. `delimiter`, `encoding` and `names` (of the columns) are those of a CSV file.
 
+    The form ``empty`` is that of a file without text, such as of a day without an event.
     `is_padded`: its fields have spaces around them, as the names have.
     """
 
@@ -66,10 +67,12 @@ class DataFile(NamedTuple):
 def find_files(where: str) -> list[DataFile]:
     """The files of a path, of a folder with all below it, or of a glob such as ``log/*.csv.gz``, sorted by name.
 
-    InvalidInputError when there is none, when they are of several forms, or when one cannot be a table.
+    InvalidInputError when all are empty, when they are of several forms, or when one cannot be a table.
     """
     files = [data_file(path) for path in _paths(where)]
-    forms = Counter(file.form for file in files)
+    forms = Counter(file.form for file in files if file.form != "empty")
+    if not forms:
+        raise InvalidInputError(f"{where}: empty; name the files that have the rows")
     if len(forms) > 1:
         found = " and ".join(f"{count} of {form}" for form, count in forms.items())
         raise InvalidInputError(f"{where}: files of several forms, {found}; name those of one form, such as '*.csv'")
@@ -110,7 +113,7 @@ def data_file(path: Path) -> DataFile:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     bare = [suffix for suffix in suffixes if suffix not in _COMPRESSED]
     form = _SUFFIXES.get(bare[-1]) if bare else None
-    if form == "parquet":
+    if form == "parquet" and path.stat().st_size:
         return DataFile(path, "parquet")
     sample = _sample(path)
     if sample.startswith(b"PAR1"):
@@ -120,7 +123,7 @@ def data_file(path: Path) -> DataFile:
             raise InvalidInputError(f"{path}: {advice}")
     text = sample.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
-        raise InvalidInputError(f"{path}: empty; remove it, or name the others alone")
+        return DataFile(path, "empty")
     if form is None and text.startswith(b"["):
         raise InvalidInputError(f"{path}: one JSON array; write one object a line, such as with: jq -c '.[]'")
     if form == "jsonl" or (form is None and text.startswith(b"{")):

@@ -29,14 +29,17 @@ class OpenQuotes:
         """Take the text of a record that has another number of fields than the header."""
         self._add("a line", text)
 
-    def check(self, where: str) -> None:
-        """InvalidInputError if most of these lines are rows."""
-        if self._like_rows >= _FEWEST and 2 * self._like_rows > self._lines:
+    def check(self, where: str) -> int:
+        """How many of these lines may be rows: 0 if most are none, InvalidInputError if they are no chance."""
+        if 2 * self._like_rows <= self._lines:
+            return 0
+        if self._like_rows >= _FEWEST:
             raise InvalidInputError(
                 f"{where}: {self._like_rows:,} rows lie within quotes that are not closed, the first in {self._first}; "
                 "write a quote within a field twice and the field in quotes, or remove the quotes, such as with: "
                 "tr -d '\"'"
             )
+        return self._like_rows
 
     def _add(self, place: str, text: str) -> None:
         for line in _whole_lines(text):

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.roles import Roles
-from graft.init.values import INTEGER_TEXT
+from graft.init.values import INTEGER_TEXT, TIME_TEXT
 
 _SHOWN_CHARACTERS = 36
 _DAY_MS = 86_400_000
@@ -66,6 +66,7 @@ def notes(plan: Plan) -> Iterator[str]:
     times = log.rows["time_ms"].to_numpy()
     if len(times) > 1 and not (times % _DAY_MS).any():
         yield "every time is a midnight: within a day the rows keep the order of the files, true or not"
+    yield from _zone_notes(plan.roles)
     for label in plan.roles.labels:
         base = plan.bases[label.name]
         if base.filled < 1:
@@ -96,6 +97,18 @@ def _id_notes(roles: Roles) -> Iterator[str]:
         alike = len(column.values) - len({value.lower() for value in column.values})
         if alike:
             yield f"{column.name}: {alike:,} ids differ from another one in upper and lower case alone; each is its own"
+
+
+def _zone_notes(roles: Roles) -> Iterator[str]:
+    """Of texts of time of which some have a zone, as far as their distinct values were kept."""
+    column = roles.columns[roles.picks["time"].column]
+    times = [match for value in column.values if (match := re.match(TIME_TEXT, value))]
+    zoned, bare = ([time[0] for time in times if bool(time["zone"]) == has_zone] for has_zone in (True, False))
+    if zoned and bare:
+        yield (
+            f"{column.name}: some times have a zone, such as {short(zoned[0])}; those without one, such as "
+            f"{short(bare[0])}, are taken as UTC"
+        )
 
 
 def _profile_notes(plan: Plan) -> Iterator[str]:

@@ -100,6 +100,8 @@ class Table:
                 yield from self._csv(file)
             case "jsonl":
                 yield from self._json_lines(file)
+            case "empty":
+                self.left_out["files that are empty"] += 1
 
     def _csv(self, file: DataFile) -> Iterator[pa.RecordBatch]:
         quotes = OpenQuotes(file.delimiter, len(file.names))
@@ -128,7 +130,8 @@ class Table:
             ):
                 quotes.add(batch)
                 yield _trimmed(batch) if file.is_padded else batch
-        quotes.check(str(file.path))
+        if rows := quotes.check(str(file.path)):
+            self.left_out["lines within a field in quotes that look like rows: a quote may not be closed"] += rows
 
     def _json_lines(self, file: DataFile) -> Iterator[pa.RecordBatch]:
         with open_bytes(file.path) as stream:

@@ -13,7 +13,7 @@ INTEGER_TEXT = r"^-?(0|[1-9][0-9]{0,17})(\.0+)?$"
 """Also 17.0, as pandas writes an integer column with gaps. 007 is a text."""
 
 NUMBER_TEXT = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|^[Nn][Aa][Nn]$"
-TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)? ?(Z|z|UTC|[+-]\d{2}(:?\d{2})?)?$"
+TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)? ?(?P<zone>Z|z|UTC|[+-]\d{2}(:?\d{2})?)?$"
 
 LARGEST_FLOAT32 = 3.4e38
 """Of a feature and of context: a larger number has no float32."""

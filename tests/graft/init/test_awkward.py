@@ -90,6 +90,16 @@ NOTED = {
     "another number of fields": (LOG + "u1,i1\nu1,i1,1700000003,1,9\n", "2 lines with another number of fields", 3),
     "an id of 300 characters": (LOG + f"{'u' * 300},i1,1700000003,1\n", "a user id of more than 256 characters", 3),
     "quoted newlines": (LOG + '"u\n1","say ""so""",1700000003,1\n', "", 4),
+    "a quote that may not be closed": (
+        LOG + '"u4,i1,1700000003,1\nu5,i1,1700000004,1\nu6",i1,1700000005,1\n',
+        "1 lines within a field in quotes that look like rows: a quote may not be closed",
+        4,
+    ),
+    "times with a zone and without": (
+        HEAD + "u1,i1,2023-11-14T22:13:20Z,1\nu1,i2,2023-11-14 22:13:21,0\n",
+        "some times have a zone, such as 2023-11-14T22:13:20Z; those without one, such as 2023-11-14 22:13:21, are",
+        2,
+    ),
     "one row": (HEAD + "u1,i1,1700000000,1\n", "", 1),
     "one user": (HEAD + "u1,i1,1700000000,1\nu1,i2,1700000000,0\n", "", 2),
 }
@@ -157,6 +167,15 @@ def test_what_cannot_be_a_log_is_one_clear_error_and_writes_nothing(tmp_path, in
     assert result.exit_code == 1
     assert fault in result.output
     assert not (tmp_path / "shop").exists()
+
+
+def test_an_empty_file_among_others_is_noted_and_all_empty_is_an_error(tmp_path, summary, init):
+    write(tmp_path / "days" / "2023-11-13.csv", "\n")
+    write(tmp_path / "days" / "2023-11-15.parquet", "")
+    assert "days: empty; name the files that have the rows" in init("--events", tmp_path / "days", "--yes").output
+    write(tmp_path / "days" / "2023-11-14.csv", LOG)
+    said = summary("--events", tmp_path / "days")
+    assert (said["impressions"], said["notes"][0]) == (3, "left out: 2 files that are empty")
 
 
 def test_a_missing_file_a_folder_of_two_forms_and_an_empty_folder_are_named(tmp_path, init):
