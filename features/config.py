@@ -12,7 +12,7 @@ class ContextFeature(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dtype: Literal["int", "float", "str"] = Field(description="its type in events and requests")
-    default: int | float | str = Field(description="its value where an event or a request does not have it")
+    default: int | float | str = Field(description="its value when an event or a request does not have it")
 
 
 class AggregateConfig(BaseModel):
@@ -53,10 +53,13 @@ class ProfileConfig(BaseModel):
     entity: Literal["user", "item"] = Field(description="whose profiles they are")
     push_source: str = Field(description="Feast's push source that receives the values")
     references: int = Field(
-        default=64, ge=1, le=10_000, description="items over which the mean of a user is taken, or users of an item"
+        default=64,
+        ge=1,
+        le=10_000,
+        description="how many items the mean of a user is taken over, or how many users the mean of an item",
     )
     max_age_seconds: float = Field(
-        default=86_400, gt=0, description="wall clock after which a profile is computed anew"
+        default=86_400, gt=0, description="wall clock after which a profile is computed again"
     )
     columns: dict[str, str] = Field(
         min_length=1, description="each column of the view, and the teacher task or teacher vector whose mean it is"
@@ -92,7 +95,7 @@ class FeaturesConfig(BaseModel):
     passthrough: list[str] = Field(default=[], description="features for the teacher alone")
     context: dict[str, ContextFeature] = {}
     defaults: dict[str, int | float | str | list[float]] = Field(
-        default={}, description="by feature, its value for an entity that does not have it"
+        default={}, description="each feature's value for an entity that does not have the feature"
     )
     aggregates: list[AggregateConfig] = []
     profiles: list[ProfileConfig] = []

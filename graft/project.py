@@ -35,7 +35,7 @@ class Project(BaseModel):
     folder: Path = Field(exclude=True)
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_-]*$",
-        description="the name of the project, which `graft check` and the study tell",
+        description="the project's name, which `graft check` and the study print",
         json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits, '_' and '-'"},
     )
     tasks: list[TaskSpec] = Field(min_length=1)

@@ -40,7 +40,7 @@ class Settings(BaseModel):
         default="PLAINTEXT", description="SSL: with TLS; SASL: with user and password; SASL_SSL: with both"
     )
     kafka_sasl_mechanism: Mechanism | None = Field(
-        default=None, description="how user and password are shown to Kafka, for SASL_SSL and SASL_PLAINTEXT"
+        default=None, description="how user and password are sent to Kafka, for SASL_SSL and SASL_PLAINTEXT"
     )
     kafka_sasl_username: str | None = Field(default=None, description="Kafka's user")
     kafka_sasl_password: SecretStr | None = Field(
@@ -52,7 +52,9 @@ class Settings(BaseModel):
     kafka_ssl_certfile: Path | None = Field(
         default=None, description="this client's certificate (PEM), for brokers that ask for one"
     )
-    kafka_ssl_keyfile: Path | None = Field(default=None, description="the key (PEM, without a passphrase) of that")
+    kafka_ssl_keyfile: Path | None = Field(
+        default=None, description="the key of that certificate (PEM, without a passphrase)"
+    )
     redis_url: SecretStr = Field(
         default=SecretStr("redis://localhost:6379/0"),
         description="Redis' address, with its password if it has one; rediss:// with TLS",
@@ -63,26 +65,33 @@ class Settings(BaseModel):
     redis_ssl_certfile: Path | None = Field(
         default=None, description="this client's certificate (PEM), for a Redis that asks for one"
     )
-    redis_ssl_keyfile: Path | None = Field(default=None, description="the key (PEM, without a passphrase) of that")
+    redis_ssl_keyfile: Path | None = Field(
+        default=None, description="the key of that certificate (PEM, without a passphrase)"
+    )
     versions: Path = Field(
         default=Path("versions"), description="the version registry's folder, relative to where the command runs"
     )
     instance: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="tells this process from others of its command, for Kafka to let it back in; none: its host's name",
+        description="this process's name among those of its command; Kafka lets it back in by it. none: its host's "
+        "name",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
-    metrics_host: str = Field(default="127.0.0.1", description="where this process serves its health and metrics")
+    metrics_host: str = Field(
+        default="127.0.0.1", description="the address at which this process serves health and metrics"
+    )
     metrics_port: int | None = Field(
         default=None,
         ge=1,
         le=65_535,
-        description="the port of /healthz, /readyz and /metrics; none: not served, or, by the scorer, on its HTTP port",
+        description="the port of /healthz, /readyz and /metrics; none: no port, but the scorer uses its HTTP port",
     )
-    http_host: str = Field(default="127.0.0.1", description="where the scorer listens; --host overrides it")
+    http_host: str = Field(
+        default="127.0.0.1", description="the address at which the scorer listens; --host overrides it"
+    )
     http_port: int = Field(default=8080, ge=1, le=65_535, description="the scorer's port; --port overrides it")
-    admin_host: str = Field(default="127.0.0.1", description="where the scorer serves what GRAFT_ADMIN_PORT is for")
+    admin_host: str = Field(default="127.0.0.1", description="the address that goes with GRAFT_ADMIN_PORT")
     admin_port: int | None = Field(
         default=None,
         ge=1,
@@ -114,19 +123,20 @@ class Settings(BaseModel):
         default=300.0,
         ge=0,
         le=86_400,
-        description="after which an item in a scorer's memory is read anew, even if Redis has told of no change; where "
-        "it cannot tell, after 10 if that is less; 0: each request reads all its items",
+        description="age at which an item in a scorer's memory is read again, even if Redis has told of no change; at "
+        "most 10 where Redis cannot tell of changes; 0: each request reads all its items",
     )
     http_tokens_file: Path | None = Field(
         default=None,
-        description="bearer tokens of the scorer's clients, one a line, taken up when it changes; none: anyone may ask",
+        description="file of the bearer tokens of the scorer's clients, one a line, read again when it changes; none: "
+        "anyone may ask",
     )
     http_sample: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="the share of served rows whose request names their impressions that are kept, in Redis, for the "
-        "learner to compare with what it learns",
+        description="the share of served rows that Redis keeps for the learner to compare with its examples; only of "
+        "requests that name their impressions",
     )
     teacher_token_file: Path | None = Field(
         default=None,
@@ -138,7 +148,7 @@ class Settings(BaseModel):
     )
     traces: Traces = Field(
         default="off",
-        description="otlp: spans of OpenTelemetry are sent to where its own variables (OTEL_...) say (docs/traces.md)",
+        description="otlp: OpenTelemetry's spans are sent, to where its own variables (OTEL_...) say (docs/traces.md)",
     )
     log_format: LogFormat = Field(
         default="text", description="json: each log line is one JSON object (docs/commands.md)"

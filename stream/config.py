@@ -4,9 +4,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class RetentionConfig(BaseModel):
-    """How long Kafka keeps the records of each topic at least, in days of the broker's clock.
+    """The least time for which Kafka keeps the records of each topic, in days of the broker's clock.
 
-    Set when a topic is made; a topic that exists keeps its own. The join's state log keeps all that it needs.
+    graft sets it when it makes a topic; an existing topic keeps its own. The join's state log keeps all that it needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,7 +22,8 @@ class RetentionConfig(BaseModel):
         default=30.0,
         ge=0.01,
         le=36_500,
-        description="how far back a new student learns without an example log; how long learner, archive may be down",
+        description="how far back a new student learns without an example log, and how long learner and archive may "
+        "be down",
     )
     teacher_requests_days: float = Field(
         default=30.0,
@@ -34,7 +35,7 @@ class RetentionConfig(BaseModel):
         default=90.0,
         ge=0.01,
         le=36_500,
-        description="how long there is to mend what made them dead letters and put them back with `graft dlq replay`",
+        description="how long you can mend the cause of dead letters and put them back with `graft dlq replay`",
     )
 
 
@@ -46,30 +47,32 @@ class StreamConfig(BaseModel):
     topic_prefix: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9._-]*$",
-        description="begins the names of all topics: projects share a Kafka",
+        description="the beginning of all topics' names, by which several projects share one Kafka",
         json_schema_extra={"allowed": "letters, digits, '.', '_' and '-' alone"},
     )
     partitions: int = Field(
         default=1,
         ge=1,
         le=256,
-        description="of each topic when it is made: as many stream processes can share the work",
+        description="partitions of each topic that graft makes; as many stream processes can share the work",
     )
     idle_seconds: float = Field(
         default=5.0,
         gt=0,
-        description="wall clock: in a pause of both inputs an impression closes so long after its longest window",
+        description="wall clock: in a pause, an impression closes this long after its longest window has ended",
     )
     max_ahead_seconds: float = Field(
         default=300.0,
         ge=0,
-        description="how far an event may be ahead of the broker's clock and of ours; beyond it is a dead letter",
+        description="how far an event may be ahead of the broker's clock and of the stream's; beyond it is a dead "
+        "letter",
     )
     max_unusable_share: float = Field(
         default=0.9,
         gt=0,
         le=1,
-        description="when more of an input's last messages are unusable, the stream pauses and commits none; 1: never",
+        description="the stream pauses, and commits none of an input's last messages, when a larger share of them "
+        "cannot be used; 1: never",
     )
     dedup_seconds: float = Field(
         default=86_400.0,
@@ -78,7 +81,10 @@ class StreamConfig(BaseModel):
         description="how long the id of a closed impression is remembered, to drop duplicates",
     )
     commit_seconds: float = Field(
-        default=0.5, gt=0, le=30, description="wall clock between two transactions, after which examples are visible"
+        default=0.5,
+        gt=0,
+        le=30,
+        description="wall clock between two transactions; readers see new examples after each one",
     )
     retention: RetentionConfig = RetentionConfig()
 

@@ -31,27 +31,27 @@ class SamplingConfig(BaseModel):
         default=1,
         ge=1,
         le=10_000,
-        description="of so many impressions without a 1 in any binary task one becomes an example, which stands for "
-        "all of them; 1: every one does",
+        description="one of this many negatives (impressions without a 1 in any binary task) becomes an example and "
+        "stands for all of them; 1: each becomes one",
     )
     drawn_negatives: int = Field(
         default=0,
         ge=0,
         le=MOST_DRAWN,
-        description="for each impression with a 1 in a binary task so many negative examples of its user with other "
-        "items, drawn from those that were shown before; for a log of positives alone",
+        description="negatives that are drawn for each impression with a 1 in a binary task: its user with other "
+        "items that were shown before; for a log that has only positives",
     )
     drawn_by_popularity: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="each item is drawn by how often it was shown lately to this power: 0 makes all equal, 1 draws "
-        "as items are shown",
+        description="the chance that an item is drawn is proportional to how often it was shown lately, to this "
+        "power; 0: equal for all items; 1: as often as they are shown",
     )
     drawn_from_same: str = Field(
         default="",
-        description="a categorical or passthrough feature, such as a category or a session: only items are drawn that "
-        "were shown with the value that the impression has; empty: all",
+        description="a categorical or passthrough feature, such as a category or a session: only items that were "
+        "shown with the impression's own value of it are drawn; empty: all items",
     )
 
     @property

@@ -25,22 +25,22 @@ class TaskSpec(BaseModel):
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="the task of feedback events, and the key of its scores",
+        description="the task's name in feedback events and in replies",
         json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
     )
     kind: TaskKind = Field(description="binary: the label is 0 or 1; regression: the label is a number")
     window_seconds: float = Field(
         gt=0, description="attribution window: feedback counts up to this event time after the impression"
     )
-    served: bool = Field(default=True, description="whether the endpoint answers with this task")
+    served: bool = Field(default=True, description="whether replies have a score for this task")
     teacher_reference: str | None = Field(
         default=None,
-        description="the teacher task that the evaluation compares it with; none: the first that is distilled into it",
+        description="the teacher task with which the evaluation compares it; none: the first that is distilled into it",
     )
     range: tuple[float, float] | None = Field(
         default=None,
-        description="of a regression: the lowest and the highest label, in its unit; feedback beyond is a dead letter. "
-        f"none: [-{LARGEST_VALUE:g}, {LARGEST_VALUE:g}], and the learner leaves out what is far from all it has seen",
+        description="of a regression: the lowest and the highest label, in its unit; other feedback is a dead letter. "
+        f"none: [-{LARGEST_VALUE:g}, {LARGEST_VALUE:g}], and the learner leaves out labels far from all it has seen",
     )
 
     def allows(self, value: float) -> bool:

@@ -58,7 +58,9 @@ class LookupInput(_Input):
 
     kind: Literal["lookup"] = "lookup"
     feature: str = Field(description=_FEATURE)
-    table: dict[str, int | float | str] | None = Field(default=None, description="the teacher's value by the feature's")
+    table: dict[str, int | float | str] | None = Field(
+        default=None, description="maps the feature's value to the teacher's"
+    )
     file: _Path | None = Field(default=None, description="a JSON object in place of `table`, in the project folder")
     default: int | float | str = Field(description=_DEFAULT)
 
@@ -68,7 +70,9 @@ class BucketInput(_Input):
 
     kind: Literal["bucket"] = "bucket"
     feature: str = Field(description=_FEATURE)
-    boundaries: list[float] = Field(min_length=1, description="the lower ends of all buckets but the first, rising")
+    boundaries: list[float] = Field(
+        min_length=1, description="the lower ends of all buckets but the first, in rising order"
+    )
     codes: list[int | float] = Field(min_length=2, description="one code a bucket: one more than boundaries")
     default: int | float = Field(description=_DEFAULT)
 
@@ -81,15 +85,15 @@ class LinearInput(_Input):
 
     kind: Literal["linear"] = "linear"
     feature: str = Field(description=_FEATURE)
-    multiply: float = Field(default=1.0, description="times the feature")
+    multiply: float = Field(default=1.0, description="factor of the feature")
     add: float = Field(default=0.0, description="added afterwards")
-    minimum: float | None = Field(default=None, description="what is below becomes this; none: no bound")
-    maximum: float | None = Field(default=None, description="what is above becomes this; none: no bound")
+    minimum: float | None = Field(default=None, description="a smaller result becomes this; none: no bound")
+    maximum: float | None = Field(default=None, description="a larger result becomes this; none: no bound")
     default: float = Field(description=_DEFAULT)
 
 
 class LogInput(_Input):
-    """`ln(x + add)` of a number; where x + add is not above 0 the default takes its place."""
+    """`ln(x + add)` of a number; where x + add is not above 0, the default is used."""
 
     kind: Literal["log"] = "log"
     feature: str = Field(description=_FEATURE)
@@ -100,7 +104,7 @@ class LogInput(_Input):
 class VocabularyInput(_Input):
     """The place of the feature's value in a file of the project folder that has one value a line, in UTF-8.
 
-    The feature is a text or an integer; an integer stands there by its decimal digits.
+    The feature is a text or an integer; in the file an integer is its decimal digits.
     """
 
     kind: Literal["vocabulary"] = "vocabulary"
@@ -122,14 +126,14 @@ class ConcatInput(_Input):
 class HashInput(_Input):
     """The bucket of a text: MurmurHash3 (32 bits, x86) of its UTF-8, modulo `buckets`, plus `first`.
 
-    Of several features it is the text that `concat` makes of them.
+    The texts of several features are joined first, as `concat` does.
     """
 
     kind: Literal["hash"] = "hash"
     features: list[str] = Field(min_length=1, description="the target features, each a text or an integer")
     separator: str = Field(default="_", description="stands between two texts")
     buckets: int = Field(ge=1, le=2**31, description="how many buckets there are")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="of the hash")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the hash")
     first: int = Field(default=0, ge=0, description="the code of the first bucket")
     default: int = Field(description=_DEFAULT)
 
@@ -175,7 +179,7 @@ class ServerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(
-        description="where it listens, up to what stands before /v2",
+        description="the server's address: all that stands before /v2",
         json_schema_extra={"allowed": URL_ALLOWED},
     )
     model: str = Field(min_length=1, description="the model's name there")
@@ -185,7 +189,7 @@ class ServerConfig(BaseModel):
         description="the model's version there; none: the only one that the server has",
     )
     batch_rows: int = Field(default=256, ge=1, le=65_536, description="the most rows of one request")
-    concurrency: int = Field(default=4, ge=1, le=64, description="the most requests under way at a time")
+    concurrency: int = Field(default=4, ge=1, le=64, description="the most requests under way at the same time")
     timeout_seconds: float = Field(
         default=10.0, gt=0, le=600, description="wall clock from the beginning of a request to the end of its reply"
     )
@@ -194,20 +198,20 @@ class ServerConfig(BaseModel):
 class DumpConfig(BaseModel):
     """In place of onnx: logits that the source's team has computed, in Parquet.
 
-    A row that the files lack has no logit: it costs its example the teacher's signal and nothing else.
+    A row that is not in the files has no logit: its example is learnt without the teacher.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: _Path = Field(
-        description="a Parquet file; or the folder into which such files are delivered, which are taken up as they come"
+        description="a Parquet file; or a folder into which such files are delivered: each new one is read"
     )
     model: str = Field(
         min_length=1, description="the name of the model that computed the logits; another model needs another name"
     )
     keys: dict[str, Literal["int", "str"]] = Field(
         min_length=1,
-        description="the columns that tell a row from others, with their types: they are the teacher's inputs",
+        description="the columns that identify a row, with their types; they are the teacher's inputs",
         json_schema_extra={"allowed": 'columns, each "int" or "str"'},
     )
     max_rows: int = Field(
@@ -235,7 +239,7 @@ class TeacherConfig(BaseModel):
 
     version: str = Field(
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="a name for people: another teacher, domain map, task list or feature spec needs another one",
+        description="a name for people; another teacher, domain map, task list or feature spec needs another name",
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
     onnx: _Path | None = Field(default=None, description="the teacher's ONNX file")
@@ -254,7 +258,7 @@ class TeacherConfig(BaseModel):
         description="a warning is logged for an input that took its default in a larger share of the rows scored",
     )
     ttl_seconds: int = Field(
-        default=30 * 86_400, ge=1, description="wall clock that a cached logit is used for; an older one is a miss"
+        default=30 * 86_400, ge=1, description="wall clock for which a cached logit is used; an older one is a miss"
     )
     every_seconds: float = Field(
         default=1.0, gt=0, description="wall clock between the starts of two passes of the batch scorer"
@@ -262,23 +266,24 @@ class TeacherConfig(BaseModel):
     refresh_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="wall clock for which a row that is asked for again keeps its logit; then it is scored anew. "
-        "0: it is scored each time",
+        description="wall clock for which a row keeps its logit when it is requested again; after that it is scored "
+        "again. 0: it is scored at each request",
     )
     wait_seconds: float = Field(
         default=3.0,
         ge=0,
-        description="wall clock that examples wait at the learner for logits still to come; 0: they do not wait",
+        description="wall clock for which the learner waits for logits that are not in the cache yet; 0: it does not "
+        "wait",
     )
     trained_until: Annotated[datetime, BeforeValidator(_moment)] | None = Field(
         default=None,
-        description="when the teacher's training data end: an example before it may be among them, and learns nothing "
-        "of the teacher",
+        description="the end of the teacher's training data: an example before it may be among them, so the student "
+        "learns nothing from the teacher on it",
         json_schema_extra={"allowed": "a time with its zone such as `2026-01-31T12:00:00Z`, not in the future"},
     )
     use_before_trained_until: bool = Field(
         default=False,
-        description="examples before `trained_until` learn from the teacher all the same, as where it never saw them",
+        description="learn from the teacher on examples before `trained_until` too, such as when it never saw them",
     )
 
     @property

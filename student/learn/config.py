@@ -12,7 +12,7 @@ class _Config(BaseModel):
 class DistillationConfig(_Config):
     """How one teacher task is distilled.
 
-    Through an auxiliary head on `student_task`'s tower, or through a non-serving tower of its own where there is none.
+    An auxiliary head on the tower of `student_task` learns it; without a `student_task`, a tower that is not served.
     Losses are those of student/learn/losses.py.
     """
 
@@ -30,16 +30,22 @@ class DistillationConfig(_Config):
         default=1.0,
         ge=0,
         le=100,
-        description="of its loss beside those of the labels; 0: off, then a bootstrap alone learns it, with weight 1",
+        description="weight of its loss beside the labels' losses; 0: only a bootstrap learns it, with weight 1",
     )
     half_life_examples: int | None = Field(
-        default=None, ge=1, description="examples after which the weight is halved, again and again; absent: it stays"
+        default=None, ge=1, description="the weight is halved again each time after this many examples; none: it stays"
     )
     gradient_scale: float = Field(
-        default=1.0, ge=0, le=100, description="times the gradient that the auxiliary head sends into the trunk (ExFM)"
+        default=1.0,
+        ge=0,
+        le=100,
+        description="factor on the gradient that the auxiliary head sends into the trunk (ExFM)",
     )
     temperature: float = Field(
-        default=1.0, gt=0, le=100, description="divides the logits of teacher and head, in the loss alone (Hinton)"
+        default=1.0,
+        gt=0,
+        le=100,
+        description="the logits of teacher and head are divided by it, only in the loss (Hinton)",
     )
 
     def weight_after(self, examples: int) -> float:
@@ -73,7 +79,7 @@ class BootstrapConfig(_Config):
         ge=FEWEST_ROWS,
         description="distinct rows of a user and an item that the teacher scores; a tenth of them is held out",
     )
-    steps: int = Field(default=1_000, ge=1, description="optimizer steps, each of as many rows as a step of the stream")
+    steps: int = Field(default=1_000, ge=1, description="optimizer steps, each with as many rows as a step on examples")
 
 
 class PublishConfig(_Config):
@@ -85,20 +91,27 @@ class PublishConfig(_Config):
     keep: int = Field(
         default=50,
         ge=2,
-        description="versions that stay: the newest; those of names, the champion's parent and up to 8 for served "
-        "metrics stay too",
+        description="how many of the newest versions are kept; those with a name, the champion's parent and up to 8 "
+        "for served metrics are kept too",
     )
 
 
 class SkewConfig(_Config):
-    """How what serving saw is compared with the examples; see docs/serving.md."""
+    """How the features that the scorer saw are compared with the examples'; see docs/serving.md."""
 
     window_examples: int = Field(
-        default=10_000, ge=100, description="examples of a window, whose features are compared with those of the last"
+        default=10_000,
+        ge=100,
+        description="examples of a window; their features are compared with those of the window before",
     )
     most_differing: float = Field(
-        default=0.1, ge=0, le=1, description="a larger share of served rows that differ from their example is logged"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="a warning is logged when a larger share of served rows differs from their examples",
     )
     most_drift: float = Field(
-        default=0.25, gt=0, description="a column with a larger population stability index between windows is logged"
+        default=0.25,
+        gt=0,
+        description="a warning is logged for a column with a larger population stability index between two windows",
     )

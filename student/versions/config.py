@@ -19,9 +19,11 @@ class StudentConfig(BaseModel):
     tower: int = Field(default=16, ge=1, description="the width of each task's own layer")
     embedding_dim: int = Field(default=8, ge=1, description="the width of each categorical column's embedding")
     table_rows: int = Field(default=65_536, ge=2, description="rows of the hashed embedding table; row 0: missing")
-    learning_rate: float = Field(default=0.01, gt=0, le=10, description="of Adam, for all weights but the embeddings")
+    learning_rate: float = Field(
+        default=0.01, gt=0, le=10, description="Adam's learning rate, for all weights but the embeddings"
+    )
     embedding_learning_rate: float = Field(
-        default=0.05, gt=0, le=10, description="of row-wise Adagrad, for the embeddings"
+        default=0.05, gt=0, le=10, description="row-wise Adagrad's learning rate, for the embeddings"
     )
     micro_batch: int = Field(default=32, ge=1, description="new examples that a step of the networks learns")
     replay_batches: int = Field(default=1, ge=0, description="micro-batches of past examples added to a step")
@@ -31,10 +33,11 @@ class StudentConfig(BaseModel):
     remembered_ids: int = Field(
         default=65_536,
         ge=1_000,
-        description="users that the posterior remembers, and as many items and categories; the oldest leaves",
+        description="how many users the posterior remembers, and how many items and categories; the oldest leaves",
     )
     seed: int = Field(
-        default=7, description="of first weights, replay and bootstrap: same seed, same log, same weights"
+        default=7,
+        description="seed of first weights, replay and bootstrap: same seed and same log give the same weights",
     )
 
     @model_validator(mode="after")

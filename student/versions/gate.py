@@ -34,7 +34,7 @@ class SliceConfig(_Config):
         default=0.02,
         gt=0,
         le=1,
-        description="as gate.bound, over the slice; the smaller it is, the more examples it takes",
+        description="as gate.bound, but for the slice; a smaller bound needs more examples",
     )
 
     @property
@@ -61,25 +61,26 @@ class GateConfig(_Config):
         default=0.005,
         gt=0,
         lt=0.5,
-        description="the chance that a stream on which all bounds are kept is ever stopped, at most",
+        description="the largest chance that the gate ever stops versions that keep all bounds",
     )
     bound: float = Field(
         default=0.01,
         gt=0,
         le=1,
-        description="mean loss by which the newest versions may be worse than the champion on the same examples",
+        description="how much worse the newest versions may be than the champion, in mean loss on the same examples",
     )
     largest_gain: float = Field(
         default=0.2,
         gt=0,
         le=1,
-        description="mean loss by which they may be better: more is held, since it is seldom true",
+        description="how much better they may be, in mean loss; versions with a larger gain are held, since it is "
+        "seldom true",
     )
     lost_share: float = Field(
         default=0.5,
         gt=0,
         lt=1,
-        description="of the gain over the mean label that versions have had, the share at whose loss they are held",
+        description="versions are held when they lose this share of the gain over the mean label that they have had",
     )
     least_calibration: float = Field(
         default=0.5, ge=0, lt=1, description="predicted / observed positives below which versions are rejected"
