@@ -15,10 +15,11 @@ _ROOT = Path(__file__).parents[1]
 _ROOMS = ("runtime", "features", "stream", "teacher_cache", "student", "graft", "lab")
 _HEAD = """# Troubleshooting
 
-`make docs` generates the lists of this page from the code and takes its advice from
-[troubleshooting.toml](troubleshooting.toml); a test keeps it current. Search it for a part of your message: `…`
-stands for a value. A message says what is wrong, where, and what to do next; this page says what else helps.
-Exit codes: [commands.md](commands.md).
+Search this page for a part of your message; `…` stands for a value. A message says what is wrong, where, and what to
+do next; this page says what else helps. Exit codes: [commands.md](commands.md).
+
+`make docs` generates the lists from the code and takes the advice from [troubleshooting.toml](troubleshooting.toml);
+a test keeps the page current.
 """
 _VALUE = "…"
 _COLLECTS = re.compile(r"(^|_)faults?(_|$)")
