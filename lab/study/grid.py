@@ -59,7 +59,7 @@ class Variant(_Config):
         description="the teacher's logits are dense inputs of both arms; only the student has profiles and mean logits",
     )
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
-    without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
+    without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': all")
     direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")
     hidden: list[str] = Field(
         default=[], description="features, or whole views, that neither arm sees; the teacher and the plain models do"
@@ -113,7 +113,7 @@ class Variant(_Config):
 
 
 class Grid(_Config):
-    """Every variant with every seed; seeds are 1, 2, 3, ..."""
+    """A study learns every variant with every seed; seeds are 1, 2, 3, ..."""
 
     events: int | None = Field(
         default=None, ge=1, description="how many of the log's first examples are learnt; all unless set"
