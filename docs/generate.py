@@ -32,8 +32,8 @@ a secret. An empty variable counts as not set; an unknown one is refused.
 _GRID = """# The grid of a study
 
 `make docs` generates this page from the models that read a grid, the TOML file of `graft study LOG --grid FILE`; a test
-keeps it current. What a study does with it: [study.md](study.md). The grids that come with graft are in
-[lab/study/grids](../lab/study/grids); one for a project of your own may be as short as this:
+keeps it current. [study.md](study.md) tells what a study does with a grid. The grids that come with graft are in
+[lab/study/grids](../lab/study/grids). A grid for your own project may be as short as this:
 
 ```toml
 events = 20_000
@@ -52,8 +52,8 @@ bootstrap = true
 teacher = { permuted = true }
 ```
 
-A key without a default must be set. Every study has the references (`lr`, `lr_teacher`, `bayes_bias`, `online_lr`)
-beside its variants.
+A key without a default must be set. Beside its variants every study has the plain models: `lr`, `lr_teacher`,
+`bayes_bias` and `online_lr`.
 """
 _TYPES: dict[Any, str] = {
     Any: "value",

@@ -34,10 +34,12 @@ class TeacherChange(_Config):
     """What is done to the teacher before anyone sees its logits; nothing by default."""
 
     onnx: Path | None = Field(default=None, description="another file of the project folder with the same outputs")
-    defaulted: list[str] = Field(default=[], description="teacher inputs that get their default in every row")
-    noise: float = Field(default=0.0, ge=0, description="Gaussian, in deviations of each task's logits")
+    defaulted: list[str] = Field(default=[], description="teacher inputs that have their default in every row")
+    noise: float = Field(
+        default=0.0, ge=0, description="Gaussian noise on the logits, in standard deviations of each task's logits"
+    )
     permuted: bool = Field(default=False, description="each row gets the logits of another row, drawn at random")
-    scale: float = Field(default=1.0, description="times every logit: a wrong calibration that keeps the order")
+    scale: float = Field(default=1.0, description="multiplies every logit: a wrong calibration that keeps the order")
     shift: float = Field(default=0.0, description="added to every logit")
 
 
@@ -45,28 +47,30 @@ class Variant(_Config):
     """One row of a table: the project's graft.toml with some values changed."""
 
     name: str = Field(
-        description="names it in tables",
+        description="the variant's name in tables",
         pattern=r"^[a-z][a-z0-9_]*$",
         json_schema_extra={"allowed": "a lower-case letter, then lower-case letters, digits and '_'"},
     )
-    says: str = Field(default="", description="what it is, in the tables")
-    question: str = Field(default="", description="the table in which it stands")
+    says: str = Field(default="", description="what the variant is, in words for the tables")
+    question: str = Field(default="", description="the heading of the table that shows the variant")
     teacher: TeacherChange = TeacherChange()
     teacher_as_input: bool = Field(
         default=False,
-        description="its logits are dense inputs of both arms; profiles and mean logits are the student's alone",
+        description="the teacher's logits are dense inputs of both arms; only the student has profiles and mean logits",
     )
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
-    without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': none is")
+    without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': all")
     direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")
     hidden: list[str] = Field(
-        default=[], description="features, and views with all of theirs, that both arms do not see; references do"
+        default=[], description="features, or whole views, that neither arm sees; the teacher and the plain models do"
     )
     priors: PriorFactors = PriorFactors()
     guarded: bool = Field(default=True, description="whether the student's answer is weighed against its control's")
-    heads: dict[str, Any] = Field(default={}, description="values of every [[distillation]] table")
-    head: dict[str, dict[str, Any]] = Field(default={}, description="values of one, by its teacher task")
-    tables: Tables = Field(default={}, description="values of other tables: student, ...")
+    heads: dict[str, Any] = Field(default={}, description="values that replace those of every [[distillation]] table")
+    head: dict[str, dict[str, Any]] = Field(
+        default={}, description="the same for one [[distillation]] table, by its teacher task"
+    )
+    tables: Tables = Field(default={}, description="values that replace those of other tables: student, ...")
     events: int | None = Field(default=None, ge=1, description="overrides the grid's")
     seeds: int | None = Field(default=None, ge=1, description="overrides the grid's")
     traffic: list[int] | None = Field(default=None, description="overrides the grid's")
@@ -109,33 +113,39 @@ class Variant(_Config):
 
 
 class Grid(_Config):
-    """Every variant with every seed; seeds are 1, 2, 3, ..."""
+    """A study learns every variant with every seed; seeds are 1, 2, 3, ..."""
 
-    events: int | None = Field(default=None, ge=1, description="the first examples of the log; all if None")
+    events: int | None = Field(
+        default=None, ge=1, description="how many of the log's first examples are learnt; all unless set"
+    )
     log_events: int | None = Field(
-        default=None, ge=1, description="the study knows only so many first examples of the log; all if None"
+        default=None, ge=1, description="how many of the log's first examples the study knows at all; all unless set"
     )
     seeds: int = Field(default=10, ge=1, description="learners of each variant; below 5 there is no interval")
     baseline: str = Field(description="the variant whose student minus control is the headline")
     windows: list[int] = Field(
         default=[0, 2_000, 5_000, 10_000, 20_000],
         min_length=1,
-        description="edges of the windows, in examples; the log's tail after the last edge is one more",
+        description="edges of the windows, in examples; the examples after the last edge are one more window",
     )
-    tables: Tables = Field(default={}, description="values of the project's tables in every variant: student, ...")
-    traffic: list[int] = Field(default=[], description="examples after which the last 20 % of the log are scored")
+    tables: Tables = Field(
+        default={}, description="values that replace those of the project's tables in every variant: student, ..."
+    )
+    traffic: list[int] = Field(
+        default=[], description="numbers of examples; after each the last 20 % of the log are scored"
+    )
     label_delay_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="served predictions know labels so long after their impression, never sooner "
-        "than at the close of the longest window",
+        description="how long after its impression a served prediction knows a label, but never before the "
+        "longest attribution window closes",
     )
     label_delay_rows: int | None = Field(
-        default=None, ge=0, description="in place of label_delay_seconds: so many impressions later"
+        default=None, ge=0, description="the delay as a number of impressions, instead of label_delay_seconds"
     )
     thin: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default=[],
-        description="shares of the users: the baseline learns the log of each such share, too",
+        description="shares of the users; the baseline and the plain models learn the log of each share, too",
         json_schema_extra={"allowed": "each above 0 and below 1"},
     )
     thin_draws: int = Field(default=5, ge=1, description="how often the users of a share are drawn: seeds 1, 2, 3, ...")
