@@ -83,7 +83,7 @@ class BootstrapConfig(_Config):
 
 
 class PublishConfig(_Config):
-    """When a version is published, and how many stay."""
+    """When a version is published, and how many are kept."""
 
     every_seconds: float = Field(
         default=5.0, gt=0, description="wall clock between two versions; a version ends with a whole step"

@@ -44,9 +44,10 @@ class SliceConfig(_Config):
 
 
 class GateConfig(_Config):
-    """When a version does not serve. Losses: log loss in nats, squared error over the variance of the labels.
+    """When the gate keeps a version from serving.
 
-    The champion that a version is compared with is the last one that fresh examples have proven.
+    A loss is log loss in nats (binary), or squared error over the variance of the labels (regression). The champion
+    that a version is compared with is the last one that fresh examples have proven.
     """
 
     policy: Literal["newest", "proven", "off"] = Field(
