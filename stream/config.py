@@ -54,7 +54,7 @@ class StreamConfig(BaseModel):
         default=1,
         ge=1,
         le=256,
-        description="partitions of each topic that graft makes; as many stream processes can share the work",
+        description="how many each topic has when graft makes it; as many stream processes can share the work",
     )
     idle_seconds: float = Field(
         default=5.0,
