@@ -52,9 +52,9 @@ class Process:
 
     @property
     def instance(self) -> str:
-        """What tells this process from others of its command: the same after a restart, another in another container.
+        """The name that tells this process from others of its command. A restart keeps it; each container has its own.
 
-        The host's name where GRAFT_INSTANCE is not set; several processes on one host need a GRAFT_INSTANCE each.
+        It is the host's name unless GRAFT_INSTANCE is set. Several processes on one host need a GRAFT_INSTANCE each.
         """
         return self.settings.instance or _NOT_ALLOWED.sub("-", socket.gethostname())[:64] or "0"
 

@@ -108,20 +108,22 @@ def slice_faults(slices: Sequence[SliceConfig], columns: Sequence[str]) -> Itera
 
 
 class Comparison(BaseModel):
-    """What is known of one mean difference of a task: that of the candidate's loss and the champion's, or another."""
+    """What is known of one mean difference, such as that of the loss of the candidate minus the champion's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: str = Field(description="of student.evaluate.gate_checks")
+    metric: str = Field(description="which difference: a check of student.evaluate.gate_checks")
     task: str
     slice: str
-    examples: int = Field(description="since the champion was proven; of 256 each user counts for at most 4")
-    mean: float | None = Field(description="of the differences; none without examples")
-    interval: tuple[float, float] | None = Field(description="of their mean, valid at all times; none without examples")
+    examples: int = Field(description="compared since the champion was proven; of each 256 a user counts for at most 4")
+    mean: float | None = Field(description="mean of the differences; none without examples")
+    interval: tuple[float, float] | None = Field(
+        description="confidence interval of the mean, valid at all times; none without examples"
+    )
     bound: float = Field(description="the mean must not be above it")
-    evidence: float = Field(description="nats, that the mean has risen above the bound at some time")
-    is_rising: bool = Field(default=False, description="whether the last 256 examples have made the evidence more")
-    verdict: Verdict = Field(description="when it has")
+    evidence: float = Field(description="that the mean was above the bound at some time, in nats")
+    is_rising: bool = Field(default=False, description="whether the last 256 examples have added to the evidence")
+    verdict: Verdict = Field(description="the gate's verdict when the evidence is enough")
 
 
 class GateRecord(BaseModel):
@@ -131,11 +133,11 @@ class GateRecord(BaseModel):
 
     verdict: Verdict
     stopped: bool = Field(description="whether the gate holds the champion")
-    candidate: str | None = Field(description="the newest version that 256 examples have judged, or one after it")
-    next: str | None = Field(default=None, description="the candidate when 256 more have")
-    champion: str | None = Field(description="the last one that they had proven, with which it was compared")
-    proven: str | None = Field(description="the one that is proven from now on: the candidate, where it is promoted")
-    enough_evidence: float = Field(description="nats, from which on a bound counts as passed")
+    candidate: str | None = Field(description="the newest version that 256 examples have judged, or a later one")
+    next: str | None = Field(default=None, description="the next candidate, after 256 more examples")
+    champion: str | None = Field(description="the version that was proven last; the candidate was compared with it")
+    proven: str | None = Field(description="the version that is proven from now on: the candidate if it is promoted")
+    enough_evidence: float = Field(description="a bound counts as passed from this evidence on, in nats")
     settings: GateConfig
     comparisons: list[Comparison]
 
@@ -143,10 +145,11 @@ class GateRecord(BaseModel):
 def verdict_of(record: GateRecord) -> tuple[Verdict, Comparison | None]:
     """The verdict that follows from a record's comparisons, and the one that decided it, if one alone did.
 
-    Of several bounds that are passed the one decides that tells most of the candidate itself: a rollback, a rejection,
-    then a hold. It is promoted when each interval of the loss above the champion's lies below its bound (one without
-    examples fails), no evidence is above what streams that keep their bounds have on average, which is 0 nats, and that
-    of a gain too large has not risen with the last 256 examples, which the candidate or later ones have predicted.
+    When several bounds are passed, a rollback comes before a rejection and a rejection before a hold: in this order
+    they tell more of the candidate itself. The candidate is promoted when all of this holds: each interval of its
+    loss minus the champion's lies below its bound (an interval without examples fails); no evidence is above 0 nats,
+    its average on streams that keep their bounds; and the evidence of too large a gain has not risen with the last
+    256 examples, which the candidate or later versions have predicted.
     """
     against = [one for one in record.comparisons if one.evidence >= record.enough_evidence]
     if against:
