@@ -82,9 +82,11 @@ def _of_column(name: str, found: Column) -> Label:
         return Label(name, "binary", found.name)
     if found.kind in ("int", "float"):
         return Label(name, "regression", found.name)
+    if found.kind == "empty":
+        raise InvalidInputError(f"--label '{name} = {found.name}': the column is empty; name another one")
     raise InvalidInputError(
         f"--label '{name} = {found.name}': its values are neither yes and no nor numbers, such as "
-        f"{', '.join(map(repr, found.samples))}; compare them, such as: {name} = {found.name} == {found.samples[:1]}"
+        f"{', '.join(map(repr, found.samples))}; compare them, such as: {name} = {found.name} == {found.samples[0]!r}"
     )
 
 

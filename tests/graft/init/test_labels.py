@@ -5,6 +5,7 @@ import pytest
 
 from graft.init.columns import columns_of
 from graft.init.labels import parse_label
+from runtime.errors import InvalidInputError
 
 BATCH = pa.RecordBatch.from_pydict(
     {
@@ -12,6 +13,7 @@ BATCH = pa.RecordBatch.from_pydict(
         "the event": ["order", "view", "order ", None],
         "done": [True, False, None, True],
         "a=b": [1, 0, 1, 0],
+        "note": [None, None, None, None],
     }
 )
 COLUMNS = columns_of([BATCH])
@@ -35,3 +37,15 @@ def test_an_expression_gives_the_label_of_each_row(text, kind, values):
     label = parse_label(text, COLUMNS)
     assert label.kind == kind
     assert label.values(BATCH).to_pylist() == values
+
+
+def test_what_a_message_advises_for_a_column_of_texts_is_a_label() -> None:
+    with pytest.raises(InvalidInputError, match="compare them, such as: ") as refused:
+        parse_label("bought = the event", COLUMNS)
+    advised = str(refused.value).rpartition("such as: ")[2]
+    assert parse_label(advised, COLUMNS).values(BATCH).to_pylist() == [1.0, 0.0, 0.0, None]
+
+
+def test_an_empty_column_is_no_label() -> None:
+    with pytest.raises(InvalidInputError, match="'done = note': the column is empty; name another one"):
+        parse_label("done = note", COLUMNS)
