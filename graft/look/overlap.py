@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from features.spec import FeatureSpec
 from features.store import BatchFile, check_spec, view_sources
 from graft.init.log import Log
-from graft.init.values import texts
+from graft.init.values import ids, texts
 from graft.look.figures import Overlap
 from graft.project import Project
 from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput, VocabularyInput, features_of
@@ -75,12 +75,16 @@ def _asked(name: str, feature: str, rows: Any, teacher: Teacher, inputs: dict[st
     """The share of ids that the teacher can compute, with the defaults of its other inputs."""
     counted = pc.value_counts(rows)
     counts, values = counted.field("counts").to_numpy(), counted.field("values")
-    asked = np.argsort(-counts, kind="stable")[:_MOST_IDS]
-    known = np.zeros(len(asked), bool)
+    if teacher.inputs[name].dtype.kind != "O":
+        values = ids(values, whole=True)  # null: no integer, so the teacher cannot take it
+    most = np.argsort(-counts, kind="stable")[:_MOST_IDS]
+    asked = most[values.is_valid().to_numpy(zero_copy_only=False)[most]]
+    is_known = np.zeros(len(counts), bool)
     for start in range(0, len(asked), _ASKED_AT_ONCE):
-        part = values.take(pa.array(asked[start : start + _ASKED_AT_ONCE])).to_numpy(zero_copy_only=False)
-        known[start : start + len(part)] = _computed(name, part, teacher, inputs)
-    weights = counts[asked]
+        part = asked[start : start + _ASKED_AT_ONCE]
+        taken = values.take(pa.array(part)).to_numpy(zero_copy_only=False)
+        is_known[part] = _computed(name, taken, teacher, inputs)
+    known, weights = is_known[most], counts[most]
     return Overlap(
         by=f"teacher.inputs.{name}",
         of=feature,

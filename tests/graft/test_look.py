@@ -147,6 +147,20 @@ def test_a_project_is_told_what_its_tables_and_its_teacher_know(tmp_path, log):
     assert "user_profile knows 55.0% of the rows by user_id: features.defaults" in "\n".join(found["advice"])
 
 
+def test_ids_that_no_input_of_the_teacher_can_be_are_not_known_to_it(tmp_path, log):
+    teacher = write_teacher(tmp_path / "t.onnx", {"item_id": ("int64", [])}, ["click"])
+    assert run("init", tmp_path / "shop", "--events", log(), "--teacher", teacher, "--yes").exit_code == 0
+    (tmp_path / "shop" / "events.parquet").unlink()
+    known = {"type": "impression", "user_id": 1, "event_time_ms": FIRST_S * 1000}
+    events = [known | {"impression_id": f"v{i}", "item_id": item} for i, item in enumerate((1, 2, 3, "B07"))]
+    told = {"type": "feedback", "impression_id": "v0", "task": "clicked", "value": 1, "event_time_ms": FIRST_S * 1000}
+    lines = "".join(json.dumps(event) + "\n" for event in [*events, told])
+    (tmp_path / "shop" / "events.jsonl").write_text(lines)
+    assert {"by": "teacher.inputs.item_id", "of": "item_id", "known": 0.75, "ids": 0.75} in look(tmp_path / "shop")[
+        "overlaps"
+    ]
+
+
 def test_the_page_has_a_plot_of_each_figure_and_escapes_what_the_log_has(tmp_path, log):
     page = tmp_path / "look.html"
     odd = tmp_path / "<b>&.csv"
