@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.spec import FeatureSpec
-from features.store import BatchFile, check_spec, view_sources
+from features.store import BatchFile, compile_spec, view_sources
 from graft.init.log import Log
 from graft.init.values import ids, texts
 from graft.look.figures import Overlap
@@ -28,9 +28,7 @@ def overlaps(project: Project, redis_url: str, log: Log, access: ServerAccess) -
 
     ConfigurationError where the project has faults.
     """
-    spec = check_spec(project.repo, redis_url, project.features).spec
-    if spec is None:
-        return []
+    spec = compile_spec(project.repo, redis_url, project.features)
     found = list(_of_tables(view_sources(project.repo, redis_url).tables, spec, log))
     if project.teacher is None:
         return found

@@ -161,6 +161,15 @@ def test_ids_that_no_input_of_the_teacher_can_be_are_not_known_to_it(tmp_path, l
     ]
 
 
+def test_a_fault_of_a_projects_features_is_told(tmp_path, log):
+    assert run("init", tmp_path / "shop", "--events", log(), "--yes").exit_code == 0
+    toml = tmp_path / "shop" / "graft.toml"
+    toml.write_text(toml.read_text().replace("item_activity:shown", "item_activity:show"))
+    found = run("look", tmp_path / "shop")
+    assert found.exit_code == 2, found.output
+    assert "no feature of view 'item_activity' 'show'" in found.stderr
+
+
 def test_the_page_has_a_plot_of_each_figure_and_escapes_what_the_log_has(tmp_path, log):
     page = tmp_path / "look.html"
     odd = tmp_path / "<b>&.csv"
