@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -206,18 +206,21 @@ def _follow(options: Options, learnt: Learnt, session: Session, screen: Screen, 
     if not session.follow(screen, learnt, may_rest=lambda: paced and not session.is_sent()):
         what = "nothing has been read or learnt"
         raise GraftError(f"{what} for {STALLED_SECONDS:.0f} s, but not all of what was sent is learnt; see the logs")
-    view = session.watch.look()
+    view, watch = session.watch.look(), session.watch
     screen.finish(view)
-    console.print(_told(view, session.watch.pending or 0), highlight=False, markup=False, soft_wrap=True)
+    ended = end_line(view, watch.pending or 0, watch.dead_letters_by_code)
+    console.print(ended, highlight=False, markup=False, soft_wrap=True)
     if not options.ends:
         session.follow(screen, lambda: False, may_rest=lambda: True)
     return view
 
 
-def _told(view: View, pending: int) -> str:
+def end_line(view: View, pending: int, dead_letters: Mapping[str, int]) -> str:
+    """What was learnt, what became a dead letter, by code, and how many impressions are still open."""
     told = f"all {view.events:,} events are read, {view.learned:,} examples learnt"
-    if view.dead_letters:
-        told += f"; {view.dead_letters:,} events became dead letters: 'graft dlq ls' shows why"
+    if dead_letters:
+        codes = ", ".join(f"{count:,} {code}" for code, count in dead_letters.items())
+        told += f"; {view.dead_letters:,} events became dead letters: {codes}; docs/dead-letters.md says why each does"
     if pending:
         told += f"; {pending:,} impressions still wait for feedback, as long as their window is open"
     return told

@@ -58,6 +58,11 @@ class StageMetrics:
         keys = {key for key in (*self._samples, *self._carried) if _matches(key, name, labels)}
         return sum(self._samples.get(key, 0.0) + self._carried.get(key, 0.0) for key in keys)
 
+    def totals(self, name: str, label: str) -> dict[str, float]:
+        """The counter `name` by the values of `label`."""
+        series = [dict(labels) for one, labels in (*self._samples, *self._carried) if one == name]
+        return {value: self.total(name, **{label: value}) for value in sorted({of[label] for of in series})}
+
     def gauge(self, name: str, **labels: str) -> float | None:
         """The sum of the gauge `name` over all series that have `labels`; None before the first."""
         values = [value for key, value in self._samples.items() if _matches(key, name, labels)]

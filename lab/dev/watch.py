@@ -83,7 +83,13 @@ class Watch:
     @property
     def dead_letters(self) -> int:
         """Messages that the stream could not use."""
-        return int(self._metrics[STREAM].total("graft_stream_dead_letters_total"))
+        return sum(self.dead_letters_by_code.values())
+
+    @property
+    def dead_letters_by_code(self) -> dict[str, int]:
+        """Of each code how many."""
+        counts = self._metrics[STREAM].totals("graft_stream_dead_letters_total", "reason")
+        return {code: int(count) for code, count in counts.items()}
 
     @property
     def hit_rate(self) -> HitRate:

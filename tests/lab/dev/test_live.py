@@ -6,6 +6,7 @@ from rich.console import Console
 
 from lab.dev.live import Screen, View, line_of
 from lab.dev.processes import Trouble
+from lab.dev.run import end_line
 
 _VIEW = View(
     title="graft dev shop",
@@ -65,3 +66,13 @@ def test_dead_letters_are_told_and_a_log_line_sends_nothing_to_the_terminal() ->
         screen.show(troubled)
     assert "1,200 of 3,000 read, 7 of them dead letters" in out.getvalue()
     assert "its last line was: ?[31mred [bold]" in out.getvalue()
+
+
+def test_the_end_tells_why_events_became_dead_letters() -> None:
+    view = _VIEW._replace(dead_letters=5)
+    assert end_line(view, 2, {"invalid": 1, "outside_window": 4}) == (
+        "all 3,000 events are read, 384 examples learnt; 5 events became dead letters: 1 invalid, 4 outside_window; "
+        "docs/dead-letters.md says why each does; 2 impressions still wait for feedback, as long as their window is "
+        "open"
+    )
+    assert end_line(view, 0, {}) == "all 3,000 events are read, 384 examples learnt"

@@ -18,6 +18,8 @@ def test_a_counter_sums_over_its_series_or_the_named_ones() -> None:
     assert metrics.total("logits_total") == 10
     assert metrics.total("logits_total", outcome="hit") == 7
     assert metrics.total("absent_total") == 0
+    assert metrics.totals("logits_total", "outcome") == {"hit": 7, "miss": 3}
+    assert metrics.totals("absent_total", "outcome") == {}
 
 
 def test_a_restart_keeps_what_was_counted_before() -> None:
