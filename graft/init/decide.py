@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from features.contract import MAX_TEXT_CHARACTERS
 from graft.init import names
 from graft.init.columns import Column
 from graft.init.files import is_unnamed
@@ -10,7 +11,6 @@ from graft.init.roles import ROLES, ContextColumn, Given, Pick, Question, Role, 
 from graft.init.tables import FILE_DATE
 from runtime.errors import InvalidInputError, did_you_mean
 
-_LONGEST_TEXT = 256  # of the contract of events (features/contract.py)
 _WORDS: dict[Role, Collection[str]] = {
     "user": names.USER,
     "item": names.ITEM,
@@ -159,9 +159,12 @@ def _context(roles: Roles, given: Sequence[str] | None) -> None:
         if given is None and not by_name:
             continue
         dtype = context_dtype(column)
-        if dtype == "str" and (column.longest > _LONGEST_TEXT or column.kind == "list"):
+        if dtype == "str" and (column.longest > MAX_TEXT_CHARACTERS or column.kind == "list"):
             if given is not None:
-                raise InvalidInputError(f"--map context={column.name}: values of more than {_LONGEST_TEXT} characters")
+                raise InvalidInputError(
+                    f"--map context={column.name}: must be numbers or texts of at most {MAX_TEXT_CHARACTERS} "
+                    f"characters, got {'lists' if column.kind == 'list' else 'longer ones'}; leave the column out"
+                )
             continue
         name = names.identifier(
             column.name.removeprefix("context."), [known.name for known in roles.context], "context"

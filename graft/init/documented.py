@@ -76,7 +76,9 @@ def read_documented(table: Table, columns: dict[str, Column]) -> Documented:
     if not sum(part.num_rows for part in shown):
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
         raise InvalidInputError(f"{table.where}: no impression that can be read: {reasons or 'there is none'}")
-    return _joined(pa.concat_tables(shown), pa.concat_tables(told), +left_out, whole, context)
+    feedback = pa.concat_tables(told)
+    _check_tasks(table.where, pc.unique(feedback["task"]).to_pylist())
+    return _joined(pa.concat_tables(shown), feedback, +left_out, whole, context)
 
 
 def _rows(batch: pa.RecordBatch, whole: dict[str, bool], context: list[ContextColumn]) -> pa.Table:
@@ -105,7 +107,6 @@ def _joined(
     names = pc.unique(told["task"]).to_pylist()
     tasks = pc.index_in(told["task"], value_set=pa.array(names, pa.string())).to_numpy()[known]
     values = told["value"].to_numpy()[known]
-    _check_tasks(names)
     labels, delays = [], {}
     for number, name in enumerate(names):
         of_task = tasks == number
@@ -126,14 +127,14 @@ def _in_order(rows: pa.Table) -> pa.Table:
     return rows.take(np.argsort(times, kind="stable")) if (np.diff(times) < 0).any() else rows
 
 
-def _check_tasks(names: list[str]) -> None:
+def _check_tasks(where: str, names: list[str]) -> None:
     """InvalidInputError where a project could not have these tasks."""
     if not names:
-        raise InvalidInputError("no feedback of any task is in the file: name the log that has it")
+        raise InvalidInputError(f"{where}: no feedback of any task is in it; name the log that has it")
     for name in names:
         if not TASK_NAME.fullmatch(name):
             raise InvalidInputError(
-                f"the task {name!r} of a feedback cannot be one: a lower-case letter, then lower-case letters, digits "
+                f"{where}: the name of the task {name!r} must be a lower-case letter, then lower-case letters, digits "
                 "and '_'; rename it in the file"
             )
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.contract import MAX_TEXT_CHARACTERS
 from graft.init.roles import Roles
 from graft.init.tables import Table, column
 from graft.init.values import FIRST_MS, flags, ids, large, numbers, texts, times_ms
@@ -16,8 +17,6 @@ from runtime.errors import InvalidInputError
 
 AHEAD_MS = 300_000
 """Rows further ahead of the clock are left out: as events they would be dead letters."""
-
-_LONGEST_ID = 256
 
 
 @dataclass(frozen=True)
@@ -91,19 +90,20 @@ def usable_rows(rows: pa.Table, left_out: Counter[str], now_ms: int) -> pa.Table
     for name in ("user", "item"):
         rows = _keep(rows, pc.is_valid(rows[name]), f"rows without {name} id", left_out)
         if pa.types.is_large_string(rows[name].type):
-            short = pc.less_equal(pc.utf8_length(rows[name]), _LONGEST_ID)
-            rows = _keep(rows, short, f"rows with a {name} id of more than {_LONGEST_ID} characters", left_out)
+            short = pc.less_equal(pc.utf8_length(rows[name]), MAX_TEXT_CHARACTERS)
+            rows = _keep(rows, short, f"rows with a {name} id of more than {MAX_TEXT_CHARACTERS} characters", left_out)
     rows = _keep(rows, pc.is_valid(rows["time_ms"]), "rows without a time that can be read", left_out)
     rows = _keep(rows, pc.greater_equal(rows["time_ms"], FIRST_MS), "rows whose time is before 1990", left_out)
     return _keep(rows, pc.less_equal(rows["time_ms"], now_ms + AHEAD_MS), "rows whose time is in the future", left_out)
 
 
 def _with_unique_impressions(rows: pa.Table, left_out: Counter[str]) -> pa.Table:
-    """Without the impression ids where they are no ids: missing, doubled or too long."""
+    """The rows; without their impression ids where one of these is missing, doubled or too long."""
     if "impression" not in rows.column_names:
         return rows
     ids = rows["impression"]
-    if not ids.null_count and len(pc.unique(ids)) == len(ids) and pc.max(pc.utf8_length(ids)).as_py() <= _LONGEST_ID:
+    longest = pc.max(pc.utf8_length(ids)).as_py()
+    if not ids.null_count and len(pc.unique(ids)) == len(ids) and longest <= MAX_TEXT_CHARACTERS:
         return rows
     left_out["impression ids of the log, of which some are missing or doubled; rows got new ones"] = len(ids)
     return rows.drop_columns(["impression"])

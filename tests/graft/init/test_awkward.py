@@ -383,10 +383,10 @@ def test_columns_whose_names_feast_would_not_take_are_renamed(tmp_path, summary)
 @pytest.mark.parametrize(
     ("feedback", "fault"),
     [
-        ("", "no feedback of any task is in the file"),
+        ("", "in.jsonl: no feedback of any task is in it"),
         (
             '{"type":"feedback","impression_id":"a","task":"My Task","value":1,"event_time_ms":1700000000000}\n',
-            "'My Task'",
+            "in.jsonl: the name of the task 'My Task' must be",
         ),
     ],
 )

@@ -1,5 +1,7 @@
 """Logs of which a guess would be wrong without a word: init asks, and what it does not read it calls so."""
 
+import json
+
 import pytest
 
 from graft.commands import init as init_command
@@ -104,6 +106,17 @@ def test_a_yes_or_no_that_is_given_as_context_is_no_label_too(tmp_path, summary)
     )
     said = summary("--events", tmp_path / "log.csv", "--map", "context=is_mobile,is_mobile")
     assert (said["labels"], said["context"]) == (["clicked = clicked"], ["is_mobile"])
+
+
+@pytest.mark.parametrize(("value", "got"), [([0.5, 1], "lists"), ("x" * 257, "longer ones")])
+def test_a_column_that_no_context_can_hold_is_refused(tmp_path, init, value, got):
+    rows = [
+        {"user_id": n % 3, "item_id": n, "ts": 1_700_000_000 + n, "clicked": n % 2, "seen": value} for n in range(9)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = init("--events", tmp_path / "log.jsonl", "--map", "context=seen", "--yes")
+    assert f"--map context=seen: must be numbers or texts of at most 256 characters, got {got}" in result.output
+    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize(
