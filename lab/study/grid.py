@@ -201,7 +201,9 @@ def load_grid(name: str) -> Grid:
         raise ConfigurationError(
             [f"--grid: no such file or grid, got {name!r}; graft has {', '.join(SHIPPED)}"]
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigurationError([f"{name}: cannot be read: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{name}: not valid TOML: {error}"]) from None
     except ValidationError as error:
         raise ConfigurationError([f"{name}: {fault}" for fault in faults_of(error, Grid)]) from None

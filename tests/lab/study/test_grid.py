@@ -121,6 +121,14 @@ def test_a_grid_that_is_nowhere_says_which_there_are() -> None:
         load_grid("nothing")
 
 
+def test_a_grid_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "latin.toml").write_bytes(b'baseline = "caf\xe9"\n')
+    for name, why in (("folder.toml", "cannot be read: Is a directory"), ("latin.toml", "not valid TOML")):
+        with pytest.raises(ConfigurationError, match=f"{name}: {why}"):
+            load_grid(str(tmp_path / name))
+
+
 def _study(project: Path, folder: Path, *more: str) -> dict[str, object]:
     (folder / "grid.toml").write_text(_GRID)
     arguments = ["study", str(project), "--grid", str(folder / "grid.toml"), "--out", str(folder / "out")]
