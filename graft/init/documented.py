@@ -13,7 +13,7 @@ from graft.init.labels import TASK_NAME, Label
 from graft.init.log import Log, context_values, usable_rows
 from graft.init.roles import ContextColumn, Pick, Roles, context_dtype
 from graft.init.tables import Table, column
-from graft.init.values import ids, large, numbers, texts, times_ms
+from graft.init.values import codes_of, ids, large, numbers, texts, times_ms
 from runtime.errors import InvalidInputError
 
 
@@ -141,9 +141,7 @@ def _check_tasks(where: str, names: list[str]) -> None:
 
 def _positions(ids_of: Any, wanted: Any) -> Any:
     """Where each wanted id stands first; -1 where it does not."""
-    codes = pa.chunked_array([*ids_of.chunks, *wanted.chunks], ids_of.type).dictionary_encode().combine_chunks()
-    indices = codes.indices if isinstance(codes, pa.DictionaryArray) else codes.chunk(0).indices
-    found = pc.fill_null(indices, -1).to_numpy()
+    found = codes_of(pa.chunked_array([*ids_of.chunks, *wanted.chunks], ids_of.type))
     first = np.full(found.max(initial=0) + 2, -1)  # the last one stands for a missing id
     first[found[: len(ids_of)][::-1]] = np.arange(len(ids_of))[::-1]
     first[-1] = -1

@@ -17,6 +17,7 @@ from features.pushed_values import Entity
 from graft.init import names
 from graft.init.columns import Column, columns_of
 from graft.init.files import is_unnamed
+from graft.init.log import DAY_MS
 from graft.init.table_key import key_of, without_key
 from graft.init.tables import FILE_DATE, Table, column
 from graft.init.values import flags, ids, numbers, texts, times_ms
@@ -25,7 +26,6 @@ from runtime.errors import InvalidInputError
 FeatureRole = Literal["dense", "categorical", "embedding", ""]
 FeastType = Literal["Int64", "Float32", "String", "Array(Float32)"]
 
-_DAY_MS = 86_400_000
 _MOST_WORDS = 64  # of a text such as Action|Comedy, which becomes one number a word
 _NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
 _WORDS = b"graft.words"
@@ -162,7 +162,7 @@ def _value(values: Any, held: Column) -> Any:
         case "bool":
             return flags(values).cast(pa.int64())
         case "time":
-            return pc.divide(times_ms(values, None).cast(pa.float64()), _DAY_MS).cast(pa.float32())
+            return pc.divide(times_ms(values, None).cast(pa.float64()), DAY_MS).cast(pa.float32())
         case "list" if len(held.widths) == 1:
             return values.cast(pa.list_(pa.float32()), safe=False)
     return texts(values)

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from features.contract import MAX_TEXT_CHARACTERS
 from graft.init.roles import Roles
 from graft.init.tables import Table, column
-from graft.init.values import FIRST_MS, flags, ids, large, numbers, texts, times_ms
+from graft.init.values import FIRST_MS, codes_of, flags, ids, large, numbers, texts, times_ms
 from runtime.errors import InvalidInputError
 
+DAY_MS = 86_400_000
 AHEAD_MS = 300_000
 """Rows further ahead of the clock are left out: as events they would be dead letters."""
 
@@ -36,6 +37,21 @@ class Log:
     def distinct(self, name: str) -> Any:
         """The distinct values of a column, in the order of their first row."""
         return pc.unique(self.rows[name])
+
+    def has_midnights_alone(self) -> bool:
+        """Whether every time is a midnight in UTC, as where the log has dates."""
+        times = self.rows["time_ms"].to_numpy()
+        return len(times) > 1 and not (times % DAY_MS).any()
+
+    def doubled(self) -> int:
+        """How many rows have the user, item and time of an earlier one, told apart by a hash of 64 bits."""
+        time = self.rows["time_ms"].to_numpy().view(np.uint64)
+        user, item = (codes_of(self.rows[name]).astype(np.uint64) for name in ("user", "item"))
+        with np.errstate(over="ignore"):
+            key = (time * np.uint64(0x9E3779B97F4A7C15)) ^ (user * np.uint64(0xC2B2AE3D27D4EB4F))
+            key = (key ^ (key >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + item * np.uint64(0x94D049BB133111EB)
+        key.sort()
+        return int((key[1:] == key[:-1]).sum())
 
 
 def read_log(table: Table, roles: Roles) -> Log:

@@ -2,17 +2,12 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import numpy as np
-import pyarrow.compute as pc
 
 from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.roles import Roles
 from graft.init.values import INTEGER_TEXT, TIME_TEXT
 
 _SHOWN_CHARACTERS = 36
-_DAY_MS = 86_400_000
 
 
 def role_rows(roles: Roles) -> list[list[str]]:
@@ -61,10 +56,9 @@ def notes(plan: Plan) -> Iterator[str]:
     if log.unsorted:
         yield f"{log.unsorted:,} rows came before an earlier one; the events are written in the order of their times"
     yield from _id_notes(plan.roles)
-    if doubled := doubled_rows(log.rows):
+    if doubled := log.doubled():
         yield f"{doubled:,} rows have the user, item and time of another one; each is an impression of its own"
-    times = log.rows["time_ms"].to_numpy()
-    if len(times) > 1 and not (times % _DAY_MS).any():
+    if log.has_midnights_alone():
         yield "every time is a midnight: within a day the rows keep the order of the files, true or not"
     yield from _zone_notes(plan.roles)
     for label in plan.roles.labels:
@@ -156,20 +150,6 @@ def only_a_human(plan: Plan) -> Iterator[str]:
         )
         return
     yield from plan.teacher.notes
-
-
-def doubled_rows(rows: Any) -> int:
-    """How many rows have the user, item and time of an earlier one."""
-    found = [rows["time_ms"].to_numpy().view(np.uint64)]
-    for name in ("user", "item"):
-        codes = rows[name].dictionary_encode().combine_chunks()
-        indices = pc.cast(codes.indices if not hasattr(codes, "chunks") else codes.chunk(0).indices, "int64")
-        found.append(indices.to_numpy().astype(np.uint64))
-    with np.errstate(over="ignore"):
-        key = (found[0] * np.uint64(0x9E3779B97F4A7C15)) ^ (found[1] * np.uint64(0xC2B2AE3D27D4EB4F))
-        key = (key ^ (key >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + found[2] * np.uint64(0x94D049BB133111EB)
-    key.sort()
-    return int((key[1:] == key[:-1]).sum())
 
 
 def _row(role: str, roles: Roles, name: str, why: str) -> list[str]:

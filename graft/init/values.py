@@ -4,8 +4,10 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 YES_WORDS = ("1", "1.0", "true", "yes", "y", "t", "on")
 NO_WORDS = ("0", "0.0", "false", "no", "n", "f", "off")
@@ -100,6 +102,14 @@ def times_ms(values: Any, unit: TimeUnit | None) -> Any:
     if unit is not None:
         return _to_int64(pc.round(pc.multiply(numbers(values), UNITS[unit])))
     return _iso_ms(texts(values))
+
+
+def codes_of(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Each value as a number from 0 on; a null is -1."""
+    found = column.dictionary_encode().combine_chunks()
+    indices = found.indices if isinstance(found, pa.DictionaryArray) else found.chunk(0).indices
+    codes: NDArray[np.int64] = pc.fill_null(indices, -1).to_numpy().astype(np.int64)
+    return codes
 
 
 def _iso_ms(text: Any) -> Any:

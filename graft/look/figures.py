@@ -3,17 +3,15 @@
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from graft.init.labels import Label
-from graft.init.log import Log
-from graft.init.report import doubled_rows
+from graft.init.log import DAY_MS, Log
+from graft.init.values import codes_of
 
 _TENTHS = 10
-_DAY_MS = 86_400_000
 
 
 class Figures(BaseModel):
@@ -99,7 +97,7 @@ def figures_of(
     times = log.rows["time_ms"].to_numpy()
     gaps = np.diff(times)
     longest = int(gaps.argmax()) if len(gaps) else 0
-    days = times // _DAY_MS
+    days = times // DAY_MS
     by_day = np.bincount(days - days[0])
     return LogFigures(
         rows=len(times),
@@ -113,8 +111,8 @@ def figures_of(
         days=len(by_day),
         days_without=int((by_day == 0).sum()),
         rows_by_day=by_day.tolist(),
-        midnights=len(times) > 1 and not (times % _DAY_MS).any(),
-        duplicates=doubled_rows(log.rows),
+        midnights=log.has_midnights_alone(),
+        duplicates=log.doubled(),
         unsorted=log.unsorted,
         left_out=dict(log.left_out),
         bytes=disk_bytes,
@@ -157,14 +155,6 @@ def _task(label: Label, column: Any, delays: NDArray[Any] | None) -> TaskFigures
         delay_p99_ms=float(np.quantile(delays, 0.99)) if has_delays and delays is not None else None,
         delay_high_ms=float(delays.max()) if has_delays and delays is not None else None,
     )
-
-
-def codes_of(column: Any) -> NDArray[np.int64]:
-    """Each value as a number from 0 on."""
-    found = column.dictionary_encode().combine_chunks()
-    indices = found.indices if isinstance(found, pa.DictionaryArray) else found.chunk(0).indices
-    codes: NDArray[np.int64] = indices.to_numpy().astype(np.int64)
-    return codes
 
 
 def _by_tenth(values: NDArray[np.float64]) -> list[float]:
