@@ -74,7 +74,7 @@ def init(  # noqa: PLR0913 - one argument an option
     from graft.init.any_log import read_any_log
     from graft.init.report import aligned, input_rows, notes, only_a_human, role_rows
     from graft.init.roles import Given
-    from graft.init.write import Sources, check_free, make_plan, write_project
+    from graft.init.write import check_free, make_plan, write_project
 
     process = begin(None)
     check_source_options(source, teacher)
@@ -82,7 +82,7 @@ def init(  # noqa: PLR0913 - one argument an option
     asks = is_terminal() and not yes
     found = read_any_log(events, Given(columns_given(mapped), labels), partial(_decided, asks=asks))
     _say(aligned(_HEAD, role_rows(found.roles)), as_json=as_json)
-    plan = make_plan(folder, Sources(events, users, items, teacher), found)
+    plan = make_plan(folder, found, {"user": users, "item": items}, teacher)
     plan.negatives = _negatives(plan, negatives, asks=asks)
     prepared = _prepared(plan, source)
     if prepared:

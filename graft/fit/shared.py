@@ -120,11 +120,10 @@ def _counterpart(feature: TargetFeature, source: SourceLog) -> tuple[str, str, A
     table = source.tables.get(feature.entity)
     if table is None:
         raise _Unfit(f"the source has no table of {feature.entity}s")
-    dtypes = {"Int64": "int", "Float32": "float", "String": "str"}
     for other in table.features:
         if _alike(other.name, feature.bare):
             values = source.of_ids(feature.entity, other.name)
-            return other.column, dtypes.get(other.feast_type, "float_list"), values, other.words
+            return other.column, other.dtype, values, other.words
     raise _Unfit("no column there is called so")
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.pushed_values import Entity
 from graft.init.any_log import read_any_log
-from graft.init.entity_table import EntityTable, read_entity_table
+from graft.init.entity_table import EntityTable, read_entity_tables
 from graft.init.labels import Label
 from graft.init.log import Log
 from graft.init.roles import ContextColumn, Given, Roles
@@ -78,16 +78,9 @@ def read_source(files: SourceFiles, given: Given, option: str = "--") -> SourceL
         told = str(error).replace("--map", f"{option}map").replace("--label", f"{option}label")
         raise InvalidInputError(f"the source's log: {told}") from None
     log = found.log
-    tables: dict[Entity, EntityTable] = {}
-    wanted: dict[Entity, tuple[str | None, bool]] = {
-        "user": (files.users, log.user_whole),
-        "item": (files.items, log.item_whole),
-    }
-    for entity, (where, whole) in wanted.items():
-        if where:
-            column = found.roles.column(entity)
-            tables[entity] = read_entity_table(where, entity, column, log.rows[entity], whole=whole)
-    ids = {entity: _ids(log.rows[entity]) for entity in wanted}
+    where: dict[Entity, str | None] = {"user": files.users, "item": files.items}
+    tables = {table.entity: table for table in read_entity_tables(where, found.roles, log)}
+    ids = {entity: _ids(log.rows[entity]) for entity in where}
     return SourceLog(files.events, log, found.roles, ids, tables)
 
 

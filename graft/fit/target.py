@@ -12,7 +12,7 @@ from features.pushed_values import Entity
 from features.spec import Feature, FeatureSpec
 from features.store import BatchFile, check_spec, view_sources
 from graft.init.any_log import read_any_log
-from graft.init.entity_table import words_at
+from graft.init.entity_table import Dtype, words_at
 from graft.init.labels import Label
 from graft.init.log import Log
 from graft.init.plan import Plan
@@ -21,10 +21,8 @@ from graft.project import Project
 from runtime.errors import ConfigurationError, InvalidInputError
 
 InputKind = Literal["number", "codes", "vector"]
-Dtype = Literal["int", "float", "str", "float_list"]
 
 _KINDS: Mapping[str, InputKind] = {"dense": "number", "embedding": "vector", "categorical": "codes"}
-_DTYPES: Mapping[str, Dtype] = {"Int64": "int", "Float32": "float", "String": "str"}
 
 
 class TargetFeature(NamedTuple):
@@ -62,7 +60,7 @@ def target_of_plan(plan: Plan) -> Target:
             f"{table.view}:{feature.name}",
             table.entity,
             _KINDS.get(feature.role, "codes"),
-            _DTYPES.get(feature.feast_type, "float_list"),
+            feature.dtype,
             table.rows[feature.name],
             feature.words,
         )

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,8 @@ from features.pushed_values import Entity
 from graft.init import names
 from graft.init.columns import Column, columns_of
 from graft.init.files import is_unnamed
-from graft.init.log import DAY_MS
+from graft.init.log import DAY_MS, Log
+from graft.init.roles import Roles
 from graft.init.table_key import key_of, without_key
 from graft.init.tables import FILE_DATE, Table, column
 from graft.init.values import flags, ids, numbers, texts, times_ms
@@ -25,7 +26,9 @@ from runtime.errors import InvalidInputError
 
 FeatureRole = Literal["dense", "categorical", "embedding", ""]
 FeastType = Literal["Int64", "Float32", "String", "Array(Float32)"]
+Dtype = Literal["int", "float", "str", "float_list"]
 
+_DTYPES: dict[FeastType, Dtype] = {"Int64": "int", "Float32": "float", "String": "str", "Array(Float32)": "float_list"}
 _MOST_WORDS = 64  # of a text such as Action|Comedy, which becomes one number a word
 _NO_WORD = ("", "unknown", "none", "n/a", "(no genres listed)")
 _WORDS = b"graft.words"
@@ -55,6 +58,11 @@ class TableFeature:
     width: int = 0
     words: tuple[str, ...] = ()
 
+    @property
+    def dtype(self) -> Dtype:
+        """Its type as a feature spec names it."""
+        return _DTYPES[self.feast_type]
+
 
 @dataclass(frozen=True)
 class EntityTable:
@@ -72,6 +80,16 @@ class EntityTable:
     def view(self) -> str:
         """The name of its feature view."""
         return f"{self.entity}_profile"
+
+
+def read_entity_tables(where: Mapping[Entity, str | None], roles: Roles, log: Log) -> list[EntityTable]:
+    """The tables of users and items that were named, keyed by the log's ids."""
+    whole = {"user": log.user_whole, "item": log.item_whole}
+    return [
+        read_entity_table(path, entity, roles.column(entity), log.rows[entity], whole=whole[entity])
+        for entity, path in where.items()
+        if path
+    ]
 
 
 def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *, whole: bool) -> EntityTable:

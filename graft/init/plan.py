@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow.compute as pc
 
+from features.pushed_values import Entity
 from graft.init.entity_table import EntityTable
 from graft.init.labels import Label
 from graft.init.log import Log
@@ -18,8 +19,6 @@ DRAWN_NEGATIVES = 4
 """For each row of a log of positives alone, where nobody says how many."""
 _RATE_STRENGTH = 10
 _MEAN_STRENGTH = 5
-
-EntityName = Literal["user", "item"]
 
 
 class Base(NamedTuple):
@@ -37,7 +36,7 @@ class Profile(NamedTuple):
     `means`: task or vector of the teacher -> about the mean of all ids; the column of the view has its name.
     """
 
-    entity: EntityName
+    entity: Entity
     means: Mapping[str, float | list[float]]
     references: int
 
@@ -68,7 +67,7 @@ class Plan:
     name: str
     roles: Roles
     log: Log
-    tables: list[EntityTable]
+    tables: list[EntityTable] = field(default_factory=list)
     teacher: Matched | None = None
     teacher_file: Path = Path("teacher.onnx")
     windows: dict[str, float] = field(default_factory=dict)
@@ -77,7 +76,7 @@ class Plan:
     profiles: list[Profile] = field(default_factory=list)
     negatives: int | None = None
 
-    def table(self, entity: EntityName) -> EntityTable | None:
+    def table(self, entity: Entity) -> EntityTable | None:
         """The table of users or items; None where there is none."""
         return next((table for table in self.tables if table.entity == entity), None)
 
@@ -161,10 +160,9 @@ class Plan:
         yield _id_candidate("item", self.log)
         for table in self.tables:
             for feature in table.features:
-                dtype = {"Int64": "int", "Float32": "float", "String": "str"}.get(feature.feast_type, "float_list")
                 filled, default = table.covered * feature.filled, feature.default if feature.default is not None else 0
                 name, low, high = f"{table.view}:{feature.name}", feature.low, feature.high
-                yield Candidate(name, table.entity, dtype, filled, low, high, default, max(1, feature.width))
+                yield Candidate(name, table.entity, feature.dtype, filled, low, high, default, max(1, feature.width))
         for context in self.roles.context:
             held = self.roles.columns[context.column]
             low, high = (held.low, held.high) if held.kind in ("int", "float") else (0.0, 1.0)
@@ -195,7 +193,7 @@ def bases_of(log: Log, labels: list[Label]) -> dict[str, Base]:
     return found
 
 
-def _id_candidate(entity: EntityName, log: Log) -> Candidate:
+def _id_candidate(entity: Entity, log: Log) -> Candidate:
     if log.user_whole if entity == "user" else log.item_whole:
         span = pc.min_max(log.rows[entity]).as_py()
         return Candidate(f"{entity}_id", entity, "int", 1.0, span["min"], span["max"])

@@ -79,8 +79,4 @@ def without_key(columns: dict[str, Column], entity: Entity, log_name: str, disti
 
 
 def _ids_of(batches: list[pa.RecordBatch], name: str, whole: bool) -> Any:  # noqa: FBT001 - passed on
-    return pa.concat_arrays([_plain(ids(column(batch, name), whole=whole)) for batch in batches])
-
-
-def _plain(values: Any) -> Any:
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return pa.concat_arrays([ids(column(batch, name), whole=whole) for batch in batches])

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import ceil
@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
+from features.pushed_values import Entity
 from graft.init import names
 from graft.init.any_log import AnyLog
-from graft.init.entity_table import read_entity_table, write_entity_table
+from graft.init.entity_table import read_entity_tables, write_entity_table
 from graft.init.event_output import write_events
 from graft.init.plan import Plan, bases_of
 from graft.init.profiles import profiles_of
@@ -29,15 +30,6 @@ EVENTS, EVENT_LINES = EVENT_FILES
 REPO = "feature_repo"
 TEACHER = "teacher.onnx"
 TEACHER_CODES = "teacher_codes"
-
-
-class Sources(NamedTuple):
-    """What the user has: a log, and what else there is."""
-
-    events: str
-    users: str | None = None
-    items: str | None = None
-    teacher: Path | None = None
 
 
 class Written(NamedTuple):
@@ -60,23 +52,22 @@ def check_free(folder: Path, *, with_teacher: bool = False) -> None:
             raise InvalidInputError(f"{folder / name}: is there already and is not overwritten; name a new folder")
 
 
-def make_plan(folder: Path, sources: Sources, found: AnyLog) -> Plan:
-    """The plan of a project with this log; InvalidInputError or ConfigurationError says what does not fit."""
+def make_plan(folder: Path, found: AnyLog, tables: Mapping[Entity, str | None], teacher: Path | None) -> Plan:
+    """The plan of a project with this log; InvalidInputError or ConfigurationError says what does not fit.
+
+    `tables`: where the tables of users and of items are; None: there is none.
+    """
     log, roles, read = found.log, found.roles, found.documented
-    plan = Plan(names.identifier(folder.resolve().name, prefix="project"), roles, log, [])
+    plan = Plan(names.identifier(folder.resolve().name, prefix="project"), roles, log)
     if read:
         plan.event_file = _one_event_file(found.table)
         plan.windows = {name: max(1.0, ceil(delays.max() / 1000)) for name, delays in read.delays_ms.items()}
     plan.bases = bases_of(log, roles.labels)
-    for entity, where in (("user", sources.users), ("item", sources.items)):
-        if where:
-            whole = log.user_whole if entity == "user" else log.item_whole
-            column = roles.column(entity)  # type: ignore[arg-type]  # user or item
-            plan.tables.append(read_entity_table(where, entity, column, log.rows[entity], whole=whole))  # type: ignore[arg-type]
-    if sources.teacher:
-        plan.teacher = match_teacher(sources.teacher, plan.candidates(), roles.labels)
-        if sources.teacher.resolve().is_relative_to(folder.resolve()):
-            plan.teacher_file = sources.teacher.resolve().relative_to(folder.resolve())
+    plan.tables = read_entity_tables(tables, roles, log)
+    if teacher:
+        plan.teacher = match_teacher(teacher, plan.candidates(), roles.labels)
+        if teacher.resolve().is_relative_to(folder.resolve()):
+            plan.teacher_file = teacher.resolve().relative_to(folder.resolve())
     return plan
 
 
