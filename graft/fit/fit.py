@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graft.fit.prepare import SOURCE_USER, Prepared, codes_file, labels_of, user_codes
 from graft.fit.report import FitReport, report_of
+from graft.init.plan import TEACHER
 from runtime.folder import replacing
 from teacher_cache.fit.network import TeacherNetwork
 from teacher_cache.fit.onnx_file import save_onnx
@@ -19,7 +20,6 @@ from teacher_cache.fit.training import Progress, predict, train
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TEACHER = "teacher.onnx"
 DEFAULT_SEED = 7
 
 _EPOCHS = 10

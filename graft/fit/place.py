@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from graft.fit.fit import TEACHER, Fitted
+from graft.fit.fit import Fitted
 from graft.fit.prepare import Prepared
 from graft.fit.target import unlisted
+from graft.init.plan import TEACHER, codes_folder
 from graft.init.teacher_text import teacher_tables, without_teacher
 from graft.init.toml_text import GUESSED, toml_value
 from graft.project import FILE_NAME, Project
@@ -57,9 +58,8 @@ def place(project: Project, fitted: Fitted, file: str) -> Path:
 
 def _files(project: Project, name: str) -> list[Path]:
     path = project.folder / name
-    stem = path.with_suffix("")
     tables = [path.with_suffix(".toml")] if project.teacher is not None else []
-    return [path, stem.with_name(f"{stem.name}_codes"), *tables]
+    return [path, project.folder / codes_folder(name), *tables]
 
 
 def _missing(project: Project, prepared: Prepared) -> list[str]:

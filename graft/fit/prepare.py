@@ -15,6 +15,7 @@ from graft.fit.shared import FEWEST, Shared, Unshared, share
 from graft.fit.source_log import SourceLog
 from graft.fit.target import Target
 from graft.init import names
+from graft.init.plan import codes_folder
 from graft.init.teacher_match import Candidate, Match, Matched, tasks_of
 from runtime.errors import InvalidInputError
 from stream.tasks import TaskKind
@@ -176,4 +177,4 @@ def _match(one: Shared, file: str) -> Match:
 
 def codes_file(one: Shared, file: str) -> Path:
     """Where the project folder has the codes of an input of the teacher in `file`."""
-    return Path(f"{Path(file).with_suffix('')}_codes") / f"{one.input.name}.json"
+    return codes_folder(file) / f"{one.input.name}.json"

@@ -15,6 +15,8 @@ from graft.init.roles import Roles
 from graft.init.teacher_match import Candidate, Matched
 
 WINDOW_SECONDS = 10
+TEACHER = "teacher.onnx"
+"""The file of a teacher in a project folder, unless it is named otherwise."""
 DRAWN_NEGATIVES = 4
 """For each row of a log of positives alone, where nobody says how many."""
 _RATE_STRENGTH = 10
@@ -69,7 +71,7 @@ class Plan:
     log: Log
     tables: list[EntityTable] = field(default_factory=list)
     teacher: Matched | None = None
-    teacher_file: Path = Path("teacher.onnx")
+    teacher_file: Path = Path(TEACHER)
     windows: dict[str, float] = field(default_factory=dict)
     event_file: Path | None = None
     bases: dict[str, Base] = field(default_factory=dict)
@@ -178,6 +180,12 @@ class Plan:
     def _range(self, label: Label | None) -> tuple[float, float]:
         base = self.bases[label.name] if label else None
         return (base.low, base.high) if base else (0.0, float(self.log.rows.num_rows))
+
+
+def codes_folder(teacher_file: str) -> Path:
+    """Where the codes of a teacher's inputs are, beside its file."""
+    path = Path(teacher_file)
+    return path.with_name(f"{path.stem}_codes")
 
 
 def bases_of(log: Log, labels: list[Label]) -> dict[str, Base]:

@@ -16,7 +16,7 @@ from graft.init import names
 from graft.init.any_log import AnyLog
 from graft.init.entity_table import read_entity_tables, write_entity_table
 from graft.init.event_output import write_events
-from graft.init.plan import Plan, bases_of
+from graft.init.plan import TEACHER, Plan, bases_of, codes_folder
 from graft.init.profiles import profiles_of
 from graft.init.project_text import STORE, definitions, graft_toml
 from graft.init.tables import Table
@@ -28,8 +28,7 @@ from teacher_cache.signature import read_signature
 
 EVENTS, EVENT_LINES = EVENT_FILES
 REPO = "feature_repo"
-TEACHER = "teacher.onnx"
-TEACHER_CODES = "teacher_codes"
+_CODES = codes_folder(TEACHER).name
 
 
 class Written(NamedTuple):
@@ -47,7 +46,7 @@ def check_free(folder: Path, *, with_teacher: bool = False) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InvalidInputError(f"{folder}: a file; name a folder")
-    for name in (FILE_NAME, REPO, EVENTS, EVENT_LINES, *((TEACHER, TEACHER_CODES) if with_teacher else ())):
+    for name in (FILE_NAME, REPO, EVENTS, EVENT_LINES, *((TEACHER, _CODES) if with_teacher else ())):
         if (folder / name).exists():
             raise InvalidInputError(f"{folder / name}: is there already and is not overwritten; name a new folder")
 
@@ -137,7 +136,7 @@ def _copy_teacher(teacher: Path, to: Path, plan: Plan) -> None:
 
 def _move(arriving: Path, folder: Path) -> None:
     """The repository first: a second process that writes the same folder fails there."""
-    for name in (REPO, EVENTS, EVENT_LINES, TEACHER, TEACHER_CODES, FILE_NAME):
+    for name in (REPO, EVENTS, EVENT_LINES, TEACHER, _CODES, FILE_NAME):
         if not (arriving / name).exists():
             continue
         if (folder / name).exists():
