@@ -53,7 +53,7 @@ class Judge:
     def __init__(self, comparison: Comparison, task: TaskSpec) -> None:
         self.comparison = comparison
         self.task = task
-        self.measure = "AUC" if task.kind == "binary" else "RMSE"
+        self.measure = comparison.findings.measure(task.name)
 
     def against(self, other: Series, part: str = "all", *, served: bool = True) -> Against | None:
         """The student in a part of the log against another series; None where one of them has no score there."""

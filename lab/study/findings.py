@@ -132,9 +132,7 @@ class Findings:
         values = self.values(variant, part, task, arm)
         return interval(list(values.values())) if values else None
 
-    def gain(
-        self, variant: str | None, part: str, task: str, over: tuple[str | None, str] | None = None
-    ) -> Interval | None:
+    def gain(self, variant: str | None, part: str, task: str, over: _Arm | None = None) -> Interval | None:
         """Student minus control of the same run, or minus another (variant, arm) of the same seed.
 
         Above 0 is better; of an RMSE it is the other minus the student. A seed that only one of them has is left out.

@@ -23,9 +23,10 @@ from lab.study.digest import digest_of
 
 _FLOATS = {"FLOAT": np.float32, "FLOAT_LIST": np.float32, "DOUBLE": np.float64, "DOUBLE_LIST": np.float64}
 _Row = dict[str, Value]
-_NOW_MS = 2**63
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
+END_MS = 2**63
+"""The end of all time: later than every row of a table."""
 NO_REDIS = "redis://127.0.0.1:6379/0"
 """Of Feast's configuration, which must name one; nothing connects to it."""
 
@@ -63,7 +64,7 @@ class MemoryStore:
     """
 
     def __init__(
-        self, spec: FeatureSpec, sources: Sources, aggregates: Sequence[AggregateConfig], now_ms: int = _NOW_MS
+        self, spec: FeatureSpec, sources: Sources, aggregates: Sequence[AggregateConfig], now_ms: int = END_MS
     ) -> None:
         self._spec = spec
         self.now_ms = now_ms
@@ -134,7 +135,7 @@ class MemoryStore:
             for i, entity_id in enumerate(ids):
                 row = self._as_stored(view, {name: values[i] for name, values in columns.items()})
                 is_there = aggregates.has(config.entity, entity_id)
-                self._stored[view][entity_id] = _Rows([-_NOW_MS], [row if is_there else {}])
+                self._stored[view][entity_id] = _Rows([-END_MS], [row if is_there else {}])
             pushed += len(ids)
         return pushed
 

@@ -17,23 +17,20 @@ from features.spec import Feature, FeatureSpec, Value
 from graft.process import Process
 from graft.project import Project
 from graft.settings import load_settings
-from lab.study.memory_store import MemoryStore, Sources, as_stored
+from lab.study.memory_store import END_MS, MemoryStore, Sources, as_stored
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.profiles import Profiler, draw_references
 from teacher_cache.teacher import load_teacher
 
-_NOW_MS = 2**63
-
 
 def open_store(
-    project: Project, spec: FeatureSpec, sources: Sources, now_ms: int | None = None
+    project: Project, spec: FeatureSpec, sources: Sources, now_ms: int = END_MS
 ) -> "MemoryStore | ProfiledStore":
     """The store of a project, with profiles where it has some. ConfigurationError when its teacher does not fit.
 
-    `now_ms`: the time at which it is read, where no time is given; the end of all time if None.
+    `now_ms`: the event time that `read` takes for now.
     """
-    now = {} if now_ms is None else {"now_ms": now_ms}
-    store = MemoryStore(spec, sources, project.features.aggregates, **now)
+    store = MemoryStore(spec, sources, project.features.aggregates, now_ms)
     return ProfiledStore(store, project, spec, sources) if project.features.profiles else store
 
 
@@ -70,7 +67,7 @@ class ProfiledStore:
         columns = self._store.read_at(user_ids, item_ids, contexts, event_times_ms)
         ids: dict[Entity, Sequence[EntityId]] = {"user": user_ids, "item": item_ids}
         for profiled in self._profiled:
-            self._at.time_ms = min(event_times_ms, default=_NOW_MS)
+            self._at.time_ms = min(event_times_ms, default=END_MS)
             columns |= profiled.read_at(ids[profiled.entity], event_times_ms)
         return columns
 
@@ -90,7 +87,7 @@ class _At:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self.time_ms = _NOW_MS
+        self.time_ms = END_MS
 
     def read(
         self,
@@ -142,7 +139,7 @@ class _Profiled:
         new: dict[EntityId, int] = {}
         for one, time_ms in zip(ids, event_times_ms, strict=True):
             if one not in self._begin_ms:
-                new.setdefault(one, -_NOW_MS if one in self._known else min(time_ms + self._delay_ms, _NOW_MS))
+                new.setdefault(one, -END_MS if one in self._known else min(time_ms + self._delay_ms, END_MS))
         if new:
             found = self._profiler.profiles(self._config, list(new), self._references).of
             for one, profile in found.items():

@@ -10,9 +10,8 @@ from lab.study.findings import PERMUTED, SERVED, Findings, Series, as_input
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.headline import harm_of_permuted
 from lab.study.intervals import FEWEST_SEEDS, Interval
-from lab.study.references import REFERENCES, SAYS
+from lab.study.references import LR_TEACHER, REFERENCES, SAYS
 from lab.study.slices import EARLY, NEW_ITEMS, NEW_USERS
-from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
 _NONE = "-"
@@ -51,7 +50,7 @@ def _headline(findings: Findings) -> Iterator[str]:
         best = ["best possible, whole stream"] if task.name in findings.best_auc else []
         for way, prefix in _WAYS:
             title = f"`{task.name}`, {findings.grid.baseline}, {way}"
-            yield f"### Headline: {_measure(task)} of {title}"
+            yield f"### Headline: {findings.measure(task.name)} of {title}"
             header = ["examples", *(series.name for series in findings.series()), *best]
             yield _table(header, (_scores_row(findings, task.name, f"{prefix}{part}") for part in parts))
             others = [series for series in findings.series() if (series.name, series.variant) != _judged(findings)]
@@ -114,9 +113,9 @@ def _thin(findings: Findings) -> Iterator[str]:
     """By the share of the users whose examples were learnt: what the baseline and the references score."""
     found = [findings.at(share) for share in findings.shares()]
     arms = [(arm, findings.grid.baseline) for arm in _ARMS] + [(arm, REFERENCE_VARIANT) for arm in REFERENCES]
-    header = ["users", "draws", "examples", *(arm for arm, _ in arms), "student - control", "student - lr_teacher"]
+    header = ["users", "draws", "examples", *(arm for arm, _ in arms), "student - control", f"student - {LR_TEACHER}"]
     for task, (way, prefix) in product(findings.tasks if found else (), _WAYS):
-        yield f"### Thin logs: {_measure(task)} of `{task.name}`, {findings.grid.baseline}, {way}"
+        yield f"### Thin logs: {findings.measure(task.name)} of `{task.name}`, {findings.grid.baseline}, {way}"
         yield _table(header, (_thin_row(thin, task.name, f"{prefix}all", arms) for thin in found))
 
 
@@ -129,7 +128,7 @@ def _thin_row(findings: Findings, task: str, part: str, arms: Sequence[tuple[str
         f"{sum(counts) / max(1, len(counts)):,.0f}",
         *(_mean(findings.mean(variant, part, task, arm)) for arm, variant in arms),
         gain_text(findings.gain(base, part, task)),
-        gain_text(findings.gain(base, part, task, (REFERENCE_VARIANT, "lr_teacher"))),
+        gain_text(findings.gain(base, part, task, (REFERENCE_VARIANT, LR_TEACHER))),
     ]
 
 
@@ -178,7 +177,7 @@ def _questions(findings: Findings) -> Iterator[str]:
         events = variants[0].events
         examples = f"{events or findings.grid.events or findings.results[0].examples:,} examples"
         for task in findings.tasks:
-            yield f"### {question}: {_measure(task)} of `{task.name}` ({examples})"
+            yield f"### {question}: {findings.measure(task.name)} of `{task.name}` ({examples})"
             header = ["variant", "seeds", "student / control / teacher", "student - control", EARLY, *than]
             names = [base, *(v.name for v in variants if v.name != base)]
             part = findings.baseline_part(events)
@@ -206,10 +205,6 @@ def gain_text(gain: Interval | None) -> str:
         return f"{gain.mean:+.4f}"
     text = f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
     return f"**{text}**" if gain.excludes_zero else text
-
-
-def _measure(task: TaskSpec) -> str:
-    return "AUC" if task.kind == "binary" else "RMSE"
 
 
 def _mean(value: Interval | None) -> str:

@@ -6,7 +6,7 @@ from lab.study.comparison import Comparison, Difference, student_of
 from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series
 from lab.study.grid import REFERENCE_VARIANT
 from lab.study.intervals import Interval
-from lab.study.references import LR, LR_TEACHER
+from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
 from lab.study.slices import NEW_ITEMS, NEW_USERS
 from lab.study.user_bootstrap import DRAWS, FEWEST_USERS
 from stream.tasks import TaskSpec
@@ -16,8 +16,8 @@ _CHANCE = 0.02  # of an AUC: a teacher that is nearer to 0.5 does not order the 
 MODEL_NAMES = {
     LR_TEACHER: "the regression with the teacher's logits",
     LR: "the regression",
-    "bayes_bias": "Bayesian biases alone",
-    "online_lr": "online logistic regression",
+    BAYES_BIAS: "Bayesian biases alone",
+    ONLINE_LR: "online logistic regression",
     CONTROL: "the control",
     TEACHER: "the teacher alone",
     TEACHER_AS_INPUT: "the teacher as an input",
@@ -82,7 +82,7 @@ class _Judged:
         score, best = self._score(self._student), self._best()
         if score is None or best is None:
             return
-        measure = "AUC" if self._task.kind == "binary" else "RMSE"
+        measure = self._comparison.findings.measure(self._task.name)
         yield (
             f"{self.kind}: {self._against(best)}; {measure} {score:.4f} for the student, {self._score(best):.4f} for "
             f"the other.{self._where(best)}"
