@@ -72,7 +72,7 @@ def init(  # noqa: PLR0913 - one argument an option
     Example: graft init shop --events ratings.csv --items movies.csv --teacher model.onnx --label 'liked = rating >= 4'
     """
     from graft.init.any_log import read_any_log
-    from graft.init.report import aligned, input_rows, notes, only_a_human, role_rows
+    from graft.init.report import aligned, only_a_human, role_rows
     from graft.init.roles import Given
     from graft.init.write import check_free, make_plan, write_project
 
@@ -85,24 +85,16 @@ def init(  # noqa: PLR0913 - one argument an option
     plan = make_plan(folder, found, {"user": users, "item": items}, teacher)
     plan.negatives = _negatives(plan, negatives, asks=asks)
     prepared = _prepared(plan, source)
-    if prepared:
-        from graft.fit.table import HEAD, shared_rows
-
-        _say(["", *aligned(HEAD, shared_rows(prepared))], as_json=as_json)
-    elif plan.teacher:
-        _say(["", *aligned(_INPUT_HEAD, input_rows(plan))], as_json=as_json)
+    if plan.teacher:
+        _say(_feeding(plan, prepared), as_json=as_json)
     if asks:
         click.confirm("Write this?", default=True, abort=True)
     elif not yes:
         raise InvalidInputError("nothing was written: no terminal to ask on; take what stands above with --yes")
     fitted = _fitted(prepared) if prepared else None
     written = write_project(folder, plan, teacher, fitted and fitted.write)
-    told, open_points = list(notes(plan)), list(only_a_human(plan))
-    faults = _faults(folder, process.redis_url)
-    if plan.event_file and not faults:
-        from graft.init.copied_events import note_of_copied
-
-        told = [note for note in [note_of_copied(folder, process.redis_url), *told] if note]
+    faults, open_points = _faults(folder, process.redis_url), list(only_a_human(plan))
+    told = _notes(folder, plan, process.redis_url, has_faults=bool(faults))
     if as_json:
         report = fitted.report.summary() if fitted else None
         echo_json({**_summary(plan, written, told, open_points, faults), "teacher": report})
@@ -144,6 +136,14 @@ def _prepared(plan: "Plan", source: dict[str, Any]) -> "Prepared | None":
     return prepared
 
 
+def _feeding(plan: "Plan", prepared: "Prepared | None") -> list[str]:
+    """A table of what feeds the inputs of the teacher."""
+    from graft.fit.table import HEAD, shared_rows
+    from graft.init.report import aligned, input_rows
+
+    return ["", *(aligned(HEAD, shared_rows(prepared)) if prepared else aligned(_INPUT_HEAD, input_rows(plan)))]
+
+
 def _fitted(prepared: "Prepared") -> "Fitted":
     from graft.fit.fit import DEFAULT_SEED, fit
     from graft.progress import progress
@@ -175,6 +175,15 @@ def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Ro
             options = question.options or list(columns)
             given = given.also(question.role, click.prompt(question.role, type=click.Choice(options)))
     return decided(columns, given)
+
+
+def _notes(folder: Path, plan: "Plan", redis_url: str, *, has_faults: bool) -> list[str]:
+    """What looks odd; of an event file that was copied also how many events the stream would not take."""
+    from graft.init.copied_events import note_of_copied
+    from graft.init.report import notes
+
+    copied = note_of_copied(folder, redis_url) if plan.event_file and not has_faults else ""
+    return [*([copied] if copied else []), *notes(plan)]
 
 
 def _faults(folder: Path, redis_url: str) -> list[str]:

@@ -29,5 +29,5 @@ def note_of_copied(folder: Path, redis_url: str) -> str:
         return ""
     return (
         f"{unusable:,} of the first {read:,} events would become dead letters, for the file was copied as it is: the "
-        f"first is {first}; write such values otherwise, and look at all with 'graft replay --dry-run'"
+        f"first is {first}; write such values otherwise, and look at all with 'graft replay FILE --dry-run'"
     )
