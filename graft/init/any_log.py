@@ -1,4 +1,4 @@
-"""Reads a log in whatever form it is: an event file in the documented form, or columns that are to be found."""
+"""Reads a log in any form: an event file in the documented form, or a table whose columns must be understood."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -32,7 +32,7 @@ def decided(columns: dict[str, Column], given: Given) -> Roles:
 def read_any_log(
     where: str, given: Given, decide_roles: Callable[[dict[str, Column], Given], Roles] = decided
 ) -> AnyLog:
-    """Read it all; InvalidInputError names what cannot be read. An event file has no columns to be found."""
+    """Read the whole log; InvalidInputError names what cannot be read. The columns of an event file are known."""
     table = Table(where)
     columns = columns_of(table.batches())
     if not any(column.rows for column in columns.values()):

@@ -1,4 +1,4 @@
-"""Says of an event file that was copied as it is whether the stream would take its events."""
+"""Checks whether the stream would take the events of a file that was copied as it is."""
 
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ _EVENTS = 10_000  # more would take minutes of a long log; 'graft replay --dry-r
 
 
 def note_of_copied(folder: Path, redis_url: str) -> str:
-    """How many of the first events of the project in `folder` would become dead letters, and why; "" if none."""
+    """A note: how many of the first events of the project would become dead letters, and why; "" if none would."""
     project = load_project(folder)
     validator = Validator(compile_spec(project.repo, redis_url, project.features), project.tasks)
     read = unusable = 0

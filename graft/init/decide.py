@@ -98,7 +98,7 @@ def _is_time(column: Column) -> bool:
 
 
 def _is_chance(column: Column) -> bool:
-    """Whether only the size of its numbers says that it is a time, as that of an order's or a telephone's does."""
+    """Whether only the size of its numbers says that it is a time: numbers of orders or telephones have it too."""
     return column.kind != "time" and not names.means(column.name, names.TIME)
 
 
@@ -145,7 +145,8 @@ def _question(roles: Roles, role: Role, best: list[Column]) -> Question:
 def _no_time(column: Column) -> str:
     shown = ", ".join(column.samples)
     if column.kind in ("int", "float"):
-        return f"its numbers from {column.low:g} to {column.high:g} are no s, ms, us or ns since 1970 of 1990 to 2100"
+        numbers = f"its numbers from {column.low:g} to {column.high:g}"
+        return f"{numbers} are no times of 1990 to 2100 in s, ms, us or ns since 1970"
     return f"its values, such as {shown}, are no ISO 8601 such as 2026-01-31 or 2026-01-31T10:00:00+02:00; convert them"
 
 

@@ -42,7 +42,8 @@ _MOST_CATEGORIES = 0.5  # as a share of the rows: above it a text names its row
 class TableFeature:
     """One column as a feature. `role` "": the student does not see it; `filled`: the share of rows with a value.
 
-    `low`, `high`: of numbers. `width`: of a list. `words`: what its numbers say, of a text such as Action|Comedy.
+    `low`, `high`: of numbers. `width`: of a list. `words`: for which word of texts such as Action|Comedy each number
+    of the list stands.
     `default`: None where a miss has a value of its own.
     """
 
@@ -93,7 +94,7 @@ def read_entity_tables(where: Mapping[Entity, str | None], roles: Roles, log: Lo
 
 
 def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *, whole: bool) -> EntityTable:
-    """The table with its key, a row an id. `log_ids` are those of the log's rows, `log_name` is their column there.
+    """The table with its key, one row for each id. `log_ids`: the ids of the log's rows; `log_name`: their column.
 
     InvalidInputError if no column has any of these ids.
     """
@@ -120,7 +121,7 @@ def read_entity_table(where: str, entity: Entity, log_name: str, log_ids: Any, *
 
 
 def write_entity_table(path: Path, table: EntityTable, since: datetime) -> None:
-    """The batch table, each of its rows known since then. What the numbers of a list say stands at its field."""
+    """Write the batch table; each row holds from `since` on. The metadata of a list's field has its words."""
     times = pa.array([since.astimezone(UTC)] * table.rows.num_rows, pa.timestamp("us", tz="UTC"))
     words = {feature.name: feature.words for feature in table.features if feature.words}
     fields = [
@@ -132,7 +133,7 @@ def write_entity_table(path: Path, table: EntityTable, since: datetime) -> None:
 
 
 def words_at(field: pa.Field) -> tuple[str, ...]:
-    """What the numbers of a list say, by the field of a table that `write_entity_table` wrote; none elsewhere."""
+    """The word that each number of a list stands for, where `write_entity_table` wrote the table; none elsewhere."""
     return tuple(json.loads((field.metadata or {}).get(_WORDS, b"[]")))
 
 

@@ -193,7 +193,7 @@ def _records(text: str, delimiter: str) -> list[Sequence[str]]:
 
 
 def _names(written: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns; one that has none among those that have is called by its place."""
+    """The names of the columns. A column without a name is called by its place, where another one has a name."""
     names = [name.strip() for name in written]
     if not any(name and not _NUMBER.fullmatch(name) for name in names):
         return tuple(names)

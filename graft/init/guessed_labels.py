@@ -1,4 +1,4 @@
-"""Decides which columns of a log are labels where the user has not said it."""
+"""Decides which columns of a log are labels, where the user has not said it."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -84,7 +84,7 @@ def _label_question(column: Column) -> Question:
 
 
 def _add_liked(roles: Roles) -> None:
-    """A yes or no beside a rating, where there is none: the upper part of its scale."""
+    """Add the label `liked`, the upper part of a rating's scale, where no label is a yes or no."""
     ratings = [label for label in roles.labels if label.kind == "regression"]
     if not ratings or any(label.kind == "binary" for label in roles.labels):
         return

@@ -30,7 +30,7 @@ TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Label:
-    """A task and where its labels come from. `column` is "" where every row is a yes; `why`: if it was guessed."""
+    """A task and where its labels come from. `column`: "" where every row is a yes; `why`: of one that was guessed."""
 
     name: str
     kind: TaskKind

@@ -12,7 +12,7 @@ _FEWEST = 3
 
 
 class OpenQuotes:
-    """Counts the lines that lie whole within a field of one file, and those of them that have a row's delimiters."""
+    """Counts the whole lines within fields of one file, and how many of them have as many delimiters as a row."""
 
     def __init__(self, delimiter: str, fields: int) -> None:
         self._delimiter, self._fields = delimiter, fields
@@ -30,7 +30,7 @@ class OpenQuotes:
         self._add("a line", text)
 
     def check(self, where: str) -> int:
-        """How many of these lines may be rows: 0 if most are none, InvalidInputError if they are no chance."""
+        """How many of these lines may be rows: 0 if most do not look so. InvalidInputError where it is no chance."""
         if 2 * self._like_rows <= self._lines:
             return 0
         if self._like_rows >= _FEWEST:

@@ -18,7 +18,7 @@ WINDOW_SECONDS = 10
 TEACHER = "teacher.onnx"
 """The file of a teacher in a project folder, unless it is named otherwise."""
 DRAWN_NEGATIVES = 4
-"""For each row of a log of positives alone, where nobody says how many."""
+"""Negatives beside each row of a log of positives alone, where nobody says how many."""
 _RATE_STRENGTH = 10
 _MEAN_STRENGTH = 5
 
@@ -33,9 +33,9 @@ class Base(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """What the teacher says on average of each id of an entity, over so many `references` of the other.
+    """What the teacher says of each id of an entity on average over `references` ids of the other entity.
 
-    `means`: task or vector of the teacher -> about the mean of all ids; the column of the view has its name.
+    `means`: task or vector of the teacher -> about its mean over all ids; a column of the view has the same name.
     """
 
     entity: Entity
@@ -59,11 +59,11 @@ class Profile(NamedTuple):
 
 @dataclass
 class Plan:
-    """All that is written. `teacher` None: there was none.
+    """All that is written. `teacher`: None where there is none.
 
-    `windows`: task -> window_seconds, of a log that tells how long an answer takes. `event_file`: a file in the
-    documented form, which is copied as it is. `negatives`: so many for each row of a log of positives alone; None:
-    nobody has said.
+    `windows`: task -> window_seconds, where the log tells how long an answer takes. `event_file`: a file in the
+    documented form, which is copied as it is. `negatives`: how many are drawn beside each row of a log of positives
+    alone; None: nobody has said.
     """
 
     name: str

@@ -52,8 +52,8 @@ class _Tried(NamedTuple):
 def profiles_of(folder: Path, plan: Plan) -> list[Profile]:
     """The profiles of each entity that the teacher tells apart by what is known of it.
 
-    None without tables of both: references are drawn from them. A vector is a profile of the entity that it follows
-    from. `folder` has the teacher's files.
+    Empty without tables of both users and items, from which references are drawn. A vector is a profile of the entity
+    that it follows from. `folder` has the teacher's files.
     """
     if plan.teacher is None or plan.table("user") is None or plan.table("item") is None:
         return []

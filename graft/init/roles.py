@@ -1,4 +1,4 @@
-"""What the columns of a log are, and what of it a user has said."""
+"""What the columns of a log are, and what the user has said of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Pick(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What only a human can decide. `options` are the columns that it may be; of a label, expressions such as it."""
+    """What only a human can decide. `options`: the columns that may be the answer; of a label, example expressions."""
 
     role: Role
     text: str

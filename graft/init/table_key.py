@@ -25,7 +25,10 @@ def key_of(
     distinct: Any,
     whole: bool,  # noqa: FBT001 - passed on
 ) -> tuple[str | None, float]:
-    """The column with the log's ids, and the share of the log's rows that it covers; by name first, then by content."""
+    """The column with the log's ids, by name first, then by content; and the share of the log's rows that it covers.
+
+    `log_ids`: those of the log's rows; `distinct`: each of them once. None and 0 where no column has any of them.
+    """
     shares = {}
     others = [name for name in columns if _is_others(name, entity, log_name)]
     for name, found in columns.items():
@@ -69,7 +72,7 @@ def _is_unique(values: Any) -> bool:
 
 
 def without_key(columns: dict[str, Column], entity: Entity, log_name: str, distinct: Any) -> str:
-    """Why there is none, with ids of both and what to do."""
+    """Why no column is the key, with ids of both and what to do."""
     shown = ", ".join(texts(distinct[:3]).to_pylist())
     told = f"no column has an id of the log's {entity}s, whose column {log_name!r} has ids such as {shown}; "
     named = [found for found in columns.values() if _is_named(found.name, entity, log_name) and found.samples]

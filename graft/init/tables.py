@@ -173,7 +173,7 @@ class Table:
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Neighbours of the same columns as one batch up to a size: what is done once a batch is not done once a file."""
+    """Batches that follow each other with the same columns, joined up to a size: many small files cost little."""
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:

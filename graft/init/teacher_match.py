@@ -61,10 +61,10 @@ class Match(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """The teacher, its tasks, its vectors with their widths, its inputs, and what of them only a human can know.
+    """What is known of a teacher. `vectors`: name -> width. `notes`: what only a human can know.
 
-    `trained_until`: the end of its training data as ISO 8601; "": it has seen no time of the target's.
-    `is_fitted`: graft trained it, so that its tasks and inputs are known.
+    `distilled`: teacher task -> its twin, a task here. `trained_until`: the end of its training data as ISO 8601; "":
+    it has seen no time of the target's. `is_fitted`: graft trained it, so its tasks and inputs are known.
     """
 
     vectors: Mapping[str, int]
@@ -162,7 +162,10 @@ def _default(candidate: Candidate, tensor: TensorSpec, zero: float | str) -> flo
 
 
 def _probed(teacher: Teacher, inputs: list[Match], tensors: Mapping[str, TensorSpec], notes: list[str]) -> list[Match]:
-    """Without the features of whose range the teacher cannot compute an end, such as ids beyond its embedding table."""
+    """The inputs, each without its feature where the teacher cannot compute the ends of the feature's range.
+
+    Such as ids beyond its embedding table.
+    """
     base = {match.name: _row(tensors[match.name], match.default) for match in inputs}
     if fault := _refusal(teacher, base):
         notes.append(

@@ -124,7 +124,7 @@ REFUSED = {
     "times that begin at 0": (
         "a.csv",
         "user,item,time\n1,2,5\n1,3,9\n",
-        "its numbers from 5 to 9 are no s, ms, us or ns",
+        "its numbers from 5 to 9 are no times of 1990 to 2100",
     ),
     "american dates": ("a.csv", "user,item,time\n1,2,01/31/2024\n", "such as 01/31/2024, are no ISO 8601"),
     "two users": (
