@@ -11,7 +11,7 @@ from graft.process import begin
 
 _NO_PROFILES = (
     "whether profiles are worth it: what the teacher says of a user or an item on average is no feature yet; 'graft "
-    "init' with --source-events writes that into a new folder, [[features.profiles]] into this one is yours to write"
+    "init' with --source-events writes a new folder with it, or add [[features.profiles]] to this one"
 )
 
 
@@ -42,8 +42,8 @@ def fit(  # noqa: PLR0913 - one argument an option
     """Train a teacher on the source's log, for the project in FOLDER, and write it there as ONNX.
 
     Its inputs are the features that source and target share by name and type; its tasks are the log's labels. The last
-    tenth of the rows is held out, and how well it does there is printed. graft.toml gains the tables of the teacher;
-    one that has a teacher stays as it is, then --to names the new one's file.
+    tenth of the rows is held out, and the command prints how well the teacher does there. It adds the teacher's tables
+    to graft.toml. Where that has a teacher already it stays as it is, and --to names the new teacher's file.
 
     Example: graft teacher fit shop --events sister/ratings.csv --items sister/movies.csv
     """

@@ -44,7 +44,7 @@ _INPUT_HEAD = ("input", "type", "fed by", "missing", "why")
     "--negatives",
     type=_NEGATIVES,
     metavar="N",
-    help="Of a log whose every row is a yes: draw N negatives beside each; 4 without, 0 for none.",
+    help="Where every row is a yes: draw N negatives beside each, 0 for none.  [default: 4]",
 )
 @source_options
 @click.option("--yes", is_flag=True, help="Take the guesses without asking.")
@@ -66,8 +66,8 @@ def init(  # noqa: PLR0913 - one argument an option
     """Write a project FOLDER from a log, tables and a teacher in any common form.
 
     Finds the columns by name, type and content, shows what it took and why, and asks on a terminal. A file that is
-    there is never overwritten. Context that several columns hold: --map context=device,hour; none: --map context=.
-    Without a teacher's file --source-events trains one on the sister's log, of what both have.
+    there is never overwritten. Several columns of context: --map context=device,hour; none: --map context=. Without a
+    teacher's file, --source-events trains a teacher on the sister's log, on the features that both have.
 
     Example: graft init shop --events ratings.csv --items movies.csv --teacher model.onnx --label 'liked = rating >= 4'
     """

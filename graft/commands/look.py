@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path | None, *, as_json: bool) -> None:
     """Tell what is in LOG before anything runs: events, or a project folder with its events, tables and teacher.
 
-    LOG is CSV, TSV, JSONL or Parquet in any form that 'graft init' reads, or an event file. It tells rows, users,
-    items, times and gaps, base rates, unseen ids, duplicates; and what of it will hurt, with the key that handles it.
+    LOG is CSV, TSV, JSONL or Parquet in any form that 'graft init' reads, or an event file. The command tells rows,
+    users, items, times and gaps, base rates, unseen ids, duplicates; and what will hurt, with the key that handles it.
 
     Example: graft look ratings.csv --label 'liked = rating >= 4'
     """
@@ -49,7 +49,7 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
 
 
 def _overlaps(known: "Read", process: Process) -> "list[Overlap]":
-    """Of a project; of a mere log there are none."""
+    """Those of a project; none of a mere log."""
     if known.project is None:
         return []
     from graft.look.overlap import overlaps  # Feast, which takes seconds

@@ -102,7 +102,7 @@ class ProjectTeacher:
     def open_unshown_cache(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> UnshownCache | None:
         """The unshown rows: batch scorer, backfill and learner share them; None: there are none.
 
-        `ttl_seconds`: how long rows wait that are put into it.
+        `ttl_seconds`: how long a row waits there for its learner.
         """
         if self.project.unshown.ratio == 0:
             return None

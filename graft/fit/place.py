@@ -17,12 +17,15 @@ _PASSTHROUGH = re.compile(r"^# passthrough = .*$", re.MULTILINE)
 
 
 def may_list(project: Project) -> bool:
-    """Whether features that [features] does not list may feed the teacher: where their key can be set, or is told."""
+    """Whether features that [features] does not list may feed the teacher.
+
+    They may where `place` can add them to passthrough, or tells the user to.
+    """
     return project.teacher is not None or bool(_PASSTHROUGH.search(_text(project)))
 
 
 def check_place(project: Project, file: str | None) -> str:
-    """The name of the teacher's file in the folder; InvalidInputError where something of it is there."""
+    """The name of the teacher's file in the folder; InvalidInputError where a file to be written is there."""
     if file is None and project.teacher is not None:
         raise InvalidInputError(
             f"{project.folder / FILE_NAME}: has a [teacher] already, which stays as it is; --to NAME.onnx writes the "
@@ -39,7 +42,7 @@ def check_place(project: Project, file: str | None) -> str:
 
 
 def place(project: Project, fitted: Fitted, file: str) -> Path:
-    """Write all of it; the file with the tables of the teacher, which is graft.toml where that had none."""
+    """Write the teacher and its tables; the file with the tables, which is graft.toml where that had no teacher."""
     check_place(project, file)  # once more: training takes time
     matched = fitted.prepared.matched(file)
     tables = "\n\n".join(teacher_tables(project.name, file, matched))

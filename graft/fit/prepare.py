@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FEWEST_ROWS = 20
 _TENTH = 10  # the share of the rows that is held out, and of the others that judges
 _RESERVED = ("features", "heads")  # names within the ONNX file
-_MOST_IN_COMMON = 2  # items that have one code, on average, for the code to name its item
+_MOST_IN_COMMON = 2  # items that share a code, on average: with more of them a code does not name its item
 _FEWEST_USERS = 20  # for vectors of 8 numbers
 SOURCE_USER = "source_user"
 """The input that is a user of the source's own, whom the target does not know."""
@@ -133,7 +133,10 @@ def prepare(target: Target, source: SourceLog) -> Prepared:
 
 
 def _taste(prepared: Prepared, taken: list[str]) -> DesignTaste | None:
-    """The source's users have vectors, and the items that an input names, where the users are not the target's too."""
+    """Vectors of the source's users, and of the items by the input that names them.
+
+    None where the target has the same users, or no input names the item, or too few users have enough rows.
+    """
     if any(one.feature.name == "user_id" for one in prepared.shared):
         return None
     of_items = [one for one in prepared.shared if one.codes and one.feature.entity == "item"]

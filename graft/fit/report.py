@@ -17,9 +17,9 @@ _NO_BETTER_AUC = 0.52
 
 
 class TaskReport(NamedTuple):
-    """One head on the rows held out. `auc` of a binary one; the others of a regression, `of_mean` for the learnt mean.
+    """How well one head does on the rows held out: `auc` of a binary one, the others of a regression.
 
-    None where the labels do not tell: of one class, or none.
+    `rmse_of_mean`: what the mean of the learnt labels reaches. None where the labels are all alike, or there is none.
     """
 
     name: str
@@ -49,7 +49,7 @@ class TaskReport(NamedTuple):
 
 
 class FitReport(NamedTuple):
-    """Rows that were learnt, that judged, that were held out; how long it took; each head."""
+    """How many rows were learnt, judged the epochs and were held out; how long it took; how well each head does."""
 
     learnt_rows: int
     judged_rows: int

@@ -51,10 +51,9 @@ def same_ids(entity: Entity, target: Target, source: SourceLog) -> Sameness:
 
 
 def _agreement(entity: Entity, target: Target, source: SourceLog) -> tuple[str, float, bool] | None:
-    """The column that is equal most often beyond chance, over the ids that both have; None without such a column.
+    """The column that agrees best over the ids that both have, by Cohen's kappa (1960); None without such a column.
 
-    With the share of them in which it is, and whether that is beyond chance by half of what there is: the measure is
-    Cohen's kappa (1960).
+    With the share of these ids for which it is equal, and whether kappa is at least `_AGREE`.
     """
     if entity not in target.tables or entity not in source.tables:
         return None

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from features.pushed_values import Entity
 
 FEWEST = 5
-"""Rows that an item, a category or an id needs to be one that the teacher knows; of what is told of users: users."""
+"""Rows that an item, a category or an id needs for the teacher to know it; a feature of users needs so many users."""
 
 _MOST_CODES = 200_000
-_LEAST_KNOWN = 0.05  # of the target's values
-_LEAST_LIKE = 0.01  # of the source's numbers, which lie within the target's: else they are of another unit
+_LEAST_KNOWN = 0.05  # of the target's values must be known to the source
+_LEAST_LIKE = 0.01  # of the source's numbers must lie within the target's range: else they are of another unit
 _TABLES: dict[str, Literal["rows", "users", "items"]] = {"user": "users", "item": "items", "": "rows"}
 
 
@@ -191,7 +191,7 @@ def _width(values: Any) -> int:
 
 
 def _weights(feature: TargetFeature, source: SourceLog) -> NDArray[np.int64]:
-    """What each value counts: of users a user, else a row."""
+    """How much each value counts: of a feature of users 1, else its rows."""
     if feature.entity == "user":
         return np.ones(len(source.ids["user"].distinct), np.int64)
     if feature.entity == "item":

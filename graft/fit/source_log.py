@@ -71,7 +71,10 @@ class SourceLog(NamedTuple):
 
 
 def read_source(files: SourceFiles, given: Given, option: str = "--") -> SourceLog:
-    """Read it all; InvalidInputError names what cannot be read. `option`: how --map and --label begin there."""
+    """Read log and tables; InvalidInputError names what cannot be read.
+
+    `option`: what the options for --map and --label begin with, as errors name them.
+    """
     try:
         found = read_any_log(files.events, given)
     except InvalidInputError as error:

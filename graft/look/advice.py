@@ -1,4 +1,4 @@
-"""What of a log will hurt, and which key of graft.toml, or what else, handles it."""
+"""Advice on what in a log will hurt, with the key of graft.toml, or the step, that handles it."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ def advice(
     student: StudentConfig,
     windows: dict[str, float],
 ) -> Iterator[str]:
-    """One line each. `windows`: task -> window_seconds, of the tasks that the project has."""
+    """One line for each thing that will hurt. `windows`: task -> window_seconds; of a mere log it is empty."""
     yield from _of_times(found, stream)
     for task in found.tasks:
         yield from _of_task(task, windows.get(task.name))

@@ -39,7 +39,10 @@ class TaskFigures(Figures):
 
 
 class EntityFigures(Figures):
-    """Users, or items. `unseen_by_tenth`: the share of rows with one that no row before had."""
+    """Users, or items. `rows_median` and so on: rows that each has. `once`: the share of them with one row.
+
+    `unseen`: the share of rows with one that no row before had, in the whole log and in each tenth.
+    """
 
     distinct: int
     rows_median: float
@@ -74,9 +77,9 @@ class LogFigures(Figures):
 
 
 class Overlap(Figures):
-    """`known`: the share of the log's rows that a table, or an input of the teacher, knows; `ids`: of its distinct ids.
+    """How much of a log is known. `by`: a view, or teacher.inputs.NAME; `of`: the ids, or the feature, that it reads.
 
-    `by` is the view, or teacher.inputs.NAME.
+    `known`: the share of the log's rows; `ids`: the share of the distinct values.
     """
 
     by: str

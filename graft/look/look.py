@@ -14,7 +14,7 @@ from student.versions.config import StudentConfig
 
 
 class Look(NamedTuple):
-    """The figures of a log, how much of it a project knows, and what of it will hurt."""
+    """The figures of a log, how much of it a project knows, and advice on what in it will hurt."""
 
     figures: LogFigures
     overlaps: list[Overlap]
@@ -22,7 +22,7 @@ class Look(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A log with its figures, and the project whose log it is."""
+    """A log with its figures, and the project whose log it is; None: it is a mere log."""
 
     log: Log
     figures: LogFigures
@@ -44,7 +44,7 @@ def read(where: str, given: Given) -> Read:
 
 
 def judged(found: Read, overlaps: list[Overlap]) -> Look:
-    """With what of it will hurt: by the project's keys, or by their defaults."""
+    """The look, with advice by the settings of the log's project; of a mere log by their defaults."""
     project = found.project
     stream, student = (project.stream, project.student) if project else (StreamConfig(), StudentConfig())
     windows = {task.name: task.window_seconds for task in project.tasks} if project else {}

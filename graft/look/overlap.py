@@ -24,7 +24,7 @@ _ASKED_AT_ONCE = 1_024
 
 
 def overlaps(project: Project, redis_url: str, log: Log, access: ServerAccess) -> list[Overlap]:
-    """Of each batch view its coverage; of each teacher input that an id or a context feeds, what the teacher takes.
+    """How much of the log each batch view knows, and each input of the teacher that an id or a context feeds.
 
     ConfigurationError where the project has faults.
     """
