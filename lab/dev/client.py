@@ -44,7 +44,7 @@ class Question(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """All requests of a client, those that failed, the changes of version, and the last version that answered."""
+    """How many requests a client made, how many failed, the changes of version, and the last version that answered."""
 
     requests: int = 0
     failed: int = 0
@@ -52,7 +52,7 @@ class Counts(NamedTuple):
     version: str | None = None
 
     def after(self, answer: Answer) -> "Counts":
-        """With one more."""
+        """The counts with one more request."""
         swapped = answer.version is not None and self.version not in (None, answer.version)
         failed, version = self.failed + (answer.fault is not None), answer.version or self.version
         return Counts(self.requests + 1, failed, self.swaps + swapped, version)
@@ -119,8 +119,8 @@ class ScorerConnection:
 class ScoringClient:
     """Asks for random known users and items from a thread, `per_second` times a second, once the scorer is ready.
 
-    `contexts` has the context that each user is asked with; the answers' times count from `started_at` (of
-    time.monotonic). `keep`: so many of the last answers stay; None: all. A context manager.
+    `contexts`: the context that each user is asked with. The answers' times count from `started_at` (of
+    time.monotonic). `keep`: how many of the last answers stay; None: all. A context manager.
     """
 
     def __init__(

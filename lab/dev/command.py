@@ -27,7 +27,7 @@ _MAX = "max"
     metavar="max|N",
     help="max: as fast as it is learnt; N: N times as fast as the event times say; 1: with the pauses that they had.",
 )
-@click.option("--keep", is_flag=True, help="Keep what Kafka, Redis and the learner have: the next start goes on.")
+@click.option("--keep", is_flag=True, help="Keep what Kafka, Redis and the learner have: the next start continues it.")
 @click.option("--exit", "ends", is_flag=True, help="End once all events are learnt, instead of serving on.")
 @click.option(
     "--port", type=click.IntRange(1, 65_535), help="The scorer's; default: GRAFT_HTTP_PORT, 8080 or a free one."
@@ -49,10 +49,10 @@ def dev(  # noqa: PLR0913 - one argument an option
 
     Starts an embedded Kafka and Redis (unless your own are named), fills the features, and runs stream, teacher,
     learner and scorer. Prints a curl line that asks for scores, then a table of what happens. A process that dies is
-    started again. All that it makes lies in FOLDER/.graft-dev, the logs too. Ctrl-C ends everything.
+    started again. All files, also the logs, are in FOLDER/.graft-dev. Ctrl-C ends everything.
 
-    With --keep it lies in FOLDER/.graft-dev/kept and stays; the next start with --keep goes on where this one was, also
-    after a kill. Remove that folder to begin anew.
+    With --keep the files are in FOLDER/.graft-dev/kept and stay; the next start with --keep goes on where this one was,
+    also after a kill. Remove that folder to begin anew.
 
     Example: graft dev shop
     """
@@ -60,7 +60,7 @@ def dev(  # noqa: PLR0913 - one argument an option
 
     configure_logging(given_level() or "WARNING")
     factor = _speed(speed)
-    codes = (INTERRUPTED, TERMINATED) if ends else (0, 0)  # without --exit to be stopped is how it ends
+    codes = (INTERRUPTED, TERMINATED) if ends else (0, 0)  # without --exit it always ends by a signal
     with ended_by_signals(*codes):
         options = Options(folder, events, factor, keep, ends, port)
         run_dev(options, own_environment(kafka, redis_url), Console(stderr=True), click.echo)

@@ -20,7 +20,7 @@ _SECOND = "another 'graft dev' works in it; end that one first, or copy the proj
 
 
 class Begun(BaseModel):
-    """On which servers what is kept was begun."""
+    """The servers of the first start that kept its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class Begun(BaseModel):
 
 
 class Home(NamedTuple):
-    """What one start makes lies in `folder`; `keeps`: it goes on with what an earlier start has left there."""
+    """The folder of the files of one start. `keeps`: it goes on with the files that an earlier start left there."""
 
     folder: Path
     keeps: bool
@@ -50,7 +50,10 @@ class Home(NamedTuple):
         return self.folder / "logs"
 
     def take_up(self, services: Services, used_topics: list[str], project: Project) -> None:
-        """Note the servers at the first start; ConfigurationError when what is there is not of this project's start."""
+        """Note the servers at the first start.
+
+        ConfigurationError when an earlier start had other servers, or its topics have records that it did not send.
+        """
         path, now = self.folder / "begun.json", _begun(services)
         if path.exists():
             before = _read(path)

@@ -1,4 +1,4 @@
-"""Whether all that was sent is learnt, as far as it can be by now."""
+"""Tells when all events are learnt, as far as they can be by now."""
 
 import time
 
@@ -8,13 +8,14 @@ from stream.groups import LEARNER_GROUP, STREAM_GROUP, lag_of
 
 _QUIET_SECONDS = 6.0  # the stream sets its gauges every 5 s
 _MOST_WAITED_SECONDS = 60.0
-_NOT_NOTED_SECONDS = 75.0
+_NOT_NOTED_SECONDS = 75.0  # below STALLED_SECONDS, which end the session
 
 
 class Learnt:
-    """Asked again and again: whether the events are sent, read, joined and learnt, and nothing moves any more.
+    """Tells at each call whether the events are sent, read, joined and learnt, and nothing moves any more.
 
-    An impression waits for its feedback by the wall clock once no event comes; a window of days is not waited for.
+    Once no event comes, an impression waits for its feedback by the wall clock: for a minute at most, where its window
+    may be days.
     """
 
     def __init__(self, session: Session, project: Project, kafka_servers: str) -> None:
@@ -25,7 +26,7 @@ class Learnt:
         self._moved_at = time.monotonic()
 
     def __call__(self) -> bool:
-        """Whether it is so now."""
+        """Whether it is so now; asked again and again."""
         watch, now = self._session.watch, time.monotonic()
         if (reached := (watch.read, watch.learned)) != self._before:
             self._before, self._moved_at = reached, now
@@ -33,7 +34,7 @@ class Learnt:
         if not self._session.is_sent() or quiet < _QUIET_SECONDS or (watch.pending != 0 and quiet < self._patience):
             return False
         stream, learner = (lag_of(self._kafka, self._project.topics, group) for group in (STREAM_GROUP, LEARNER_GROUP))
-        # The marker of the last transaction is an offset of each partition that no reader takes. Nor does the learner
-        # note how far it is when it has set aside all that came last.
+        # Of each partition the last offset is the marker of a transaction, which no reader takes. And a learner that
+        # set aside all of the last examples does not commit its position.
         noted = learner.records <= self._project.stream.partitions or quiet > _NOT_NOTED_SECONDS
         return stream.records == 0 and noted

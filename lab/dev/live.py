@@ -23,14 +23,14 @@ class View(NamedTuple):
     title: str
     seconds: float
     events: int
-    """All there are."""
+    """All events that there are to send."""
     read: int
-    """That the stream has read, with those of earlier starts."""
+    """Events that the stream has read, with those of earlier starts."""
     dead_letters: int
     examples: int
-    """Since this start."""
+    """Written since this start."""
     learned: int
-    """Since the first version."""
+    """Examples that were learnt since the first version."""
     events_per_second: float
     lags: Mapping[str, int | None]
     cache_hit_rate: float | None

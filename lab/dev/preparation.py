@@ -32,9 +32,9 @@ FEATURES = (Command(("check",)), Command(("features", "apply")), Command(("featu
 
 
 def first_version(project: Project, bootstrap_events: Path | None = None) -> Iterator[Command]:
-    """The commands before the first event: what the teacher alone can teach. None without a teacher.
+    """The commands before the first event, by which a version learns from the teacher alone; none without a teacher.
 
-    `bootstrap_events`: of whose users and items the first version learns; None: those of Feast's tables.
+    `bootstrap_events`: a file with the users and items that it learns on; None: those of Feast's tables.
     """
     if project.features.profiles:
         yield Command(("teacher", "profile"))

@@ -31,7 +31,7 @@ class Trouble(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One process of the path: its name, the arguments after `graft`, and what it needs in its environment.
+    """One process of a session: its name, the arguments after `graft`, and what it needs in its environment.
 
     A stage that `ends` by itself is done when it ends with exit code 0. Every other end of a stage counts as a death.
     """
@@ -126,7 +126,7 @@ class Supervisor:
             ending = [running for running in self._stages.values() if not running.is_stopped]
             for running in ending:
                 running.is_stopped = True
-                running.process.terminate()  # all at once: what is left here is not waited for one by one
+                running.process.terminate()  # all at once, so that they end side by side
         for running in ending:
             running.stop()
         # Only now: the kernel kills the children that a thread started as soon as that thread ends.

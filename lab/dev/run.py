@@ -49,7 +49,7 @@ class Options(NamedTuple):
 
 
 class _Start(NamedTuple):
-    """What was found out before anything was started."""
+    """What is known before anything is started."""
 
     options: Options
     project: Project
@@ -58,7 +58,7 @@ class _Start(NamedTuple):
 
 
 def run_dev(options: Options, environment: dict[str, str], console: Console, say: Callable[[str], None]) -> View:
-    """Prepare, start everything, send the events; the last view, once all is learnt and the options say to end then.
+    """Prepare the project, start all processes and send the events; the last view, if it ends once all is learnt.
 
     `environment` has the user's settings; `say` gets what is to stand on standard output. GraftError when a part cannot
     be kept alive. Whatever ends it ends all that it has started.
@@ -129,7 +129,7 @@ def _prepare(start: _Start, home: Home, settings: dict[str, str], console: Conso
 
 
 def _first_version(start: _Start, home: Home, runner: Runner) -> None:
-    """From the teacher alone: of the users and items of Feast's tables, or of the first events where one has none."""
+    """Learn from the teacher alone, on the users and items of Feast's tables, else on those of the first events."""
     try:
         for command in first_version(start.project):
             runner.run(command)

@@ -1,4 +1,4 @@
-"""What the beginning of an event file tells: users and items to ask for, and whether its events can be used at all."""
+"""Reads the beginning of an event file: users and items to ask scores for, and whether its events can be used."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _MOST_UNUSABLE = 0.9  # as stream.max_unusable_share has it by default
 
 
 class Sample(NamedTuple):
-    """Of the impressions at a file's beginning: each user with the context of their last one, the items, and sizes."""
+    """Of the impressions at a file's beginning: each user with the last context, the items, the mean size."""
 
     contexts: Mapping[EntityId, Mapping[str, ContextValue]]
     items: Sequence[EntityId]
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 
 def sample_of(path: Path, spec: FeatureSpec, tasks: Sequence[TaskSpec]) -> Sample:
-    """Of the first events. InvalidInputError with the first fault when nearly none of them can be used."""
+    """The sample of the first events. InvalidInputError with the first fault when nearly none of them can be used."""
     validator, contexts = Validator(spec, tasks), dict[EntityId, Mapping[str, ContextValue]]()
     items, faults, found = Counter[EntityId](), list[str](), 0
     size = looked_at = 0

@@ -1,4 +1,4 @@
-"""All processes of a project at work: starts them, sends the events, watches; `graft dev` and the demo are this."""
+"""Runs all processes of a project, sends the events and watches; `graft dev` and the demo are such sessions."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ _LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a se
 
 
 class Asking(NamedTuple):
-    """How the client asks the scorer; `keep`: of so many requests the answers stay, None: of all."""
+    """How the client asks the scorer. `keep`: how many of the last answers stay; None: all."""
 
     per_second: float
     items_each: int
@@ -58,7 +58,7 @@ class Setting(NamedTuple):
 
 
 class Session:
-    """A path whose processes all work, and which is sent the events."""
+    """All processes of a project at work, while the events are sent."""
 
     def __init__(self, setting: Setting, supervisor: Supervisor, client: ScoringClient, watch: Watch) -> None:
         self._setting = setting

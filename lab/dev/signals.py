@@ -13,7 +13,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 _raised: list[BaseException] = []
-"""By the signals that have come: they are the process', and so is this."""
+"""What the signals of this process have raised, the last one last."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The processes of the path, as compose runs them: each a graft command with its own environment."""
+"""The processes of a session, as compose runs them: each a graft command with its own environment."""
 
 import re
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ class Events(NamedTuple):
 
 
 class Watch:
-    """The metrics of a running path; times are in seconds since the client's `started_at`."""
+    """The metrics of a running session; times are in seconds since the client's `started_at`."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Watch:
 
     @property
     def hit_rate(self) -> HitRate:
-        """Of the last look."""
+        """The teacher logits found, at the last look."""
         logits, learner = "graft_student_logits_total", self._metrics[LEARNER]
         return HitRate(self._seconds(), learner.total(logits, outcome="hit"), learner.total(logits))
 
