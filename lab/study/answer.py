@@ -1,4 +1,4 @@
-"""The answer of a study in a handful of sentences, the first task's in full: does the teacher help, and what to do."""
+"""The answer of a study in a few sentences, most of them on the first task: does the teacher help, and what to do."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,7 +24,7 @@ _HELPS_HERE = {
 
 
 def answer(comparison: Comparison, inputs: Sequence[InputUse] = ()) -> list[str]:
-    """The sentences. `inputs`: what is known of the teacher's inputs; those that matter most come first."""
+    """The sentences, the most important first. `inputs`: what is known of the teacher's inputs."""
     first, *others = comparison.findings.tasks
     judge = Judge(comparison, first)
     told = [_helps(judge), *_for_whom(judge)] if comparison.findings.has_teacher else []

@@ -9,9 +9,9 @@ from lab.study.study_log import StudyLog
 
 
 class Arriving(NamedTuple):
-    """N impressions as they come: features and teacher logits that are known then, for the predictions that are served.
+    """N impressions with the features and teacher logits that are known when they come, for served predictions.
 
-    `known_N`: for each of them the first that comes when its labels are known.
+    `known_N`: for each the place of the first impression that comes when its labels are known.
     """
 
     log: StudyLog

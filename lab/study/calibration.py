@@ -1,4 +1,4 @@
-"""How far the baseline's probabilities can be trusted: their calibration, and what ids that nobody has seen get.
+"""How far the baseline's probabilities can be trusted: their calibration, and those of users and items never seen.
 
 Shapes: N examples, B of them.
 """
@@ -27,9 +27,9 @@ Range = Mapping[str, float]
 class Calibration(NamedTuple):
     """Of one binary task, row by row or when it was served.
 
-    `ece`: of each arm the expected calibration error in ten bins of equal width, the mean over the seeds. `unseen`: of
-    each arm the probabilities, of all seeds together, that it gave the `unseen_rows` whose user and item had both never
-    come before; empty where there is no such row.
+    `ece`: of each arm the expected calibration error in ten bins of equal width, the mean over the seeds.
+    `unseen_rows`: how many rows have a user and an item that both had never come before. `unseen`: of each arm the
+    range of its probabilities of these rows, over all seeds; empty where there is no such row.
     """
 
     task: str

@@ -45,16 +45,16 @@ class Result(BaseModel):
     bootstrap_steps: int
     """Of the student alone, on the teacher alone, before the first example."""
     seconds: float = 0.0
-    """Wall clock of all that it took, with the teacher's work where no cell had done it before."""
+    """Wall clock of the whole cell, with the teacher's work where no cell before it had done that."""
     learning_seconds: float = 0.0
-    """Of them those from the first example on."""
+    """The part of `seconds` from the first example on."""
     scores: dict[str, Scores]
     served: dict[str, Scores] = {}
     held_out: dict[int, Scores] = {}
 
 
 class Predictions(NamedTuple):
-    """What was judged: of N examples the labels, and what each arm said row by row and when it was served."""
+    """Of N examples the labels, and what each arm predicted row by row and when it was served."""
 
     label_NK: NDArray[np.float32]
     seen_NKA: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""What a difference between two models lets one say, in words and with its interval."""
+"""What a difference between two models shows, in words and with its interval."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL
 
 WORTH = 0.005
-"""A difference is called none where its interval lies within so much AUC, or so large a share of an RMSE, around 0."""
+"""A difference counts as none where all its interval is nearer to 0 than this: in AUC, or as a share of the RMSE."""
 
 
 WHOM = {f"all, {NEW_USERS}": "new users", f"all, {NEW_ITEMS}": "new items", EARLY: f"the {EARLY} events"}
-"""The slices of whom a teacher may help most, with their names for people."""
+"""The slices in which a teacher may help most, with their names for people."""
 
 
 def control_of(comparison: Comparison) -> Series:
@@ -72,7 +72,7 @@ class Judge:
 
     @property
     def why_unknown(self) -> str:
-        """What it takes to tell."""
+        """What is missing to tell."""
         users, seeds = self.comparison.users, self.comparison.findings.seeds(self.comparison.findings.grid.baseline)
         if users < FEWEST_USERS:
             return f"an interval needs {FEWEST_USERS} users, the log has {users}"

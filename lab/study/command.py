@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 @click.command
 @click.argument("log", metavar="LOG", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--grid", "grid_name", help="In place of what fits five minutes: a TOML file, or headline, full, whole, simulated."
+    "--grid", "grid_name", help="A TOML file, or headline, full, whole, simulated.  [default: what fits five minutes]"
 )
-@click.option("--seeds", type=click.IntRange(1), help="Seeds of every learner; as many as fit, or the grid's, without.")
-@click.option("--events", type=click.IntRange(1), help="Only the first N examples; as many as fit, or the grid's.")
+@click.option(
+    "--seeds", type=click.IntRange(1), help="Seeds of every learner.  [default: as many as fit, or the grid's]"
+)
+@click.option(
+    "--events", type=click.IntRange(1), help="Only the first N examples.  [default: as many as fit, or the grid's]"
+)
 @click.option(
     "--label-delay-seconds",
     type=click.FloatRange(0),
-    help="Served predictions know labels so long after their impression; at the close of its windows, or the grid's.",
+    help="Served predictions know labels so long after their impression.  [default: its longest window, or the grid's]",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("study"), show_default=True)
 @click.option(
@@ -90,9 +94,9 @@ def study(  # noqa: PLR0913 - one for each option
 
 
 def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureSpec, Path | None]":
-    """The project, which is LOG or what --project names, as sound as 'graft check' wants it, and its spec.
+    """The project, which is LOG or what --project names, after 'graft check' found no fault; and its spec.
 
-    With the event file that is joined; None where LOG is an example log.
+    Also the event file that is to be joined; None where LOG is an example log.
     """
     process = begin(log if (log / FILE_NAME).exists() else project_folder)
 
@@ -121,7 +125,7 @@ def _made_log(project: "Project", spec: "FeatureSpec", events: Path, out: Path, 
 
 
 def _planned(asked: "Asked", project: "Project", spec: "FeatureSpec", folder: Path, out: Path) -> "PlannedStudy":
-    """The plan, which is told before it is learnt."""
+    """The plan; it is printed before its learners start."""
     from lab.study.planning import plan_study
 
     with progress("first learner") as advance:

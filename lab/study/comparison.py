@@ -20,7 +20,7 @@ from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS, STUDENT, TEACHER
 
 _SEEDS = 3
-"""Of a learner that are drawn again: they differ far less than draws of users do."""
+"""How many seeds of a learner are scored on every draw of users: seeds differ far less than draws do."""
 
 OfCell = Callable[[str, int], Predictions | None]
 """The predictions of a variant and a seed."""
@@ -74,7 +74,7 @@ class Comparison:
         return part in self._members
 
     def score(self, series: Series, part: str, task: TaskSpec, *, served: bool) -> float | None:
-        """Of the mean over the seeds; None where it is undefined."""
+        """The mean score over the seeds; None where it is undefined."""
         scores = self._scores(series, part, task, served=served)
         mean = float(np.mean([score_R[0] for score_R in scores])) if scores else float("nan")
         return mean if np.isfinite(mean) else None

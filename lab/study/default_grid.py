@@ -1,4 +1,4 @@
-"""The grid of `graft study FOLDER`: what answers whether the teacher helps, as large as the time allows."""
+"""The grid of `graft study FOLDER`: it answers whether the teacher helps, and is as large as the time allows."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ from lab.study.grid import Grid, TeacherChange, Variant
 from lab.study.intervals import FEWEST_SEEDS
 
 MOST_EVENTS = 20_000
-"""More is learnt only where it is asked for: the headline's number, and what is joined in seconds."""
+"""Examples that are learnt unless --events asks for more: as many as the headline's; they are joined in seconds."""
 PROBE_EVENTS = 1_000
-"""Of the first cell, whose seconds say what the others will take."""
+"""Examples of the first cell, whose seconds tell what the others will take."""
 MOST_INPUTS = 4
 """Inputs of the teacher that are compared with their default: those that move its logits most."""
 MOST_SEEDS = 10
-"""Of the baseline, where the time allows: as many as the headline has."""
+"""Seeds of the baseline, where the time allows: as many as the headline has."""
 _SHARE = 0.3  # of the users, beside all of them
 _SECONDS = 210.0  # of 300: the rest is for the check, the join, the first cell and the report
 _FEWEST_EVENTS = 500  # fewer say nothing, however long they take
@@ -52,10 +52,10 @@ def planned(
     events: int | None = None,
     seeds: int | None = None,
 ) -> Plan:
-    """As many of the log's `rows` as fit with five seeds; more seeds where all of them fit.
+    """As many of the log's `rows` as fit with five seeds; more seeds where all rows fit.
 
-    `events` and `seeds` are as they are where they are given. `grid_of`: the grid with so many seeds. It is at least
-    500 events, or all there are, however long they take.
+    `events` and `seeds` are kept where they are given. `grid_of`: the grid with so many seeds. The plan has at least
+    500 events, or all that there are, however long they take.
     """
     rows = min(rows, events or rows)
     for count in [seeds] if seeds else range(MOST_SEEDS, FEWEST_SEEDS - 1, -1):
@@ -79,9 +79,9 @@ def seconds_of(grid: Grid, cost: Cost, events: int, jobs: int) -> float:
 
 
 def default_grid(project: Project, moving: Sequence[str], events: int, seeds: int, delay_seconds: float) -> Grid:
-    """The project's graft.toml as it is, against its control and the references; on a share of its users, too.
+    """The project's graft.toml as it is, against its control and the references, on all users and on a share of them.
 
-    Beside it the student of a teacher with one input at its default, for the first of those that move its logits.
+    For each of the first `moving` inputs also the student of a teacher that has this input at its default.
     """
     is_distilled = bool(project.distillation)
     baseline = Variant(name="project", says="graft.toml as it is", bootstrap=is_distilled)

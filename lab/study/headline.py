@@ -15,7 +15,7 @@ _Json = dict[str, Any]
 
 
 def headline(findings: Findings, pair: str, verdict: Sequence[str], calibrated: Sequence[Calibration]) -> _Json:
-    """The baseline against its control and all that could refute it; InvalidInputError when it has no result."""
+    """The baseline against its control and all other series; InvalidInputError when it has no result."""
     base = findings.grid.baseline
     results = [result for result in findings.results if result.variant == base]
     if not results:

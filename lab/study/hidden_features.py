@@ -15,7 +15,7 @@ from student.learn.bootstrap import DayZeroRows
 class HiddenFeatures:
     """Hides the features of these names, and all of the views of these names, from a learner that reads `spec`.
 
-    They become features that are for the teacher alone: read and logged, not encoded. `hidden_faults` must have found
+    A hidden feature is one for the teacher alone: it is read and logged, not encoded. `hidden_faults` must have found
     no fault.
     """
 

@@ -48,7 +48,7 @@ class Keys:
         return self._log if cell.share == 1 else digest_of([self._log, f"{cell.share} {cell.seed}"])
 
     def served_log(self, cell: Cell) -> str:
-        """The key of the same with the features that it is served by."""
+        """The key of the same examples with the features that a served prediction knows."""
         log = self.log(cell)
         return digest_of([log, json.dumps([*cell.delay])]) if cell.served_knows_less else log
 
@@ -57,7 +57,7 @@ class Keys:
         return digest_of([self.log(cell), self.teacher(cell)])
 
     def served_logits(self, cell: Cell) -> str:
-        """The key of the teacher's logits of the log with the features that it is served by."""
+        """The key of the teacher's logits of `served_log`."""
         return digest_of([self.served_log(cell), self.teacher(cell)])
 
     def day_zero(self, cell: Cell) -> str:

@@ -15,9 +15,9 @@ class LabelDelay(NamedTuple):
     """In place of `seconds`, where it is given."""
 
     def known(self, event_times_ms: Sequence[int]) -> NDArray[np.intp]:
-        """For each of N impressions in the order of the log the first one that comes when its labels are known.
+        """For each of N impressions the place of the first impression that comes when its labels are known.
 
-        It is N where none does. The numbers do not fall, as examples are learnt in their order.
+        N where none does. Both are in the order of the log; the places do not fall, as examples are learnt in order.
         """
         count = len(event_times_ms)
         row_N = np.arange(count)

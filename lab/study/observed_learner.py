@@ -23,7 +23,7 @@ from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 
 _AT_A_TIME = 4
-"""Examples that are learnt together; the requests that come while they close are answered without them."""
+"""Examples that are learnt together; requests that come while their labels become known are answered without them."""
 
 
 class Teaching(NamedTuple):
@@ -115,7 +115,7 @@ class ObservedLearner(Learner):
 class Requests:
     """The impressions of a log in their order, each of which is given out once.
 
-    `known_N`: for each the first that comes when its labels are known.
+    `known_N`: for each the place of the first one that comes when its labels are known.
     """
 
     def __init__(self, known_N: NDArray[np.intp]) -> None:

@@ -38,10 +38,10 @@ _LOGGED = (
 
 
 class PlannedStudy(NamedTuple):
-    """The grid that is learnt, what is known of the teacher's inputs, and how large it is.
+    """The grid that is learnt, what is known of the teacher's inputs, and how large the grid is.
 
-    `size`: in words, with what learns the same again. `seconds`: about what its cells take; 0 where it was asked for.
-    `left_out`: sentences on what is learnt, what is not, and how to learn more.
+    `size`: in words, with the options that learn the same again. `seconds`: about what its cells take; 0 where the
+    options gave its size. `left_out`: sentences on what is learnt, what is not, and how to learn more.
     """
 
     grid: Grid
@@ -63,7 +63,7 @@ class Asked(NamedTuple):
 def plan_study(
     asked: Asked, project: Project, spec: FeatureSpec, log_folder: Path, out: Path, advance: Advance
 ) -> PlannedStudy:
-    """Learn a first cell where its cost is needed, and plan the rest of five minutes.
+    """Plan a study of five minutes; where its size is open, learn a first cell to know the cost.
 
     The same log, settings and `out` plan the same again: the first cell is kept with the seconds that it took.
     """

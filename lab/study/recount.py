@@ -21,8 +21,8 @@ def recounted(
 ) -> StudyLog:
     """The same examples; each has the running aggregates of those before it whose labels were known when it came.
 
-    `pushed`: push source -> view. `known_N`: for each example the first that comes when its labels are known. All
-    other features stay as they were logged.
+    `pushed`: push source -> view. `known_N`: for each example the place of the first one that comes when its labels are
+    known. All other features stay as they were logged.
     """
     views = {pushed[config.push_source] for config in configs}
     places = [i for i, feature in enumerate(log.spec.features) if feature.view in views]

@@ -76,7 +76,7 @@ class References:
         return self._log.label_NK[: self.examples].astype(np.float32), self._value_NKA[: self.examples]
 
     def served(self) -> NDArray[np.float32]:
-        """The predictions of the same that know only what was known when their impressions came [N, K, A]."""
+        """The predictions of the same examples from what was known when their impressions came [N, K, A]."""
         log = arrays_of(self._setup, self._arriving.log.first(self.examples), self._arriving.logit_NT[: self.examples])
         return predictions(self._new_models(log), self._arriving.known_N[: self.examples])
 

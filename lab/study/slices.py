@@ -14,13 +14,13 @@ Scores = dict[str, dict[str, float]]
 
 
 NEW_ITEMS, NEW_USERS = "new items", "new users"
-"""The parts of a slice that has examples of which few of the item, or of the user, came before."""
+"""The examples of a slice whose item, or whose user, had few examples before."""
 
 
 EARLY_EXAMPLES = 500
-"""Where a wrong teacher harms most, if at all: few labels have spoken against it."""
+"""In the first examples a wrong teacher harms most: the student has few labels that contradict it."""
 EARLY = f"first {EARLY_EXAMPLES}"
-"""The slice of these."""
+"""The slice of these examples."""
 
 
 def window_names(windows: Sequence[int], count: int) -> list[str]:
@@ -34,7 +34,7 @@ def slices_of(
 ) -> dict[str, NDArray[np.bool_]]:
     """The members of each slice: all, the first 500, the first n of each traffic size, windows; each with new ids, too.
 
-    `new`: by the name of each such part its members among N examples.
+    `new`: by name the examples with new ids [N].
     """
     count = len(next(iter(new.values())))
     row_N = np.arange(count)

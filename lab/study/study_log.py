@@ -23,7 +23,7 @@ from student.evaluate.newness import NEW_EXAMPLES
 
 
 class Logged(NamedTuple):
-    """What the log has of the teacher: for each of its N records what was used, None where it does not say."""
+    """The teacher logits that the log has: for each of its N records those that were used; None where it has none."""
 
     generation: str
     rows: Sequence[LoggedLogit | None]
@@ -55,7 +55,7 @@ class StudyLog(NamedTuple):
 
     @property
     def event_times_ms(self) -> list[int]:
-        """Of the examples, N."""
+        """The event time of each example, N."""
         return [example.event_time_ms for example in self.examples]
 
     @property

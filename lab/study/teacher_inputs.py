@@ -1,4 +1,4 @@
-"""What the teacher's inputs say on a log: how far its logits move when one takes its default, and how often it does.
+"""The teacher's inputs on a log: how far its logits move when an input takes its default, and how often it does.
 
 Shapes: B rows, T teacher tasks.
 """
@@ -28,7 +28,7 @@ class InputUse(NamedTuple):
 
 
 def inputs_in_use(project: Project, log: StudyLog) -> list[InputUse]:
-    """How often each input has its default on a log. Nothing without a teacher, nor of a dump: its inputs are keys."""
+    """How often each input has its default on a log; none without a teacher or of a dump, whose inputs are keys."""
     config = project.teacher
     if config is None or config.dump is not None:
         return []

@@ -41,7 +41,7 @@ class Worker:
     place: Workplace
     log: StudyLog
     unshown: ClassVar[dict[str, Unshown]] = {}
-    """By what they depend on; they do not on the seed."""
+    """By a key of what they depend on, which the seed is not."""
     logs: ClassVar[dict[str, StudyLog]] = {}
     """Those that were thinned or counted anew, by their key."""
     day_zero_columns: ClassVar[DayZeroColumns] = DayZeroColumns()
@@ -73,7 +73,7 @@ class Worker:
 
     @classmethod
     def _log(cls, cell: Cell) -> StudyLog:
-        """The examples of the cell's share of users, in which running aggregates know of no one else."""
+        """The examples of the cell's share of users, whose running aggregates count these users alone."""
         if cell.share == 1:
             return cls.log
         key = cls.place.keys.log(cell)
@@ -137,7 +137,7 @@ class Worker:
 
     @classmethod
     def _day_zero_rows(cls, cell: Cell, teacher: StudyTeacher, profiles: ChangedProfiles | None) -> DayZeroRows | None:
-        """The rows of its bootstrap; None where the teacher scores too few, as a dump of what was shown alone."""
+        """The rows of its bootstrap; None where the teacher scores too few, as a dump may that has shown rows alone."""
         place, day_zero = cls.place, cls.place.day_zero
         if cell.share < 1:
             day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))

@@ -1,4 +1,4 @@
-"""What a better map and what more data are worth: what each input of the teacher adds, and what more users add."""
+"""What a better domain map and more data are worth: what each input of the teacher adds, and what more users add."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
