@@ -54,6 +54,11 @@ def _of_times(found: LogFigures, stream: StreamConfig) -> Iterator[str]:
             f"{found.duplicates:,} rows have the user, item and time of another one: give them one impression id if "
             "they are one impression, then stream.dedup_seconds drops the second"
         )
+    if found.doubled_impressions:
+        yield (
+            f"{found.doubled_impressions:,} impressions have the id of an earlier one: the stream drops them within "
+            f"stream.dedup_seconds ({stream.dedup_seconds:g})"
+        )
     if found.without_impression:
         yield f"{found.without_impression:,} feedback events have no impression here: dead letters (no_impression)"
 

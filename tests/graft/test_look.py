@@ -126,6 +126,15 @@ def test_an_event_file_is_read_with_its_feedback_and_delays(tmp_path):
     assert "window_seconds = 9 # guessed: the longest time" in (tmp_path / "shop" / "graft.toml").read_text()
 
 
+def test_impressions_with_the_id_of_an_earlier_one_are_told(tmp_path):
+    shown = {"type": "impression", "impression_id": "v", "user_id": "a", "item_id": "b", "event_time_ms": FIRST_S * 1000}
+    told = {"type": "feedback", "impression_id": "v", "task": "like", "value": 1, "event_time_ms": FIRST_S * 1000}
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (shown, told, shown, shown)))
+    found = look(tmp_path / "events.jsonl")
+    assert found["doubled_impressions"] == 2
+    assert any("2 impressions have the id of an earlier one: the stream drops them" in line for line in found["advice"])
+
+
 def test_a_project_is_told_what_its_tables_and_its_teacher_know(tmp_path, log):
     (tmp_path / "people.csv").write_text("id,age\n1,30\n100,20\n")
     teacher = write_teacher(tmp_path / "t.onnx", {"item_id": ("int64", [])}, ["click"])
