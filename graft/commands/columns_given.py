@@ -17,8 +17,10 @@ def columns_given(mapped: tuple[str, ...]) -> dict[str, list[str]]:
     given: dict[str, list[str]] = {}
     for text in mapped:
         role, equals, column = text.partition("=")
+        role = role.strip()
         if not equals or (not column and role != "context"):
             raise InvalidInputError(f"--map {text!r}: must be ROLE=COLUMN, such as time=purchased_at")
-        columns = column.split(",") if role == "context" and column else [column] if column else []
-        given.setdefault(role.strip(), []).extend(columns)
+        columns = given.setdefault(role, [])
+        if column:
+            columns += column.split(",") if role == "context" else [column]
     return given

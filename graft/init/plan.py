@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow.compute as pc
 
 from features.pushed_values import Entity
@@ -144,17 +145,14 @@ class Plan:
         return of_tables | {f"{p.view}:{name}": mean for p in self.profiles for name, mean in p.means.items()}
 
     def context_default(self, name: str, dtype: str) -> Any:
-        """The most frequent value of a context column."""
+        """The most frequent value of a context column; of one of floats the mean."""
         values = self.log.rows[f"context.{name}"].drop_null()
         if dtype == "float":
             return float(f"{pc.mean(values).as_py() or 0:.4g}")
-        modes = (
-            pc.mode(values.dictionary_encode().combine_chunks().indices, 1) if dtype == "str" else pc.mode(values, 1)
-        )
-        if not len(modes):
+        counted = pc.value_counts(values)
+        if not len(counted):
             return "" if dtype == "str" else 0
-        found = modes[0]["mode"].as_py()
-        return values.dictionary_encode().combine_chunks().dictionary[found].as_py() if dtype == "str" else found
+        return counted.field("values")[int(np.argmax(counted.field("counts")))].as_py()
 
     def candidates(self) -> Iterator[Candidate]:
         """What may feed an input of the teacher."""

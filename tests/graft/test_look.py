@@ -127,8 +127,9 @@ def test_an_event_file_is_read_with_its_feedback_and_delays(tmp_path):
 
 
 def test_impressions_with_the_id_of_an_earlier_one_are_told(tmp_path):
-    shown = {"type": "impression", "impression_id": "v", "user_id": "a", "item_id": "b", "event_time_ms": FIRST_S * 1000}
-    told = {"type": "feedback", "impression_id": "v", "task": "like", "value": 1, "event_time_ms": FIRST_S * 1000}
+    known = {"impression_id": "v", "event_time_ms": FIRST_S * 1000}
+    shown = {"type": "impression", "user_id": "a", "item_id": "b", **known}
+    told = {"type": "feedback", "task": "like", "value": 1, **known}
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (shown, told, shown, shown)))
     found = look(tmp_path / "events.jsonl")
     assert found["doubled_impressions"] == 2

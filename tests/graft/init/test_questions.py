@@ -5,6 +5,7 @@ import json
 import pytest
 
 from graft.commands import init as init_command
+from graft.commands.columns_given import columns_given
 from tests.graft.init.conftest import read_events
 
 
@@ -146,3 +147,7 @@ def test_one_and_minus_one_are_yes_and_no_where_the_name_says_it(tmp_path, summa
     assert [event["task"] for event in read_events(tmp_path / "shop") if event["type"] == "feedback"].count(
         "label"
     ) == 100
+
+
+def test_a_role_of_map_may_have_spaces_around_it():
+    assert columns_given(("context =a,b", " user=u", "context=c")) == {"context": ["a", "b", "c"], "user": ["u"]}
