@@ -109,14 +109,14 @@ class Comparison:
     def _of_seed(
         self, series: Series, seed: int, part: str, task: TaskSpec, *, served: bool
     ) -> NDArray[np.float64] | None:
-        kept = self._predicted(series.variant, seed)
-        if kept is None:
+        """None where it has no prediction, or not of all that the baseline has learnt: other rows do not compare."""
+        kept, member_N = self._predicted(series.variant, seed), self._members[part]
+        count = len(member_N)
+        if kept is None or len(kept.label_NK) < count:
             return None
         arms: Sequence[str] = REFERENCES if series.variant == REFERENCE_VARIANT else ARMS
         k, a = list(self.findings.tasks).index(task), list(arms).index(series.arm)
         value_N = (kept.served_NKA if served else kept.seen_NKA)[:, k, a]
-        member_N = self._members[part]
-        count = len(member_N)
         return self._bootstrap.scores(task.kind, kept.label_NK[:count, k], value_N[:count], member_N)
 
     def _predicted(self, variant: str, seed: int) -> Predictions | None:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.study.cell import Predictions, Result
-from lab.study.comparison import Comparison, Difference
+from lab.study.comparison import Comparison, Difference, student_of
 from lab.study.findings import Findings, Series
 from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
 from lab.study.study_log import StudyLog
@@ -13,6 +13,7 @@ from lab.study.user_bootstrap import UserBootstrap
 from lab.study.verdict import verdict
 from stream.examples import ExampleRecord
 from stream.tasks import TaskSpec
+from student.evaluate.arms import CONTROL
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair
 
@@ -201,3 +202,18 @@ def test_what_the_teacher_gives_is_said_by_the_share_of_the_users(pair: Pair) ->
             "10 % -0.1250 [-0.1250, -0.1250] over 5 seeds, 100 % +0.2500."
         ),
     ]
+
+
+def test_a_variant_that_learnt_fewer_examples_than_the_baseline_is_not_compared(pair: Pair) -> None:
+    def of_cell(name: str, seed: int) -> Predictions | None:
+        rows = ROWS if name == "base" else ROWS // 2
+        value_NKA = np.stack([value(noise)[:rows] for noise in (0.3, 1.5, 2, 9)], axis=1)[:, None, :]
+        return Predictions(LABEL_N[:rows, None], value_NKA, value_NKA) if seed == 1 else None
+
+    result = Result(variant="base", seed=1, examples=ROWS, steps=1, bootstrap_steps=0, scores={})
+    findings = Findings(GRID, [TASK], [result], {})
+    comparison = Comparison(findings, log(pair), of_cell)
+    shorter = Series("teacher as input", "as_input", CONTROL)
+    assert comparison.score(shorter, "all", TASK, served=False) is None
+    assert comparison.difference(student_of(findings), shorter, "all", TASK, served=False) is None
+    assert "teacher as an input" not in "".join(verdict(comparison))
