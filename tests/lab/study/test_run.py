@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from lab.study.plan import cells_of
 from lab.study.run import run_cells
 from lab.study.study_log import write_log
 from lab.study.workplace import Workplace
+from runtime.errors import GraftError
 from tests.lab.study.conftest import Pair, no_progress
 
 _SECONDS = 60.0  # far more than a worker takes to start; it ends within milliseconds
@@ -97,3 +100,25 @@ def test_what_a_machine_compiles_on_its_first_start_is_no_cost_of_a_learner(
     place = Workplace(tmp_path / "log", pair.spec, pair.day_zero, Keys(log, pair.day_zero), tmp_path / "out")
     cells = [cell for cell in cells_of(grid, pair.project, pair.spec) if not cell.is_reference]
     assert [found.seconds for found in run_cells(cells, place, 1, no_progress)] == [2.0, 2.0]
+
+
+class _Killed(ThreadPoolExecutor):
+    """Workers that the kernel kills, for there is no memory left."""
+
+    def __init__(self, jobs: int, *_: object) -> None:
+        super().__init__(jobs)
+
+    def submit(self, *_: Any) -> Future[Any]:  # type: ignore[override]
+        future: Future[Any] = Future()
+        future.set_exception(BrokenProcessPool("A process in the process pool was terminated abruptly"))
+        return future
+
+
+def test_a_killed_worker_ends_the_study_with_advice(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.study.run.ProcessPoolExecutor", _Killed)
+    cells = cells_of(Grid(seeds=2, baseline="v", variants=[Variant(name="v")]), pair.project, pair.spec)
+    place = Workplace(tmp_path, pair.spec, pair.day_zero, Keys(pair.log, pair.day_zero), tmp_path / "out")
+    with pytest.raises(GraftError, match="start again with fewer --jobs than 2: what is finished is not"):
+        run_cells(cells, place, 2, no_progress)
