@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graft.fit.prepare import Prepared
     from graft.init.columns import Column
     from graft.init.plan import Plan
-    from graft.init.roles import Given, Roles
+    from graft.init.roles import Given, Question, Roles
     from graft.init.write import Written
 
 _NEGATIVES = click.IntRange(0, MOST_DRAWN)
@@ -88,7 +88,7 @@ def init(  # noqa: PLR0913 - one argument an option
     if plan.teacher:
         _say(_feeding(plan, prepared), as_json=as_json)
     if asks:
-        click.confirm("Write this?", default=True, abort=True)
+        click.confirm("Write this?", default=True, abort=True, err=True)
     elif not yes:
         raise InvalidInputError("nothing was written: no terminal to ask on; take what stands above with --yes")
     fitted = _fitted(prepared) if prepared else None
@@ -118,7 +118,7 @@ def _negatives(plan: "Plan", given: int | None, *, asks: bool) -> int | None:
         return None
     if given is None and asks:
         text = "Every row is a yes. Negatives to draw beside each, 0 for none"
-        chosen: int = click.prompt(text, type=_NEGATIVES, default=DRAWN_NEGATIVES)
+        chosen: int = click.prompt(text, type=_NEGATIVES, default=DRAWN_NEGATIVES, err=True)
         return chosen
     return given
 
@@ -168,13 +168,27 @@ def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Ro
 
     while asks and (questions := decide(columns, given).questions):
         for question in questions:
-            click.echo(question.text)
-            if question.role == "label":
-                given = given.also("label", click.prompt(f"label, such as {' or '.join(question.options)}"))
-                continue
-            options = question.options or list(columns)
-            given = given.also(question.role, click.prompt(question.role, type=click.Choice(options)))
+            click.echo(question.text, err=True)
+            given = given.also(question.role, _answer(question, columns))
     return decided(columns, given)
+
+
+def _answer(question: "Question", columns: "dict[str, Column]") -> str:
+    """A column, or the expression of a label, which is asked for until it is one; standard output is for --json."""
+    from graft.init.labels import parse_label
+
+    def label(text: str) -> str:
+        try:
+            parse_label(text, columns)
+        except InvalidInputError as error:
+            raise click.UsageError(str(error)) from None
+        return text
+
+    if question.role == "label":
+        asked: str = click.prompt(f"label, such as {' or '.join(question.options)}", value_proc=label, err=True)
+    else:
+        asked = click.prompt(question.role, type=click.Choice(question.options or list(columns)), err=True)
+    return asked
 
 
 def _notes(folder: Path, plan: "Plan", redis_url: str, *, has_faults: bool) -> list[str]:

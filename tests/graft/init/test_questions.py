@@ -70,6 +70,21 @@ def test_a_terminal_is_asked_for_the_label_too(tmp_path, init, monkeypatch):
     assert told == ["bought"] * 50
 
 
+def test_an_answer_that_is_no_label_is_asked_for_again_and_questions_are_no_part_of_the_json(
+    tmp_path, init, monkeypatch
+):
+    monkeypatch.setattr(init_command, "is_terminal", lambda: True)
+    (tmp_path / "log.csv").write_text(EVENTS)
+    answers = "bought = event == 'purchase'\nbought = event_type == 'purchase'\ny\n"
+    result = init("--events", tmp_path / "log.csv", "--json", answers=answers)
+    assert result.exit_code == 0, result.output
+    assert "no such column, got 'event'; did you mean event_type?" in result.stderr
+    assert "which rows are a yes?" in result.stderr
+    assert "Write this?" in result.stderr
+    assert "Write this?" not in result.stdout
+    assert "which rows are a yes?" not in result.stdout
+
+
 def test_the_answer_on_the_command_line_is_taken(tmp_path, summary):
     (tmp_path / "log.csv").write_text(EVENTS)
     said = summary("--events", tmp_path / "log.csv", "--label", "positive = 1")
