@@ -26,7 +26,10 @@ def decide(columns: dict[str, Column], given: Given) -> Roles:
     roles = Roles(columns)
     picked: tuple[Role, ...] = ("time", "user", "item", "impression")
     for role in sorted(picked, key=lambda role: role not in given.columns):  # what is given is not guessed away
-        _pick(roles, role, given.columns.get(role))
+        if role in given.columns:
+            _take_given(roles, role, given.columns[role])
+        else:
+            _guess(roles, role)
     if roles.questions:
         return roles
     take_labels(roles, given.labels, given.columns.get("context", ()))
@@ -48,17 +51,19 @@ def _check_given(columns: dict[str, Column], given: Given) -> None:
                 raise InvalidInputError(f"--map {role}={name}: no such column{did_you_mean(name, list(columns))}")
 
 
-def _pick(roles: Roles, role: Role, given: Sequence[str] | None) -> None:
-    if given:
-        if len(given) > 1:
-            raise InvalidInputError(f"--map {role}=...: one column, got {', '.join(given)}")
-        column, why = roles.columns[given[0]], "given"
-        if other := next((pick.role for pick in roles.picks.values() if pick.column == column.name), None):
-            raise InvalidInputError(f"--map {role}={column.name}: is the {other} already; name another column")
-        if role == "time" and not _is_time(column):
-            raise InvalidInputError(f"--map time={column.name}: {_no_time(column)}")
-        _take(roles, role, column, why)
-        return
+def _take_given(roles: Roles, role: Role, given: Sequence[str]) -> None:
+    if len(given) > 1:
+        raise InvalidInputError(f"--map {role}=...: one column, got {', '.join(given)}")
+    column = roles.columns[given[0]]
+    if other := next((pick.role for pick in roles.picks.values() if pick.column == column.name), None):
+        raise InvalidInputError(f"--map {role}={column.name}: is the {other} already; name another column")
+    if role == "time" and not _is_time(column):
+        raise InvalidInputError(f"--map time={column.name}: {_no_time(column)}")
+    _take(roles, role, column, "given")
+
+
+def _guess(roles: Roles, role: Role) -> None:
+    """Take the one column that fits a role best by name and content; else ask for it."""
     rated = sorted(
         ((rate, column) for column in roles.free() if (rate := _rate(role, column)) > 0), key=lambda r: -r[0]
     )

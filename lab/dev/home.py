@@ -1,5 +1,6 @@
 """Where `graft dev` keeps what it makes: the folder `.graft-dev` in the project's."""
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,8 +102,9 @@ def _other_servers(folder: Path, before: Begun, now: Begun) -> str:
 
 
 def _used(services: Services, used_topics: list[str], project: Project) -> str:
+    folder = shlex.quote(str(project.folder))
     return (
         f"Kafka at {services.kafka}: has records in {', '.join(used_topics)} that 'graft dev' did not send for this "
-        f"start; 'graft --project {project.folder} reset' removes them, another stream.topic_prefix leaves them, "
+        f"start; 'graft --project {folder} reset' removes them, another stream.topic_prefix leaves them, "
         "--keep goes on with what an earlier --keep began"
     )
