@@ -175,7 +175,7 @@ def _value(values: Any, held: Column) -> Any:
     """One batch of a column in the type of its kind."""
     match held.kind:
         case "int":
-            return ids(values, whole=True) if not pa.types.is_null(values.type) else values.cast(pa.int64())
+            return ids(values, whole=True)
         case "float":
             return numbers(values).cast(pa.float32(), safe=False)
         case "bool":

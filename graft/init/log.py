@@ -98,7 +98,7 @@ def context_values(values: Any, dtype: str) -> Any:
         return large(texts(values))
     if pa.types.is_boolean(values.type):
         values = flags(values)
-    return ids(values, whole=True) if dtype == "int" and not pa.types.is_null(values.type) else numbers(values)
+    return ids(values, whole=True) if dtype == "int" else numbers(values)
 
 
 def usable_rows(rows: pa.Table, left_out: Counter[str], now_ms: int) -> pa.Table:

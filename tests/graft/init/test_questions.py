@@ -164,5 +164,16 @@ def test_one_and_minus_one_are_yes_and_no_where_the_name_says_it(tmp_path, summa
     ) == 100
 
 
+@pytest.mark.parametrize("hour", [7, True])
+def test_context_that_one_of_several_files_does_not_have_is_missing_there(tmp_path, summary, hour):
+    rows = [{"user_id": n % 3, "item_id": n, "ts": 1_700_000_000 + n, "clicked": n % 2} for n in range(9)]
+    (tmp_path / "log").mkdir()
+    for name, more in (("a", {"hour": hour}), ("b", {}), ("c", {"hour": None})):
+        (tmp_path / "log" / f"{name}.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
+    assert summary("--events", tmp_path / "log", "--map", "context=hour")["impressions"] == 27
+    shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
+    assert [event["context"]["hour"] for event in shown].count(int(hour)) == 9
+
+
 def test_a_role_of_map_may_have_spaces_around_it():
     assert columns_given(("context =a,b", " user=u", "context=c")) == {"context": ["a", "b", "c"], "user": ["u"]}
