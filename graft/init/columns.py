@@ -157,8 +157,8 @@ class Column:
     def _remember(self, present: Any) -> None:
         if self.is_many:
             return
-        is_list = isinstance(present.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
-        distinct = present[:_SAMPLES] if is_list else pc.unique(present)[: MOST_VALUES + 1]
+        is_nested = pa.types.is_nested(present.type)  # pyarrow does not tell such values apart
+        distinct = present[:_SAMPLES] if is_nested else pc.unique(present)[: MOST_VALUES + 1]
         for value in texts(distinct).to_pylist():
             if len(self.samples) < _SAMPLES and value not in self.samples:
                 self.samples.append(value)

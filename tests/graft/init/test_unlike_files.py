@@ -145,3 +145,10 @@ def test_the_index_of_pandas_and_what_follows_a_last_delimiter_are_not_used(tmp_
     assert (said["labels"], said["unused"]) == (["clicked = clicked"], ["(column 1)", "(column 6)"])
     names = pq.read_schema(tmp_path / "shop" / "feature_repo" / "data" / "item_profile.parquet").names
     assert names == ["item_id", "price", "event_timestamp"]
+
+
+def test_a_map_as_spark_writes_it_is_a_column_of_texts(tmp_path, summary):
+    tags = pa.array([[("a", 1)], [("b", 2)], None], pa.map_(pa.string(), pa.int64()))
+    table = {"user_id": [1, 2, 3], "item_id": [1, 2, 3], "ts": [1_700_000_000] * 3, "clicked": [0, 1, 0], "tags": tags}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    assert summary("--events", tmp_path / "a.parquet")["unused"] == ["tags"]
