@@ -24,7 +24,7 @@ _HELPS_HERE = {
 
 
 def answer(comparison: Comparison, inputs: Sequence[InputUse] = ()) -> list[str]:
-    """The sentences, the most important first. `inputs`: what is known of the teacher's inputs."""
+    """The sentences. `inputs`: what is known of the teacher's inputs."""
     first, *others = comparison.findings.tasks
     judge = Judge(comparison, first)
     told = [_helps(judge), *_for_whom(judge)] if comparison.findings.has_teacher else []

@@ -137,7 +137,7 @@ class Worker:
 
     @classmethod
     def _day_zero_rows(cls, cell: Cell, teacher: StudyTeacher, profiles: ChangedProfiles | None) -> DayZeroRows | None:
-        """The rows of its bootstrap; None where the teacher scores too few, as a dump may that has shown rows alone."""
+        """The rows of its bootstrap; None where the teacher scores too few, such as a dump of shown rows alone."""
         place, day_zero = cls.place, cls.place.day_zero
         if cell.share < 1:
             day_zero = day_zero._replace(users=cls._kept_users(cell).of(day_zero.users))
