@@ -27,7 +27,7 @@ def key_of(
 ) -> tuple[str | None, float]:
     """The column with the log's ids, by name first, then by content; and the share of the log's rows that it covers.
 
-    `log_ids`: those of the log's rows; `distinct`: each of them once. None and 0 where no column has any of them.
+    `log_ids`: those of the log's rows; `distinct`: each of them once. None and 0 where none is the key.
     """
     shares = {}
     others = [name for name in columns if _is_others(name, entity, log_name)]

@@ -63,8 +63,8 @@ class Match(NamedTuple):
 class Matched(NamedTuple):
     """What is known of a teacher. `vectors`: name -> width. `notes`: what only a human can know.
 
-    `distilled`: teacher task -> its twin, a task here. `trained_until`: the end of its training data as ISO 8601; "":
-    it has seen no time of the target's. `is_fitted`: graft trained it, so its tasks and inputs are known.
+    `distilled`: teacher task -> the task here that learns it. `trained_until`: the end of its training data as ISO
+    8601; "": it has seen no time of the target's. `is_fitted`: graft trained it, so its tasks and inputs are known.
     """
 
     vectors: Mapping[str, int]

@@ -30,7 +30,7 @@ class Begun(BaseModel):
 
 
 class Home(NamedTuple):
-    """The folder of the files of one start. `keeps`: the start goes on with the files that an earlier one left there."""
+    """The folder of the files of one start. `keeps`: it goes on with what an earlier start left there."""
 
     folder: Path
     keeps: bool

@@ -23,7 +23,7 @@ from student.evaluate.newness import NEW_EXAMPLES
 
 
 class Logged(NamedTuple):
-    """The teacher logits in the log: for each of its N records those that a learner used; None where it does not say."""
+    """The teacher logits in the log: of each of its N records those that were used; None where it does not say."""
 
     generation: str
     rows: Sequence[LoggedLogit | None]
