@@ -119,7 +119,7 @@ def _prepare(start: _Start, home: Home, settings: dict[str, str], console: Conso
     runner = Runner(console, project.folder, settings, home.logs / "preparation.log")
     for command in FEATURES:
         runner.run(command)
-    sample = sample_of(start.event_file, load_spec(project.repo), project.tasks)
+    sample = sample_of(start.event_file, load_spec(project.repo), project.tasks, project.stream.max_unusable_share)
     if project.teacher is not None and Registry(home.versions).latest() is None:
         try:
             _first_version(start, home, runner)

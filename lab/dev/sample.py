@@ -14,7 +14,6 @@ from stream.tasks import TaskSpec
 from stream.validation import Validator
 
 LOOKED_AT = 10_000
-_MOST_UNUSABLE = 0.9  # as stream.max_unusable_share has it by default
 
 
 class Sample(NamedTuple):
@@ -25,8 +24,8 @@ class Sample(NamedTuple):
     impression_bytes: float
 
 
-def sample_of(path: Path, spec: FeatureSpec, tasks: Sequence[TaskSpec]) -> Sample:
-    """The sample of the first events. InvalidInputError with the first fault when nearly none of them can be used."""
+def sample_of(path: Path, spec: FeatureSpec, tasks: Sequence[TaskSpec], max_unusable_share: float) -> Sample:
+    """The sample of the first events; InvalidInputError with the first fault when a larger share is unusable."""
     validator, contexts = Validator(spec, tasks), dict[EntityId, Mapping[str, ContextValue]]()
     items, faults, found = Counter[EntityId](), list[str](), 0
     size = looked_at = 0
@@ -43,7 +42,7 @@ def sample_of(path: Path, spec: FeatureSpec, tasks: Sequence[TaskSpec]) -> Sampl
             items[read.item_id] += 1
     if not looked_at:
         raise InvalidInputError(f"{path}: there are no events in it")
-    if not found or len(faults) > _MOST_UNUSABLE * looked_at:
+    if not found or len(faults) > max_unusable_share * looked_at:
         first = f"; {faults[0]}" if faults else ""
         raise InvalidInputError(
             f"{path}: of the first {looked_at:,} events {len(faults):,} cannot be used and {found:,} are impressions, "

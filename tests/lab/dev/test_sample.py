@@ -34,7 +34,7 @@ def _file(tmp_path: Path, *lines: str) -> Path:
 
 def test_a_sample_has_each_user_with_their_last_context_and_the_items_most_shown_first(tmp_path: Path) -> None:
     shown = [_impression("a", 1, 7), _impression("b", 1, 8, device="phone"), _impression("c", 2, 8)]
-    found = sample_of(_file(tmp_path, shown[0], _FEEDBACK, *shown[1:], "no event"), _SPEC, _TASKS)
+    found = sample_of(_file(tmp_path, shown[0], _FEEDBACK, *shown[1:], "no event"), _SPEC, _TASKS, 0.9)
     assert (found.contexts, found.items) == ({1: {"device": "phone"}, 2: {}}, [8, 7])
     assert 80 < found.impression_bytes < 130
 
@@ -42,9 +42,14 @@ def test_a_sample_has_each_user_with_their_last_context_and_the_items_most_shown
 def test_only_the_beginning_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "LOOKED_AT", 2)
     path = _file(tmp_path, *(_impression(str(i), i, i) for i in range(5)))
-    assert list(sample_of(path, _SPEC, _TASKS).contexts) == [0, 1]
+    assert list(sample_of(path, _SPEC, _TASKS, 0.9).contexts) == [0, 1]
     write_first(path, tmp_path / "first.jsonl", 3)
     assert [shown.impression_id for shown in impressions_of(tmp_path / "first.jsonl")] == ["0", "1", "2"]
+
+
+def test_where_the_project_allows_any_share_of_unusable_events_one_impression_will_do(tmp_path: Path) -> None:
+    path = _file(tmp_path, *[_impression("a", 1.0, 7)] * 20, _impression("b", 1, 7))
+    assert sample_of(path, _SPEC, _TASKS, 1.0).items == [7]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,7 @@ def test_events_of_which_nothing_could_be_learnt_are_refused_with_the_first_faul
     tmp_path: Path, lines: list[str], said: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        sample_of(_file(tmp_path, *lines), _SPEC, _TASKS)
+        sample_of(_file(tmp_path, *lines), _SPEC, _TASKS, 0.9)
 
 
 @pytest.mark.parametrize("user", ["o'hara", 'a "b"', "$(rm -r /)", "böse \U0001f600", "tab\tescape\x1b[31m", 17])
