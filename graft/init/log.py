@@ -19,6 +19,9 @@ DAY_MS = 86_400_000
 AHEAD_MS = 300_000
 """Rows further ahead of the clock are left out: as events they would be dead letters."""
 
+IN_THE_FUTURE = "rows whose time is in the future"
+"""Their reason in `left_out`."""
+
 
 @dataclass(frozen=True)
 class Log:
@@ -110,7 +113,7 @@ def usable_rows(rows: pa.Table, left_out: Counter[str], now_ms: int) -> pa.Table
             rows = _keep(rows, short, f"rows with a {name} id of more than {MAX_TEXT_CHARACTERS} characters", left_out)
     rows = _keep(rows, pc.is_valid(rows["time_ms"]), "rows without a time that can be read", left_out)
     rows = _keep(rows, pc.greater_equal(rows["time_ms"], FIRST_MS), "rows whose time is before 1990", left_out)
-    return _keep(rows, pc.less_equal(rows["time_ms"], now_ms + AHEAD_MS), "rows whose time is in the future", left_out)
+    return _keep(rows, pc.less_equal(rows["time_ms"], now_ms + AHEAD_MS), IN_THE_FUTURE, left_out)
 
 
 def _with_unique_impressions(rows: pa.Table, left_out: Counter[str]) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from graft.init.log import IN_THE_FUTURE
 from graft.look.figures import EntityFigures, LogFigures, Overlap, TaskFigures
 from stream.config import StreamConfig
 from student.versions.config import StudentConfig
@@ -27,8 +28,8 @@ def advice(
         yield from _of_entity(name, entity, found.rows, student)
     for overlap in overlaps:
         if overlap.known < _MOSTLY:
-            what = "is missing in the other rows: teacher.inputs' default" if "." in overlap.by else "features.defaults"
-            yield f"{overlap.by} knows {overlap.known:.1%} of the rows by {overlap.of}: {what} takes its place"
+            default = "its default" if overlap.by.startswith("teacher.inputs.") else "features.defaults"
+            yield f"{overlap.by} knows {overlap.known:.1%} of the rows by {overlap.of}; the other rows get {default}"
     if found.rows < _FEW_ROWS:
         yield (
             f"{found.rows:,} rows are few: publish a version that has learnt the teacher before, with 'graft student "
@@ -42,7 +43,7 @@ def _of_times(found: LogFigures, stream: StreamConfig) -> Iterator[str]:
             f"{found.unsorted:,} rows came before an earlier one: in a stream they may be too late; 'graft init' "
             f"writes them in order, stream.dedup_seconds ({stream.dedup_seconds:g}) is how late a live one may be"
         )
-    if future := found.left_out.get("rows whose time is in the future"):
+    if future := found.left_out.get(IN_THE_FUTURE):
         yield (
             f"{future:,} rows lie in the future: dead letters beyond stream.max_ahead_seconds "
             f"({stream.max_ahead_seconds:g}); is the time in another unit or zone?"

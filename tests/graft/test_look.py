@@ -154,7 +154,9 @@ def test_a_project_is_told_what_its_tables_and_its_teacher_know(tmp_path, log):
         {"by": "user_profile", "of": "user_id", "known": 11 / 20, "ids": 2 / 11},
         {"by": "teacher.inputs.item_id", "of": "item_id", "known": 2 / 20, "ids": 2 / 20},
     ]
-    assert "user_profile knows 55.0% of the rows by user_id: features.defaults" in "\n".join(found["advice"])
+    told = "\n".join(found["advice"])
+    assert "user_profile knows 55.0% of the rows by user_id; the other rows get features.defaults" in told
+    assert "teacher.inputs.item_id knows 10.0% of the rows by item_id; the other rows get its default" in told
 
 
 def test_ids_that_no_input_of_the_teacher_can_be_are_not_known_to_it(tmp_path, log):
