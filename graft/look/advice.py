@@ -32,7 +32,7 @@ def advice(
             yield f"{overlap.by} knows {overlap.known:.1%} of the rows by {overlap.of}; the other rows get {default}"
     if found.rows < _FEW_ROWS:
         yield (
-            f"{found.rows:,} rows are few: publish a version that has learnt the teacher before, with 'graft student "
+            f"{found.rows:,} rows are few: begin with a version that has learnt from the teacher, by 'graft student "
             "bootstrap' ([bootstrap] rows and steps)"
         )
 
