@@ -130,7 +130,7 @@ def only_a_human(plan: Plan) -> Iterator[str]:
     for label in plan.roles.labels:
         base = plan.bases[label.name]
         if base.low == base.high and not (plan.drawn_negatives and label.kind == "binary"):
-            what = "yes" if base.low == 1 else "no" if label.kind == "binary" else f"{base.low:g}"
+            what = f"{base.low:g}" if label.kind == "regression" else "yes" if base.low == 1 else "no"
             yield (
                 f"where {label.name} is not {what}: every row says {what}, so nothing can be learnt of it; add the "
                 "impressions that were answered otherwise, or name another label with --label"

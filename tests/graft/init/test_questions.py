@@ -175,5 +175,13 @@ def test_context_that_one_of_several_files_does_not_have_is_missing_there(tmp_pa
     assert [event["context"]["hour"] for event in shown].count(int(hour)) == 9
 
 
+def test_a_number_that_never_changes_is_no_yes(tmp_path, summary):
+    rows = "".join(f"{n % 3},{n},{1_700_000_000 + n},1.00\n" for n in range(9))
+    (tmp_path / "log.csv").write_text("user_id,item_id,ts,rating\n" + rows)
+    said = summary("--events", tmp_path / "log.csv")
+    assert said["labels"] == ["rating = rating"]
+    assert any(told.startswith("where rating is not 1: every row says 1") for told in said["only_you_know"])
+
+
 def test_a_role_of_map_may_have_spaces_around_it():
     assert columns_given(("context =a,b", " user=u", "context=c")) == {"context": ["a", "b", "c"], "user": ["u"]}
