@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from features.spec import FeatureSpec
 from features.store import view_sources
 from graft.project import Project
+from runtime.parquet import open_parquet
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.probabilities import probability_warnings
 from teacher_cache.teacher import Teacher
@@ -43,7 +43,7 @@ def _tables(project: Project, spec: FeatureSpec, redis_url: str) -> dict[str, di
 def _first_rows(path: Path) -> dict[str, list[Any]]:
     """Empty where the file cannot be read: that is for what needs it to say."""
     try:
-        batch = next(pq.ParquetFile(path).iter_batches(batch_size=_ROWS), None)
+        batch = next(open_parquet(path).iter_batches(batch_size=_ROWS), None)
     except (OSError, pa.ArrowException):
         return {}
     return batch.to_pydict() if batch is not None else {}

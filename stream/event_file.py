@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from runtime.errors import InvalidInputError
+from runtime.parquet import ParquetFile, open_parquet
 from stream.events import Impression
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def read_events(path: Path, start: int = 0) -> Iterator[FileEvent]:
 def count_events(path: Path) -> int:
     """How many rows `read_events` gives."""
     if path.suffix == ".parquet":
-        return int(pq.ParquetFile(path).metadata.num_rows)
+        return int(open_parquet(path).metadata.num_rows)
     with path.open("rb") as lines:
         return sum(1 for line in lines if line.strip())
 
@@ -90,7 +90,7 @@ def _parquet(path: Path, start: int) -> Iterator[FileEvent]:
 def _parquet_rows(path: Path, start: int) -> Iterator[dict[str, Any]]:
     """InvalidInputError for a file that is no Parquet, or has values that Python has not, such as the year 10,000."""
     try:
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
         groups, passed = _groups_from(file, start)
         for batch in file.iter_batches(batch_size=1_000, row_groups=groups):
             left = batch.slice(min(start - passed, batch.num_rows)) if passed < start else batch
@@ -100,7 +100,7 @@ def _parquet_rows(path: Path, start: int) -> Iterator[dict[str, Any]]:
         raise InvalidInputError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _groups_from(file: pq.ParquetFile, start: int) -> tuple[list[int], int]:
+def _groups_from(file: ParquetFile, start: int) -> tuple[list[int], int]:
     """The row groups that do not end before row `start`, and how many rows stand before them."""
     first = passed = 0
     while first < file.num_row_groups and passed + (rows := file.metadata.row_group(first).num_rows) <= start:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from runtime.errors import InvalidInputError
 from runtime.folder import replacing
+from runtime.parquet import open_parquet
 from stream.events import Example, Sampled
 from stream.examples import ExampleRecord
 
@@ -169,7 +170,7 @@ def _batches(
     file: ExampleFile, decode: Callable[[pa.RecordBatch], _Decoded], names: Sequence[str] | None = None
 ) -> Iterator[_Decoded]:
     try:
-        with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
+        with open_parquet(file.path, check_pages=True) as parquet:
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
                 yield decode(batch)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from runtime.errors import InvalidInputError
 from runtime.folder import replacing
+from runtime.parquet import open_parquet
 from stream.events import UnshownRow
 from stream.used_logits import UsedRecord
 
@@ -129,7 +130,7 @@ def _table(rows: Sequence[LogitRow]) -> pa.Table:
 
 def _batches(file: LogitFile) -> Iterator[list[LogitRow]]:
     try:
-        with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
+        with open_parquet(file.path, check_pages=True) as parquet:
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(_COLUMNS)):
                 yield _decoded(batch)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from runtime.errors import InvalidInputError
+from runtime.parquet import ParquetFile, open_parquet
 from stream.events import Impression
 from stream.share import Share
 
@@ -31,7 +32,7 @@ def share_of_rows(
 ) -> Iterator[tuple[int, Impression]]:
     """As `rows_of`, but of a share's users and from the row number `start` on; each with its number."""
     try:
-        with pq.ParquetFile(path) as parquet:
+        with open_parquet(path) as parquet:
             _check_columns(path, parquet.schema_arrow.names, context_names)
             yield from _rows(path, parquet, share, start)
     except (pa.ArrowException, OSError) as error:
@@ -50,13 +51,13 @@ def columns_of(path: Path) -> list[str]:
 def count_rows(path: Path) -> int:
     """All rows of a file, valid or not; InvalidInputError for another file."""
     try:
-        with pq.ParquetFile(path) as parquet:
+        with open_parquet(path) as parquet:
             return int(parquet.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise InvalidInputError(f"{path}: no Parquet file, or damaged: {error}") from error
 
 
-def _rows(path: Path, parquet: pq.ParquetFile, share: Share, start: int) -> Iterator[tuple[int, Impression]]:
+def _rows(path: Path, parquet: ParquetFile, share: Share, start: int) -> Iterator[tuple[int, Impression]]:
     skipped = first = 0
     for batch in parquet.iter_batches(batch_size=1_000):
         numbers = np.arange(first, first + batch.num_rows)

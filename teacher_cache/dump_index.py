@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from runtime.parquet import open_parquet
 
 _BATCH_ROWS = 1 << 16
 _MOST_NUMBERS = 2**63
@@ -147,7 +148,7 @@ def _opened(files: Sequence[Path], columns: Columns, max_rows: int) -> list[tupl
     opened, faults, rows = [], list[str](), 0
     for path in files:
         try:
-            file = pq.ParquetFile(path)
+            file = open_parquet(path)
         except (OSError, pa.ArrowException) as error:
             faults.append(f"teacher.dump.path: {path} is no Parquet file: {_first_line(error)}")
             continue

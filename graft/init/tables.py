@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
-import pyarrow.parquet as pq
 
 from graft.init.files import DataFile, find_files, open_bytes
 from graft.init.open_quotes import OpenQuotes
 from runtime.errors import InvalidInputError
+from runtime.parquet import open_parquet
 
 FILE_DATE = "(date in the file's name)"
 """A column of files that all have a date in their name, as log-2026-01-31.csv or day=2026-01-31/part-0.parquet."""
@@ -94,7 +94,7 @@ class Table:
     def _of(self, file: DataFile) -> Iterator[pa.RecordBatch]:
         match file.form:
             case "parquet":
-                parquet = pq.ParquetFile(file.path)
+                parquet = open_parquet(file.path)
                 yield from parquet.iter_batches(batch_size=_ROWS, use_threads=parquet.metadata.num_rows > _ROWS)
             case "csv":
                 yield from self._csv(file)
