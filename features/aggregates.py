@@ -4,15 +4,13 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from features.config import AggregateConfig
 from features.decay import State, StateLayout
 from features.expressions import Expression, parse_expression
+from features.pushed_values import Entity, EntityId
 from runtime.errors import ConfigurationError, InvalidInputError
-
-Entity = Literal["user", "item"]
-EntityId = int | str
 
 
 class _Source(NamedTuple):

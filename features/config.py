@@ -5,13 +5,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+ContextDtype = Literal["int", "float", "str"]
+
 
 class ContextFeature(BaseModel):
     """A feature that the event or the request carries itself, in its `context`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dtype: Literal["int", "float", "str"] = Field(description="its type in events and requests")
+    dtype: ContextDtype = Field(description="its type in events and requests")
     default: int | float | str = Field(description="its value when an event or a request does not have it")
 
 

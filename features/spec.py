@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
 Role = Literal["dense", "embedding", "categorical", "passthrough"]
+Dtype = Literal["int", "float", "str", "float_list"]
 
 ITEM_SOURCES: frozenset[Source] = frozenset({"item", "item_id"})
 """The features that each item of a request has its own value of."""
@@ -52,7 +53,7 @@ class Feature(BaseModel):
     name: str
     source: Source
     role: Role
-    dtype: Literal["int", "float", "str", "float_list"]
+    dtype: Dtype
     default: int | float | str | list[float] | None
     view: str = ""
     feature: str = ""

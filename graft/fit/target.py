@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from features.config import FeaturesConfig
 from features.pushed_values import Entity
-from features.spec import Feature, FeatureSpec
+from features.spec import Dtype, Feature, FeatureSpec
 from features.store import BatchFile, check_spec, view_sources
 from graft.init.any_log import read_any_log
-from graft.init.entity_table import Dtype, words_at
+from graft.init.entity_table import words_at
 from graft.init.labels import Label
 from graft.init.log import Log
 from graft.init.plan import Plan

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.pushed_values import Entity
+from features.spec import Dtype
 from graft.init import names
 from graft.init.columns import Column, columns_of
 from graft.init.files import is_unnamed
@@ -26,7 +27,6 @@ from runtime.errors import InvalidInputError
 
 FeatureRole = Literal["dense", "categorical", "embedding", ""]
 FeastType = Literal["Int64", "Float32", "String", "Array(Float32)"]
-Dtype = Literal["int", "float", "str", "float_list"]
 
 _DTYPES: dict[FeastType, Dtype] = {"Int64": "int", "Float32": "float", "String": "str", "Array(Float32)": "float_list"}
 _MOST_WORDS = 64  # of a text such as Action|Comedy, which becomes one number a word

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from features.config import ContextDtype
 from graft.init.columns import Column
 from graft.init.labels import Label
 from graft.init.values import TimeUnit
@@ -55,7 +56,7 @@ class ContextColumn(NamedTuple):
 
     name: str
     column: str
-    dtype: Literal["int", "float", "str"]
+    dtype: ContextDtype
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Roles:
         return picked | {label.column for label in self.labels} | {c.column for c in self.context}
 
 
-def context_dtype(column: Column) -> Literal["int", "float", "str"]:
+def context_dtype(column: Column) -> ContextDtype:
     """The type of a column as context."""
     if column.kind in ("int", "bool"):
         return "int"
