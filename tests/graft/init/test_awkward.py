@@ -1,4 +1,4 @@
-"""Awkward logs and teachers: each gives a project, or one clear question, note or error; never a traceback."""
+"""Awkward logs and tables: each gives a project, or one clear question, note or error; never a traceback."""
 
 import bz2
 import gzip
@@ -253,75 +253,6 @@ def test_what_is_given_wrong_is_named(tmp_path, init, given, fault):
     result = init("--events", write(tmp_path / "in.csv", LOG), *given, "--yes")
     assert result.exit_code == 1
     assert fault in result.output
-
-
-TEACHERS = {
-    "a fixed batch": ({"age": ("float", [])}, ["like"], 1, "export the teacher with a dynamic batch axis"),
-    "no output that is a task": ({"age": ("float", [])}, [], "B", "no output can be a task"),
-}
-
-
-@pytest.mark.parametrize("case", TEACHERS)
-def test_a_file_that_cannot_be_a_teacher_is_an_error_and_writes_nothing(tmp_path, init, case):
-    inputs, outputs, batch, fault = TEACHERS[case]
-    teacher = tmp_path / "t.onnx"
-    if outputs:
-        write_teacher(teacher, inputs, outputs, batch)
-    else:
-        _write_wide_teacher(teacher)
-    result = init("--events", write(tmp_path / "in.csv", LOG), "--teacher", teacher, "--yes")
-    assert fault in result.output
-    assert result.exit_code == 2
-    assert not (tmp_path / "shop").exists()
-
-
-def test_a_file_that_is_no_onnx_is_an_error(tmp_path, init):
-    result = init("--events", write(tmp_path / "in.csv", LOG), "--teacher", write(tmp_path / "t.onnx", "x"), "--yes")
-    assert "is not an ONNX model that onnxruntime" in result.output
-    assert result.exit_code == 2
-
-
-def test_inputs_of_any_type_are_mapped_or_have_a_default_of_their_type(tmp_path, summary):
-    inputs = {"item": ("string", []), "clicked_rate": ("double", [1]), "words": ("string", []), "code": ("int64", [])}
-    teacher = write_teacher(tmp_path / "t.onnx", inputs, ["click", "price", "other"])
-    said = summary("--events", write(tmp_path / "in.csv", LOG), "--teacher", teacher)
-    assert said["faults"] == []
-    assert said["teacher_inputs"]["item"] == "item_id"
-    assert said["teacher_inputs"]["words"] is said["teacher_inputs"]["code"] is None
-
-
-def test_an_input_that_refuses_an_end_of_the_range_has_its_default(tmp_path, summary):
-    teacher = tmp_path / "t.onnx"
-    _write_embedding_teacher(teacher, rows=5)
-    log = "user_id,item_id,timestamp,clicked\n1,3,1700000000,1\n1,9,1700000001,0\n"
-    said = summary("--events", write(tmp_path / "in.csv", log), "--teacher", teacher)
-    assert said["teacher_inputs"] == {"item_id": None}
-    assert "item_id has 9, which the teacher refuses" in (tmp_path / "shop" / "graft.toml").read_text()
-
-
-def _write_wide_teacher(path: Path) -> None:
-    import onnx  # noqa: PLC0415
-    from onnx import TensorProto, helper  # noqa: PLC0415
-
-    value = helper.make_tensor_value_info
-    node = helper.make_node("Identity", ["x"], ["y"])
-    shape = ["B", 3]
-    graph = helper.make_graph(
-        [node], "t", [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, shape)]
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-
-
-def _write_embedding_teacher(path: Path, rows: int) -> None:
-    import onnx  # noqa: PLC0415
-    from onnx import TensorProto, helper  # noqa: PLC0415
-
-    value = helper.make_tensor_value_info
-    table = helper.make_tensor("table", TensorProto.FLOAT, [rows], [0.1] * rows)
-    node = helper.make_node("Gather", ["table", "item_id"], ["click"])
-    given, made = value("item_id", TensorProto.INT64, ["B"]), value("click", TensorProto.FLOAT, ["B"])
-    graph = helper.make_graph([node], "t", [given], [made], [table])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
 def test_numbers_that_no_label_or_feature_can_be_are_missing(tmp_path, summary):

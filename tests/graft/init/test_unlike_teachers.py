@@ -1,9 +1,12 @@
-"""Teachers whose inputs and outputs are called and shaped as other programs leave them."""
+"""Teachers as other programs leave them: each is mapped, or refused with one clear error; never a traceback."""
 
 from pathlib import Path
 
 import onnx
+import pytest
 from onnx import TensorProto, helper
+
+from tests.graft.init.conftest import write_teacher
 
 HEAD = "user_id,item_id,timestamp,clicked\n"
 LOG = HEAD + "".join(f"u{n % 7},i{n % 5},{1_700_000_000 + n},{n % 2}\n" for n in range(60))
@@ -44,3 +47,51 @@ def test_an_output_that_is_a_constant_beside_a_task_is_not_used_and_said_so(tmp_
     said = summary(*files(tmp_path), "--teacher", teacher)
     assert said["faults"] == []
     assert "the teacher's output version is not used: a fixed number of rows" in said["only_you_know"]
+
+
+REFUSED = {
+    "a fixed batch": ({"age": ("float", [])}, ["like"], 1, "export the teacher with a dynamic batch axis"),
+    "no output that is a task": ({"age": ("float", [])}, [], "B", "no output can be a task"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_that_cannot_be_a_teacher_is_an_error_and_writes_nothing(tmp_path, init, case):
+    inputs, outputs, batch, fault = REFUSED[case]
+    teacher = tmp_path / "t.onnx"
+    if outputs:
+        write_teacher(teacher, inputs, outputs, batch)
+    else:
+        wide = (TensorProto.FLOAT, ["B", 3])
+        save(teacher, [helper.make_node("Identity", ["x"], ["y"])], [("x", *wide)], [("y", *wide)])
+    result = init(*files(tmp_path), "--teacher", teacher, "--yes")
+    assert fault in result.output
+    assert result.exit_code == 2
+    assert not (tmp_path / "shop").exists()
+
+
+def test_a_file_that_is_no_onnx_is_an_error(tmp_path, init):
+    (tmp_path / "t.onnx").write_text("x")
+    result = init(*files(tmp_path), "--teacher", tmp_path / "t.onnx", "--yes")
+    assert "is not an ONNX model that onnxruntime" in result.output
+    assert result.exit_code == 2
+
+
+def test_inputs_of_any_type_are_mapped_or_have_a_default_of_their_type(tmp_path, summary):
+    inputs = {"item": ("string", []), "clicked_rate": ("double", [1]), "words": ("string", []), "code": ("int64", [])}
+    teacher = write_teacher(tmp_path / "t.onnx", inputs, ["click", "price", "other"])
+    said = summary(*files(tmp_path), "--teacher", teacher)
+    assert said["faults"] == []
+    assert said["teacher_inputs"]["item"] == "item_id"
+    assert said["teacher_inputs"]["words"] is said["teacher_inputs"]["code"] is None
+
+
+def test_an_input_that_refuses_an_end_of_the_range_has_its_default(tmp_path, summary):
+    table = helper.make_tensor("table", TensorProto.FLOAT, [5], [0.1] * 5)
+    node = helper.make_node("Gather", ["table", "item_id"], ["click"])
+    item, click = ("item_id", TensorProto.INT64, ["B"]), ("click", TensorProto.FLOAT, ["B"])
+    teacher = save(tmp_path / "t.onnx", [node], [item], [click], [table])
+    (tmp_path / "in.csv").write_text(HEAD + "1,3,1700000000,1\n1,9,1700000001,0\n")
+    said = summary("--events", tmp_path / "in.csv", "--teacher", teacher)
+    assert said["teacher_inputs"] == {"item_id": None}
+    assert "item_id has 9, which the teacher refuses" in (tmp_path / "shop" / "graft.toml").read_text()
