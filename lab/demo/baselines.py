@@ -23,7 +23,7 @@ class Baselines(BaseModel):
 
 
 class Compared(NamedTuple):
-    """The baselines' numbers, and the curves of the references."""
+    """The baselines' numbers, and the curves of the plain models."""
 
     baselines: Baselines
     points: Sequence[Point]

@@ -13,10 +13,10 @@ from features.store import compile_spec
 from graft.progress import Advance
 from graft.project import Project
 from lab.demo.baselines import LABEL_DELAY_SECONDS, Baselines, Compared
-from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
+from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.memory_store import NO_REDIS
 from lab.study.model_scores import model_scores
-from lab.study.references import REFERENCES
+from lab.study.plain_models import PLAIN_MODELS
 from lab.study.studied import Studied, studied
 from lab.study.study_log import write_log
 from stream.examples import ExampleRecord
@@ -48,10 +48,10 @@ def compare(project: Project, records: Sequence[ExampleRecord], folder: Path, ad
 
 
 def _points(found: Studied) -> Iterator[Point]:
-    """The metrics of the references, row by row, at the examples at which a learner's history has points."""
-    kept = found.predictions(REFERENCE_VARIANT, 1)
+    """The metrics of the plain models, row by row, at the examples at which a learner's history has points."""
+    kept = found.predictions(PLAIN_VARIANT, 1)
     assert kept is not None
-    evaluation = ProgressiveEvaluation(found.findings.tasks, REFERENCES)
+    evaluation = ProgressiveEvaluation(found.findings.tasks, PLAIN_MODELS)
     users = [str(example.user_id) for example in found.log.examples]
     user_N = np.unique(users, return_inverse=True)[1].astype(np.uint64)
     weight_N = np.array([example.weight for example in found.log.examples], np.float32)

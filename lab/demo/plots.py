@@ -13,8 +13,8 @@ from lab.demo.curves import curve
 from lab.dev.client import Answer, Swap
 from lab.dev.watch import HitRate
 from lab.pictures import COLOURS, INK, save, style
+from lab.study.plain_models import LR, LR_TEACHER
 from lab.study.plots import SERIES_COLOURS
-from lab.study.references import LR, LR_TEACHER
 from student.evaluate.arms import ALL_ARMS, CONTROL, ITEM_MEAN, SERVED_CONTROL, SERVED_STUDENT, STUDENT, TEACHER
 from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.evaluate.history import Point
@@ -28,7 +28,7 @@ ARM_NAMES = {
     SERVED_CONTROL: "served control",
 }
 _SERVED = {"linewidth": 1.2, "linestyle": (0, (5, 2))}
-_REFERENCES = {LR: "regression", LR_TEACHER: "regression with the teacher's logits"}
+_PLAIN_MODELS = {LR: "regression", LR_TEACHER: "regression with the teacher's logits"}
 _LINES: dict[str, dict[str, Any]] = {
     STUDENT: {"linewidth": 2.2, "color": COLOURS[STUDENT]},
     CONTROL: {"linewidth": 2.0, "color": COLOURS[CONTROL]},
@@ -47,7 +47,7 @@ def plot_auc(
     path: Path,
     task: str,
     points: Sequence[Point],
-    reference_points: Sequence[Point],
+    plain_points: Sequence[Point],
     swaps_at_examples: Sequence[int],
 ) -> None:
     """Progressive AUC of every arm on `task` against examples: over all so far, and over the recent window.
@@ -58,7 +58,7 @@ def plot_auc(
     left, right = figure.subplots(1, 2, sharey=True)
     panels = [(left, "whole", "all examples so far"), (right, "recent", f"the last {RECENT_EXAMPLES:,} examples")]
     for axes, slice_name, title in panels:
-        for where, names in ((points, ARM_NAMES), (reference_points, _REFERENCES)):
+        for where, names in ((points, ARM_NAMES), (plain_points, _PLAIN_MODELS)):
             for arm, name in names.items():
                 examples, auc = curve(where, task, arm, slice_name)
                 if examples:

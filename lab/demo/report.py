@@ -30,8 +30,8 @@ class Findings(NamedTuple):
     tasks: Sequence[TaskSpec]
     points: Sequence[Point]
     """Of the learner's arms."""
-    reference_points: Sequence[Point]
-    """Of the references, over the examples that they have learnt."""
+    plain_points: Sequence[Point]
+    """Of the plain models, over the examples that they have learnt."""
     timings: Mapping[str, float]
     """Phase of the demo -> seconds it took."""
     data_note: str
@@ -55,7 +55,7 @@ def write_report(folder: Path, found: Findings, command: str) -> Path:
     outcome, learnt = found.outcome, found.outcome.examples_of_version
     swaps_at_examples = [learnt[swap.version] for swap in outcome.swaps if swap.version in learnt]
     for task in binary_tasks(found.tasks):
-        plot_auc(folder / f"auc_{task}.png", task, found.points, found.reference_points, swaps_at_examples)
+        plot_auc(folder / f"auc_{task}.png", task, found.points, found.plain_points, swaps_at_examples)
     plot_latency(folder / "latency.png", outcome.answers, outcome.swaps)
     plot_hit_rate(folder / "cache_hits.png", outcome.hits)
     index = folder / "index.html"

@@ -152,7 +152,7 @@ def _findings(
         outcome=outcome,
         tasks=project.tasks,
         points=read_history(versions.metrics_folder),
-        reference_points=compared.points if compared else [],
+        plain_points=compared.points if compared else [],
         timings=timings.phases,
         data_note=data.note,
     )

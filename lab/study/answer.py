@@ -76,7 +76,7 @@ def _plain(judge: Judge) -> Iterator[str]:
 
 def _against_best(judge: Judge, *, served: bool) -> str:
     known = {}
-    for series in judge.comparison.findings.references():
+    for series in judge.comparison.findings.plain_models():
         against = judge.against(series, served=served)
         if against is not None:
             known[MODEL_NAMES[series.name]] = against

@@ -1,4 +1,4 @@
-"""A reference: one intercept, one bias for each user and one for each item, learnt by Bayes' rule row by row.
+"""A plain model: one intercept, one bias for each user and one for each item, learnt by Bayes' rule row by row.
 
 Shapes: N examples, K tasks, E users or items, 3 for intercept, user and item.
 """

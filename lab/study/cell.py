@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from lab.study.arriving import Arriving
 from lab.study.hidden_features import HiddenFeatures
 from lab.study.observed_learner import ObservedLearner, Teaching
+from lab.study.plain_models import PlainModels
 from lab.study.plan import Cell
-from lab.study.references import References
 from lab.study.slices import Scores, of_slices, slices_of
 from lab.study.study_log import StudyLog
 from runtime.errors import InvalidInputError
@@ -101,7 +101,7 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     return result, kept
 
 
-def _learnt(cell: Cell, learner: ObservedLearner | References, rows: int) -> dict[int, Scores]:
+def _learnt(cell: Cell, learner: ObservedLearner | PlainModels, rows: int) -> dict[int, Scores]:
     """Let it learn the cell's part of a log of so many rows; the held-out scores after each traffic size."""
     learnt = min(cell.events or rows, rows)
     first_held_out = rows - round(HELD_OUT_SHARE * rows)
@@ -115,8 +115,8 @@ def _learnt(cell: Cell, learner: ObservedLearner | References, rows: int) -> dic
     return held_out
 
 
-def _learner(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> ObservedLearner | References:
+def _learner(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> ObservedLearner | PlainModels:
     setup = replace(cell.project.learner_setup(log.spec), priors=cell.variant.priors, guarded=cell.variant.guarded)
-    if cell.is_reference:
-        return References(setup, log, teaching.logit_NT, arriving)
+    if cell.is_plain:
+        return PlainModels(setup, log, teaching.logit_NT, arriving)
     return ObservedLearner(setup, log, teaching, arriving, cell.variant.direct, cell.events)

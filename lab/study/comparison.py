@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lab.study.cell import Predictions
 from lab.study.findings import Findings, Series
-from lab.study.grid import REFERENCE_VARIANT
-from lab.study.references import REFERENCES
+from lab.study.grid import PLAIN_VARIANT
+from lab.study.plain_models import PLAIN_MODELS
 from lab.study.slices import slices_of
 from lab.study.study_log import StudyLog
 from lab.study.user_bootstrap import FEWEST_USERS, UserBootstrap
@@ -114,7 +114,7 @@ class Comparison:
         count = len(member_N)
         if kept is None or len(kept.label_NK) < count:
             return None
-        arms: Sequence[str] = REFERENCES if series.variant == REFERENCE_VARIANT else ARMS
+        arms: Sequence[str] = PLAIN_MODELS if series.variant == PLAIN_VARIANT else ARMS
         k, a = list(self.findings.tasks).index(task), list(arms).index(series.arm)
         value_N = (kept.served_NKA if served else kept.seen_NKA)[:, k, a]
         return self._bootstrap.scores(task.kind, kept.label_NK[:count, k], value_N[:count], member_N)

@@ -21,7 +21,7 @@ _SHARE = 0.3  # of the users, beside all of them
 _SECONDS = 210.0  # of 300: the rest is for the check, the join, the first cell and the report
 _FEWEST_EVENTS = 500  # fewer say nothing, however long they take
 _INPUT_SEEDS = 2  # the interval is over the users
-_REFERENCES = 2.0  # learners that take as long as all references: 1 at 4,000 examples, more as their refits grow
+_PLAIN_MODELS = 2.0  # learners that take as long as all of them: 1 at 4,000 examples, more as their refits grow
 
 
 class Cost(NamedTuple):
@@ -74,12 +74,12 @@ def seconds_of(grid: Grid, cost: Cost, events: int, jobs: int) -> float:
     """The wall clock that the cells of a grid take over so many events, `jobs` at a time."""
     learners = sum(variant.seeds or grid.seeds for variant in grid.variants)
     starts = learners + grid.thin_draws * len(grid.thin)
-    logs = learners + _REFERENCES + grid.thin_draws * sum(grid.thin) * (1 + _REFERENCES)
+    logs = learners + _PLAIN_MODELS + grid.thin_draws * sum(grid.thin) * (1 + _PLAIN_MODELS)
     return (starts * cost.start_seconds + logs * events * cost.example_seconds) / min(jobs, starts)
 
 
 def default_grid(project: Project, moving: Sequence[str], events: int, seeds: int, delay_seconds: float) -> Grid:
-    """The project's graft.toml as it is, against its control and the references, on all users and on a share of them.
+    """The project's graft.toml as it is, against its control and the plain models, on all users and on a share of them.
 
     For each of the first `moving` inputs also the student of a teacher that has this input at its default.
     """

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lab.study.cell import Result
-from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
+from lab.study.grid import PLAIN_VARIANT, Grid, Variant
 from lab.study.intervals import Interval, interval, paired
-from lab.study.references import LR_TEACHER, REFERENCES
+from lab.study.plain_models import LR_TEACHER, PLAIN_MODELS
 from lab.study.slices import window_names
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
@@ -56,7 +56,7 @@ class Findings:
         self.traffic = {v.name: grid.traffic if v.traffic is None else v.traffic for v in grid.variants}
         self.results = tuple(result for result in results if result.share == share)
         self._all = tuple(results)
-        self._of: dict[str, list[Result]] = {name: [] for name in (*self.traffic, REFERENCE_VARIANT)}
+        self._of: dict[str, list[Result]] = {name: [] for name in (*self.traffic, PLAIN_VARIANT)}
         for result in self.results:
             self._of[result.variant].append(result)
 
@@ -83,8 +83,8 @@ class Findings:
         return "AUC" if task in self.binary else "RMSE"
 
     def variant(self, name: str) -> Variant:
-        """The variant of that name; the references learn what the baseline learns."""
-        wanted = self.grid.baseline if name == REFERENCE_VARIANT else name
+        """The variant of that name; the plain models learn what the baseline learns."""
+        wanted = self.grid.baseline if name == PLAIN_VARIANT else name
         return next(variant for variant in self.grid.variants if variant.name == wanted)
 
     @property
@@ -106,12 +106,12 @@ class Findings:
         of_baseline = [Series(arm, self.grid.baseline, arm) for arm in arms]
         permuted = [Series(PERMUTED, self.permuted, STUDENT)] if self.permuted else []
         variants = [*as_input(self.teacher_as_input), *permuted]
-        return [*of_baseline, *variants, *self.references()]
+        return [*of_baseline, *variants, *self.plain_models()]
 
-    def references(self) -> list[Series]:
+    def plain_models(self) -> list[Series]:
         """The models without a student; without a teacher two of them would be the same."""
-        arms = [arm for arm in REFERENCES if self.has_teacher or arm != LR_TEACHER]
-        return [Series(arm, REFERENCE_VARIANT, arm) for arm in arms]
+        arms = [arm for arm in PLAIN_MODELS if self.has_teacher or arm != LR_TEACHER]
+        return [Series(arm, PLAIN_VARIANT, arm) for arm in arms]
 
     def seeds(self, variant: str) -> int:
         """How many seeds of the variant have a result."""
@@ -136,14 +136,14 @@ class Findings:
         """Student minus control of the same run, or minus another (variant, arm) of the same seed.
 
         Above 0 is better; of an RMSE it is the other minus the student. A seed that only one of them has is left out.
-        References have no seed on the whole log: there every seed is compared with the same value.
+        Plain models have no seed on the whole log: there every seed is compared with the same value.
         """
         return self.better((variant, STUDENT), over or (variant, CONTROL), part, task)
 
     def better(self, one: _Arm, other: _Arm, part: str, task: str) -> Interval | None:
         """How much better one (variant, arm) is than another, as `gain` says it."""
         ours, theirs = (self.values(variant, part, task, arm) for variant, arm in (one, other))
-        if other[0] == REFERENCE_VARIANT and self.share == 1 and theirs:
+        if other[0] == PLAIN_VARIANT and self.share == 1 and theirs:
             theirs = dict.fromkeys(ours, next(iter(theirs.values())))
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
@@ -170,7 +170,7 @@ class Findings:
 
         The student's additional steps of the bootstrap are `Result.bootstrap_steps`.
         """
-        learners = {series.variant for series in self.series()} - {REFERENCE_VARIANT}
+        learners = {series.variant for series in self.series()} - {PLAIN_VARIANT}
         found = {(result.seed, result.steps) for variant in learners for result in self._of[variant]}
         return len(found) == len({seed for seed, _ in found})
 

@@ -22,7 +22,7 @@ Tables = dict[str, dict[str, Any]]
 """Values by table and key, as they stand in graft.toml."""
 
 
-REFERENCE_VARIANT = "references"
+PLAIN_VARIANT = "plain_models"
 """The name of the cells in which models without a student learn the log."""
 
 
@@ -179,8 +179,8 @@ class Grid(_Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         names = [variant.name for variant in self.variants]
-        if REFERENCE_VARIANT in names:
-            raise ValueError(f"{REFERENCE_VARIANT!r} is the name of what every study has beside its variants")
+        if PLAIN_VARIANT in names:
+            raise ValueError(f"{PLAIN_VARIANT!r} is the name of what every study has beside its variants")
         if len(set(names)) < len(names):
             raise ValueError(f"the names of variants must differ, got {', '.join(names)}")
         if self.baseline not in names:

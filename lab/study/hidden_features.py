@@ -1,4 +1,4 @@
-"""Features that the learner of a variant does not see, though log, teacher and references have them.
+"""Features that the learner of a variant does not see, though log, teacher and plain models have them.
 
 Shapes: P rows, D dense columns, C categorical columns.
 """

@@ -72,7 +72,7 @@ class Keys:
         unused["sampling"] = _DRAWN
         if not variant.bootstrap:
             unused["bootstrap"] = True
-        part = [cell.events, cell.windows, cell.traffic, cell.is_reference, variant.teacher_as_input, variant.direct]
+        part = [cell.events, cell.windows, cell.traffic, cell.is_plain, variant.teacher_as_input, variant.direct]
         ablated = variant.model_dump_json(include={"hidden", "priors", "guarded"})
         project = cell.project.model_dump_json(exclude=unused)
         started = self.day_zero(cell) if variant.bootstrap else ""

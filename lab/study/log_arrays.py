@@ -17,7 +17,7 @@ from student.versions.hashing import embedding_rows
 
 
 class LogArrays(NamedTuple):
-    """What a reference model reads, as the learner encodes it. NaN: no label, no logit."""
+    """What a plain model reads, as the learner encodes it. NaN: no label, no logit."""
 
     binary_K: NDArray[np.bool_]
     dense_ND: NDArray[np.float32]

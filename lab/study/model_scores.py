@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from lab.page import MEASURES, NOTHING, shown, table
 from lab.study.comparison import Comparison, Difference, student_of
 from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, TEACHER_AS_INPUT, Series
-from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
+from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 

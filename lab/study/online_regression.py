@@ -1,4 +1,4 @@
-"""A reference: online logistic regression on the features that a student sees, as in River.
+"""A plain model: online logistic regression on the features that a student sees, as in River.
 
 Shapes: N examples, D dense columns, C categorical columns, R table rows, K tasks.
 """

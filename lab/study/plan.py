@@ -6,7 +6,7 @@ from typing import NamedTuple
 from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.direct import direct_faults
-from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
+from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.hidden_features import hidden_faults
 from lab.study.label_delay import LabelDelay
 from lab.study.teachers import changed_config
@@ -31,9 +31,9 @@ class Cell(NamedTuple):
         return f"variant {self.variant.name}, {100 * self.share:g} % of the users, seed {self.seed}"
 
     @property
-    def is_reference(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether models without a student learn, in place of a learner."""
-        return self.variant.name == REFERENCE_VARIANT
+        return self.variant.name == PLAIN_VARIANT
 
     @property
     def served_knows_less(self) -> bool:
@@ -62,12 +62,12 @@ def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
         if seed <= (variant.seeds or grid.seeds)
     ]
     baseline = next(variant for variant in grid.variants if variant.name == grid.baseline)
-    references = baseline.model_copy(update={"name": REFERENCE_VARIANT, "seeds": 1, "bootstrap": False, "hidden": []})
-    return [*learners, _cell(grid, references, base, 1), *_thin(grid, [baseline, references], base)]
+    plain = baseline.model_copy(update={"name": PLAIN_VARIANT, "seeds": 1, "bootstrap": False, "hidden": []})
+    return [*learners, _cell(grid, plain, base, 1), *_thin(grid, [baseline, plain], base)]
 
 
 def _thin(grid: Grid, variants: list[Variant], base: Project) -> Iterator[Cell]:
-    """The baseline and the references on each draw of each share of the users."""
+    """The baseline and the plain models on each draw of each share of the users."""
     for share in grid.thin:
         for seed in range(1, grid.thin_draws + 1):
             for variant in variants:

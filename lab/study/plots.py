@@ -11,9 +11,9 @@ from lab.pictures import COLOURS, INK, save, style
 from lab.study.claims import WHOM, Judge, control_of
 from lab.study.comparison import Comparison
 from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series, as_input
-from lab.study.grid import REFERENCE_VARIANT
+from lab.study.grid import PLAIN_VARIANT
 from lab.study.intervals import Interval
-from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR, REFERENCES
+from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR, PLAIN_MODELS
 from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT, TEACHER
 
 SERIES_COLOURS = {
@@ -86,7 +86,7 @@ def _thin(figure: Figure, findings: Findings, task: str) -> bool:
     found = [findings.at(share) for share in shares]
     base, served = findings.grid.baseline, f"{SERVED}all"
     for name, variant, arm in findings.series():
-        if variant in {base, REFERENCE_VARIANT}:
+        if variant in {base, PLAIN_VARIANT}:
             _line(left, shares, [thin.mean(variant, served, task, arm) for thin in found], name)
     for label, part, colour in (("row by row", "all", CONTROL), ("served", served, STUDENT)):
         _line(right, shares, [thin.gain(base, part, task) for thin in found], label, SERIES_COLOURS[colour])
@@ -125,7 +125,7 @@ def _traffic_series(findings: Findings, base: str) -> list[Series]:
     inputs = [
         series for v in variants if v.teacher_as_input and findings.traffic[v.name] for series in as_input(v.name)
     ]
-    return arms + inputs + [Series(arm, REFERENCE_VARIANT, arm) for arm in REFERENCES]
+    return arms + inputs + [Series(arm, PLAIN_VARIANT, arm) for arm in PLAIN_MODELS]
 
 
 def _variants(figure: Figure, findings: Findings, task: str) -> bool:

@@ -1,4 +1,4 @@
-"""A reference: logistic or ridge regression on running means of user and item, fitted anew every 250 examples.
+"""A plain model: logistic or ridge regression on running means of user and item, fitted anew every 250 examples.
 
 Shapes: N examples, D dense columns, K tasks, T teacher tasks, P columns.
 """

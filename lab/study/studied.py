@@ -88,7 +88,7 @@ def sampled(log: StudyLog) -> list[str]:
     if stand_for > len(log.records):
         lines.append(
             f"The log was sampled: its {len(log.records):,} examples stand for {stand_for:,} impressions. Learners, "
-            "references and scores weigh them so. Shares of the users and other label delays have running aggregates "
+            "plain models and scores weigh them so. Shares of the users and other label delays have running aggregates "
             "of what there is."
         )
     if log.drawn:

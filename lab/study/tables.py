@@ -7,10 +7,10 @@ from itertools import product
 from lab.machine import MACHINE
 from lab.study.calibration import JUDGED, Calibration
 from lab.study.findings import PERMUTED, SERVED, Findings, Series, as_input
-from lab.study.grid import REFERENCE_VARIANT
+from lab.study.grid import PLAIN_VARIANT
 from lab.study.headline import harm_of_permuted
 from lab.study.intervals import FEWEST_SEEDS, Interval
-from lab.study.references import LR_TEACHER, REFERENCES, SAYS
+from lab.study.plain_models import LR_TEACHER, PLAIN_MODELS, SAYS
 from lab.study.slices import EARLY, NEW_ITEMS, NEW_USERS
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
@@ -31,7 +31,7 @@ def origin(findings: Findings, command: str) -> str:
         f"`{command}`\n\ngraft {version('graft')}; {MACHINE}. Seeds from 1 on: {seeds}. Intervals are Student's, 95 %, "
         f"over the seeds, in bold where they hold no 0; below {FEWEST_SEEDS} seeds there is none. *Row by row*: each "
         f"prediction knows all labels before it. *Served*: it knows those that were known when its impression came, "
-        f"{delay} after theirs.\n\nReferences, which have no seed: "
+        f"{delay} after theirs.\n\nPlain models, which have no seed: "
         f"{'; '.join(f'`{name}`: {says}' for name, says in SAYS.items())}."
     )
 
@@ -110,9 +110,9 @@ def _calibration_row(found: Calibration) -> list[str]:
 
 
 def _thin(findings: Findings) -> Iterator[str]:
-    """By the share of the users whose examples were learnt: what the baseline and the references score."""
+    """By the share of the users whose examples were learnt: what the baseline and the plain models score."""
     found = [findings.at(share) for share in findings.shares()]
-    arms = [(arm, findings.grid.baseline) for arm in _ARMS] + [(arm, REFERENCE_VARIANT) for arm in REFERENCES]
+    arms = [(arm, findings.grid.baseline) for arm in _ARMS] + [(arm, PLAIN_VARIANT) for arm in PLAIN_MODELS]
     header = ["users", "draws", "examples", *(arm for arm, _ in arms), "student - control", f"student - {LR_TEACHER}"]
     for task, (way, prefix) in product(findings.tasks if found else (), _WAYS):
         yield f"### Thin logs: {findings.measure(task.name)} of `{task.name}`, {findings.grid.baseline}, {way}"
@@ -128,7 +128,7 @@ def _thin_row(findings: Findings, task: str, part: str, arms: Sequence[tuple[str
         f"{sum(counts) / max(1, len(counts)):,.0f}",
         *(_mean(findings.mean(variant, part, task, arm)) for arm, variant in arms),
         gain_text(findings.gain(base, part, task)),
-        gain_text(findings.gain(base, part, task, (REFERENCE_VARIANT, LR_TEACHER))),
+        gain_text(findings.gain(base, part, task, (PLAIN_VARIANT, LR_TEACHER))),
     ]
 
 
@@ -145,7 +145,7 @@ def _traffic(findings: Findings) -> Iterator[str]:
             if any(cell != _NONE for row in rows for cell in row[1:]):
                 yield f"### Traffic: `{task.name}`, {title}"
                 heads = [name for variant in names for name in _traffic_heads(findings, variant)]
-                yield _table(["N", *heads, *REFERENCES], rows)
+                yield _table(["N", *heads, *PLAIN_MODELS], rows)
 
 
 def _traffic_heads(findings: Findings, variant: str) -> list[str]:
@@ -153,9 +153,9 @@ def _traffic_heads(findings: Findings, variant: str) -> list[str]:
 
 
 def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: str, size: int) -> list[str]:
-    references = [_mean(findings.mean(REFERENCE_VARIANT, part, task, arm)) for arm in REFERENCES]
+    plain = [_mean(findings.mean(PLAIN_VARIANT, part, task, arm)) for arm in PLAIN_MODELS]
     learners = [cell for variant in variants for cell in _traffic_cells(findings, variant, part, task)]
-    return [f"{size:,}", *learners, *references]
+    return [f"{size:,}", *learners, *plain]
 
 
 def _traffic_cells(findings: Findings, variant: str, part: str, task: str) -> list[str]:

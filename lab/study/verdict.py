@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from lab.study.comparison import Comparison, Difference, student_of
 from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series
-from lab.study.grid import REFERENCE_VARIANT
+from lab.study.grid import PLAIN_VARIANT
 from lab.study.intervals import Interval
-from lab.study.references import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
+from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
 from lab.study.slices import NEW_ITEMS, NEW_USERS
 from lab.study.user_bootstrap import DRAWS, FEWEST_USERS
 from stream.tasks import TaskSpec
@@ -51,7 +51,7 @@ def _thin(findings: Findings, task: TaskSpec) -> Iterator[str]:
     """By the share of the users what the teacher gives, and against the regression that has it too, when served."""
     if not findings.has_teacher:
         return
-    over = {"the control": (findings.grid.baseline, CONTROL), MODEL_NAMES[LR_TEACHER]: (REFERENCE_VARIANT, LR_TEACHER)}
+    over = {"the control": (findings.grid.baseline, CONTROL), MODEL_NAMES[LR_TEACHER]: (PLAIN_VARIANT, LR_TEACHER)}
     for name, other in over.items():
         found = [(share, findings.at(share)) for share in findings.shares()]
         gains = [(share, thin.gain(findings.grid.baseline, f"{SERVED}all", task.name, other)) for share, thin in found]

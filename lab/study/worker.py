@@ -127,7 +127,7 @@ class Worker:
     def _teaching(cls, cell: Cell, log: StudyLog, profiles: ChangedProfiles | None) -> Teaching:
         project, change, place = cell.project, cell.variant.teacher, cls.place
         logit_NT = cls._logits(cell, log, served=False)
-        if not project.distillation or cell.is_reference:
+        if not project.distillation or cell.is_plain:
             return Teaching(logit_NT)
         unshown = cls._unshown(cell, log.first(cell.events)) if project.unshown.ratio > 0 else None
         rows = None

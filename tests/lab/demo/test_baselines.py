@@ -12,9 +12,9 @@ from lab.study.arriving import Arriving
 from lab.study.grid import TeacherChange
 from lab.study.label_delay import LabelDelay
 from lab.study.learner_log import FILE
+from lab.study.plain_models import LR, PLAIN_MODELS, PlainModels
 from lab.study.plan import window_seconds
 from lab.study.recount import recounted
-from lab.study.references import LR, REFERENCES, References
 from lab.study.study_log import StudyLog
 from lab.study.teachers import kept_logits
 from student.evaluate.metrics import exact_auc
@@ -34,18 +34,18 @@ def test_they_are_scored_row_by_row_and_served_on_the_very_examples(
     assert baselines.examples == COUNT
     assert baselines.verdict
 
-    # 1. The references' own code on the same rows says the same, in both ways.
+    # 1. The plain models' own code on the same rows says the same, in both ways.
     setup = pair.project.learner_setup(pair.spec)
     logit_NT = kept_logits(tmp_path / "logits.npz", TeacherChange(), pair.project, log)
     known_N = LabelDelay(max(LABEL_DELAY_SECONDS, window_seconds(pair.project))).known(log.event_times_ms)
     come = recounted(log, pair.project.features.aggregates, pair.day_zero.sources.pushed, known_N)
     come_NT = kept_logits(tmp_path / "come.npz", TeacherChange(), pair.project, come)
-    references = References(setup, log, logit_NT, Arriving(come, come_NT, known_N))
-    references.learn_until(COUNT)
-    (label_NK, seen_NKA), served_NKA = references.seen(), references.served()
+    plain = PlainModels(setup, log, logit_NT, Arriving(come, come_NT, known_N))
+    plain.learn_until(COUNT)
+    (label_NK, seen_NKA), served_NKA = plain.seen(), plain.served()
     k = next(k for k, task in enumerate(setup.tasks) if task.kind == "binary")
     scores = baselines.scores[setup.tasks[k].name]
-    for a, name in enumerate(REFERENCES):
+    for a, name in enumerate(PLAIN_MODELS):
         assert scores[name].row_by_row.score == pytest.approx(exact_auc(label_NK[:, k], seen_NKA[:, k, a]))
         assert scores[name].served.score == pytest.approx(exact_auc(label_NK[:, k], served_NKA[:, k, a]))
     # 2. How much better the student is is the difference of the scores, and lies in its interval.
@@ -63,7 +63,7 @@ def test_they_are_scored_row_by_row_and_served_on_the_very_examples(
     # 3. The regression's curve is that of its predictions.
     assert [point.examples for point in found.points] == [500, COUNT]
     for point in found.points:
-        auc = exact_auc(label_NK[: point.examples, k], seen_NKA[: point.examples, k, REFERENCES.index(LR)])
+        auc = exact_auc(label_NK[: point.examples, k], seen_NKA[: point.examples, k, PLAIN_MODELS.index(LR)])
         assert point.slices["whole"][setup.tasks[k].name][LR].auc == pytest.approx(auc, abs=2e-3)
     assert not np.array_equal(seen_NKA, served_NKA)
     # 4. The page has a row for each of them.

@@ -87,7 +87,7 @@ def _findings(versions: Path, missing: int = 0) -> Findings:
         outcome=outcome,
         tasks=_TASKS,
         points=points,
-        reference_points=points and [Point(500, {"whole": {"like": {"lr": ArmMetrics(count=500, auc=0.66)}}})],
+        plain_points=points and [Point(500, {"whole": {"like": {"lr": ArmMetrics(count=500, auc=0.66)}}})],
         timings={"data": 2.0, "stream": 40.0},
         data_note="simulated pair <seed 7>",
     )

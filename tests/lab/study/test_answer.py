@@ -12,9 +12,9 @@ from lab.study.cell import Predictions, Result
 from lab.study.claims import Claim, claim_of
 from lab.study.comparison import Comparison, Difference
 from lab.study.findings import Findings
-from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
+from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.intervals import Interval
-from lab.study.references import REFERENCES
+from lab.study.plain_models import PLAIN_MODELS
 from lab.study.slices import of_slices, slices_of
 from lab.study.teacher_inputs import InputUse
 from stream.tasks import TaskSpec
@@ -73,7 +73,7 @@ def told(
         learn("base", seed, ARMS, [student + shaken, control + shaken, FAR, nothing])
         for name, values in variants.items():
             learn(name, seed, ARMS, [values + shaken, control, FAR, nothing])
-    learn(REFERENCE_VARIANT, 1, REFERENCES, [regression, FAR, FAR, nothing])
+    learn(PLAIN_VARIANT, 1, PLAIN_MODELS, [regression, FAR, FAR, nothing])
     for draw in range(1, 6 if thin else 1):
         how = {"variant": "base", "seed": draw, "share": 0.3, "examples": 600, "steps": 1, "bootstrap_steps": 0}
         results.append(Result(**how, scores={}, served={"all": {task.name: dict(thin or {})}}))

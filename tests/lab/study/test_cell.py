@@ -81,9 +81,7 @@ def test_a_cell_scores_what_the_learner_process_scores_on_the_same_log(
     pair: Pair, log: StudyLog, redis_url: str, tmp_path: Path
 ) -> None:
     variant = Variant(name="v", bootstrap=True, tables={"bootstrap": _BOOTSTRAP, "unshown": {"ratio": 1.5}})
-    cell, _references = cells_of(
-        Grid(seeds=1, baseline="v", windows=[0, 500], variants=[variant]), pair.project, pair.spec
-    )
+    cell, _plain = cells_of(Grid(seeds=1, baseline="v", windows=[0, 500], variants=[variant]), pair.project, pair.spec)
     write_log(tmp_path / "log", log.records)
     # 1. The process: bootstrap, then the log with logits and unshown rows that a backfill has put into Redis.
     setup, label_NK, value_NKA = _process(cell, pair, log, redis_url, tmp_path)

@@ -133,4 +133,4 @@ def test_a_direct_variant_has_a_key_of_its_own(pair: Pair) -> None:
     variants = [Variant(name="plain"), Variant(name="direct", direct=["play"])]
     cells = cells_of(Grid(seeds=1, baseline="plain", variants=variants), pair.project, pair.spec)
     keys = Keys(pair.log.first(20), pair.day_zero)
-    assert len({keys.result(cell) for cell in cells if not cell.is_reference}) == 2
+    assert len({keys.result(cell) for cell in cells if not cell.is_plain}) == 2

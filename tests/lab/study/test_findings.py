@@ -4,7 +4,7 @@ import pytest
 
 from lab.study.cell import Result
 from lab.study.findings import Findings
-from lab.study.grid import REFERENCE_VARIANT, Grid, TeacherChange, Variant
+from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.headline import headline
 from lab.study.tables import tables
 from stream.tasks import TaskSpec
@@ -90,14 +90,14 @@ def test_the_headline_has_what_was_served_beside_what_was_judged_row_by_row() ->
     assert (told["gain"]["click"]["mean"], told["gain"]["served"]["click"]["mean"]) == (0.25, 0.0625)
 
 
-def _reference(value: float, seed: int = 1, share: float = 1.0) -> Result:
+def _plain(value: float, seed: int = 1, share: float = 1.0) -> Result:
     scores = {"all": {"click": {"lr": value, "lr_teacher": value}}}
-    return _result(REFERENCE_VARIANT, seed, 0, 0).model_copy(update={"scores": scores, "share": share})
+    return _result(PLAIN_VARIANT, seed, 0, 0).model_copy(update={"scores": scores, "share": share})
 
 
-def test_a_reference_without_a_seed_is_compared_with_every_seed() -> None:
-    found = _findings(*(_result("base", seed, 0.75, 0.5) for seed in range(1, 6)), _reference(0.625))
-    gain = found.gain("base", "all", "click", (REFERENCE_VARIANT, "lr"))
+def test_a_plain_model_without_a_seed_is_compared_with_every_seed() -> None:
+    found = _findings(*(_result("base", seed, 0.75, 0.5) for seed in range(1, 6)), _plain(0.625))
+    gain = found.gain("base", "all", "click", (PLAIN_VARIANT, "lr"))
     assert gain is not None
     assert (gain.mean, gain.seeds) == (0.125, 5)
     assert headline(found, "made-up", [], [])["auc"]["click"]["lr"] == 0.625
@@ -106,11 +106,11 @@ def test_a_reference_without_a_seed_is_compared_with_every_seed() -> None:
 
 def test_a_share_of_the_users_is_compared_draw_by_draw_and_apart_from_the_whole_log() -> None:
     thin = [_result("base", draw, 0.5 + draw / 8, 0.5).model_copy(update={"share": 0.1}) for draw in (1, 2)]
-    references = [_reference(0.25 + draw / 8, draw, 0.1) for draw in (2, 1)]
-    whole = [_result("base", 1, 0.9, 0.5), _reference(0.1)]
+    plain = [_plain(0.25 + draw / 8, draw, 0.1) for draw in (2, 1)]
+    whole = [_result("base", 1, 0.9, 0.5), _plain(0.1)]
     grid = _GRID.model_copy(update={"thin": [0.1]})
-    found = Findings(grid, _TASKS, [*thin, *references, *whole], {})
-    gain = found.at(0.1).gain("base", "all", "click", (REFERENCE_VARIANT, "lr"))
+    found = Findings(grid, _TASKS, [*thin, *plain, *whole], {})
+    gain = found.at(0.1).gain("base", "all", "click", (PLAIN_VARIANT, "lr"))
     assert gain is not None
     assert (gain.mean, gain.low, gain.seeds) == (0.25, 0.25, 2)
     told = headline(found, "made-up", [], [])

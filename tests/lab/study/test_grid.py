@@ -56,7 +56,7 @@ def test_every_cell_of_a_shipped_grid_is_a_sound_learner_of_its_pair(name: str) 
     spec = compile_spec(project.repo, NO_REDIS, project.features)
     cells = cells_of(grid, project, spec)
     learners = sum(variant.seeds or grid.seeds for variant in grid.variants)
-    assert len(cells) == learners + 1 + 2 * len(grid.thin) * grid.thin_draws  # one of the references, two a draw
+    assert len(cells) == learners + 1 + 2 * len(grid.thin) * grid.thin_draws  # one of the plain models, two a draw
     assert {cell.project.learner_setup(spec).student.seed for cell in cells} == set(range(1, grid.seeds + 1))
 
 
@@ -85,7 +85,7 @@ def test_a_grids_tables_hold_for_every_variant_and_a_variants_before_them(pair: 
     tables = {"student": {"micro_batch": 4, "replay_batches": 1}}
     grid = Grid(seeds=1, baseline="plain", tables=tables, variants=[Variant(name="plain"), own])
     cells = cells_of(grid, pair.project, pair.spec)
-    students = [cell.project.student for cell in cells if not cell.is_reference]
+    students = [cell.project.student for cell in cells if not cell.is_plain]
     assert [(student.micro_batch, student.replay_batches) for student in students] == [(4, 1), (8, 1)]
 
 
@@ -186,15 +186,15 @@ def _assert_schema(headline: dict[str, Any]) -> None:
         assert found["ece"].keys() == {"student", "control"}
         assert found["unseen"]["rows"] > 0
         assert found["unseen"]["student"].keys() == {"min", "low", "median", "high", "max"}
-    references = {"lr", "lr_teacher", "bayes_bias", "online_lr"}
+    plain = {"lr", "lr_teacher", "bayes_bias", "online_lr"}
     learners = {"student", "control", "teacher", "teacher_as_input", "teacher_as_input_and_profiles", "permuted"}
-    assert headline["served"]["click"].keys() == learners | references
-    assert headline["rmse"]["dwell"].keys() == headline["served_rmse"]["dwell"].keys() == learners | references
+    assert headline["served"]["click"].keys() == learners | plain
+    assert headline["rmse"]["dwell"].keys() == headline["served_rmse"]["dwell"].keys() == learners | plain
     assert [(thin["share"], thin["task"]) for thin in headline["thin"]] == [(0.5, "click"), (1.0, "click")]
     for thin in headline["thin"]:
         gain = thin["student"] - thin["control"]
         assert thin["gain"] == {"mean": pytest.approx(gain), "low": None, "high": None}
-        assert thin["served"].keys() == learners | references | {"gain"}
+        assert thin["served"].keys() == learners | plain | {"gain"}
     assert headline["harm"]["permuted"]["whole"] == pytest.approx(
         headline["auc"]["click"]["control"] - headline["auc"]["click"]["permuted"]
     )
@@ -203,7 +203,7 @@ def _assert_schema(headline: dict[str, Any]) -> None:
     assert [(window["from"], window["to"]) for window in windows] == [(0, 300), (300, 500), (500, headline["events"])]
     for found in (headline, *windows):
         assert found.keys() >= part
-        assert {task: set(arms) for task, arms in found["auc"].items()} == {"click": learners | references}
+        assert {task: set(arms) for task, arms in found["auc"].items()} == {"click": learners | plain}
         assert found["gain"]["served"].keys() == {"click"}
         gain, arms = found["gain"]["click"], found["auc"]["click"]
         assert gain.keys() == {"mean", "low", "high"}
@@ -213,11 +213,11 @@ def _assert_schema(headline: dict[str, Any]) -> None:
     assert all(window.keys() == part | {"from", "to"} for window in windows)
 
 
-def test_every_study_has_the_references_and_no_variant_takes_their_name(pair: Pair) -> None:
+def test_every_study_has_the_plain_models_and_no_variant_takes_their_name(pair: Pair) -> None:
     cells = cells_of(Grid(seeds=3, baseline="v", variants=[Variant(name="v")]), pair.project, pair.spec)
-    assert [(cell.variant.name, cell.is_reference) for cell in cells] == [("v", False)] * 3 + [("references", True)]
-    with pytest.raises(ValidationError, match="'references' is the name of what every study has"):
-        Grid(baseline="references", variants=[Variant(name="references")])
+    assert [(cell.variant.name, cell.is_plain) for cell in cells] == [("v", False)] * 3 + [("plain_models", True)]
+    with pytest.raises(ValidationError, match="'plain_models' is the name of what every study has"):
+        Grid(baseline="plain_models", variants=[Variant(name="plain_models")])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a variant's learner does not see: nothing of it moves a prediction, and references see it as before."""
+"""What a variant's learner does not see: nothing of it moves a prediction, and plain models see it as before."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def changed(pair: Pair) -> StudyLog:
 
 
 def predicted(pair: Pair, log: StudyLog, logits: NDArray[np.float32], place: int = 0, **variant: Any) -> Predictions:
-    """Of the learner, or at place 1 of the references, beside a learner of such a variant."""
+    """Of the learner, or at place 1 of the plain models, beside a learner of such a variant."""
     grid = Grid(seeds=1, baseline="v", windows=[0], variants=[Variant(name="v", **variant)])
     cell, logit_NT = cells_of(grid, pair.project, pair.spec)[place], logits[:ROWS]
     arriving = Arriving(log, logit_NT, cell.delay.known(log.event_times_ms))
@@ -63,7 +63,7 @@ def test_what_is_hidden_moves_no_prediction(pair: Pair, logits: NDArray[np.float
     assert equal(ours, theirs) == bool(hidden)
 
 
-def test_references_see_what_a_learner_does_not(pair: Pair, logits: NDArray[np.float32]) -> None:
+def test_plain_models_see_what_a_learner_does_not(pair: Pair, logits: NDArray[np.float32]) -> None:
     log = pair.log.first(ROWS)
     assert equal(predicted(pair, log, logits, place=1, hidden=HIDDEN), predicted(pair, log, logits, place=1))
 
@@ -110,4 +110,4 @@ def test_each_ablation_is_kept_under_a_key_of_its_own(pair: Pair) -> None:
     ]
     keys = Keys(pair.log.first(20), pair.day_zero)
     cells = cells_of(Grid(seeds=1, baseline="v", variants=variants), pair.project, pair.spec)
-    assert len({keys.result(cell) for cell in cells if not cell.is_reference}) == len(variants)
+    assert len({keys.result(cell) for cell in cells if not cell.is_plain}) == len(variants)

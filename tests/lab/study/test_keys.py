@@ -26,7 +26,7 @@ def folder(pair: Pair, tmp_path: Path) -> Path:
 
 def _cells(project: Project, pair: Pair, *variants: Variant) -> list[Cell]:
     cells = cells_of(Grid(seeds=1, baseline=variants[0].name, variants=list(variants)), project, pair.spec)
-    return [cell for cell in cells if not cell.is_reference]
+    return [cell for cell in cells if not cell.is_plain]
 
 
 def _kept(pair: Pair, project: Project, variant: Variant) -> tuple[str, str, str]:

@@ -98,7 +98,7 @@ def test_what_a_machine_compiles_on_its_first_start_is_no_cost_of_a_learner(
     write_log(tmp_path / "log", pair.log.records[:30])
     log = pair.log.first(30)
     place = Workplace(tmp_path / "log", pair.spec, pair.day_zero, Keys(log, pair.day_zero), tmp_path / "out")
-    cells = [cell for cell in cells_of(grid, pair.project, pair.spec) if not cell.is_reference]
+    cells = [cell for cell in cells_of(grid, pair.project, pair.spec) if not cell.is_plain]
     assert [found.seconds for found in run_cells(cells, place, 1, no_progress)] == [2.0, 2.0]
 
 

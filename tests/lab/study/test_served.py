@@ -49,7 +49,7 @@ def _predicted(pair: Pair, cell: Cell, logits: NDArray[np.float32], *, changed: 
     return run_cell(cell, log, Teaching(logit_NT), arriving)[1]
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["learner", "references"])
+@pytest.mark.parametrize("place", [0, 1], ids=["learner", "plain models"])
 def test_a_served_prediction_knows_no_label_before_its_delay(
     pair: Pair, logits: NDArray[np.float32], place: int
 ) -> None:

@@ -150,7 +150,7 @@ def test_a_grid_gets_the_other_side_of_the_cut_off_where_there_is_one(pair: Pair
     assert with_other_cut_off(grid, cut(pair.project, log, 0), log) is grid
     project = cut(pair.project, log, 150, use_before_trained_until=used)
     cells = cells_of(with_other_cut_off(grid, project, log), project, pair.spec)
-    assert [cell.variant.name for cell in cells] == ["v", OTHER_CUT_OFF, "references"]
+    assert [cell.variant.name for cell in cells] == ["v", OTHER_CUT_OFF, "plain_models"]
     froms = [cell.project.teacher.logits_from_ms for cell in cells]
     moment_ms = log.event_times_ms[150]
     assert froms == ([0, moment_ms, 0] if used else [moment_ms, 0, moment_ms])

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from lab.study.cell import Predictions, Result
 from lab.study.comparison import Comparison, Difference, student_of
 from lab.study.findings import Findings, Series
-from lab.study.grid import REFERENCE_VARIANT, Grid, Variant
+from lab.study.grid import PLAIN_VARIANT, Grid, Variant
 from lab.study.study_log import StudyLog
 from lab.study.user_bootstrap import UserBootstrap
 from lab.study.verdict import verdict
@@ -49,12 +49,12 @@ def said(
     task: TaskSpec = TASK,
     users: int = USERS,
 ) -> list[str]:
-    """The verdict; the other references, and the teacher as an input where it is not given, are far behind."""
+    """The verdict; the other plain models, and the teacher as an input where it is not given, are far behind."""
     nothing, far = np.full(ROWS, np.nan, np.float32), value(9)
     arms = {
         "base": [student, control, teacher, nothing],
         "as_input": [far, far if as_input is None else as_input, teacher, nothing],
-        REFERENCE_VARIANT: [far, lr_teacher, far, nothing],
+        PLAIN_VARIANT: [far, lr_teacher, far, nothing],
     }
     label_NK = (LABEL_N if task.kind == "binary" else TRUTH_N.astype(np.float32))[:, None]
     kept = {
@@ -190,9 +190,9 @@ def test_what_the_teacher_gives_is_said_by_the_share_of_the_users(pair: Pair) ->
         )
 
     draws = [result("base", draw, 0.1, student=0.75, control=0.625) for draw in range(1, 6)]
-    references = [result(REFERENCE_VARIANT, draw, 0.1, lr_teacher=0.875) for draw in range(1, 6)]
-    whole = [result("base", 1, 1.0, student=0.75, control=0.6875), result(REFERENCE_VARIANT, 1, 1.0, lr_teacher=0.5)]
-    findings = Findings(GRID.model_copy(update={"thin": [0.1]}), [TASK], [*draws, *references, *whole], {})
+    plain = [result(PLAIN_VARIANT, draw, 0.1, lr_teacher=0.875) for draw in range(1, 6)]
+    whole = [result("base", 1, 1.0, student=0.75, control=0.6875), result(PLAIN_VARIANT, 1, 1.0, lr_teacher=0.5)]
+    findings = Findings(GRID.model_copy(update={"thin": [0.1]}), [TASK], [*draws, *plain, *whole], {})
     lines = verdict(Comparison(findings, log(pair), lambda _name, _seed: None))
     start = "`click`, served, the student better than"
     assert lines[1:3] == [

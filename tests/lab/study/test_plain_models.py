@@ -10,7 +10,7 @@ from lab.study.bias_model import BiasModel
 from lab.study.label_delay import LabelDelay
 from lab.study.log_arrays import LogArrays, arrays_of
 from lab.study.online_regression import OnlineRegression
-from lab.study.references import Reference, predictions
+from lab.study.plain_models import PlainModel, predictions
 from lab.study.refit_regression import RefitRegression
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair
@@ -33,7 +33,7 @@ def stream(rows: int = ROWS, *, missing: float = 0.0) -> LogArrays:
     return LogArrays(np.array([True, False]), dense_ND, row_NC, user_N, item_N, label_NK, logit_NT, np.ones(rows))
 
 
-def models(log: LogArrays) -> dict[str, Reference]:
+def models(log: LogArrays) -> dict[str, PlainModel]:
     return {
         "lr": RefitRegression(log, (0, None), teacher=False),
         "lr_teacher": RefitRegression(log, (0, None), teacher=True),
@@ -125,8 +125,8 @@ def test_one_label_of_an_item_is_not_its_rate() -> None:
     assert 0.05 < value[39, 0, 0] - value[38, 0, 0] < 1.0
 
 
-def test_no_reference_sees_the_teacher_but_by_its_logits(pair: Pair, logits: NDArray[np.float32]) -> None:
-    """Profiles among the features tell of the teacher: the control does not see them, and no reference does."""
+def test_no_plain_model_sees_the_teacher_but_by_its_logits(pair: Pair, logits: NDArray[np.float32]) -> None:
+    """Profiles among the features tell of the teacher: the control does not see them, and no plain model does."""
     own = [feature.width for feature in pair.spec.dense if not feature.profile_of]
     assert len(own) < len(pair.spec.dense)
     log = arrays_of(pair.project.learner_setup(pair.spec), pair.log.first(5), logits[:5])
@@ -142,7 +142,7 @@ def test_users_and_items_without_a_label_have_columns_of_nothing_but_0() -> None
     assert np.abs(value_NK[:, 1] - log.label_NK[:, 1]).max() < 20
 
 
-def test_an_example_that_stands_for_several_counts_as_often_in_every_reference() -> None:
+def test_an_example_that_stands_for_several_counts_as_often_in_every_plain_model() -> None:
     """Negatives weigh five: probabilities of a log with a fifth of them are those of the whole log."""
     whole = stream(1_500)
     negative_N = whole.label_NK[:, 0] == 0

@@ -1,6 +1,6 @@
 """What a student must be better than: models without a student, on the same log and judged on the same predictions.
 
-Shapes: N examples learnt, K tasks, A references.
+Shapes: N examples learnt, K tasks, A plain models.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from lab.study.study_log import StudyLog
 from student.learn.setup import LearnerSetup
 
 LR, LR_TEACHER, BAYES_BIAS, ONLINE_LR = "lr", "lr_teacher", "bayes_bias", "online_lr"
-REFERENCES = (LR, LR_TEACHER, BAYES_BIAS, ONLINE_LR)
+PLAIN_MODELS = (LR, LR_TEACHER, BAYES_BIAS, ONLINE_LR)
 """In the order of axis A."""
 
 SAYS = {
@@ -31,7 +31,7 @@ SAYS = {
 }
 
 
-class Reference(Protocol):
+class PlainModel(Protocol):
     """Learns examples in their order; each is predicted before it is learnt."""
 
     def predict(self, n: int) -> NDArray[np.float64]:
@@ -43,17 +43,17 @@ class Reference(Protocol):
         ...
 
 
-class References:
-    """All references on one log. They have no seed."""
+class PlainModels:
+    """All plain models on one log. They have no seed."""
 
-    arms = REFERENCES
+    arms = PLAIN_MODELS
 
     def __init__(self, setup: LearnerSetup, log: StudyLog, logit_NT: NDArray[np.float32], arriving: Arriving) -> None:
         self._setup = setup
         self._log = arrays_of(setup, log, logit_NT)
         self._arriving = arriving
         self._models = self._new_models(self._log)
-        self._value_NKA = np.full((self._log.rows, len(setup.tasks), len(REFERENCES)), np.nan, np.float32)
+        self._value_NKA = np.full((self._log.rows, len(setup.tasks), len(PLAIN_MODELS)), np.nan, np.float32)
         self.examples = self.steps = 0
 
     def learn_until(self, examples: int) -> None:
@@ -80,7 +80,7 @@ class References:
         log = arrays_of(self._setup, self._arriving.log.first(self.examples), self._arriving.logit_NT[: self.examples])
         return predictions(self._new_models(log), self._arriving.known_N[: self.examples])
 
-    def _new_models(self, log: LogArrays) -> list[Reference]:
+    def _new_models(self, log: LogArrays) -> list[PlainModel]:
         columns = self._setup.reference_columns
         return [
             RefitRegression(log, columns, teacher=False),
@@ -90,7 +90,7 @@ class References:
         ]
 
 
-def predictions(models: Sequence[Reference], known_N: NDArray[np.intp]) -> NDArray[np.float32]:
+def predictions(models: Sequence[PlainModel], known_N: NDArray[np.intp]) -> NDArray[np.float32]:
     """What each model says of each example [N, K, A] when its impression comes, in the order of the log."""
     values, learnt = [], 0
     for n in range(len(known_N)):
@@ -102,5 +102,5 @@ def predictions(models: Sequence[Reference], known_N: NDArray[np.intp]) -> NDArr
     return np.stack(values)
 
 
-def _predicted(models: Sequence[Reference], n: int) -> NDArray[np.float32]:
+def _predicted(models: Sequence[PlainModel], n: int) -> NDArray[np.float32]:
     return np.stack([model.predict(n) for model in models], axis=1).astype(np.float32)
