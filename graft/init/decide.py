@@ -159,6 +159,9 @@ def _context(roles: Roles, given: Sequence[str] | None) -> None:
     answers = {label.column for label in roles.labels}
     if leaked := [name for name in given or () if name in answers]:
         raise InvalidInputError(f"--map context={leaked[0]}: is a label, which nobody knows when the item is shown")
+    for pick in roles.picks.values():
+        if pick.column in (given or ()):
+            raise InvalidInputError(f"--map context={pick.column}: is the {pick.role} already; name another column")
     free = [roles.columns[name] for name in dict.fromkeys(given)] if given is not None else roles.free()
     for column in free:
         by_name = names.means(column.name, names.CONTEXT) > 0 or column.name.startswith("context.")

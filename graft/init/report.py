@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from graft.init.labels import Label
 from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.roles import Roles
 from graft.init.values import INTEGER_TEXT, TIME_TEXT
+from stream.tasks import LARGEST_VALUE
 
 _SHOWN_CHARACTERS = 36
 
@@ -65,7 +67,8 @@ def notes(plan: Plan) -> Iterator[str]:
         base = plan.bases[label.name]
         if base.filled < 1:
             missing = "counts as no" if label.kind == "binary" else "has no label"
-            yield f"{label.name}: {1 - base.filled:.1%} of the rows say nothing; such a row {missing}"
+            beyond = f", or a number beyond {LARGEST_VALUE:g}" if _is_beyond(plan.roles, label) else ""
+            yield f"{label.name}: {1 - base.filled:.1%} of the rows say nothing{beyond}; such a row {missing}"
     if len(plan.tables) < 2:
         yield "a table of users or of items is missing: 'graft student bootstrap' takes their ids with --events"
     yield from _profile_notes(plan)
@@ -76,6 +79,11 @@ def notes(plan: Plan) -> Iterator[str]:
                 f"{entity_table.where}: {1 - entity_table.covered:.1%} of the log's rows have "
                 f"{_an(entity_table.entity)} that the table does not have: they get the defaults"
             )
+
+
+def _is_beyond(roles: Roles, label: Label) -> bool:
+    column = roles.columns.get(label.column)
+    return label.kind == "regression" and column is not None and max(-column.low, column.high) > LARGEST_VALUE
 
 
 def _id_notes(roles: Roles) -> Iterator[str]:

@@ -87,6 +87,11 @@ NOTED = {
     "a time of 0": (LOG * 1 + ROWS * 4 + "u1,i2,0,1\n", "1 rows whose time is before 1990", 15),
     "gaps": (LOG + ",i2,1700000003,1\nu1,,1700000003,1\nu1,i2,,1\n", "1 rows without item id", 3),
     "NaN and NULL": (LOG + "u4,i2,1700000003,NaN\nNULL,i2,1700000003,1\n", "clicked: 25.0% of the rows say nothing", 4),
+    "values that no label can hold": (
+        "user_id,item_id,ts,rating\n" + "u1,i1,1700000000,3.5\nu2,i2,1700000001,2.5\nu1,i2,1700000002,2e9\n",
+        "rating: 33.3% of the rows say nothing, or a number beyond 1e+09; such a row has no label",
+        3,
+    ),
     "another number of fields": (LOG + "u1,i1\nu1,i1,1700000003,1,9\n", "2 lines with another number of fields", 3),
     "an id of 300 characters": (LOG + f"{'u' * 300},i1,1700000003,1\n", "a user id of more than 256 characters", 3),
     "quoted newlines": (LOG + '"u\n1","say ""so""",1700000003,1\n', "", 4),

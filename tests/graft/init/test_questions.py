@@ -142,6 +142,7 @@ def test_a_column_that_no_context_can_hold_is_refused(tmp_path, init, value, got
             ["--map", "context=clicked", "--label", "x = clicked"],
             "context=clicked: is a label, which nobody knows when",
         ),
+        (["--map", "context=user_id"], "--map context=user_id: is the user already"),
         (["--map", "item=user_id", "--map", "user=user_id"], "--map item=user_id: is the user already"),
         (["--map", "item=user_id"], "which column is the user? none is called so"),
     ],
