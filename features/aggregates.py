@@ -9,7 +9,7 @@ from typing import NamedTuple
 from features.config import AggregateConfig
 from features.decay import State, StateLayout
 from features.expressions import Expression, parse_expression
-from features.pushed_values import Entity, EntityId
+from features.ids import Entity, EntityId
 from runtime.errors import ConfigurationError, InvalidInputError
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.contract import ContextValue
+from features.ids import EntityId
 from features.item_table import NOWHERE, ItemTable, TableLimits
 from features.lookup import Dated, Lookup, Query, Reply
 from features.pipeline import Connection
-from features.redis_layout import EntityId
 from features.spec import ITEM_SOURCES, FeatureBatch, FeatureSpec
 from runtime.redis import parse_url
 

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.pushed_values import Entity
-from features.redis_layout import EntityId
+from features.ids import Entity, EntityId
 from features.spec import FeatureSpec
 
 _TIME = pa.timestamp("us", tz="UTC")

@@ -6,8 +6,9 @@ from features.aggregate_check import aggregate_faults, value_before_examples
 from features.config import FeaturesConfig
 from features.contract import context_name
 from features.definitions import Definitions, ViewDefinition
+from features.ids import Entity, IdType
 from features.profile_check import profile_faults, profile_of
-from features.redis_layout import SERIALIZATION_VERSION, IdType
+from features.redis_layout import SERIALIZATION_VERSION
 from features.spec import Feature, FeatureSpec, Role, Value
 from features.values import DTYPES
 from runtime.errors import ConfigurationError
@@ -102,7 +103,7 @@ class _Compiler:
         if self._service is None:
             self._fault("service", _unknown("feature service", self._config.service, self._definitions.services))
 
-    def _entity(self, which: Literal["user", "item"], declared: str | None) -> _Entity:
+    def _entity(self, which: Entity, declared: str | None) -> _Entity:
         """The declared entity, else the one that Feast's definitions give; after a fault one that stands in for it."""
         key = f"{which}_entity"
         try:

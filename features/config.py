@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from features.ids import Entity
+
 ContextDtype = Literal["int", "float", "str"]
 
 
@@ -26,7 +28,7 @@ class AggregateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entity: Literal["user", "item"] = Field(description="whose examples are aggregated")
+    entity: Entity = Field(description="whose examples are aggregated")
     push_source: str = Field(description="Feast's push source that receives the values")
     half_life_seconds: float | None = Field(
         default=None,
@@ -52,7 +54,7 @@ class ProfileConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entity: Literal["user", "item"] = Field(description="whose profiles they are")
+    entity: Entity = Field(description="whose profiles they are")
     push_source: str = Field(description="Feast's push source that receives the values")
     references: int = Field(
         default=64,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
-from features.redis_layout import IdType
+from features.ids import IdType
 from features.spec import Feature, FeatureSpec
 
 MAX_TEXT_CHARACTERS = 256

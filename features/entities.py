@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from features.batch_tables import BatchTables
-from features.redis_layout import EntityId
+from features.ids import EntityId
 from features.spec import FeatureSpec
 from features.store import view_sources
 

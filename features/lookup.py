@@ -5,11 +5,12 @@ B rows, E distinct entities. Columns hold raw values, None where an entity, a fi
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from features.contract import ContextValue, context_name
+from features.ids import Entity, EntityId, IdType, usable_id
 from features.later_rows import LaterRows
-from features.redis_layout import EntityId, EntityLayout, IdType, begin_field, field_name, usable_id
+from features.redis_layout import EntityLayout, begin_field, field_name
 from features.spec import REQUEST_SOURCES, Feature, FeatureSpec, Value
 from features.values import decode_begin_ms, decode_column, decode_value
 
@@ -68,7 +69,7 @@ class _EntityColumns(NamedTuple):
 class _Stored:
     """What is stored of the users or of the items."""
 
-    def __init__(self, spec: FeatureSpec, source: Literal["user", "item"], timed_views: Collection[str]) -> None:
+    def __init__(self, spec: FeatureSpec, source: Entity, timed_views: Collection[str]) -> None:
         is_user = source == "user"
         join_key, id_type = (
             (spec.user_join_key, spec.user_id_type) if is_user else (spec.item_join_key, spec.item_id_type)

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features.config import ProfileConfig
+from features.ids import Entity, EntityId
 from features.push import FeastPusher
 from features.push_log import PushLog
-from features.pushed_values import Entity, EntityId, PushedValues
+from features.pushed_values import PushedValues
 
 _OWNER = "profiles"
 """Of the push log: profiles are of no join state, and outlive a new one."""

@@ -11,10 +11,10 @@ import pandas as pd
 
 from features.config import AggregateConfig, ProfileConfig
 from features.feast import FeatureStore, FeatureView, PushMode, PushSource
+from features.ids import Entity, EntityId, usable_id
 from features.push_log import PushedTable
 from features.pushed_tables import pushed_tables
-from features.pushed_values import Entity, EntityId, PushedValues
-from features.redis_layout import usable_id
+from features.pushed_values import PushedValues
 from features.spec_file import load_spec
 from features.store import open_store
 from runtime.redis import reaching

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.config import AggregateConfig, ProfileConfig
-from features.pushed_values import Entity, EntityId, PushedValues
-from features.redis_layout import IdType, usable_id
+from features.ids import Entity, EntityId, IdType, usable_id
+from features.pushed_values import PushedValues
 from runtime.absence import Absence
 from runtime.errors import GraftError
 from runtime.folder import make_folder, writing

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from features.aggregates import Aggregates
 from features.config import AggregateConfig
+from features.ids import Entity, EntityId
 from features.push_log import PushLog
 from features.push_order import OrderedClient, in_order, owner_key, position_key, taken_error, too_late_is_stale
-from features.pushed_values import Entity, EntityId
 from features.spec import FeatureSpec
 from features.view_rows import ViewRows
 from runtime.redis import connect, literal, reaching

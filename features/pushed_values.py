@@ -1,10 +1,9 @@
 """What a push takes its values from: running aggregates, or profiles."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
-Entity = Literal["user", "item"]
-EntityId = int | str
+from features.ids import Entity, EntityId
 
 
 class PushedValues(Protocol):

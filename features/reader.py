@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from features.contract import ContextValue
+from features.ids import EntityId
 from features.lookup import Columns, Lookup, Query, Reply
-from features.redis_layout import EntityId
 from features.spec import FeatureSpec
 from runtime.redis import connect, exchange, reaching
 

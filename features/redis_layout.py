@@ -12,25 +12,14 @@ same entities through Feast and through this module.
 
 import struct
 from collections.abc import Sequence
-from typing import Literal
 
 import mmh3
 
+from features.ids import EntityId, IdType
 from runtime.redis import literal
 
 SERIALIZATION_VERSION = 3
 _STRING, _INT64 = 2, 4  # feast.ValueType
-_INT64_MIN, _INT64_END = -(2**63), 2**63
-
-IdType = Literal["int", "str"]
-EntityId = int | str
-
-
-def usable_id(value: EntityId, id_type: IdType) -> EntityId | None:
-    """The id if it can be a join key of that type, a signed 64-bit integer or a string; else None."""
-    if id_type == "str":
-        return value if isinstance(value, str) else None
-    return value if isinstance(value, int) and _INT64_MIN <= value < _INT64_END else None
 
 
 def field_name(view: str, feature: str) -> bytes:

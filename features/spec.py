@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from features.ids import IdType
+
 Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
 Role = Literal["dense", "embedding", "categorical", "passthrough"]
@@ -88,8 +90,8 @@ class FeatureSpec(BaseModel):
     feast_project: str
     user_join_key: str
     item_join_key: str
-    user_id_type: Literal["int", "str"]
-    item_id_type: Literal["int", "str"]
+    user_id_type: IdType
+    item_id_type: IdType
     entity_key_serialization_version: int
     features: tuple[Feature, ...]
 

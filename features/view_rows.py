@@ -5,8 +5,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from features.config import AggregateConfig, ProfileConfig
-from features.pushed_values import Entity, EntityId
-from features.redis_layout import EntityLayout, begin_field, field_name, usable_id
+from features.ids import Entity, EntityId, usable_id
+from features.redis_layout import EntityLayout, begin_field, field_name
 from features.spec import FeatureSpec
 from runtime.redis import connect, reaching
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from features.aggregates import Aggregates
-from features.pushed_values import Entity, EntityId
+from features.ids import Entity, EntityId
 from stream.aggregate_updates import AggregateUpdate, entity_key
 from stream.log_cleaner import Entry
 

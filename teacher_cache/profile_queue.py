@@ -14,8 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from features.config import ProfileConfig
-from features.pushed_values import EntityId
-from features.redis_layout import IdType, usable_id
+from features.ids import EntityId, IdType, usable_id
 from features.spec import FeatureSpec
 from runtime.redis import connect, reaching
 

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 from prometheus_client import Counter
 
 from features.config import ProfileConfig
-from features.pushed_values import Entity, EntityId, PushedValues
+from features.ids import Entity, EntityId
+from features.pushed_values import PushedValues
 from runtime.errors import InvalidInputError
 from stream.events import TeacherRequest
 from teacher_cache.profile_queue import ProfileQueue

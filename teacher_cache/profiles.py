@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.config import ProfileConfig
+from features.ids import Entity, EntityId
 from features.lookup import FeatureReader
-from features.pushed_values import Entity, EntityId
 from features.spec import Feature, FeatureSpec
 from runtime.errors import ConfigurationError
 from teacher_cache.domain_map import DomainMap

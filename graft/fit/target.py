@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.config import FeaturesConfig
-from features.pushed_values import Entity
+from features.ids import Entity
 from features.spec import Dtype, Feature, FeatureSpec
 from features.store import BatchFile, check_spec, view_sources
 from graft.init.any_log import read_any_log

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.pushed_values import Entity
+from features.ids import Entity
 from features.spec import Dtype
 from graft.init import names
 from graft.init.columns import Column, columns_of

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.pushed_values import Entity
+from features.ids import Entity
 from features.spec import Feature, FeatureSpec
 from graft.init.plan import Plan, Profile
 from graft.init.teacher_match import Candidate

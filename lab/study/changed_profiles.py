@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from features.ids import Entity, EntityId
 from features.lookup import Columns
-from features.pushed_values import Entity, EntityId
 from features.spec import Feature, FeatureSpec, Value
 from graft.project import Project
 from lab.study.grid import TeacherChange

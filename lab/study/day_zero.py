@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from features.ids import EntityId
 from features.lookup import Columns
-from features.redis_layout import EntityId
 from features.spec import FeatureBatch, FeatureSpec
 from graft.project import Project
 from lab.study.changed_profiles import ChangedProfiles

@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from features.aggregates import Aggregates
 from features.config import AggregateConfig
 from features.contract import ContextValue, context_name
+from features.ids import Entity, EntityId, usable_id
 from features.lookup import Columns, context_value
-from features.pushed_values import Entity
-from features.redis_layout import EntityId, usable_id
 from features.spec import Feature, FeatureSpec, Value
 from lab.study.digest import digest_of
 

@@ -11,8 +11,8 @@ from features.aggregates import Aggregates
 from features.batch_tables import BatchTables
 from features.config import ProfileConfig
 from features.contract import ContextValue
+from features.ids import Entity, EntityId
 from features.lookup import Columns
-from features.pushed_values import Entity, EntityId
 from features.spec import Feature, FeatureSpec, Value
 from graft.process import Process
 from graft.project import Project

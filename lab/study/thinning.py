@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from features.redis_layout import EntityId
+from features.ids import EntityId
 from lab.study.study_log import StudyLog
 
 

@@ -8,8 +8,8 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from features.contract import ItemId
+from features.ids import EntityId
 from features.lookup import Dated
-from features.redis_layout import EntityId
 from features.spec import REQUEST_SOURCES, Feature, FeatureSpec, Value
 
 Origin = Literal["request", "stored", "default"]

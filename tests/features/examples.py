@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from features.aggregates import Aggregates, EntityId
+from features.aggregates import Aggregates
+from features.ids import EntityId
 
 
 def count_example(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from features.aggregates import Aggregates, EntityId
+from features.aggregates import Aggregates
 from features.config import AggregateConfig
 from runtime.errors import ServiceUnavailableError
 from stream.aggregate_updates import AggregateUpdate
@@ -20,7 +20,7 @@ class Online:
     """The rows of an online store, by item."""
 
     def __init__(self) -> None:
-        self.rows: dict[EntityId, float] = {}
+        self.rows: dict[int | str, float] = {}
         self.is_away = False
 
     def push(self, aggregates, changed, shown_ms, positions):  # noqa: ARG002 - the protocol
