@@ -1,13 +1,13 @@
 """The rows that Redis holds of some views: how many there are, and their removal. Other features of an entity stay."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 from features.config import AggregateConfig, ProfileConfig
 from features.ids import Entity, EntityId, usable_id
 from features.redis_layout import EntityLayout, begin_field, field_name
 from features.spec import FeatureSpec
+from runtime.batched import batched
 from runtime.redis import connect, reaching
 
 _SCAN_KEYS = 1_000  # of one round trip
@@ -66,8 +66,7 @@ class ViewRows:
         """The keys of an entity's hashes, some at a time."""
         found = self._client.scan_iter(match=layout.pattern, count=_SCAN_KEYS, _type="HASH")
         keys = (key for key in found if layout.has(key))
-        while some := list(islice(keys, _SCAN_KEYS)):
-            yield some
+        yield from batched(keys, _SCAN_KEYS)
 
     def _exists(self, view: _View, keys: Sequence[bytes]) -> int:
         pipeline = self._client.pipeline(transaction=False)

@@ -8,12 +8,12 @@ when a replay is killed or two run at once: the later one fences the earlier one
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from runtime.batched import batched
 from runtime.errors import GraftError, InvalidInputError
 from stream import connection
 from stream.config import Topics
@@ -94,7 +94,7 @@ def replay_dead_letters(
         with connection.reaching(kafka_servers):
             producer.init_transactions()
             letters = read_dead_letters(kafka_servers, topics, selection)
-            while batch := list(islice(letters, _BATCH)):
+            for batch in batched(letters, _BATCH):
                 count = _counted(batch)
                 _put_back(producer, topics, [letter for letter in batch if _can_go_back(letter)])
                 total = PutBack(*(a + b for a, b in zip(total, count, strict=True)))

@@ -13,11 +13,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from features.lookup import Columns, FeatureReader
 from features.spec import FeatureSpec
+from runtime.batched import batched
 from runtime.telemetry import StopSignal
 from runtime.threads import made_ahead, throughput_first
 from stream.events import Impression, TeacherRequest
@@ -31,7 +31,6 @@ from teacher_cache.unshown import UnshownScorer
 _AHEAD_BATCHES = 4
 """Batches that are read before their turn: a log is read some thousand rows at a time."""
 
-_T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 
@@ -88,7 +87,7 @@ def requests_of_impressions(
     impressions: Iterable[Impression], reader: FeatureReader, spec: FeatureSpec, batch_rows: int = BATCH_ROWS
 ) -> Iterator[TeacherRequest]:
     """Impressions as teacher requests with the entities' features of now, read in batches; in their order."""
-    for batch in _batches(impressions, batch_rows):
+    for batch in batched(impressions, batch_rows):
         columns = reader.read(
             [impression.user_id for impression in batch],
             [impression.item_id for impression in batch],
@@ -103,9 +102,3 @@ def requests_of_columns(
     """Impressions, which were checked, as teacher requests with these raw features by name."""
     for impression, features in zip(impressions, spec.rows_of(columns), strict=True):
         yield TeacherRequest.of_checked({**impression.__dict__, "spec_id": spec.spec_id, "features": features})
-
-
-def _batches(rows: Iterable[_T], batch_rows: int) -> Iterator[list[_T]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, batch_rows)):
-        yield batch

@@ -19,15 +19,15 @@ Shapes: B rows, T teacher tasks.
 import logging
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.spec import Value
+from runtime.batched import batched
 from runtime.redis import connect, exchange, pack, part, reaching, replies_of
 from stream.events import EntityId
 from stream.tasks import LARGEST_VALUE
@@ -43,7 +43,6 @@ _log = logging.getLogger(__name__)
 
 _CHUNK_ENTRIES = 2000  # commands of one round trip: about 100 KB on the wire
 _FIELD_AND_VALUE = b"$%d\r\n%b\r\n$%d\r\n%b\r\n"  # as `part` of each: a row is put for every 20 us of a fast teacher
-_Entry = TypeVar("_Entry")
 
 
 class Row(Protocol):
@@ -129,12 +128,12 @@ class LogitCache:
         another type, which graft never writes, its rows are not kept: they are misses.
         """
         values = encode(logit_BT, scored_at_ms)
-        return sum(map(self._put_chunk, _chunks(zip(keys, values, strict=True))))
+        return sum(map(self._put_chunk, batched(zip(keys, values, strict=True), _CHUNK_ENTRIES)))
 
     def get(self, keys: Sequence[LogitKey]) -> CachedLogits:
         """The logits of B keys, in their order. A value that is not what `put` may write is a miss."""
         values: list[bytes | None] = []
-        for chunk in _chunks(iter(keys)):
+        for chunk in batched(keys, _CHUNK_ENTRIES):
             values += self._get_chunk(chunk)
         return decode(values, self._tasks, time.time(), self._ttl_seconds)
 
@@ -215,8 +214,3 @@ def decode(values: Sequence[bytes | None], tasks: int, now_seconds: float, ttl_s
 def usable(logit_NT: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Per row whether all its logits are finite and of a size that a teacher may have: up to `LARGEST_VALUE`."""
     return np.asarray((np.abs(logit_NT) <= LARGEST_VALUE).all(axis=1), np.bool_)  # a NaN is not below anything
-
-
-def _chunks(entries: Iterator[_Entry]) -> Iterator[list[_Entry]]:
-    while chunk := list(islice(entries, _CHUNK_ENTRIES)):
-        yield chunk

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec
+from runtime.batched import batched
 from runtime.errors import DataLossError
 from stream.config import Topics
 from stream.events import Impression, TeacherRequest
@@ -116,7 +117,7 @@ class AskedRows:
     def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
         """See `History.read`; what retention has deleted is passed over."""
         found = requests_between(self._kafka_servers, self._topics, bounds.starts, bounds.ends)
-        while some := list(islice(found, BATCH_ROWS)):
+        for some in batched(found, BATCH_ROWS):
             yield RequestColumns.of(some)
 
 
@@ -198,7 +199,7 @@ def _placed(
     rows: Iterator[tuple[int, Impression]], reader: FeatureReader, spec: FeatureSpec
 ) -> Iterator[RequestColumns]:
     """Numbered impressions as requests with the features of now."""
-    while some := list(islice(rows, BATCH_ROWS)):
+    for some in batched(rows, BATCH_ROWS):
         users, items = [one.user_id for _, one in some], [one.item_id for _, one in some]
         contexts = [one.context for _, one in some]
         yield RequestColumns(

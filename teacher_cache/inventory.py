@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from runtime.batched import batched
 from runtime.redis import connect, literal, reaching, replies_of
 from teacher_cache.cache import decode
 from teacher_cache.context_key import CONTEXT_DIGITS
@@ -148,9 +149,7 @@ class Inventory:
 
     def _keys(self, pattern: bytes) -> Iterator[list[bytes]]:
         """The keys that match, some at a time; each may come more than once, as SCAN says."""
-        found = self._client.scan_iter(match=pattern, count=_SCAN_KEYS)
-        while some := list(islice(found, _SCAN_KEYS)):
-            yield some
+        return batched(self._client.scan_iter(match=pattern, count=_SCAN_KEYS), _SCAN_KEYS)
 
 
 def _is_new(user: bytes, known: set[int]) -> bool:

@@ -11,11 +11,11 @@ the Feast project and a digest of the table's settings: another generation or ot
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 from features.config import ProfileConfig
 from features.ids import EntityId, IdType, usable_id
 from features.spec import FeatureSpec
+from runtime.batched import batched
 from runtime.redis import connect, reaching
 
 _CHUNK_IDS = 10_000  # of one command
@@ -50,9 +50,9 @@ class ProfileQueue:
         """Have the ids scored that never were; those that cannot be join keys are left out."""
         usable = (one for one in ids if usable_id(one, self._id_type) is not None)
         members = (json.dumps(one) for one in usable)
-        while some := dict.fromkeys(islice(members, _CHUNK_IDS), 0):
+        for some in batched(members, _CHUNK_IDS):
             with reaching(self._url):
-                self._client.zadd(self._scored, some, nx=True)
+                self._client.zadd(self._scored, dict.fromkeys(some, 0), nx=True)
 
     def due(self, now_seconds: float, count: int) -> list[EntityId]:
         """At most `count` ids that were never scored, or longer ago than the table's maximum age; oldest first."""

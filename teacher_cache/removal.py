@@ -1,8 +1,8 @@
 """Removes what generations have left in Redis: logits, unshown rows, what is noted of profiles, and their counts."""
 
 from collections.abc import Iterator
-from itertools import islice
 
+from runtime.batched import batched
 from runtime.redis import connect, literal, reaching
 
 _SCAN_KEYS = 1_000  # of one round trip
@@ -43,5 +43,4 @@ class CachedKeys:
         """The keys, some at a time."""
         for pattern in patterns:
             found = self._client.scan_iter(match=pattern, count=_SCAN_KEYS)
-            while some := list(islice(found, _SCAN_KEYS)):
-                yield some
+            yield from batched(found, _SCAN_KEYS)

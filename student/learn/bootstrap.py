@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from features.contract import ContextValue
 from features.lookup import FeatureReader
 from features.spec import FeatureBatch, FeatureSpec
+from runtime.batched import batched
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Impression, TeacherRequest
 from student.learn.config import BootstrapConfig
@@ -99,7 +99,7 @@ def score_requests(
 ) -> DayZeroRows:
     """The same of rows that have their features."""
     features, logits, count = [], [], 0
-    while batch := list(islice(requests, batch_rows)):
+    for batch in batched(requests, batch_rows):
         count += len(batch)
         scored = scorer.score(batch)
         if scored is not None and scored.requests:
