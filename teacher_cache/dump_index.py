@@ -4,7 +4,6 @@ A value of a key column has a code, a row's codes make one number, and rows are 
 Shapes: N rows, B rows asked for, K key columns, n elements of a vector.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,12 +134,6 @@ def _coded(opened: Sequence[tuple[Path, Any]], name: str, kind: str) -> tuple[ND
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
-
-
-def digest_of(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _opened(files: Sequence[Path], columns: Columns, max_rows: int) -> list[tuple[Path, Any]]:

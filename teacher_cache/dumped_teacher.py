@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Gauge
 
+from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
 from teacher_cache.config import DumpConfig, TeacherTask, TeacherVector
-from teacher_cache.dump_index import Columns, DumpError, DumpIndex, digest_of
+from teacher_cache.dump_index import Columns, DumpError, DumpIndex
 from teacher_cache.teacher import TensorSpec
 
 _LOG = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class DumpedTeacher:
         index = DumpIndex(files, self._columns, self._config.max_rows)
         for stamp, file in zip(stamps, files, strict=True):
             if stamp not in self._digests:
-                self._digests[stamp] = digest_of(file)
+                self._digests[stamp] = file_sha256(file)
                 _LOG.info("dump file=%s sha256=%s", file, self._digests[stamp][:_SHOWN_DIGITS])
         if changed := sorted(set(stamps).difference(self._look())):  # keys of one may stand beside logits of the other
             told = f"{changed[0][0]} was changed or removed while it was read"

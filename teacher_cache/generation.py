@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from features.spec import FeatureSpec
+from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
 from teacher_cache.config import KINDS, LookupInput, TeacherConfig, TeacherInput, VocabularyInput
 from teacher_cache.context_key import context_features
@@ -129,7 +130,7 @@ def _artefact(config: TeacherConfig, folder: Path, access: ServerAccess, faults:
     told = {} if config.dump is None else {"dump": config.dump.model_dump(include={"model", "keys"})}
     key = next(kind for kind in KINDS if getattr(config, kind) is not None)
     try:
-        files = {name: _file_sha256(path) for name, path in teacher_files(config, folder).items()}
+        files = {name: file_sha256(path) for name, path in teacher_files(config, folder).items()}
     except OSError as error:
         faults.append(f"graft.toml: teacher.{key}: {error.filename or folder} cannot be read: {error.strerror}")
     except NotOnnxError as error:
@@ -158,11 +159,6 @@ def _canonical(value: Any) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:

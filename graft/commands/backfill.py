@@ -12,6 +12,7 @@ import click
 from graft.commands.output import echo_result, json_option
 from graft.commands.time_option import moment_ms
 from graft.process import Process, begin
+from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
 from runtime.log_format import say
 
@@ -108,14 +109,15 @@ def backfill(  # noqa: PLR0913 - one for each option
     if rows is not None:
         _tell_of_missing_context(rows, teacher.generation.context)
     manner = Manner(dry_run, missing_only, max_rows_per_second)
-    asked = [since, until, log and str(log.resolve()), _digest(events), _digest(rows), missing_only]
+    events_digest, rows_digest = (None if path is None else file_sha256(path) for path in (events, rows))
+    asked = [since, until, log and str(log.resolve()), events_digest, rows_digest, missing_only]
     with progress("backfill") as advance:
         if engine == "ray":
             from graft.commands.backfill_on_ray import Source, fill_on_ray
 
             if log is not None and teacher.project.unshown.ratio > 0:
                 raise ConfigurationError([_NO_UNSHOWN])
-            source = Source(log and log.resolve(), rows and rows.resolve(), _digest(rows), *bounds_ms)
+            source = Source(log and log.resolve(), rows and rows.resolve(), rows_digest, *bounds_ms)
             name = _name([*asked, engine])
             report = fill_on_ray(process, teacher, source, manner, name=name, resume=resume, advance=advance)
             unshown = None
@@ -218,13 +220,6 @@ def _tell_of_missing_context(rows: Path, context: list[str]) -> None:
 def _name(asked: list[Any]) -> str:
     """What tells one backfill from another: the same options, and files of the same content."""
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-
-
-def _digest(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lines(report: "BackfillReport", manner: "Manner", *, has_unshown: bool) -> list[str]:

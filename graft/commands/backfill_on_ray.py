@@ -5,7 +5,6 @@ in Redis. What travels between machines is the `Errand`; Redis' address does not
 settings, as every process of graft.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ import numpy as np
 
 from graft.process import Process, begin
 from graft.progress import Advance
+from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 from runtime.redis import parse_url
 from stream.example_log import ExampleLog
@@ -103,7 +103,7 @@ class Filler:
             fault = f"{errand.project} makes the generation {generation}, and that of the command {errand.generation}"
             raise ConfigurationError([f"{fault}; bring the same project folder to each node"])
         rows = errand.source.rows
-        if rows is not None and digest_of(rows) != errand.source.rows_digest:
+        if rows is not None and file_sha256(rows) != errand.source.rows_digest:
             raise InvalidInputError(f"{rows} is another file than that of the command; copy it to each node")
         return teacher
 
@@ -267,9 +267,3 @@ def _filled(errand: Errand, workers: int, advance: Advance) -> Counts:
         counts, done = counts.plus(Counts(*json.loads(row["counts"]))), done + 1
         advance(done, errand.shares)
     return counts
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

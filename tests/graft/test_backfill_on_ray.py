@@ -22,10 +22,11 @@ from click.testing import CliRunner, Result
 
 from features.spec_file import load_spec
 from graft.cli import cli
-from graft.commands.backfill_on_ray import Errand, Filler, Source, digest_of
+from graft.commands.backfill_on_ray import Errand, Filler, Source
 from graft.process import Process, begin
 from lab.embedded import free_port
 from runtime.child import start_child
+from runtime.digest import file_sha256
 from runtime.redis import connect, parse_url
 from stream.events import Example, TeacherRequest
 from stream.example_columns import Wanted
@@ -118,7 +119,7 @@ def errand_of(sound_project: Path, redis_url: str, monkeypatch: pytest.MonkeyPat
         from graft.commands.teacher_parts import ProjectTeacher  # noqa: PLC0415 - loads Feast's spec
 
         process: Process = begin(sound_project)
-        source = Source(log, rows, rows and digest_of(rows), None, None)
+        source = Source(log, rows, rows and file_sha256(rows), None, None)
         key = ProjectTeacher(process).generation.key
         errand = Errand(
             sound_project, str(parse_url(redis_url)), key, source, Manner(), dict(ends), shares=3, name="b-1"

