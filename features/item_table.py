@@ -64,7 +64,6 @@ class ItemTable:
         self._stamp_N = np.zeros(1, np.int64)
         """Grows whenever the categorical values in a slot become others; 0: they have never been any."""
         self._fresh_until_N = np.zeros(1)
-        self._stored_at_N = np.zeros(1)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -85,10 +84,6 @@ class ItemTable:
     def stamps_of(self, slot_B: NDArray[np.intp]) -> NDArray[np.int64]:
         """The stamps of these slots."""
         return self._stamp_N[slot_B]
-
-    def stored_at(self, slot_B: NDArray[np.intp]) -> NDArray[np.float64]:
-        """When these rows were read from Redis, by the clock that `store` was told; 0 for NOWHERE."""
-        return self._stored_at_N[slot_B]
 
     def all_rows(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Copies of the categorical values and the stamps of all slots."""
@@ -119,7 +114,6 @@ class ItemTable:
         self._stamp_N[slot_B[is_other_B]] = self._stamps + 1 + np.arange(is_other_B.sum())
         self._stamps += len(slot_B)
         self._dense_ND[slot_B], self._categorical_NC[slot_B] = batch.dense_BD, batch.categorical_BC
-        self._stored_at_N[slot_B] = now
         self._fresh_until_N[slot_B] = now + oldest * (1 - _RANDOM.random(len(slot_B)) / 2)
         if reading.changed:
             self._fresh_until_N[self.slots_of([item_id for item_id in reading.ids if item_id in reading.changed])] = 0
@@ -155,8 +149,7 @@ class ItemTable:
     def _grow(self) -> None:
         rows = min(self._limits.items, max(_FIRST_SLOTS, 2 * len(self._slots))) + 1
         self._dense_ND, self._categorical_NC = _grown(self._dense_ND, rows), _grown(self._categorical_NC, rows)
-        self._stamp_N, self._stored_at_N = _grown(self._stamp_N, rows), _grown(self._stored_at_N, rows)
-        self._fresh_until_N = _grown(self._fresh_until_N, rows)
+        self._stamp_N, self._fresh_until_N = _grown(self._stamp_N, rows), _grown(self._fresh_until_N, rows)
 
 
 def _grown(rows_N: NDArray[Any], size: int) -> NDArray[Any]:

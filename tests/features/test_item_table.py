@@ -51,12 +51,6 @@ def test_a_row_becomes_old_between_half_of_its_age_and_its_age() -> None:
     assert value_of(table, 1_234) == 1_234, "it stays, for when Redis does not answer"
 
 
-def test_a_row_tells_when_it_was_read() -> None:
-    table = table_of()
-    stored(table, [1], 1, now=3.5)
-    assert table.stored_at(table.slots_of([1, 2])).tolist() == [3.5, 0]
-
-
 def test_where_nobody_tells_of_changes_a_row_becomes_old_sooner() -> None:
     table = ItemTable(1, 2, TableLimits(5, 100.0, 10.0))
     for item, told in ((1, True), (2, False)):
