@@ -29,11 +29,9 @@ from teacher_cache.config import (
     VocabularyInput,
     features_of,
 )
-from teacher_cache.domain_map_faults import faults
+from teacher_cache.domain_map_faults import faults_of_inputs
 from teacher_cache.lookup_table import read_table
 from teacher_cache.teacher import Teacher, TensorSpec
-
-__all__ = ["DomainMap", "MappedRows", "faults"]
 
 _EXACT_INTEGERS = 2.0**53  # up to here float64, in which numbers are computed, holds every integer
 
@@ -62,15 +60,15 @@ class MappedRows(NamedTuple):
 
 
 class DomainMap:
-    """Compiled `teacher.inputs`; ConfigurationError with all of `faults(...)`. Pure: equal columns, equal tensors.
+    """Compiled `teacher.inputs`; ConfigurationError with all of `faults_of_inputs`. Pure: equal columns, equal tensors.
 
     A value falls back to the input's default when it is missing, is not in the lookup table, has another width, or
     does not fit the tensor's type (not finite, out of range).
     """
 
     def __init__(self, config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureSpec) -> None:
-        found = faults(config, folder, teacher, spec)
-        if found:
+        features = {feature.name: feature for feature in spec.features}
+        if found := faults_of_inputs(config, folder, teacher.inputs, features):
             raise ConfigurationError(found)
         self.warn_fallback_share = config.warn_fallback_share
         self._constants = {

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from features.spec import Feature, FeatureSpec
+from features.spec import Feature
 from teacher_cache.config import (
     BucketInput,
     ConcatInput,
@@ -25,7 +25,7 @@ from teacher_cache.config import (
     features_of,
 )
 from teacher_cache.lookup_table import LookupTableError, read_table
-from teacher_cache.teacher import Teacher, TensorSpec
+from teacher_cache.teacher import TensorSpec
 
 _SHOWN_VALUES = 3
 _FeatureTypes = dict[tuple[str, str], tuple[str, ...]]
@@ -51,22 +51,16 @@ _USABLE: _FeatureTypes = {
 """The feature types that a kind of input can turn into a tensor's type."""
 
 
-def faults(config: TeacherConfig, folder: Path, teacher: Teacher, spec: FeatureSpec | None) -> list[str]:
-    """Every fault of the domain map, in the order of graft.toml; each with its key, the value and what is allowed.
-
-    Without a `spec` all target features count as sound.
-    """
-    features = {feature.name: feature for feature in spec.features} if spec else None
-    return faults_of_inputs(config, folder, teacher.inputs, features)
-
-
 def faults_of_inputs(
     config: TeacherConfig,
     folder: Path,
     tensors: Mapping[str, TensorSpec] | None,
     features: Mapping[str, Feature] | None,
 ) -> list[str]:
-    """As `faults`; what is not known (None: the teacher's inputs, the target's features) counts as sound."""
+    """Every fault of the domain map, in the order of graft.toml; each with its key, the value and what is allowed.
+
+    What is not known (None: the teacher's inputs, the target's features) counts as sound.
+    """
     if tensors is None:
         return [
             f"{_key(name)}{fault}"

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from runtime.errors import ConfigurationError
 from teacher_cache.config import TeacherConfig
-from teacher_cache.domain_map import DomainMap, faults
+from teacher_cache.domain_map import DomainMap
+from teacher_cache.domain_map_faults import faults_of_inputs
 from teacher_cache.teacher import TensorSpec
 from tests.teacher_cache.domain_maps import FLOAT, INT, SPEC, TEXT, Signature, config_of
 
@@ -16,7 +17,8 @@ def faults_of(tmp_path):
     """The faults of inputs against a signature, without the common beginning `graft.toml: teacher.inputs.`."""
 
     def find(signature, **inputs):
-        found = faults(config_of(**inputs), tmp_path, Signature(signature), SPEC)
+        features = {feature.name: feature for feature in SPEC.features}
+        found = faults_of_inputs(config_of(**inputs), tmp_path, signature, features)
         assert all(fault.startswith("graft.toml: teacher.inputs.") for fault in found)
         return [fault.removeprefix("graft.toml: teacher.inputs.") for fault in found]
 
@@ -105,7 +107,8 @@ def test_the_map_is_refused_with_all_its_faults(tmp_path):
 
 
 def test_a_clean_map_has_no_faults(config, tmp_path, teacher, spec):
-    assert faults(config, tmp_path, teacher, spec) == []
+    features = {feature.name: feature for feature in spec.features}
+    assert faults_of_inputs(config, tmp_path, teacher.inputs, features) == []
 
 
 def test_unmapped_and_unknown_inputs_are_told_at_once(faults_of):
