@@ -49,10 +49,6 @@ class Inputs(NamedTuple):
     dense_BD: Tensor
     row_BC: Tensor
 
-    def to(self, device: torch.device) -> "Inputs":
-        """The same on `device`."""
-        return self if self.dense_BD.device == device else Inputs(*(tensor.to(device) for tensor in self))
-
 
 class Activations(NamedTuple):
     """What each part gave for B rows; the gradient follows from it."""
