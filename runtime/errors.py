@@ -48,6 +48,12 @@ class DataLossError(GraftError):
     """Records that had not been read yet are gone from a topic; nothing goes on silently past such a gap."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a foreign library says first; its type's name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean NEAR?`` where a known name is near, else what is allowed."""
     known = list(known)

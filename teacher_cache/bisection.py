@@ -6,7 +6,7 @@ other failure may be the rows': halves are tried, down to single rows.
 
 from collections.abc import Callable, Sequence
 
-from runtime.errors import ServiceUnavailableError
+from runtime.errors import ServiceUnavailableError, first_line
 
 _TRIES = 3
 """Calls of a single row that must all fail before the row is to blame."""
@@ -72,5 +72,4 @@ def _raise_if_unavailable(error: Exception) -> None:
 def _unavailable(error: Exception) -> TeacherUnavailableError:
     if isinstance(error, TeacherUnavailableError):
         return error
-    lines = str(error).strip().splitlines()
-    return TeacherUnavailableError(f"the teacher's call failed ({type(error).__name__}): {lines[0] if lines else ''}")
+    return TeacherUnavailableError(f"the teacher's call failed ({type(error).__name__}): {first_line(error)}")

@@ -3,14 +3,14 @@
 Shapes: B rows, T teacher tasks, n elements of a wide tensor.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import ConfigurationError, InvalidInputError
+from runtime.errors import ConfigurationError, InvalidInputError, first_line
 from teacher_cache.bisection import failing_rows
 from teacher_cache.config import TeacherTask, TeacherVector
 from teacher_cache.teacher import TeacherOutputError, TensorSpec
@@ -129,12 +129,6 @@ class ComputedTeacher:
         return rows, found
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def is_task_shape(tensor: Tensor) -> bool:
     """Whether it has one number for each row."""
     return len(tensor.shape) in (1, 2) and tensor.shape[1:] in ((), (1,))
@@ -183,7 +177,7 @@ def _task_faults(outputs: Mapping[str, Tensor], tasks: Sequence[TeacherTask]) ->
         where = f"graft.toml: teacher.tasks.{i}"
         if task.name in [earlier.name for earlier in tasks[:i]]:
             faults.append(f"{where}.name: {task.name!r} stands for an earlier task already; names must differ")
-        faults += _output_faults(f"{where}.output", task.output, outputs, "[B] and [B, 1]")
+        faults += _output_faults(f"{where}.output", task.output, outputs, is_task_shape, "allowed are [B] and [B, 1]")
     return faults
 
 
@@ -193,22 +187,23 @@ def _vector_faults(outputs: Mapping[str, Tensor], vectors: Sequence[TeacherVecto
         where = f"graft.toml: teacher.vectors.{i}"
         if vector.name in [*taken, *(earlier.name for earlier in vectors[:i])]:
             faults.append(f"{where}.name: {vector.name!r} stands for another output already; names must differ")
-        faults += _output_faults(f"{where}.output", vector.output, outputs, "[B, n], n fixed")
+        faults += _output_faults(
+            f"{where}.output", vector.output, outputs, is_vector_shape, "allowed is [B, n], n fixed"
+        )
     return faults
 
 
-def _output_faults(where: str, name: str, outputs: Mapping[str, Tensor], shapes: str) -> list[str]:
-    """`shapes`: those of a task, or of a vector."""
+def _output_faults(
+    where: str, name: str, outputs: Mapping[str, Tensor], has_shape: Callable[[Tensor], bool], allowed: str
+) -> Iterator[str]:
+    """`has_shape`: whether a tensor's shape is that of a task, or of a vector; `allowed` says so in words."""
     tensor = outputs.get(name)
     if tensor is None:
-        return [f"{where}: the teacher has no {name!r}, it has {', '.join(outputs)}"]
-    if not is_float(tensor):
-        return [f"{where}: {name!r} has type {tensor.type}, allowed is a float tensor"]
-    is_task = shapes.startswith("[B] ")
-    if not (is_task_shape(tensor) if is_task else is_vector_shape(tensor)):
-        allowed = f"allowed {'are' if is_task else 'is'} {shapes}"
-        return [f"{where}: {name!r} has shape {list(tensor.shape)}, {allowed}"]
-    return []
+        yield f"{where}: the teacher has no {name!r}, it has {', '.join(outputs)}"
+    elif not is_float(tensor):
+        yield f"{where}: {name!r} has type {tensor.type}, allowed is a float tensor"
+    elif not has_shape(tensor):
+        yield f"{where}: {name!r} has shape {list(tensor.shape)}, {allowed}"
 
 
 def _check_finite(value_BX: NDArray[np.float32], names: Sequence[str]) -> None:

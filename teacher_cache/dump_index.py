@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from runtime.errors import first_line
 from runtime.parquet import open_parquet
 
 _BATCH_ROWS = 1 << 16
@@ -54,7 +55,7 @@ class DumpIndex:
             if isinstance(error, DumpError):
                 raise
             shown = ", ".join(str(path) for path in files)
-            told = f"one of {shown} cannot be read to its end: {type(error).__name__}: {_first_line(error)}"
+            told = f"one of {shown} cannot be read to its end: {type(error).__name__}: {first_line(error)}"
             raise DumpError([f"teacher.dump.path: {told}; deliver it anew"]) from error
 
     def _build(self, opened: Sequence[tuple[Path, Any]]) -> None:
@@ -125,15 +126,11 @@ def _coded(opened: Sequence[tuple[Path, Any]], name: str, kind: str) -> tuple[ND
         try:
             chunks += file.read(columns=[name])[name].cast(target).chunks
         except pa.ArrowInvalid as error:
-            raise DumpError([f"teacher.dump.keys.{name}: {path}: {_first_line(error)}"]) from error
+            raise DumpError([f"teacher.dump.keys.{name}: {path}: {first_line(error)}"]) from error
     encoded = pa.chunked_array(chunks, target).dictionary_encode()
     parts = [pc.fill_null(chunk.indices, -1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
     values = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
     return np.concatenate([np.empty(0, np.int32), *parts]), {value: code for code, value in enumerate(values)}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def _opened(files: Sequence[Path], columns: Columns, max_rows: int) -> list[tuple[Path, Any]]:
@@ -143,7 +140,7 @@ def _opened(files: Sequence[Path], columns: Columns, max_rows: int) -> list[tupl
         try:
             file = open_parquet(path)
         except (OSError, pa.ArrowException) as error:
-            faults.append(f"teacher.dump.path: {path} is no Parquet file: {_first_line(error)}")
+            faults.append(f"teacher.dump.path: {path} is no Parquet file: {first_line(error)}")
             continue
         faults += _column_faults(path, file.schema_arrow, columns)
         rows += file.metadata.num_rows

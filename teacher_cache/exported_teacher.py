@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runtime.errors import ConfigurationError
-from teacher_cache.computed_teacher import ComputedTeacher, Tensor, first_line
+from runtime.errors import ConfigurationError, first_line
+from teacher_cache.computed_teacher import ComputedTeacher, Tensor
 from teacher_cache.config import TeacherTask, TeacherVector
 from teacher_cache.exported_archive import Archive, NotExportedError, Payload, read_archive
 from teacher_cache.exported_graph import Graph, InputTensor, OutputTensor, Ref, Special, Step, read_graph, references

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import ConfigurationError
-from teacher_cache.computed_teacher import ComputedTeacher, Tensor, first_line
+from runtime.errors import ConfigurationError, first_line
+from teacher_cache.computed_teacher import ComputedTeacher, Tensor
 from teacher_cache.config import TeacherTask, TeacherVector
 from teacher_cache.onnx_weights import weight_files
 

@@ -19,7 +19,7 @@ import pyarrow.json as pa_json
 
 from graft.init.files import DataFile, find_files, open_bytes
 from graft.init.open_quotes import OpenQuotes
-from runtime.errors import InvalidInputError
+from runtime.errors import InvalidInputError, first_line
 from runtime.parquet import open_parquet
 
 FILE_DATE = "(date in the file's name)"
@@ -275,7 +275,7 @@ def _with_date(batch: pa.RecordBatch, date: datetime) -> pa.RecordBatch:
 
 
 def _advice(error: BaseException) -> str:
-    text = str(error).splitlines()[0]
+    text = first_line(error)
     if "straddling" in text:
         return f"{text}; most often a quote is not closed: write it twice, or remove the quotes"
     return f"{text}; convert it to UTF-8, such as with iconv" if "UTF8" in text else text

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined] # both are documented there
 
-from runtime.errors import GraftError
+from runtime.errors import GraftError, first_line
 from stream.ranks import OneRank, Ranks
 
 
@@ -144,7 +144,7 @@ class Gloo:
         except RuntimeError as error:
             raise GraftError(
                 f"rank {self.rank} of {self.ranks}: another rank ended or did not answer within "
-                f"{_TIMEOUT.total_seconds():g} s; its log says why ({_first_line(error)})"
+                f"{_TIMEOUT.total_seconds():g} s; its log says why ({first_line(error)})"
             ) from error
         return tensor
 
@@ -163,7 +163,7 @@ def open_exchange(environment: Mapping[str, str] = os.environ) -> Iterator[Excha
     except (RuntimeError, ValueError) as error:
         raise GraftError(
             f"rank {environment['RANK']} of {environment['WORLD_SIZE']}: the ranks did not meet; "
-            f"start them with torchrun ({_first_line(error)})"
+            f"start them with torchrun ({first_line(error)})"
         ) from error
     try:
         yield Gloo()
@@ -191,7 +191,3 @@ def _messages(data: bytes) -> Iterator[bytes]:
         last = first + int.from_bytes(data[first - 8 : first], "little")
         yield data[first:last]
         first = last
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
