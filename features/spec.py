@@ -7,7 +7,7 @@ Shapes: B rows, D dense columns (the embedding features' elements included), C c
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import repeat
 from typing import Any, Literal, NamedTuple
@@ -42,6 +42,15 @@ class FeatureBatch(NamedTuple):
 
     dense_BD: NDArray[np.float32]
     categorical_BC: NDArray[np.uint64]
+
+    def part(self, rows: slice | NDArray[np.bool_]) -> "FeatureBatch":
+        """Some of the rows."""
+        return FeatureBatch(self.dense_BD[rows], self.categorical_BC[rows])
+
+
+def together(batches: Iterable[FeatureBatch]) -> FeatureBatch:
+    """The rows of all batches, in order; at least one batch."""
+    return FeatureBatch(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 class Feature(BaseModel):

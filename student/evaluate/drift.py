@@ -10,7 +10,7 @@ Shapes: W examples of a window, F features.
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import FeatureBatch, FeatureSpec
+from features.spec import FeatureBatch, FeatureSpec, together
 
 _TENTHS = np.linspace(0.1, 0.9, 9)
 _MOST_VALUES = 20
@@ -35,7 +35,7 @@ class Drift:
         self._waiting_examples += len(features.dense_BD)
         if self._waiting_examples < self._window:
             return False
-        window = FeatureBatch(*map(np.concatenate, zip(*self._waiting, strict=True)))
+        window = together(self._waiting)
         self._waiting, self._waiting_examples = [], 0
         if self._before is not None:
             self.psi = self._psi(self._before, window)

@@ -106,7 +106,7 @@ class Gate:
         judged_B = served.learnt_B >= self.config.after_examples  # False where no version is old enough
         if self.stopped or not judged_B.any():
             return
-        features = FeatureBatch(features.dense_BD[judged_B], features.categorical_BC[judged_B])
+        features = features.part(judged_B)
         label_BK64 = label_BK[judged_B][:, self._places].astype(np.float64)
         losses = self._losses(features, label_BK64, served.value_BKA[judged_B, :, 0], served.learnt_B[judged_B])
         self._heaviest = np.maximum(self._heaviest, weight_B[judged_B].max())
@@ -167,7 +167,7 @@ class Gate:
             self._sums_A3[...] = 0
             self._users.clear()
 
-    def _opened(self, version: str) -> "_Champion | None":
+    def _opened(self, version: str) -> _Champion | None:
         try:
             manifest, tensors = self._registry.map_model(version)
             return _Champion(version, manifest.examples, NumpyStudent(manifest, tensors))
@@ -205,9 +205,7 @@ class Gate:
         later_B = learnt_B > (self._champion.examples if self._champion else np.inf)
         if self._champion is None or not later_B.any():
             return later_B, {}
-        return later_B, self._champion.student.score(
-            FeatureBatch(features.dense_BD[later_B], features.categorical_BC[later_B])
-        )
+        return later_B, self._champion.student.score(features.part(later_B))
 
     def _compared(self, losses: Losses, members: Mapping[str, NDArray[np.bool_]]) -> Iterator[NDArray[np.float64]]:
         """The differences of each check, [B]; NaN where there are none."""

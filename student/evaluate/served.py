@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import FeatureBatch
+from features.spec import FeatureBatch, together
 from stream.tasks import TaskSpec
 from student.evaluate.arms import SERVED_ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
@@ -107,9 +107,7 @@ class ServedEvaluation:
     def _judge(self) -> None:
         if not self._waiting:
             return
-        features = FeatureBatch(
-            *(np.concatenate(c) for c in zip(*(each.features for each in self._waiting), strict=True))
-        )
+        features = together(each.features for each in self._waiting)
         time_B, number_B, label_BK, user_B, weight_B = (
             np.concatenate(columns) for columns in zip(*(each[1:-1] for each in self._waiting), strict=True)
         )

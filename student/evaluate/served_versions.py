@@ -92,7 +92,7 @@ class ServedVersions:
                 del self._kept[place]
                 return self.predict(features, time_B, tasks)
             used[kept.version] = student
-            value_BKA[rows_B] = student.values(FeatureBatch(*(column[rows_B] for column in features)))
+            value_BKA[rows_B] = student.values(features.part(rows_B))
             learnt_B[rows_B] = kept.examples
         self._students = used
         return Served(value_BKA, learnt_B, list(used))

@@ -85,9 +85,8 @@ class Encoded(NamedTuple):
 
     def part(self, examples: slice, rows: slice) -> "Encoded":
         """Some of the examples, of which these are the rows without a fault."""
-        features = FeatureBatch(self.features.dense_BD[rows], self.features.categorical_BC[rows])
         parts: Iterator[Any] = (column[rows] for column in self[2:])
-        return Encoded(self.faults[examples], features, *parts)
+        return Encoded(self.faults[examples], self.features.part(rows), *parts)
 
     def with_logits(self, logit_BT: NDArray[np.float32], from_ms: int) -> Batch:
         """The rows with the teacher's logits of them; those before the event time `from_ms` have none."""
