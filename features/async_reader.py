@@ -42,11 +42,7 @@ class AsyncOnlineReader:
     """The features of requests' rows. Belongs to the event loop of its first read."""
 
     def __init__(
-        self,
-        spec: FeatureSpec,
-        redis_url: str,
-        timeout_seconds: float = 0.05,
-        limits: TableLimits = DEFAULT_LIMITS,
+        self, spec: FeatureSpec, redis_url: str, timeout_seconds: float, limits: TableLimits = DEFAULT_LIMITS
     ) -> None:
         self.spec = spec
         self.items = ItemTable(len(spec.dense_names), len(spec.categorical), limits)

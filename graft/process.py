@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +57,7 @@ class Process:
         """
         return self.settings.instance or _NOT_ALLOWED.sub("-", socket.gethostname())[:64] or "0"
 
-    def run_until_stopped(self, environment: Mapping[str, str] = os.environ) -> StopSignal:
+    def run_until_stopped(self) -> StopSignal:
         """Take over SIGTERM and SIGINT, and serve this process's health and metrics where GRAFT_METRICS_PORT is set.
 
         torchrun's processes, which share their environment, take one port each: that and the following ones.
@@ -66,7 +65,7 @@ class Process:
         stop = StopSignal().install()
         host, port = self.settings.metrics_host, self.settings.metrics_port
         if port is not None:
-            port += int(environment.get("LOCAL_RANK", "0"))
+            port += int(os.environ.get("LOCAL_RANK", "0"))
             try:
                 HealthServer(port, host)
             except OSError as error:

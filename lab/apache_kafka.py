@@ -38,14 +38,14 @@ class ApacheKafka(EmbeddedKafka):
     start_seconds = 60.0
     ports_needed = 2  # the broker's, and the controller's one above
 
-    def __init__(self, home: Path, folder: Path | None = None, port: int | None = None, *, keeps: bool = False) -> None:
+    def __init__(self, home: Path, folder: Path | None = None, *, keeps: bool = False) -> None:
         if not list(home.glob("libs/kafka-clients-*.jar")):
             raise ConfigurationError(
                 [f"{HOME}: must be the folder of an unpacked Apache Kafka, with libs/kafka-clients-*.jar, got {home}"]
             )
         self._classpath = f"{home.resolve()}/libs/*"
         self._java = _java(os.environ)
-        super().__init__(folder, port, keeps=keeps)
+        super().__init__(folder, keeps=keeps)
 
     def properties(self) -> dict[str, object]:
         """The lines of server.properties: one node, nothing replicated, no wait for members that may still come."""

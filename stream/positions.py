@@ -43,9 +43,9 @@ class Positions(Mapping[Key, int]):
     `place` names an input's topic and partition for the error.
     """
 
-    def __init__(self, place: Callable[[Key], str], offsets: Mapping[Key, int] | None = None) -> None:
+    def __init__(self, place: Callable[[Key], str], offsets: Mapping[Key, int]) -> None:
         self._place = place
-        self._offsets = dict(offsets or {})
+        self._offsets = dict(offsets)
 
     def take(self, key: Key, offset: int) -> None:
         """Move past the record at `offset`; OffsetError when it is not above the last one that was taken."""

@@ -66,7 +66,7 @@ class StreamWorker:
     `excused`: offsets before which messages are put aside however many are unusable.
     """
 
-    def __init__(self, job: StreamJob, stop: StopSignal, excused: Mapping[TopicPartition, int] | None = None) -> None:
+    def __init__(self, job: StreamJob, stop: StopSignal, excused: Mapping[TopicPartition, int]) -> None:
         self._job = job
         self._stop = stop
         self._step = StreamStep(job.spec, job.tasks, self._features, job.sampling)
@@ -74,7 +74,7 @@ class StreamWorker:
         self._records: list[Outgoing] = []
         self._updates: list[AggregateUpdate] = []
         self._work = Work()
-        self._share = UnusableShare(job.config.max_unusable_share, excused or {})
+        self._share = UnusableShare(job.config.max_unusable_share, excused)
         self._report = Report()
         self._ends: dict[TopicPartition, int] = {}
         self._has_more = False

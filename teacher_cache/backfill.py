@@ -84,7 +84,7 @@ def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it g
 
 
 def requests_of_impressions(
-    impressions: Iterable[Impression], reader: FeatureReader, spec: FeatureSpec, batch_rows: int = BATCH_ROWS
+    impressions: Iterable[Impression], reader: FeatureReader, spec: FeatureSpec, batch_rows: int
 ) -> Iterator[TeacherRequest]:
     """Impressions as teacher requests with the entities' features of now, read in batches; in their order."""
     for batch in batched(impressions, batch_rows):

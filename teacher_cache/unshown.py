@@ -113,7 +113,7 @@ class UnshownCache:
         generation: str,
         spec: FeatureSpec,
         task_names: Sequence[str],
-        ttl_seconds: int = STREAM_TTL_SECONDS,
+        ttl_seconds: int,
     ) -> None:
         self._url = redis_url
         self._client = connect(redis_url)

@@ -41,8 +41,8 @@ class Column:
     """
 
     name: str
-    rows: int = 0
-    nulls: int = 0
+    rows: int
+    nulls: int
     low: float = math.inf
     high: float = -math.inf
     longest: int = 0

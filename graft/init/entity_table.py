@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +75,7 @@ class EntityTable:
     features: list[TableFeature]
     rows: pa.Table
     covered: float
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     @property
     def view(self) -> str:

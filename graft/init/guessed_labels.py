@@ -14,7 +14,7 @@ _FEW = 20  # values of a text that tells what a user did
 _ODD_NUMBER = re.compile(r"\W*\d[\d.,' ]*\s*\W?\w{0,3}")  # 3,5 and 1,000.50 and $4 and 12 EUR
 
 
-def take_labels(roles: Roles, given: Sequence[str], context: Sequence[str] = ()) -> None:
+def take_labels(roles: Roles, given: Sequence[str], context: Sequence[str]) -> None:
     """The labels that were given, else those that are found; a question where the answers cannot be read.
 
     A column that was given as context is no answer, whatever it is called.

@@ -39,7 +39,7 @@ class Written(NamedTuple):
     file: str
 
 
-def check_free(folder: Path, *, with_teacher: bool = False) -> None:
+def check_free(folder: Path, *, with_teacher: bool) -> None:
     """InvalidInputError if one of the files to write is there, or `folder` is a file.
 
     `with_teacher`: a teacher is going to be trained.
@@ -71,7 +71,7 @@ def make_plan(folder: Path, found: AnyLog, tables: Mapping[Entity, str | None], 
 
 
 def write_project(
-    folder: Path, plan: Plan, teacher: Path | None, write_teacher: Callable[[Path], None] | None = None
+    folder: Path, plan: Plan, teacher: Path | None, write_teacher: Callable[[Path], None] | None
 ) -> Written:
     """Write the folder. A file that appeared meanwhile is not overwritten: then InvalidInputError.
 

@@ -84,7 +84,7 @@ class DayZero(NamedTuple):
         project: Project,
         teacher: StudyTeacher,
         columns: DayZeroColumns,
-        profiles: ChangedProfiles | None = None,
+        profiles: ChangedProfiles | None,
     ) -> DayZeroRows:
         """The same rows: from the file `path` if another cell has written it."""
         if not path.exists():

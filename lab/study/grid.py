@@ -151,7 +151,7 @@ class Grid(_Config):
     thin_draws: int = Field(default=5, ge=1, description="how often the users of a share are drawn: seeds 1, 2, 3, ...")
     variants: list[Variant] = Field(min_length=1)
 
-    def limited(self, seeds: int | None, events: int | None, label_delay_seconds: float | None = None) -> "Grid":
+    def limited(self, seeds: int | None, events: int | None, label_delay_seconds: float | None) -> "Grid":
         """The grid with so many seeds of every variant, so many examples, that delay; None leaves the grid's own."""
         update: dict[str, Any] = {}
         if seeds:

@@ -49,7 +49,7 @@ class ObservedLearner(Learner):
         log: StudyLog,
         teaching: Teaching,
         arriving: Arriving,
-        direct: Collection[str] = (),
+        direct: Collection[str],
         events: int | None = None,
     ) -> None:
         self._direct = direct

@@ -149,7 +149,7 @@ class Names:
                 return None
             return self._moved(name, to, hold=hold, by=by, why=why, numbers=dict(numbers or {}), back=back)
 
-    def move_to_present(self, name: str, to: str, *, by: str, why: str, hold: bool | None = None) -> Move:
+    def move_to_present(self, name: str, to: str, *, by: str, why: str, hold: bool | None) -> Move:
         """As `move`; VersionError where there is no such version any more: nobody prunes it in between."""
         _check_name(name)
         with self.locked():

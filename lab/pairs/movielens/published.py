@@ -11,7 +11,7 @@ from lab.pairs.project_folder import new_folder
 SISTER = "sister"
 
 
-def write_published(folder: Path, movielens: MovieLens, events: int | None = None) -> int:
+def write_published(folder: Path, movielens: MovieLens, events: int | None) -> int:
     """Write ratings.csv, movies.csv and users.csv of the target, and those of the source into sister/.
 
     The target's are its first `events` ratings by time, all if None; their number. Movie ids are each data set's own.
