@@ -51,7 +51,6 @@ class TableFeature:
     column: str
     feast_type: FeastType
     role: FeatureRole
-    why: str
     filled: float
     default: float | list[float] | None = None
     low: float = 0.0
@@ -192,38 +191,34 @@ def _feature(name: str, held: Column, values: Any) -> tuple[TableFeature, Any]:
     column, filled, low, high = held.name, held.filled, held.low, held.high
     match held.kind:
         case "int" if names.means(column, names.CODE):
-            why = "integers named as a code"
-            return TableFeature(name, column, "Int64", "categorical", why, filled, low=low, high=high), values
+            return TableFeature(name, column, "Int64", "categorical", filled, low=low, high=high), values
         case "int":
             mean = round(pc.mean(values).as_py() or 0)
-            return TableFeature(name, column, "Int64", "dense", "numbers", filled, mean, low, high), values
+            return TableFeature(name, column, "Int64", "dense", filled, mean, low, high), values
         case "bool":
             mean = round(pc.mean(values).as_py() or 0)
-            return TableFeature(name, column, "Int64", "dense", "yes or no", filled, mean, 0.0, 1.0), values
+            return TableFeature(name, column, "Int64", "dense", filled, mean, 0.0, 1.0), values
         case "float" | "time":
-            why = "numbers" if held.kind == "float" else "times, in days since 1970"
             mean, span = float(f"{pc.mean(values).as_py() or 0:.4g}"), pc.min_max(values).as_py()
             low, high = span["min"] or 0.0, span["max"] or 0.0
-            return TableFeature(name, column, "Float32", "dense", why, filled, mean, low, high), values
+            return TableFeature(name, column, "Float32", "dense", filled, mean, low, high), values
         case "list" if len(held.widths) == 1:
-            width = next(iter(held.widths))
-            return _vector(name, held, width, f"lists of {width} numbers"), values
+            return _vector(name, held, next(iter(held.widths))), values
     return _text_feature(name, held, values)
 
 
-def _vector(name: str, held: Column, width: int, why: str, words: Sequence[str] = ()) -> TableFeature:
+def _vector(name: str, held: Column, width: int, words: Sequence[str] = ()) -> TableFeature:
     zeros, words = [0.0] * width, tuple(words)
-    return TableFeature(name, held.name, "Array(Float32)", "embedding", why, held.filled, zeros, 0.0, 0.0, width, words)
+    return TableFeature(name, held.name, "Array(Float32)", "embedding", held.filled, zeros, 0.0, 0.0, width, words)
 
 
 def _text_feature(name: str, held: Column, values: Any) -> tuple[TableFeature, Any]:
     if known := _words(values):
-        why = f"words with | between, a number each: {', '.join(known)}"
-        return _vector(name, held, len(known), why, known), _many_hot(values, known)
+        return _vector(name, held, len(known), known), _many_hot(values, known)
     distinct, rows = len(pc.unique(values)), len(values)
     if distinct > 10 and distinct > _MOST_CATEGORIES * rows:
-        return TableFeature(name, held.name, "String", "", "a text that nearly names its row", held.filled), values
-    return TableFeature(name, held.name, "String", "categorical", f"a text of {distinct:,} values", held.filled), values
+        return TableFeature(name, held.name, "String", "", held.filled), values  # it nearly names its row
+    return TableFeature(name, held.name, "String", "categorical", held.filled), values
 
 
 def _year(feature: TableFeature, held: Column, values: Any, taken: Sequence[str]) -> tuple[TableFeature, Any] | None:
@@ -236,11 +231,8 @@ def _year(feature: TableFeature, held: Column, values: Any, taken: Sequence[str]
     if filled < _NEARLY_ALL:
         return None
     span, mean = pc.min_max(years).as_py(), round(pc.mean(years).as_py())
-    name, why = (
-        names.identifier(f"{feature.name}_year", taken, "column"),
-        "the year in brackets at the end of its texts",
-    )
-    return TableFeature(name, held.name, "Int64", "dense", why, filled, mean, span["min"], span["max"]), years
+    name = names.identifier(f"{feature.name}_year", taken, "column")
+    return TableFeature(name, held.name, "Int64", "dense", filled, mean, span["min"], span["max"]), years
 
 
 def _words(values: Any) -> list[str]:

@@ -37,10 +37,6 @@ class Log:
     user_whole: bool
     item_whole: bool
 
-    def distinct(self, name: str) -> Any:
-        """The distinct values of a column, in the order of their first row."""
-        return pc.unique(self.rows[name])
-
     def has_midnights_alone(self) -> bool:
         """Whether every time is a midnight in UTC, as where the log has dates."""
         times = self.rows["time_ms"].to_numpy()
