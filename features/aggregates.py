@@ -44,11 +44,6 @@ class Aggregates:
         self._numbers = count()
 
     @property
-    def tasks(self) -> frozenset[str]:
-        """The tasks whose labels are aggregated."""
-        return frozenset(e.task for source in self._sources.values() for e in source.expressions.values() if e.task)
-
-    @property
     def entities(self) -> tuple[Entity, ...]:
         """The entities that have aggregates."""
         return tuple(self._layouts)

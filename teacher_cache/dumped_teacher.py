@@ -50,8 +50,8 @@ class DumpedTeacher:
         faults = _name_faults(self._columns, self._tasks, self._vectors)
         self._digests: dict[_Stamp, str] = {}
         try:
-            self._stamps = self._seen = self._look()
-            self._index = self._read(self._stamps)
+            self._seen = self._look()
+            self._index = self._read(self._seen)
         except DumpError as error:
             faults += error.faults
         except OSError as error:
@@ -83,11 +83,6 @@ class DumpedTeacher:
             at += width
         return found | {vector.name: found_BX[:, places[vector.output]] for vector in self._vectors}
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of each file that is in use, by its name."""
-        return {stamp[0]: self._digests[stamp] for stamp in self._stamps}
-
     def _tasks_of(self, found_BX: NDArray[np.float32]) -> NDArray[np.float32]:
         """[B, T]; two tasks may have one column."""
         place = {output: x for x, output in enumerate(self._columns.numbers)}
@@ -110,7 +105,7 @@ class DumpedTeacher:
         if index.widths != self._index.widths:
             _LOG.warning("the dump stays as it was: its vectors have other widths, %s", index.widths)
             return
-        self._index, self._stamps = index, stamps
+        self._index = index
 
     def _look(self) -> tuple[_Stamp, ...]:
         """The files, in the order of their names: name, bytes, times of change, inode."""

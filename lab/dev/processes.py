@@ -151,10 +151,6 @@ class Supervisor:
         """Whether a stage that ends by itself has done so."""
         return self._stages[name].is_done()
 
-    def process_id(self, name: str) -> int:
-        """The process that runs the stage now."""
-        return self._stages[name].process.pid
-
     def troubles(self) -> dict[str, Trouble]:
         """Of each stage, those that were stopped included."""
         return {name: running.trouble for name, running in self._stages.items()}

@@ -89,7 +89,6 @@ def test_labels_are_counted_summed_and_averaged_per_user_and_per_item():
     assert aggregates.rows("items", "item", [1, 2]) == {"rate": [0.5, 0.0]}
     assert aggregates.rows("more", "user", ["a"]) == {"loves": [1.0]}
     assert aggregates.state_of("user", "a")[:2] == [3_000, 2]
-    assert aggregates.tasks == {"like", "love", "rating"}
 
 
 def test_changed_names_each_entity_once_until_it_is_cleared():
