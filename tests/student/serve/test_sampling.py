@@ -79,6 +79,7 @@ def test_rows_expire_after_the_longest_window_and_an_hour(endpoint: Endpoint, re
     kept(redis_url, NAMED["impression_ids"])
     with connect(redis_url) as client:
         ttls = [client.ttl(key) for key in client.keys("graft:served:*")]
+    assert len(ttls) == len(NAMED["impression_ids"])
     assert all(3_600 < ttl <= 3_660 for ttl in ttls)
 
 
