@@ -5,19 +5,12 @@ from datetime import UTC, datetime
 
 import click
 
-from graft.commands.age import age_seconds
+from graft.commands.age import age_of
 
 
 def time_of(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """An ISO 8601 time; UTC where it names no zone."""
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        message = f"must be an ISO 8601 time such as 2026-01-31T12:00:00Z, got {value!r}"
-        raise click.BadParameter(message) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    """A click callback: an ISO 8601 time, where the option is given; UTC where it names no zone."""
+    return None if value is None else _time(value)
 
 
 def moment_ms(option: str, value: str | None, now_ms: int) -> int | None:
@@ -26,8 +19,16 @@ def moment_ms(option: str, value: str | None, now_ms: int) -> int | None:
         return None
     try:
         if re.fullmatch(r"\d+[a-z]", value):
-            return now_ms - 1000 * (age_seconds(click.get_current_context(), click.Option([option]), value) or 0)
-        time = time_of(click.get_current_context(), click.Option([option]), value)
+            return now_ms - 1000 * age_of(value)
+        return int(_time(value).timestamp() * 1000)
     except click.BadParameter as error:
         raise click.UsageError(f"{option}: {error.message}") from None
-    return None if time is None else int(time.timestamp() * 1000)
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"must be an ISO 8601 time such as 2026-01-31T12:00:00Z, got {text!r}"
+        raise click.BadParameter(message) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
