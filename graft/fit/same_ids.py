@@ -23,10 +23,9 @@ _NUMBERED = r"^(?P<head>\D*)(?P<number>[0-9]{1,15})$"
 
 
 class Sameness(NamedTuple):
-    """The verdict, the share of the target's ids that the source has, and why."""
+    """Whether they are the same, and why."""
 
     is_same: bool
-    known: float
     why: str
 
 
@@ -37,17 +36,17 @@ def same_ids(entity: Entity, target: Target, source: SourceLog) -> Sameness:
     known = float(pc.mean(pc.is_in(here, value_set=there)).as_py())
     told = f"the source has {known:.0%} of the {entity}s here"
     if known < _LEAST_KNOWN:
-        return Sameness(False, known, told)
+        return Sameness(False, told)
     agreement = _agreement(entity, target, source)
     if agreement is not None:
         column, share, is_same = agreement
         equal = f"{column} is equal in {share:.0%} of them"
-        return Sameness(is_same, known, f"{told}, and {equal}{'' if is_same else ', about as by chance'}")
+        return Sameness(is_same, f"{told}, and {equal}{'' if is_same else ', about as by chance'}")
     by_chance = _density(there) if _is_numbered(here) else 0.0
     if known >= _BEYOND_CHANCE * by_chance:
-        return Sameness(True, known, told)
+        return Sameness(True, told)
     what = f"{told}, but ids that are numbers say nothing: name tables of both with a column in common"
-    return Sameness(False, known, what)
+    return Sameness(False, what)
 
 
 def _agreement(entity: Entity, target: Target, source: SourceLog) -> tuple[str, float, bool] | None:

@@ -75,15 +75,15 @@ def share(target: Target, source: SourceLog) -> tuple[list[Shared], list[Unshare
 def _ids(target: Target, source: SourceLog) -> Iterator[Shared | Unshared]:
     entities: tuple[Entity, ...] = ("user", "item")
     for entity in entities:
-        verdict = same_ids(entity, target, source)
+        sameness = same_ids(entity, target, source)
         name = f"{entity}_id"
-        if not verdict.is_same:
-            yield Unshared(name, verdict.why)
+        if not sameness.is_same:
+            yield Unshared(name, sameness.why)
             continue
         feature = TargetFeature(name, entity, "codes", "str", pc.unique(target.log.rows[entity].combine_chunks()))
         ids = source.ids[entity]
         try:
-            yield _codes(feature, ids.distinct, ids.counts(), verdict.why)
+            yield _codes(feature, ids.distinct, ids.counts(), sameness.why)
         except _Unfit as reason:
             yield Unshared(name, str(reason))
 
