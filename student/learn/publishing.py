@@ -49,11 +49,10 @@ class UsedLogitsLog(Protocol):
 class Publisher:
     """Publishes versions of a learner that has learnt up to `offsets`: one whenever it is due.
 
-    `served` is the evaluation that the learner tells of its examples; it is told of the versions here. Without what
-    `used` has to note nothing is published.
-    Into an empty registry one at once, so that the scorer is ready before the first example. The registry must be
-    claimed. When the disk refuses a publish, the GraftError ends the process: what is not in a version is learnt again,
-    from the last version's offsets, by the next.
+    Into an empty registry it publishes one at once, so that the scorer is ready before the first example. No version is
+    published before `used` has noted the logits of its examples. `served` is the evaluation that the learner tells of
+    its examples; it is told of the versions here. The registry must be claimed. When the disk refuses a publish, the
+    GraftError ends the process: what is not in a version is learnt again, from the last version's offsets, by the next.
     """
 
     def __init__(  # noqa: PLR0913 - one for each part that a version tells of
