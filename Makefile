@@ -85,7 +85,7 @@ release: ## sets the version, closes the changelog's [Unreleased], commits and t
 docs: $(INSTALLED) ## the pages that are generated: docs/configuration.md, docs/grid.md, docs/troubleshooting.md, docs/schemas
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/messages.py
-	@test ! -e docs/schemas/generate.py || $(BIN)/python docs/schemas/generate.py
+	$(BIN)/python docs/schemas/generate.py
 
 bench: $(INSTALLED) ## what is measured, each with its numbers on standard output
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[full]' -e './lab[bench]'
