@@ -20,7 +20,7 @@ Reply = Sequence[bytes | None] | None
 
 
 class FeatureReader(Protocol):
-    """Reads the features of B rows from the online store, which has the newest ones."""
+    """Reads the features of B rows as they are now."""
 
     def read(
         self,
@@ -31,6 +31,10 @@ class FeatureReader(Protocol):
         """Columns of B rows, one for each feature of the spec. ServiceUnavailableError without Redis."""
         ...
 
+
+class TimedFeatureReader(Protocol):
+    """Reads the features of B rows as they are now, as far as each row's event time may know them."""
+
     def read_at(
         self,
         user_ids: Sequence[EntityId],
@@ -38,7 +42,7 @@ class FeatureReader(Protocol):
         contexts: Sequence[Mapping[str, ContextValue]],
         event_times_ms: Sequence[int],
     ) -> Columns:
-        """As `read`, without the values of a batch view's row that begins after the event time of the row read."""
+        """As `FeatureReader.read`, without the values of a batch view's row that begins after a row's event time."""
         ...
 
 

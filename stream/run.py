@@ -16,7 +16,7 @@ from kafka.errors import (
 )
 
 from features.aggregates import Aggregates
-from features.lookup import FeatureReader
+from features.lookup import TimedFeatureReader
 from features.push_order import StalePushError
 from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError, wait_for
@@ -52,7 +52,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     topics: Topics,
     tasks: Sequence[TaskSpec],
     spec: FeatureSpec,
-    reader: FeatureReader,
+    reader: TimedFeatureReader,
     aggregates_factory: Callable[[], Aggregates],
     pusher: AggregatePusher,
     instance: str,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kafka import TopicPartition
 
 from features.aggregates import Aggregates
-from features.lookup import FeatureReader
+from features.lookup import TimedFeatureReader
 from features.spec import FeatureSpec, Value
 from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
@@ -52,7 +52,7 @@ class StreamJob:
     topics: Topics
     tasks: Sequence[TaskSpec]
     spec: FeatureSpec
-    reader: FeatureReader
+    reader: TimedFeatureReader
     aggregates_factory: Callable[[], Aggregates]
     pusher: AggregatePusher
     instance: str

@@ -95,16 +95,7 @@ class _At:
         item_ids: Sequence[EntityId],
         contexts: Sequence[Mapping[str, ContextValue]],
     ) -> Columns:
-        return self.read_at(user_ids, item_ids, contexts, [self.time_ms] * len(user_ids))
-
-    def read_at(
-        self,
-        user_ids: Sequence[EntityId],
-        item_ids: Sequence[EntityId],
-        contexts: Sequence[Mapping[str, ContextValue]],
-        event_times_ms: Sequence[int],
-    ) -> Columns:
-        return self._store.read_at(user_ids, item_ids, contexts, event_times_ms)
+        return self._store.read_at(user_ids, item_ids, contexts, [self.time_ms] * len(user_ids))
 
 
 class _Profiled:
