@@ -124,7 +124,7 @@ def teacher_files(config: TeacherConfig, folder: Path) -> dict[str, Path]:
 def _artefact(config: TeacherConfig, folder: Path, access: ServerAccess, faults: list[str]) -> dict[str, Any]:
     """The SHA-256 of the teacher's files; of a server and of a dump what is said of their model."""
     if config.server is not None:
-        from teacher_cache.served_teacher import read_metadata  # noqa: PLC0415 - loaded where there is a server
+        from teacher_cache.model_server import read_metadata  # noqa: PLC0415 - loaded where there is a server
 
         return {"server": read_metadata(config.server, access).made_of()}
     told = {} if config.dump is None else {"dump": config.dump.model_dump(include={"model", "keys"})}
