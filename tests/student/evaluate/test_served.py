@@ -199,7 +199,7 @@ def test_how_many_examples_come_together_does_not_matter(toy: Any, published: Pu
     together.update(examples)
     for first in range(0, 300, size):
         cut.update(part(examples, slice(first, first + size)))
-    assert list(cut.slices()["new_users"]["like"]) == ["served_student", "served_control"]
+    assert list(cut.slices()["whole"]["like"]) == ["served_student", "served_control"]
     for name, metrics in together.slices().items():
         for arm, found in cut.slices()[name]["like"].items():
             assert found.model_dump(exclude_none=True) == pytest.approx(
