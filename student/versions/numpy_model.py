@@ -158,7 +158,7 @@ class _NumpyArm:
         if self._is_blind:
             dense_BD *= self._seen_D
         known = self._posterior.known_at(place_BX[:, : self._ids])
-        row_BC = place_BX[:, self._ids :] * self._posterior.admitted(known)  # MISSING_ROW is 0
+        row_BC = place_BX[:, self._ids :] * self._posterior.admitted(known)  # row 0 is a missing value's
         network_KB = self._network(dense_BD, self._table_RL.take(row_BC, axis=0).reshape(len(row_BC), -1))
         return self._posterior.score(known, dense_BD * self._unit_D, network_KB)
 
