@@ -31,6 +31,7 @@ from student.learn.batch import (
 )
 from student.learn.bounds import Bounds
 from student.learn.config import FEWEST_ROWS
+from student.learn.day_zero import held_out, least_explained, passes
 from student.learn.exchange import ALONE, Exchange
 from student.learn.guard import Guard
 from student.learn.model import CPU
@@ -47,24 +48,8 @@ from teacher_cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
 
-LEAST_EXPLAINED = 0.01
-"""A share of a teacher task's variance. On 500 held-out rows a student explained below 0.006 of logits that were dealt
-out to other rows, and above 0.9 of the logits of the rows themselves."""
-
 _STUDENT = 0
 """The place of the student among the models of the posterior; the control follows."""
-
-_HELD_OUT = 10
-"""Of the rows of a bootstrap one in this many is held out."""
-
-_CHANCE = 9.0
-"""Divided by n rows: a bound on the share that predictions explain by chance. It is at most the square of their
-correlation with the targets, and chance gives a correlation above 3 * n ** -0.5 one time in 700."""
-
-
-def least_explained(rows: int) -> float:
-    """The share of a teacher task's variance below which a bootstrap on so many rows has not learnt that task."""
-    return max(LEAST_EXPLAINED, _CHANCE / (rows // _HELD_OUT))
 
 
 class Learner:
@@ -207,15 +192,15 @@ class Learner:
                 f"without examples, got {distilled} such tables, {with_logits} rows with logits, "
                 f"{self.examples} examples"
             )
-        held_out = len(logit_PT) // _HELD_OUT
+        aside = held_out(len(logit_PT))
         student = self.setup.student
         label_PK = np.full((len(logit_PT), len(self.setup.tasks)), np.nan, np.float32)
         rows = student.micro_batch * (1 + student.replay_batches)
-        index_SB = _passes(len(logit_PT) - held_out, steps, rows, student.seed)
+        index_SB = passes(len(logit_PT) - aside, steps, rows, student.seed)
         rows_P = Batch(*features, label_PK, logit_PT.astype(np.float32), weights_of_one(len(logit_PT)))
         pairs = Bounds(self.setup).learn(rows_P)
         arm = self._new_student()
-        explained = arm.bootstrap(pairs, index_SB, held_out)
+        explained = arm.bootstrap(pairs, index_SB, aside)
         learnt = {task for task, share in explained.items() if share >= least_explained(len(logit_PT))}
         if learnt:
             arm.start_served_heads(learnt)
@@ -374,11 +359,3 @@ class Learner:
 def _beside(value_BMK: NDArray[np.float32], reference_BKA: NDArray[np.float32]) -> NDArray[np.float32]:
     """Student, control, then the references: the order of ARMS."""
     return np.concatenate([value_BMK.transpose(0, 2, 1), reference_BKA], axis=2)
-
-
-def _passes(count: int, steps: int, rows: int, seed: int) -> NDArray[np.int64]:
-    """The rows of `steps` steps [S, B]: all `count` of them in a random order, again and again."""
-    random = np.random.Generator(np.random.PCG64(seed))
-    passes = -(-steps * rows // count)
-    index_SB: NDArray[np.int64] = np.concatenate([random.permutation(count) for _ in range(passes)])
-    return index_SB[: steps * rows].reshape(steps, rows)

@@ -18,7 +18,8 @@ from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
 from stream.events import Example
 from student.learn.config import DistillationConfig
-from student.learn.learner import Learner, least_explained
+from student.learn.day_zero import least_explained
+from student.learn.learner import Learner
 from teacher_cache.unshown import UnshownRows
 from tests.lab.study.conftest import Pair
 from tests.student.conftest import Toy

@@ -12,7 +12,8 @@ from features.spec import FeatureBatch, Value
 from runtime.errors import InvalidInputError
 from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import BootstrapConfig, DistillationConfig
-from student.learn.learner import Learner, least_explained
+from student.learn.day_zero import least_explained
+from student.learn.learner import Learner
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from teacher_cache.config import TeacherConfig
