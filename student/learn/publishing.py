@@ -13,7 +13,7 @@ from student.learn.config import PublishConfig
 from student.learn.learner import Learner
 from student.learn.verdicts import Verdicts
 from student.versions.manifest import Draft
-from student.versions.names import CHAMPION
+from student.versions.names import CHAMPION, number_of
 from student.versions.registry import Registry
 
 EXAMPLES = Gauge("graft_student_learned_examples", "Examples learnt since the first version")
@@ -165,7 +165,7 @@ class Publisher:
         """Take note that `version` holds this learner."""
         self._published_examples = self._learner.examples
         EXAMPLES.set(self._learner.examples)
-        VERSION.set(int(version.removeprefix("v")))
+        VERSION.set(number_of(version))
 
     def _report(self, topic: ExamplesTopic) -> None:
         seconds = time.monotonic() - self._logged_at

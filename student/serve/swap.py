@@ -24,7 +24,7 @@ from student.serve.admission import unavailable
 from student.serve.item_places import ItemPlaces
 from student.serve.requests import RequestContract
 from student.versions.manifest import Manifest
-from student.versions.names import Reference
+from student.versions.names import Reference, number_of
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
@@ -204,7 +204,7 @@ class ChampionSwap:
     def _replace(self, new: Serving) -> None:
         old, self.current, self._refused = self.current, new, None
         of_version = {"version": new.version}
-        VERSION.set(int(Reference(new.version).version.removeprefix("v")))
+        VERSION.set(number_of(Reference(new.version).version))
         if old is None:
             # What lives until the end leaves the collector's sight: its full passes stay short.
             gc.collect()

@@ -58,6 +58,11 @@ class Reference:
         return self.text
 
 
+def number_of(version: str) -> int:
+    """The number of a version: 12 of ``v000012``."""
+    return int(version.removeprefix("v"))
+
+
 class Names:
     """The names in the registry `folder`, whose newest version `newest` tells."""
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from runtime.folder import claim_folder, remove_partial_files, sync_folder, write_synced, writing
 from student.versions.manifest import Draft, Manifest
 from student.versions.moves import Move
-from student.versions.names import CHAMPION, Names, Reference, read_line, write_line
+from student.versions.names import CHAMPION, Names, Reference, number_of, read_line, write_line
 from student.versions.version_folder import (
     MANIFEST_FILE,
     Tensors,
@@ -67,7 +67,7 @@ class Registry:
         """All versions, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted((p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=_number)
+        return sorted((p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=number_of)
 
     def latest(self) -> str | None:
         """The newest version: what the learner continues from. None in an empty registry."""
@@ -265,7 +265,7 @@ class Registry:
         last = self._named_in(_LAST_FILE, "remove it, and the numbers go on after the newest version that is left")
         champion = self.names.legible(CHAMPION)
         known = [*self.versions(), champion and Reference(champion).version, last]
-        return f"v{max((_number(version) for version in known if version), default=0) + 1:06d}"
+        return f"v{max((number_of(version) for version in known if version), default=0) + 1:06d}"
 
     def _write(self, version: str, files: Mapping[str, bytes]) -> None:
         temporary = self.folder / f".{version}"
@@ -305,7 +305,3 @@ class Registry:
         names = self.versions()
         span = f"{names[0]} to {names[-1]}" if names else "no versions yet"
         return f"version {version} is not in {self.folder}; there are {span}"
-
-
-def _number(version: str) -> int:
-    return int(version.removeprefix("v"))
