@@ -2,14 +2,13 @@
 
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from graft.commands.age import age_seconds
-from graft.commands.output import echo_result, json_option
+from graft.commands.output import echo_result, json_option, moment
 from graft.commands.topic import TOPIC, topic_of
 from graft.process import begin
 from runtime.errors import InvalidInputError
@@ -164,7 +163,7 @@ def _described(letter: "StoredLetter") -> dict[str, Any]:
     return {
         "partition": letter.partition,
         "offset": letter.offset,
-        "written_at": datetime.fromtimestamp(letter.written_ms / 1000, UTC).isoformat(timespec="seconds"),
+        "written_at": moment(letter.written_ms),
         "code": letter.code,
         "stage": letter.stage,
         "attempt": letter.attempt,

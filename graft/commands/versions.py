@@ -6,13 +6,12 @@ They read versions and move their names in GRAFT_VERSIONS, also while a learner 
 import getpass
 import socket
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.output import echo_result, json_option
+from graft.commands.output import echo_result, json_option, moment
 from graft.process import begin
 from student.evaluate.arms import CONTROL, STUDENT
 
@@ -41,7 +40,7 @@ def ls(project_folder: Path | None, *, as_json: bool) -> None:
     rows = _version_rows(registry)
     lines = [_version_line(row) for row in rows] or ["no versions yet; 'graft student train' publishes them"]
     if held := registry.names.held():
-        lines.append(f"the champion is held by {held.by} since {_utc(held.at_ms)}: {held.why}")
+        lines.append(f"the champion is held by {held.by} since {moment(held.at_ms)}: {held.why}")
     echo_result(lines, rows, as_json=as_json)
 
 
@@ -224,7 +223,7 @@ def _names_of(registry: "Registry", version: str) -> list[str]:
 
 def _described(manifest: "Manifest") -> dict[str, Any]:
     return {
-        "created_at": _utc(manifest.created_at_ms),
+        "created_at": moment(manifest.created_at_ms),
         "examples": manifest.examples,
         **{
             measure: {t: getattr(arms[STUDENT], measure) for t, arms in manifest.metrics.items() if STUDENT in arms}
@@ -272,7 +271,7 @@ def _told(manifest: "Manifest") -> dict[str, Any]:
     described = manifest.model_dump(
         include={"version", "parent", "examples", "bootstrapped_rows", "teacher_version", "teacher_generation"}
     )
-    described |= {"created_at": _utc(manifest.created_at_ms), "spec": manifest.spec.spec_id}
+    described |= {"created_at": moment(manifest.created_at_ms), "spec": manifest.spec.spec_id}
     described |= {f"student.{key}": value for key, value in manifest.student.model_dump().items()}
     described |= {f"task {task.name}": task.model_dump_json() for task in manifest.tasks}
     for part, by_task in _parts(manifest).items():
@@ -290,7 +289,7 @@ def _move_line(move: "Move") -> str:
     numbers = "".join(f", {key} {_shown(value)}" for key, value in move.numbers.items())
     held = "; the champion is held" if move.held else ""
     moved = f"{move.was or 'nothing'} -> {move.to or 'nothing'}" if move.to != move.was else f"{move.to} stays"
-    return f"{_utc(move.at_ms)}  {move.name}: {moved}, by {move.by}: {move.why}{numbers}{held}"
+    return f"{moment(move.at_ms)}  {move.name}: {moved}, by {move.by}: {move.why}{numbers}{held}"
 
 
 def _parts(manifest: "Manifest") -> "dict[str, Metrics]":
@@ -304,7 +303,3 @@ def _dumped(metrics: "ArmMetrics") -> dict[str, float]:
 
 def _shown(value: Any) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
