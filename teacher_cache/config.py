@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from features.ids import IdType
+from stream.tasks import TaskKind
+
 Scalar = int | float | str
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -155,9 +158,7 @@ class TeacherTask(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="its name in [[distillation]] and in tasks.teacher_reference")
-    kind: Literal["binary", "regression"] = Field(
-        description="binary: a logit; regression: a value in the label's unit"
-    )
+    kind: TaskKind = Field(description="binary: a logit; regression: a value in the label's unit")
     output: str = Field(description="the name of the output tensor, of shape [B] or [B, 1]")
 
 
@@ -209,7 +210,7 @@ class DumpConfig(BaseModel):
     model: str = Field(
         min_length=1, description="the name of the model that computed the logits; another model needs another name"
     )
-    keys: dict[str, Literal["int", "str"]] = Field(
+    keys: dict[str, IdType] = Field(
         min_length=1,
         description="the columns that identify a row, with their types; they are the teacher's inputs",
         json_schema_extra={"allowed": 'columns, each "int" or "str"'},
