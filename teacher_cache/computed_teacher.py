@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.errors import ConfigurationError, InvalidInputError, first_line
 from teacher_cache.bisection import failing_rows
 from teacher_cache.config import TeacherTask, TeacherVector
-from teacher_cache.teacher import TeacherOutputError, TensorSpec
+from teacher_cache.teacher import TeacherOutputError, TensorSpec, name_faults
 
 _ROW_SHAPES = "[B], [B, 1] or [B, n] with a free B and a fixed n"
 
@@ -68,8 +68,14 @@ class ComputedTeacher:
         self._tasks, self._vectors = tuple(tasks), tuple(vectors)
         self._sound: dict[str, NDArray[Any]] | None = None
         outputs = {tensor.name: tensor for tensor in model.outputs}
-        faults = _input_faults(model) + _task_faults(outputs, self._tasks)
-        faults += _vector_faults(outputs, self._vectors, [task.name for task in tasks])
+        faults = _input_faults(model)
+        for i, task in enumerate(tasks):
+            faults += _output_faults(f"tasks.{i}", task.output, outputs, is_task_shape, "allowed are [B] and [B, 1]")
+        for i, vector in enumerate(vectors):
+            faults += _output_faults(
+                f"vectors.{i}", vector.output, outputs, is_vector_shape, "allowed is [B, n], n fixed"
+            )
+        faults += [f"graft.toml: {fault}" for fault in name_faults(tasks, vectors)]
         if faults:
             raise ConfigurationError(faults)
         self._shapes = {tensor.name: tensor.shape for tensor in model.inputs}
@@ -171,33 +177,11 @@ def _is_row_shape(shape: Sequence[int | str | None]) -> bool:
     return len(shape) == 1 or (isinstance(shape[1], int) and shape[1] >= 1)
 
 
-def _task_faults(outputs: Mapping[str, Tensor], tasks: Sequence[TeacherTask]) -> list[str]:
-    faults = []
-    for i, task in enumerate(tasks):
-        where = f"graft.toml: teacher.tasks.{i}"
-        if task.name in [earlier.name for earlier in tasks[:i]]:
-            faults.append(f"{where}.name: {task.name!r} stands for an earlier task already; names must differ")
-        faults += _output_faults(f"{where}.output", task.output, outputs, is_task_shape, "allowed are [B] and [B, 1]")
-    return faults
-
-
-def _vector_faults(outputs: Mapping[str, Tensor], vectors: Sequence[TeacherVector], taken: Sequence[str]) -> list[str]:
-    faults = []
-    for i, vector in enumerate(vectors):
-        where = f"graft.toml: teacher.vectors.{i}"
-        if vector.name in [*taken, *(earlier.name for earlier in vectors[:i])]:
-            faults.append(f"{where}.name: {vector.name!r} stands for another output already; names must differ")
-        faults += _output_faults(
-            f"{where}.output", vector.output, outputs, is_vector_shape, "allowed is [B, n], n fixed"
-        )
-    return faults
-
-
 def _output_faults(
-    where: str, name: str, outputs: Mapping[str, Tensor], has_shape: Callable[[Tensor], bool], allowed: str
+    key: str, name: str, outputs: Mapping[str, Tensor], has_shape: Callable[[Tensor], bool], allowed: str
 ) -> Iterator[str]:
     """`has_shape`: whether a tensor's shape is that of a task, or of a vector; `allowed` says so in words."""
-    tensor = outputs.get(name)
+    where, tensor = f"graft.toml: teacher.{key}.output", outputs.get(name)
     if tensor is None:
         yield f"{where}: the teacher has no {name!r}, it has {', '.join(outputs)}"
     elif not is_float(tensor):

@@ -18,7 +18,7 @@ from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
 from teacher_cache.config import DumpConfig, TeacherTask, TeacherVector
 from teacher_cache.dump_index import Columns, DumpError, DumpIndex
-from teacher_cache.teacher import TensorSpec
+from teacher_cache.teacher import TensorSpec, name_faults
 
 _LOG = logging.getLogger(__name__)
 _ROWS = Gauge("graft_teacher_dump_rows", "Rows of the teacher's dump that can be found.")
@@ -47,7 +47,7 @@ class DumpedTeacher:
             {task.output: f"teacher.tasks.{i}.output" for i, task in enumerate(tasks)},
             {vector.output: f"teacher.vectors.{i}.output" for i, vector in enumerate(vectors)},
         )
-        faults = _name_faults(self._columns, self._tasks, self._vectors)
+        faults = _column_faults(self._columns, self._tasks, self._vectors) + list(name_faults(tasks, vectors))
         self._digests: dict[_Stamp, str] = {}
         try:
             self._seen = self._look()
@@ -139,22 +139,13 @@ class DumpedTeacher:
         return index
 
 
-def _name_faults(columns: Columns, tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector]) -> list[str]:
-    """Names and columns that stand for two things."""
+def _column_faults(columns: Columns, tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector]) -> list[str]:
+    """Columns that stand for two things."""
     faults = []
     for i, output in enumerate(task.output for task in tasks):
         if output in columns.keys:
             faults.append(f"teacher.tasks.{i}.output: {output!r} is a key of the dump; name a column with logits")
-    names = [task.name for task in tasks] + [vector.name for vector in vectors]
     for i, vector in enumerate(vectors):
-        if vector.name in names[: len(tasks) + i]:
-            faults.append(
-                f"teacher.vectors.{i}.name: {vector.name!r} stands for another output already; names must differ"
-            )
         if vector.output in columns.keys or vector.output in columns.numbers:
             faults.append(f"teacher.vectors.{i}.output: {vector.output!r} is a key or a task of the dump")
-    for i, task in enumerate(tasks):
-        if task.name in names[:i]:
-            told = f"{task.name!r} stands for an earlier task already"
-            faults.append(f"teacher.tasks.{i}.name: {told}; names must differ")
     return faults

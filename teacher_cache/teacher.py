@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from runtime.errors import ConfigurationError, InvalidInputError
-from teacher_cache.config import TeacherConfig
+from teacher_cache.config import TeacherConfig, TeacherTask, TeacherVector
 
 _BUSY = Counter(
     "graft_teacher_busy_seconds", "Seconds spent in calls of the teacher; the rate is the share of the time it works."
@@ -37,6 +37,17 @@ class TeacherOutputError(InvalidInputError):
     def __init__(self, message: str, rows: Sequence[int], reason: str) -> None:
         self.rows, self.reason = tuple(rows), reason
         super().__init__(message)
+
+
+def name_faults(tasks: Sequence[TeacherTask], vectors: Sequence[TeacherVector]) -> Iterator[str]:
+    """Each name that stands for two outputs, with its key in graft.toml."""
+    names = [task.name for task in tasks] + [vector.name for vector in vectors]
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            is_task = n < len(tasks)
+            key = f"tasks.{n}" if is_task else f"vectors.{n - len(tasks)}"
+            other = "an earlier task" if is_task else "another output"
+            yield f"teacher.{key}.name: {name!r} stands for {other} already; names must differ"
 
 
 class Teacher(Protocol):
