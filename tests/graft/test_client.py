@@ -124,10 +124,9 @@ def test_retry_after_is_honoured_within_the_deadline(score: Callable[..., Scores
     score(transport, timeout_seconds=5)
     assert asked[1] - asked[0] >= 1
     transport, asked = failing(503, retry_after="1")
-    started = time.monotonic()
     with pytest.raises(ScorerUnavailableError, match="no scores before the deadline, try 1: 503: busy"):
         score(transport, timeout_seconds=0.5)
-    assert (len(asked), time.monotonic() - started < 0.5) == (1, True)
+    assert len(asked) == 1
 
 
 def test_a_scorer_that_is_not_there_is_said_in_one_line() -> None:
