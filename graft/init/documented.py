@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.config import ContextDtype
 from graft.init.columns import Column
 from graft.init.labels import TASK_NAME, Label
 from graft.init.log import Log, context_values, usable_rows
@@ -55,7 +56,7 @@ def read_documented(table: Table, columns: dict[str, Column]) -> Documented:
     """All impressions of the file with their labels; the last feedback of a task holds."""
     whole = {name: columns[name].kind == "int" if name in columns else False for name in ("user_id", "item_id")}
     context = [
-        ContextColumn(name.removeprefix("context."), name, context_dtype(found))
+        ContextColumn(name.removeprefix("context."), name, _context_dtype(found))
         for name, found in columns.items()
         if name.startswith("context.") and found.kind != "empty"
     ]
@@ -79,6 +80,11 @@ def read_documented(table: Table, columns: dict[str, Column]) -> Documented:
     feedback = pa.concat_tables(told)
     _check_tasks(table.where, pc.unique(feedback["task"]).to_pylist())
     return _joined(pa.concat_tables(shown), feedback, +left_out, whole, context)
+
+
+def _context_dtype(column: Column) -> ContextDtype:
+    """The type in which the events themselves have it: they are copied, so "yes" stays a text."""
+    return "str" if column.kind == "bool" else context_dtype(column)
 
 
 def _rows(batch: pa.RecordBatch, whole: dict[str, bool], context: list[ContextColumn]) -> pa.Table:

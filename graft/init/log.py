@@ -23,6 +23,10 @@ IN_THE_FUTURE = "rows whose time is in the future"
 """Their reason in `left_out`."""
 
 
+_SILENT_SHARE = 0.05
+"""Of the log's rows: so many before a task's first label look as if the label was not logged then."""
+
+
 @dataclass(frozen=True)
 class Log:
     """Rows by time: user, item, time_ms, label.TASK, context.NAME and, if the log has it, impression.
@@ -41,6 +45,18 @@ class Log:
         """Whether every time is a midnight in UTC, as where the log has dates."""
         times = self.rows["time_ms"].to_numpy()
         return len(times) > 1 and not (times % DAY_MS).any()
+
+    def label_begins_ms(self, name: str) -> int | None:
+        """The time of a task's first label, where a twentieth of the rows or more lie before it; else None.
+
+        None, too, where the log has no label 0: there a row without a label is a no.
+        """
+        labels = self.rows[f"label.{name}"]
+        if not labels.null_count or not pc.any(pc.equal(labels, 0.0)).as_py():
+            return None
+        first = int(pc.index(pc.is_valid(labels), True).as_py())
+        is_late = first >= _SILENT_SHARE * len(labels)
+        return int(self.rows["time_ms"][first].as_py()) if is_late else None
 
     def doubled(self) -> int:
         """How many rows have the user, item and time of an earlier one, told apart by a hash of 64 bits."""
@@ -92,12 +108,15 @@ def _rows(batch: pa.RecordBatch, roles: Roles, whole: dict[str, bool]) -> pa.Tab
 
 
 def context_values(values: Any, dtype: str) -> Any:
-    """Values of one context column in its type."""
+    """Values of one context column in its type; of integers, yes and no are 1 and 0."""
     if dtype == "str":
         return large(texts(values))
+    if dtype == "float":
+        return numbers(values)
     if pa.types.is_boolean(values.type):
-        values = flags(values)
-    return ids(values, whole=True) if dtype == "int" else numbers(values)
+        return flags(values).cast(pa.int64())
+    found = ids(values, whole=True)
+    return pc.coalesce(found, flags(values).cast(pa.int64())) if found.null_count else found
 
 
 def usable_rows(rows: pa.Table, left_out: Counter[str], now_ms: int) -> pa.Table:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from graft.init.labels import Label
+from graft.init.leaks import leaks
 from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.roles import Roles
 from graft.init.values import INTEGER_TEXT, TIME_TEXT
@@ -63,12 +65,7 @@ def notes(plan: Plan) -> Iterator[str]:
     if log.has_midnights_alone():
         yield "every time is a midnight: within a day the rows keep the order of the files, true or not"
     yield from _zone_notes(plan.roles)
-    for label in plan.roles.labels:
-        base = plan.bases[label.name]
-        if base.filled < 1:
-            missing = "counts as no" if label.kind == "binary" else "has no label"
-            beyond = f", or a number beyond {LARGEST_VALUE:g}" if _is_beyond(plan.roles, label) else ""
-            yield f"{label.name}: {1 - base.filled:.1%} of the rows say nothing{beyond}; such a row {missing}"
+    yield from _label_notes(plan)
     if len(plan.tables) < 2:
         yield "a table of users or of items is missing: 'graft student bootstrap' takes their ids with --events"
     yield from _profile_notes(plan)
@@ -79,6 +76,25 @@ def notes(plan: Plan) -> Iterator[str]:
                 f"{entity_table.where}: {1 - entity_table.covered:.1%} of the log's rows have "
                 f"{_an(entity_table.entity)} that the table does not have: they get the defaults"
             )
+
+
+def _label_notes(plan: Plan) -> Iterator[str]:
+    for label in plan.roles.labels:
+        base = plan.bases[label.name]
+        if base.filled < 1:
+            missing = "counts as no" if label.kind == "binary" else "has no label"
+            beyond = f", or a number beyond {LARGEST_VALUE:g}" if _is_beyond(plan.roles, label) else ""
+            yield f"{label.name}: {1 - base.filled:.1%} of the rows say nothing{beyond}; such a row {missing}"
+        if label.kind == "binary" and (begins_ms := plan.log.label_begins_ms(label.name)) is not None:
+            yield (
+                f"{label.name}: no row before {moment(begins_ms)} UTC says yes or no, and each counts as no: leave "
+                "those rows out, or the label, if it was not logged then"
+            )
+
+
+def moment(time_ms: int) -> str:
+    """A time in UTC, to the second."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _is_beyond(roles: Roles, label: Label) -> bool:
@@ -143,6 +159,17 @@ def only_a_human(plan: Plan) -> Iterator[str]:
                 f"where {label.name} is not {what}: every row says {what}, so nothing can be learnt of it; add the "
                 "impressions that were answered otherwise, or name another label with --label"
             )
+    for leak in leaks(plan.log, plan.roles.labels):
+        yield (
+            f"whether context {leak.context} is known when the item is shown: it alone tells {leak.label} (AUC "
+            f"{leak.auc:.2f}); if it is written after the answer, name the right ones with --map context=..., or none "
+            "with --map context="
+        )
+    if all(label.kind == "regression" and label.why for label in plan.roles.labels):
+        yield (
+            "whether each row is a yes: no column is a yes or no, so the tasks are numbers alone; if the log has only "
+            "what was bought or taken, name that with --label 'taken = 1'"
+        )
     if not plan.windows:
         yield (
             f"how long an answer takes: the log has one time a row; window_seconds is {WINDOW_SECONDS}, and must be "

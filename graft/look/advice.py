@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from graft.init.log import IN_THE_FUTURE
+from graft.init.report import moment
 from graft.look.figures import EntityFigures, LogFigures, Overlap, TaskFigures
 from stream.config import StreamConfig
 from student.versions.config import StudentConfig
@@ -24,6 +25,11 @@ def advice(
     yield from _of_times(found, stream)
     for task in found.tasks:
         yield from _of_task(task, windows.get(task.name))
+    for leak in found.leaks:
+        yield (
+            f"context {leak.context} alone tells {leak.task} (AUC {leak.auc:.2f}): leave it out, unless it is known "
+            "when the item is shown"
+        )
     for name, entity in (("users", found.users), ("items", found.items)):
         yield from _of_entity(name, entity, found.rows, student)
     for overlap in overlaps:
@@ -73,7 +79,12 @@ def _of_task(task: TaskFigures, window_seconds: float | None) -> Iterator[str]:
     if task.kind == "regression" and task.high > 100 * max(abs(task.p99), 1e-9):
         yield f"{task.name} has labels up to {task.high:g} where 99 % are at most {task.p99:g}: set tasks.range"
     first, last = task.by_tenth[0], task.by_tenth[-1]
-    if min(first, last) >= 0 and max(first, last) > _DRIFT * max(min(first, last), 1e-9):
+    if task.begins_ms is not None:
+        yield (
+            f"no row before {moment(task.begins_ms)} UTC says yes or no to {task.name}, and each counts as no: leave "
+            "those rows out, or the label, if it was not logged then"
+        )
+    elif min(first, last) >= 0 and max(first, last) > _DRIFT * max(min(first, last), 1e-9):
         yield (
             f"{task.name} drifts, from a mean of {first:.3g} in the first tenth to {last:.3g} in the last: "
             "features.aggregates.half_life_seconds forgets what is old"

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from graft.init.labels import Label
+from graft.init.leaks import leaks
 from graft.init.log import DAY_MS, Log
 from graft.init.values import codes_of
 
@@ -23,6 +24,7 @@ class Figures(BaseModel):
 class TaskFigures(Figures):
     """The labels of one task. `mean`: of a binary task the base rate; `by_tenth`: the mean in each tenth of the log.
 
+    `begins_ms`: the time of the first row that says yes or no, where many rows lie before it; those count as no.
     `delay_p99_ms`: the time between impression and feedback that 99 of 100 do not exceed; None where the log has none.
     """
 
@@ -34,6 +36,7 @@ class TaskFigures(Figures):
     high: float
     p99: float
     by_tenth: list[float]
+    begins_ms: int | None = None
     delay_p99_ms: float | None = None
     delay_high_ms: float | None = None
 
@@ -51,6 +54,14 @@ class EntityFigures(Figures):
     once: float
     unseen: float
     unseen_by_tenth: list[float]
+
+
+class ContextFigures(Figures):
+    """A context column that tells a binary label by itself: `auc` is that of the label by this column alone."""
+
+    context: str
+    task: str
+    auc: float
 
 
 class LogFigures(Figures):
@@ -72,6 +83,7 @@ class LogFigures(Figures):
     unsorted: int
     left_out: dict[str, int]
     bytes: int
+    leaks: list[ContextFigures] = []
     without_impression: int = 0
     doubled_impressions: int = 0
 
@@ -106,7 +118,7 @@ def figures_of(
         rows=len(times),
         users=_entity(log.rows["user"]),
         items=_entity(log.rows["item"]),
-        tasks=[_task(label, log.rows[f"label.{label.name}"], delays_ms.get(label.name)) for label in labels],
+        tasks=[_task(label, log, delays_ms.get(label.name)) for label in labels],
         first_ms=int(times[0]),
         last_ms=int(times[-1]),
         gap_ms=int(gaps[longest]) if len(gaps) else 0,
@@ -119,6 +131,7 @@ def figures_of(
         unsorted=log.unsorted,
         left_out=dict(log.left_out),
         bytes=disk_bytes,
+        leaks=[ContextFigures(context=leak.context, task=leak.label, auc=leak.auc) for leak in leaks(log, labels)],
         without_impression=without_impression,
         doubled_impressions=doubled,
     )
@@ -141,7 +154,8 @@ def _entity(column: Any) -> EntityFigures:
     )
 
 
-def _task(label: Label, column: Any, delays: NDArray[Any] | None) -> TaskFigures:
+def _task(label: Label, log: Log, delays: NDArray[Any] | None) -> TaskFigures:
+    column = log.rows[f"label.{label.name}"]
     filled = (len(column) - column.null_count) / len(column)
     values = np.asarray((pc.fill_null(column, 0.0) if label.kind == "binary" else column).to_numpy(), np.float64)
     known = values[np.isfinite(values)]
@@ -155,6 +169,7 @@ def _task(label: Label, column: Any, delays: NDArray[Any] | None) -> TaskFigures
         high=float(known.max(initial=-np.inf)) if len(known) else 0.0,
         p99=float(np.quantile(known, 0.99)) if len(known) else 0.0,
         by_tenth=_by_tenth(values),
+        begins_ms=log.label_begins_ms(label.name) if label.kind == "binary" else None,
         delay_p99_ms=float(np.quantile(delays, 0.99)) if has_delays and delays is not None else None,
         delay_high_ms=float(delays.max()) if has_delays and delays is not None else None,
     )

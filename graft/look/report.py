@@ -1,9 +1,8 @@
 """A look at a log as lines of text."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
-from graft.init.report import aligned
+from graft.init.report import aligned, moment
 from graft.look.figures import EntityFigures, LogFigures
 from graft.look.look import Look
 
@@ -39,11 +38,6 @@ def bars(values: list[float]) -> str:
     """A row of blocks, the highest for the largest value."""
     top = max(values, default=0.0)
     return "".join(_BARS[round(8 * max(0.0, value) / top)] if top > 0 else _BARS[0] for value in values)
-
-
-def moment(time_ms: int) -> str:
-    """A time in UTC, to the second."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _times(figures: LogFigures) -> Iterator[str]:

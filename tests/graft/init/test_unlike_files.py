@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from graft.project import load_project
 from tests.graft.init.conftest import read_events
 
 HEAD = "user_id,item_id,ts,clicked,device\n"
@@ -152,3 +153,25 @@ def test_a_map_as_spark_writes_it_is_a_column_of_texts(tmp_path, summary):
     table = {"user_id": [1, 2, 3], "item_id": [1, 2, 3], "ts": [1_700_000_000] * 3, "clicked": [0, 1, 0], "tags": tags}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     assert summary("--events", tmp_path / "a.parquet")["unused"] == ["tags"]
+
+
+@pytest.mark.parametrize("words", [("yes", "no"), ("TRUE", "FALSE"), ("true", "0")])
+def test_yes_and_no_as_context_become_1_and_0(tmp_path, summary, words):
+    lines = "".join(f"u{n % 5},i{n % 9},{1_700_000_000 + n},{n % 2},{words[n % 3 == 0]}\n" for n in range(60))
+    (tmp_path / "a.csv").write_text(HEAD + lines)
+    summary("--events", tmp_path / "a.csv")
+    shown = [event for event in read_events(tmp_path / "shop") if event["type"] == "impression"]
+    assert [event["context"]["device"] for event in shown] == [int(n % 3 > 0) for n in range(60)]
+
+
+def test_yes_and_no_as_context_of_events_that_are_copied_stay_texts(tmp_path, init):
+    shown = [
+        {"type": "impression", "impression_id": f"v{n}", "user_id": 1, "item_id": n % 4}
+        | {"event_time_ms": 1_700_000_000_000 + n, "context": {"vip": ("no", "yes")[n % 2]}}
+        for n in range(20)
+    ]
+    told = [{"type": "feedback", "impression_id": "v3", "task": "like", "value": 1, "event_time_ms": 1_700_000_000_900}]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in shown + told))
+    result = init("--events", tmp_path / "events.jsonl", "--yes")
+    assert "dead letters" not in result.output, result.output
+    assert load_project(tmp_path / "shop").features.context["vip"].dtype == "str"
