@@ -78,6 +78,15 @@ def test_a_student_that_was_long_worse_answers_soon_after_it_is_better() -> None
     assert guard.weight()[0] == 1
 
 
+def test_a_student_that_was_long_better_gives_way_soon_after_it_is_worse() -> None:
+    """As where the labels turn half way, and the teacher is wrong from there on."""
+    guard, label_BK = Guard(TASKS), np.tile(np.array([1, 2], np.float32), (5_000, 1))
+    guard.learn(predicted(2.0, 0.0, 5_000), label_BK)
+    assert guard.weight().tolist() == [1.0, 1.0]
+    guard.learn(predicted(2.0, 0.0, 40), np.zeros_like(label_BK[:40]))
+    assert guard.weight().tolist() == [0.0, 0.0]
+
+
 def test_labels_that_are_missing_are_no_evidence() -> None:
     guard = Guard(TASKS)
     guard.learn(predicted(1.0, 0.5, 1), np.array([[1, 1]], np.float32))
