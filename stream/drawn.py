@@ -21,6 +21,7 @@ from stream.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 
 _SEED = 0x0D3A  # so that the draw has nothing to do with other hashes of the same id
+_PLACE_SEED = 0x0D3B
 
 
 class Drawing:
@@ -74,6 +75,11 @@ def drawn_id(impression_id: str, number: int) -> str:
     """The id of the row that was drawn as such a number for an impression, from 1 on."""
     digest = mmh3.hash_bytes(impression_id.encode("utf-8", "surrogatepass"), _SEED).hex()
     return f"drawn-{digest}-{number}"
+
+
+def place_among(drawn: int, impression_id: str) -> int:
+    """How many of its drawn rows come before an impression's own; each number from 0 to all is as likely."""
+    return mmh3.hash64(impression_id.encode("utf-8", "surrogatepass"), _PLACE_SEED, signed=False)[0] % (drawn + 1)
 
 
 def _numbers(impression_id: str) -> Iterator[int]:

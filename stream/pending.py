@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
+from stream.drawn import place_among
 from stream.events import Example, TeacherRequest
 from stream.tasks import TaskSpec
 
@@ -28,7 +29,10 @@ class Pending:
     """The negatives that were drawn beside it: see stream/drawn.py."""
 
     def examples(self, tasks: Sequence[TaskSpec]) -> list[Example]:
-        """Its example with the labels that hold; with its drawn negatives where a binary task has the label 1."""
+        """Its example with the labels that hold; where a binary task has the label 1, somewhere among its drawn rows.
+
+        A learner that goes row by row must not find the positive one always first: the row after a yes would be a no.
+        """
         labels: dict[str, float | None] = {}
         for task in tasks:
             held = self.labels.get(task.name)
@@ -37,7 +41,10 @@ class Pending:
         if not self.drawn:
             return [example]
         is_positive = any(labels[task.name] for task in tasks if task.kind == "binary")
-        return [example, *self.drawn] if is_positive else [example]
+        if not is_positive:
+            return [example]
+        place = place_among(len(self.drawn), self.request.impression_id)
+        return [*self.drawn[:place], example, *self.drawn[place:]]
 
     def entry(self, kind: str) -> bytes | None:
         """The value of one of its entries; None where there is nothing to save."""

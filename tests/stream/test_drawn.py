@@ -61,6 +61,20 @@ def test_beside_each_positive_stand_rows_of_its_user_with_other_items_that_were_
     assert len(drawn) > 100
 
 
+def test_an_impression_stands_at_any_place_among_its_drawn_rows():
+    """Were it always the first, a learner that goes row by row would learn that after a yes comes a no."""
+    examples, places = joined(TWO).examples, Counter()
+    for n, one in enumerate(examples):
+        if one.sampled is None and one.labels["like"]:
+            of = [(e.sampled.of if e.sampled else e.impression_id) == one.impression_id for e in examples]
+            first, last = of.index(True), len(of) - 1 - of[::-1].index(True)
+            assert sum(of) == last - first + 1, "they follow each other"
+            places[n - first, sum(of)] += 1
+    found = [places[place, 3] for place in range(3)]
+    assert sum(found) > 50
+    assert min(found) > 0.2 * sum(found)
+
+
 def test_all_else_is_as_without_and_the_teacher_is_asked_for_every_drawn_row():
     whole, sampled = joined(), joined(TWO)
     shown, drawn = shown_and_drawn(sampled)
