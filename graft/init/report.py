@@ -148,8 +148,9 @@ def only_a_human(plan: Plan) -> Iterator[str]:
             "what was shown and not taken: every row is a yes, so beside each of them "
             f"{plan.drawn_negatives} negatives are drawn, items that were known by then ([sampling] drawn_negatives). "
             "What is learnt depends on how they are drawn. AUC against them is not that among shown items, and a score "
-            f"is no rate: it tells an item from {plan.drawn_negatives} drawn ones. docs/sampling.md says which recipe "
-            "answers which question. If your product knows what was shown, log that instead"
+            f"is no rate: it tells an item from {plan.drawn_negatives} drawn ones, and is far too high for an item "
+            "that nobody has taken yet. docs/sampling.md says which recipe answers which question. If your product "
+            "knows what was shown, log that instead"
         )
     for label in plan.roles.labels:
         base = plan.bases[label.name]
