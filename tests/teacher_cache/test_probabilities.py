@@ -41,3 +41,14 @@ def test_a_logit_a_share_that_is_to_be_learnt_and_rows_that_are_refused_are_not(
 def test_one_value_for_all_rows_says_nothing(tmp_path):
     rows = {"x": np.zeros(50, np.float32)}
     assert probability_warnings(*_teacher(tmp_path / "t.onnx", "binary", "Sigmoid"), rows) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "is_told"), [("binary", 50, True), ("binary", 8, False), ("regression", 50, False)]
+)
+def test_logits_that_are_certainties_are_told(tmp_path, kind, scale, is_told):
+    rows = {"x": X["x"] * np.float32(scale)}
+    told = probability_warnings(*_teacher(tmp_path / "t.onnx", kind, "Identity"), rows)
+    assert [text.partition(" rows: ")[0] for text in told.values()] == (
+        ["its output click is beyond 20 in size on 92% of 50"] if is_told else []
+    )
