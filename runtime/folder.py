@@ -52,7 +52,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         try:
             with partial.open("wb") as file:
                 yield file
-                _sync_file(file)
+                sync_file(file)
             partial.replace(path)
         except Exception:
             partial.unlink(missing_ok=True)  # on a full disk it holds the room that is missing
@@ -120,17 +120,18 @@ def write_synced(path: Path, data: bytes) -> None:
     """Write a file and put it on disk, for a folder that is hidden until it is whole; OSError when the disk refuses."""
     with path.open("wb") as file:
         file.write(data)
-        _sync_file(file)
+        sync_file(file)
 
 
 def append_synced(path: Path, data: bytes) -> None:
     """Append to a file, which is made where it is missing, and put it on disk; OSError when the disk refuses."""
     with path.open("ab") as file:
         file.write(data)
-        _sync_file(file)
+        sync_file(file)
 
 
-def _sync_file(file: IO[bytes]) -> None:
+def sync_file(file: IO[bytes]) -> None:
+    """Put what was written to a file on disk; OSError when the disk refuses."""
     file.flush()
     os.fsync(file.fileno())
 

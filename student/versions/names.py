@@ -16,14 +16,15 @@ does not know, after a kill in between or when somebody wrote the file, and adds
 import fcntl
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from runtime.folder import make_folder, remove_partial_files, replacing, writing
-from student.versions.moves import Move, Moves, now_ms
+from runtime.errors import GraftError
+from runtime.folder import make_folder, remove_partial_files, replacing, sync_file, writing
+from student.versions.moves import REFERENCE, Move, Moves, now_ms
 from student.versions.version_folder import VersionError
 
 CHAMPION = "champion"
@@ -33,7 +34,7 @@ CONTROL = "control"
 HELD = "held"
 """No name: the file beside them that is there while the champion is held."""
 
-_REFERENCE = re.compile(r"(?P<version>v[0-9]{6,18})(?P<control>-control)?")
+_REFERENCE = re.compile(REFERENCE)
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _FOLDER, _LOCK = "names", ".lock"
@@ -210,15 +211,18 @@ class Names:
         held = holding is not None if hold is None else hold
         move = Move(at_ms=now_ms(), name=name, to=to, was=was, held=held, **told)
         self._make(move, hold)
-        self._moves.append(move)
+        try:
+            self._moves.append(move)
+        except GraftError as error:
+            done = f"{name} stands for {to or 'nothing'} now, {'held' if held else 'not held'}"
+            raise GraftError(f"{done}; the history does not tell of it before the next move: {error}") from None
         return move
 
     def _make(self, move: Move, hold: bool | None) -> None:  # noqa: FBT001 - as `move` has it
-        """Write what a move says: the hold first, so that no name moves without it."""
-        if hold:
-            write_line(self._held, move.model_dump_json())
-        if move.to is not None:
-            write_line(self._path(move.name), move.to)
+        """Write what a move says: the hold first, so that no name moves without it; none where the disk is full."""
+        with nullcontext() if move.to is None else _replacing_line(self._path(move.name), move.to):
+            if hold:
+                write_line(self._held, move.model_dump_json())
         with writing(self._folder):
             if move.to is None:
                 self._path(move.name).unlink(missing_ok=True)
@@ -240,6 +244,15 @@ def write_line(path: Path, line: str) -> None:
     """Replace a file of one line, atomically."""
     with replacing(path) as file:
         file.write(line.encode() + b"\n")
+
+
+@contextmanager
+def _replacing_line(path: Path, line: str) -> Iterator[None]:
+    """As `write_line`, when the block ends without an error; the disk has taken the line before the block begins."""
+    with replacing(path) as file:
+        file.write(line.encode() + b"\n")
+        sync_file(file)
+        yield
 
 
 def _check_name(name: str) -> None:

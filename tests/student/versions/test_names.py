@@ -45,6 +45,12 @@ def publish(registry: Registry, examples: int = 1) -> str:
     return registry.publish(draft, {"bias": np.zeros(1, np.float32)}, {}, {}).version
 
 
+def move(**other: object) -> bytes:
+    """A line of the history."""
+    fields = {"at_ms": 1, "name": CHAMPION, "to": "v000003", "was": None, "by": "ann", "why": "a test", "held": False}
+    return json.dumps({**fields, **other}).encode()
+
+
 def point(registry: Registry, name: str, text: str, *, hold: bool | None = None) -> None:
     registry.point(name, Reference(text), **TOLD, hold=hold)
 
@@ -224,11 +230,36 @@ def test_a_long_history_goes_on_in_a_new_file_and_the_last_moves_are_read(
     assert registry.names.before("v000008") == "v000007"
 
 
-def test_a_damaged_line_of_the_history_is_named(registry: Registry) -> None:
+@pytest.mark.parametrize(
+    "damaged", [b"{}", b"", b"\xff\0", b'{"at_ms": 1', b"[" * 5_000, move(to="v1"), move(was="x"), move(at_ms=10**30)]
+)
+def test_a_damaged_line_of_the_history_is_told_once_and_ends_neither_publishes_nor_rollbacks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes
+) -> None:
+    registry = registry_with(tmp_path / "versions", 3)
+    with (registry.folder / "names" / "history.jsonl").open("ab") as file:
+        file.write(damaged + b"\n")
     publish(registry)
-    (registry.folder / "names" / "history.jsonl").write_bytes(b"{}\n")
-    with pytest.raises(VersionError, match=r"history.jsonl, line 1: no move of a name"):
-        registry.names.history()
+    assert registry.roll_back(**TOLD).to == "v000003"
+    assert registry.roll_back(**TOLD).to == "v000002"
+    assert registry.prune(1) == []
+    moved = [move.to for move in registry.names.history()]
+    assert moved == ["v000001", "v000002", "v000003", "v000004", "v000003", "v000002"]
+    (told,) = caplog.messages
+    assert told.endswith("history.jsonl, line 4: no move of a name, passed over; restore the line or remove it")
+
+
+@pytest.mark.parametrize("to", ["v1", "v000001-teacher", "", "../v000001"])
+def test_a_hold_on_what_is_no_version_is_damaged_and_says_where(registry: Registry, to: str) -> None:
+    publish(registry)
+    point(registry, CHAMPION, "v000001", hold=True)
+    path = registry.folder / "names" / "held"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "to": to}))
+    held = registry.names.held()
+    assert held is not None
+    assert held.why.startswith(f"{path} cannot be read; 'graft student hold' writes it anew")
+    (registry.folder / CHAMPION).unlink()
+    assert registry.mend_champion() == "v000001"
 
 
 def test_a_damaged_hold_holds_and_says_how_to_mend_it(registry: Registry) -> None:

@@ -265,6 +265,44 @@ def test_a_full_disk_refuses_a_version_whole_and_the_registry_goes_on_when_there
     assert registry.publish(draft(1), big, {}, {}).version == "v000003"
 
 
+@pytest.mark.parametrize("was_held", [True, False])
+def test_on_a_full_disk_a_rollback_is_done_and_says_so_or_neither_moves_nor_holds(
+    disk: Disk, *, was_held: bool
+) -> None:
+    moved = []
+    for free_blocks in range(6):
+        registry = Registry(disk.folder / f"versions-{free_blocks}")
+        for _ in range(2):
+            publish(registry)
+        if was_held:
+            registry.names.hold(by="ann", why="a sale", hold=True)
+        before = registry.names.held()
+        history = registry.folder / "names" / "history.jsonl"
+        text = history.read_bytes().rstrip()
+        history.write_bytes(text.ljust(4_096 * (len(text) // 4_096 + 1) - 1) + b"\n")  # one more line, one more block
+        disk.fill(spare_bytes=4_096 * free_blocks)
+        error = None
+        try:
+            registry.roll_back(by="bob", why="a test")
+        except GraftError as refused:
+            error = str(refused)
+            assert error.endswith("cannot be written: No space left on device; make room on its disk, then start again")
+        disk.make_room()
+        held = registry.names.held()
+        moved.append(registry.champion() == "v000001")
+        if moved[-1]:
+            assert held is not None
+            assert held.by == "bob"
+            assert error is None or error.startswith("champion stands for v000001 now, held; the history does not tell")
+        else:
+            assert error is not None
+            assert (registry.champion(), held) == ("v000002", before)
+        registry.names.hold(by="ann", why="a test", hold=True)
+        told = [move for move in registry.names.history() if move.to != move.was]
+        assert told[-1].to == registry.champion()
+    assert (moved[0], moved[-1]) == (False, True)
+
+
 def test_a_read_only_disk_is_one_line_of_claim_publish_and_prune(disk: Disk) -> None:
     registry = Registry(disk.folder / "versions")
     for examples in range(3):
