@@ -129,6 +129,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._count_head(len(data))
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and count it."""
+        self._refused = True
+        self._cancel_deadline()
+        CLOSED.labels("malformed").inc()
+        super().send_400_response(msg)
+
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()

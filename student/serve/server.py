@@ -92,7 +92,7 @@ def _config(app: Starlette, protocol: type[HttpToolsProtocol]) -> uvicorn.Config
         ws="none",
         lifespan="auto",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # a warning is of one request that is no HTTP: who sends many would fill the log
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody asks who the client is

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prometheus_client import REGISTRY
 
 from lab.embedded import free_port
 from runtime.errors import ConfigurationError, GraftError
@@ -79,6 +80,11 @@ def until_closed(connection: socket.socket, seconds: float = 8.0) -> bytes:
     return said
 
 
+def malformed() -> float:
+    """How many requests were no HTTP, in this process."""
+    return REGISTRY.get_sample_value("graft_scorer_closed_connections_total", {"limit": "malformed"}) or 0.0
+
+
 def test_idle_connections_above_the_limit_give_way_to_requests(registry: Registry, redis_url: str) -> None:
     with scorer(registry, redis_url, Limits(connections=20)) as client, ExitStack() as stack:
         for _ in range(200):
@@ -128,6 +134,31 @@ def test_a_head_of_megabytes_is_refused_before_it_takes_memory(registry: Registr
         assert max(most) - before < 10_000_000
         assert client.post("/score", json=BODY).status_code == 200
         assert 'closed_connections_total{limit="headers"}' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"POST /score HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n\r\n", 200),
+    ],
+    ids=["TLS", "a version", "a length", "a web socket", "HTTP/2"],
+)
+def test_who_sends_no_http_is_counted_and_does_not_fill_the_log(
+    registry: Registry, redis_url: str, caplog: pytest.LogCaptureFixture, sent: bytes, status: int
+) -> None:
+    with scorer(registry, redis_url) as client:
+        before, lines = malformed(), len(caplog.records)
+        for _ in range(5):
+            with connected(client) as hostile:
+                hostile.sendall(sent)
+                assert hostile.recv(1_000).startswith(b"HTTP/1.1 %d " % status)
+        assert malformed() - before == (5 if status == 400 else 0)
+        assert [record.getMessage() for record in caplog.records[lines:] if record.name != "httpx"] == []
+        assert client.post("/score", json=BODY).status_code == 200
 
 
 def test_a_head_of_ordinary_size_in_small_pieces_is_read(registry: Registry, redis_url: str) -> None:
