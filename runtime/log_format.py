@@ -17,6 +17,9 @@ FIELDS = ("topic", "partition", "offset", "version", "request_id")
 """What a line of JSON has beside the rest where its log call gives it."""
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\t"}
+"""Spelled out in text: with an id that holds them a client could forge lines, or drive a terminal."""
+
 _log = logging.getLogger("graft")
 
 
@@ -47,9 +50,20 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class TextLines(logging.Formatter):
+    """One line for each record, but for what an exception tells, which follows it."""
+
+    def __init__(self) -> None:
+        super().__init__(_TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line, without its end."""
+        return super().formatMessage(record).translate(_CONTROLS)
+
+
 def formatter(log_format: LogFormat, process: str) -> logging.Formatter:
     """Of the lines of one process, named by its command."""
-    return JsonLines(process) if log_format == "json" else logging.Formatter(_TEXT)
+    return JsonLines(process) if log_format == "json" else TextLines()
 
 
 def log_what_ends_the_process() -> None:

@@ -221,7 +221,8 @@ def reaching(url: str) -> Iterator[None]:
     except redis.ResponseError as error:
         if not _code(error).startswith(_FOR_NOW):
             raise
-        raise ServiceUnavailableError(f"Redis at {parse_url(url)} refuses for now: {error}") from error
+        advice = "; remove that key" if _code(error).startswith(_WRONG_TYPE) else ""
+        raise ServiceUnavailableError(f"Redis at {parse_url(url)} refuses for now: {error}{advice}") from error
     except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
         if why := _refusal(url, error):
             raise _refused(url, why) from error

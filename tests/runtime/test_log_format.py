@@ -4,12 +4,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from typing import Any
+from unicodedata import category
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.log_format import FIELDS, JsonLines
+from runtime.log_format import FIELDS, JsonLines, TextLines
 
 _PROCESS = """
 import logging, sys, threading, warnings
@@ -62,9 +63,15 @@ def test_each_line_of_a_process_is_one_json_object_whatever_is_in_it() -> None:
 
 def test_the_text_lines_are_what_they_were() -> None:
     lines = _lines("text")
-    assert lines[0].endswith(" INFO stream.skips two")
+    assert r" INFO stream.skips two\x0alines of \udcff\x00" in lines[0]
     assert next(line for line in lines if "skipped" in line).endswith(" WARNING stream.skips skipped")
     assert "error: no brokers" in lines
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_no_text_makes_a_second_line_or_a_control_character(text: str) -> None:
+    line = TextLines().format(logging.LogRecord("a", logging.INFO, "", 0, "%s", (text,), None))
+    assert not [character for character in line if category(character) == "Cc" and character != "\t"]
 
 
 @given(
