@@ -18,6 +18,9 @@ HOME = "EMBEDDED_KAFKA_HOME"
 
 # The compiler's first tier and the simplest collector: a broker for one machine that answers after two seconds.
 _JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
+_SETTINGS, _LOGGING, _DATA = "server.properties", "log4j2.properties", "data"
+"""Within the server's folder."""
+
 _LOG4J = """status=error
 appender.out.type=Console
 appender.out.name=out
@@ -58,7 +61,7 @@ class ApacheKafka(EmbeddedKafka):
             "advertised.listeners": broker,
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-            "log.dirs": self.folder.resolve() / "data",
+            "log.dirs": _DATA,
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 4,
             "transaction.state.log.replication.factor": 1,
@@ -70,19 +73,24 @@ class ApacheKafka(EmbeddedKafka):
         }
 
     def _argv(self) -> Sequence[str]:
-        """A shell that formats an empty folder and then becomes the broker."""
+        """A shell that formats an empty folder and then becomes the broker.
+
+        It works within the folder: Kafka reads its settings as Latin-1 and divides paths at commas.
+        """
         folder = self.folder.resolve()
-        settings, log4j = folder / "server.properties", folder / "log4j2.properties"
-        settings.write_text("".join(f"{key}={value}\n" for key, value in self.properties().items()))
-        log4j.write_text(_LOG4J)
-        java = shlex.join([self._java, *_JAVA, f"-Dlog4j2.configurationFile={log4j}", "-cp", self._classpath])
+        (folder / _SETTINGS).write_text("".join(f"{key}={value}\n" for key, value in self.properties().items()))
+        (folder / _LOGGING).write_text(_LOG4J)
+        java = shlex.join([self._java, *_JAVA, f"-Dlog4j2.configurationFile={_LOGGING}", "-cp", self._classpath])
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        format_it = (
-            f"{java} kafka.tools.StorageTool format --cluster-id={cluster} --config {shlex.quote(str(settings))}"
-        )
-        is_formatted = f"test -e {shlex.quote(str(folder / 'data' / 'meta.properties'))}"
-        broker = f"exec {java} kafka.Kafka {shlex.quote(str(settings))}"
-        return ["sh", "-c", f"{is_formatted} || {format_it} || exit; {broker}"]
+        format_it = f"{java} kafka.tools.StorageTool format --cluster-id={cluster} --config {_SETTINGS}"
+        is_formatted = f"test -e {_DATA}/meta.properties"
+        broker = f"exec {java} kafka.Kafka {_SETTINGS}"
+        unicode = "export LC_ALL=C.UTF-8"  # by which Java reads the names of folders
+        return [
+            "sh",
+            "-c",
+            f"{unicode}; cd {shlex.quote(str(folder))} && {{ {is_formatted} || {format_it}; }} && {broker}",
+        ]
 
 
 def embedded_kafka(

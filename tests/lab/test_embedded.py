@@ -164,11 +164,13 @@ def test_the_embedded_kafka_is_apaches_where_a_folder_of_it_is_named(
 
 
 @pytest.mark.kafka_home
-def test_a_real_kafka_keeps_what_it_has_acknowledged_and_changes_nothing_in_its_folder(
-    kafka_home: Path, tmp_path: Path
+def test_a_real_kafka_keeps_what_it_has_acknowledged_in_its_folder_and_changes_nothing_in_its_home(
+    kafka_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = time.time()
-    with ApacheKafka(kafka_home, tmp_path / "with space") as broker:
+    folder = tmp_path / "Kafka's, with spaces & \N{LATIN SMALL LETTER U WITH DIAERESIS}mlaut"
+    monkeypatch.setenv("LC_ALL", "C")
+    with ApacheKafka(kafka_home, folder) as broker:
         admin = connection.admin(broker.servers)
         admin.create_topics({"plums": {"num_partitions": 1, "replication_factor": 1}})
         producer = connection.producer(broker.servers)
@@ -182,6 +184,8 @@ def test_a_real_kafka_keeps_what_it_has_acknowledged_and_changes_nothing_in_its_
         again = connection.admin(broker.servers)
         assert sum(end_offsets(again, ["plums"]).values()) == 1
         again.close()
+    assert (folder / "data" / "meta.properties").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     assert [path.name for path in kafka_home.rglob("*") if path.stat().st_mtime > began] == []
 
 
