@@ -6,7 +6,7 @@ time is not: on these small records a codec costs more CPU than it saves. graft 
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -15,6 +15,8 @@ from kafka.errors import (
     AuthorizationError,
     InvalidProducerEpochError,
     KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
     ProducerFencedError,
     RetriableError,
 )
@@ -76,13 +78,24 @@ class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python is untyped
     def poll(self, timeout_ms: float = 0, **settings: Any) -> Any:
         """As KafkaConsumer's; within a rebalance it takes `_REBALANCE_MS` at most, however short it is to be.
 
-        GraftError where a broker refuses this client.
+        GraftError where a broker refuses this client. OffsetOutOfRangeError also where the topic was made anew and has
+        not so many records.
         """
         raise_refusal(self._manager)
         if self._coordinator.rejoining:
             self._coordinator.request_rejoin()
             timeout_ms = max(timeout_ms, _REBALANCE_MS)
-        return super().poll(timeout_ms, **settings)
+        try:
+            return super().poll(timeout_ms, **settings)
+        except LogTruncationError as error:
+            places = {at: self._subscription.assignment[at].position for at in error.divergent_offsets}
+            raise OffsetOutOfRangeError({at: place.offset for at, place in places.items() if place}) from error
+
+    def position(self, partition: Any, timeout_ms: float | None = None) -> Any:
+        """As KafkaConsumer's, also where the topic was made anew: the next poll says so."""
+        with suppress(LogTruncationError):
+            return super().position(partition, timeout_ms)
+        return self._subscription.assignment[partition].position.offset
 
     def _poll_once(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:  # noqa: FBT001, FBT002 - as there
         began = time.monotonic()

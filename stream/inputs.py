@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.errors import FencedInstanceIdError, KafkaError, OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
 
 from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
@@ -64,6 +64,9 @@ class Inputs:
                 raise  # without an update, aggregates would be wrong for ever
             pass_over(self._consumer, self._kafka_servers, self._topics, error)
             return []
+        except OffsetOutOfRangeError as error:
+            self.ends({at.partition for at in error.args[0]})
+            raise
         return [message_of(record) for batch in records.values() for record in batch]
 
     def are_moving(self) -> bool:
@@ -131,11 +134,20 @@ class Inputs:
         return started
 
     def ends(self, partitions: Iterable[int]) -> dict[TopicPartition, int]:
-        """The offsets at which each input of these partitions ends now."""
+        """The offsets at which each input of these partitions ends now.
+
+        DataLossError when one ends before what was read of it: what comes before that would be left out.
+        """
         wanted = [TopicPartition(topic, p) for p in partitions for topic in self._inputs]
         if not wanted:
             return {}
         found: dict[TopicPartition, int] = self._consumer.end_offsets(wanted)
+        for at, end in found.items():
+            if (position := self._consumer.position(at)) > end:
+                raise DataLossError(
+                    f"{at.topic}-{at.partition}: the next message to read is {position}, but the topic ends at {end}: "
+                    "it was made anew, or its broker has lost messages; start again with a new stream.topic_prefix"
+                )
         return found
 
     def caught_up(self, ends: Mapping[TopicPartition, int]) -> set[TopicPartition]:

@@ -287,6 +287,22 @@ def test_requests_that_are_deleted_while_they_are_read_are_passed_over(apache_ka
     assert len(rest) < 19_000
 
 
+def test_a_topic_that_is_removed_and_made_anew_is_read_on_from_its_oldest_request(apache_kafka, topic_prefix, caplog):
+    servers, made = apache_kafka.servers, topics(topic_prefix)
+    ensure_topics(servers, stream_config(topic_prefix), made)
+    send(servers, made, range(20))
+    with closing(TeacherRequestReader(servers, made, "t")) as reader, closing(connection.admin(servers)) as admin:
+        assert len(read(reader, 20)) == 20
+        reader.commit()
+        admin.delete_topics([made.teacher_requests])
+        await_that(lambda: made.teacher_requests not in admin.list_topics(), 30, str)
+        ensure_topics(servers, stream_config(topic_prefix), made)
+        send(servers, made, [30, 31])
+        assert read(reader, 2) == [request(30), request(31)]
+        assert reader.lag() == 0
+    assert "teacher requests were deleted before they were scored" in caplog.text
+
+
 def test_a_kafka_that_goes_away_ends_the_reading_of_a_history(topic_prefix):
     with EmbeddedKafka() as broker:
         servers, made = broker.servers, topics(topic_prefix)

@@ -1,15 +1,17 @@
 """A project that starts over in Kafka."""
 
 import json
+from contextlib import closing
 
 import pytest
 
 from runtime.child import stop_child
 from runtime.errors import GraftError
+from stream import connection
 from stream.state_log import state_id
 from stream.topic_removal import state_removal, whole_removal
 from stream.topics import all_topics, ensure_topics
-from tests.stream.conftest import StreamHarness
+from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import feedback, impression, stream_config
 
 
@@ -69,3 +71,26 @@ def test_on_apache_kafka_a_removed_state_is_joined_again_from_the_inputs(
     assert [e["impression_id"] for e in harness.await_examples(4)] == ["i0", "i1"] * 2
     assert state_id(servers, harness.topics.join_state).name != first.name
     harness.close()
+
+
+def test_on_apache_kafka_an_input_that_is_made_anew_ends_the_stream_and_its_next_start_with_one_line(
+    apache_kafka, redis_url, topic_prefix, tmp_path
+):
+    """It would read on behind what it has read of the old one, and leave out what comes before that."""
+    servers = apache_kafka.servers
+    with closing(StreamHarness(servers, redis_url, topic_prefix, tmp_path / "stream.log")) as harness:
+        made = harness.topics
+        two_examples(harness)
+        process = harness.start()
+        harness.await_examples(2)
+        await_that(lambda: "records=5 " in harness.log.read_text(), 30, harness.log.read_text)
+        with closing(connection.admin(servers)) as admin:
+            admin.delete_topics([made.impressions])
+            await_that(lambda: made.impressions not in admin.list_topics(), 30, str)
+        ensure_topics(servers, stream_config(topic_prefix), made)
+        told = f"{made.impressions}-0: the next message to read is 3, but the topic ends at 0: it was made anew"
+        assert process.wait(60) == 1
+        first = harness.log.read_text()
+        assert told in first or "this member must have the same partitions of each topic" in first  # while it was away
+        assert harness.start().wait(60) == 1
+        assert told in harness.log.read_text().removeprefix(first)
