@@ -117,14 +117,21 @@ class ExampleReader:
         return list(self._merge.take(self._caught_up()))
 
     def lag(self) -> int:
-        """Offsets between what was returned and the end of the topic; the last known number while Kafka is away."""
+        """Offsets between what was returned and the end of the topic; the last known number while Kafka is away.
+
+        DataLossError where the topic ends before what was read: what comes before that would be left out.
+        """
         try:
             ends = self._consumer.end_offsets(list(self._started))
         except RetriableError as error:
             self._kafka.failed(error)  # no wait here: poll waits for records anyway
             return self._lag
         self._kafka.ended()
-        ahead = sum(max(0, end - self._position(at)) for at, end in ends.items())
+        positions = {at: self._position(at) for at in ends}
+        for at, end in ends.items():
+            if positions[at] > end:
+                raise self._gone({at: positions[at]}, f"; the topic ends at {end}: it was made anew")
+        ahead = sum(end - positions[at] for at, end in ends.items())
         ahead += sum(records.left for records in self._history.values())
         self._lag = ahead + sum(map(self._merge.buffered, self._partitions))
         return self._lag

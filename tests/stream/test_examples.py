@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from kafka import TopicPartition
@@ -128,6 +129,20 @@ def test_a_reader_without_a_position_begins_with_the_oldest_example_and_says_wha
     wanted = [r for r in whole if r.partition or r.offset >= 5]
     assert read(reader, len(wanted)) == wanted
     reader.close()
+
+
+def test_a_topic_that_is_made_anew_while_it_is_read_is_an_error_and_its_examples_are_not_skipped(three):
+    kafka, made = three
+    with closing(ExampleReader(kafka, made, {})) as reader, closing(connection.admin(kafka)) as admin:
+        read(reader, len(NUMBERS))
+        assert reader.lag() == 0
+        admin.delete_topics([made.examples])
+        await_that(lambda: made.examples not in admin.list_topics(), 30, str)
+        ensure_topics(kafka, stream_config(made.examples.removesuffix("examples"), 3), made)
+        with pytest.raises(
+            DataLossError, match=r"not on the broker: .*examples-\d offset \d+; the topic ends at 0: it"
+        ):
+            reader.lag()
 
 
 def test_the_advice_to_a_learner_whose_position_is_gone_works_when_it_is_followed(three, tmp_path):
