@@ -19,6 +19,7 @@ from kafka.errors import (
     OffsetOutOfRangeError,
     ProducerFencedError,
     RetriableError,
+    UnknownTopicOrPartitionError,
 )
 from kafka.net.compat import KafkaNetClient
 
@@ -96,6 +97,21 @@ class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python is untyped
         with suppress(LogTruncationError):
             return super().position(partition, timeout_ms)
         return self._subscription.assignment[partition].position.offset
+
+    def beginning_offsets(self, partitions: Any, timeout_ms: float | None = None) -> Any:
+        """As KafkaConsumer's; UnknownTopicOrPartitionError, not its KeyError, where a topic has been removed."""
+        return self._told(super().beginning_offsets, partitions, timeout_ms)
+
+    def end_offsets(self, partitions: Any, timeout_ms: float | None = None) -> Any:
+        """As `beginning_offsets`."""
+        return self._told(super().end_offsets, partitions, timeout_ms)
+
+    @staticmethod
+    def _told(ask: Callable[..., Any], partitions: Any, timeout_ms: float | None) -> Any:
+        try:
+            return ask(partitions, timeout_ms)
+        except KeyError as error:
+            raise UnknownTopicOrPartitionError(f"{error.args[0]} is not there any more") from error
 
     def _poll_once(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:  # noqa: FBT001, FBT002 - as there
         began = time.monotonic()
