@@ -38,13 +38,15 @@ class Drawing:
         """The rows drawn for an impression that the join has just taken; then its item is known, too.
 
         Their features are empty lists, which are to be filled before the examples leave the step. Fewer where fewer
-        other items are known.
+        other items are known; none where the impression's own item is not: no drawn row could have had it, so a
+        learner would find that a new item is always a yes.
         """
         if not self._count:
             return []
         name, item = self._group(request), json.dumps(request.item_id)
         group = known.group(name)
-        drawn = group.drawn(item, self._count, self._power, _numbers(request.impression_id))
+        numbers = _numbers(request.impression_id)
+        drawn = group.drawn(item, self._count, self._power, numbers) if item in group else []
         sampled = Sampled(
             of=request.impression_id, recipe=self._recipe, log_odds=self._log_odds(group, item, len(drawn))
         )

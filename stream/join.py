@@ -43,6 +43,8 @@ class Joined:
     duplicates: int = 0
     traceparents: dict[str, str] = field(default_factory=dict)
     """Of those of the requests and examples whose impression came with one, by its id."""
+    alone: set[str] = field(default_factory=set)
+    """The examples beside which nothing was drawn, by id."""
 
 
 class Join:
@@ -241,6 +243,8 @@ class Join:
         self._left -= len(examples)
         self._closed.add(impression_id, pending.close_ms + self._dedup_ms)
         self._out.examples += examples
+        if not pending.drawn:
+            self._out.alone.add(impression_id)
         self._dirty |= {f"{kind}:{impression_id}": None for kind in pending.saved_kinds()}
         if traceparent := self._traceparents.pop(impression_id, None):
             self._out.traceparents[impression_id] = traceparent

@@ -36,9 +36,12 @@ class Group:
         """Impressions."""
         return len(self._recent)
 
+    def __contains__(self, item: str) -> bool:
+        return item in self._counts
+
     def others(self, item: str) -> int:
         """How many other items there are."""
-        return len(self._items) - (item in self._counts)
+        return len(self._items) - (item in self)
 
     def add(self, item: str) -> None:
         """Count an impression of the item."""

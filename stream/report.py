@@ -15,7 +15,7 @@ from stream.step import Effects
 
 RECORDS = Counter("graft_stream_records", "Input messages that were joined or put aside", ["topic"])
 EXAMPLES = Counter("graft_stream_examples", "Examples written")
-LEFT_OUT = Counter("graft_stream_left_out", "Negatives that became no example, since [sampling] left them out")
+LEFT_OUT = Counter("graft_stream_left_out", "Impressions that became no example, since [sampling] left them out")
 DRAWN = Counter("graft_stream_drawn", "Examples among them that nobody was shown: negatives that [sampling] drew")
 DEAD_LETTERS = Counter("graft_stream_dead_letters", "Messages that could not be used", ["topic", "reason"])
 DUPLICATES = Counter("graft_stream_duplicates", "Impressions whose id had come before", ["topic"])

@@ -39,7 +39,8 @@ class SamplingConfig(BaseModel):
         ge=0,
         le=MOST_DRAWN,
         description="negatives that are drawn for each impression with a 1 in a binary task: its user with other "
-        "items that were shown before; for a log that has only positives",
+        "items that were shown before; for a log that has only positives. An impression whose own item was not shown "
+        "before is left out",
     )
     drawn_by_popularity: float = Field(
         default=0.0,
@@ -62,14 +63,19 @@ class SamplingConfig(BaseModel):
 
 
 class Sampling:
-    """Keeps a share of the negatives."""
+    """Keeps a share of the negatives; where negatives are drawn, only what stands beside some."""
 
     def __init__(self, config: SamplingConfig, tasks: Sequence[TaskSpec]) -> None:
-        self._one_of = config.one_negative_of
+        self._one_of, self._draws = config.one_negative_of, config.drawn_negatives > 0
         self._binary = [task.name for task in tasks if task.kind == "binary"]
 
-    def kept(self, example: Example) -> Example | None:
-        """The example with its weight; None where sampling leaves it out. What was drawn stays."""
+    def kept(self, example: Example, *, is_alone: bool) -> Example | None:
+        """The example with its weight; None where sampling leaves it out. What was drawn stays.
+
+        `is_alone`: nothing was drawn beside it. With nothing to be compared with it would say yes of every new item.
+        """
+        if self._draws and is_alone:
+            return None
         if self._one_of == 1 or example.sampled or any(example.labels[name] for name in self._binary):
             return example
         if not is_drawn(example.impression_id, self._one_of):

@@ -131,7 +131,11 @@ class StreamStep:
         # Aggregates count what sampling leaves out, too, and nothing that it draws: they mean the whole log.
         shown = [example for example in joined.examples if example.sampled is None]
         updates = [one for example in shown for one in updates_of(example, partition.aggregates.entities)]
-        examples = [kept for example in joined.examples if (kept := self._sampling.kept(example))]
+        examples = [
+            kept
+            for example in joined.examples
+            if (kept := self._sampling.kept(example, is_alone=example.impression_id in joined.alone))
+        ]
         return Effects(
             partition.number,
             turn.counts,

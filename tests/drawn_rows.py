@@ -1,8 +1,8 @@
 """Which negatives must have been drawn, by a reference that reads what came out and knows no steps and no state."""
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stream.drawn import _numbers, drawn_id
@@ -26,7 +26,7 @@ class Shown(NamedTuple):
 def drawn_faults(
     sampling: SamplingConfig,
     capacity: int,
-    partitions: Iterable[Sequence[Shown]],
+    partitions: Collection[Sequence[Shown]],
     examples: Mapping[str, Record],
     drawn: Sequence[Record],
     requested: Collection[str],
@@ -36,13 +36,17 @@ def drawn_faults(
     `examples` by id: of what was shown. `requested`: the ids of all teacher requests.
     """
     expected = {name: one for shown in partitions for name, one in rows_of(sampling, capacity, shown)}
-    wanted = {name: one for name, one in expected.items() if 1.0 in _binary(examples[one[0]])}
+    joined = {one.impression_id for shown in partitions for one in shown}
+    alone = alone_of(sampling, capacity, partitions)
+    yield from (f"{one} is an example, and nothing was drawn beside it" for one in alone & examples.keys())
+    positive = {name for name, example in examples.items() if 1.0 in _binary(example)}
+    wanted = {name: one for name, one in expected.items() if one[0] in positive}
     found = Counter(one["impression_id"] for one in drawn)
     yield from (f"{name} was drawn {count} times" for name, count in found.items() if count != 1)
     yield from (f"{name} was to be drawn for {wanted[name][0]} and is no example" for name in wanted.keys() - found)
     yield from (f"{name} is an example, and was not to be drawn" for name in found.keys() - wanted)
     yield from (f"{name} was drawn and not requested" for name in expected.keys() - set(requested))
-    yield from (f"{name} was requested, not drawn" for name in set(requested) - expected.keys() - set(examples))
+    yield from (f"{name} was requested, not drawn" for name in set(requested) - expected.keys() - joined)
     for one in drawn:
         if one["impression_id"] not in wanted:
             continue
@@ -55,6 +59,22 @@ def drawn_faults(
             yield f"a drawn row has the features {one['features']}"
 
 
+def alone_of(sampling: SamplingConfig, capacity: int, partitions: Collection[Sequence[Shown]]) -> set[str]:
+    """The impressions beside which nothing is drawn, although negatives are drawn: they are no examples."""
+    found = set[str]()
+    for shown in partitions if sampling.drawn_negatives else ():
+        counts: dict[Any, Counter[str]] = defaultdict(Counter)
+        for n, one in enumerate(shown):
+            if n > capacity:
+                old = shown[n - capacity - 1]
+                counts[old.group] -= Counter({json.dumps(old.item_id): 1})
+            known, own = counts[one.group], json.dumps(one.item_id)
+            if own not in known or len(known) == 1:
+                found.add(one.impression_id)
+            known[own] += 1
+    return found
+
+
 def _binary(example: Record) -> set[float]:
     return {label for task, label in example["labels"].items() if task in BINARY}
 
@@ -64,6 +84,8 @@ def rows_of(sampling: SamplingConfig, capacity: int, shown: Sequence[Shown]) -> 
     for n, one in enumerate(shown):
         known = [json.dumps(other.item_id) for other in shown[max(0, n - capacity) : n] if other.group == one.group]
         own, found = json.dumps(one.item_id), dict[str, None]()
+        if own not in known:
+            continue
         others = sorted(set(known) - {own})
         numbers = _numbers(one.impression_id)
         while len(found) < min(sampling.drawn_negatives, len(others)):

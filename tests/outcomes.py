@@ -6,7 +6,7 @@ letter, and every dead letter must be one that the contract allows.
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from json import loads
 from typing import Any, Literal, NamedTuple
 
@@ -114,6 +114,8 @@ class Outcomes:
             self._examples[impression_id].append(labels)
         self._requests = Counter(requests)
         self._left_out = set(left_out) - self._examples.keys()
+        self.alone: Collection[str] = ()
+        """The impressions beside which no negative is drawn where negatives are: sampling leaves them out."""
 
     def counts(self) -> dict[str, int]:
         """How many messages there are, and how many of them are each outcome; dead letters by their code."""
@@ -121,12 +123,13 @@ class Outcomes:
         shown = sum(map(len, self.impressions.values()))
         put_aside = sum(bool(self._code(e.place)) for events in self.impressions.values() for e in events)
         examples = len(self._examples)
+        left_out = len(set(self.alone) & self._requests.keys())
         feedback = [event for events in self._feedback.values() for event in events]
         return {
             "messages": len(self._values),
             "examples": examples,
             "labels": sum(not self._code(event.place) for event in feedback),
-            "duplicates": shown - put_aside - examples,
+            "duplicates": shown - put_aside - examples - left_out,
             **{f"dead letters: {code}": count for code, count in sorted(letters.items())},
         }
 
@@ -137,6 +140,25 @@ class Outcomes:
             joined = [shown for shown in self.impressions.get(impression_id, ()) if not self._code(shown.place)]
             late += sum(bool(self._code(e.place)) and self._is_within(e, joined[0]) for e in events if joined)
         return late
+
+    def joined(self) -> list[list[str]]:
+        """The impressions of each partition that were joined, in the order of their offsets."""
+        found: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for impression_id in self._requests:
+            places = [e.place for e in self.impressions.get(impression_id, ()) if not self._code(e.place)]
+            for _, partition, offset in places[:1]:
+                found[partition].append((offset, impression_id))
+        return [[impression_id for _, impression_id in sorted(of_it)] for of_it in found.values()]
+
+    def labels(self, impression_id: str) -> dict[str, float | None]:
+        """Of a joined impression: the newest value of each task's feedback is its label."""
+        labels: dict[str, float | None] = dict(self.rules.without_feedback)
+        newest: dict[str, tuple[int, float]] = {}
+        for event in self._feedback.get(impression_id, ()):
+            held, task = (event.at_ms, event.value), str(event.task)
+            if not self._code(event.place) and held > newest.get(task, (-1, 0.0)):
+                newest[task], labels[task] = held, event.value
+        return labels
 
     def faults(self) -> Iterator[Fault]:
         """Everything that must hold and does not."""
@@ -177,7 +199,7 @@ class Outcomes:
                     yield Fault("doubled", f"{one} is in {name} {count} times")
                 if one not in self.impressions:
                     yield Fault("unknown", f"{one} is in {name}, but was never sent")
-        for one in (examples.keys() | self._left_out) ^ self._requests.keys():
+        for one in (examples.keys() | self._left_out | set(self.alone)) ^ self._requests.keys():
             yield Fault("lost", f"{one} is an example or a teacher request, but not both")
 
     def _letters_allowed(self) -> Iterator[str]:
@@ -201,7 +223,8 @@ class Outcomes:
         for event in shown:
             if self._code(event.place) and not self._may_be_too_late(event):
                 yield Fault("lost", f"impression {event.place} {impression_id} is {self._code(event.place)}")
-        found = self._examples.get(impression_id, [None] if impression_id in self._left_out else [])
+        is_left_out = impression_id in self._left_out or impression_id in self.alone
+        found = self._examples.get(impression_id, [None] if is_left_out else [])
         if bool(joined) != bool(found):
             text = f"{impression_id}: {len(joined)} impressions were joined, {len(found)} examples came out"
             yield Fault("lost" if joined else "unknown", text)
@@ -215,16 +238,12 @@ class Outcomes:
     def _labelled(
         self, impression_id: str, impression: Event, feedback: Sequence[Event], found: Labels | None
     ) -> Iterator[Fault]:
-        """The newest value of each task's feedback is its label; what was left out (None) has no 1 in any."""
-        labels: dict[str, float | None] = dict(self.rules.without_feedback)
-        newest: dict[str, tuple[int, float]] = {}
+        """The labels are those of the feedback; what was left out (None) has no 1 in any."""
         for event in feedback:
             yield from (Fault("labels", text) for text in self._put_aside(event, impression))
-            held, task = (event.at_ms, event.value), str(event.task)
-            if not self._code(event.place) and held > newest.get(task, (-1, 0.0)):
-                newest[task], labels[task] = held, event.value
+        labels = self.labels(impression_id)
         binary = (labels[task] for task, none in self.rules.without_feedback.items() if none == 0.0)
-        if found is None and any(binary):
+        if found is None and impression_id not in self.alone and any(binary):
             yield Fault("lost", f"{impression_id}: sampling left out a positive with the labels {labels}")
         if found not in (None, labels):
             yield Fault("labels", f"{impression_id}: labels {found}, not {labels}")

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+import pyarrow.compute as pc
+
 from graft.init.labels import Label
 from graft.init.leaks import leaks
 from graft.init.plan import WINDOW_SECONDS, Plan
@@ -148,9 +150,9 @@ def only_a_human(plan: Plan) -> Iterator[str]:
             "what was shown and not taken: every row is a yes, so beside each of them "
             f"{plan.drawn_negatives} negatives are drawn, items that were known by then ([sampling] drawn_negatives). "
             "What is learnt depends on how they are drawn. AUC against them is not that among shown items, and a score "
-            f"is no rate: it tells an item from {plan.drawn_negatives} drawn ones, and is far too high for an item "
-            "that nobody has taken yet. docs/sampling.md says which recipe answers which question. If your product "
-            "knows what was shown, log that instead"
+            f"is no rate: it tells an item from {plan.drawn_negatives} drawn ones. The first row of each item, "
+            f"{_first_rows(plan):.0%} of the log, is not learnt, since no drawn row could have had it. "
+            "docs/sampling.md says which recipe answers which question. If your product knows what was shown, log that instead"
         )
     for label in plan.roles.labels:
         base = plan.bases[label.name]
@@ -186,6 +188,12 @@ def only_a_human(plan: Plan) -> Iterator[str]:
         )
         return
     yield from plan.teacher.notes
+
+
+def _first_rows(plan: Plan) -> float:
+    """The share of the rows that are the first of their item."""
+    items = plan.log.rows["item"]
+    return float(pc.count_distinct(items).as_py()) / len(items)
 
 
 def _row(role: str, roles: Roles, name: str, why: str) -> list[str]:

@@ -208,16 +208,18 @@ def _follow(options: Options, learnt: Learnt, session: Session, screen: Screen, 
         raise GraftError(f"{what} for {STALLED_SECONDS:.0f} s, but not all of what was sent is learnt; see the logs")
     view, watch = session.watch.look(), session.watch
     screen.finish(view)
-    ended = end_line(view, watch.pending or 0, watch.dead_letters_by_code)
+    ended = end_line(view, watch.pending or 0, watch.left_out, watch.dead_letters_by_code)
     console.print(ended, highlight=False, markup=False, soft_wrap=True)
     if not options.ends:
         session.follow(screen, lambda: False, may_rest=lambda: True)
     return view
 
 
-def end_line(view: View, pending: int, dead_letters: Mapping[str, int]) -> str:
-    """What was learnt, what became a dead letter, by code, and how many impressions are still open."""
+def end_line(view: View, pending: int, left_out: int, dead_letters: Mapping[str, int]) -> str:
+    """What was learnt, left out, or became a dead letter, by code, and how many impressions are still open."""
     told = f"all {view.events:,} events are read, {view.learned:,} examples learnt"
+    if left_out:
+        told += f"; {left_out:,} impressions were left out, as [sampling] says: see docs/sampling.md"
     if dead_letters:
         codes = ", ".join(f"{count:,} {code}" for code, count in dead_letters.items())
         told += f"; {view.dead_letters:,} events became dead letters: {codes}; docs/dead-letters.md says why each does"

@@ -92,6 +92,11 @@ class Watch:
         return {code: int(count) for code, count in counts.items()}
 
     @property
+    def left_out(self) -> int:
+        """Impressions that sampling has made no example of, since this start."""
+        return int(self._metrics[STREAM].total("graft_stream_left_out_total"))
+
+    @property
     def hit_rate(self) -> HitRate:
         """The teacher logits found, at the last look."""
         logits, learner = "graft_student_logits_total", self._metrics[LEARNER]

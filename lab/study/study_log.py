@@ -124,7 +124,10 @@ def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None, cou
         if count is not None and len(records) >= count:
             break
     if not records:
-        raise InvalidInputError(f"{folder}: no examples; has 'graft stream archive' written to this folder?")
+        raise InvalidInputError(
+            f"{folder}: no examples: 'graft stream archive' has not written to this folder, or [sampling] has left all "
+            "impressions out: see docs/sampling.md"
+        )
     is_known = any(row is not None for row in rows)
     return StudyLog(spec, records, Logged(generation, rows) if generation and is_known else None).first(count)
 

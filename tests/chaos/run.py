@@ -201,7 +201,7 @@ def _disturbed(world: World, plan: Plan, traffic: Sequence[Sent], tell: Callable
             logits_line(world),
             *learner_lines(world, follower),
             teacher,
-            aggregates_line(world, follower),
+            aggregates_line(world, follower, outcomes),
             run.scores(client.answers),
             run.ends(),
             Line("stuck", "no" if not stuck else "yes", stuck),

@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from tests.chaos.events import ITEMS, USERS
 from tests.chaos.follower import Follower, ReadExample
 from tests.chaos.learner import LearntBatch, batches_of, undisturbed
 from tests.chaos.world import ARCHIVE, World
-from tests.drawn_rows import Shown, drawn_faults
+from tests.drawn_rows import Shown, alone_of, drawn_faults
 from tests.outcomes import Kind, Outcomes, Rules
 
 _SHOWN = 5  # faults of a kind that are told one by one
@@ -44,7 +45,7 @@ class Line(NamedTuple):
 def outcomes_of(world: World, follower: Follower) -> Outcomes:
     """What became of each message so far."""
     topics = world.project.topics
-    return Outcomes(
+    outcomes = Outcomes(
         Rules(world.project.stream, world.project.tasks),
         (topics.impressions, topics.feedback),
         follower.messages(),
@@ -52,6 +53,8 @@ def outcomes_of(world: World, follower: Follower) -> Outcomes:
         ((example.impression_id, example.labels) for example in _shown(follower)),
         (request.impression_id for request in list(follower.requests) if not _is_drawn(request.impression_id)),
     )
+    outcomes.alone = alone_of(world.project.sampling, CAPACITY, _joined(outcomes, follower))
+    return outcomes
 
 
 def message_lines(
@@ -90,15 +93,11 @@ def message_lines(
 def drawn_line(world: World, follower: Follower, outcomes: Outcomes) -> Line:
     """Beside each positive stand the negatives that the impressions before it in its partition allow."""
     examples = {one.impression_id: json.loads(one.raw) for one in _shown(follower)}
-    joined: dict[int, list[tuple[int, Shown]]] = defaultdict(list)
-    for one, fields in examples.items():
-        place = next(event.place for event in outcomes.impressions[one] if event.place not in outcomes.letters)
-        joined[place[1]].append((place[2], Shown(one, fields["item_id"])))
     drawn = [json.loads(one.raw) for one in follower.examples if _is_drawn(one.impression_id)]
     faults = drawn_faults(
         world.project.sampling,
         CAPACITY,
-        [[shown for _, shown in sorted(of_it)] for of_it in joined.values()],
+        _joined(outcomes, follower),
         examples,
         drawn,
         {request.impression_id for request in follower.requests},
@@ -192,9 +191,9 @@ def teacher_line(world: World, follower: Follower) -> Line:
     return Line("teacher logits", value, lost)
 
 
-def aggregates_line(world: World, follower: Follower) -> Line:
-    """The aggregates in Redis are those of all examples."""
-    expected = _expected_aggregates(follower)
+def aggregates_line(world: World, follower: Follower, outcomes: Outcomes) -> Line:
+    """The aggregates in Redis are those of all impressions that were joined."""
+    expected = _expected_aggregates(follower, outcomes)
     reader = OnlineReader(load_spec(world.project.repo), world.redis.url)
     rows = max(len(USERS), len(ITEMS))
     users, items = (USERS * 2)[:rows], (ITEMS * 2)[:rows]
@@ -249,13 +248,13 @@ def _learnt_wrong(follower: Follower, batches: Sequence[LearntBatch], offsets: M
             yield f"{example.impression_id} was {'not ' if is_due else ''}learnt, at {at}"
 
 
-def _expected_aggregates(follower: Follower) -> dict[Any, list[float]]:
-    """Of each user and item: examples, mean click, mean dwell."""
+def _expected_aggregates(follower: Follower, outcomes: Outcomes) -> dict[Any, list[float]]:
+    """Of each user and item: impressions, mean click, mean dwell."""
     labels: dict[Any, list[dict[str, float | None]]] = defaultdict(list)
     entities = {request.impression_id: (request.user_id, request.item_id) for request in follower.requests}
-    for example in _shown(follower):
-        for entity in entities[example.impression_id]:
-            labels[entity].append(example.labels)
+    for impression_id in chain.from_iterable(outcomes.joined()):
+        for entity in entities[impression_id]:
+            labels[entity].append(outcomes.labels(impression_id))
     return {
         entity: [float(len(found)), *(_mean([one[task] for one in found]) for task in ("click", "dwell"))]
         for entity, found in labels.items()
@@ -265,6 +264,12 @@ def _expected_aggregates(follower: Follower) -> dict[Any, list[float]]:
 def _shown(follower: Follower) -> list[ReadExample]:
     """The examples that are none of the drawn ones."""
     return [example for example in list(follower.examples) if not _is_drawn(example.impression_id)]
+
+
+def _joined(outcomes: Outcomes, follower: Follower) -> list[list[Shown]]:
+    """The impressions of each partition that were joined, in the order of their offsets."""
+    items = {request.impression_id: request.item_id for request in list(follower.requests)}
+    return [[Shown(one, items[one]) for one in of_it] for of_it in outcomes.joined()]
 
 
 def _is_drawn(impression_id: str) -> bool:

@@ -22,6 +22,7 @@ from stream.partition import Partition, Taken
 from stream.pending import Pending
 from stream.positions import Positions
 from stream.remembered import RememberedIds
+from stream.sampling import Sampling
 from stream.transactions import Transactions
 from stream.watermark import Watermark
 
@@ -434,6 +435,13 @@ def drawn_rows_that_are_not_saved_with_their_impression(monkeypatch):
     """A restart forgets what was drawn."""
     whole = Pending.entry
     monkeypatch.setattr(Pending, "entry", lambda self, kind: None if kind == "drawn" else whole(self, kind))
+
+
+@mutant
+def an_impression_of_a_new_item_among_drawn_negatives(monkeypatch):
+    """Which no drawn row could have had."""
+    whole = Sampling.kept
+    monkeypatch.setattr(Sampling, "kept", lambda self, example, *, is_alone: whole(self, example, is_alone=False))
 
 
 @mutant

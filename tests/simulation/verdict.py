@@ -14,9 +14,9 @@ from kafka import TopicPartition
 from stream.groups import STREAM_GROUP, group_id
 from stream.packed_entries import unpacked
 from stream.partition import POSITION
-from stream.sampling import is_drawn
-from tests.drawn_rows import Shown, drawn_faults
-from tests.outcomes import Event, Input, Outcomes, Rules, letter_of
+from stream.sampling import SamplingConfig, is_drawn
+from tests.drawn_rows import Shown, alone_of, drawn_faults
+from tests.outcomes import Input, Outcomes, Rules, letter_of
 from tests.simulation.log import Record
 from tests.simulation.schedule import KNOWN_IMPRESSIONS
 from tests.simulation.world import INPUTS, TOPICS, Rows, World
@@ -41,7 +41,8 @@ class Verdict:
         examples = self._records(TOPICS.examples)
         self._examples = [example for example in examples if "sampled" not in example]
         self._drawn = [example for example in examples if "sampled" in example]
-        self._requested = [request["impression_id"] for request in self._records(TOPICS.teacher_requests)]
+        requests = self._records(TOPICS.teacher_requests)
+        self._requested = [request["impression_id"] for request in requests]
         self._sampling = world.schedule.sampling
         self._outcomes = Outcomes(
             Rules(world.config, TASKS, clock_back_ms=-sum(by_ms for by_ms in back_ms if by_ms < 0)),
@@ -52,6 +53,10 @@ class Verdict:
             (name for name in self._requested if not name.startswith("drawn-")),
             (name for name in self._requested if not is_drawn(name, self._sampling.one_negative_of)),
         )
+        same = self._sampling.drawn_from_same
+        shown = {r["impression_id"]: (r["item_id"], r["context"]["hour"] if same else None) for r in requests}
+        self._joined = [[Shown(name, *shown[name]) for name in of_it] for of_it in self._outcomes.joined()]
+        self._outcomes.alone = alone_of(self._sampling, KNOWN_IMPRESSIONS, self._joined)
 
     def faults(self) -> Iterator[str]:
         """Every fault."""
@@ -90,22 +95,14 @@ class Verdict:
 
     def _drawn_right(self) -> Iterator[str]:
         """Beside each positive stand the negatives that the impressions before it in its partition allow."""
-        joined: dict[int, list[tuple[int, Shown]]] = defaultdict(list)
-        for example in self._examples:
-            place = next(e.place for e in self._outcomes.impressions[example["impression_id"]] if self._is_joined(e))
-            group = example["context"]["hour"] if self._sampling.drawn_from_same else None
-            joined[place[1]].append((place[2], Shown(example["impression_id"], example["item_id"], group)))
         yield from drawn_faults(
             self._sampling,
             KNOWN_IMPRESSIONS,
-            [[shown for _, shown in sorted(of_it)] for of_it in joined.values()],
+            self._joined,
             {example["impression_id"]: example for example in self._examples},
             self._drawn,
             self._requested,
         )
-
-    def _is_joined(self, event: Event) -> bool:
-        return event.place not in self._outcomes.letters
 
     def _together(self) -> Iterator[str]:
         """Each transaction moves offsets and state together, forward; at the end both are at the end."""
@@ -134,7 +131,7 @@ class Verdict:
         for values, records, pushed in self._world.converged:
             examples = [example for value in values if "sampled" not in (example := json.loads(value))]
             updates = [[one for value in of_it for one in json.loads(value)] for of_it in records]
-            if self._sampling.one_negative_of > 1:  # of what was left out nothing but its updates is there
+            if self._sampling != SamplingConfig():  # of what was left out nothing but its updates is there
                 examples = _updated(updates)
             yield from _updates_whole(examples, updates)
             expected = _aggregates_of(examples)

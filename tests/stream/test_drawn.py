@@ -35,17 +35,18 @@ def shown_and_drawn(effects):
 
 
 def test_beside_each_positive_stand_rows_of_its_user_with_other_items_that_were_shown_before():
-    effects = joined(TWO)
-    shown, drawn = shown_and_drawn(effects)
+    _, drawn = shown_and_drawn(joined(TWO))
+    shown = joined().examples
     order = {e.impression_id: n for n, e in enumerate(sorted(shown, key=lambda e: e.event_time_ms))}
     by_id = {e.impression_id: e for e in shown}
     rows = {}
     for one in drawn:
         rows.setdefault(one.sampled.of, []).append(one)
     for name, shown_one in by_id.items():
-        others = {e.item_id for e in shown if order[e.impression_id] < order[name]} - {shown_one.item_id}
+        known = {e.item_id for e in shown if order[e.impression_id] < order[name]}
+        others = known - {shown_one.item_id}
         found = rows.pop(name, [])
-        assert len(found) == (min(2, len(others)) if shown_one.labels["like"] else 0)
+        assert len(found) == (min(2, len(others)) if shown_one.labels["like"] and shown_one.item_id in known else 0)
         assert len({one.item_id for one in found}) == len(found)
         for number, one in enumerate(found, 1):
             assert one.item_id in others
@@ -59,6 +60,18 @@ def test_beside_each_positive_stand_rows_of_its_user_with_other_items_that_were_
             assert one.labels == {"like": 0.0, "rating": None}
     assert not rows
     assert len(drawn) > 100
+
+
+def test_an_impression_whose_item_no_drawn_row_could_have_had_is_left_out():
+    """It would be a yes, and nothing like it a no: a learner would learn that each new item is a yes."""
+    whole, sampled = joined(), joined(TWO)
+    first = {}
+    for one in sorted(whole.examples, key=lambda e: e.event_time_ms):
+        first.setdefault(one.item_id, one.impression_id)
+    shown, drawn = shown_and_drawn(sampled)
+    assert {e.impression_id for e in whole.examples} - {e.impression_id for e in shown} == set(first.values())
+    assert sampled.left_out == len(first) == 5
+    assert {one.sampled.of for one in drawn}.isdisjoint(first.values())
 
 
 def test_an_impression_stands_at_any_place_among_its_drawn_rows():
@@ -78,9 +91,10 @@ def test_an_impression_stands_at_any_place_among_its_drawn_rows():
 def test_all_else_is_as_without_and_the_teacher_is_asked_for_every_drawn_row():
     whole, sampled = joined(), joined(TWO)
     shown, drawn = shown_and_drawn(sampled)
-    assert shown == whole.examples
+    alone = len(whole.examples) - len(shown)
+    assert shown == [e for e in whole.examples if e in shown]
     assert sampled.updates == whole.updates  # running aggregates mean what happened
-    assert sampled._replace(examples=[], requests=[]) == whole._replace(examples=[], requests=[])
+    assert sampled._replace(examples=[], requests=[]) == whole._replace(examples=[], requests=[], left_out=alone)
     asked = {r.impression_id: r for r in sampled.requests}
     assert len(asked) == len(sampled.requests)
     assert [r for r in sampled.requests if not r.impression_id.startswith("drawn-")] == whole.requests
@@ -119,16 +133,16 @@ def test_a_duplicate_and_a_message_that_is_none_make_no_item_known():
 
 
 def test_a_row_that_closes_in_the_step_in_which_it_is_drawn_has_its_features():
-    events = [impression(n, 1_000 + n) for n in range(5)]
-    events += [feedback(4, "like", 1, 1_004), impression(99, 10**7)]
+    events = [impression(n, 1_000 + n) for n in range(6)]  # the last one's item is that of the first
+    events += [feedback(5, "like", 1, 1_005), impression(99, 10**7)]
     lines = [("feedback" if "task" in e else "impression", e["impression_id"], json.dumps(e).encode()) for e in events]
     feedback_at = 10**7 + 1
     lines.append(("feedback", "i99", json.dumps(feedback(99, "like", 0, feedback_at)).encode()))
     step, made = StreamStep(SPEC, TASKS, columns, TWO), partition()
     (effects,) = step.take({0: made}, Arrival(messages_of(lines), caught_up(0), 0.0, WALL_MS), 100)
     _, drawn = shown_and_drawn(effects)
-    assert [one.sampled.of for one in drawn] == ["i4", "i4"]
-    assert all(one.features == [4, one.item_id, 4] for one in drawn)
+    assert [one.sampled.of for one in drawn] == ["i5", "i5"]
+    assert all(one.features == [5, one.item_id, 5] for one in drawn)
 
 
 def filled(counts):
@@ -157,8 +171,8 @@ def test_items_are_drawn_by_their_impressions_to_the_power(power):
 
 def test_items_are_drawn_from_those_that_were_shown_with_the_same_value():
     sampling = SamplingConfig(drawn_negatives=4, drawn_from_same="context:hour")
-    shown, drawn = shown_and_drawn(joined(sampling))
-    pairs = {(e.item_id, e.context["hour"]) for e in shown}
+    _, drawn = shown_and_drawn(joined(sampling))
+    pairs = {(e.item_id, e.context["hour"]) for e in joined().examples}
     assert drawn
     assert {(one.item_id, one.context["hour"]) for one in drawn} <= pairs
     assert {one.sampled.recipe for one in drawn} == {"uniform from the same context:hour"}

@@ -86,9 +86,10 @@ def example(number, **labels):
 def test_an_example_with_a_1_in_any_binary_task_is_no_negative():
     tasks = [*TASKS, TaskSpec(name="share", kind="binary", window_seconds=20)]
     sampling = Sampling(SamplingConfig(one_negative_of=10_000), tasks)
-    assert sampling.kept(example(1, like=0.0, rating=None, share=1.0)).weight == 1
-    assert sampling.kept(example(1, like=1.0, rating=None, share=0.0)).weight == 1
-    assert sampling.kept(example(1, like=0.0, rating=5.0, share=0.0)) is None  # a regression's label decides nothing
+    assert sampling.kept(example(1, like=0.0, rating=None, share=1.0), is_alone=True).weight == 1
+    assert sampling.kept(example(1, like=1.0, rating=None, share=0.0), is_alone=True).weight == 1
+    negative = example(1, like=0.0, rating=5.0, share=0.0)  # a regression's label decides nothing
+    assert sampling.kept(negative, is_alone=True) is None
 
 
 @given(st.text(min_size=1), st.integers(1, 9_999))

@@ -11,7 +11,7 @@ from stream.known_items import KnownItems
 from stream.messages import Message
 from stream.sampling import SamplingConfig, is_drawn
 from stream.step import Arrival, StreamStep
-from tests.drawn_rows import Shown, drawn_faults
+from tests.drawn_rows import Shown, alone_of, drawn_faults
 from tests.stream.pair import SPEC, TASKS, save
 from tests.stream.test_step import END_MS, WALL_MS, caught_up, columns, messages_of, partition
 
@@ -103,6 +103,11 @@ def taken(step: StreamStep, one: Any, arrival: Arrival, limit: int, made: Made) 
     return made
 
 
+def joined_in(made: Made, sampling: SamplingConfig) -> list[Shown]:
+    is_grouped = bool(sampling.drawn_from_same)
+    return [Shown(r.impression_id, r.item_id, r.context["hour"] if is_grouped else None) for r in made.requests]
+
+
 def as_json(made: Made) -> list[list[str]]:
     return [[one.model_dump_json() for one in rows] for rows in (made.examples, made.requests)]
 
@@ -132,7 +137,9 @@ def test_an_impression_that_is_sent_twice_changes_no_row(lines: list[Line], samp
 def test_what_is_kept_follows_from_the_ids_and_labels_alone(lines: list[Line], sampling: SamplingConfig) -> None:
     whole, made = made_of(lines, None), made_of(lines, sampling)
     one_of, shown = sampling.one_negative_of, [one for one in made.examples if one.sampled is None]
-    kept = [one for one in whole.examples if one.labels["like"] or is_drawn(one.impression_id, one_of)]
+    alone = alone_of(sampling, KNOWN, [joined_in(whole, sampling)])
+    compared = [one for one in whole.examples if one.impression_id not in alone]
+    kept = [one for one in compared if one.labels["like"] or is_drawn(one.impression_id, one_of)]
     assert [one.impression_id for one in shown] == [one.impression_id for one in kept]
     assert [one.weight for one in shown] == [1 if one.labels["like"] else one_of for one in kept]
     assert made.left_out == len(whole.examples) - len(kept)
@@ -144,9 +151,11 @@ def test_what_is_drawn_is_what_a_reference_without_steps_and_state_draws(
     lines: list[Line], sampling: SamplingConfig
 ) -> None:
     whole, made = made_of(lines, None), made_of(lines, sampling)
-    is_grouped = bool(sampling.drawn_from_same)
-    joined = [Shown(r.impression_id, r.item_id, r.context["hour"] if is_grouped else None) for r in whole.requests]
-    examples = {one.impression_id: json.loads(one.model_dump_json()) for one in whole.examples}
+    joined = joined_in(whole, sampling)
+    alone = alone_of(sampling, KNOWN, [joined])
+    examples = {
+        one.impression_id: json.loads(one.model_dump_json()) for one in whole.examples if one.impression_id not in alone
+    }
     drawn = [json.loads(one.model_dump_json()) for one in made.examples if one.sampled]
     requested = {request.impression_id for request in made.requests}
     assert list(drawn_faults(sampling, KNOWN, [joined], examples, drawn, requested)) == []

@@ -120,7 +120,8 @@ def test_a_log_of_positives_only_in_a_file_a_day_says_what_is_missing(tmp_path, 
     said = summary("--events", tmp_path / "log", "--teacher", teacher)
     assert said["columns"] == {"user": "customer", "item": "sku", "time": "(date in the file's name)"}
     assert said["labels"] == ["positive = 1"]
-    assert any("beside each of them 4 negatives are drawn" in point for point in said["only_you_know"])
+    (told,) = (point for point in said["only_you_know"] if "beside each of them 4 negatives are drawn" in point)
+    assert "The first row of each item, 11% of the log, is not learnt" in told
     assert "drawn_negatives = 4 # guessed: every row is a yes" in (tmp_path / "shop/graft.toml").read_text("utf-8")
     assert load_project(tmp_path / "shop").sampling.drawn_negatives == 4
     assert any("every time is a midnight" in note for note in said["notes"])

@@ -70,9 +70,16 @@ def test_dead_letters_are_told_and_a_log_line_sends_nothing_to_the_terminal() ->
 
 def test_the_end_tells_why_events_became_dead_letters() -> None:
     view = _VIEW._replace(dead_letters=5)
-    assert end_line(view, 2, {"invalid": 1, "outside_window": 4}) == (
+    assert end_line(view, 2, 0, {"invalid": 1, "outside_window": 4}) == (
         "all 3,000 events are read, 384 examples learnt; 5 events became dead letters: 1 invalid, 4 outside_window; "
         "docs/dead-letters.md says why each does; 2 impressions still wait for feedback, as long as their window is "
         "open"
     )
-    assert end_line(view, 0, {}) == "all 3,000 events are read, 384 examples learnt"
+    assert end_line(view, 0, 0, {}) == "all 3,000 events are read, 384 examples learnt"
+
+
+def test_the_end_tells_what_sampling_has_left_out() -> None:
+    assert end_line(_VIEW, 0, 1_200, {}) == (
+        "all 3,000 events are read, 384 examples learnt; 1,200 impressions were left out, as [sampling] says: see "
+        "docs/sampling.md"
+    )

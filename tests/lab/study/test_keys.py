@@ -121,7 +121,7 @@ def test_of_a_long_log_no_more_is_read_than_the_study_may_know(pair: Pair, tmp_p
 
 def test_a_log_without_an_example_is_an_error(pair: Pair, tmp_path: Path) -> None:
     write_log(tmp_path / "log", [])
-    with pytest.raises(InvalidInputError, match=r"log: no examples; has 'graft stream archive' written"):
+    with pytest.raises(InvalidInputError, match=r"log: no examples: 'graft stream archive' has not written"):
         read_log(tmp_path / "log", pair.spec)
 
 
