@@ -152,7 +152,8 @@ def only_a_human(plan: Plan) -> Iterator[str]:
             "What is learnt depends on how they are drawn. AUC against them is not that among shown items, and a score "
             f"is no rate: it tells an item from {plan.drawn_negatives} drawn ones. The first row of each item, "
             f"{_first_rows(plan):.0%} of the log, is not learnt, since no drawn row could have had it. "
-            "docs/sampling.md says which recipe answers which question. If your product knows what was shown, log that instead"
+            "docs/sampling.md says which recipe answers which question. If your product knows what was shown, log that "
+            "instead"
         )
     for label in plan.roles.labels:
         base = plan.bases[label.name]
