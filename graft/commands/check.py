@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 
 
 @click.command
+@click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @json_option
 @click.pass_obj
-def check(project_folder: Path | None, *, as_json: bool) -> None:
+def check(project_folder: Path | None, folder: Path | None, *, as_json: bool) -> None:
     """Validate graft.toml against the feature repository and the teacher; needs no server but the teacher's.
+
+    FOLDER is the project's; without it the one that --project names.
 
     Every fault is listed at once, each with its key, the value and what is allowed. Exit code 2 when there is one.
 
-    Example: graft --project my-pair check
+    Example: graft check my-pair
     """
     try:
-        summary = _check(begin(project_folder))
+        summary = _check(begin(folder or project_folder))
     except ConfigurationError as error:
         if as_json:
             echo_json({"faults": error.faults})

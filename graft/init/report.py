@@ -137,7 +137,7 @@ def _profile_notes(plan: Plan) -> Iterator[str]:
         columns = ", ".join(f"{profile.view}:{name}" for name in profile.means)
         yield f"features of what the teacher says of {_an(profile.entity)} on average over {others}: {columns}"
     if plan.teacher and not plan.profiles:
-        why = "what it says is the same for all of them"
+        why = "what it says of each, with all else at its default, is the same"
         if len(plan.tables) < 2:
             why = "that takes a table of users and one of items"
         yield f"no feature of what the teacher says of a user or an item on average: {why}"

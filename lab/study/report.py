@@ -55,8 +55,12 @@ def write_report(out: Path, found: Studied, planned: PlannedStudy, name: str, co
 def _without_bootstrap(findings: Findings) -> list[str]:
     base = findings.variant(findings.grid.baseline)
     steps = [result.bootstrap_steps for result in findings.results if result.variant == base.name]
-    few = "the teacher scores fewer than 100 rows of the tables' users and items, or was trained on events of the log"
-    return [] if not base.bootstrap or any(steps) else [f"The student learnt without a bootstrap: {few}."]
+    if not base.bootstrap or any(steps):
+        return []
+    why = "the teacher scores fewer than 100 rows of the tables' users and items, or was trained on events of the log"
+    if not findings.has_teacher:
+        why = "graft.toml has no [teacher]"
+    return [f"The student learnt without a bootstrap: {why}."]
 
 
 def _against_drawn(summary: Any) -> Any:

@@ -50,6 +50,16 @@ def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
     ]
 
 
+def test_the_folder_may_be_named_as_for_the_commands_beside_it(sound_project: Path, tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli, ["check", str(sound_project)])
+    assert (told.exit_code, told.stdout.splitlines()[0]) == (0, "project tiny is sound"), told.output
+    elsewhere = CliRunner().invoke(cli, ["--project", str(tmp_path), "check", str(sound_project)])
+    assert elsewhere.stdout == told.stdout
+    missing = CliRunner().invoke(cli, ["check", str(tmp_path / "none")])
+    assert missing.exit_code == 2
+    assert "does not exist" in missing.output
+
+
 def test_a_project_without_a_teacher_is_sound_and_what_still_names_one_is_a_fault(sound_project: Path) -> None:
     from graft.check import check_project  # noqa: PLC0415 - only these tests pay for Feast
 

@@ -78,7 +78,7 @@ def test_each_output_is_a_profile_of_what_it_follows_from_and_its_default_is_abo
     ("options", "outputs", "why"),
     [
         (FILES[:4], ["like"], "that takes a table of users and one of items"),
-        (FILES, ["none"], "what it says is the same for all of them"),
+        (FILES, ["none"], "what it says of each, with all else at its default, is the same"),
     ],
     ids=["no table of items", "a teacher that tells nothing apart"],
 )

@@ -6,6 +6,7 @@ from lab.study.cell import Result
 from lab.study.findings import Findings
 from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.headline import headline
+from lab.study.report import _without_bootstrap
 from lab.study.tables import tables
 from stream.tasks import TaskSpec
 
@@ -31,6 +32,15 @@ def _result(variant: str, seed: int, student: float, control: float, steps: int 
 
 def _findings(*results: Result) -> Findings:
     return Findings(_GRID, _TASKS, results, {})
+
+
+def test_without_a_teacher_that_is_why_there_was_no_bootstrap() -> None:
+    grid = _GRID.model_copy(update={"variants": [Variant(name="base", bootstrap=True)]})
+    results = [_result("base", 1, 0.5, 0.5).model_copy(update={"bootstrap_steps": 0})]
+    (told,) = _without_bootstrap(Findings(grid, _TASKS, results, {}, has_teacher=False))
+    assert told == "The student learnt without a bootstrap: graft.toml has no [teacher]."
+    (told,) = _without_bootstrap(Findings(grid, _TASKS, results, {}))
+    assert "the teacher scores fewer than 100 rows" in told
 
 
 def test_a_gain_is_of_equal_seeds_whatever_their_order() -> None:
