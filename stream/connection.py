@@ -15,6 +15,7 @@ from kafka.errors import (
     AuthorizationError,
     InvalidProducerEpochError,
     KafkaError,
+    KafkaTimeoutError,
     LogTruncationError,
     OffsetOutOfRangeError,
     ProducerFencedError,
@@ -36,6 +37,7 @@ name_undecodable_records()
 name_refusals()
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers
+_LONGEST_ANSWER_MS = TRANSACTION_TIMEOUT_MS + 5_000  # the broker has aborted the transaction by then
 REQUEST_TIMEOUT_MS = 10_000
 _FIRST_CONTACT_MS = 5_000
 _SESSION_TIMEOUT_MS = 6_000  # the brokers' minimum: a killed member's partitions move after it
@@ -134,6 +136,26 @@ def group_member(kafka_servers: str, group_id: str, instance: str, **settings: A
     )
 
 
+class _Producer(KafkaProducer):  # type: ignore[misc] # kafka-python is untyped
+    """One whose transaction ends. kafka-python 3.0.12 waits without a limit for the answer to its last two requests.
+
+    After a broker's restart an answer may never come, while the broker has long aborted the transaction.
+    """
+
+    def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any) -> None:
+        """As KafkaProducer's; KafkaTimeoutError where no answer comes for longer than the transaction may take."""
+        self._answered(self._transaction_manager.send_offsets_to_transaction(offsets, group_metadata))
+
+    def commit_transaction(self) -> None:
+        """As KafkaProducer's, with the same limit; whether it was committed is then not known."""
+        self._answered(self._transaction_manager.begin_commit())
+
+    def _answered(self, result: Any) -> None:
+        self._sender.wakeup()
+        if not result.wait(_LONGEST_ANSWER_MS):
+            raise KafkaTimeoutError(f"Kafka gave no answer to a transaction within {_LONGEST_ANSWER_MS / 1000:g} s")
+
+
 def producer(kafka_servers: str, transactional_id: str | None = None, **settings: Any) -> KafkaProducer:
     """An idempotent producer; with a `transactional_id` it fences all earlier producers of that id."""
     transaction = {
@@ -142,7 +164,7 @@ def producer(kafka_servers: str, transactional_id: str | None = None, **settings
         "compression_type": _CODEC,
     }
     return _begun(
-        KafkaProducer,
+        _Producer,
         kafka_servers,
         **(transaction if transactional_id else {}),
         acks="all",

@@ -377,7 +377,8 @@ def test_a_weight_moves_every_part_that_counts_labels(toy: Any) -> None:
 def test_the_probabilities_of_a_learner_of_sampled_negatives_are_those_of_the_whole_log(toy: Any) -> None:
     """Of 1,500 examples two thirds are negatives, of which a fifth is learnt."""
     log = [toy.example(number) for number in range(1_500)]
-    kept = [e for e in map(Sampling(SamplingConfig(one_negative_of=5), toy.tasks).kept, log) if e]
+    sampling = Sampling(SamplingConfig(one_negative_of=5), toy.tasks)
+    kept = [e for one in log if (e := sampling.kept(one, is_alone=True))]
     assert 600 < len(kept) < 800
     means = []
     for part in (log, kept, [e.model_copy(update={"weight": 1}) for e in kept]):
