@@ -330,7 +330,7 @@ def simulated(world: World) -> Iterator[None]:
             connection,
             KafkaAdminClient=lambda **_: Admin(world.process),
             _Consumer=lambda **settings: Consumer(world.process, **settings),
-            KafkaProducer=lambda **settings: Producer(world.process, settings["transactional_id"]),
+            _Producer=lambda **settings: Producer(world.process, settings["transactional_id"]),
         )
         change(
             worker,
