@@ -6,7 +6,7 @@ letter, and every dead letter must be one that the contract allows.
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import loads
 from typing import Any, Literal, NamedTuple
 
@@ -114,7 +114,7 @@ class Outcomes:
             self._examples[impression_id].append(labels)
         self._requests = Counter(requests)
         self._left_out = set(left_out) - self._examples.keys()
-        self.alone: Collection[str] = ()
+        self.alone: set[str] = set()
         """The impressions beside which no negative is drawn where negatives are: sampling leaves them out."""
 
     def counts(self) -> dict[str, int]:
@@ -123,7 +123,7 @@ class Outcomes:
         shown = sum(map(len, self.impressions.values()))
         put_aside = sum(bool(self._code(e.place)) for events in self.impressions.values() for e in events)
         examples = len(self._examples)
-        left_out = len(set(self.alone) & self._requests.keys())
+        left_out = len(self.alone & self._requests.keys())
         feedback = [event for events in self._feedback.values() for event in events]
         return {
             "messages": len(self._values),
@@ -199,7 +199,7 @@ class Outcomes:
                     yield Fault("doubled", f"{one} is in {name} {count} times")
                 if one not in self.impressions:
                     yield Fault("unknown", f"{one} is in {name}, but was never sent")
-        for one in (examples.keys() | self._left_out | set(self.alone)) ^ self._requests.keys():
+        for one in (examples.keys() | self._left_out | self.alone) ^ self._requests.keys():
             yield Fault("lost", f"{one} is an example or a teacher request, but not both")
 
     def _letters_allowed(self) -> Iterator[str]:
