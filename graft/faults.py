@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel, ValidationError
 
+from graft.removed import removed_key
 from runtime.errors import did_you_mean
 
 _TYPES = {
@@ -70,7 +71,8 @@ def _located(fault: Any, model: type[BaseModel]) -> Fault:
     name = str(loc[-1])
     place = Place((*owner.keys, name), Any)
     known = getattr(owner.annotation, "model_fields", ())
-    return Fault(fault["type"], place, owner.annotation, f"{place.key}: no such key{did_you_mean(name, known)}")
+    reason = removed_key(place.keys) or f"no such key{did_you_mean(name, known)}"
+    return Fault(fault["type"], place, owner.annotation, f"{place.key}: {reason}")
 
 
 def _text(fault: Any, place: Place, owner: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from graft.removed import COMMANDS
 from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError, GraftError, did_you_mean
 from runtime.folder import refusal
@@ -40,7 +41,25 @@ class LazyCommand(NamedTuple):
         return command
 
 
-class LazyGroup(click.Group):
+class CommandGroup(click.Group):
+    """A group in which an unknown command is a usage error that says what took its place, or names the nearest one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` begin with."""
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-") and name not in self.list_commands(ctx):
+            advice = COMMANDS.get(f"{ctx.command_path} {name}")
+            ctx.fail(f"{name!r} was removed; {advice}" if advice else self._missing(name, self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def _missing(self, name: str, known: list[str]) -> str:
+        """Why there is no such command."""
+        return f"no such command {name!r}{did_you_mean(name, known)}"
+
+
+class LazyGroup(CommandGroup):
     """A group that imports a command when it is asked for, and prints a GraftError as lines without a traceback.
 
     Its commands are its own, then those that other installed distributions add by an entry point. `elsewhere` says of
@@ -62,15 +81,6 @@ class LazyGroup(click.Group):
         """The imported command; None where there is none of that name."""
         lazy = self._lazy(cmd_name)
         return lazy.load() if lazy else None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that `args` begin with; an unknown one is a usage error that names the nearest known one."""
-        name = args[0]
-        if not ctx.resilient_parsing and not name.startswith("-") and self._lazy(name) is None:
-            ctx.fail(self._missing(name, self.list_commands(ctx)))
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands without importing any."""
@@ -112,7 +122,7 @@ class LazyGroup(click.Group):
         """Why there is no such command, and how to get one of another distribution."""
         if name in self._elsewhere:
             return f"{name!r} is not installed: {self._elsewhere[name]}"
-        return f"no such command {name!r}{did_you_mean(name, known)}"
+        return super()._missing(name, known)
 
     def _lazy(self, name: str) -> LazyCommand | None:
         if name in self._own:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from graft.faults import faults_of
+from graft.removed import VARIABLES
 from graft.transports import faults_of_transports
 from runtime.errors import ConfigurationError, did_you_mean
 from runtime.log_format import LogFormat
@@ -190,7 +191,12 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         setting = name if name in Settings.model_fields else name.removesuffix(_FILE_SUFFIX)
         if setting not in Settings.model_fields:
             known = [PREFIX + field.upper() for field in Settings.model_fields]
-            faults.append(f"{variable}: no such setting{did_you_mean(variable, known)}")
+            advice = VARIABLES.get(variable)
+            faults.append(
+                f"{variable}: was removed; {advice}"
+                if advice
+                else f"{variable}: no such setting{did_you_mean(variable, known)}"
+            )
         elif setting in values:
             faults.append(f"{variable}: {PREFIX}{setting.upper()} is set as well; keep one of the two")
         elif setting == name:

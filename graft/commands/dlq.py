@@ -10,6 +10,7 @@ import click
 from graft.commands.age import age_seconds
 from graft.commands.output import echo_result, json_option, moment
 from graft.commands.topic import TOPIC, topic_of
+from graft.lazy_group import CommandGroup
 from graft.process import begin
 from runtime.errors import InvalidInputError
 
@@ -35,7 +36,7 @@ def _selection_options(command: "Callable[..., None]") -> "Callable[..., None]":
     return command
 
 
-@click.group
+@click.group(cls=CommandGroup)
 def dlq() -> None:
     """List, show and put back the messages that the stream could not use."""
 

@@ -7,10 +7,11 @@ import click
 
 from graft.commands.output import echo_result, json_option
 from graft.commands.time_option import time_of
+from graft.lazy_group import CommandGroup
 from graft.process import begin
 
 
-@click.group
+@click.group(cls=CommandGroup)
 def features() -> None:
     """Register features with Feast, and fill the online store."""
 

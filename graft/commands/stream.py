@@ -12,6 +12,7 @@ import click
 
 from graft.commands.output import echo_result, json_option
 from graft.commands.topic import TOPIC, topic_of
+from graft.lazy_group import CommandGroup
 from graft.process import Process, begin
 from runtime.errors import GraftError
 from runtime.log_format import say
@@ -165,7 +166,7 @@ def _warn(text: str) -> None:
     say(text, logging.WARNING, "warning: ")
 
 
-@click.group
+@click.group(cls=CommandGroup)
 def stream() -> None:
     """Validate and join events into examples."""
 

@@ -11,6 +11,7 @@ from graft.commands import remote, versions
 from graft.commands.bootstrap import bootstrap
 from graft.commands.skew import skew
 from graft.commands.train import train
+from graft.lazy_group import CommandGroup
 from graft.process import Process, begin
 from graft.settings import Settings
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from student.serve.listener import Address, Group, Listeners
 
 
-@click.group
+@click.group(cls=CommandGroup)
 def student() -> None:
     """Learn, publish and serve the student."""
 

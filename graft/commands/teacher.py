@@ -12,10 +12,11 @@ from graft.commands.explain import explain
 from graft.commands.fit import fit
 from graft.commands.generations import COMMANDS
 from graft.commands.output import echo_result, json_option
+from graft.lazy_group import CommandGroup
 from graft.process import begin
 
 
-@click.group
+@click.group(cls=CommandGroup)
 def teacher() -> None:
     """Train a teacher; score the target's rows with the teacher into the cache."""
 
