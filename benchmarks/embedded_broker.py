@@ -18,7 +18,7 @@ import psutil
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
-from lab.dev.limits import LIMITS
+from lab.dev.run import LIMITS
 from lab.embedded import EmbeddedKafka
 from stream import connection
 from stream.config import StreamConfig, Topics

@@ -1,17 +1,89 @@
 """Compiles graft.toml's `[features]` and a Feast repository's definitions into the feature spec; finds every fault."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from features.aggregate_check import aggregate_faults, value_before_examples
 from features.config import FeaturesConfig
 from features.contract import context_name
-from features.definitions import Definitions, ViewDefinition
+from features.definitions import Definitions, FieldDefinition, ViewDefinition
+from features.expressions import parse_expression
 from features.ids import Entity, IdType
-from features.profile_check import profile_faults, profile_of
+from features.push_source_check import fed_fields, push_source_faults
 from features.redis_layout import SERIALIZATION_VERSION
 from features.spec import Feature, FeatureSpec, Role, Value
 from features.values import DTYPES
 from runtime.errors import ConfigurationError
+
+_TYPES = ("FLOAT", "DOUBLE", "FLOAT_LIST", "DOUBLE_LIST")
+
+
+def profile_faults(
+    config: FeaturesConfig, definitions: Definitions, entities: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Each fault of the tables: the key below `features`, and what is wrong. `entities`: Feast's of user and item."""
+    fed = [one.push_source for one in config.aggregates] + [one.push_source for one in config.profiles]
+    for profile in config.profiles:
+        key = f"profiles.{profile.push_source}"
+        for fault in push_source_faults(profile, fed, definitions, entities[profile.entity]):
+            yield key, fault
+        if any(other.entity == profile.entity for other in config.profiles if other is not profile):
+            yield (
+                key,
+                f"another table has profiles of the {profile.entity}, too; put all columns into one view and table",
+            )
+        for column in profile.columns:
+            for field in fed_fields(definitions, profile.push_source, column):
+                if (found := field.value_type) not in _TYPES:
+                    yield f"{key}.columns.{column}", f"needs a field of type {', '.join(_TYPES)}; it is {found}"
+
+
+def profile_of(config: FeaturesConfig, push_source: str, field: str) -> str:
+    """The teacher task or vector whose mean a field of that push source's view is; "" where it is no profile."""
+    return next((p.columns[field] for p in config.profiles if p.push_source == push_source and field in p.columns), "")
+
+
+_WHOLE_TYPES = ("INT32", "INT64", "FLOAT", "DOUBLE")
+_FRACTION_TYPES = ("FLOAT", "DOUBLE")
+
+
+def aggregate_faults(
+    config: FeaturesConfig, definitions: Definitions, entities: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Each fault of the tables: the key below `features`, and what is wrong. `entities`: Feast's of user and item."""
+    fed = [aggregate.push_source for aggregate in config.aggregates]
+    for aggregate in config.aggregates:
+        key = f"aggregates.{aggregate.push_source}"
+        for fault in push_source_faults(aggregate, fed, definitions, entities[aggregate.entity]):
+            yield key, fault
+        for column, text in aggregate.columns.items():
+            fields = fed_fields(definitions, aggregate.push_source, column)
+            faults = _column_faults(text, fields, decays=aggregate.half_life_seconds is not None)
+            yield from ((f"{key}.columns.{column}", fault) for fault in faults)
+
+
+def value_before_examples(feature: Feature, config: FeaturesConfig, definitions: Definitions) -> float:
+    """What a dense feature is where no example was aggregated: the prior of a rate, else 0."""
+    view = definitions.views.get(feature.view)
+    for aggregate in config.aggregates:
+        if view and view.push_source == aggregate.push_source and feature.feature in aggregate.columns:
+            with suppress(ConfigurationError):  # named by `aggregate_faults`
+                return parse_expression(aggregate.columns[feature.feature]).prior
+    return 0.0
+
+
+def _column_faults(text: str, fields: list[FieldDefinition], *, decays: bool) -> Iterator[str]:
+    try:
+        is_whole = parse_expression(text).kind == "count" and not decays
+    except ConfigurationError as error:
+        yield str(error)
+        return
+    allowed = _WHOLE_TYPES if is_whole else _FRACTION_TYPES
+    for field in fields:
+        if field.value_type not in allowed:
+            what = f"{text} with a half-life" if decays else text
+            yield f"{what} needs a field of type {', '.join(allowed)}; it is {field.value_type}"
+
 
 _ID_TYPES: dict[str, IdType] = {"INT64": "int", "STRING": "str"}
 _ROLES: tuple[Role, ...] = ("dense", "embedding", "categorical", "passthrough")

@@ -1,4 +1,4 @@
-"""What could refute the demo's student, in numbers: see lab/demo/compare.py."""
+"""What could refute the demo's student, in numbers: see lab/demo/run.py."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

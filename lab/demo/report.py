@@ -7,17 +7,33 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from lab.demo.baselines_page import baselines_section
+from lab.demo.baselines import LABEL_DELAY_SECONDS, Baselines
 from lab.demo.curves import binary_tasks
 from lab.demo.outcome import Outcome
 from lab.demo.plots import ARM_NAMES, plot_auc, plot_hit_rate, plot_latency
 from lab.demo.summary import Summary, faults
 from lab.machine import MACHINE
-from lab.page import MEASURES, NOTHING, figure, page, shown, table
+from lab.page import MEASURES, NOTHING, figure, page, sentences, shown, table
+from lab.study.model_scores import scores_table
 from runtime.folder import replacing
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ALL_ARMS, CONTROL, SERVED_CONTROL, SERVED_STUDENT, STUDENT
 from student.evaluate.history import Point
+
+_LEAD = """<p class="note">The first {examples} examples of this run, learnt again after the stream by the code of
+<code>graft study</code>, with one seed: the student after its bootstrap, and models that could be better than it.
+<em>Row by row</em>: a prediction knows the labels of all examples before it. <em>Served</em>: it knows those of
+impressions that came {minutes} minutes before its own, whatever the pace of this replay.</p>"""
+
+
+def baselines_section(baselines: Baselines | None, tasks: Sequence[TaskSpec]) -> str:
+    """Tables and verdict, with the number of examples."""
+    if baselines is None:
+        return '<p class="note">There was no example to learn.</p>'
+    lead = _LEAD.format(examples=f"{baselines.examples:,}", minutes=LABEL_DELAY_SECONDS // 60)
+    tables = "".join(scores_table(task, baselines.scores[task.name]) for task in tasks)
+    return f"{lead}{tables}{sentences(baselines.verdict)}"
+
 
 _BODY = Template((files("lab.demo") / "page.html").read_text("utf-8"))
 

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from features.spec import FeatureSpec
 from features.spec_file import load_spec
 from graft.project import FILE_NAME, Project, load_project
 from graft.settings import load_settings
 from lab.dev.home import Home, claimed_home
-from lab.dev.learnt import Learnt
-from lab.dev.limits import LIMITS, max_lag
 from lab.dev.live import Screen, View
 from lab.dev.preparation import FEATURES, Runner, first_version
 from lab.dev.sample import Sample, sample_of, write_first
@@ -28,8 +27,66 @@ from lab.embedded import free_port, is_free_port
 from runtime.errors import ConfigurationError, GraftError
 from stream.event_check import check_form, check_times
 from stream.event_file import count_events
+from stream.groups import LEARNER_GROUP, STREAM_GROUP, lag_of
 from stream.replay_position import events_sent
+from stream.topics import TopicLimits
 from student.versions.registry import Registry
+
+LIMITS = TopicLimits(retention_bytes=6 * 2**20, segment_bytes=2**20)
+"""Little: the embedded broker rewrites all that it keeps once a second, and 20 MB cost a quarter of a core."""
+
+_KEPT_BYTES = LIMITS.retention_bytes - LIMITS.segment_bytes
+_MOST_RECORDS = 4_000
+_FEWEST_RECORDS = 50
+_FIXED_BYTES = 250  # an example's ids of record, times and labels
+_VALUE_BYTES = 20  # a feature, or one number of a list
+_SPARE = 2.0  # what is on its way through the join, and rows above the mean
+
+
+def max_lag(spec: FeatureSpec, impression_bytes: float) -> int:
+    """How many records a reader may be behind. `impression_bytes`: of an impression of the project, on average.
+
+    The embedded broker removes whole segments, so it keeps at least its bound less one segment; that must hold all
+    records that a reader has still to read. The replay waits while a group is too many records behind.
+    """
+    values = sum(len(f.default) if isinstance(f.default, list) else 1 for f in spec.features)
+    example_bytes = _FIXED_BYTES + impression_bytes + _VALUE_BYTES * values
+    return max(_FEWEST_RECORDS, min(_MOST_RECORDS, round(_KEPT_BYTES / example_bytes / _SPARE)))
+
+
+_QUIET_SECONDS = 6.0  # the stream sets its gauges every 5 s
+_MOST_WAITED_SECONDS = 60.0
+_NOT_NOTED_SECONDS = 75.0  # below STALLED_SECONDS, which end the session
+
+
+class Learnt:
+    """Tells at each call whether the events are sent, read, joined and learnt, and nothing moves any more.
+
+    Once no event comes, an impression waits for its feedback by the wall clock: for a minute at most, where its window
+    may be days.
+    """
+
+    def __init__(self, session: Session, project: Project, kafka_servers: str) -> None:
+        self._session, self._project, self._kafka = session, project, kafka_servers
+        longest = max(task.window_seconds for task in project.tasks)
+        self._patience = _QUIET_SECONDS + min(_MOST_WAITED_SECONDS, longest + project.stream.idle_seconds)
+        self._before = (-1, -1)
+        self._moved_at = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Whether it is so now; asked again and again."""
+        watch, now = self._session.watch, time.monotonic()
+        if (reached := (watch.read, watch.learned)) != self._before:
+            self._before, self._moved_at = reached, now
+        quiet = now - self._moved_at
+        if not self._session.is_sent() or quiet < _QUIET_SECONDS or (watch.pending != 0 and quiet < self._patience):
+            return False
+        stream, learner = (lag_of(self._kafka, self._project.topics, group) for group in (STREAM_GROUP, LEARNER_GROUP))
+        # Of each partition the last offset is the marker of a transaction, which no reader takes. And a learner that
+        # set aside all of the last examples does not commit its position.
+        noted = learner.records <= self._project.stream.partitions or quiet > _NOT_NOTED_SECONDS
+        return stream.records == 0 and noted
+
 
 _ASKING = Asking(per_second=5.0, items_each=20, keep=1_000)
 _SHOWN_ITEMS = 3

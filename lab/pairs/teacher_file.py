@@ -2,12 +2,53 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lab.pairs.source import load_source
-from lab.pairs.teacher_training import TeacherReport, train_teacher
 from runtime.folder import replacing
+from student.evaluate.metrics import exact_auc
+from teacher_cache.fit.network import TeacherNetwork
 from teacher_cache.fit.onnx_file import save_onnx
-from teacher_cache.fit.training import Progress
+from teacher_cache.fit.source import Source, Split
+from teacher_cache.fit.training import Progress, predict, train
+
+_HELD_OUT = 0.05  # the latest rows, never learnt
+
+
+class TeacherReport(NamedTuple):
+    """How a teacher does on the latest source rows, which it did not learn; AUC per binary head.
+
+    An AUC is None where the head's labels are all of one class.
+    """
+
+    learnt_rows: int
+    held_out_rows: int
+    auc: dict[str, float | None]
+    auc_of_unknown_users: dict[str, float | None]
+
+
+def train_teacher(source: Source, seed: int, progress: Progress) -> tuple[TeacherNetwork, TeacherReport]:
+    """A network trained on all but the latest 5 % of the rows, and its report on those."""
+    learnt = source.rows - int(source.rows * _HELD_OUT)
+    network = train(source, Split(learnt), seed, progress).network
+    held_out = range(learnt, source.rows)
+    aucs = [
+        _auc_per_head(source, held_out, predict(network, source, held_out, unknown=unknown))
+        for unknown in (False, True)
+    ]
+    return network, TeacherReport(learnt, len(held_out), *aucs)
+
+
+def _auc_per_head(source: Source, rows: range, output_BT: NDArray[np.float32]) -> dict[str, float | None]:
+    return {
+        head: exact_auc(source.tables[f"labels.{head}"][rows.start : rows.stop].astype(np.float32), output_BT[:, t])
+        for t, (head, kind) in enumerate(source.design.heads.items())
+        if kind == "binary"
+    }
+
 
 TEACHER = "teacher.onnx"
 

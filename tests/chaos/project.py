@@ -8,7 +8,7 @@ import prometheus_client  # noqa: F401 - before Feast's import, which else turns
 
 from features import store
 from graft.project import FILE_NAME, Project, load_project
-from lab.demo.toml_table import Scalar, with_values
+from lab.demo.run import Scalar, with_values
 
 _FIXTURE = Path(__file__).parents[2] / "fixtures/simulated"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from lab.apache_kafka import ApacheKafka
-from lab.demo.toml_table import Scalar
+from lab.demo.run import Scalar
 from lab.dev.processes import Stage
 from lab.dev.services import Services
 from lab.dev.stages import environment_of

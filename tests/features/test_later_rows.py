@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.later_rows import LATER_ROWS
+from features.lookup import LATER_ROWS
 from features.reader import OnlineReader
 from features.redis_layout import EntityLayout
 from features.values import decode_begin_ms

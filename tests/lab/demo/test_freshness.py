@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lab.demo.freshness import freshness_seconds, quantile_seconds
+from lab.demo.outcome import freshness_seconds, quantile_seconds
 from lab.dev.client import Answer
 
 

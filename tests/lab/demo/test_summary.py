@@ -3,8 +3,8 @@
 import pytest
 
 from lab.demo.outcome import Joined
+from lab.demo.streaming import IdCount
 from lab.demo.summary import Summary, by_arm, faults
-from lab.demo.witness import IdCount
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ALL_ARMS
 from student.versions.manifest import ArmMetrics

@@ -2,7 +2,7 @@
 
 import tomllib
 
-from lab.demo.toml_table import with_values
+from lab.demo.run import with_values
 
 _TEXT = 'name = "pair"\n\n[publish] # often\nevery_seconds = 5 # a comment\nkeep = 9\n\n[[tasks]]\nname = "like"\n'
 

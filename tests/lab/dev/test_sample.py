@@ -8,8 +8,7 @@ import pytest
 
 from features.spec import Feature
 from lab.dev import sample
-from lab.dev.limits import LIMITS, max_lag
-from lab.dev.run import curl_line
+from lab.dev.run import LIMITS, curl_line, max_lag
 from lab.dev.sample import Sample, sample_of, write_first
 from runtime.errors import InvalidInputError
 from stream.event_file import impressions_of

@@ -1,6 +1,6 @@
 """Counters stay whole over a restart."""
 
-from lab.dev.scrape import StageMetrics, parse_samples
+from lab.dev.watch import StageMetrics, parse_samples
 
 
 def _page(found: int, missed: int) -> str:

@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 from lab.pairs.command import pair
 from lab.pairs.source import load_source, save_source
-from lab.pairs.teacher_file import write_teacher
-from lab.pairs.teacher_training import train_teacher
+from lab.pairs.teacher_file import train_teacher, write_teacher
 from runtime.errors import InvalidInputError
 from teacher_cache.fit.onnx_file import save_onnx
 from teacher_cache.fit.source import DesignInput, DesignTaste, Source, TeacherDesign

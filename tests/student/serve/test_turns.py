@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student.serve import turns
-from student.serve.turns import Turns
+from student.serve import scoring
+from student.serve.scoring import Turns
 
 
 class Passes:
@@ -49,12 +49,12 @@ async def nobody(_tasks: list[asyncio.Task[None]]) -> None:
 
 
 def test_requests_that_take_long_compute_in_a_pass_each_and_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_PASS_SECONDS", 0.0)
+    monkeypatch.setattr(scoring, "_PASS_SECONDS", 0.0)
     assert asyncio.run(computed(20, nobody)) == [[number] for number in range(20)]
 
 
 def test_short_ones_share_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_PASS_SECONDS", 60.0)
+    monkeypatch.setattr(scoring, "_PASS_SECONDS", 60.0)
     assert asyncio.run(computed(20, nobody)) == [list(range(20))]
 
 
@@ -67,7 +67,7 @@ def test_a_client_that_goes_away_costs_nobody_the_turn(gone: set[int], passes: i
             tasks[number].cancel()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "_PASS_SECONDS", 0.0)
+        patch.setattr(scoring, "_PASS_SECONDS", 0.0)
         done = [number for of_pass in asyncio.run(computed(12, after)) for number in of_pass]
     assert done == sorted(done)
     assert set(range(12)) - gone <= set(done)

@@ -8,7 +8,7 @@ import pytest
 
 from student.versions.names import CHAMPION, Reference
 from student.versions.registry import Registry
-from student.versions.remote_index import index_of
+from student.versions.remote import index_of
 from student.versions.version_folder import VersionError
 from tests.student.versions.test_names import TOLD, point, publish, registry_with
 
