@@ -1,6 +1,5 @@
 """What the documents name exists: files, commands, decision records."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,18 +28,6 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
     assert [name for name in _OURS.findall(text) if not (_ROOT / name).exists()] == []
-
-
-def test_the_table_of_sizes_is_what_its_program_prints() -> None:
-    sizing = script("benchmarks/sizing")
-    assert "\n".join(sizing.table()) in (_ROOT / "docs/operations.md").read_text("utf-8")
-
-
-def test_the_table_of_memory_is_what_its_program_has_measured() -> None:
-    memory = script("benchmarks/memory")
-    assert "\n".join(memory.table(json.loads(memory.RESULTS.read_text()))) in (_ROOT / "docs/operations.md").read_text(
-        "utf-8"
-    )
 
 
 def test_decision_records_have_a_number_each_and_stand_in_the_index() -> None:

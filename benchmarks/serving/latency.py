@@ -1,4 +1,4 @@
-"""Latency over its floor, throughput of one process and of two, and where the time of a request goes."""
+"""Latency over its floor, throughput of one process and of two, and what happens beyond the limit."""
 
 import asyncio
 import shutil

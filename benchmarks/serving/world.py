@@ -57,17 +57,8 @@ def on_cores(cores: list[int], *pids: int) -> Iterator[None]:
 
 
 @contextmanager
-def graft_serving(of: World, workers: int = 1, cores: list[int] | None = None) -> Iterator[tuple[int, psutil.Process]]:
-    """``graft student serve`` with so many workers, on as many first cores or on these; port and (parent) process."""
-    with serving_with(of, [sys.executable, "-m", "graft"], workers, cores) as running:
-        yield running
-
-
-@contextmanager
-def serving_with(
-    of: World, graft: list[str], workers: int = 1, cores: list[int] | None = None
-) -> Iterator[tuple[int, psutil.Process]]:
-    """The same with this as the command ``graft``."""
+def graft_serving(of: World, workers: int = 1) -> Iterator[tuple[int, psutil.Process]]:
+    """``graft student serve`` with so many workers, on as many first cores; port and (parent) process."""
     port = free_port()
     environment = {
         **os.environ,
@@ -75,8 +66,8 @@ def serving_with(
         "GRAFT_REDIS_URL": of.redis.url,
         "GRAFT_LOG_LEVEL": "WARNING",
     }
-    argv = [*graft, "student", "serve", "--port", str(port), "--workers", str(workers)]
-    with _running(argv, port, cores or of.cores[:workers], environment) as process:
+    argv = [sys.executable, "-m", "graft", "student", "serve", "--port", str(port), "--workers", str(workers)]
+    with _running(argv, port, of.cores[:workers], environment) as process:
         yield port, process
 
 
