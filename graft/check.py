@@ -24,8 +24,9 @@ from teacher_cache.config import DefaultInput
 from teacher_cache.domain_map_faults import faults_of_inputs
 from teacher_cache.generation import Generation, generation_of
 from teacher_cache.generation_registry import GenerationRegistry
+from teacher_cache.load import load_teacher
 from teacher_cache.profiles import faults_of_profiles
-from teacher_cache.teacher import ServerAccess, Teacher, load_teacher
+from teacher_cache.teacher import ServerAccess, Teacher
 
 _PREFIX = f"{FILE_NAME}: "
 _NOT_CHECKED = "; whether the teacher's version is its name alone is not checked: Redis does not answer"

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
-from runtime.errors import ConfigurationError, InvalidInputError
-from teacher_cache.config import TeacherConfig, TeacherTask, TeacherVector
+from runtime.errors import InvalidInputError
+from teacher_cache.config import TeacherTask, TeacherVector
 
 _BUSY = Counter(
     "graft_teacher_busy_seconds", "Seconds spent in calls of the teacher; the rate is the share of the time it works."
@@ -93,31 +93,3 @@ class ServerAccess(NamedTuple):
 
     token_file: Path | None = None
     ca_file: Path | None = None
-
-
-_NO_ACCESS = ServerAccess()
-
-
-def load_teacher(config: TeacherConfig, folder: Path, access: ServerAccess = _NO_ACCESS) -> Teacher:
-    """The teacher that `config` names; a relative path starts at `folder`. ConfigurationError with all faults.
-
-    Imports only what its kind needs. ServiceUnavailableError when a server does not tell its signature.
-    """
-    if config.kind_faults:
-        raise ConfigurationError([f"graft.toml: {fault}" for fault in config.kind_faults])
-    if config.torch_export is not None:
-        from teacher_cache.exported_teacher import open_exported  # noqa: PLC0415 - torch, 1.5 s
-
-        return open_exported(folder / config.torch_export, config.tasks, config.vectors)
-    if config.server is not None:
-        from teacher_cache.served_teacher import open_served  # noqa: PLC0415
-
-        return open_served(config.server, access, config.tasks, config.vectors)
-    if config.dump is not None:
-        from teacher_cache.dumped_teacher import DumpedTeacher  # noqa: PLC0415
-
-        return DumpedTeacher(config.dump, folder, config.tasks, config.vectors)
-    from teacher_cache.onnx_teacher import open_onnx  # noqa: PLC0415 - onnxruntime
-
-    assert config.onnx is not None
-    return open_onnx(folder / config.onnx, config.tasks, config.vectors)

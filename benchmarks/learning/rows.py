@@ -19,8 +19,8 @@ from stream.examples import ExampleRecord
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Metrics
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.teacher import load_teacher
 
 NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 

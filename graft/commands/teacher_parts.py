@@ -149,8 +149,8 @@ class Scoring:
 
     def __init__(self, teacher: ProjectTeacher) -> None:
         from teacher_cache.domain_map import DomainMap
+        from teacher_cache.load import load_teacher
         from teacher_cache.request_scorer import RequestScorer
-        from teacher_cache.teacher import load_teacher
 
         config, folder, spec = teacher.config, teacher.project.folder, teacher.spec
         self.model = load_teacher(config, folder, teacher.access)

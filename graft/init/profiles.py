@@ -18,8 +18,9 @@ from graft.init.teacher_match import Candidate
 from graft.init.teacher_text import teacher_tables
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.profiles import outputs_of_rows
-from teacher_cache.teacher import Teacher, load_teacher
+from teacher_cache.teacher import Teacher
 
 _ROWS = 256
 _REFERENCES: Mapping[Entity, int] = {"user": 200, "item": 64}  # items of a user, users of an item: as the example pairs

@@ -19,8 +19,8 @@ from graft.project import Project
 from graft.settings import load_settings
 from lab.study.memory_store import END_MS, MemoryStore, Sources, as_stored
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.profiles import Profiler, draw_references
-from teacher_cache.teacher import load_teacher
 
 
 def open_store(

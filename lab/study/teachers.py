@@ -21,9 +21,9 @@ from stream.logged_logits import LoggedLogit
 from teacher_cache.config import DefaultInput, LookupInput, TeacherConfig, UnshownConfig, VocabularyInput
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.generation import generation_of
+from teacher_cache.load import load_teacher
 from teacher_cache.logged import decoded
 from teacher_cache.request_scorer import RequestScorer, ScoredRows
-from teacher_cache.teacher import load_teacher
 from teacher_cache.unshown import UnshownRows, UnshownSampler, together
 
 _CHUNK = 4_096

@@ -16,8 +16,8 @@ from teacher_cache import batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.teacher import load_teacher
 
 
 class _DiesAtCommit(TeacherRequestReader):

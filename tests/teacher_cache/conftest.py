@@ -13,8 +13,9 @@ from features.spec import Feature, FeatureSpec
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.teacher import Teacher, load_teacher
+from teacher_cache.teacher import Teacher
 from teacher_cache.unshown import UnshownCache
 from tests.specs import spec_of
 

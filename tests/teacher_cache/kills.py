@@ -36,8 +36,8 @@ from teacher_cache.checkpoint import Checkpoint
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.histories import Bounds, Tracked
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RefusedRow, RequestScorer
-from teacher_cache.teacher import load_teacher
 
 ROWS, BATCH_ROWS = 96, 8
 KINDS = ("scorer", "backfill")

@@ -23,8 +23,8 @@ from teacher_cache.config import TeacherConfig, UnshownConfig
 from teacher_cache.context_key import NO_CONTEXT, ContextKey, context_digest
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.inventory import Inventory
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.teacher import load_teacher
 from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from tests.rows import Listed
 from tests.teacher_cache.hourly import CONFIG, CONTEXT, MISSING_HOUR, SPEC, hourly_request, hourly_scorer, said_of

@@ -22,8 +22,9 @@ from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.dump_index import Columns, DumpIndex
 from teacher_cache.generation import differences, generation_of
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.teacher import Teacher, load_teacher
+from teacher_cache.teacher import Teacher
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import LIKE_UI, TASKS, save_dump
 

@@ -13,8 +13,8 @@ from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.teacher import load_teacher
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import BAD_ITEM, LIKE_UI, TASKS, USERS, v2_server
 from tests.teacher_cache.test_failing_teacher import _Requests

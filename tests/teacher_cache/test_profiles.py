@@ -9,8 +9,8 @@ from features.spec import Feature
 from runtime.errors import ConfigurationError
 from teacher_cache.config import TeacherVector
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.profiles import Profiler, draw_references, faults_of_profiles
-from teacher_cache.teacher import load_teacher
 from tests.specs import spec_of
 from tests.teacher_cache.conftest import FEATURES, NODES, OUTPUTS
 

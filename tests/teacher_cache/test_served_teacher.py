@@ -24,7 +24,8 @@ from teacher_cache.bisection import TeacherUnavailableError
 from teacher_cache.config import TeacherConfig
 from teacher_cache.generation import differences, generation_of
 from teacher_cache.inference_tensors import ReplyError, read_reply
-from teacher_cache.teacher import ServerAccess, Teacher, TeacherOutputError, load_teacher
+from teacher_cache.load import load_teacher
+from teacher_cache.teacher import ServerAccess, Teacher, TeacherOutputError
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import LIKE_UI, TASKS, v2_server
 from tests.teacher_cache.v2_server import RefusalError, V2Server, running, send

@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY
 
 from runtime.errors import ConfigurationError, InvalidInputError
 from teacher_cache.config import TeacherConfig
-from teacher_cache.teacher import TeacherOutputError, TensorSpec, counted_as_busy, load_teacher
+from teacher_cache.load import load_teacher
+from teacher_cache.teacher import TeacherOutputError, TensorSpec, counted_as_busy
 
 
 def _inputs(rows, **changes):

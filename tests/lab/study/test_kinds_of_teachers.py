@@ -20,8 +20,8 @@ from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.context_key import ContextKey
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.teacher import load_teacher
 from tests.lab.study.conftest import Pair, no_progress
 from tests.lab.study.pair_kinds import KINDS, config_of, outputs_of
 from tests.lab.study.test_cell import STEP, _Source

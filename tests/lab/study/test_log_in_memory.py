@@ -33,10 +33,10 @@ from stream.replay import replay
 from stream.run import run_stream
 from stream.topics import ensure_topics
 from teacher_cache.domain_map import DomainMap
+from teacher_cache.load import load_teacher
 from teacher_cache.profile_queue import ProfileQueue
 from teacher_cache.profile_scorer import ProfileScorer, ProfileTable
 from teacher_cache.profiles import Profiler
-from teacher_cache.teacher import load_teacher
 from tests.features.examples import count_example
 from tests.lab.study.conftest import Pair, no_progress
 
