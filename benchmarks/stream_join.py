@@ -32,13 +32,13 @@ from features.spec import Feature, FeatureSpec
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.child import start_child, stop_child
 from runtime.telemetry import StopSignal, configure_logging
-from stream import connection
 from stream.config import StreamConfig, Topics
-from stream.groups import STREAM_GROUP, group_id
-from stream.replay import replay
-from stream.run import run_stream
+from stream.kafka import connection
+from stream.kafka.groups import STREAM_GROUP, group_id
+from stream.kafka.topics import ensure_topics
+from stream.process.run import run_stream
+from stream.replay.replay import replay
 from stream.tasks import TaskSpec
-from stream.topics import ensure_topics
 
 if TYPE_CHECKING:
     import subprocess

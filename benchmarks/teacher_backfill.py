@@ -40,9 +40,9 @@ from lab.pairs.simulated.project import Sizes, write_simulated
 from runtime.child import start_child, stop_child
 from runtime.redis import connect
 from stream.events import Example
-from stream.example_file import write
-from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
+from stream.log.example_file import write
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleRecord
 from teacher_cache.backfill import backfill
 from teacher_cache.histories import LoggedExamples, Tracked
 from teacher_cache.request_scorer import BATCH_ROWS

@@ -18,7 +18,7 @@ from runtime.errors import GraftError
 from runtime.health_server import HealthServer
 from runtime.telemetry import StopSignal, configure_logging
 from runtime.tracing import TRACING
-from stream.security import use
+from stream.kafka.security import use
 
 if TYPE_CHECKING:
     from teacher_cache.teacher import ServerAccess

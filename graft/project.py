@@ -15,7 +15,7 @@ from graft.faults import faults_of
 from graft.mending import Mended, mended
 from runtime.errors import ConfigurationError, InvalidInputError, did_you_mean
 from stream.config import StreamConfig, Topics
-from stream.sampling import SamplingConfig
+from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
 from student.learn.setup import LearnerSetup, task_faults

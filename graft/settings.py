@@ -15,7 +15,7 @@ from runtime.log_format import LogFormat
 from runtime.redis import with_files
 from runtime.tls import CertificateFiles
 from runtime.tracing import Traces
-from stream.security import Mechanism, Protocol, Security
+from stream.kafka.security import Mechanism, Protocol, Security
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.tls import CertificateFiles
-from stream.security import Security
+from stream.kafka.security import Security
 
 _log = logging.getLogger(__name__)
 

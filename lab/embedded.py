@@ -26,7 +26,7 @@ from runtime.child import start_child, stop_child
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.folder import writing
 from runtime.redis import connect, reaching
-from stream.connection import wait_until_ready
+from stream.kafka.connection import wait_until_ready
 
 _HOST = "127.0.0.1"
 _PORTS = range(20_000, 32_000)  # below the ephemeral ports, so that no outgoing connection takes ours during a restart

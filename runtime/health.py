@@ -10,7 +10,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 STANDSTILL_SECONDS = 60.0
-"""A loop's round takes less: the longest waits within one are Kafka's, of 30 s (stream/connection.py)."""
+"""A loop's round takes less: the longest waits within one are Kafka's, of 30 s (stream/kafka/connection.py)."""
 
 
 class Health:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.telemetry import StopSignal
-from stream.request_columns import RequestColumns
+from stream.log.request_columns import RequestColumns
 from teacher_cache.backfill_report import Counts, Tally
 from teacher_cache.cache import LogitCache, LogitKey
 from teacher_cache.domain_map import MappedRows

@@ -44,7 +44,7 @@ _PASS_SECONDS = Histogram("graft_teacher_pass_seconds", "One pass of the batch s
 
 
 class TeacherRequestSource(Protocol):
-    """What the batch scorer needs of stream.requests.TeacherRequestReader."""
+    """What the batch scorer needs of stream.log.requests.TeacherRequestReader."""
 
     def poll(self, timeout_seconds: float, max_records: int) -> Sequence[TeacherRequest]:
         """The next requests, at most `max_records`; empty when none came within `timeout_seconds`."""

@@ -15,12 +15,12 @@ from runtime.batched import batched
 from runtime.errors import DataLossError
 from stream.config import Topics
 from stream.events import Impression, TeacherRequest
-from stream.example_columns import Wanted
-from stream.example_log import ExampleLog
-from stream.request_columns import RequestColumns, regrouped
-from stream.requests import offsets_between, requests_between
-from stream.row_file import count_rows, share_of_rows
-from stream.share import Share
+from stream.log.example_columns import Wanted
+from stream.log.example_log import ExampleLog
+from stream.log.request_columns import RequestColumns, regrouped
+from stream.log.requests import offsets_between, requests_between
+from stream.log.row_file import count_rows, share_of_rows
+from stream.log.share import Share
 from teacher_cache.request_scorer import BATCH_ROWS
 
 Offsets = Mapping[int, int]

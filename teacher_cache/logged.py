@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.logged_logits import LoggedLogit
+from stream.log.logged_logits import LoggedLogit
 from teacher_cache.cache import usable
 from teacher_cache.unshown import UnshownRows
 

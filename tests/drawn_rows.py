@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stream.drawn import _numbers, drawn_id
-from stream.sampling import SamplingConfig
+from stream.join.drawn import _numbers, drawn_id
+from stream.join.sampling import SamplingConfig
 
 BINARY = ("like", "click")
 """The binary tasks of the pairs that this is asked of."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from features.spec import Value
 from stream.events import EntityId, TeacherRequest
-from stream.request_columns import RequestColumns, regrouped
+from stream.log.request_columns import RequestColumns, regrouped
 from teacher_cache.cache import LogitCache, LogitKey
 from teacher_cache.histories import Batch
 

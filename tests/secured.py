@@ -17,8 +17,8 @@ from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 from lab.apache_kafka import ApacheKafka
 from lab.embedded import EmbeddedRedis
 from runtime.redis import connect
-from stream import connection
-from stream.security import Security, use, used
+from stream.kafka import connection
+from stream.kafka.security import Security, use, used
 
 USER, PASSWORD = "graft", "pa55,word=x"
 _HOSTS = ("localhost", "127.0.0.1")

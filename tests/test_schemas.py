@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from stream.event_file import read_events
 from stream.events import Example, TeacherRequest
+from stream.replay.event_file import read_events
 
 _ROOT = Path(__file__).parents[1]
 _FOLDER = _ROOT / "docs/schemas"

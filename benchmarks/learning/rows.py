@@ -15,7 +15,7 @@ from graft.project import Project
 from lab.study.log_in_memory import records_of
 from lab.study.memory_store import Sources
 from stream.events import Example, TeacherRequest
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Metrics
 from teacher_cache.domain_map import DomainMap

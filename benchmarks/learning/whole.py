@@ -7,10 +7,10 @@ from pathlib import Path
 
 from benchmarks.learning.rows import Bench, Measured, Spent, auc_by_arm, now, since
 from runtime.telemetry import StopSignal
-from stream import connection
-from stream.examples import ExampleReader, ExampleRecord
-from stream.topics import ensure_topics
-from stream.used_logits import UsedLogitsWriter
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
+from stream.log.examples import ExampleReader, ExampleRecord
+from stream.log.used_logits import UsedLogitsWriter
 from student.learn.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache

@@ -177,14 +177,14 @@ def _history(
     from teacher_cache.histories import AskedRows, LoggedExamples, ShownRows
 
     if log is not None:
-        from stream.example_log import ExampleLog
+        from stream.log.example_log import ExampleLog
 
         return LoggedExamples(ExampleLog(log), *bounds_ms)
     if events is None and rows is None:
         return AskedRows(process.settings.kafka, process.project.topics, bounds_ms[0] or 0, bounds_ms[1])
     from features.reader import OnlineReader
-    from stream.event_file import impressions_of
-    from stream.row_file import rows_of
+    from stream.log.row_file import rows_of
+    from stream.replay.event_file import impressions_of
 
     reader = OnlineReader(teacher.spec, process.redis_url)
     if events is not None:
@@ -209,7 +209,7 @@ def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) ->
 
 def _tell_of_missing_context(rows: Path, context: list[str]) -> None:
     """A line where the teacher sees a context that the rows lack: their logits are in the keys of no impression."""
-    from stream.row_file import columns_of
+    from stream.log.row_file import columns_of
 
     names = [name.removeprefix("context:") for name in context]
     if missing := sorted(set(names) - set(columns_of(rows))):

@@ -23,9 +23,9 @@ from graft.progress import Advance
 from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 from runtime.redis import parse_url
-from stream.example_log import ExampleLog
-from stream.row_file import count_rows
-from stream.share import Share
+from stream.log.example_log import ExampleLog
+from stream.log.row_file import count_rows
+from stream.log.share import Share
 from teacher_cache.backfill import backfill
 from teacher_cache.backfill_batches import Manner
 from teacher_cache.backfill_report import BackfillReport, Counts

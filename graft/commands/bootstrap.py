@@ -94,7 +94,7 @@ def _ids(process: Process, events: Path | None, until: datetime) -> "tuple[list[
         repo = process.project.repo
         users, items = known_ids(repo, process.redis_url, load_spec(repo), until)
     else:
-        from stream.event_file import impressions_of
+        from stream.replay.event_file import impressions_of
 
         shown = [one for one in impressions_of(events) if one.event_time_ms <= 1000 * until.timestamp()]
         for one in shown:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream.config import Topics
-    from stream.dead_letter_topics import Selection
-    from stream.dead_letters import StoredLetter
+    from stream.kafka.dead_letter_topics import Selection
+    from stream.kafka.dead_letters import StoredLetter
 
 _SHOWN_BYTES = 10_000
 
@@ -60,7 +60,7 @@ def ls(
 
     Example: graft dlq ls --since 1d
     """
-    from stream.dead_letter_topics import read_dead_letters
+    from stream.kafka.dead_letter_topics import read_dead_letters
 
     process = begin(project_folder)
     topics = process.project.topics
@@ -89,7 +89,7 @@ def show(project_folder: Path | None, topic: str, partition: int, offset: int, *
 
     Example: graft dlq show impressions 0 17
     """
-    from stream.dead_letter_topics import read_dead_letters
+    from stream.kafka.dead_letter_topics import read_dead_letters
 
     process = begin(project_folder)
     topics = process.project.topics
@@ -131,7 +131,7 @@ def replay(
     Example: graft dlq replay --code invalid --since 1d
     """
     from graft.progress import progress
-    from stream.dead_letter_topics import MAX_ATTEMPTS, replay_dead_letters
+    from stream.kafka.dead_letter_topics import MAX_ATTEMPTS, replay_dead_letters
 
     process = begin(project_folder)
     topics = process.project.topics
@@ -153,7 +153,7 @@ def replay(
 def _selection(
     topics: "Topics", topic: str | None, code: str | None, since: int | None, until: int | None
 ) -> "Selection":
-    from stream.dead_letter_topics import Selection
+    from stream.kafka.dead_letter_topics import Selection
 
     now_ms = time.time_ns() // 1_000_000
     since_ms, until_ms = (None if age is None else now_ms - age * 1_000 for age in (since, until))

@@ -15,7 +15,7 @@ from graft.commands.source_given import check_source_options, source_given, sour
 from graft.lazy_group import ENTRY_POINT_GROUP
 from graft.process import begin
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
-from stream.sampling import MOST_DRAWN
+from stream.join.sampling import MOST_DRAWN
 
 if TYPE_CHECKING:
     from graft.fit.fit import Fitted

@@ -36,7 +36,7 @@ def parts_of(process: Process, names: set[str]) -> Iterator[Part]:
 
 
 def _topics(process: Process) -> Part:
-    from stream.topic_removal import whole_removal
+    from stream.kafka.topic_removal import whole_removal
 
     removal = whole_removal(process.settings.kafka, process.project.topics)
     return Part(
@@ -50,7 +50,7 @@ def _topics(process: Process) -> Part:
 
 
 def _state(process: Process) -> Part:
-    from stream.topic_removal import state_removal
+    from stream.kafka.topic_removal import state_removal
 
     removal = state_removal(process.settings.kafka, process.project.topics)
     return Part(
@@ -66,8 +66,8 @@ def _aggregates(process: Process) -> Part:
     from features.pushed_rows import PushedRows
     from features.spec_file import load_spec
     from features.store import view_sources
-    from stream.groups import STREAM_GROUP, group_id
-    from stream.topic_removal import refuse_if_joined
+    from stream.kafka.groups import STREAM_GROUP, group_id
+    from stream.kafka.topic_removal import refuse_if_joined
 
     project = process.project
     views = view_sources(project.repo, process.redis_url).pushed

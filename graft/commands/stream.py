@@ -19,7 +19,7 @@ from runtime.log_format import say
 
 if TYPE_CHECKING:
     from features.spec import FeatureSpec
-    from stream.replay import Sent
+    from stream.replay.replay import Sent
 
 _RANGE = ("first_ms", "last_ms")
 
@@ -64,10 +64,10 @@ def replay(  # noqa: PLR0913 - one argument an option
     Example: graft replay events.jsonl --rate 500
     """
     from graft.progress import progress
-    from stream.event_check import check_form, check_times
-    from stream.pace import EventTime, Rate, at_once
-    from stream.replay import replay as send
-    from stream.topics import ensure_topics
+    from stream.kafka.topics import ensure_topics
+    from stream.replay.event_check import check_form, check_times
+    from stream.replay.pace import EventTime, Rate, at_once
+    from stream.replay.replay import replay as send
 
     if rate and speed:
         raise click.UsageError("--rate and --speed exclude each other")
@@ -108,7 +108,7 @@ def replay(  # noqa: PLR0913 - one argument an option
 
 def _awaited(process: Process, sent: "Sent") -> dict[str, Any]:
     """What became of the messages; warns of dead letters, and where that is not known."""
-    from stream.replay_outcome import await_outcome
+    from stream.replay.replay_outcome import await_outcome
 
     outcome = await_outcome(process.settings.kafka, process.project.topics, sent)
     if dead := sum(outcome.dead_letters.values()):
@@ -129,8 +129,8 @@ def _awaited(process: Process, sent: "Sent") -> dict[str, Any]:
 
 def _expected(process: Process, file: Path) -> dict[str, Any]:
     """What the stream would make of the events: their times, and what would become dead letters."""
-    from stream.dry_run import expect
-    from stream.validation import Validator
+    from stream.join.validation import Validator
+    from stream.replay.dry_run import expect
 
     project = process.project
     validator = Validator(_spec(process), project.tasks)
@@ -185,7 +185,7 @@ def run(project_folder: Path | None) -> None:
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.spec_file import load_spec
-    from stream.run import run_stream
+    from stream.process.run import run_stream
 
     spec = load_spec(project.repo)
     # Last: Feast takes seconds, and from then on every library's deprecation warnings are shown.
@@ -237,8 +237,8 @@ def skip(
 
     Example: graft stream skip impressions 0 12 57
     """
-    from stream.skips import Skip
-    from stream.skips import skip as record_skip
+    from stream.kafka.skips import Skip
+    from stream.kafka.skips import skip as record_skip
 
     process = begin(project)
     topics = process.project.topics
@@ -262,9 +262,9 @@ def archive(project_folder: Path | None, log: Path, every_seconds: float) -> Non
     process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
-    from stream.archive import run_archive
-    from stream.connection import wait_for_kafka
-    from stream.topics import ensure_topics
+    from stream.kafka.connection import wait_for_kafka
+    from stream.kafka.topics import ensure_topics
+    from stream.log.archive import run_archive
 
     wait_for_kafka(lambda: ensure_topics(settings.kafka, project.stream, project.topics), stop)
     run_archive(log, settings.kafka, project.topics, stop, every_seconds=every_seconds)

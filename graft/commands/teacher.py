@@ -34,9 +34,9 @@ def run(project_folder: Path | None) -> None:
     """
     from graft.commands.teacher_parts import ProjectTeacher
     from runtime.absence import Absence, wait_for
-    from stream.connection import wait_for_kafka
-    from stream.requests import TeacherRequestReader
-    from stream.topics import ensure_topics
+    from stream.kafka.connection import wait_for_kafka
+    from stream.kafka.topics import ensure_topics
+    from stream.log.requests import TeacherRequestReader
     from teacher_cache.batch_scorer import run_batch_scorer
 
     process = begin(project_folder)

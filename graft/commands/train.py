@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from features.spec import FeatureSpec
-    from stream.examples import ExampleReader
+    from stream.log.examples import ExampleReader
 
 
 @click.command
@@ -57,9 +57,9 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
     from features.spec_file import load_spec
     from graft.commands.teacher_parts import ProjectTeacher
     from runtime.redis import refuse_wrong_login
-    from stream.connection import wait_for_kafka
-    from stream.logged_logits import LoggedLogits
-    from stream.used_logits import UsedLogitsWriter
+    from stream.kafka.connection import wait_for_kafka
+    from stream.log.logged_logits import LoggedLogits
+    from stream.log.used_logits import UsedLogitsWriter
     from student.learn.exchange import nearest_device, open_exchange
     from student.learn.skew_watch import SkewWatch
     from student.learn.train import run_training
@@ -102,8 +102,8 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
 
 def _source(process: Process, log: Path | None, spec: "FeatureSpec") -> "Callable[..., ExampleReader]":
     """What opens the examples from given offsets on: those of the log, if there is one, then the topic's."""
-    from stream.example_log import ExampleLog, log_then_topic
-    from stream.examples import ExampleReader
+    from stream.log.example_log import ExampleLog, log_then_topic
+    from stream.log.examples import ExampleReader
 
     where = process.settings.kafka, process.project.topics
     if log is None:
@@ -113,7 +113,7 @@ def _source(process: Process, log: Path | None, spec: "FeatureSpec") -> "Callabl
 
 def _topic_id(process: Process) -> str | None:
     """Kafka's id of the examples topic, which is made where it is missing."""
-    from stream.topics import ensure_topics, topic_id
+    from stream.kafka.topics import ensure_topics, topic_id
 
     kafka, project = process.settings.kafka, process.project
     ensure_topics(kafka, project.stream, project.topics)

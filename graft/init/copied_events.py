@@ -6,8 +6,8 @@ from pathlib import Path
 from features.store import compile_spec
 from graft.project import load_project
 from runtime.errors import InvalidInputError
-from stream.event_file import read_events
-from stream.validation import Validator
+from stream.join.validation import Validator
+from stream.replay.event_file import read_events
 
 _EVENTS = 10_000  # more would take minutes of a long log; 'graft replay --dry-run' reads all
 

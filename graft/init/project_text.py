@@ -9,7 +9,7 @@ from graft.init.teacher_text import teacher_text
 from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, toml_value
 from graft.project import Project
 from stream.config import RetentionConfig, StreamConfig
-from stream.sampling import SamplingConfig
+from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, PublishConfig, SkewConfig
 from student.versions.config import StudentConfig

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from lab.dev.sample import Sample
 from runtime.errors import InvalidInputError
-from stream import event_file
 from stream.events import ContextValue, EntityId
+from stream.replay import event_file
 
 _PROGRESS_IMPRESSIONS = 5_000
 

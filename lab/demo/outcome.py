@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lab.dev.client import Answer, Swap, swaps_seen
 from lab.dev.watch import HitRate
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 
 
 def freshness_seconds(

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from stream.topics import TopicLimits
+from stream.kafka.topics import TopicLimits
 
 LIMITS = TopicLimits(retention_bytes=4 * 2**20, segment_bytes=2**20)
 """What the embedded broker keeps of each topic. It rewrites all it keeps once a second: 20 MB cost a quarter of a core.

@@ -36,7 +36,7 @@ from lab.study.plain_models import PLAIN_MODELS
 from lab.study.studied import Studied, studied
 from lab.study.study_log import write_log
 from runtime.errors import GraftError
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.history import Point, read_history
 from student.evaluate.progress import EVERY_EXAMPLES

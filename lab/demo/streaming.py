@@ -21,7 +21,7 @@ from lab.dev.watch import Events, HitRate
 from lab.pairs.project_folder import EVENTS
 from runtime.errors import GraftError
 from stream.config import Topics
-from stream.examples import ExampleReader, ExampleRecord
+from stream.log.examples import ExampleReader, ExampleRecord
 from student.versions.registry import Registry
 
 _POLL_SECONDS = 0.2

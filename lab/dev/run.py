@@ -25,11 +25,11 @@ from lab.dev.stages import choose_ports, environment_of
 from lab.dev.watch import Events
 from lab.embedded import free_port, is_free_port
 from runtime.errors import ConfigurationError, GraftError
-from stream.event_check import check_form, check_times
-from stream.event_file import count_events
-from stream.groups import LEARNER_GROUP, STREAM_GROUP, lag_of
-from stream.replay_position import events_sent
-from stream.topics import TopicLimits
+from stream.kafka.groups import LEARNER_GROUP, STREAM_GROUP, lag_of
+from stream.kafka.topics import TopicLimits
+from stream.replay.event_check import check_form, check_times
+from stream.replay.event_file import count_events
+from stream.replay.replay_position import events_sent
 from student.versions.registry import Registry
 
 LIMITS = TopicLimits(retention_bytes=6 * 2**20, segment_bytes=2**20)

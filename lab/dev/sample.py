@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from features.spec import FeatureSpec
 from runtime.errors import InvalidInputError
-from stream.event_file import read_events
 from stream.events import ContextValue, EntityId, Impression
+from stream.join.validation import Validator
+from stream.replay.event_file import read_events
 from stream.tasks import TaskSpec
-from stream.validation import Validator
 
 LOOKED_AT = 10_000
 

@@ -11,10 +11,10 @@ from graft.settings import load_settings
 from lab.apache_kafka import ApacheKafka, embedded_kafka
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.redis import connect, reaching
-from stream import connection
-from stream.groups import end_offsets
-from stream.security import Security, use
-from stream.topics import TopicLimits, all_topics, ensure_topics
+from stream.kafka import connection
+from stream.kafka.groups import end_offsets
+from stream.kafka.security import Security, use
+from stream.kafka.topics import TopicLimits, all_topics, ensure_topics
 
 
 class Services(NamedTuple):

@@ -23,14 +23,14 @@ from lab.study.digest import digest_of
 from lab.study.memory_store import Sources
 from lab.study.profiled_store import open_store
 from lab.study.teachers import teacher_files
-from stream.aggregation import push_waiting
-from stream.event_file import FileEvent, count_events, read_events
 from stream.events import Example, Impression
-from stream.examples import ExampleRecord
+from stream.join.aggregation import push_waiting
+from stream.join.partition import Partition
+from stream.join.sampling import SamplingConfig
+from stream.join.step import Arrival, StreamStep
+from stream.log.examples import ExampleRecord
 from stream.messages import Message
-from stream.partition import Partition
-from stream.sampling import SamplingConfig
-from stream.step import Arrival, StreamStep
+from stream.replay.event_file import FileEvent, count_events, read_events
 
 _LONG_AFTER_MS = 2.0**53  # later than every event time
 
@@ -109,7 +109,7 @@ def _drawing(project: Project) -> SamplingConfig:
 
 
 def _messages(events: Iterator[FileEvent], inputs: tuple[str, str]) -> Iterator[Message]:
-    """The messages that `stream.replay` would send; unreadable lines are left out."""
+    """The messages that `stream.replay.replay` would send; unreadable lines are left out."""
     topic_of = dict(zip(("impression", "feedback"), inputs, strict=True))
     for offset, event in enumerate(events):
         if event.kind != "unreadable":

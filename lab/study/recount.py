@@ -11,9 +11,9 @@ from features.config import AggregateConfig
 from features.spec import Value
 from lab.study.memory_store import MemoryStore, Sources
 from lab.study.study_log import StudyLog
-from stream.aggregate_updates import updates_of
-from stream.aggregation import EntityAggregates, push_waiting
 from stream.events import Example
+from stream.join.aggregate_updates import updates_of
+from stream.join.aggregation import EntityAggregates, push_waiting
 
 
 def recounted(

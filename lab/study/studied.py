@@ -24,7 +24,7 @@ from lab.study.study_log import StudyLog, read_log
 from lab.study.teacher_logits import left_of_the_gain, origin_of_logits, with_other_cut_off
 from lab.study.verdict import verdict
 from lab.study.workplace import Workplace
-from stream.logit_file import list_logit_files
+from stream.log.logit_file import list_logit_files
 from teacher_cache.generation import generation_of
 
 

@@ -14,11 +14,11 @@ from features.spec import Feature, FeatureSpec, Value
 from lab.study.digest import digest_of
 from lab.study.slices import NEW_ITEMS, NEW_USERS
 from runtime.errors import InvalidInputError
-from stream.archive import Archive
 from stream.events import Example
-from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
-from stream.logged_logits import LoggedLogit, LoggedLogits
+from stream.log.archive import Archive
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleRecord
+from stream.log.logged_logits import LoggedLogit, LoggedLogits
 from student.evaluate.newness import NEW_EXAMPLES
 
 

@@ -17,7 +17,7 @@ from lab.study.study_log import StudyLog
 from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 from stream.events import TeacherRequest
-from stream.logged_logits import LoggedLogit
+from stream.log.logged_logits import LoggedLogit
 from teacher_cache.config import DefaultInput, LookupInput, TeacherConfig, UnshownConfig, VocabularyInput
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.generation import generation_of

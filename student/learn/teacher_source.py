@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from runtime.telemetry import StopSignal
-from stream.logged_logits import LoggedLogit, LoggedLogits
+from stream.log.logged_logits import LoggedLogit, LoggedLogits
+from stream.log.used_logits import UsedLogitsWriter, UsedRow
 from stream.positions import Placed
-from stream.used_logits import UsedLogitsWriter, UsedRow
 from student.learn.exchange import Exchange
 from student.learn.logits import LogitSource, UnshownSource
 from teacher_cache.logged import decoded

@@ -16,9 +16,9 @@ from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING
-from stream.logged_logits import LoggedLogits
+from stream.log.logged_logits import LoggedLogits
+from stream.log.used_logits import UsedLogitsWriter
 from stream.positions import Placed
-from stream.used_logits import UsedLogitsWriter
 from student.evaluate.gate import Gate
 from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions

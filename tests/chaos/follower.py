@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Self
 
 from kafka import TopicPartition
 
-from stream import connection
 from stream.config import Topics
+from stream.kafka import connection
 from stream.messages import message_of
 from tests.outcomes import Input, Letter, Place, letter_of
 

@@ -17,8 +17,8 @@ import numpy as np
 from kafka import KafkaProducer
 
 from lab.demo.plan import LIMITS, MAX_LAG
-from stream import connection
-from stream.groups import LEARNER_GROUP, STREAM_GROUP, lag
+from stream.kafka import connection
+from stream.kafka.groups import LEARNER_GROUP, STREAM_GROUP, lag
 from student.versions.registry import Registry
 from tests.chaos.events import Sent
 from tests.chaos.follower import Follower

@@ -8,7 +8,7 @@ from tests.chaos.troubles import DISK_IS_FULL, KAFKA_IS_GONE, STREAM_STANDS_STIL
 from tests.chaos.world import Shape
 
 _LONGEST_AWAY_SECONDS = 60.0
-_SESSION_SECONDS = 6.0  # of a member of a consumer group (stream/connection.py)
+_SESSION_SECONDS = 6.0  # of a member of a consumer group (stream/kafka/connection.py)
 _SLOT_SECONDS = (5.0, 100.0)  # of one trouble and what follows it, at least and at most
 _SERVER_WEIGHT = 0.4
 _EARLY = 0.2  # of the kills

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import closing
 
-from stream import connection
-from stream.groups import STREAM_GROUP, lag
+from stream.kafka import connection
+from stream.kafka.groups import STREAM_GROUP, lag
 from student.versions.registry import Registry
 from tests.chaos.follower import Follower
 from tests.chaos.verdict import outcomes_of, teacher_line

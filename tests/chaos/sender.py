@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Self
 
-from stream import connection
 from stream.config import Topics
+from stream.kafka import connection
 from tests.chaos.events import Sent
 from tests.poison import null_header_values
 from tests.simulation.schedule import partition_of

@@ -12,9 +12,9 @@ import numpy as np
 from features.reader import OnlineReader
 from features.spec_file import load_spec
 from lab.dev.client import Answer
-from stream.example_log import ExampleLog
-from stream.known_items import CAPACITY
-from stream.logged_logits import LoggedLogits
+from stream.join.known_items import CAPACITY
+from stream.log.example_log import ExampleLog
+from stream.log.logged_logits import LoggedLogits
 from student.versions.registry import Registry
 from teacher_cache.cache import LogitCache
 from teacher_cache.context_key import ContextKey

@@ -15,7 +15,7 @@ from lab.dev.services import Services
 from lab.dev.stages import environment_of
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from runtime.child import start_child
-from stream.topics import TopicLimits, ensure_topics
+from stream.kafka.topics import TopicLimits, ensure_topics
 from tests.chaos.processes import Processes
 from tests.chaos.project import fill_features, make_project
 from tests.disks import Disk, NotMountableError, mounted

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from features.spec_file import load_spec
 from graft.cli import cli
 from stream.events import Example
-from stream.example_file import write
-from stream.examples import ExampleRecord
+from stream.log.example_file import write
+from stream.log.examples import ExampleRecord
 
 
 def _graft(environment: dict[str, str], *arguments: str) -> Result:

@@ -29,11 +29,11 @@ from runtime.child import start_child
 from runtime.digest import file_sha256
 from runtime.redis import connect, parse_url
 from stream.events import Example, TeacherRequest
-from stream.example_columns import Wanted
-from stream.example_file import write
-from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
-from stream.share import Share
+from stream.log.example_columns import Wanted
+from stream.log.example_file import write
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleRecord
+from stream.log.share import Share
 from teacher_cache.backfill_batches import Manner
 from teacher_cache.backfill_report import Counts
 

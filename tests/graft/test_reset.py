@@ -11,10 +11,10 @@ from features import pushed_rows
 from graft.cli import cli
 from lab.embedded import free_port
 from runtime.redis import connect
-from stream import connection
 from stream.config import StreamConfig, Topics
-from stream.groups import STREAM_GROUP
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.groups import STREAM_GROUP
+from stream.kafka.topics import ensure_topics
 from student.versions.registry import Registry
 
 

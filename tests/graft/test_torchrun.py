@@ -14,9 +14,9 @@ from features.store import apply
 from graft.project import load_project
 from lab.embedded import free_port
 from runtime.child import start_child
-from stream import connection
 from stream.events import Example
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
 from student.versions.registry import Registry
 
 _TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "-m", "graft"]

@@ -13,7 +13,7 @@ from graft.settings import load_settings
 from graft.transports import warn_of_bare_password
 from runtime.errors import ConfigurationError
 from runtime.redis import parse_url
-from stream.security import Security
+from stream.kafka.security import Security
 from tests.secured import Certificates
 
 _LOGIN = {

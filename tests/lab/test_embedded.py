@@ -14,12 +14,12 @@ from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from runtime import child
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.redis import connect
-from stream import connection
 from stream.config import StreamConfig, Topics
-from stream.connection import wait_until_ready
-from stream.groups import end_offsets
-from stream.packed_entries import packed
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.connection import wait_until_ready
+from stream.kafka.groups import end_offsets
+from stream.kafka.topics import ensure_topics
+from stream.process.packed_entries import packed
 
 _HOLDER = """
 import sys
@@ -194,7 +194,7 @@ import sys
 from pathlib import Path
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.redis import connect
-from stream import connection
+from stream.kafka import connection
 folder = Path(sys.argv[1])
 with EmbeddedRedis(folder / "redis", keeps=True) as redis, EmbeddedKafka(folder / "kafka", keeps=True) as kafka:
     connect(redis.url).set("key", "value")

@@ -11,20 +11,22 @@ from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.structs import ConsumerGroupMetadata
 
-from stream import aggregate_updates, connection, inputs, state_log, whole_partition, worker
-from stream.aggregation import EntityAggregates
-from stream.dead_letters import DeadLetter
 from stream.events import Feedback
-from stream.join import Join
-from stream.known_items import KnownItems
-from stream.log_cleaner import BEGINS_AT, LogCleaner
-from stream.partition import Partition, Taken
-from stream.pending import Pending
+from stream.join import aggregate_updates
+from stream.join.aggregation import EntityAggregates
+from stream.join.join import Join
+from stream.join.known_items import KnownItems
+from stream.join.log_cleaner import BEGINS_AT, LogCleaner
+from stream.join.partition import Partition, Taken
+from stream.join.pending import Pending
+from stream.join.remembered import RememberedIds
+from stream.join.sampling import Sampling
+from stream.join.watermark import Watermark
+from stream.kafka import connection, whole_partition
+from stream.kafka.dead_letters import DeadLetter
+from stream.kafka.transactions import Transactions
 from stream.positions import Positions
-from stream.remembered import RememberedIds
-from stream.sampling import Sampling
-from stream.transactions import Transactions
-from stream.watermark import Watermark
+from stream.process import inputs, state_log, worker
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 MUTANTS: dict[str, Plant] = {}

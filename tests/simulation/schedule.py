@@ -6,7 +6,7 @@ from random import Random
 from typing import Literal, NamedTuple
 from zlib import crc32
 
-from stream.sampling import SamplingConfig
+from stream.join.sampling import SamplingConfig
 from tests.poison import YEAR_2100_MS, invalid_values
 from tests.simulation.broker import START_MS, Headers
 from tests.simulation.process import Fault

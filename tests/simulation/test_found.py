@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.sampling import SamplingConfig
+from stream.join.sampling import SamplingConfig
 from tests.simulation.process import Fault
 from tests.simulation.schedule import Limits, Schedule, Sent, message_of
 from tests.simulation.seeds import faults_of_schedule, quiet

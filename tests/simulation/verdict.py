@@ -11,10 +11,10 @@ from typing import Any
 
 from kafka import TopicPartition
 
-from stream.groups import STREAM_GROUP, group_id
-from stream.packed_entries import unpacked
-from stream.partition import POSITION
-from stream.sampling import SamplingConfig, is_drawn
+from stream.join.partition import POSITION
+from stream.join.sampling import SamplingConfig, is_drawn
+from stream.kafka.groups import STREAM_GROUP, group_id
+from stream.process.packed_entries import unpacked
 from tests.drawn_rows import Shown, alone_of, drawn_faults
 from tests.outcomes import Input, Outcomes, Rules, letter_of
 from tests.simulation.log import Record

@@ -1,4 +1,4 @@
-"""A simulated run: the stream's own program (`stream.run.run_stream`) in a simulated world, by a schedule."""
+"""A simulated run: the stream's own program (`stream.process.run.run_stream`) in a simulated world, by a schedule."""
 
 import json
 import sys
@@ -17,11 +17,13 @@ import runtime.absence
 from features.aggregates import Aggregates
 from features.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
-from stream import connection, join, known_items, remembered, run, worker
 from stream.config import StreamConfig, Topics
-from stream.groups import STREAM_GROUP, group_id
-from stream.packed_entries import unpacked
-from stream.topics import ensure_topics
+from stream.join import join, known_items, remembered
+from stream.kafka import connection
+from stream.kafka.groups import STREAM_GROUP, group_id
+from stream.kafka.topics import ensure_topics
+from stream.process import run, worker
+from stream.process.packed_entries import unpacked
 from tests.simulation.broker import Broker
 from tests.simulation.clients import Admin, Consumer, Producer
 from tests.simulation.log import Transaction

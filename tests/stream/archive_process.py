@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from runtime.telemetry import StopSignal, configure_logging
-from stream.archive import run_archive
+from stream.log.archive import run_archive
 from tests.stream.pair import topics
 
 

@@ -10,8 +10,8 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from runtime.child import stop_child
-from stream import connection
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
 from tests.forked import start_forked
 from tests.stream.pair import Scenario, feedback, impression, stream_config, topics
 

@@ -7,7 +7,7 @@ import pytest
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
-from stream import connection
+from stream.kafka import connection
 
 _ATTRIBUTES_LOW_BYTE = 22
 _GZIP, _CODEC_MASK = 1, 0x07

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from features.config import AggregateConfig
 from features.spec import Feature, FeatureSpec
 from stream.config import StreamConfig, Topics
-from stream.log_cleaner import Entry
+from stream.join.log_cleaner import Entry
 from stream.tasks import TaskSpec
 
 TASKS = (

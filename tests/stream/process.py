@@ -11,8 +11,8 @@ from features.reader import OnlineReader
 from runtime.errors import GraftError
 from runtime.redis import connect, reaching
 from runtime.telemetry import StopSignal, configure_logging
-from stream import worker
-from stream.run import run_stream
+from stream.process import worker
+from stream.process.run import run_stream
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 
 

@@ -10,10 +10,10 @@ import pytest
 from kafka import TopicPartition
 
 from lab.apache_kafka import ApacheKafka
-from stream import connection
-from stream.inputs import Inputs
-from stream.replay_position import events_sent
-from stream.transactions import Transactions
+from stream.kafka import connection
+from stream.kafka.transactions import Transactions
+from stream.process.inputs import Inputs
+from stream.replay.replay_position import events_sent
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import Scenario, topics
 from tests.stream.test_exactly_once import assert_offsets_at_the_end, assert_whole

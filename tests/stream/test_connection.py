@@ -9,8 +9,8 @@ from kafka import TopicPartition
 
 from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
-from stream import connection
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 

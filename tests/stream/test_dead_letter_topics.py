@@ -8,10 +8,10 @@ import pytest
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from runtime.errors import GraftError, ServiceUnavailableError
-from stream import connection, dead_letter_topics
-from stream.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
-from stream.dead_letters import DeadLetter
-from stream.groups import group_id
+from stream.kafka import connection, dead_letter_topics
+from stream.kafka.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
+from stream.kafka.dead_letters import DeadLetter
+from stream.kafka.groups import group_id
 from stream.messages import Message
 from tests.stream.conftest import StreamHarness
 from tests.stream.pair import feedback, impression, topics
@@ -53,7 +53,7 @@ def test_letters_are_read_with_their_reason_and_message(with_letters):
 
 
 def test_letters_of_topics_that_nobody_has_made_are_an_error_and_not_none(kafka, topic_prefix, monkeypatch):
-    monkeypatch.setattr("stream.topics._HEARD_OF_SECONDS", 0.5)
+    monkeypatch.setattr("stream.kafka.topics._HEARD_OF_SECONDS", 0.5)
     with pytest.raises(ServiceUnavailableError, match="'graft stream run' makes the topics of a project"):
         list(read_dead_letters(kafka, topics(topic_prefix), ALL))
 

@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.dead_letters import MAX_DEAD_LETTER_BYTES, DeadLetter, StoredLetter, stored_letter
+from stream.kafka.dead_letters import MAX_DEAD_LETTER_BYTES, DeadLetter, StoredLetter, stored_letter
 from stream.messages import Message
 
 FEW = settings(deadline=None, max_examples=100)  # the machine may be busy

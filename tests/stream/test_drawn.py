@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import ConfigurationError
-from stream import example_file
-from stream.drawn import drawn_id
 from stream.events import Example
-from stream.examples import ExampleRecord
-from stream.known_items import Group, KnownItems
-from stream.sampling import SamplingConfig
-from stream.step import Arrival, StreamStep
+from stream.join.drawn import drawn_id
+from stream.join.known_items import Group, KnownItems
+from stream.join.sampling import SamplingConfig
+from stream.join.step import Arrival, StreamStep
+from stream.log import example_file
+from stream.log.examples import ExampleRecord
 from tests.stream.pair import SPEC, TASKS, Scenario, feedback, impression, save
 from tests.stream.test_sampling import taken_by
 from tests.stream.test_step import END_MS, WALL_MS, caught_up, columns, messages_of, partition, steps
@@ -154,7 +154,7 @@ def filled(counts):
 
 
 def numbers(name):
-    from stream.drawn import _numbers  # noqa: PLC0415 - the numbers themselves are what is tested
+    from stream.join.drawn import _numbers  # noqa: PLC0415 - the numbers themselves are what is tested
 
     return _numbers(name)
 

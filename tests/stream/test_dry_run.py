@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream.dry_run import Expected, Fault, expect
-from stream.validation import Validator
+from stream.join.validation import Validator
+from stream.replay.dry_run import Expected, Fault, expect
 from tests.stream.pair import SPEC, TASKS, feedback, impression, stream_config
 
 NOON_MS = 1_767_268_800_000

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from features.aggregates import Aggregates
 from runtime.errors import GraftError, InvalidInputError, ServiceUnavailableError
-from stream.aggregate_updates import AggregateUpdate, entity_partition, packed, unpacked, updates_of
-from stream.aggregation import EntityAggregates, push_waiting
 from stream.events import Example
+from stream.join.aggregate_updates import AggregateUpdate, entity_partition, packed, unpacked, updates_of
+from stream.join.aggregation import EntityAggregates, push_waiting
+from stream.join.partition import Partition
 from stream.messages import Message
-from stream.partition import Partition
 from tests.stream.pair import AGGREGATES, TASKS, stream_config, topics
 
 TOPICS = topics("")

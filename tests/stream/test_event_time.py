@@ -8,10 +8,10 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import join
+from stream.join import join
+from stream.join.partition import Partition
+from stream.join.step import Arrival, StreamStep
 from stream.messages import Message
-from stream.partition import Partition
-from stream.step import Arrival, StreamStep
 from tests.stream.pair import SPEC, TASKS, save, stream_config
 from tests.stream.pair import feedback as feedback_event
 from tests.stream.pair import impression as impression_event

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from stream.events import Feedback
-from stream.validation import Validator
+from stream.join.validation import Validator
 from tests.stream.pair import SPEC, TASKS
 
 FIELDS = {"impression_id": "i1", "task": "like", "value": 1, "event_time_ms": 5}

@@ -11,8 +11,8 @@ import pytest
 from kafka import TopicPartition
 
 from runtime.redis import connect
-from stream import connection
-from stream.groups import STREAM_GROUP, group_id
+from stream.kafka import connection
+from stream.kafka.groups import STREAM_GROUP, group_id
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import Scenario, feedback, impression
 

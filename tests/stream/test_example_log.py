@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from runtime.errors import DataLossError, GraftError, InvalidInputError
 from runtime.folder import remove_partial_files
-from stream import example_file
-from stream.archive import Archive
 from stream.events import Example
-from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
-from stream.logged_topic import check_topic, note_topic
+from stream.log import example_file
+from stream.log.archive import Archive
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleRecord
+from stream.log.logged_topic import check_topic, note_topic
 from stream.merge import Merge
 
 MIDNIGHT_MS = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp() * 1000)
@@ -325,7 +325,7 @@ def test_a_foreign_parquet_file_and_a_missing_folder_are_errors(tmp_path):
 
 
 def test_the_log_is_read_without_torch_and_feast():
-    code = "import sys, stream.example_log; print([m for m in ('torch', 'feast', 'pandas') if m in sys.modules])"
+    code = "import sys, stream.log.example_log; print([m for m in ('torch', 'feast', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -10,12 +10,12 @@ from kafka.structs import ConsumerGroupMetadata
 from runtime.child import stop_child
 from runtime.errors import DataLossError, GraftError
 from runtime.telemetry import StopSignal
-from stream import connection
-from stream.archive import Archive, run_archive
-from stream.example_log import ExampleLog, log_then_topic
-from stream.examples import ExampleReader
-from stream.topics import ensure_topics
-from stream.transactions import Outgoing, Transactions
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
+from stream.kafka.transactions import Outgoing, Transactions
+from stream.log.archive import Archive, run_archive
+from stream.log.example_log import ExampleLog, log_then_topic
+from stream.log.examples import ExampleReader
 from tests.forked import start_forked
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
@@ -136,7 +136,7 @@ def test_a_stop_writes_what_was_read_and_an_empty_log_begins_where_the_topic_doe
     wanted = [r for r in whole if r.partition != 1 or r.offset >= 4]
     assert len(wanted) < len(whole)
     archives = []
-    monkeypatch.setattr("stream.archive.Archive", lambda *a: archives.append(Archive(*a)) or archives[0])
+    monkeypatch.setattr("stream.log.archive.Archive", lambda *a: archives.append(Archive(*a)) or archives[0])
     stop = StopSignal()
     reading = threading.Thread(
         target=run_archive, args=(tmp_path, topic.kafka_servers, topic.topics, stop), kwargs={"every_seconds": 3600.0}

@@ -9,14 +9,14 @@ from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata
 
 from runtime.errors import DataLossError, GraftError
-from stream import connection
-from stream.archive import Archive
 from stream.events import Example
-from stream.example_log import ExampleLog, log_then_topic
-from stream.examples import ExampleReader
-from stream.groups import LEARNER_GROUP, group_id, lag
-from stream.topics import ensure_topics
-from stream.transactions import Outgoing, Transactions
+from stream.kafka import connection
+from stream.kafka.groups import LEARNER_GROUP, group_id, lag
+from stream.kafka.topics import ensure_topics
+from stream.kafka.transactions import Outgoing, Transactions
+from stream.log.archive import Archive
+from stream.log.example_log import ExampleLog, log_then_topic
+from stream.log.examples import ExampleReader
 from tests.stream.conftest import await_that, told
 from tests.stream.pair import stream_config, topics
 

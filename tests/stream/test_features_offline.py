@@ -21,9 +21,9 @@ from graft.project import load_project
 from runtime.child import start_child
 from stream.config import Topics
 from stream.events import Example
-from stream.examples import ExampleReader
-from stream.replay import replay
-from stream.topics import ensure_topics
+from stream.kafka.topics import ensure_topics
+from stream.log.examples import ExampleReader
+from stream.replay.replay import replay
 
 _GRAFT = [sys.executable, "-m", "graft"]
 _FIXTURES = Path(__file__).parents[2] / "fixtures" / "simulated"

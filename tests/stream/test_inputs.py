@@ -5,9 +5,9 @@ import time
 import pytest
 
 from runtime.errors import ServiceUnavailableError
-from stream import inputs
-from stream.inputs import Inputs
-from stream.topics import ensure_topics
+from stream.kafka.topics import ensure_topics
+from stream.process import inputs
+from stream.process.inputs import Inputs
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import Feedback, TeacherRequest
-from stream.join import MAX_WAITING_BYTES, Join
+from stream.join.join import MAX_WAITING_BYTES, Join
 from stream.messages import Message
 from tests.stream.pair import TASKS, save
 

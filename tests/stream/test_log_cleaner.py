@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.log_cleaner import BEGINS_AT, Record, saved_state
+from stream.join.log_cleaner import BEGINS_AT, Record, saved_state
 
 FLOOR_BYTES = 200
 FEW = settings(deadline=None, max_examples=100)

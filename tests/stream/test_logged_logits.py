@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import InvalidInputError
-from stream.archive import Archive
 from stream.events import UsedLogits, impression_mark
-from stream.example_log import ExampleLog
-from stream.logged_logits import LoggedLogit, LoggedLogits
-from stream.logit_archive import LogitArchive
-from stream.logit_file import FOLDER, list_logit_files
-from stream.used_logits import UsedRecord
+from stream.log.archive import Archive
+from stream.log.example_log import ExampleLog
+from stream.log.logged_logits import LoggedLogit, LoggedLogits
+from stream.log.logit_archive import LogitArchive
+from stream.log.logit_file import FOLDER, list_logit_files
+from stream.log.used_logits import UsedRecord
 from tests.stream.test_example_log import record
 
 GENERATION = "g1"

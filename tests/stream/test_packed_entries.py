@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import packed_entries
-from stream.packed_entries import count_of, packed, unpacked
+from stream.process import packed_entries
+from stream.process.packed_entries import count_of, packed, unpacked
 
 entries = st.lists(st.tuples(st.text(max_size=8), st.none() | st.binary(max_size=40)), max_size=30)
 

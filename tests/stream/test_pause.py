@@ -6,10 +6,10 @@ from kafka import TopicPartition
 
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
-from stream import pause
-from stream.pause import PAUSED, Pause, newest
-from stream.unusable import MostlyUnusableError
-from stream.worker import StreamJob
+from stream.process import pause
+from stream.process.pause import PAUSED, Pause, newest
+from stream.process.unusable import MostlyUnusableError
+from stream.process.worker import StreamJob
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import SPEC, TASKS, impression, stream_config, topics
 

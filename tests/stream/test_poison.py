@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stream import connection
+from stream.kafka import connection
 from tests.poison import NULL, OddName, null_header_values, with_number
 from tests.stream.conftest import StreamHarness
 from tests.stream.pair import feedback, impression

@@ -3,13 +3,13 @@
 import pytest
 
 from features.aggregates import Aggregates
-from stream.archive import Archive
-from stream.examples import ExampleReader
+from stream.join.partition import Partition
+from stream.join.validation import Validator
+from stream.kafka.topics import ensure_topics
+from stream.log.archive import Archive
+from stream.log.examples import ExampleReader
 from stream.messages import Message
-from stream.partition import Partition
 from stream.positions import OffsetError, Positions
-from stream.topics import ensure_topics
-from stream.validation import Validator
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, stream_config, topics
 from tests.stream.test_example_log import record
 

@@ -5,8 +5,8 @@ import gc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import remembered
-from stream.remembered import RememberedIds
+from stream.join import remembered
+from stream.join.remembered import RememberedIds
 from tests.stream.pair import save
 
 FEW = settings(deadline=None, max_examples=100)

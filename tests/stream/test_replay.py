@@ -11,12 +11,12 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from runtime.errors import ConfigurationError, InvalidInputError, ServiceUnavailableError
-from stream import connection
-from stream.event_file import impressions_of, read_events
-from stream.groups import STREAM_GROUP, group_id
-from stream.pace import Rate
-from stream.replay import ReplayCount, replay
-from stream.replay_position import events_sent
+from stream.kafka import connection
+from stream.kafka.groups import STREAM_GROUP, group_id
+from stream.replay.event_file import impressions_of, read_events
+from stream.replay.pace import Rate
+from stream.replay.replay import ReplayCount, replay
+from stream.replay.replay_position import events_sent
 from tests.stream.pair import feedback, impression
 
 ROWS = [

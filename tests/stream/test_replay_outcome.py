@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from stream.replay import replay
-from stream.replay_outcome import Outcome, await_outcome
+from stream.replay.replay import replay
+from stream.replay.replay_outcome import Outcome, await_outcome
 from tests.stream.pair import feedback, impression
 
 NOON_MS = 1_767_268_800_000

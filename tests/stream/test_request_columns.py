@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from runtime.errors import InvalidInputError
 from stream.events import Example, TeacherRequest
-from stream.example_columns import TimedBatch, Wanted, merged
-from stream.example_file import list_files, write
-from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
+from stream.log.example_columns import TimedBatch, Wanted, merged
+from stream.log.example_file import list_files, write
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleRecord
+from stream.log.request_columns import RequestColumns, regrouped
 from stream.merge import Merge
-from stream.request_columns import RequestColumns, regrouped
 
 
 def _request(n: int) -> TeacherRequest:

@@ -10,11 +10,11 @@ from kafka.errors import FencedInstanceIdError, KafkaConnectionError
 from lab.embedded import EmbeddedKafka
 from runtime.child import stop_child
 from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
-from stream import connection
-from stream.dead_letter_topics import Selection, read_dead_letters, replay_dead_letters
 from stream.events import TeacherRequest
-from stream.requests import TeacherRequestReader, offsets_between, requests_between
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.dead_letter_topics import Selection, read_dead_letters, replay_dead_letters
+from stream.kafka.topics import ensure_topics
+from stream.log.requests import TeacherRequestReader, offsets_between, requests_between
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 
@@ -154,7 +154,7 @@ def written_since(kafka, topics, since_ms):
 
 
 def test_requests_of_a_topic_that_nobody_has_made_are_an_error_and_not_none(kafka, topic_prefix, monkeypatch):
-    monkeypatch.setattr("stream.topics._HEARD_OF_SECONDS", 0.5)
+    monkeypatch.setattr("stream.kafka.topics._HEARD_OF_SECONDS", 0.5)
     with pytest.raises(ServiceUnavailableError, match="'graft stream run' makes the topics of a project"):
         offsets_between(kafka, topics(topic_prefix), 0, None)
 

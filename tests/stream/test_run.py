@@ -6,10 +6,10 @@ import pytest
 from kafka.errors import KafkaTimeoutError
 
 from runtime.telemetry import StopSignal
-from stream import run as stream_run
 from stream.config import Topics
-from stream.state_log import StateId
-from stream.worker import StreamJob
+from stream.process import run as stream_run
+from stream.process.state_log import StateId
+from stream.process.worker import StreamJob
 
 
 class _Worker:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import Example
-from stream.sampling import Sampling, SamplingConfig, is_drawn
-from stream.step import Arrival, StreamStep
+from stream.join.sampling import Sampling, SamplingConfig, is_drawn
+from stream.join.step import Arrival, StreamStep
 from stream.tasks import TaskSpec
 from tests.stream.pair import SPEC, TASKS, Scenario, save
 from tests.stream.test_step import END_MS, WALL_MS, caught_up, columns, messages_of, partition, steps

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import Example, TeacherRequest
-from stream.known_items import KnownItems
+from stream.join.known_items import KnownItems
+from stream.join.sampling import SamplingConfig, is_drawn
+from stream.join.step import Arrival, StreamStep
 from stream.messages import Message
-from stream.sampling import SamplingConfig, is_drawn
-from stream.step import Arrival, StreamStep
 from tests.drawn_rows import Shown, alone_of, drawn_faults
 from tests.stream.pair import SPEC, TASKS, save
 from tests.stream.test_step import END_MS, WALL_MS, caught_up, columns, messages_of, partition

@@ -11,9 +11,9 @@ from kafka import TopicPartition
 from lab.embedded import free_port
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.tls import CertificateFiles
-from stream import connection
-from stream.security import Mechanism, Security, use
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.security import Mechanism, Security, use
+from stream.kafka.topics import ensure_topics
 from tests.secured import PASSWORD, USER, Certificates
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics

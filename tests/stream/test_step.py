@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from features.aggregates import Aggregates
 from runtime.errors import ServiceUnavailableError
-from stream import join
-from stream.aggregate_updates import AggregateUpdate, packed
 from stream.events import Impression
+from stream.join import join
+from stream.join.aggregate_updates import AggregateUpdate, packed
+from stream.join.partition import Partition
+from stream.join.step import Arrival, Effects, StreamStep
 from stream.messages import Message
-from stream.partition import Partition
-from stream.step import Arrival, Effects, StreamStep
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, Scenario, feedback, impression, stream_config, topics
 
 TOPICS = topics("")

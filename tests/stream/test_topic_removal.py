@@ -7,10 +7,10 @@ import pytest
 
 from runtime.child import stop_child
 from runtime.errors import GraftError
-from stream import connection
-from stream.state_log import state_id
-from stream.topic_removal import state_removal, whole_removal
-from stream.topics import all_topics, ensure_topics
+from stream.kafka import connection
+from stream.kafka.topic_removal import state_removal, whole_removal
+from stream.kafka.topics import all_topics, ensure_topics
+from stream.process.state_log import state_id
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import feedback, impression, stream_config
 

@@ -9,11 +9,11 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from runtime.errors import ConfigurationError, ServiceUnavailableError
-from stream import connection
 from stream.config import RetentionConfig, StreamConfig
-from stream.groups import LEARNER_GROUP, lag_of
-from stream.state_log import state_id
-from stream.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
+from stream.kafka import connection
+from stream.kafka.groups import LEARNER_GROUP, lag_of
+from stream.kafka.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
+from stream.process.state_log import state_id
 from tests.stream.conftest import told
 from tests.stream.pair import stream_config, topics
 
@@ -90,7 +90,7 @@ def test_a_topic_that_another_process_has_just_made_is_waited_for(kafka, topic_p
     hears_late(2)
     ensure_topics(kafka, config, made)
     hears_late(1_000)
-    monkeypatch.setattr("stream.topics._HEARD_OF_SECONDS", 0.3)
+    monkeypatch.setattr("stream.kafka.topics._HEARD_OF_SECONDS", 0.3)
     with pytest.raises(ServiceUnavailableError, match=f"does not tell of the topic {topic_prefix}.* yet"):
         ensure_topics(kafka, config, made)
 
@@ -155,7 +155,7 @@ def test_byte_limits_hold_beside_the_retention(kafka, topic_prefix):
 
 
 def test_topics_that_exist_keep_their_retention_and_one_line_says_where_it_differs(kafka, topic_prefix, caplog):
-    caplog.set_level(logging.INFO, "stream.topics")
+    caplog.set_level(logging.INFO, "stream.kafka.topics")
     made, config = topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
     ensure_topics(kafka, config, made)
     warn_of_retention(kafka, config, made)

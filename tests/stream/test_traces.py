@@ -9,12 +9,12 @@ from features.aggregates import Aggregates
 from features.reader import OnlineReader
 from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING, traceparent_in
-from stream.dead_letters import DeadLetter, stored_letter
-from stream.examples import ExampleReader
+from stream.kafka.dead_letters import DeadLetter, stored_letter
+from stream.log.examples import ExampleReader
+from stream.log.requests import TeacherRequestReader
 from stream.messages import Message
-from stream.replay import replay
-from stream.requests import TeacherRequestReader
-from stream.run import run_stream
+from stream.process.run import run_stream
+from stream.replay.replay import replay
 from tests.stream.conftest import await_that
 from tests.stream.pair import AGGREGATES, SPEC, TASKS, impression, stream_config
 from tests.stream.process import HashPusher

@@ -9,10 +9,10 @@ from kafka.consumer.group import ConsumerGroupMetadata
 from kafka.errors import KafkaTimeoutError
 
 from lab.embedded import EmbeddedKafka
-from stream import connection
-from stream.groups import STREAM_GROUP, group_id
-from stream.topics import ensure_topics
-from stream.transactions import Outgoing, Transactions
+from stream.kafka import connection
+from stream.kafka.groups import STREAM_GROUP, group_id
+from stream.kafka.topics import ensure_topics
+from stream.kafka.transactions import Outgoing, Transactions
 from tests.stream.pair import stream_config, topics
 
 

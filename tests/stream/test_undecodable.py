@@ -15,15 +15,15 @@ from kafka.record import MemoryRecords
 from lab.apache_kafka import ApacheKafka
 from runtime.errors import InvalidInputError
 from runtime.telemetry import StopSignal
-from stream import connection
-from stream.archive import run_archive
-from stream.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
 from stream.events import Example, TeacherRequest
-from stream.example_log import ExampleLog
-from stream.examples import ExampleReader
-from stream.requests import TeacherRequestReader, offsets_between, requests_between
-from stream.skips import Skip, find_skip, skip
-from stream.undecodable import Undecodable, UndecodableError
+from stream.kafka import connection
+from stream.kafka.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
+from stream.kafka.skips import Skip, find_skip, skip
+from stream.kafka.undecodable import Undecodable, UndecodableError
+from stream.log.archive import run_archive
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleReader
+from stream.log.requests import TeacherRequestReader, offsets_between, requests_between
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.corruption import send_undecodable
 from tests.stream.pair import impression

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 from kafka import TopicPartition
 
-from stream.dead_letters import DeadLetter
+from stream.kafka.dead_letters import DeadLetter
 from stream.messages import Message
-from stream.report import Work
-from stream.unusable import MostlyUnusableError, UnusableShare
+from stream.process.report import Work
+from stream.process.unusable import MostlyUnusableError, UnusableShare
 
 AT = TopicPartition("impressions", 0)
 

@@ -12,13 +12,13 @@ from kafka import TopicPartition
 from lab.embedded import EmbeddedKafka
 from runtime.child import stop_child
 from runtime.errors import DataLossError, ServiceUnavailableError
-from stream import connection
 from stream.events import impression_mark
-from stream.logged_logits import LoggedLogits
-from stream.logit_file import list_logit_files
-from stream.topics import ensure_topics
-from stream.undecodable import UndecodableError
-from stream.used_logits import UsedLogitsReader, UsedLogitsWriter, UsedRow
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
+from stream.kafka.undecodable import UndecodableError
+from stream.log.logged_logits import LoggedLogits
+from stream.log.logit_file import list_logit_files
+from stream.log.used_logits import UsedLogitsReader, UsedLogitsWriter, UsedRow
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 from tests.stream.test_example_log_kafka import PARTITIONS, Topic
@@ -85,7 +85,7 @@ def test_many_examples_are_several_records(kafka, its_topics):
 
 
 def test_without_kafka_a_flush_says_so_and_everything_comes_when_it_is_back(tmp_path, topic_prefix, monkeypatch):
-    monkeypatch.setattr("stream.used_logits._FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr("stream.log.used_logits._FLUSH_SECONDS", 0.5)
     its_topics = topics(topic_prefix)
     with EmbeddedKafka(tmp_path / "kafka") as broker:
         ensure_topics(broker.servers, stream_config(topic_prefix, 2), its_topics)

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from features.spec import Feature
 from runtime.errors import InvalidInputError
 from stream.events import Example, Impression, TeacherRequest
+from stream.join.validation import Validator
 from stream.tasks import TaskSpec
-from stream.validation import Validator
 from tests.stream.pair import SPEC, TASKS, feedback, impression
 
 VALIDATOR = Validator(SPEC, TASKS)

@@ -6,8 +6,8 @@ import pytest
 from kafka import TopicPartition
 
 from runtime.errors import ServiceUnavailableError
-from stream import connection, whole_partition
-from stream.dead_letter_topics import Selection, read_dead_letters
+from stream.kafka import connection, whole_partition
+from stream.kafka.dead_letter_topics import Selection, read_dead_letters
 
 
 def test_a_transaction_that_stays_open_ends_the_reading_with_its_place(harness, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 from features.spec import FeatureSpec
 from runtime.telemetry import StopSignal
 from stream.config import Topics
-from stream.requests import TeacherRequestReader
+from stream.log.requests import TeacherRequestReader
 from teacher_cache import batch_scorer
 from teacher_cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig

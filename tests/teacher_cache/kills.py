@@ -28,7 +28,7 @@ from runtime.child import start_child
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
-from stream.request_columns import RequestColumns
+from stream.log.request_columns import RequestColumns
 from teacher_cache import batch_scorer
 from teacher_cache.backfill import backfill
 from teacher_cache.cache import LogitCache

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from features.lookup import context_value
 from features.spec import Feature
 from stream.events import Example, TeacherRequest
-from stream.example_file import read, write
-from stream.examples import ExampleRecord
+from stream.log.example_file import read, write
+from stream.log.examples import ExampleRecord
 from teacher_cache.context_key import NO_CONTEXT, ContextKey, context_digest, context_features
 from tests.teacher_cache.hourly import CONFIG, CONTEXT, SPEC, hourly_request
 

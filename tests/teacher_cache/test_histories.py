@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from runtime.errors import DataLossError, InvalidInputError
 from runtime.redis import connect
 from stream.events import Example, Impression, TeacherRequest
-from stream.example_file import runs, write
-from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
-from stream.request_columns import RequestColumns
-from stream.row_file import rows_of
+from stream.log.example_file import runs, write
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleRecord
+from stream.log.request_columns import RequestColumns
+from stream.log.row_file import rows_of
 from teacher_cache.backfill import backfill
 from teacher_cache.backfill_batches import Manner
 from teacher_cache.cache import LogitCache

@@ -15,12 +15,12 @@ from features.reader import OnlineReader
 from runtime.child import start_child
 from runtime.redis import connect
 from runtime.telemetry import StopSignal
-from stream import connection
 from stream.config import StreamConfig, Topics
-from stream.event_file import impressions_of
-from stream.groups import TEACHER_GROUP, lag
-from stream.requests import TeacherRequestReader, offsets_between, requests_between
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.groups import TEACHER_GROUP, lag
+from stream.kafka.topics import ensure_topics
+from stream.log.requests import TeacherRequestReader, offsets_between, requests_between
+from stream.replay.event_file import impressions_of
 from teacher_cache.backfill import backfill, requests_of_impressions
 from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache import LogitCache

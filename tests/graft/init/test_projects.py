@@ -13,9 +13,9 @@ import pytest
 from graft.check import check_project
 from graft.init.labels import Label
 from graft.project import Project, load_project
-from stream.dry_run import expect
-from stream.event_check import check_times
-from stream.validation import Validator
+from stream.join.validation import Validator
+from stream.replay.dry_run import expect
+from stream.replay.event_check import check_times
 from tests.graft.init.conftest import read_events, write_teacher
 
 REDIS = "redis://localhost:6379/0"

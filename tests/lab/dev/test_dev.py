@@ -26,7 +26,7 @@ from lab.embedded import EmbeddedKafka, free_port
 from runtime.errors import ConfigurationError, GraftError
 from runtime.folder import claim_folder
 from stream.config import Topics
-from stream.examples import ExampleReader
+from stream.log.examples import ExampleReader
 from student.versions.registry import Registry
 from tests.graft.fit.conftest import SECOND, write_domain
 from tests.lab.dev.conftest import RATINGS

@@ -10,9 +10,9 @@ from lab.dev.run import sent_before
 from lab.dev.services import Services
 from lab.embedded import EmbeddedKafka
 from runtime.errors import ConfigurationError
-from stream import connection
-from stream.replay_position import ReplayPosition
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
+from stream.replay.replay_position import ReplayPosition
 
 
 def test_an_event_file_that_was_replaced_names_the_kept_folder_to_remove(tmp_path: Path, shop: Path) -> None:

@@ -11,7 +11,7 @@ from lab.dev import sample
 from lab.dev.run import LIMITS, curl_line, max_lag
 from lab.dev.sample import Sample, sample_of, write_first
 from runtime.errors import InvalidInputError
-from stream.event_file import impressions_of
+from stream.replay.event_file import impressions_of
 from stream.tasks import TaskSpec
 from tests.specs import spec_of
 

@@ -9,7 +9,7 @@ from lab.study.findings import Findings
 from lab.study.grid import Grid, Variant
 from lab.study.study_log import StudyLog
 from lab.study.tables import tables
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from stream.tasks import TaskSpec
 from tests.lab.study.conftest import Pair
 

@@ -19,8 +19,8 @@ from lab.study.study_log import StudyLog, read_log, write_log
 from lab.study.teachers import requests_of
 from lab.study.workplace import Workplace
 from runtime.telemetry import StopSignal
-from stream.example_log import ExampleLog
-from stream.examples import ExampleRecord
+from stream.log.example_log import ExampleLog
+from stream.log.examples import ExampleRecord
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.learn.bootstrap import run_bootstrap, sample_rows

@@ -28,10 +28,10 @@ from lab.embedded import EmbeddedRedis
 from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.events import Example
-from stream.examples import ExampleReader
-from stream.replay import replay
-from stream.run import run_stream
-from stream.topics import ensure_topics
+from stream.kafka.topics import ensure_topics
+from stream.log.examples import ExampleReader
+from stream.process.run import run_stream
+from stream.replay.replay import replay
 from teacher_cache.domain_map import DomainMap
 from teacher_cache.load import load_teacher
 from teacher_cache.profile_queue import ProfileQueue

@@ -17,7 +17,7 @@ from lab.study.memory_store import MemoryStore, Sources
 from lab.study.profiled_store import ProfiledStore, open_store
 from lab.study.study_log import StudyLog
 from stream.events import Example
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 
 PROJECT = {
     "name": "p",

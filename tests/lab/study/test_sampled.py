@@ -9,7 +9,7 @@ from lab.study.studied import sampled
 from lab.study.study_log import StudyLog
 from lab.study.user_bootstrap import UserBootstrap
 from stream.events import Example, Sampled
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from stream.tasks import TaskSpec
 from tests.stream.pair import SPEC
 

@@ -24,8 +24,8 @@ from lab.study.thinning import KeptUsers
 from lab.study.worker import Worker
 from lab.study.workplace import Workplace
 from stream.events import UsedLogits, impression_mark
-from stream.logit_archive import LogitArchive
-from stream.used_logits import UsedRecord
+from stream.log.logit_archive import LogitArchive
+from stream.log.used_logits import UsedRecord
 from teacher_cache.config import UnshownConfig
 from teacher_cache.generation import generation_of
 from tests.lab.study.conftest import Pair

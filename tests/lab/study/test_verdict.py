@@ -11,7 +11,7 @@ from lab.study.grid import PLAIN_VARIANT, Grid, Variant
 from lab.study.study_log import StudyLog
 from lab.study.user_bootstrap import UserBootstrap
 from lab.study.verdict import verdict
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL
 from student.evaluate.metrics import exact_auc

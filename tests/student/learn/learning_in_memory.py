@@ -6,7 +6,7 @@ from typing import Any
 from lab.embedded import free_port
 from runtime.telemetry import StopSignal
 from stream.events import Example
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from student.learn.config import PublishConfig
 from student.learn.skew_watch import SkewWatch
 from student.learn.train import run_training

@@ -6,7 +6,7 @@ import numpy as np
 
 from runtime.telemetry import StopSignal
 from stream.events import Example
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from student.learn.exchange import open_exchange
 from student.learn.logits import LogitSource, UnshownSource
 from student.learn.teacher_source import TeacherSource

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.errors import InvalidInputError
 from stream.events import Example, Sampled
-from stream.sampling import Sampling, SamplingConfig
+from stream.join.sampling import Sampling, SamplingConfig
 from student.learn.config import DistillationConfig
 from student.learn.learner import Learner
 from student.versions.manifest import Draft

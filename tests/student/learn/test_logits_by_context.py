@@ -9,8 +9,8 @@ import pytest
 
 from runtime.telemetry import StopSignal
 from stream.events import Example, TeacherRequest
-from stream.examples import ExampleRecord
-from stream.logged_logits import LoggedLogits
+from stream.log.examples import ExampleRecord
+from stream.log.logged_logits import LoggedLogits
 from student.learn.exchange import ALONE
 from student.learn.logits import LogitSource
 from student.learn.teacher_source import TeacherSource

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from stream.positions import OffsetError
 from student.learn.records import offsets_after
 

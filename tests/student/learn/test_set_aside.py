@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stream.examples import ExampleRecord
+from stream.log.examples import ExampleRecord
 from student.learn.set_aside import SET_ASIDE, Rejected, SetAside
 
 

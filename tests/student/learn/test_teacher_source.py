@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from runtime.telemetry import StopSignal
 from stream.events import EntityId, Example, UsedLogits, impression_mark
-from stream.examples import ExampleRecord
-from stream.logged_logits import LoggedLogits
-from stream.logit_archive import LogitArchive
-from stream.used_logits import UsedRecord, UsedRow
+from stream.log.examples import ExampleRecord
+from stream.log.logged_logits import LoggedLogits
+from stream.log.logit_archive import LogitArchive
+from stream.log.used_logits import UsedRecord, UsedRow
 from student.learn.exchange import ALONE
 from student.learn.learner import Learner
 from student.learn.logits import LogitSource, UnshownSource

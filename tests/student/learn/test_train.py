@@ -14,12 +14,12 @@ from lab.embedded import free_port
 from runtime.child import stop_child
 from runtime.errors import ConfigurationError, DataLossError
 from runtime.telemetry import StopSignal
-from stream import connection
 from stream.config import StreamConfig, Topics
 from stream.events import Example, TeacherRequest
-from stream.examples import ExampleReader
-from stream.groups import LEARNER_GROUP, lag
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.groups import LEARNER_GROUP, lag
+from stream.kafka.topics import ensure_topics
+from stream.log.examples import ExampleReader
 from student.evaluate.arms import ARMS
 from student.evaluate.history import Point, defined, read_history
 from student.learn.config import PublishConfig

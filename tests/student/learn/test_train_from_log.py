@@ -11,12 +11,12 @@ import pytest
 from kafka import TopicPartition
 
 from runtime.telemetry import StopSignal
-from stream import connection
-from stream.archive import Archive
 from stream.config import StreamConfig, Topics
-from stream.example_log import ExampleLog, log_then_topic
-from stream.examples import ExampleReader, ExampleRecord
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
+from stream.log.archive import Archive
+from stream.log.example_log import ExampleLog, log_then_topic
+from stream.log.examples import ExampleReader, ExampleRecord
 from student.learn.config import PublishConfig
 from student.learn.train import ExampleSource, run_training
 from student.versions.registry import Registry

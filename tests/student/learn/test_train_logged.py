@@ -11,12 +11,12 @@ import pytest
 
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
-from stream import connection
 from stream.config import StreamConfig, Topics
 from stream.events import TeacherRequest
-from stream.example_log import ExampleLog
-from stream.logged_logits import LoggedLogits
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
+from stream.log.example_log import ExampleLog
+from stream.log.logged_logits import LoggedLogits
 from student.versions.registry import Registry
 from tests.forked import start_forked
 from tests.stream.conftest import await_that

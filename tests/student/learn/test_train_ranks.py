@@ -16,13 +16,13 @@ import pytest
 from lab.embedded import EmbeddedRedis
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
-from stream import connection
-from stream.archive import Archive
 from stream.config import StreamConfig, Topics
 from stream.events import TeacherRequest
-from stream.examples import ExampleReader
-from stream.groups import LEARNER_GROUP, lag
-from stream.topics import ensure_topics
+from stream.kafka import connection
+from stream.kafka.groups import LEARNER_GROUP, lag
+from stream.kafka.topics import ensure_topics
+from stream.log.archive import Archive
+from stream.log.examples import ExampleReader
 from student.evaluate.arms import ALL_ARMS, ARMS
 from student.versions.registry import Registry
 from tests.forked import start_forked

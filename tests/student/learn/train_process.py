@@ -15,11 +15,11 @@ from typing import Any
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal, configure_logging
 from stream.config import Topics
-from stream.example_log import ExampleLog, log_then_topic
-from stream.examples import ExampleReader
-from stream.logged_logits import LoggedLogits
-from stream.topics import topic_id
-from stream.used_logits import UsedLogitsWriter
+from stream.kafka.topics import topic_id
+from stream.log.example_log import ExampleLog, log_then_topic
+from stream.log.examples import ExampleReader
+from stream.log.logged_logits import LoggedLogits
+from stream.log.used_logits import UsedLogitsWriter
 from student.learn.config import PublishConfig
 from student.learn.exchange import nearest_device, open_exchange
 from student.learn.learner import Learner

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from features.spec import Feature, FeatureSpec
 from runtime.errors import InvalidInputError
+from stream.join.validation import Validator
 from stream.tasks import TaskSpec
-from stream.validation import Validator
 from student.serve.requests import RequestContract, RequestError
 
 IDS = ("user_id", "item_id")

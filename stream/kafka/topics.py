@@ -1,0 +1,216 @@
+"""The topics of a pair on a broker: made once, checked at every start."""
+
+import logging
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import AuthorizationError, InvalidReplicationFactorError, TopicAlreadyExistsError
+from pydantic import BaseModel, ConfigDict, Field
+
+from runtime.errors import ConfigurationError, ServiceUnavailableError
+from stream.config import StreamConfig, Topics
+from stream.kafka import connection
+
+_log = logging.getLogger(__name__)
+
+_MAX_EVENT_BYTES = 1_000_000
+_MAX_RECORD_BYTES = 4_000_000  # an event with its features, or in a dead letter with its reason, still fits
+_MAX_LOGITS_BYTES = 16_000_000  # of the unshown rows of one example: 64 with wide features
+_DAY_MS = 86_400_000
+_RETENTION = "retention.ms"
+_TOPIC = ConfigResourceType.TOPIC
+_HEARD_OF_SECONDS = 10.0
+
+
+class TopicLimits(BaseModel):
+    """How much of each event and output topic a broker keeps; the join's state log is cleaned by its writer.
+
+    A broker deletes whole segments, so both are needed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    retention_bytes: int = Field(ge=1)
+    segment_bytes: int = Field(ge=1)
+
+
+_UNLIKE = ", for all topics of a pair need one count, and these differ: docs/operations.md#grow-partitions"
+
+
+def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
+    """Make the topics that are missing; ConfigurationError when one has another partition count.
+
+    ServiceUnavailableError as `described`.
+
+    Existing topics keep their settings. Everything in a pair is partitioned by impression id or by entity, so a
+    partition count cannot be changed once there is data.
+    """
+    wanted = {name: _settings(name, config, topics, limits) for name in all_topics(topics)}
+    client = connection.admin(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            existing = set(client.list_topics())
+            for name in wanted.keys() - existing:
+                _create(client, name, config.partitions, wanted[name])
+            counts = {name: len(topic["partitions"]) for name, topic in described(client, wanted).items()}
+    finally:
+        client.close()
+    alike = len(set(counts.values())) == 1
+    advice = "use another topic_prefix" + (", or set it to the topic's count" if alike else _UNLIKE)
+    faults = [
+        f"graft.toml: stream.partitions is {config.partitions}, but topic {name} has {count}; {advice}"
+        for name, count in sorted(counts.items())
+        if count != config.partitions
+    ]
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def described(client: KafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What the broker tells of each of these topics, with its partitions and its id, by name.
+
+    A broker that has not heard yet of a topic that this or another process has just made tells of no partitions and no
+    id. That is waited for; ServiceUnavailableError after 10 s, and where there is no such topic.
+    """
+    wanted = list(names)
+    deadline = time.monotonic() + _HEARD_OF_SECONDS
+    while True:
+        found = {topic["name"]: topic for topic in client.describe_topics(wanted)}
+        unknown = sorted(name for name in wanted if not found[name]["partitions"])
+        if not unknown:
+            return found
+        if time.monotonic() > deadline:
+            raise unheard_error(unknown[0])
+        time.sleep(0.1)
+
+
+def partitions_of(client: KafkaAdminClient, topics: Iterable[str]) -> list[TopicPartition]:
+    """All partitions of these topics. ServiceUnavailableError as `described`."""
+    return [
+        TopicPartition(name, partition["partition_index"])
+        for name, topic in described(client, topics).items()
+        for partition in topic["partitions"]
+    ]
+
+
+def unheard_error(topic: str) -> ServiceUnavailableError:
+    """Says that the broker tells of no partition of a topic."""
+    return ServiceUnavailableError(
+        f"Kafka does not tell of the topic {topic} yet; 'graft stream run' makes the topics of a project"
+    )
+
+
+def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) -> None:
+    """Warn, in one line, of the topics that keep their records for another time than the project says.
+
+    A client that may not see the topics' settings warns of nothing.
+    """
+    client = connection.admin(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            found = _settings_told(client, [ConfigResource(_TOPIC, name, [_RETENTION]) for name in all_topics(topics)])
+    finally:
+        client.close()
+    others = [
+        f"{name} {_in_days(kept)} (the project: {_in_days(wanted)})"
+        for name, settings in sorted(found.items())
+        if (kept := int(settings[_RETENTION]["value"])) != (wanted := _retention_ms(name, config, topics))
+    ]
+    if others:
+        _log.warning(
+            "these topics exist and keep their records for another time than [stream.retention] says: %s; "
+            "Kafka's kafka-configs.sh changes it (%s), or change graft.toml",
+            ", ".join(others),
+            _RETENTION,
+        )
+
+
+def topic_id(kafka_servers: str, topic: str) -> str | None:
+    """Kafka's own id of a topic, which another topic of the same name does not have; None where the broker tells none.
+
+    ServiceUnavailableError as `described`.
+    """
+    client = connection.admin(kafka_servers)
+    try:
+        with connection.reaching(kafka_servers):
+            found = described(client, [topic])[topic].get("topic_id")
+    finally:
+        client.close()
+    return str(found) if found and uuid.UUID(str(found)).int else None
+
+
+def all_topics(topics: Topics) -> tuple[str, ...]:
+    """Every topic of a pair."""
+    return (
+        topics.impressions,
+        topics.feedback,
+        topics.examples,
+        topics.teacher_requests,
+        topics.used_logits,
+        topics.aggregate_updates,
+        topics.join_state,
+        *map(topics.dead_letters, topics.with_dead_letters),
+    )
+
+
+def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None) -> dict[str, str]:
+    is_input = name in (topics.impressions, topics.feedback)
+    most_bytes = dict.fromkeys((topics.impressions, topics.feedback), _MAX_EVENT_BYTES)
+    most_bytes[topics.used_logits] = _MAX_LOGITS_BYTES
+    settings = {
+        "cleanup.policy": "delete",
+        "max.message.bytes": str(most_bytes.get(name, _MAX_RECORD_BYTES)),
+        _RETENTION: str(_retention_ms(name, config, topics)),
+    }
+    if is_input:  # the broker's clock, so that a producer's cannot say when its event came
+        settings["message.timestamp.type"] = "LogAppendTime"
+    if name in (topics.join_state, topics.aggregate_updates):
+        return {**settings, "retention.bytes": "-1"}
+    if limits:
+        settings |= {"retention.bytes": str(limits.retention_bytes), "segment.bytes": str(limits.segment_bytes)}
+    return settings
+
+
+def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
+    """How long a topic of the pair keeps its records; -1: for ever."""
+    if name in (topics.join_state, topics.aggregate_updates):
+        return -1
+    retention = config.retention
+    days = {
+        topics.impressions: retention.impressions_days,
+        topics.feedback: retention.feedback_days,
+        topics.examples: retention.examples_days,
+        topics.teacher_requests: retention.teacher_requests_days,
+        topics.used_logits: retention.examples_days,
+    }
+    return round(days.get(name, retention.dead_letters_days) * _DAY_MS)
+
+
+def _settings_told(client: KafkaAdminClient, resources: list[ConfigResource]) -> dict[str, Any]:
+    """The settings of these topics; none where this client may not see them."""
+    try:
+        found: dict[str, Any] = client.describe_configs(resources, config_filter="all")["topic"]
+    except AuthorizationError:
+        return {}
+    return found
+
+
+def _in_days(retention_ms: int) -> str:
+    return "for ever" if retention_ms < 0 else f"{retention_ms / _DAY_MS:g} days"
+
+
+def _create(client: KafkaAdminClient, name: str, partitions: int, settings: dict[str, str]) -> None:
+    topic = {"num_partitions": partitions, "replication_factor": -1, "configs": settings}
+    try:
+        client.create_topics({name: topic}, wait_for_metadata=True)
+    except TopicAlreadyExistsError:
+        return  # another process was faster; its partition count is checked with the others
+    except InvalidReplicationFactorError as error:  # so says also a broker that knows no broker yet, itself included
+        raise ServiceUnavailableError(
+            f"Kafka has too few brokers now for topic {name} by its default.replication.factor; start the others, or "
+            f"lower it ({error})"
+        ) from error
