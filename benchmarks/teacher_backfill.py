@@ -43,9 +43,9 @@ from stream.events import Example
 from stream.log.example_file import write
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord
-from teacher_cache.backfill import backfill
-from teacher_cache.histories import LoggedExamples, Tracked
-from teacher_cache.request_scorer import BATCH_ROWS
+from teacher_cache.backfill.backfill import backfill
+from teacher_cache.backfill.histories import LoggedExamples, Tracked
+from teacher_cache.domain.request_scorer import BATCH_ROWS
 
 RESULTS = Path(__file__).with_name("results") / "teacher_backfill.json"
 PARTITIONS, USERS, ITEMS = 4, 5_000, 2_000

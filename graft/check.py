@@ -20,12 +20,12 @@ from graft.project import FILE_NAME, Project, draft_project
 from graft.tried_rows import teacher_warnings
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 from student.learn.config import DistillationConfig
+from teacher_cache.cache.generation import Generation, generation_of
+from teacher_cache.cache.generation_registry import GenerationRegistry
 from teacher_cache.config import DefaultInput
-from teacher_cache.domain_map_faults import faults_of_inputs
-from teacher_cache.generation import Generation, generation_of
-from teacher_cache.generation_registry import GenerationRegistry
-from teacher_cache.load import load_teacher
-from teacher_cache.profiles import faults_of_profiles
+from teacher_cache.domain.domain_map_faults import faults_of_inputs
+from teacher_cache.kinds.load import load_teacher
+from teacher_cache.profiles.profiles import faults_of_profiles
 from teacher_cache.teacher import ServerAccess, Teacher
 
 _PREFIX = f"{FILE_NAME}: "

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from features.spec import Value
 from stream.events import EntityId, TeacherRequest
 from stream.log.request_columns import RequestColumns, regrouped
-from teacher_cache.cache import LogitCache, LogitKey
-from teacher_cache.histories import Batch
+from teacher_cache.backfill.histories import Batch
+from teacher_cache.cache.cache import LogitCache, LogitKey
 
 
 class IdRow(NamedTuple):
@@ -30,6 +30,6 @@ class Listed:
         self._requests = requests
 
     def batches(self, batch_rows: int) -> Iterator[Batch]:
-        """See `teacher_cache.backfill.Batches`; read one by one."""
+        """See `teacher_cache.backfill.backfill.Batches`; read one by one."""
         placed = (RequestColumns.of([(0, n, request)]) for n, request in enumerate(self._requests))
         return (Batch(columns, columns.ends()) for columns in regrouped(placed, batch_rows))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from benchmarks.learning.rows import Bench, Measured, auc_by_arm, now, requests_of, since
 from student.learn.learner import Learner
+from teacher_cache.cache.unshown import UnshownRows, UnshownSampler
 from teacher_cache.config import UnshownConfig
-from teacher_cache.unshown import UnshownRows, UnshownSampler
 
 UNSHOWN_RATIO = 3  # as in the study's grid
 

@@ -18,9 +18,9 @@ from stream.events import Example, TeacherRequest
 from stream.log.examples import ExampleRecord
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Metrics
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.load import load_teacher
 
 NO_REDIS = "redis://127.0.0.1:6379/0"  # part of Feast's configuration; nothing connects to it
 

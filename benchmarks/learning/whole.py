@@ -13,8 +13,8 @@ from stream.log.examples import ExampleReader, ExampleRecord
 from stream.log.used_logits import UsedLogitsWriter
 from student.learn.train import run_training
 from student.versions.registry import Registry
-from teacher_cache.cache import LogitCache
-from teacher_cache.context_key import ContextKey
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.domain.context_key import ContextKey
 
 PARTITION = 0
 

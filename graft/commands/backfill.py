@@ -19,11 +19,11 @@ from runtime.log_format import say
 if TYPE_CHECKING:
     from graft.commands.teacher_parts import ProjectTeacher
     from graft.progress import Advance
-    from teacher_cache.backfill_batches import Manner
-    from teacher_cache.backfill_report import BackfillReport
-    from teacher_cache.checkpoint import Checkpoint
-    from teacher_cache.histories import History, Tracked
-    from teacher_cache.unshown import UnshownScorer
+    from teacher_cache.backfill.backfill_batches import Manner
+    from teacher_cache.backfill.backfill_report import BackfillReport
+    from teacher_cache.backfill.checkpoint import Checkpoint
+    from teacher_cache.backfill.histories import History, Tracked
+    from teacher_cache.cache.unshown import UnshownScorer
 
 _NO_UNSHOWN = (
     "graft.toml: unshown.ratio: --engine ray makes no unshown rows of an example log, since each follows from the rows "
@@ -98,7 +98,7 @@ def backfill(  # noqa: PLR0913 - one for each option
         )
     from graft.commands.teacher_parts import ProjectTeacher
     from graft.progress import progress
-    from teacher_cache.backfill_batches import Manner
+    from teacher_cache.backfill.backfill_batches import Manner
 
     bounds_ms = _bounds_ms(since, until)
     process = begin(project_folder)
@@ -146,7 +146,7 @@ def _fill_here(
     resume: bool,
     advance: "Advance",
 ) -> "BackfillReport":
-    from teacher_cache.backfill import backfill as fill
+    from teacher_cache.backfill.backfill import backfill as fill
 
     scorer = teacher.scoring.scorer
     with closing(teacher.open_checkpoint(name)) as checkpoint, closing(teacher.open_cache("backfill")) as cache:
@@ -174,7 +174,7 @@ def _history(
     events: Path | None,
     rows: Path | None,
 ) -> "History":
-    from teacher_cache.histories import AskedRows, LoggedExamples, ShownRows
+    from teacher_cache.backfill.histories import AskedRows, LoggedExamples, ShownRows
 
     if log is not None:
         from stream.log.example_log import ExampleLog
@@ -195,7 +195,7 @@ def _history(
 
 def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) -> "Tracked":
     """The history from where `checkpoint` is, if there is one, else from its beginning."""
-    from teacher_cache.histories import Tracked
+    from teacher_cache.backfill.histories import Tracked
 
     saved = checkpoint and checkpoint.load()
     if not saved:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from graft.commands.teacher_parts import ProjectTeacher
-    from teacher_cache.inventory import Found
+    from teacher_cache.cache.inventory import Found
 
 
 @click.command
@@ -47,7 +47,7 @@ def _digests(teacher: "ProjectTeacher", given: tuple[str, ...]) -> "Callable[[Se
     """Gives the digest of the given context for the names of those features of it that a teacher sees."""
     from features.contract import context_name
     from features.lookup import context_value
-    from teacher_cache.context_key import context_digest
+    from teacher_cache.domain.context_key import context_digest
 
     told = context_of(given, teacher.project.features.context)
     features = [feature for feature in teacher.spec.features if feature.source == "context"]

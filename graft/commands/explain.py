@@ -31,8 +31,8 @@ def explain(
     """
     from features.reader import OnlineReader
     from graft.commands.teacher_parts import ProjectTeacher
-    from teacher_cache.explain import explained
-    from teacher_cache.inventory import Inventory
+    from teacher_cache.cache.inventory import Inventory
+    from teacher_cache.domain.explain import explained
     from teacher_cache.teacher import TeacherOutputError
 
     process = begin(project_folder)

@@ -14,9 +14,9 @@ from runtime.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from graft.commands.teacher_parts import ProjectTeacher
-    from teacher_cache.generation import Generation
-    from teacher_cache.generation_registry import Record
-    from teacher_cache.inventory import Inventory
+    from teacher_cache.cache.generation import Generation
+    from teacher_cache.cache.generation_registry import Record
+    from teacher_cache.cache.inventory import Inventory
 
 _BINS = ("1 min", "10 min", "1 h", "6 h", "1 d", "7 d", "30 d")
 _BAR = 40  # characters
@@ -76,7 +76,7 @@ def rm(project_folder: Path | None, generation: str, *, dry_run: bool, as_json: 
 
     Example: graft teacher rm 0123456789abcdef
     """
-    from teacher_cache.removal import CachedKeys
+    from teacher_cache.cache.removal import CachedKeys
 
     process, teacher = open_teacher(project_folder)
     row = _chosen(generations_of(process, teacher), generation)
@@ -112,7 +112,7 @@ def open_teacher(project_folder: Path | None) -> "tuple[Process, ProjectTeacher]
 
 def open_inventory(process: Process, teacher: "ProjectTeacher") -> "Inventory":
     """What lies in the cache of this project."""
-    from teacher_cache.inventory import Inventory
+    from teacher_cache.cache.inventory import Inventory
 
     with closing(teacher.open_registry()) as registry:
         generations = [teacher.generation, *(record.generation for record in registry.records().values())]
@@ -122,7 +122,7 @@ def open_inventory(process: Process, teacher: "ProjectTeacher") -> "Inventory":
 
 def generations_of(process: Process, teacher: "ProjectTeacher") -> dict[str, dict[str, Any]]:
     """Every generation that is noted, that has rows, or that the project makes now, by its digest."""
-    from teacher_cache.inventory import Contents
+    from teacher_cache.cache.inventory import Contents
 
     with closing(teacher.open_registry()) as registry:
         records, names = registry.records(), registry.names()

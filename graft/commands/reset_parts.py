@@ -82,8 +82,8 @@ def _aggregates(process: Process) -> Part:
 
 
 def _cache(process: Process) -> Part:
-    from teacher_cache.generation_registry import GenerationRegistry
-    from teacher_cache.removal import CachedKeys
+    from teacher_cache.cache.generation_registry import GenerationRegistry
+    from teacher_cache.cache.removal import CachedKeys
 
     project = process.project
     keys, generations = CachedKeys(process.redis_url, project.name), GenerationRegistry(process.redis_url, project.name)

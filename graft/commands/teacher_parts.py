@@ -11,19 +11,19 @@ from graft.process import Process
 from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
-from teacher_cache.cache import LogitCache
-from teacher_cache.checkpoint import Checkpoint
-from teacher_cache.context_key import ContextKey
-from teacher_cache.generation import Generation, generation_of, stamps
-from teacher_cache.generation_registry import GenerationRegistry, Record
-from teacher_cache.unshown import STREAM_TTL_SECONDS, UnshownCache
+from teacher_cache.backfill.checkpoint import Checkpoint
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.generation import Generation, generation_of, stamps
+from teacher_cache.cache.generation_registry import GenerationRegistry, Record
+from teacher_cache.cache.unshown import STREAM_TTL_SECONDS, UnshownCache
+from teacher_cache.domain.context_key import ContextKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from features.spec import FeatureSpec
-    from teacher_cache.profile_scorer import ProfileScorer
-    from teacher_cache.unshown import UnshownScorer
+    from teacher_cache.cache.unshown import UnshownScorer
+    from teacher_cache.profiles.profile_scorer import ProfileScorer
 
 
 class ProjectTeacher:
@@ -111,7 +111,7 @@ class ProjectTeacher:
 
     def open_unshown(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> "UnshownScorer | None":
         """What makes unshown rows; None: there are none."""
-        from teacher_cache.unshown import UnshownSampler, UnshownScorer
+        from teacher_cache.cache.unshown import UnshownSampler, UnshownScorer
 
         cache = self.open_unshown_cache(ttl_seconds)
         if cache is None:
@@ -130,9 +130,9 @@ class ProjectTeacher:
         from features.profile_push import LoggedPusher
         from features.reader import OnlineReader
         from features.store import view_sources
-        from teacher_cache.profile_queue import ProfileQueue
-        from teacher_cache.profile_scorer import ProfileScorer, ProfileTable
-        from teacher_cache.profiles import Profiler
+        from teacher_cache.profiles.profile_queue import ProfileQueue
+        from teacher_cache.profiles.profile_scorer import ProfileScorer, ProfileTable
+        from teacher_cache.profiles.profiles import Profiler
 
         pushed = view_sources(project.repo, redis_url).pushed
         tables = [
@@ -148,9 +148,9 @@ class Scoring:
     """The teacher's model behind its domain map. Loads what its kind needs, such as onnxruntime."""
 
     def __init__(self, teacher: ProjectTeacher) -> None:
-        from teacher_cache.domain_map import DomainMap
-        from teacher_cache.load import load_teacher
-        from teacher_cache.request_scorer import RequestScorer
+        from teacher_cache.domain.domain_map import DomainMap
+        from teacher_cache.domain.request_scorer import RequestScorer
+        from teacher_cache.kinds.load import load_teacher
 
         config, folder, spec = teacher.config, teacher.project.folder, teacher.spec
         self.model = load_teacher(config, folder, teacher.access)

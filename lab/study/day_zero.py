@@ -17,7 +17,7 @@ from lab.study.teachers import StudyTeacher
 from runtime.folder import replacing
 from stream.events import Impression
 from student.learn.bootstrap import DayZeroRows, sample_rows, score_requests
-from teacher_cache.backfill import requests_of_columns
+from teacher_cache.backfill.backfill import requests_of_columns
 
 
 class Joined(NamedTuple):

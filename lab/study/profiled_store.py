@@ -18,9 +18,9 @@ from graft.process import Process
 from graft.project import Project
 from graft.settings import load_settings
 from lab.study.memory_store import END_MS, MemoryStore, Sources, as_stored
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
-from teacher_cache.profiles import Profiler, draw_references
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.kinds.load import load_teacher
+from teacher_cache.profiles.profiles import Profiler, draw_references
 
 
 def open_store(

@@ -25,7 +25,7 @@ from lab.study.teacher_logits import left_of_the_gain, origin_of_logits, with_ot
 from lab.study.verdict import verdict
 from lab.study.workplace import Workplace
 from stream.log.logit_file import list_logit_files
-from teacher_cache.generation import generation_of
+from teacher_cache.cache.generation import generation_of
 
 
 class Studied(NamedTuple):

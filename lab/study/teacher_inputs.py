@@ -15,9 +15,9 @@ from lab.study.grid import TeacherChange
 from lab.study.study_log import StudyLog
 from lab.study.teachers import changed_config, requests_of
 from teacher_cache.config import DefaultInput, TeacherConfig
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import Teacher
 
 

@@ -18,13 +18,13 @@ from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 from stream.events import TeacherRequest
 from stream.log.logged_logits import LoggedLogit
+from teacher_cache.cache.generation import generation_of
+from teacher_cache.cache.logged import decoded
+from teacher_cache.cache.unshown import UnshownRows, UnshownSampler, together
 from teacher_cache.config import DefaultInput, LookupInput, TeacherConfig, UnshownConfig, VocabularyInput
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.generation import generation_of
-from teacher_cache.load import load_teacher
-from teacher_cache.logged import decoded
-from teacher_cache.request_scorer import RequestScorer, ScoredRows
-from teacher_cache.unshown import UnshownRows, UnshownSampler, together
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer, ScoredRows
+from teacher_cache.kinds.load import load_teacher
 
 _CHUNK = 4_096
 _SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner

@@ -15,7 +15,7 @@ from features.spec import Feature, FeatureBatch, Value, hash_category
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Example
 from student.learn.setup import LearnerSetup
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.unshown import UnshownRows
 
 
 class Batch(NamedTuple):

@@ -23,9 +23,9 @@ from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Draft
 from student.versions.registry import Registry
-from teacher_cache.backfill import requests_of_impressions
+from teacher_cache.backfill.backfill import requests_of_impressions
 from teacher_cache.config import TeacherConfig
-from teacher_cache.request_scorer import BATCH_ROWS, RequestScorer
+from teacher_cache.domain.request_scorer import BATCH_ROWS, RequestScorer
 
 _log = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ from student.versions.columns import units_of
 from student.versions.guard import WEIGHT as GUARD_WEIGHT
 from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
 from student.versions.served_tensors import SHARED, of_control
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
 

@@ -16,8 +16,8 @@ from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.events import Example
-from teacher_cache.cache import CachedLogits, LogitCache
-from teacher_cache.unshown import UnshownCache, UnshownRows
+from teacher_cache.cache.cache import CachedLogits, LogitCache
+from teacher_cache.cache.unshown import UnshownCache, UnshownRows
 
 LOGITS = Counter("graft_student_logits_total", "Examples learnt with and without a teacher logit", ["outcome"])
 UNSHOWN = Counter("graft_student_unshown_rows_total", "Unshown rows learnt")

@@ -21,8 +21,8 @@ from stream.log.used_logits import UsedLogitsWriter, UsedRow
 from stream.positions import Placed
 from student.learn.exchange import Exchange
 from student.learn.logits import LogitSource, UnshownSource
-from teacher_cache.logged import decoded
-from teacher_cache.unshown import UnshownRows, together
+from teacher_cache.cache.logged import decoded
+from teacher_cache.cache.unshown import UnshownRows, together
 
 LOGGED = Counter("graft_student_logged_logits_total", "Examples whose teacher logit, or its absence, the log told")
 BEFORE = Counter(

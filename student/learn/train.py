@@ -36,8 +36,8 @@ from student.learn.skew_watch import SkewWatch
 from student.learn.teacher_source import NO_SIGNAL, TeacherSignal, TeacherSource
 from student.versions.gate import GateConfig
 from student.versions.registry import Registry
-from teacher_cache.cache import LogitCache
-from teacher_cache.unshown import UnshownCache
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.unshown import UnshownCache
 
 LEARNING = Histogram(
     "graft_student_learning_seconds",

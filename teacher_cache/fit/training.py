@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from teacher_cache.exported_teacher import one_thread
 from teacher_cache.fit.network import Scale, TeacherNetwork
 from teacher_cache.fit.source import DesignInput, Source, Split, TeacherDesign
+from teacher_cache.kinds.exported_teacher import one_thread
 
 _UNKNOWN_USERS = 0.5  # share of the rows whose user is shown as unknown
 _PATIENCE = 2  # epochs without a better one after which learning ends

@@ -16,9 +16,9 @@ from stream.join.known_items import CAPACITY
 from stream.log.example_log import ExampleLog
 from stream.log.logged_logits import LoggedLogits
 from student.versions.registry import Registry
-from teacher_cache.cache import LogitCache
-from teacher_cache.context_key import ContextKey
-from teacher_cache.generation import generation_of
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.generation import generation_of
+from teacher_cache.domain.context_key import ContextKey
 from tests.chaos.events import ITEMS, USERS
 from tests.chaos.follower import Follower, ReadExample
 from tests.chaos.learner import LearntBatch, batches_of, undisturbed

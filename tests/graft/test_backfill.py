@@ -84,8 +84,8 @@ def test_a_log_and_a_file_of_rows_fill_the_cache(
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("teacher_cache.backfill.BATCH_ROWS", 4)
-        patch.setattr("teacher_cache.backfill_batches.BatchFiller.keep_pace", killed)
+        patch.setattr("teacher_cache.backfill.backfill.BATCH_ROWS", 4)
+        patch.setattr("teacher_cache.backfill.backfill_batches.BatchFiller.keep_pace", killed)
         patch.setitem(backfill_defaults(), "batch_rows", 4)
         assert isinstance(_raised(environment, *backfill, "--from", str(log)), Stopped)
     resumed = _graft(environment, *backfill, "--from", str(log), "--resume")
@@ -98,7 +98,7 @@ def test_a_log_and_a_file_of_rows_fill_the_cache(
 
 def backfill_defaults() -> dict[str, object]:
     """The keyword defaults of `backfill`."""
-    from teacher_cache.backfill import backfill  # noqa: PLC0415 - as the command does
+    from teacher_cache.backfill.backfill import backfill  # noqa: PLC0415 - as the command does
 
     assert backfill.__kwdefaults__ is not None
     return backfill.__kwdefaults__

@@ -11,7 +11,7 @@ from graft.commands.teacher_parts import ProjectTeacher
 from graft.process import Process
 from graft.settings import load_settings
 from runtime.errors import ConfigurationError, GraftError
-from teacher_cache.load import load_teacher
+from teacher_cache.kinds.load import load_teacher
 from tests.specs import spec_of
 
 
@@ -41,7 +41,7 @@ def test_a_file_that_is_replaced_between_its_digest_and_its_loading_ends_the_sta
         new.replace(sound_project / "teacher.onnx")
         return loaded
 
-    monkeypatch.setattr("teacher_cache.load.load_teacher", replaced_meanwhile)
+    monkeypatch.setattr("teacher_cache.kinds.load.load_teacher", replaced_meanwhile)
     if digested_first:
         assert teacher.generation
     with pytest.raises(GraftError, match="the teacher's files changed while they were read; start again"):

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper
 
 from features.spec import Feature, FeatureSpec
 from stream.events import TeacherRequest
+from teacher_cache.cache.unshown import UnshownCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import Teacher
-from teacher_cache.unshown import UnshownCache
 from tests.specs import spec_of
 
 Tensors = dict[str, tuple[int, list[Any]]]

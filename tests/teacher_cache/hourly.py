@@ -9,10 +9,10 @@ from features.lookup import context_value
 from features.spec import Feature
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
-from teacher_cache.context_key import ContextKey
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.domain.context_key import ContextKey
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.load import load_teacher
 from tests.specs import spec_of
 from tests.teacher_cache.conftest import TASKS, save_teacher
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from teacher_cache.onnx_teacher import OnnxModel
+from teacher_cache.kinds.onnx_teacher import OnnxModel
 from tests.teacher_cache.v2_server import RefusalError, V2Server, running
 
 KINDS = ("onnx", "torch_export", "server, binary", "server, JSON", "dump")

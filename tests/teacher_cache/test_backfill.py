@@ -12,12 +12,12 @@ from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError
 from runtime.telemetry import StopSignal
 from stream.events import Impression
-from teacher_cache.backfill import backfill, requests_of_impressions
-from teacher_cache.backfill_batches import Manner
-from teacher_cache.cache import LogitCache
+from teacher_cache.backfill.backfill import backfill, requests_of_impressions
+from teacher_cache.backfill.backfill_batches import Manner
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from teacher_cache.config import UnshownConfig
-from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from teacher_cache.domain.request_scorer import RequestScorer
 from tests.rows import Listed, keys
 
 

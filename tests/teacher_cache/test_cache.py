@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
-from teacher_cache.cache import UNUSABLE_LOGITS, LogitCache, decode, encode
+from teacher_cache.cache.cache import UNUSABLE_LOGITS, LogitCache, decode, encode
 from tests.rows import keys
 
 DAY = 86_400

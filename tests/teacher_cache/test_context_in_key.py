@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from runtime.redis import Client, connect
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
-from teacher_cache.backfill import backfill
-from teacher_cache.backfill_batches import Manner
-from teacher_cache.batch_scorer import run_batch_scorer
-from teacher_cache.cache import LogitCache
+from teacher_cache.backfill.backfill import backfill
+from teacher_cache.backfill.backfill_batches import Manner
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.inventory import Inventory
+from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from teacher_cache.config import TeacherConfig, UnshownConfig
-from teacher_cache.context_key import NO_CONTEXT, ContextKey, context_digest
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.inventory import Inventory
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
-from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from teacher_cache.domain.context_key import NO_CONTEXT, ContextKey, context_digest
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.load import load_teacher
+from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import Listed
 from tests.teacher_cache.hourly import CONFIG, CONTEXT, MISSING_HOUR, SPEC, hourly_request, hourly_scorer, said_of
 

@@ -14,7 +14,7 @@ from features.spec import Feature
 from stream.events import Example, TeacherRequest
 from stream.log.example_file import read, write
 from stream.log.examples import ExampleRecord
-from teacher_cache.context_key import NO_CONTEXT, ContextKey, context_digest, context_features
+from teacher_cache.domain.context_key import NO_CONTEXT, ContextKey, context_digest, context_features
 from tests.teacher_cache.hourly import CONFIG, CONTEXT, SPEC, hourly_request
 
 _GOLDEN: dict[str, dict[str, Any]] = {

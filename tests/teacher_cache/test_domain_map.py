@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_cache.domain_map import DomainMap
+from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.teacher import TensorSpec
 from tests.teacher_cache.domain_maps import FLOAT, INT, SPEC, TEXT, Signature, config_of
 

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from runtime.errors import ConfigurationError
 from teacher_cache.config import TeacherConfig
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.domain_map_faults import faults_of_inputs
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.domain_map_faults import faults_of_inputs
 from teacher_cache.teacher import TensorSpec
 from tests.teacher_cache.domain_maps import FLOAT, INT, SPEC, TEXT, Signature, config_of
 

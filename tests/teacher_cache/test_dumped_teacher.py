@@ -18,12 +18,12 @@ from features.spec import Feature
 from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
 from stream.events import TeacherRequest
+from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.dump_index import Columns, DumpIndex
-from teacher_cache.generation import differences, generation_of
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.dump_index import Columns, DumpIndex
+from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import Teacher
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import LIKE_UI, TASKS, save_dump
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _looks_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("teacher_cache.dumped_teacher._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("teacher_cache.kinds.dumped_teacher._LOOK_SECONDS", 0.0)
 
 
 def test_a_folder_that_is_empty_yet_gives_nothing_until_something_is_delivered(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_a_file_that_is_written_over_while_it_is_read_is_not_used_before_it_is_w
     def digest_meanwhile(read: Path) -> str:
         save_dump(read, range(3, 5))
         monkeypatch.undo()
-        monkeypatch.setattr("teacher_cache.dumped_teacher._LOOK_SECONDS", 0.0)
+        monkeypatch.setattr("teacher_cache.kinds.dumped_teacher._LOOK_SECONDS", 0.0)
         return ""
 
-    monkeypatch.setattr("teacher_cache.dumped_teacher.file_sha256", digest_meanwhile)
+    monkeypatch.setattr("teacher_cache.kinds.dumped_teacher.file_sha256", digest_meanwhile)
     assert np.isnan(_like(teacher, [1, 2, 4], [2, 2, 2])).tolist() == [False, True, True]
     assert "b.parquet was changed or removed while it was read" in caplog.text
     assert np.isnan(_like(teacher, [1, 2, 4], [2, 2, 2])).tolist() == [False, True, False]

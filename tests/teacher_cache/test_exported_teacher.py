@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from runtime.errors import ConfigurationError
-from teacher_cache.computed_teacher import ComputedTeacher
 from teacher_cache.config import TeacherTask
-from teacher_cache.exported_teacher import ExportedModel, open_exported
+from teacher_cache.kinds.computed_teacher import ComputedTeacher
+from teacher_cache.kinds.exported_teacher import ExportedModel, open_exported
 from tests.teacher_cache.kinds import save_export
 
 _LIKE = [TeacherTask(name="like", kind="binary", output="like")]
@@ -154,8 +154,8 @@ def test_a_single_row_is_computed_though_the_program_was_traced_for_several(tmp_
 
 def test_torch_is_imported_for_such_a_teacher_alone() -> None:
     code = (
-        "import sys, teacher_cache.teacher, teacher_cache.generation, teacher_cache.exported_archive, "
-        "teacher_cache.exported_graph, teacher_cache.served_teacher, teacher_cache.dumped_teacher; "
+        "import sys, teacher_cache.teacher, teacher_cache.cache.generation, teacher_cache.exported_archive, "
+        "teacher_cache.kinds.exported_graph, teacher_cache.served_teacher, teacher_cache.dumped_teacher; "
         "print('torch' in sys.modules, 'onnxruntime' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from runtime.telemetry import StopSignal
-from teacher_cache.batch_scorer import run_batch_scorer
-from teacher_cache.cache import LogitCache
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.unshown import UnshownSampler, UnshownScorer
 from teacher_cache.config import UnshownConfig
-from teacher_cache.unshown import UnshownSampler, UnshownScorer
+from teacher_cache.scorer.batch_scorer import run_batch_scorer
 
 _ERRORS = (TimeoutError("timed out"), ConnectionResetError("reset"), MemoryError(), RuntimeError("Failed to allocate"))
 
@@ -64,7 +64,7 @@ class _Requests:
 @pytest.fixture
 def fill(scorer, config, spec, redis_url, unshown, monkeypatch):
     """Scores requests to the end, in batches of four, into a generation; what it left there."""
-    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 4)
+    monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 4)
 
     def run(requests, generation):
         rows = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, unshown)

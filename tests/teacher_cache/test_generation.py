@@ -17,11 +17,11 @@ from features.spec import Feature, FeatureSpec
 from lab.embedded import free_port
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 from runtime.redis import connect
-from teacher_cache.cache import LogitCache
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.generation import Generation, differences, generation_of
+from teacher_cache.cache.generation_registry import GenerationRegistry, Record
+from teacher_cache.cache.unshown import UnshownCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.generation import Generation, differences, generation_of
-from teacher_cache.generation_registry import GenerationRegistry, Record
-from teacher_cache.unshown import UnshownCache
 from tests.rows import keys
 from tests.specs import spec_of
 
@@ -122,7 +122,7 @@ def test_another_process_computes_the_same_whatever_its_hash_seed(folder: Path) 
     (folder / "spec.json").write_text(_SPEC.model_dump_json())
     code = (
         "import sys, pathlib as p; from features.spec import FeatureSpec as S; from teacher_cache.config import "
-        "TeacherConfig as T; from teacher_cache.generation import generation_of as g; f = p.Path(sys.argv[1]); "
+        "TeacherConfig as T; from teacher_cache.cache.generation import generation_of as g; f = p.Path(sys.argv[1]); "
         "print(g('p', T.model_validate_json((f / 'config.json').read_text()), f, "
         "S.model_validate_json((f / 'spec.json').read_text())).digest, 'onnxruntime' in sys.modules)"
     )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from runtime.errors import ConfigurationError
+from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
-from teacher_cache.generation import differences, generation_of
-from teacher_cache.load import load_teacher
+from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import Teacher, TeacherOutputError, TensorSpec
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import BAD_ITEM, ITEMS, KINDS, LIKE_UI, RATING_UI, USERS, VECTOR_IW, teacher_table

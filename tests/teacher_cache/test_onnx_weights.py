@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from teacher_cache import onnx_weights
-from teacher_cache.onnx_weights import NotOnnxError, weight_files
+from teacher_cache.kinds import onnx_weights
+from teacher_cache.kinds.onnx_weights import NotOnnxError, weight_files
 
 
 def _outside(name: str, location: str) -> TensorProto:

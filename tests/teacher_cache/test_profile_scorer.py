@@ -8,12 +8,12 @@ import pytest
 from features.config import ProfileConfig
 from runtime.errors import InvalidInputError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
-from teacher_cache import profile_scorer
-from teacher_cache.batch_scorer import run_batch_scorer
-from teacher_cache.cache import LogitCache
-from teacher_cache.profile_queue import ProfileQueue
-from teacher_cache.profile_scorer import ProfileScorer, ProfileTable
-from teacher_cache.profiles import Profiles
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.profiles import profile_scorer
+from teacher_cache.profiles.profile_queue import ProfileQueue
+from teacher_cache.profiles.profile_scorer import ProfileScorer, ProfileTable
+from teacher_cache.profiles.profiles import Profiles
+from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import keys
 
 _NUMBERS = itertools.count()

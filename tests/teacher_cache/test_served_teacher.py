@@ -20,11 +20,11 @@ from lab.embedded import free_port
 from runtime.absence import Absence, wait_for
 from runtime.errors import ConfigurationError
 from runtime.telemetry import StopSignal
-from teacher_cache.bisection import TeacherUnavailableError
+from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
-from teacher_cache.generation import differences, generation_of
-from teacher_cache.inference_tensors import ReplyError, read_reply
-from teacher_cache.load import load_teacher
+from teacher_cache.kinds.bisection import TeacherUnavailableError
+from teacher_cache.kinds.inference_tensors import ReplyError, read_reply
+from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import ServerAccess, Teacher, TeacherOutputError
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import LIKE_UI, TASKS, v2_server

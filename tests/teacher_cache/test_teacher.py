@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from runtime.errors import ConfigurationError, InvalidInputError
 from teacher_cache.config import TeacherConfig
-from teacher_cache.load import load_teacher
+from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import TeacherOutputError, TensorSpec, counted_as_busy
 
 

@@ -8,9 +8,9 @@ import pytest
 from lab.embedded import free_port
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
-from teacher_cache.cache import UNUSABLE_LOGITS
+from teacher_cache.cache.cache import UNUSABLE_LOGITS
+from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from teacher_cache.config import UnshownConfig
-from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 
 TASKS = ("finish", "rating")
 

@@ -266,9 +266,9 @@ def test_the_project_asks_the_teacher_what_the_network_says_of_the_same_row(graf
     from graft.fit.source_log import SourceFiles, read_source  # noqa: PLC0415
     from graft.fit.target import target_of_project  # noqa: PLC0415
     from graft.init.roles import Given  # noqa: PLC0415
-    from teacher_cache.domain_map import DomainMap  # noqa: PLC0415
+    from teacher_cache.domain.domain_map import DomainMap  # noqa: PLC0415
     from teacher_cache.fit.training import predict  # noqa: PLC0415
-    from teacher_cache.load import load_teacher  # noqa: PLC0415
+    from teacher_cache.kinds.load import load_teacher  # noqa: PLC0415
 
     folder = tmp_path / "shop"
     assert graft("init", folder, *target.options(), *source.options("--source-"), "--yes").exit_code == 0

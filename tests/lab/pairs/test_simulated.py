@@ -15,8 +15,8 @@ from lab.pairs.simulated.project import Sizes, write_simulated
 from lab.pairs.simulated.world import STYLES
 from lab.pairs.source import load_source
 from student.evaluate.metrics import exact_auc
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.kinds.load import load_teacher
 
 SMALL = Sizes(events=400, users=30, items=24, source_rows=3_000, source_users=50, source_items=40)
 FIXTURE = Path(__file__).parents[3] / "fixtures" / "simulated"

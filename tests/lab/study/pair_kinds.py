@@ -24,12 +24,12 @@ from features.spec import FeatureSpec
 from graft.project import Project
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
-from teacher_cache.domain_map import DomainMap
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import BATCH_ROWS
 from teacher_cache.fit.network import TeacherNetwork
 from teacher_cache.fit.source import DesignInput, DesignTaste, TeacherDesign
-from teacher_cache.load import load_teacher
-from teacher_cache.onnx_teacher import OnnxModel
-from teacher_cache.request_scorer import BATCH_ROWS
+from teacher_cache.kinds.load import load_teacher
+from teacher_cache.kinds.onnx_teacher import OnnxModel
 from teacher_cache.teacher import Teacher
 from tests.teacher_cache.v2_server import V2Server, running
 

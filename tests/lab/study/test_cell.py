@@ -29,14 +29,14 @@ from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.config import StudentConfig
 from student.versions.registry import Registry
-from teacher_cache.backfill import backfill
-from teacher_cache.cache import LogitCache
-from teacher_cache.context_key import ContextKey
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.backfill.backfill import backfill
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
+from teacher_cache.domain.context_key import ContextKey
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import Teacher
-from teacher_cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from tests.lab.study.conftest import Pair, no_progress
 from tests.rows import Listed
 

@@ -20,7 +20,7 @@ from stream.events import Example
 from student.learn.config import DistillationConfig
 from student.learn.day_zero import least_explained
 from student.learn.learner import Learner
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.unshown import UnshownRows
 from tests.lab.study.conftest import Pair
 from tests.student.conftest import Toy
 

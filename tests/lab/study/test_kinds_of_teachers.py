@@ -15,13 +15,13 @@ from runtime.telemetry import StopSignal
 from student.learn.config import PublishConfig
 from student.learn.train import run_training
 from student.versions.registry import Registry
-from teacher_cache.backfill import backfill
-from teacher_cache.cache import LogitCache
+from teacher_cache.backfill.backfill import backfill
+from teacher_cache.cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.context_key import ContextKey
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
-from teacher_cache.request_scorer import RequestScorer
+from teacher_cache.domain.context_key import ContextKey
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.request_scorer import RequestScorer
+from teacher_cache.kinds.load import load_teacher
 from tests.lab.study.conftest import Pair, no_progress
 from tests.lab.study.pair_kinds import KINDS, config_of, outputs_of
 from tests.lab.study.test_cell import STEP, _Source

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from features.store import compile_spec
 from graft.cli import cli
 from graft.project import load_project
-from teacher_cache.domain_map import DomainMap
-from teacher_cache.load import load_teacher
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.kinds.load import load_teacher
 from tests.lab.study.conftest import NO_REDIS, Pair
 
 FIXTURE = Path(__file__).parents[3] / "fixtures" / "simulated"

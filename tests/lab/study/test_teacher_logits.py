@@ -26,8 +26,8 @@ from lab.study.workplace import Workplace
 from stream.events import UsedLogits, impression_mark
 from stream.log.logit_archive import LogitArchive
 from stream.log.used_logits import UsedRecord
+from teacher_cache.cache.generation import generation_of
 from teacher_cache.config import UnshownConfig
-from teacher_cache.generation import generation_of
 from tests.lab.study.conftest import Pair
 
 COUNT = 300

@@ -11,7 +11,7 @@ from student.learn.config import PublishConfig
 from student.learn.skew_watch import SkewWatch
 from student.learn.train import run_training
 from student.versions.registry import Registry
-from teacher_cache.cache import LogitCache
+from teacher_cache.cache.cache import LogitCache
 
 NO_REDIS = f"redis://127.0.0.1:{free_port()}/0"
 TASKS = ("finish", "like", "rating")

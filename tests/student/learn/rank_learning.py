@@ -22,7 +22,7 @@ from stream.events import Example
 from student.learn.config import DistillationConfig
 from student.learn.exchange import ALONE, Exchange, open_exchange
 from student.learn.learner import Learner
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 
 TOY = Toy()

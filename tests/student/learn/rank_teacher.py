@@ -10,7 +10,7 @@ from stream.log.examples import ExampleRecord
 from student.learn.exchange import open_exchange
 from student.learn.logits import LogitSource, UnshownSource
 from student.learn.teacher_source import TeacherSource
-from teacher_cache.unshown import together
+from teacher_cache.cache.unshown import together
 from tests.student.conftest import Toy
 from tests.student.learn.train_process import TASKS, logit_cache, unshown_cache
 

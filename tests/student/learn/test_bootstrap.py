@@ -17,7 +17,7 @@ from student.learn.learner import Learner
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from teacher_cache.config import TeacherConfig
-from teacher_cache.request_scorer import ScoredRows
+from teacher_cache.domain.request_scorer import ScoredRows
 
 ROWS = 200
 

@@ -17,7 +17,7 @@ from student.learn.learner import Learner
 from student.versions.manifest import Draft
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.unshown import UnshownRows
 
 Equal = Callable[[dict[str, Any], dict[str, Any]], None]
 

@@ -14,8 +14,8 @@ from stream.log.logged_logits import LoggedLogits
 from student.learn.exchange import ALONE
 from student.learn.logits import LogitSource
 from student.learn.teacher_source import TeacherSource
-from teacher_cache.backfill import backfill
-from teacher_cache.cache import LogitCache
+from teacher_cache.backfill.backfill import backfill
+from teacher_cache.cache.cache import LogitCache
 from tests.rows import Listed
 from tests.student.learn.test_teacher_source import GENERATION, Noted
 from tests.teacher_cache.hourly import CONTEXT, hourly_request, hourly_scorer, said_of

@@ -14,7 +14,7 @@ from stream.events import Example
 from stream.tasks import TaskSpec
 from student.learn.bounds import FAR_VALUES
 from student.learn.learner import Learner
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 
 Equal = Callable[[Mapping[str, Any], Mapping[str, Any]], None]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from student.learn.learner import Learner
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 
 EXAMPLES = 90

@@ -20,8 +20,8 @@ from student.learn.learner import Learner
 from student.learn.logits import LogitSource, UnshownSource
 from student.learn.teacher_source import BEFORE, LOGGED, TeacherSource
 from student.versions.registry import Registry
-from teacher_cache.cache import CachedLogits
-from teacher_cache.unshown import UnshownRows
+from teacher_cache.cache.cache import CachedLogits
+from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 from tests.student.learn.learning_in_memory import learn_in_memory
 

@@ -27,8 +27,8 @@ from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from student.learn.train import run_training
 from student.versions.registry import Registry
-from teacher_cache.cache import LogitCache
-from teacher_cache.unshown import UnshownCache, UnshownRows
+from teacher_cache.cache.cache import LogitCache
+from teacher_cache.cache.unshown import UnshownCache, UnshownRows
 from tests.forked import start_forked
 
 TEACHER = "t1"

@@ -20,7 +20,7 @@ from stream.log.examples import ExampleReader, ExampleRecord
 from student.learn.config import PublishConfig
 from student.learn.train import ExampleSource, run_training
 from student.versions.registry import Registry
-from teacher_cache.cache import LogitCache
+from teacher_cache.cache.cache import LogitCache
 
 TEACHER = "t1"
 COUNT = 400

@@ -1,0 +1,4 @@
+"""A history scored into the cache.
+
+Imports teacher_cache.cache.
+"""

@@ -1,0 +1,220 @@
+"""Histories that a backfill scores: the teacher requests of the topic, an example log, the impressions of a file.
+
+Every history has partitions, in which requests stand at offsets that rise; a file is one partition that counts its
+rows. So one checkpoint fits all of them: per partition the next offset.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from features.lookup import FeatureReader
+from features.spec import FeatureSpec
+from runtime.batched import batched
+from runtime.errors import DataLossError
+from stream.config import Topics
+from stream.events import Impression, TeacherRequest
+from stream.log.example_columns import Wanted
+from stream.log.example_log import ExampleLog
+from stream.log.request_columns import RequestColumns, regrouped
+from stream.log.requests import offsets_between, requests_between
+from stream.log.row_file import count_rows, share_of_rows
+from stream.log.share import Share
+from teacher_cache.domain.request_scorer import BATCH_ROWS
+
+Offsets = Mapping[int, int]
+"""Offset by partition."""
+
+
+class Bounds(NamedTuple):
+    """Where a history begins, and the offsets before which it ends, per partition."""
+
+    starts: dict[int, int]
+    ends: dict[int, int]
+
+    def offsets_from(self, position: Offsets) -> int:
+        """The offsets that are left from `position` on; not each of them has a request."""
+        return sum(max(0, end - position.get(p, self.starts.get(p, 0))) for p, end in self.ends.items())
+
+
+class History(Protocol):
+    """What a backfill reads, always in the same order."""
+
+    def bounds(self) -> Bounds:
+        """As of now."""
+        ...
+
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
+        """The requests within the bounds, some at a time; of one partition in the order of their offsets."""
+        ...
+
+
+class Batch(NamedTuple):
+    """Some requests, and per partition the offset after the last one that was read up to here."""
+
+    requests: RequestColumns
+    reached: Offsets
+
+
+class Tracked:
+    """The requests of a history from `position` on, which is per partition the offset after the last one given.
+
+    `passed` gets the requests before `position`, where these are wanted; else they are not read.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        bounds: Bounds,
+        position: Offsets,
+        passed: Callable[[TeacherRequest], object] | None = None,
+    ) -> None:
+        self.bounds, self._start, self._passed = bounds, dict(position), passed
+        first = bounds if passed is not None else bounds._replace(starts={**bounds.starts, **position})
+        self._parts = history.read(first)
+
+    def batches(self, batch_rows: int) -> Iterator[Batch]:
+        """So many requests at a time, the last as many as are left; to be called once."""
+        reached = self._start
+        for requests in regrouped(map(self._left, self._parts), batch_rows):
+            reached = reached | requests.ends()
+            yield Batch(requests, reached)
+
+    def done(self, position: Offsets) -> int:
+        """Offsets behind a position."""
+        return self.total - self.bounds.offsets_from(position)
+
+    @property
+    def total(self) -> int:
+        """Offsets of the whole history."""
+        return self.bounds.offsets_from({})
+
+    def _left(self, part: RequestColumns) -> RequestColumns:
+        """Those that are not before the first position; the others are passed."""
+        if self._passed is None:
+            return part
+        is_left = [
+            offset >= self._start.get(partition, 0)
+            for partition, offset in zip(part.partitions, part.offsets, strict=True)
+        ]
+        for request in part.at([n for n, left in enumerate(is_left) if not left]).requests():
+            self._passed(request)
+        return part.at([n for n, left in enumerate(is_left) if left])
+
+
+class AskedRows:
+    """The teacher requests that the stream wrote from `since_ms` on and before `until_ms`, by the wall clock."""
+
+    def __init__(self, kafka_servers: str, topics: Topics, since_ms: int, until_ms: int | None) -> None:
+        self._kafka_servers, self._topics = kafka_servers, topics
+        self._since_ms, self._until_ms = since_ms, until_ms
+
+    def bounds(self) -> Bounds:
+        """See `History.bounds`."""
+        return Bounds(*offsets_between(self._kafka_servers, self._topics, self._since_ms, self._until_ms))
+
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
+        """See `History.read`; what retention has deleted is passed over."""
+        found = requests_between(self._kafka_servers, self._topics, bounds.starts, bounds.ends)
+        for some in batched(found, BATCH_ROWS):
+            yield RequestColumns.of(some)
+
+
+class LoggedExamples:
+    """The examples of an example log whose impressions came from `since_ms` on and before `until_ms`.
+
+    With a `share` those of its users alone, in the same order.
+    """
+
+    def __init__(self, log: ExampleLog, since_ms: int | None, until_ms: int | None, share: Share | None = None) -> None:
+        self._log, self._share = log, share
+        self._since_ms, self._until_ms = since_ms, until_ms
+
+    def bounds(self) -> Bounds:
+        """See `History.bounds`."""
+        return Bounds({}, self._log.offsets_end())
+
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
+        """See `History.read`. DataLossError: the log ends before the bounds do."""
+        now = self._log.offsets_end()
+        for partition, end in bounds.ends.items():
+            if now.get(partition, 0) < end:
+                raise DataLossError(
+                    f"{self._log.folder}: partition {partition} ends at offset {now.get(partition, 0):,} and ended at "
+                    f"{end:,} when the backfill began; name the whole log, or begin anew without --resume"
+                )
+        return self._log.read_requests(bounds.starts, Wanted(bounds.ends, self._since_ms, self._until_ms, self._share))
+
+
+class ShownRows:
+    """Rows as impressions, with the features of now; of impressions, those from `since_ms` on and before `until_ms`."""
+
+    def __init__(
+        self,
+        impressions: Callable[[], Iterable[Impression]],
+        reader: FeatureReader,
+        spec: FeatureSpec,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+    ) -> None:
+        self._impressions, self._reader, self._spec = impressions, reader, spec
+        self._since_ms, self._until_ms = since_ms, until_ms
+
+    def bounds(self) -> Bounds:
+        """See `History.bounds`."""
+        return Bounds({0: 0}, {0: sum(1 for _ in self._impressions())})
+
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
+        """See `History.read`."""
+        start, end = bounds.starts.get(0, 0), bounds.ends[0]
+        rows = (
+            (start + n, impression)
+            for n, impression in enumerate(islice(self._impressions(), start, end))
+            if within(impression.event_time_ms, self._since_ms, self._until_ms)
+        )
+        return _placed(rows, self._reader, self._spec)
+
+
+class ShareOfRows:
+    """The rows of a file that are a share's, with the features of now; their offsets are the numbers of the rows."""
+
+    def __init__(
+        self, path: Path, context_names: Collection[str], share: Share, reader: FeatureReader, spec: FeatureSpec
+    ) -> None:
+        self._path, self._context_names, self._share = path, context_names, share
+        self._reader, self._spec = reader, spec
+
+    def bounds(self) -> Bounds:
+        """See `History.bounds`."""
+        return Bounds({0: 0}, {0: count_rows(self._path)})
+
+    def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
+        """See `History.read`."""
+        rows = share_of_rows(self._path, self._context_names, self._share, bounds.starts.get(0, 0))
+        return _placed(rows, self._reader, self._spec)
+
+
+def _placed(
+    rows: Iterator[tuple[int, Impression]], reader: FeatureReader, spec: FeatureSpec
+) -> Iterator[RequestColumns]:
+    """Numbered impressions as requests with the features of now."""
+    for some in batched(rows, BATCH_ROWS):
+        users, items = [one.user_id for _, one in some], [one.item_id for _, one in some]
+        contexts = [one.context for _, one in some]
+        yield RequestColumns(
+            partitions=[0] * len(some),
+            offsets=[number for number, _ in some],
+            impression_ids=[one.impression_id for _, one in some],
+            user_ids=users,
+            item_ids=items,
+            event_times_ms=[one.event_time_ms for _, one in some],
+            contexts=contexts,
+            spec_ids=[spec.spec_id] * len(some),
+            features=spec.rows_of(reader.read(users, items, contexts)),
+        )
+
+
+def within(event_time_ms: int, since_ms: int | None, until_ms: int | None) -> bool:
+    """Whether a time is not before `since_ms` and before `until_ms`; None: no bound."""
+    return (since_ms is None or event_time_ms >= since_ms) and (until_ms is None or event_time_ms < until_ms)

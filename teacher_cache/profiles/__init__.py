@@ -1,0 +1,4 @@
+"""What the teacher says of an id on average.
+
+Imports teacher_cache.cache.
+"""

@@ -1,0 +1,4 @@
+"""The batch scorer beside the stream.
+
+Imports teacher_cache.profiles.
+"""
