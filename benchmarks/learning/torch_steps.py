@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from benchmarks.learning.in_memory import learner_in_memory
 from benchmarks.learning.rows import Bench, Measured, Spent, now, since
-from student.learn.arm import Arm, Gradient
 from student.learn.batch import Batch
-from student.learn.model import Shape
+from student.learn.network.arm import Arm, Gradient
+from student.learn.network.model import Shape
 from student.versions.hashing import embedding_rows
 
 

@@ -11,7 +11,7 @@ from stream.kafka import connection
 from stream.kafka.topics import ensure_topics
 from stream.log.examples import ExampleReader, ExampleRecord
 from stream.log.used_logits import UsedLogitsWriter
-from student.learn.train import run_training
+from student.learn.process.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.domain.context_key import ContextKey

@@ -61,8 +61,8 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
     from stream.log.logged_logits import LoggedLogits
     from stream.log.used_logits import UsedLogitsWriter
     from student.learn.exchange import nearest_device, open_exchange
-    from student.learn.skew_watch import SkewWatch
-    from student.learn.train import run_training
+    from student.learn.process.skew_watch import SkewWatch
+    from student.learn.process.train import run_training
     from student.versions.registry import Registry
 
     refuse_wrong_login(process.redis_url)

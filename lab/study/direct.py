@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from student.learn.arm import Arm, Gradient
 from student.learn.batch import Batch
 from student.learn.config import DistillationConfig
-from student.learn.heads import TeacherHead
-from student.learn.running import RunningStatistics
+from student.learn.network.arm import Arm, Gradient
+from student.learn.network.heads import TeacherHead
+from student.learn.network.running import RunningStatistics
 from student.learn.setup import LearnerSetup
 
 

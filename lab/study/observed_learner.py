@@ -16,10 +16,10 @@ from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
-from student.learn.arm import Arm
 from student.learn.batch import Encoded, encode, raise_first
 from student.learn.bootstrap import DayZeroRows
 from student.learn.learner import Learner
+from student.learn.network.arm import Arm
 from student.learn.setup import LearnerSetup
 
 _AT_A_TIME = 4

@@ -18,8 +18,8 @@ from runtime.errors import InvalidInputError
 from stream.events import EntityId, Impression, TeacherRequest
 from student.learn.config import BootstrapConfig
 from student.learn.day_zero import least_explained
-from student.learn.heads import varies
 from student.learn.learner import Learner
+from student.learn.network.heads import varies
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Draft
 from student.versions.registry import Registry

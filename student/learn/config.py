@@ -13,7 +13,7 @@ class DistillationConfig(_Config):
     """How one teacher task is distilled.
 
     An auxiliary head on the tower of `student_task` learns it; without a `student_task`, a tower that is not served.
-    Losses are those of student/learn/losses.py.
+    Losses are those of student/learn/network/losses.py.
     """
 
     teacher_task: str = Field(description="the teacher task to distil, of teacher.tasks")

@@ -19,7 +19,6 @@ from student.evaluate.evaluation import ProgressiveEvaluation
 from student.evaluate.item_mean import ItemMean
 from student.evaluate.newness import Newness
 from student.evaluate.served import JudgedExamples, ServedEvaluation
-from student.learn.arm import Arm, as_array
 from student.learn.batch import (
     Batch,
     Encoded,
@@ -29,16 +28,17 @@ from student.learn.batch import (
     raise_first,
     weights_of_one,
 )
-from student.learn.bounds import Bounds
 from student.learn.config import FEWEST_ROWS
 from student.learn.day_zero import held_out, least_explained, passes
 from student.learn.exchange import ALONE, Exchange
-from student.learn.guard import Guard
-from student.learn.model import CPU
-from student.learn.open_step import OpenStep, Predicted
-from student.learn.posterior import Posterior
-from student.learn.posterior_kernel import Places, Rows
-from student.learn.replay_buffer import Reservoir
+from student.learn.network.arm import Arm, as_array
+from student.learn.network.bounds import Bounds
+from student.learn.network.model import CPU
+from student.learn.network.open_step import OpenStep, Predicted
+from student.learn.network.replay_buffer import Reservoir
+from student.learn.posterior.guard import Guard
+from student.learn.posterior.posterior import Posterior
+from student.learn.posterior.posterior_kernel import Places, Rows
 from student.learn.setup import LearnerSetup
 from student.versions.columns import units_of
 from student.versions.guard import WEIGHT as GUARD_WEIGHT

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from graft.cli import cli
 from stream.events import Example
-from student.learn import train
 from student.learn.learner import Learner
+from student.learn.process import train
 from student.learn.setup import LearnerSetup
 
 

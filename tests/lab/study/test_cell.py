@@ -25,8 +25,8 @@ from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import PublishConfig
+from student.learn.process.train import run_training
 from student.learn.setup import LearnerSetup
-from student.learn.train import run_training
 from student.versions.config import StudentConfig
 from student.versions.registry import Registry
 from teacher_cache.backfill.backfill import backfill

@@ -13,7 +13,7 @@ from lab.study.study_log import write_log
 from lab.study.teachers import requests_of
 from runtime.telemetry import StopSignal
 from student.learn.config import PublishConfig
-from student.learn.train import run_training
+from student.learn.process.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.backfill.backfill import backfill
 from teacher_cache.cache.cache import LogitCache

@@ -8,8 +8,8 @@ from runtime.telemetry import StopSignal
 from stream.events import Example
 from stream.log.examples import ExampleRecord
 from student.learn.config import PublishConfig
-from student.learn.skew_watch import SkewWatch
-from student.learn.train import run_training
+from student.learn.process.skew_watch import SkewWatch
+from student.learn.process.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 

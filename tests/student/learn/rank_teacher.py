@@ -8,8 +8,8 @@ from runtime.telemetry import StopSignal
 from stream.events import Example
 from stream.log.examples import ExampleRecord
 from student.learn.exchange import open_exchange
-from student.learn.logits import LogitSource, UnshownSource
-from student.learn.teacher_source import TeacherSource
+from student.learn.process.logits import LogitSource, UnshownSource
+from student.learn.process.teacher_source import TeacherSource
 from teacher_cache.cache.unshown import together
 from tests.student.conftest import Toy
 from tests.student.learn.train_process import TASKS, logit_cache, unshown_cache

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from student.learn.arm import Arm
 from student.learn.batch import Batch
+from student.learn.network.arm import Arm
 from tests.student.learn.rank_learning import SETUPS
 
 META = torch.device("meta")
@@ -17,7 +17,7 @@ def test_a_step_is_taken_on_the_device_of_the_weights(name: str, monkeypatch: py
 
     Losses alone are computed from values on the host, and a tensor without values has none to give it.
     """
-    monkeypatch.setattr("student.learn.arm.as_array", lambda value: np.zeros(value.shape, np.float32))
+    monkeypatch.setattr("student.learn.network.arm.as_array", lambda value: np.zeros(value.shape, np.float32))
     setup = SETUPS[name]
     arm = Arm(setup, device=META)
     random = np.random.default_rng(1)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.tasks import TaskSpec
-from student.learn.guard import Guard
 from student.learn.learner import Learner
+from student.learn.posterior.guard import Guard
 from student.versions.guard import answer, weight_of
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from student.learn.config import DistillationConfig
-from student.learn.heads import Lesson, Loss, TeacherHead, Unit, slopes
-from student.learn.losses import Singles
+from student.learn.network.heads import Lesson, Loss, TeacherHead, Unit, slopes
+from student.learn.network.losses import Singles
 
 NAN = float("nan")
 LOSSES = ("soft_label", "logit_mse", "listwise", "pairwise")

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from student.learn.id_table import empty_table, find, take
+from student.learn.posterior.id_table import empty_table, find, take
 
 KEYS = st.lists(st.integers(0, 12), max_size=60)
 

@@ -12,7 +12,7 @@ import pytest
 from lab.embedded import free_port
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
-from student.learn.logits import LogitSource, UnshownSource
+from student.learn.process.logits import LogitSource, UnshownSource
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.unshown import UnshownCache
 from tests.student.learn.ranks import all_end_well, start_ranks

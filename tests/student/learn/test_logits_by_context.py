@@ -12,8 +12,8 @@ from stream.events import Example, TeacherRequest
 from stream.log.examples import ExampleRecord
 from stream.log.logged_logits import LoggedLogits
 from student.learn.exchange import ALONE
-from student.learn.logits import LogitSource
-from student.learn.teacher_source import TeacherSource
+from student.learn.process.logits import LogitSource
+from student.learn.process.teacher_source import TeacherSource
 from teacher_cache.backfill.backfill import backfill
 from teacher_cache.cache.cache import LogitCache
 from tests.rows import Listed

@@ -11,7 +11,7 @@ from torch import Tensor, tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.nn.functional import logsigmoid
 
-from student.learn.losses import Pointwise, Singles, listwise_slope, pairwise_slope, soft_label
+from student.learn.network.losses import Pointwise, Singles, listwise_slope, pairwise_slope, soft_label
 
 NAN = float("nan")
 VALUES = [0.3, -1.2, 2.0, 0.0, 0.7]

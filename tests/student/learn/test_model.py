@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from student.learn.adapter import Adapter
-from student.learn.model import Inputs, Shape, Student
+from student.learn.network.adapter import Adapter
+from student.learn.network.model import Inputs, Shape, Student
 from student.versions.served_tensors import EMBEDDING, Layer
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from stream.events import Example
 from stream.tasks import TaskSpec
-from student.learn.bounds import FAR_VALUES
 from student.learn.learner import Learner
+from student.learn.network.bounds import FAR_VALUES
 from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 
@@ -77,7 +77,7 @@ def test_a_label_beyond_reason_is_as_no_label(
 ) -> None:
     """Before: a label of 1e39 ended the learner, one of 1e6 made the RMSE of 274 labels 60,368."""
     before = counted("label", "rating")
-    with caplog.at_level(logging.WARNING, "student.learn.bounds"):
+    with caplog.at_level(logging.WARNING, "student.learn.network.bounds"):
         disturbed = learnt_with(toy, lambda e: with_label(e, rating=value), place, 40)
     assert counted("label", "rating") - before == 1
     (line,) = [record.getMessage() for record in caplog.records]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from features.spec import hash_category
-from student.learn import id_table
-from student.learn.heads import Unit
-from student.learn.posterior import Posterior
-from student.learn.posterior_kernel import Rows, look_up, score_rows, see
+from student.learn.network.heads import Unit
+from student.learn.posterior import id_table
+from student.learn.posterior.posterior import Posterior
+from student.learn.posterior.posterior_kernel import Rows, look_up, score_rows, see
 from tests.specs import spec_of
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from features.spec import Feature, hash_category
-from student.learn.heads import Unit
-from student.learn.posterior import Posterior
-from student.learn.posterior_kernel import Rows
+from student.learn.network.heads import Unit
+from student.learn.posterior.posterior import Posterior
+from student.learn.posterior.posterior_kernel import Rows
+from student.learn.posterior.priors import Prior, prior_of
 from student.learn.prior_factors import PriorFactors
-from student.learn.priors import Prior, prior_of
 from student.learn.setup import LearnerSetup
 from student.versions.columns import Columns, columns_of
 from student.versions.served_posterior import USER_KEY, USER_KNOWN, KnownOrder

@@ -10,7 +10,7 @@ from features.spec import Feature, FeatureSpec
 from stream.events import Example
 from student.learn.batch import encoded, hashes
 from student.learn.learner import Learner
-from student.learn.priors import prior_of
+from student.learn.posterior.priors import prior_of
 from student.versions.columns import columns_of, units_of
 from student.versions.manifest import Draft
 from student.versions.numpy_model import NumpyStudent

@@ -3,7 +3,7 @@
 import numpy as np
 
 from student.learn.batch import Batch, concatenate
-from student.learn.replay_buffer import Reservoir
+from student.learn.network.replay_buffer import Reservoir
 
 
 def rows(first: int, count: int) -> Batch:

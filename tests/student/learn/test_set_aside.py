@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stream.log.examples import ExampleRecord
-from student.learn.set_aside import SET_ASIDE, Rejected, SetAside
+from student.learn.process.set_aside import SET_ASIDE, Rejected, SetAside
 
 
 def rejected(toy: Any, *offsets: int, partition: int = 0) -> list[Rejected]:

@@ -17,7 +17,7 @@ from stream.events import Example
 from student.evaluate.skew import REPORT_FILE
 from student.learn.batch import encode
 from student.learn.config import SkewConfig
-from student.learn.skew_watch import SkewWatch
+from student.learn.process.skew_watch import SkewWatch
 from student.versions.registry import Registry
 from tests.student.conftest import Toy
 from tests.student.learn.learning_in_memory import NO_REDIS, learn_in_memory

@@ -17,8 +17,8 @@ from stream.log.logit_archive import LogitArchive
 from stream.log.used_logits import UsedRecord, UsedRow
 from student.learn.exchange import ALONE
 from student.learn.learner import Learner
-from student.learn.logits import LogitSource, UnshownSource
-from student.learn.teacher_source import BEFORE, LOGGED, TeacherSource
+from student.learn.process.logits import LogitSource, UnshownSource
+from student.learn.process.teacher_source import BEFORE, LOGGED, TeacherSource
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import CachedLogits
 from teacher_cache.cache.unshown import UnshownRows

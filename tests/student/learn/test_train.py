@@ -24,8 +24,8 @@ from student.evaluate.arms import ARMS
 from student.evaluate.history import Point, defined, read_history
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
+from student.learn.process.train import run_training
 from student.learn.setup import LearnerSetup
-from student.learn.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.unshown import UnshownCache, UnshownRows

@@ -18,7 +18,7 @@ from stream.log.archive import Archive
 from stream.log.example_log import ExampleLog, log_then_topic
 from stream.log.examples import ExampleReader, ExampleRecord
 from student.learn.config import PublishConfig
-from student.learn.train import ExampleSource, run_training
+from student.learn.process.train import ExampleSource, run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 

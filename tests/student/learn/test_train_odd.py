@@ -11,7 +11,7 @@ import pytest
 from runtime.errors import InvalidInputError
 from stream.events import Example
 from student.learn.learner import Learner
-from student.learn.train import REFUSED_STEPS
+from student.learn.process.train import REFUSED_STEPS
 from student.versions.registry import Registry
 from tests.student.learn.learning_in_memory import learn_in_memory
 

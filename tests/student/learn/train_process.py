@@ -23,8 +23,8 @@ from stream.log.used_logits import UsedLogitsWriter
 from student.learn.config import PublishConfig
 from student.learn.exchange import nearest_device, open_exchange
 from student.learn.learner import Learner
+from student.learn.process.train import run_training
 from student.learn.setup import LearnerSetup
-from student.learn.train import run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.unshown import UnshownCache

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stream.tasks import TaskKind
 from student.learn.config import DistillationConfig
-from student.learn.losses import Pointwise, Singles, listwise_slope, pairwise_slope, soft_label
+from student.learn.network.losses import Pointwise, Singles, listwise_slope, pairwise_slope, soft_label
 
 Values = TypeVar("Values", Singles, Tensor)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from stream.tasks import TaskKind
 from student.learn.batch import Batch, weights_of_one
-from student.learn.heads import TeacherHead, Unit
-from student.learn.losses import soft_label
+from student.learn.network.heads import TeacherHead, Unit
+from student.learn.network.losses import soft_label
 from student.learn.setup import LearnerSetup
 from student.versions.columns import seen_of
 from student.versions.normalizer import RunningMoments, normalised

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from stream.tasks import TaskSpec
-from student.learn.adapter import Adapter
 from student.learn.config import DistillationConfig
-from student.learn.towers import Heads, Towers, of_layer, places_on
+from student.learn.network.adapter import Adapter
+from student.learn.network.towers import Heads, Towers, of_layer, places_on
 from student.versions.config import StudentConfig
 from student.versions.served_tensors import EMBEDDING, Layer, layers_of
 

@@ -20,7 +20,7 @@ from stream.log.logged_logits import LoggedLogit, LoggedLogits
 from stream.log.used_logits import UsedLogitsWriter, UsedRow
 from stream.positions import Placed
 from student.learn.exchange import Exchange
-from student.learn.logits import LogitSource, UnshownSource
+from student.learn.process.logits import LogitSource, UnshownSource
 from teacher_cache.cache.logged import decoded
 from teacher_cache.cache.unshown import UnshownRows, together
 

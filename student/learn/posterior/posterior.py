@@ -1,7 +1,7 @@
 """The posterior of each arm and task: what a linear model of all columns and ids knows, and how sure it is.
 
 It is learnt row by row beside the network, whose value is one of its columns, and gives the served score: its mean over
-the posterior. Shapes: those of `student.learn.posterior_kernel`.
+the posterior. Shapes: those of `student.learn.posterior.posterior_kernel`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import MISSING_HASH
-from student.learn.heads import Unit
-from student.learn.id_table import IdTable, empty_table, find, take
-from student.learn.posterior_kernel import Known, Places, Rows, Rules, Shared, begin, look_up, score_rows, see
-from student.learn.priors import Prior, prior_of
-from student.learn.serving import ADMITTED, served_ids, served_shared
+from student.learn.network.heads import Unit
+from student.learn.posterior.id_table import IdTable, empty_table, find, take
+from student.learn.posterior.posterior_kernel import Known, Places, Rows, Rules, Shared, begin, look_up, score_rows, see
+from student.learn.posterior.priors import Prior, prior_of
+from student.learn.posterior.serving import ADMITTED, served_ids, served_shared
 from student.learn.setup import LearnerSetup
 from student.versions.columns import Columns, columns_of, ids_of
 from student.versions.served_posterior import ID_KEY, ID_KNOWN, USER_KEY, USER_KNOWN

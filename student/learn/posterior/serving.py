@@ -1,6 +1,6 @@
 """What of a posterior a version serves: one model's weights, and what is known of each id, in float32.
 
-Shapes: those of `student.learn.posterior_kernel`; R numbers of an id.
+Shapes: those of `student.learn.posterior.posterior_kernel`; R numbers of an id.
 """
 
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from student.learn.id_table import IdTable
-from student.learn.posterior_kernel import Known, Rules, Shared, mean_labels, mean_logits, unit_of
+from student.learn.posterior.id_table import IdTable
+from student.learn.posterior.posterior_kernel import Known, Rules, Shared, mean_labels, mean_logits, unit_of
 from student.versions import served_posterior as served
 
 ADMITTED = 10

@@ -26,14 +26,14 @@ from student.learn.batch import Encoded, encode
 from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
-from student.learn.logits import LogitSource, UnshownSource
-from student.learn.model import CPU
-from student.learn.publishing import ExamplesTopic, Publisher
-from student.learn.records import offsets_after
-from student.learn.set_aside import Rejected, SetAside
+from student.learn.network.model import CPU
+from student.learn.process.logits import LogitSource, UnshownSource
+from student.learn.process.publishing import ExamplesTopic, Publisher
+from student.learn.process.records import offsets_after
+from student.learn.process.set_aside import Rejected, SetAside
+from student.learn.process.skew_watch import SkewWatch
+from student.learn.process.teacher_source import NO_SIGNAL, TeacherSignal, TeacherSource
 from student.learn.setup import LearnerSetup
-from student.learn.skew_watch import SkewWatch
-from student.learn.teacher_source import NO_SIGNAL, TeacherSignal, TeacherSource
 from student.versions.gate import GateConfig
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache

@@ -11,7 +11,7 @@ from student.evaluate.progress import Progress
 from student.evaluate.served import ServedEvaluation
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
-from student.learn.verdicts import Verdicts
+from student.learn.process.verdicts import Verdicts
 from student.versions.manifest import Draft
 from student.versions.names import CHAMPION, number_of
 from student.versions.registry import Registry

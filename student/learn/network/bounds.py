@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from stream.tasks import LARGEST_VALUE
 from student.learn.batch import Batch
-from student.learn.seen_values import SeenValues
+from student.learn.network.seen_values import SeenValues
 from student.learn.setup import LearnerSetup
 
 FAR_VALUES = Counter(

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from student.learn.adapter import Adapted
 from student.learn.batch import Batch, concatenate, weights_of_one
-from student.learn.bounds import Bounded
 from student.learn.exchange import ALONE, Exchange
-from student.learn.heads import Lesson, TeacherHead, slopes
-from student.learn.model import CPU, Inputs, Shape, Student
-from student.learn.optimizers import WARM_UP, Adam, RowAdagrad
-from student.learn.running import RunningStatistics
+from student.learn.network.adapter import Adapted
+from student.learn.network.bounds import Bounded
+from student.learn.network.heads import Lesson, TeacherHead, slopes
+from student.learn.network.model import CPU, Inputs, Shape, Student
+from student.learn.network.optimizers import WARM_UP, Adam, RowAdagrad
+from student.learn.network.running import RunningStatistics
 from student.learn.setup import LearnerSetup
 from student.versions.hashing import embedding_rows
 from student.versions.served_tensors import EMBEDDING, MEAN, STD

@@ -1,0 +1,1 @@
+"""The networks of an arm: layers, heads, losses, optimizers, and the statistics of their columns."""

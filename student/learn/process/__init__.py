@@ -1,0 +1,1 @@
+"""The learner process around the learner: examples and logits in, versions out."""
