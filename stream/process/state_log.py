@@ -1,8 +1,8 @@
 """The join's state log: what a partition's state is rebuilt from after a kill or a move to another instance.
 
 Each transaction writes the entries that it changed, `position` among them, and some old ones anew, so that the
-beginning of the log can be deleted (`stream/join/log_cleaner.py`). Readers see a transaction whole or not at all, so state
-and input offsets are always of one moment.
+beginning of the log can be deleted (`stream/join/log_cleaner.py`). Readers see a transaction whole or not at all, so
+state and input offsets are always of one moment.
 """
 
 from collections import defaultdict

@@ -1,8 +1,8 @@
 """The served posterior in numpy: its mean for each row, from what a version knows of all columns and ids.
 
-The learner's arithmetic (student/learn/posterior/posterior_kernel.py) without the learning. Shapes: B rows, K tasks, P columns,
-E ids of a row, D dense columns, I of them of the item, C categorical columns, T teacher tasks, J slopes of a user, R
-numbers of an id; U users: 1 where all rows have the same one, else B.
+The learner's arithmetic (student/learn/posterior/posterior_kernel.py) without the learning. Shapes: B rows, K tasks,
+P columns, E ids of a row, D dense columns, I of them of the item, C categorical columns, T teacher tasks, J slopes of a
+user, R numbers of an id; U users: 1 where all rows have the same one, else B.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,6 @@ from teacher_cache.fit.network import TeacherNetwork
 from teacher_cache.fit.source import DesignInput, DesignTaste, TeacherDesign
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.kinds.onnx_teacher import OnnxModel
-from teacher_cache.teacher import Teacher
 from tests.teacher_cache.v2_server import V2Server, running
 
 KINDS = ("onnx", "torch_export", "server, binary", "server, JSON", "dump")
@@ -201,7 +200,7 @@ def outputs_of(
     config: TeacherConfig, folder: Path, spec: FeatureSpec, requests: list[TeacherRequest]
 ) -> dict[str, NDArray[np.float32]]:
     """What the teacher says of all requests, by task and vector."""
-    teacher: Teacher = load_teacher(config, folder)
+    teacher = load_teacher(config, folder)
     columns = spec.columns_of([request.features for request in requests])
     return teacher.describe(DomainMap(config, folder, teacher, spec).map_rows(columns).inputs)
 
