@@ -4,8 +4,9 @@
 
 The whole learner is `student.learn.process.train.run_training`: examples from embedded Kafka, decoded; logits from an
 embedded Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the
-rows without distillation, and with unshown rows, which shows what the teacher's signal costs. The bare torch steps are as
-many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and torch.optim.
+rows without distillation, and with unshown rows, which shows what the teacher's signal costs. The bare torch steps
+are as many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and
+torch.optim.
 River and Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file
 (VW). Each takes its turn in every round; the median round counts. One core each.
 """
