@@ -10,7 +10,7 @@ Needs httpx (``pip install 'graft[client]'``) and loads nothing else of graft, n
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Self
 
@@ -93,19 +93,19 @@ class ScorerClient:
         `impression_ids`: of the items' impressions, for a comparison with what is learnt. `explain`: also how the
         scores came about. `headers`: sent too, such as the traceparent of the caller's trace.
         """
-        tries = _Tries(self._timeout_seconds if timeout_seconds is None else timeout_seconds, self._retries)
+        tries = _Tries(timeout_seconds, self._timeout_seconds, self._retries)
         body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
-        sent = _headers(request_id, headers)
+        exchange = _exchange(self._post, _sleep, tries, body, _headers(request_id, headers))
         while True:
             try:
-                response = self._http.post("/score", json=body, headers=sent, extensions={"timeout": tries.times})
-            except httpx.RequestError as error:
-                seconds = tries.wait_after(error)
-            else:
-                if response.status_code not in _RETRIED:
-                    return _scores(response)
-                seconds = tries.wait_after(response)
-            time.sleep(seconds)
+                exchange.send(None)  # to its end at once: what it awaits blocks
+            except StopIteration as ended:
+                scores: Scores = ended.value
+                return scores
+
+    async def _post(self, url: str, **request: Any) -> httpx.Response:
+        """Blocks; never suspends."""
+        return self._http.post(url, **request)
 
     def close(self) -> None:
         """Close all connections."""
@@ -148,19 +148,9 @@ class AsyncScorerClient:
         timeout_seconds: float | None = None,
     ) -> Scores:
         """As ScorerClient.score."""
-        tries = _Tries(self._timeout_seconds if timeout_seconds is None else timeout_seconds, self._retries)
+        tries = _Tries(timeout_seconds, self._timeout_seconds, self._retries)
         body = _body(user_id, item_ids, context, version, impression_ids, explain=explain)
-        sent = _headers(request_id, headers)
-        while True:
-            try:
-                response = await self._http.post("/score", json=body, headers=sent, extensions={"timeout": tries.times})
-            except httpx.RequestError as error:
-                seconds = tries.wait_after(error)
-            else:
-                if response.status_code not in _RETRIED:
-                    return _scores(response)
-                seconds = tries.wait_after(response)
-            await asyncio.sleep(seconds)
+        return await _exchange(self._http.post, asyncio.sleep, tries, body, _headers(request_id, headers))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -171,6 +161,31 @@ class AsyncScorerClient:
 
     async def __aexit__(self, *_error: object) -> None:
         await self.aclose()
+
+
+async def _exchange(
+    post: Callable[..., Awaitable[httpx.Response]],
+    sleep: Callable[[float], Awaitable[None]],
+    tries: "_Tries",
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+) -> Scores:
+    """One call of either client: all its tries, by what `post` and `sleep` are. It waits for nothing else."""
+    while True:
+        try:
+            response = await post("/score", json=body, headers=headers, extensions={"timeout": tries.times})
+        except httpx.RequestError as error:
+            seconds = tries.wait_after(error)
+        else:
+            if response.status_code not in _RETRIED:
+                return _scores(response)
+            seconds = tries.wait_after(response)
+        await sleep(seconds)
+
+
+async def _sleep(seconds: float) -> None:
+    """Blocks; never suspends."""
+    time.sleep(seconds)  # noqa: ASYNC251 - for ScorerClient, which has no loop
 
 
 class _TimesLeft(dict[str, float]):
@@ -188,8 +203,8 @@ class _TimesLeft(dict[str, float]):
 class _Tries:
     """How long one call may take, and when it tries again."""
 
-    def __init__(self, seconds: float, retries: int) -> None:
-        self._deadline = time.monotonic() + seconds
+    def __init__(self, seconds: float | None, default_seconds: float, retries: int) -> None:
+        self._deadline = time.monotonic() + (default_seconds if seconds is None else seconds)
         self._retries = retries
         self._failed = 0
         self.times = _TimesLeft(self._deadline)
