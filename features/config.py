@@ -3,30 +3,27 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from features.ids import Entity
+from runtime.frozen_model import FrozenModel
 
 ContextDtype = Literal["int", "float", "str"]
 
 
-class ContextFeature(BaseModel):
+class ContextFeature(FrozenModel):
     """A feature that the event or the request carries itself, in its `context`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dtype: ContextDtype = Field(description="its type in events and requests")
     default: int | float | str = Field(description="its value when an event or a request does not have it")
 
 
-class AggregateConfig(BaseModel):
+class AggregateConfig(FrozenModel):
     """Running aggregates of one entity's closed examples, pushed to the push source of that name.
 
     A column is ``count`` (examples), ``sum(TASK)``, ``mean(TASK)`` (of the labels present; 0 before the first) or
     ``rate(TASK, PRIOR, STRENGTH)`` (the mean of the labels present and STRENGTH more that are all PRIOR).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     entity: Entity = Field(description="whose examples are aggregated")
     push_source: str = Field(description="Feast's push source that receives the values")
@@ -44,15 +41,13 @@ class AggregateConfig(BaseModel):
     )
 
 
-class ProfileConfig(BaseModel):
+class ProfileConfig(FrozenModel):
     """Profiles of one entity's ids, pushed to the push source of that name: means of what the teacher says of them.
 
     The mean of a user is taken over reference items, that of an item over reference users. They are drawn once from the
     ids of the batch tables. Context and pushed features are missing in these rows, so a profile follows from the batch
     tables and the teacher alone.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     entity: Entity = Field(description="whose profiles they are")
     push_source: str = Field(description="Feast's push source that receives the values")
@@ -70,7 +65,7 @@ class ProfileConfig(BaseModel):
     )
 
 
-class FeaturesConfig(BaseModel):
+class FeaturesConfig(FrozenModel):
     """Names are `view:feature`, `user_id`, `item_id`, or `context:name`; each stands in one list only.
 
     Every feature is read at impression time, logged with its example and open to the teacher's domain map; the student
@@ -78,8 +73,6 @@ class FeaturesConfig(BaseModel):
     one, a dense feature is 0, an embedding zeros (its length: `defaults` or the field's `vector_length`), a categorical
     one the reserved value for a miss, and a passthrough one takes the domain map's own default.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     repo: Path = Field(default=Path("feature_repo"), description="the folder of the Feast repository")
     service: str = Field(description="the feature service: its views hold every stored feature that is named below")
@@ -97,9 +90,9 @@ class FeaturesConfig(BaseModel):
     categorical: list[str] = Field(default=[], description="texts and integers that the student embeds by their hash")
     embedding: list[str] = Field(default=[], description="lists of numbers, of which each element is a dense column")
     passthrough: list[str] = Field(default=[], description="features for the teacher alone")
-    context: dict[str, ContextFeature] = {}
+    context: dict[str, ContextFeature] = Field(default={})
     defaults: dict[str, int | float | str | list[float]] = Field(
         default={}, description="each feature's value for an entity that does not have the feature"
     )
-    aggregates: list[AggregateConfig] = []
-    profiles: list[ProfileConfig] = []
+    aggregates: list[AggregateConfig] = Field(default=[])
+    profiles: list[ProfileConfig] = Field(default=[])

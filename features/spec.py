@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple
 import mmh3
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from features.ids import IdType
+from runtime.frozen_model import FrozenModel
 
 Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
@@ -53,13 +54,11 @@ def together(batches: Iterable[FeatureBatch]) -> FeatureBatch:
     return FeatureBatch(*map(np.concatenate, zip(*batches, strict=True)))
 
 
-class Feature(BaseModel):
+class Feature(FrozenModel):
     """One value of a row. `view` and `feature` name it in Feast when `source` is user or item.
 
     A `passthrough` feature is for the teacher's domain map alone: read and logged like the others, not encoded.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     source: Source
@@ -91,10 +90,8 @@ class _Encoded(NamedTuple):
     """Each with its categorical column."""
 
 
-class FeatureSpec(BaseModel):
+class FeatureSpec(FrozenModel):
     """Every feature in its order, and how Feast keys its entities in Redis."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     feast_project: str
     user_join_key: str

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from features.config import FeaturesConfig
 from features.expressions import parse_expression
@@ -14,6 +14,7 @@ from features.spec import FeatureSpec
 from graft.faults import faults_of
 from graft.mending import Mended, mended
 from runtime.errors import ConfigurationError, InvalidInputError, did_you_mean
+from runtime.frozen_model import FrozenModel
 from stream.config import StreamConfig, Topics
 from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
@@ -27,10 +28,8 @@ FILE_NAME = "graft.toml"
 EVENT_FILES = ("events.parquet", "events.jsonl")
 
 
-class Project(BaseModel):
+class Project(FrozenModel):
     """A loaded graft.toml. Its paths are relative to the folder that holds it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path = Field(exclude=True)
     name: str = Field(
@@ -43,7 +42,7 @@ class Project(BaseModel):
     sampling: SamplingConfig = SamplingConfig()
     features: FeaturesConfig
     teacher: TeacherConfig | None = None
-    distillation: list[DistillationConfig] = []
+    distillation: list[DistillationConfig] = Field(default=[])
     unshown: UnshownConfig = UnshownConfig()
     student: StudentConfig = StudentConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()

@@ -1,15 +1,15 @@
 """How the stream process reads and joins: the `[stream]` table of graft.toml, and the names of the topics."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from runtime.frozen_model import FrozenModel
 
 
-class RetentionConfig(BaseModel):
+class RetentionConfig(FrozenModel):
     """The least time for which Kafka keeps the records of each topic, in days of the broker's clock.
 
     graft sets it when it makes a topic; an existing topic keeps its own. The join's state log keeps all that it needs.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     impressions_days: float = Field(
         default=7.0,
@@ -39,10 +39,8 @@ class RetentionConfig(BaseModel):
     )
 
 
-class StreamConfig(BaseModel):
+class StreamConfig(FrozenModel):
     """How the stream process reads and joins. Times are seconds of event time unless the effect says wall clock."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     topic_prefix: str = Field(
         default="",
@@ -89,10 +87,8 @@ class StreamConfig(BaseModel):
     retention: RetentionConfig = RetentionConfig()
 
 
-class Topics(BaseModel):
+class Topics(FrozenModel):
     """The topics of one pair, which all have the same partition count."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prefix: str = ""
 

@@ -3,7 +3,9 @@
 import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from runtime.frozen_model import FrozenModel
 
 TaskKind = Literal["binary", "regression"]
 
@@ -14,14 +16,12 @@ what people rate, spend or watch is below; its square times all rows of a step s
 _LARGEST_BOUND = 1e12  # the squares of a step's labels still have a float32
 
 
-class TaskSpec(BaseModel):
+class TaskSpec(FrozenModel):
     """One label of an impression.
 
     A binary task without feedback when its attribution window closes is 0; a regression task without feedback has no
     label (None) and is masked in the loss.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",

@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from features.ids import IdType
+from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskKind
 
 Scalar = int | float | str
@@ -34,18 +35,14 @@ def _without_nul(path: Path) -> Path:
 _Path = Annotated[Path, AfterValidator(_without_nul)]
 
 
-class _Input(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DefaultInput(_Input):
+class DefaultInput(FrozenModel):
     """A teacher input without a counterpart in the target: the same value for every row."""
 
     kind: Literal["default"] = "default"
     default: int | float | str | list[float] = Field(description="the value of every row, in the teacher's own values")
 
 
-class FeatureInput(_Input):
+class FeatureInput(FrozenModel):
     """A target feature as it is, under the teacher's name."""
 
     kind: Literal["feature"] = "feature"
@@ -53,7 +50,7 @@ class FeatureInput(_Input):
     default: int | float | str | list[float] = Field(description=_DEFAULT)
 
 
-class LookupInput(_Input):
+class LookupInput(FrozenModel):
     """A target feature's value looked up in a table: inline, or a JSON object in a file of the project folder.
 
     The feature is a text or an integer; an integer's key is its decimal digits.
@@ -68,7 +65,7 @@ class LookupInput(_Input):
     default: int | float | str = Field(description=_DEFAULT)
 
 
-class BucketInput(_Input):
+class BucketInput(FrozenModel):
     """A number as the code of its bucket: `codes[i]` for boundaries[i-1] <= x < boundaries[i]."""
 
     kind: Literal["bucket"] = "bucket"
@@ -80,7 +77,7 @@ class BucketInput(_Input):
     default: int | float = Field(description=_DEFAULT)
 
 
-class LinearInput(_Input):
+class LinearInput(FrozenModel):
     """`multiply * x + add` of a number, not below `minimum` and not above `maximum`.
 
     An integer input takes an integer feature and whole numbers only.
@@ -95,7 +92,7 @@ class LinearInput(_Input):
     default: float = Field(description=_DEFAULT)
 
 
-class LogInput(_Input):
+class LogInput(FrozenModel):
     """`ln(x + add)` of a number; where x + add is not above 0, the default is used."""
 
     kind: Literal["log"] = "log"
@@ -104,7 +101,7 @@ class LogInput(_Input):
     default: float = Field(description=_DEFAULT)
 
 
-class VocabularyInput(_Input):
+class VocabularyInput(FrozenModel):
     """The place of the feature's value in a file of the project folder that has one value a line, in UTF-8.
 
     The feature is a text or an integer; in the file an integer is its decimal digits.
@@ -117,7 +114,7 @@ class VocabularyInput(_Input):
     default: int = Field(description=_DEFAULT)
 
 
-class ConcatInput(_Input):
+class ConcatInput(FrozenModel):
     """The texts of several features, each a text or an integer, as one text."""
 
     kind: Literal["concat"] = "concat"
@@ -126,7 +123,7 @@ class ConcatInput(_Input):
     default: str = Field(description=_DEFAULT)
 
 
-class HashInput(_Input):
+class HashInput(FrozenModel):
     """The bucket of a text: MurmurHash3 (32 bits, x86) of its UTF-8, modulo `buckets`, plus `first`.
 
     The texts of several features are joined first, as `concat` does.
@@ -152,32 +149,26 @@ def features_of(given: FedInput) -> list[str]:
     return given.features if isinstance(given, ConcatInput | HashInput) else [given.feature]
 
 
-class TeacherTask(BaseModel):
+class TeacherTask(FrozenModel):
     """One output of the teacher: a logit (binary) or a value in the label's unit (regression)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="its name in [[distillation]] and in tasks.teacher_reference")
     kind: TaskKind = Field(description="binary: a logit; regression: a value in the label's unit")
     output: str = Field(description="the name of the output tensor, of shape [B] or [B, 1]")
 
 
-class TeacherVector(BaseModel):
+class TeacherVector(FrozenModel):
     """An output of the teacher that has several numbers a row, such as its own embedding of an item."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="its name in features.profiles.columns")
     output: str = Field(description="the name of the output tensor, of shape [B, n] with a fixed n")
 
 
-class ServerConfig(BaseModel):
+class ServerConfig(FrozenModel):
     """In place of onnx: a model server that speaks the Open Inference Protocol v2 over HTTP.
 
     Its token and its certificates are settings: GRAFT_TEACHER_TOKEN_FILE, GRAFT_TEACHER_CA_FILE.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(
         description="the server's address: all that stands before /v2",
@@ -196,13 +187,11 @@ class ServerConfig(BaseModel):
     )
 
 
-class DumpConfig(BaseModel):
+class DumpConfig(FrozenModel):
     """In place of onnx: logits that the source's team has computed, in Parquet.
 
     A row that is not in the files has no logit: its example is learnt without the teacher.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: _Path = Field(
         description="a Parquet file; or a folder into which such files are delivered: each new one is read"
@@ -230,13 +219,11 @@ def _moment(value: Any) -> datetime:
     return moment
 
 
-class TeacherConfig(BaseModel):
+class TeacherConfig(FrozenModel):
     """The teacher. It is used exactly as it is, never trained.
 
     It is one of four kinds: `onnx`, `torch_export`, `[teacher.server]` or `[teacher.dump]`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str = Field(
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
@@ -250,7 +237,7 @@ class TeacherConfig(BaseModel):
     server: ServerConfig | None = None
     dump: DumpConfig | None = None
     tasks: list[TeacherTask] = Field(min_length=1)
-    vectors: list[TeacherVector] = []
+    vectors: list[TeacherVector] = Field(default=[])
     inputs: dict[str, TeacherInput]
     warn_fallback_share: float = Field(
         default=0.2,
@@ -311,9 +298,7 @@ class TeacherConfig(BaseModel):
         return [f"teacher: {rule}, got {' and '.join(given) or 'none'}"]
 
 
-class UnshownConfig(BaseModel):
+class UnshownConfig(FrozenModel):
     """Rows that the teacher scores although nobody was shown them: the user of an impression, the item of another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: float = Field(default=0.0, ge=0, le=64, description="unshown rows for each impression, on average; 0: none")

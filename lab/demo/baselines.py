@@ -3,19 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from lab.study.model_scores import ScoresByTask
+from runtime.frozen_model import FrozenModel
 from student.evaluate.history import Point
 
 LABEL_DELAY_SECONDS = 3_600
 """After which served predictions know labels, as in the study's headline."""
 
 
-class Baselines(BaseModel):
+class Baselines(FrozenModel):
     """The student, learnt again over the first `examples`, beside all that could be better than it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     examples: int
     scores: ScoresByTask

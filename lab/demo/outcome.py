@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from lab.dev.client import Answer, Swap, swaps_seen
 from lab.dev.watch import HitRate
+from runtime.frozen_model import FrozenModel
 from stream.log.examples import ExampleRecord
 
 
@@ -35,10 +35,8 @@ def quantile_seconds(seconds_N: NDArray[np.float64], share: float) -> float | No
     return quantile if np.isfinite(quantile) else None
 
 
-class Joined(BaseModel):
+class Joined(FrozenModel):
     """How many impressions were sent, how many examples they became, and how many are missing, doubled or unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     impressions: int
     examples: int

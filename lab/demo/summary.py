@@ -2,20 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from lab.demo.baselines import Baselines
 from lab.demo.outcome import Joined, Outcome
 from lab.dev.client import percentile_ms
+from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ALL_ARMS, SERVED_STUDENT
 from student.versions.manifest import ArmMetrics, Metrics
 
 
-class Summary(BaseModel):
+class Summary(FrozenModel):
     """The demo in numbers. `examples` counts records on the topic: a doubled one counts twice."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str
     impressions: int

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from graft.project import Project
 from lab.dev.services import Services
 from runtime.errors import ConfigurationError
 from runtime.folder import claim_folder, replacing, writing
+from runtime.frozen_model import FrozenModel
 
 NAME = ".graft-dev"
 _KEPT, _RUN = "kept", "run"
@@ -20,10 +21,8 @@ _EMBEDDED = "embedded"
 _SECOND = "another 'graft dev' works in it; end that one first, or copy the project's folder"
 
 
-class Begun(BaseModel):
+class Begun(FrozenModel):
     """The servers of the first start that kept its files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kafka: str
     redis: str

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from lab.study.arriving import Arriving
@@ -21,19 +21,18 @@ from lab.study.plan import Cell
 from lab.study.slices import Scores, of_slices, slices_of
 from lab.study.study_log import StudyLog
 from runtime.errors import InvalidInputError
+from runtime.frozen_model import FrozenModel
 
 HELD_OUT_SHARE = 0.2
 """The last part of the log, by time, which is scored after each traffic size; never after it was learnt from."""
 
 
-class Result(BaseModel):
+class Result(FrozenModel):
     """What a cell found: AUCs and RMSEs by slice, task and arm.
 
     `scores` are of predictions made just before their example was learnt; `served` of those made with what had been
     learnt of labels that were known when its impression came. `held_out` are of the last 20 % after so many examples.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     variant: str
     seed: int
@@ -49,8 +48,8 @@ class Result(BaseModel):
     learning_seconds: float = 0.0
     """The part of `seconds` from the first example on."""
     scores: dict[str, Scores]
-    served: dict[str, Scores] = {}
-    held_out: dict[int, Scores] = {}
+    served: dict[str, Scores] = Field(default={})
+    held_out: dict[int, Scores] = Field(default={})
 
 
 class Predictions(NamedTuple):

@@ -8,11 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from graft.faults import faults_of
 from graft.project import Project
 from runtime.errors import ConfigurationError
+from runtime.frozen_model import FrozenModel
 from student.learn.prior_factors import PriorFactors
 
 SHIPPED = ("headline", "full", "whole", "simulated")
@@ -26,11 +27,7 @@ PLAIN_VARIANT = "plain_models"
 """The name of the cells in which models without a student learn the log."""
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TeacherChange(_Config):
+class TeacherChange(FrozenModel):
     """What is done to the teacher before anyone sees its logits; nothing by default."""
 
     onnx: Path | None = Field(default=None, description="another file of the project folder with the same outputs")
@@ -43,7 +40,7 @@ class TeacherChange(_Config):
     shift: float = Field(default=0.0, description="added to every logit")
 
 
-class Variant(_Config):
+class Variant(FrozenModel):
     """One row of a table: the project's graft.toml with some values changed."""
 
     name: str = Field(
@@ -112,7 +109,7 @@ class Variant(_Config):
                     yield f"{key}: no distilled teacher task {name!r}; there are {', '.join(distilled) or 'none'}"
 
 
-class Grid(_Config):
+class Grid(FrozenModel):
     """A study learns every variant with every seed; seeds are 1, 2, 3, ..."""
 
     events: int | None = Field(

@@ -3,12 +3,11 @@
 import html
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict
-
 from lab.page import MEASURES, NOTHING, shown, table
 from lab.study.comparison import Comparison, Difference, student_of
 from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, TEACHER_AS_INPUT, Series
 from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
+from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
@@ -26,11 +25,7 @@ _SAYS = {
 }
 
 
-class _Numbers(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Better(_Numbers):
+class Better(FrozenModel):
     """How much better the student is, AUC more or RMSE less; 95 % of the draws of users, None with too few users."""
 
     mean: float
@@ -38,7 +33,7 @@ class Better(_Numbers):
     high: float | None
 
 
-class Judged(_Numbers):
+class Judged(FrozenModel):
     """One way of judging: AUC of a binary task, RMSE of a regression; None where it is undefined."""
 
     score: float | None
@@ -46,7 +41,7 @@ class Judged(_Numbers):
     """None for the student itself."""
 
 
-class Ways(_Numbers):
+class Ways(FrozenModel):
     """The same model, judged in both ways."""
 
     row_by_row: Judged

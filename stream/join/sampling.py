@@ -10,8 +10,9 @@ all are among those of a larger one.
 from collections.abc import Sequence
 
 import mmh3
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from runtime.frozen_model import FrozenModel
 from stream.events import Example
 from stream.tasks import TaskSpec
 
@@ -22,10 +23,8 @@ MOST_DRAWN = 50
 """Negatives that may be drawn beside one impression."""
 
 
-class SamplingConfig(BaseModel):
+class SamplingConfig(FrozenModel):
     """Which negatives become examples; see docs/sampling.md. Without this table every impression does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     one_negative_of: int = Field(
         default=1,

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from runtime.frozen_model import FrozenModel
 
 
-class WatermarkState(BaseModel):
+class WatermarkState(FrozenModel):
     """What survives a restart; times are event time in milliseconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     watermark_ms: int | None = None
-    newest_ms: dict[str, int] = {}
+    newest_ms: dict[str, int] = Field(default={})
     """The newest event time seen, per input."""
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, InvalidReplicationFactorError, TopicAlreadyExistsError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from runtime.errors import ConfigurationError, ServiceUnavailableError
+from runtime.frozen_model import FrozenModel
 from stream.config import StreamConfig, Topics
 from stream.kafka import connection
 
@@ -26,13 +27,11 @@ _TOPIC = ConfigResourceType.TOPIC
 _HEARD_OF_SECONDS = 10.0
 
 
-class TopicLimits(BaseModel):
+class TopicLimits(FrozenModel):
     """How much of each event and output topic a broker keeps; the join's state log is cleaned by its writer.
 
     A broker deletes whole segments, so both are needed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     retention_bytes: int = Field(ge=1)
     segment_bytes: int = Field(ge=1)

@@ -8,30 +8,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from features.served_rows import ServedRow
 from features.spec import FeatureBatch, FeatureSpec
 from runtime.errors import GraftError
+from runtime.frozen_model import FrozenModel
 
 REPORT_FILE = "skew.json"
 """In the registry's folder of metrics."""
 
 
-class Age(BaseModel):
+class Age(FrozenModel):
     """How old the stored rows of a view were when they were served, by event time."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int
     mean_seconds: float
     most_seconds: float
 
 
-class SkewReport(BaseModel):
+class SkewReport(FrozenModel):
     """All comparisons since the learner started."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int = Field(description="served rows that were compared with their example")
     differing_rows: int = Field(description="of them those in which a feature differs")

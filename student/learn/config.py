@@ -2,14 +2,12 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from runtime.frozen_model import FrozenModel
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DistillationConfig(_Config):
+class DistillationConfig(FrozenModel):
     """How one teacher task is distilled.
 
     An auxiliary head on the tower of `student_task` learns it; without a `student_task`, a tower that is not served.
@@ -71,7 +69,7 @@ FEWEST_ROWS = 100
 """Of a bootstrap: a tenth of fewer shows nothing of what was learnt."""
 
 
-class BootstrapConfig(_Config):
+class BootstrapConfig(FrozenModel):
     """Day zero: what ``graft student bootstrap`` distils before the first example."""
 
     rows: int = Field(
@@ -82,7 +80,7 @@ class BootstrapConfig(_Config):
     steps: int = Field(default=1_000, ge=1, description="optimizer steps, each with as many rows as a step on examples")
 
 
-class PublishConfig(_Config):
+class PublishConfig(FrozenModel):
     """When a version is published, and how many are kept."""
 
     every_seconds: float = Field(
@@ -96,7 +94,7 @@ class PublishConfig(_Config):
     )
 
 
-class SkewConfig(_Config):
+class SkewConfig(FrozenModel):
     """How the features that the scorer saw are compared with the examples'; see docs/serving.md."""
 
     window_examples: int = Field(

@@ -1,6 +1,8 @@
 """How far the priors of a posterior are from graft's own, which every project has; the study changes them."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from runtime.frozen_model import FrozenModel
 
 
 def _factor(what: str) -> float:
@@ -8,10 +10,8 @@ def _factor(what: str) -> float:
     return factor
 
 
-class PriorFactors(BaseModel):
+class PriorFactors(FrozenModel):
     """Factors of graft's priors: each multiplies what its row names. 0 switches a part off: it adds nothing, ever."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     intercept: float = _factor("the variance of the intercept")
     means: float = _factor("the variance of the weights of the mean labels of user, item and categories")

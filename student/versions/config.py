@@ -2,13 +2,13 @@
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from runtime.frozen_model import FrozenModel
 
 
-class StudentConfig(BaseModel):
+class StudentConfig(FrozenModel):
     """Shape and learning of both arms; their shared weights start equal."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trunk: list[int] = Field(
         default=[64, 32], min_length=1, description="the widths of the layers that all tasks share"

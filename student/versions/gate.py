@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from runtime.errors import did_you_mean
+from runtime.frozen_model import FrozenModel
 
 Verdict = Literal["open", "promote", "hold", "reject", "roll_back"]
 """`open`: not enough examples for another one. The last three stop the learner's versions from serving."""
@@ -21,11 +22,7 @@ WHOLE = "whole"
 """The slice of all examples."""
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SliceConfig(_Config):
+class SliceConfig(FrozenModel):
     """Examples on which versions are also judged on their own: those with `value` in a categorical feature."""
 
     column: str = Field(description="a feature of features.categorical")
@@ -43,7 +40,7 @@ class SliceConfig(_Config):
         return f"{self.column}={self.value}"
 
 
-class GateConfig(_Config):
+class GateConfig(FrozenModel):
     """When the gate keeps a version from serving.
 
     A loss is log loss in nats (binary), or squared error over the variance of the labels (regression). The champion
@@ -89,7 +86,7 @@ class GateConfig(_Config):
     largest_calibration: float = Field(
         default=2.0, gt=1, le=10, description="predicted / observed positives above which versions are rejected"
     )
-    slices: list[SliceConfig] = []
+    slices: list[SliceConfig] = Field(default=[])
 
     @model_validator(mode="after")
     def _names_each_slice_once(self) -> Self:
@@ -107,10 +104,8 @@ def slice_faults(slices: Sequence[SliceConfig], columns: Sequence[str]) -> Itera
             yield f"gate.slices.{i}.column: must be one of features.categorical, got {one.column!r}{near}"
 
 
-class Comparison(BaseModel):
+class Comparison(FrozenModel):
     """What is known of one mean difference, such as that of the loss of the candidate minus the champion's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = Field(description="which difference: a check of student.evaluate.gate_checks")
     task: str
@@ -126,10 +121,8 @@ class Comparison(BaseModel):
     verdict: Verdict = Field(description="the gate's verdict when the evidence is enough")
 
 
-class GateRecord(BaseModel):
+class GateRecord(FrozenModel):
     """A verdict and all that decided it; `verdict_of` gives it again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     verdict: Verdict
     stopped: bool = Field(description="whether the gate holds the champion")

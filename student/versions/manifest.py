@@ -1,8 +1,9 @@
 """What a published version says of itself: manifest.json in its folder. Imported by learner and scorer alike."""
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from features.spec import FeatureSpec
+from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskSpec
 from student.versions.config import StudentConfig
 from student.versions.gate import GateRecord
@@ -17,13 +18,11 @@ FORMERLY_BOOTSTRAPPED = "bootstrapped_pairs"
 """The former name of the same number, in manifests and learner states: still read, no longer written."""
 
 
-class ArmMetrics(BaseModel):
+class ArmMetrics(FrozenModel):
     """Progressive metrics of one arm on one task, over `count` examples with a label and a prediction.
 
     None where undefined or of the other kind of task; formulas: student/evaluate/metrics.py, docs/metrics.md.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: int
     positives: int | None = None
@@ -56,10 +55,8 @@ Metrics = dict[str, dict[str, ArmMetrics]]
 """Task name -> arm (student.evaluate.arms.ALL_ARMS) -> metrics; an arm without any example is left out."""
 
 
-class Draft(BaseModel):
+class Draft(FrozenModel):
     """What the learner says of a version; the registry adds the rest when it publishes it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     examples: int = Field(ge=0, description="examples learnt since the first version")
     learnt_until_ms: int = Field(

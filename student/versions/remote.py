@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import fsspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.folder import replacing, sync_folder, write_synced, writing
+from runtime.frozen_model import FrozenModel
 from student.versions.names import CHAMPION, HELD, Reference, write_line
 from student.versions.registry import Registry
 from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE, VersionError
@@ -36,10 +37,8 @@ _LINES = ("last_version", "learner_id", CHAMPION)
 _HISTORY = "history*.jsonl"
 
 
-class Index(BaseModel):
+class Index(FrozenModel):
     """What is at a URL."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = FORMAT
     learner_id: str

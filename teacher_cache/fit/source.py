@@ -8,16 +8,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskKind
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DesignInput(_Record):
+class DesignInput(FrozenModel):
     """One input of the teacher: a code in [0, codes), or a vector of `width` numbers when `codes` is None.
 
     `history` marks what is known of a source user alone, its id included: production models see users without it, so
@@ -33,7 +30,7 @@ class DesignInput(_Record):
     default: float = 0.0
 
 
-class DesignTaste(_Record):
+class DesignTaste(FrozenModel):
     """The inner product of a vector for each user and one for each item, which is added to every head.
 
     `user` and `item` are inputs of codes. An unknown user, code 0, has a vector of zeros. The item's vector is an
@@ -48,13 +45,13 @@ class DesignTaste(_Record):
     """Times the mean square of both vectors, in the loss."""
 
 
-class TeacherDesign(_Record):
+class TeacherDesign(FrozenModel):
     """The teacher's signature and the shape of its network; `heads` has each output's name and kind."""
 
     inputs: list[DesignInput] = Field(min_length=1)
     heads: dict[str, TaskKind] = Field(min_length=1)
     taste: DesignTaste | None = None
-    trunk: list[int] = [64, 32]
+    trunk: list[int] = Field(default=[64, 32])
     embedding_dim: int = 8
     epochs: int = 2
     batch_rows: int = 4096
