@@ -22,6 +22,7 @@ STAND_IN = "graft_check_stand_in"
 Keys = tuple[str, ...]
 _MOST_ROUNDS = 10  # one for the values, then one per broken rule between the keys of one table
 _LIST_OF_FEATURES = ("dense", "categorical", "embedding", "passthrough")
+_KINDS = (*KINDS, "torch_export")  # the last one is of earlier releases (graft/removed.py)
 
 
 class Mended(NamedTuple):
@@ -49,7 +50,7 @@ class Mended(NamedTuple):
 
     def _kind_of_teacher_changed(self) -> bool:
         """Whether what says where the teacher is was changed, or what may have been meant so."""
-        return any(place[0] == "teacher" and (len(place) == 1 or place[1] in KINDS) for place in self.places)
+        return any(place[0] == "teacher" and (len(place) == 1 or place[1] in _KINDS) for place in self.places)
 
     def _features_changed(self) -> list[str]:
         """The features whose default or context was changed."""

@@ -5,7 +5,9 @@ A removal adds its line here; `graft check`, the settings and the command line a
 
 from collections.abc import Mapping, Sequence
 
-KEYS: Mapping[str, str] = {}
+KEYS: Mapping[str, str] = {
+    "teacher.torch_export": "export the teacher to ONNX instead: docs/export-a-teacher.md",
+}
 """By key of graft.toml, as its faults write it; ``*`` is the number of an entry, or a name that users give."""
 
 VARIABLES: Mapping[str, str] = {}

@@ -20,7 +20,7 @@ _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FEATURE = "the target feature that feeds it, any of the [features] table"
 URL_ALLOWED = "http:// or https://, a host, and a port if need be; no user name, no '?'"
-KINDS = ("onnx", "torch_export", "server", "dump")
+KINDS = ("onnx", "server", "dump")
 """Of a teacher: the keys of which one is given."""
 
 _DEFAULT = "its value, in the teacher's own values, for a row whose feature is missing or does not fit"
@@ -222,7 +222,7 @@ def _moment(value: Any) -> datetime:
 class TeacherConfig(FrozenModel):
     """The teacher. It is used exactly as it is, never trained.
 
-    It is one of four kinds: `onnx`, `torch_export`, `[teacher.server]` or `[teacher.dump]`.
+    It is one of three kinds: `onnx`, `[teacher.server]` or `[teacher.dump]`.
     """
 
     version: str = Field(
@@ -231,9 +231,6 @@ class TeacherConfig(FrozenModel):
         json_schema_extra={"allowed": "1 to 64 letters, digits, '.', '_' and '-'"},
     )
     onnx: _Path | None = Field(default=None, description="the teacher's ONNX file")
-    torch_export: _Path | None = Field(
-        default=None, description="in place of onnx: the file that torch.export.save wrote, such as teacher.pt2"
-    )
     server: ServerConfig | None = None
     dump: DumpConfig | None = None
     tasks: list[TeacherTask] = Field(min_length=1)
@@ -285,7 +282,7 @@ class TeacherConfig(FrozenModel):
         """Where the teacher is, for people: a file or a folder, or the model of a server."""
         if self.server is not None:
             return f"{self.server.url}, model {self.server.model}"
-        path = self.dump.path if self.dump is not None else self.torch_export or self.onnx
+        path = self.dump.path if self.dump is not None else self.onnx
         return str(folder / (path or ""))
 
     @property
@@ -294,7 +291,7 @@ class TeacherConfig(FrozenModel):
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(given) == 1:
             return []
-        rule = "must have one of onnx, torch_export, [teacher.server] and [teacher.dump]"
+        rule = "must have one of onnx, [teacher.server] and [teacher.dump]"
         return [f"teacher: {rule}, got {' and '.join(given) or 'none'}"]
 
 

@@ -153,13 +153,13 @@ def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfi
     inputs = {name: DefaultInput(default=config.inputs[name].default) for name in change.defaulted}
     update: dict[str, Any] = {"inputs": {**config.inputs, **inputs}}
     if change.onnx:
-        update |= {"onnx": change.onnx, "torch_export": None, "server": None, "dump": None}
+        update |= {"onnx": change.onnx, "server": None, "dump": None}
     return config.model_copy(update=update)
 
 
 def teacher_files(config: TeacherConfig, folder: Path) -> list[Path]:
     """The files of a teacher: its network or its dump, and the tables of its inputs. A server has none."""
-    own = [one for one in (config.onnx, config.torch_export, config.dump and config.dump.path) if one]
+    own = [one for one in (config.onnx, config.dump and config.dump.path) if one]
     tables = [i.file for i in config.inputs.values() if isinstance(i, LookupInput | VocabularyInput) and i.file]
     found = [folder / file for file in (*own, *tables)]
     return [file for one in found for file in (sorted(one.glob("*.parquet")) if one.is_dir() else [one])]

@@ -107,15 +107,13 @@ def differences(old: Generation, new: Generation) -> list[str]:
 
 
 def teacher_files(config: TeacherConfig, folder: Path) -> dict[str, Path]:
-    """The teacher's own files, by what they are in a generation: an ONNX file with its weights, an export, a dump.
+    """The teacher's own files, by what they are in a generation: an ONNX file with its weights, or a dump.
 
     None of a server, and of a folder into which files are delivered. NotOnnxError, OSError when they are not known.
     """
     if config.onnx is not None:
         model = folder / config.onnx
         return {"onnx": model, **{f"weights {name}": model.parent / name for name in weight_files(model)}}
-    if config.torch_export is not None:
-        return {"torch_export": folder / config.torch_export}
     if config.dump is not None and not (folder / config.dump.path).is_dir():
         return {"dump": folder / config.dump.path}
     return {}

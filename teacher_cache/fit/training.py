@@ -3,7 +3,8 @@
 Shapes: N rows, B rows of a batch, T heads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from torch.nn import functional
 
 from teacher_cache.fit.network import Scale, TeacherNetwork
 from teacher_cache.fit.source import DesignInput, Source, Split, TeacherDesign
-from teacher_cache.kinds.exported_teacher import one_thread
 
 _UNKNOWN_USERS = 0.5  # share of the rows whose user is shown as unknown
 _PATIENCE = 2  # epochs without a better one after which learning ends
@@ -34,7 +34,7 @@ class Trained(NamedTuple):
 
 def train(source: Source, split: Split, seed: int, progress: Progress) -> Trained:
     """A network that has learnt the first rows; with rows that judge it ends where these are predicted no better."""
-    with one_thread():
+    with _one_thread():
         torch.manual_seed(seed)
         network = TeacherNetwork(
             source.design,
@@ -50,7 +50,7 @@ def train(source: Source, split: Split, seed: int, progress: Progress) -> Traine
 @torch.inference_mode()
 def predict(network: TeacherNetwork, source: Source, rows: range, *, unknown: bool = False) -> NDArray[np.float32]:
     """The network's outputs for these rows, [B, T]; with `unknown` as if it had never seen their users."""
-    with one_thread():
+    with _one_thread():
         tables = _tensors(source)
         found = [
             network(_inputs(network.design, tables, chosen, torch.full((len(chosen),), unknown))).numpy()
@@ -173,3 +173,14 @@ def _label_scales(source: Source, learnt: int) -> dict[str, Scale]:
         is_scaled = kind == "regression" and len(label_N) > 0
         found[head] = (float(label_N.mean()), float(label_N.std()) or 1.0) if is_scaled else (0.0, 1.0)
     return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch: the same sums on every machine, and faster than several on a busy one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -16,10 +16,6 @@ def load_teacher(config: TeacherConfig, folder: Path, access: ServerAccess = _NO
     """
     if config.kind_faults:
         raise ConfigurationError([f"graft.toml: {fault}" for fault in config.kind_faults])
-    if config.torch_export is not None:
-        from teacher_cache.kinds.exported_teacher import open_exported  # noqa: PLC0415 - torch, 1.5 s
-
-        return open_exported(folder / config.torch_export, config.tasks, config.vectors)
     if config.server is not None:
         from teacher_cache.kinds.served_teacher import open_served  # noqa: PLC0415
 

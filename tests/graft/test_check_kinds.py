@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from click.testing import CliRunner
 
 from graft.check import check_project
@@ -19,18 +18,6 @@ from tests.teacher_cache.v2_server import V2Server, running
 
 _REDIS = "redis://127.0.0.1:1/0"
 _ONNX = 'onnx = "teacher.onnx"\n'
-
-
-class _Sum(torch.nn.Module):
-    def forward(self, age: torch.Tensor, history: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"logit": age + history}
-
-
-def _export(folder: Path) -> str:
-    rows = torch.export.Dim("rows")
-    program = torch.export.export(_Sum(), (torch.zeros(3), torch.zeros(3)), dynamic_shapes=({0: rows}, {0: rows}))
-    torch.export.save(program, folder / "teacher.pt2")
-    return 'torch_export = "teacher.pt2"\n'
 
 
 @pytest.fixture
@@ -60,7 +47,7 @@ def _faults(folder: Path) -> list[str]:
     return [fault.replace(str(folder), "F") for fault in error.value.faults]
 
 
-def test_an_export_a_server_and_a_dump_are_sound_and_each_is_a_generation_of_its_own(
+def test_a_server_and_a_dump_are_sound_and_each_is_a_generation_of_its_own(
     sound_project: Path, server: V2Server
 ) -> None:
     generations = {check_project(sound_project, _REDIS).teacher_generation}
@@ -72,36 +59,32 @@ def test_an_export_a_server_and_a_dump_are_sound_and_each_is_a_generation_of_its
         ('kind = "default"\ndefault = 0.0', 'kind = "default"\ndefault = ""'),
     )
     before = _ONNX
-    for table, changes in ((_export(sound_project), ()), (_server(server.url), ()), (dump, inputs)):
+    for table, changes in ((_server(server.url), ()), (dump, inputs)):
         _change(sound_project, (before, table), *changes)
         before = table
         summary = check_project(sound_project, _REDIS)
         assert any(line.startswith("  teacher t1: 2 inputs") for line in summary.lines())
         generations.add(summary.teacher_generation)
-    assert len(generations) == 4
+    assert len(generations) == 3
 
 
 def test_none_and_two_kinds_are_told_and_what_follows_from_them_is_not(sound_project: Path) -> None:
-    rule = "graft.toml: teacher: must have one of onnx, torch_export, [teacher.server] and [teacher.dump], got"
+    rule = "graft.toml: teacher: must have one of onnx, [teacher.server] and [teacher.dump], got"
     _change(sound_project, (_ONNX, ""))
     assert _faults(sound_project) == [f"{rule} none"]
     with pytest.raises(ConfigurationError, match="got none"):
         load_project(sound_project)
-    _change(sound_project, ('version = "t1"\n', f'version = "t1"\n{_ONNX}torch_export = "x.pt2"\n'))
-    assert _faults(sound_project) == [f"{rule} onnx and torch_export"]
-    _change(sound_project, (f'{_ONNX}torch_export = "x.pt2"', 'torch_exprot = "x.pt2"'))
-    assert _faults(sound_project) == ["graft.toml: teacher.torch_exprot: no such key; did you mean torch_export?"]
+    served = _server("http://127.0.0.1:1")
+    _change(sound_project, ('version = "t1"\n', f'version = "t1"\n{_ONNX}{served}'))
+    assert _faults(sound_project) == [f"{rule} onnx and server"]
+    _change(sound_project, (f"{_ONNX}{served}", 'onxn = "teacher.onnx"\n'))
+    assert _faults(sound_project) == ["graft.toml: teacher.onxn: no such key; did you mean onnx?"]
 
 
-def test_faults_of_an_export_come_out_with_those_of_its_tasks_and_inputs(sound_project: Path) -> None:
-    _change(sound_project, (_ONNX, _export(sound_project)), ('output = "logit"', 'output = "lgoit"'))
-    _change(sound_project, ("[teacher.inputs.history]", "[teacher.inputs.hsitory]"))
-    faults = _faults(sound_project)
-    assert faults[0] == "graft.toml: teacher.tasks.0.output: the teacher has no 'lgoit', it has logit"
-    assert "did you mean 'history'?" in faults[1]
-    (sound_project / "teacher.pt2").unlink()
-    (fault,) = _faults(sound_project)
-    assert fault == "graft.toml: teacher.torch_export: F/teacher.pt2 is no file; name what torch.export.save wrote"
+def test_a_program_of_torch_export_is_to_be_exported_to_onnx(sound_project: Path) -> None:
+    _change(sound_project, (_ONNX, 'torch_export = "teacher.pt2"\n'))
+    told = "was removed; export the teacher to ONNX instead: docs/export-a-teacher.md"
+    assert _faults(sound_project) == [f"graft.toml: teacher.torch_export: {told}"]
 
 
 def test_faults_of_a_server_come_out_with_those_of_its_tasks_and_inputs(sound_project: Path, server: V2Server) -> None:

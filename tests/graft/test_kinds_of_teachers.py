@@ -18,7 +18,7 @@ from lab.embedded import free_port
 from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
-from tests.graft.test_check_kinds import _ONNX, _change, _export, _server
+from tests.graft.test_check_kinds import _ONNX, _change, _server
 from tests.teacher_cache.v2_server import V2Server, running
 
 
@@ -33,7 +33,7 @@ def _sum_server() -> V2Server:
     return V2Server(inputs, outputs, lambda feeds: {"logit": feeds["age"] + feeds["history"]})
 
 
-@pytest.fixture(params=["torch_export", "server", "dump"])
+@pytest.fixture(params=["server", "dump"])
 def project(request: pytest.FixtureRequest, sound_project: Path) -> Iterator[Path]:
     """The sound project with a teacher of this kind, which says 30 for each row but for those that the dump lacks."""
     if request.param == "server":
@@ -41,17 +41,14 @@ def project(request: pytest.FixtureRequest, sound_project: Path) -> Iterator[Pat
             _change(sound_project, (_ONNX, _server(server.url)))
             yield sound_project
         return
-    if request.param == "torch_export":
-        _change(sound_project, (_ONNX, _export(sound_project)))
-    else:
-        pq.write_table(pa.table({"who": [1], "what": ["a"], "logit": [30.0]}), sound_project / "logits.parquet")
-        keys = '{who = "int", what = "str"}'
-        inputs = '[teacher.inputs.who]\nkind = "feature"\nfeature = "user_id"\ndefault = -1\n'
-        inputs += '[teacher.inputs.what]\nkind = "feature"\nfeature = "item_id"\ndefault = ""\n'
-        text = (sound_project / "graft.toml").read_text()
-        start, end = text.index("[teacher.inputs.age]"), text.index("[[distillation]]")
-        (sound_project / "graft.toml").write_text(text[:start] + inputs + text[end:])
-        _change(sound_project, (_ONNX, f'dump = {{path = "logits.parquet", model = "m", keys = {keys}}}\n'))
+    pq.write_table(pa.table({"who": [1], "what": ["a"], "logit": [30.0]}), sound_project / "logits.parquet")
+    keys = '{who = "int", what = "str"}'
+    inputs = '[teacher.inputs.who]\nkind = "feature"\nfeature = "user_id"\ndefault = -1\n'
+    inputs += '[teacher.inputs.what]\nkind = "feature"\nfeature = "item_id"\ndefault = ""\n'
+    text = (sound_project / "graft.toml").read_text()
+    start, end = text.index("[teacher.inputs.age]"), text.index("[[distillation]]")
+    (sound_project / "graft.toml").write_text(text[:start] + inputs + text[end:])
+    _change(sound_project, (_ONNX, f'dump = {{path = "logits.parquet", model = "m", keys = {keys}}}\n'))
     yield sound_project
 
 

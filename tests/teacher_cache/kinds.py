@@ -1,13 +1,11 @@
-"""One small teacher in each of the four kinds, and the row that none of them has.
+"""One small teacher in each of the three kinds, and the row that none of them has.
 
 Inputs: user in 0..4 and item in 0..6. like = user + item / 8, rating = user * item - 3; item_vector = [item, -item, 1].
 The item 6 has a rating that is not finite.
 """
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,12 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from teacher_cache.kinds.onnx_teacher import OnnxModel
 from tests.teacher_cache.v2_server import RefusalError, V2Server, running
 
-KINDS = ("onnx", "torch_export", "server, binary", "server, JSON", "dump")
+KINDS = ("onnx", "server, binary", "server, JSON", "dump")
 USERS, ITEMS = 5, 7
 BAD_ITEM = 6
 LIKE_UI = np.add.outer(np.arange(USERS), np.arange(ITEMS) / 8).astype(np.float32)
@@ -33,47 +30,6 @@ TASKS = [
     {"name": "stars", "kind": "regression", "output": "rating"},
 ]
 VECTORS = [{"name": "taste", "output": "item_vector"}]
-
-
-class Network(torch.nn.Module):
-    """The teacher in torch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.like = torch.nn.Parameter(torch.from_numpy(LIKE_UI.reshape(-1, 1).copy()))
-        self.register_buffer("rating", torch.from_numpy(RATING_UI.reshape(-1, 1).copy()))
-        self.register_buffer("vectors", torch.from_numpy(VECTOR_IW.copy()), persistent=False)
-        self.items = torch.tensor(ITEMS)
-
-    def forward(self, user: torch.Tensor, item: torch.Tensor) -> dict[str, torch.Tensor]:
-        vector = torch.nn.functional.embedding(item, self.vectors)
-        place = user * self.items + item
-        like = torch.nn.functional.embedding(place, self.like)
-        rating = torch.nn.functional.embedding(place, self.rating).flatten()
-        return {"like": like, "rating": rating, "item_vector": vector}
-
-
-def exported() -> Any:
-    """The program of `Network`, for any number of rows."""
-    rows = torch.export.Dim("rows")
-    example = (torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64))
-    return torch.export.export(Network().eval(), example, dynamic_shapes={"user": {0: rows}, "item": {0: rows}})
-
-
-@cache
-def _exported_bytes() -> bytes:
-    """An export takes seconds, and is the same each time."""
-    file = io.BytesIO()
-    torch.export.save(exported(), file)
-    return file.getvalue()
-
-
-def save_export(path: Path, program: Any = None) -> Path:
-    if program is None:
-        path.write_bytes(_exported_bytes())
-    else:
-        torch.export.save(program, path)
-    return path
 
 
 def save_onnx(path: Path) -> Path:
@@ -146,8 +102,6 @@ def teacher_table(kind: str, folder: Path) -> Iterator[dict[str, Any]]:
     table: dict[str, Any] = {"version": "t1", "tasks": TASKS, "vectors": VECTORS, "inputs": {}}
     if kind == "onnx":
         yield {**table, "onnx": save_onnx(folder / "teacher.onnx").name}
-    elif kind == "torch_export":
-        yield {**table, "torch_export": save_export(folder / "teacher.pt2").name}
     elif kind == "dump":
         save_dump(folder / "logits" / "all.parquet")
         keys = {"user": "int", "item": "int"}

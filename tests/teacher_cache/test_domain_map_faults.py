@@ -272,7 +272,6 @@ def test_a_table_file_outside_the_project_folder_is_refused(faults_of, tmp_path)
     "changed",
     [
         {"onnx": "a\0b"},
-        {"torch_export": "a\0b"},
         {"dump": {"path": "a\0b", "model": "m", "keys": {"u": "int"}}},
         {"inputs": {"x": {"kind": "vocabulary", "feature": "users:job", "file": "a\0b", "default": 0}}},
         {"inputs": {"x": {"kind": "lookup", "feature": "users:job", "file": "a\0b", "default": 0}}},

@@ -3,6 +3,7 @@
 import logging
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -470,3 +471,12 @@ def test_odd_replies_are_refused_or_read(body: bytes, header: str | None) -> Non
     except ReplyError:
         return
     assert found.shape == (2,)
+
+
+def test_a_server_and_a_dump_import_neither_torch_nor_onnxruntime() -> None:
+    code = (
+        "import sys, teacher_cache.kinds.load, teacher_cache.cache.generation, teacher_cache.kinds.served_teacher, "
+        "teacher_cache.kinds.dumped_teacher; print('torch' in sys.modules, 'onnxruntime' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

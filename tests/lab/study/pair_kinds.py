@@ -1,4 +1,4 @@
-"""A pair's own teacher in each of the four kinds.
+"""A pair's own teacher in each of the three kinds.
 
 `python -m tests.lab.study.pair_kinds FOLDER [EVENTS]`: how far the kinds' logits are apart, over the first EVENTS lines
 of the events of a project with a trained teacher, such as those of `graft pair make` and `graft pair train-teacher`.
@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from features.spec import FeatureSpec
 from graft.project import Project
@@ -26,104 +23,12 @@ from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import BATCH_ROWS
-from teacher_cache.fit.network import TeacherNetwork
-from teacher_cache.fit.source import DesignInput, DesignTaste, TeacherDesign
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.kinds.onnx_teacher import OnnxModel
 from tests.teacher_cache.v2_server import V2Server, running
 
-KINDS = ("onnx", "torch_export", "server, binary", "server, JSON", "dump")
+KINDS = ("onnx", "server, binary", "server, JSON", "dump")
 _TYPES = {"tensor(int64)": "INT64", "tensor(float)": "FP32"}
-
-
-class Sister(torch.nn.Module):
-    """The network of a pair's ONNX file, with its weights and its outputs."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        graph = onnx.load(path).graph
-        constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-        heads = [one.name for one in graph.output if len(_shape(one)) == 1]
-        taste = _taste(graph, constants)
-        inputs = [_input(one, constants, taste) for one in graph.input]
-        trunk = [len(constants[f"trunk.{n}.bias"]) for n in range(10) if f"trunk.{n}.bias" in constants]
-        self.design = TeacherDesign(
-            inputs=inputs,
-            heads=dict.fromkeys(heads, "binary"),
-            taste=taste,
-            trunk=trunk,
-            embedding_dim=next(one.shape[1] for name, one in constants.items() if name.endswith(".table")),
-        )
-        numbers = [one.name for one in inputs if one.codes is None]
-        scales = {n: (float(constants[f"{n}.mean"]), float(constants[f"{n}.deviation"])) for n in numbers}
-        self.network = TeacherNetwork(self.design, scales)
-        weights = {name: constants[_constant(name)] for name in self.network.state_dict()}
-        state = {name: torch.from_numpy(one.copy()) for name, one in weights.items()}
-        self.network.load_state_dict({n: one.reshape(self.network.state_dict()[n].shape) for n, one in state.items()})
-
-    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        codes = {one.name: one.codes for one in self.design.inputs if one.codes}
-        safe = {
-            name: torch.where((value >= 0) & (value < codes[name]), value, 0) if name in codes else value
-            for name, value in inputs.items()
-        }
-        output_BT = self.network(safe)
-        found = {head: output_BT[:, t] for t, head in enumerate(self.design.heads)}
-        if self.design.taste is not None:
-            found[self.design.taste.output] = self.network.taste.items(safe[self.design.taste.item])
-        return found
-
-
-def _shape(told: Any) -> list[int]:
-    return [one.dim_value for one in told.type.tensor_type.shape.dim]
-
-
-def _taste(graph: Any, constants: Mapping[str, Any]) -> DesignTaste | None:
-    if "taste.users" not in constants:
-        return None
-    (gather,) = (one for one in graph.node if one.input[0] == "taste.items")
-    item = gather.input[1].removesuffix(".safe")
-    codes = [one.name for one in graph.input if one.type.tensor_type.elem_type == onnx.TensorProto.INT64]
-    (user,) = (name for name in codes if f"{name}.table" not in constants)
-    return DesignTaste(user=user, item=item, output=gather.output[0], width=constants["taste.users"].shape[1])
-
-
-def _input(told: Any, constants: Mapping[str, Any], taste: DesignTaste | None) -> DesignInput:
-    table = constants.get(f"{told.name}.table")
-    if taste is not None and told.name == taste.user:
-        table = constants["taste.users"]
-    shape = _shape(told)
-    return DesignInput(
-        name=told.name,
-        table="rows",
-        codes=None if table is None else len(table),
-        width=shape[1] if len(shape) == 2 else 1,
-        logarithm=f"{told.name}.one" in constants,
-    )
-
-
-def _constant(name: str) -> str:
-    """Where the ONNX file has a weight of the network."""
-    parts = name.split(".")
-    if parts[0] == "embeddings":
-        return f"{parts[1]}.table"
-    return {
-        "taste.users.weight": "taste.users",
-        "taste.items.weight": "taste.items",
-        "taste.scale_T": "taste.scale",
-    }.get(name, name)
-
-
-def export(onnx_file: Path, path: Path) -> None:
-    """The same teacher as a file of torch.export.save; an input NAME is inputs_NAME there."""
-    module = Sister(onnx_file).eval()
-    rows = torch.export.Dim("rows")
-    example, shapes = {}, {}
-    for one in module.design.inputs:
-        size = (3,) if one.width == 1 else (3, one.width)
-        example[one.name] = torch.zeros(size, dtype=torch.int64 if one.codes else torch.float32)
-        shapes[one.name] = {0: rows}
-    torch.export.save(torch.export.export(module, (example,), dynamic_shapes=(shapes,)), path)
 
 
 def served(onnx_file: Path) -> V2Server:
@@ -154,13 +59,9 @@ def config_of(
     own = project.teacher
     assert own.onnx is not None
     onnx_file = project.folder / own.onnx
-    table = own.model_dump(exclude={"onnx", "torch_export", "server", "dump"})
+    table = own.model_dump(exclude={"onnx", "server", "dump"})
     if kind == "onnx":
         yield own.model_copy(update={"onnx": onnx_file})
-    elif kind == "torch_export":
-        export(onnx_file, folder / "teacher.pt2")
-        inputs = {f"inputs_{name}": one for name, one in table["inputs"].items()}
-        yield TeacherConfig.model_validate({**table, "torch_export": folder / "teacher.pt2", "inputs": inputs})
     elif kind == "dump":
         keys = {"viewer": ("user_id", spec.user_id_type), "work": ("item_id", spec.item_id_type)}
         keys |= {name: (f"context:{name}", one.dtype) for name, one in project.features.context.items()}
