@@ -1,22 +1,19 @@
 """Runs the demo from its first command to its report; `run_demo` has the order."""
 
 import json
-import os
 import re
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from rich.console import Console
 
-from features.store import compile_spec
-from graft.progress import Advance, progress
+from graft.progress import progress
 from graft.project import FILE_NAME, Project, load_project
-from lab.demo.baselines import LABEL_DELAY_SECONDS, Baselines, Compared
+from lab.demo.baselines import Compared
 from lab.demo.data import Data
 from lab.demo.events import read_events
 from lab.demo.outcome import Outcome
@@ -28,58 +25,10 @@ from lab.dev.preparation import FEATURES, Command, Runner, first_version
 from lab.dev.services import Services, make_topics, running_services, used_topics
 from lab.dev.stages import environment_of
 from lab.pairs.project_folder import EVENTS
-from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.learner_log import FILE
-from lab.study.memory_store import NO_REDIS
-from lab.study.model_scores import model_scores
-from lab.study.plain_models import PLAIN_MODELS
-from lab.study.studied import Studied, studied
-from lab.study.study_log import write_log
 from runtime.errors import GraftError
-from stream.log.examples import ExampleRecord
-from student.evaluate.evaluation import ProgressiveEvaluation
-from student.evaluate.history import Point, read_history
-from student.evaluate.progress import EVERY_EXAMPLES
+from student.evaluate.history import read_history
 from student.versions.registry import Registry
-
-_GRID = Grid(
-    seeds=1,
-    baseline="student",
-    label_delay_seconds=LABEL_DELAY_SECONDS,
-    variants=[
-        Variant(name="student", bootstrap=True),
-        Variant(name="permuted", bootstrap=True, teacher=TeacherChange(permuted=True)),
-        Variant(name="teacher_as_input", teacher_as_input=True, without=["*"]),
-    ],
-)
-
-
-def compare(project: Project, records: Sequence[ExampleRecord], folder: Path, advance: Advance) -> Compared:
-    """Learn `records`, at least one, with each baseline, one process for each core; `folder` keeps what they find."""
-    spec = compile_spec(project.repo, NO_REDIS, project.features)
-    write_log(folder / "log", records)
-    jobs = os.cpu_count() or 1
-    found = studied(_GRID, project, spec, folder / "log", out=folder, jobs=jobs, advance=advance)
-    scores = model_scores(found.comparison)
-    baselines = Baselines(examples=found.findings.examples(), scores=scores, verdict=found.verdict)
-    return Compared(baselines, list(_points(found)))
-
-
-def _points(found: Studied) -> Iterator[Point]:
-    """The metrics of the plain models, row by row, at the examples at which a learner's history has points."""
-    kept = found.predictions(PLAIN_VARIANT, 1)
-    assert kept is not None
-    evaluation = ProgressiveEvaluation(found.findings.tasks, PLAIN_MODELS)
-    users = [str(example.user_id) for example in found.log.examples]
-    user_N = np.unique(users, return_inverse=True)[1].astype(np.uint64)
-    weight_N = np.array([example.weight for example in found.log.examples], np.float32)
-    for first in range(0, len(kept.label_NK), EVERY_EXAMPLES):
-        rows = slice(first, first + EVERY_EXAMPLES)
-        old_2B = np.zeros((2, len(user_N[rows])), np.bool_)  # new ids are not asked for
-        columns = kept.label_NK[rows], kept.seen_NKA[rows], user_N[rows], old_2B
-        evaluation.update(*columns, weight_B=weight_N[rows])
-        yield Point(first + len(user_N[rows]), evaluation.slices())
-
 
 Scalar = str | int | float | bool
 
@@ -213,7 +162,7 @@ def _refuse_used(services: Services, project: Project) -> None:
 
 def _compared(project: Project, outcome: Outcome, folder: Path, console: Console, timings: Timings) -> Compared | None:
     """The baselines on the first examples; None when there is none."""
-    from lab.demo.run import compare  # noqa: PLC0415 - imports Feast, whose metrics folder stages would inherit
+    from lab.demo.compare import compare  # noqa: PLC0415 - imports Feast, whose metrics folder stages would inherit
 
     if not outcome.first_examples:
         return None

@@ -63,8 +63,8 @@ def test_each_line_of_a_process_is_one_json_object_whatever_is_in_it() -> None:
 
 def test_the_text_lines_are_what_they_were() -> None:
     lines = _lines("text")
-    assert r" INFO stream.skips two\x0alines of \udcff\x00" in lines[0]
-    assert next(line for line in lines if "skipped" in line).endswith(" WARNING stream.skips skipped")
+    assert r" INFO stream.kafka.skips two\x0alines of \udcff\x00" in lines[0]
+    assert next(line for line in lines if "skipped" in line).endswith(" WARNING stream.kafka.skips skipped")
     assert "error: no brokers" in lines
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lab.demo.baselines import LABEL_DELAY_SECONDS
 from lab.demo.report import baselines_section
-from lab.demo.run import compare
+from lab.demo.compare import compare
 from lab.study.arriving import Arriving
 from lab.study.grid import TeacherChange
 from lab.study.label_delay import LabelDelay
