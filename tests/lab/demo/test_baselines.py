@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lab.demo.baselines import LABEL_DELAY_SECONDS
-from lab.demo.report import baselines_section
 from lab.demo.compare import compare
+from lab.demo.report import baselines_section
 from lab.study.arriving import Arriving
 from lab.study.grid import TeacherChange
 from lab.study.label_delay import LabelDelay
