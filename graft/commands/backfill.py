@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +123,9 @@ def backfill(  # noqa: PLR0913 - one for each option
             unshown = None
         else:
             unshown = None if rows is not None else teacher.open_unshown(teacher.config.ttl_seconds)
-            history = _history(process, teacher, bounds_ms, log, events, rows)
-            report = _fill_here(teacher, history, unshown, manner, _name(asked), resume=resume, advance=advance)
+            with ExitStack() as opened:
+                history = _history(process, teacher, bounds_ms, log, events, rows, opened)
+                report = _fill_here(teacher, history, unshown, manner, _name(asked), resume=resume, advance=advance)
     echo_result(_lines(report, manner, has_unshown=unshown is not None), report._asdict(), as_json=as_json)
 
 
@@ -173,6 +174,7 @@ def _history(
     log: Path | None,
     events: Path | None,
     rows: Path | None,
+    opened: ExitStack,
 ) -> "History":
     from teacher_cache.backfill.histories import AskedRows, LoggedExamples, ShownRows
 
@@ -181,7 +183,8 @@ def _history(
 
         return LoggedExamples(ExampleLog(log), *bounds_ms)
     if events is None and rows is None:
-        return AskedRows(process.settings.kafka, process.project.topics, bounds_ms[0] or 0, bounds_ms[1])
+        asked = AskedRows(process.settings.kafka, process.project.topics, bounds_ms[0] or 0, bounds_ms[1])
+        return opened.enter_context(closing(asked))
     from features.reader import OnlineReader
     from stream.log.row_file import rows_of
     from stream.replay.event_file import impressions_of

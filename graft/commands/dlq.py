@@ -60,16 +60,17 @@ def ls(
 
     Example: graft dlq ls --since 1d
     """
-    from stream.kafka.dead_letter_topics import read_dead_letters
+    from stream.kafka.dead_letter_topics import dead_letters
 
     process = begin(project_folder)
     topics = process.project.topics
     counts: Counter[tuple[str, str]] = Counter()
     newest: dict[tuple[str, str], StoredLetter] = {}
-    for letter in read_dead_letters(process.settings.kafka, topics, _selection(topics, topic, code, since, until)):
-        kind = letter.message.topic, letter.code
-        counts[kind] += 1
-        newest[kind] = max(letter, newest.get(kind, letter), key=lambda one: one.written_ms)
+    with dead_letters(process.settings.kafka, topics) as reader:
+        for letter in reader.selected(_selection(topics, topic, code, since, until)):
+            kind = letter.message.topic, letter.code
+            counts[kind] += 1
+            newest[kind] = max(letter, newest.get(kind, letter), key=lambda stored: stored.written_ms)
     rows = [
         {"topic": kind[0], "code": kind[1], "count": count, "newest": _described(newest[kind])}
         for kind, count in counts.most_common()
@@ -89,23 +90,22 @@ def show(project_folder: Path | None, topic: str, partition: int, offset: int, *
 
     Example: graft dlq show impressions 0 17
     """
-    from stream.kafka.dead_letter_topics import read_dead_letters
+    from stream.kafka.dead_letter_topics import dead_letters
 
     process = begin(project_folder)
     topics = process.project.topics
-    for letter in read_dead_letters(process.settings.kafka, topics, _selection(topics, topic, None, None, None)):
-        if (letter.partition, letter.offset) == (partition, offset):
-            described = _described(letter)
-            value = (letter.message.value or b"")[:_SHOWN_BYTES]
-            described |= {
-                "key": _text(letter.message.key),
-                "value": _text(value),
-                "headers": [[name, _text(data)] for name, data in letter.message.headers],
-            }
-            echo_result([f"{name}: {value}" for name, value in described.items()], described, as_json=as_json)
-            return
-    place = f"{topics.dead_letters(topic_of(topics, topic))}-{partition} offset {offset}"
-    raise InvalidInputError(f"{place}: no dead letter stands there, or it was put back; 'graft dlq ls' names some")
+    with dead_letters(process.settings.kafka, topics) as reader:
+        letters = reader.selected(_selection(topics, topic, None, None, None))
+        letter = next((letter for letter in letters if (letter.partition, letter.offset) == (partition, offset)), None)
+    if letter is None:
+        place = f"{topics.dead_letters(topic_of(topics, topic))}-{partition} offset {offset}"
+        raise InvalidInputError(f"{place}: no dead letter stands there, or it was put back; 'graft dlq ls' names some")
+    described = _described(letter) | {
+        "key": _text(letter.message.key),
+        "value": _text((letter.message.value or b"")[:_SHOWN_BYTES]),
+        "headers": [[name, _text(data)] for name, data in letter.message.headers],
+    }
+    echo_result([f"{name}: {value}" for name, value in described.items()], described, as_json=as_json)
 
 
 @dlq.command

@@ -7,7 +7,7 @@ when a replay is killed or two run at once: the later one fences the earlier one
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -61,22 +61,55 @@ class PutBack(NamedTuple):
     left_skipped: int = 0
 
 
-def read_dead_letters(kafka_servers: str, topics: Topics, selection: Selection) -> Iterator[StoredLetter]:
-    """The dead letters that are there now and were not put back, by topic, partition and offset.
+class DeadLetterReader(NamedTuple):
+    """Reads the dead letters of a project that were not put back, for as long as `dead_letters` is open.
 
-    ServiceUnavailableError when Kafka does not answer, or has no such topics. A record that is no dead letter of ours
-    is left out, with a warning.
+    A record that is no dead letter of ours is passed over, with a warning.
     """
-    with _reading(kafka_servers) as clients:
-        for topic in topics.with_dead_letters:
-            for at in sorted(partitions_of(clients.admin, [topics.dead_letters(topic)])):
-                yield from (letter for letter in _unmarked(clients, at) if selection.has(letter))
+
+    consumer: KafkaConsumer
+    admin: KafkaAdminClient
+    topics: Topics
+
+    def selected(self, selection: Selection) -> Iterator[StoredLetter]:
+        """The selected letters that are there now, by topic, partition and offset."""
+        for topic in self.topics.with_dead_letters:
+            for at in sorted(partitions_of(self.admin, [self.topics.dead_letters(topic)])):
+                yield from (letter for letter in self._unmarked(at) if selection.has(letter))
+
+    def of_partition(self, topic: str, partition: int) -> Iterator[StoredLetter]:
+        """The letters of one partition of `topic`, by offset."""
+        return self._unmarked(TopicPartition(self.topics.dead_letters(topic), partition))
+
+    def _unmarked(self, at: TopicPartition) -> Iterator[StoredLetter]:
+        """The letters that no mark names; the marks are read first, since they follow what they name."""
+        marks = {int(value) for r in self._records(at) for name, value in r.headers if name == _REPLAYED and value}
+        for record in self._records(at):
+            message = message_of(record)
+            if message.offset in marks or any(name == _REPLAYED for name, _ in message.headers):
+                continue
+            try:
+                yield stored_letter(at.topic, at.partition, message.offset, record.timestamp, message)
+            except InvalidInputError as error:
+                _log.warning("%s", error, extra={**at._asdict(), "offset": message.offset})
+
+    def _records(self, at: TopicPartition) -> Iterator[Any]:
+        """All committed records, those of transactions that are open now among them: they may hold marks."""
+        return whole_partition(self.consumer, self.admin, at).records
 
 
-def letters_of(kafka_servers: str, topics: Topics, topic: str, partition: int) -> Iterator[StoredLetter]:
-    """The dead letters of one partition of a topic, as `read_dead_letters` gives them."""
-    with _reading(kafka_servers) as clients:
-        yield from _unmarked(clients, TopicPartition(topics.dead_letters(topic), partition))
+@contextmanager
+def dead_letters(kafka_servers: str, topics: Topics) -> Iterator[DeadLetterReader]:
+    """A reader whose clients are closed at the block's end, however much of its letters was taken.
+
+    ServiceUnavailableError when Kafka does not answer, or has no such topics.
+    """
+    with (
+        connection.reaching(kafka_servers),
+        closing(connection.admin(kafka_servers)) as admin,
+        closing(connection.consumer(kafka_servers)) as consumer,
+    ):
+        yield DeadLetterReader(consumer, admin, topics)
 
 
 def replay_dead_letters(
@@ -87,14 +120,14 @@ def replay_dead_letters(
     With `dry_run` nothing is written, and the counts are those of what would be. `advance` gets the messages put back.
     """
     if dry_run:
-        return _counted(list(read_dead_letters(kafka_servers, topics, selection)))
+        with dead_letters(kafka_servers, topics) as reader:
+            return _counted(list(reader.selected(selection)))
     producer = connection.producer(kafka_servers, group_id(topics, "graft-dlq-replay"))
     total = PutBack()
     try:
-        with connection.reaching(kafka_servers):
+        with dead_letters(kafka_servers, topics) as reader:
             producer.init_transactions()
-            letters = read_dead_letters(kafka_servers, topics, selection)
-            for batch in batched(letters, _BATCH):
+            for batch in batched(reader.selected(selection), _BATCH):
                 count = _counted(batch)
                 _put_back(producer, topics, [letter for letter in batch if _can_go_back(letter)])
                 total = PutBack(*(a + b for a, b in zip(total, count, strict=True)))
@@ -109,39 +142,6 @@ def replay_dead_letters(
     finally:
         producer.close(timeout=5)
     return total
-
-
-class _Clients(NamedTuple):
-    consumer: KafkaConsumer
-    admin: KafkaAdminClient
-
-    def records(self, at: TopicPartition) -> Iterator[Any]:
-        """All committed records, those of transactions that are open now among them: they may hold marks."""
-        return whole_partition(self.consumer, self.admin, at).records
-
-
-@contextmanager
-def _reading(kafka_servers: str) -> Iterator[_Clients]:
-    clients = _Clients(connection.consumer(kafka_servers), connection.admin(kafka_servers))
-    try:
-        with connection.reaching(kafka_servers):
-            yield clients
-    finally:
-        clients.consumer.close(autocommit=False, timeout_ms=2_000)
-        clients.admin.close()
-
-
-def _unmarked(clients: _Clients, at: TopicPartition) -> Iterator[StoredLetter]:
-    """The letters of a partition that no mark names; the marks are read first, since they follow what they name."""
-    marks = {int(value) for r in clients.records(at) for name, value in r.headers if name == _REPLAYED and value}
-    for record in clients.records(at):
-        message = message_of(record)
-        if message.offset in marks or any(name == _REPLAYED for name, _ in message.headers):
-            continue
-        try:
-            yield stored_letter(at.topic, at.partition, message.offset, record.timestamp, message)
-        except InvalidInputError as error:
-            _log.warning("%s", error, extra={**at._asdict(), "offset": message.offset})
 
 
 def _put_back(producer: KafkaProducer, topics: Topics, letters: Sequence[StoredLetter]) -> None:

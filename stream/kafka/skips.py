@@ -15,7 +15,7 @@ from runtime.errors import InvalidInputError
 from stream.config import Topics
 from stream.events import EventRecord, Example, TeacherRequest, UsedLogits
 from stream.kafka import connection
-from stream.kafka.dead_letter_topics import letters_of
+from stream.kafka.dead_letter_topics import dead_letters
 from stream.kafka.dead_letters import SKIPPED, DeadLetter
 from stream.kafka.undecodable import Undecodable, UndecodableError, decoded
 from stream.messages import Message
@@ -58,14 +58,15 @@ def skip(kafka_servers: str, topics: Topics, wanted: Skip, *, dry_run: bool) -> 
 
 def find_skip(kafka_servers: str, topics: Topics, records: Undecodable) -> Skip | None:
     """The recorded skip that the first of these records belongs to, the farthest of several; None: there is none."""
-    found: Skip | None = None
-    for letter in letters_of(kafka_servers, topics, records.topic, records.partition):
-        if letter.code != SKIPPED:
-            continue
-        offsets = json.loads(letter.message.value or b"")
-        if offsets["first"] <= records.first <= offsets["last"] and (found is None or found.last < offsets["last"]):
-            found = Skip(records.topic, records.partition, offsets["first"], offsets["last"])
-    return found
+    farthest: Skip | None = None
+    with dead_letters(kafka_servers, topics) as reader:
+        for letter in reader.of_partition(records.topic, records.partition):
+            if letter.code != SKIPPED:
+                continue
+            first, last = (json.loads(letter.message.value or b"")[name] for name in ("first", "last"))
+            if first <= records.first <= last and (farthest is None or farthest.last < last):
+                farthest = Skip(records.topic, records.partition, first, last)
+    return farthest
 
 
 def pass_over(consumer: KafkaConsumer, kafka_servers: str, topics: Topics, error: UndecodableError) -> int:

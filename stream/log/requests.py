@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import (
     CommitFailedError,
     FencedInstanceIdError,
@@ -183,52 +183,51 @@ def offsets_between(
     return bounds[0], bounds[1]
 
 
-def requests_between(
-    kafka_servers: str, topics: Topics, starts: Mapping[int, int], ends: Mapping[int, int]
-) -> Iterator[tuple[int, int, TeacherRequest]]:
-    """The requests from `starts` on and before `ends` with their partition and offset; partitions merged by event time.
-
-    What retention has deleted meanwhile is passed over. DataLossError: the topic ends before them, as after it was made
-    anew. ServiceUnavailableError: Kafka is away.
-    """
-    consumer = connection.consumer(kafka_servers)
-    try:
-        with connection.reaching(kafka_servers):
-            oldest = consumer.beginning_offsets([TopicPartition(topics.teacher_requests, p) for p in starts])
-        wanted = {at: max(starts[at.partition], first) for at, first in oldest.items()}
-        left = {at: start for at, start in wanted.items() if start < ends[at.partition]}
-        decoder = Decoder(consumer, kafka_servers, topics, TeacherRequest)
-        yield from _merged(_Span(kafka_servers, consumer, decoder, ends), left)
-    finally:
-        consumer.close()
-
-
 def _offset(found: Any, end: int) -> int:
     """What `offsets_for_times` gives for a partition, or the end."""
     return end if found is None else min(int(found.offset), end)
 
 
-class _Span:
-    """What is left of each partition before its end in `ends`."""
+class PastRequests:
+    """The requests from `starts` on and before `ends`, with their partition and offset; whoever makes it closes it.
 
-    def __init__(
-        self,
-        kafka_servers: str,
-        consumer: KafkaConsumer,
-        decoder: Decoder[TeacherRequest],
-        ends: Mapping[int, int],
-    ) -> None:
-        self._kafka_servers, self._ends = kafka_servers, ends
-        self._consumer, self._decoder = consumer, decoder
+    Partitions are merged by event time. What retention has deleted meanwhile is passed over. DataLossError: the topic
+    ends before them, as after it was made anew. ServiceUnavailableError: Kafka does not answer.
+    """
 
-    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Go to these offsets."""
+    def __init__(self, kafka_servers: str, topics: Topics, starts: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        self._kafka_servers, self._topic = kafka_servers, topics.teacher_requests
+        self._starts, self._ends = starts, ends
+        self._consumer = connection.consumer(kafka_servers)
+        self._decoder = Decoder(self._consumer, kafka_servers, topics, TeacherRequest)
+
+    def __iter__(self) -> Iterator[tuple[int, int, TeacherRequest]]:
+        starts = self._begin()
+        merge: Merge[TopicPartition, tuple[int, int, TeacherRequest]] = Merge(sorted(starts))
+        caught_up: set[TopicPartition] = set()
+        while len(caught_up) < len(starts):
+            for at, offset, request in self._polled():
+                merge.add(at, request.event_time_ms, (at.partition, offset, request))
+            caught_up = self._ended()
+            yield from merge.take(caught_up)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._consumer.close()
+
+    def _begin(self) -> dict[TopicPartition, int]:
+        """Go to where each partition with something left begins; these offsets."""
+        with connection.reaching(self._kafka_servers):
+            oldest = self._consumer.beginning_offsets([TopicPartition(self._topic, p) for p in self._starts])
+        wanted = {at: max(self._starts[at.partition], first) for at, first in oldest.items()}
+        starts = {at: start for at, start in wanted.items() if start < self._ends[at.partition]}
         self._consumer.assign(list(starts))
         for at, start in starts.items():
             self._consumer.seek(at, start)
+        return starts
 
-    def next(self) -> Iterator[tuple[TopicPartition, int, TeacherRequest]]:
-        """Some requests, or none yet; errors as `requests_between`."""
+    def _polled(self) -> Iterator[tuple[TopicPartition, int, TeacherRequest]]:
+        """Some requests, or none yet."""
         with connection.reaching(self._kafka_servers):
             try:
                 polled = self._decoder.poll(_POLL_MS)
@@ -240,7 +239,7 @@ class _Span:
         for at, requests in polled.items():
             yield from ((at, one.offset, one.record) for one in requests if one.offset < self._ends[at.partition])
 
-    def ended(self) -> set[TopicPartition]:
+    def _ended(self) -> set[TopicPartition]:
         """The partitions of which nothing is left."""
         with connection.reaching(self._kafka_servers):
             positions = {at: self._consumer.position(at) for at in self._consumer.assignment()}
@@ -258,14 +257,3 @@ class _Span:
                     f"topic {at.topic}, partition {at.partition}: its last offset is {end:,} now and was "
                     f"{self._ends[at.partition]:,}: it was made anew; begin anew, without --resume"
                 )
-
-
-def _merged(span: _Span, starts: Mapping[TopicPartition, int]) -> Iterator[tuple[int, int, TeacherRequest]]:
-    span.begin(starts)
-    merge: Merge[TopicPartition, tuple[int, int, TeacherRequest]] = Merge(sorted(starts))
-    caught_up: set[TopicPartition] = set()
-    while len(caught_up) < len(starts):
-        for at, offset, request in span.next():
-            merge.add(at, request.event_time_ms, (at.partition, offset, request))
-        caught_up = span.ended()
-        yield from merge.take(caught_up)

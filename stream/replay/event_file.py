@@ -15,6 +15,7 @@ from runtime.parquet import ParquetFile, open_parquet
 from stream.events import Impression
 
 _log = logging.getLogger(__name__)
+_READ_BYTES = 1 << 20
 _KINDS = ("impression", "feedback")
 
 
@@ -72,10 +73,22 @@ def impressions_of(path: Path) -> Iterator[Impression]:
 
 
 def _json_lines(path: Path, start: int) -> Iterator[FileEvent]:
-    with path.open("rb") as lines:
-        filled = ((number, raw) for number, line in enumerate(lines, 1) if (raw := line.strip()))
-        for number, raw in islice(filled, start, None):
-            yield _event(_parsed(raw), raw, number)
+    filled = ((number, raw) for number, line in enumerate(_lines(path), 1) if (raw := line.strip()))
+    for number, raw in islice(filled, start, None):
+        yield _event(_parsed(raw), raw, number)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The file's lines. It is open only while some are read, so who takes a few leaves no file open."""
+    position = 0
+    while True:
+        with path.open("rb") as file:
+            file.seek(position)
+            lines = file.readlines(_READ_BYTES)
+            position = file.tell()
+        if not lines:
+            return
+        yield from lines
 
 
 def _parquet(path: Path, start: int) -> Iterator[FileEvent]:

@@ -47,7 +47,7 @@ def await_outcome(
             has_reader = _has_reader(admin, topics)
             unread = _await(admin, topics, sent.offsets, patience_seconds if has_reader else 0.0)
             ends = end_offsets(admin, {at.topic for at in sent.dead_letter_ends})
-            letters = list(_letters(kafka_servers, sent.dead_letter_ends, ends))
+            letters = _letters(kafka_servers, sent.dead_letter_ends, ends)
     finally:
         admin.close()
     ours = (letter for letter in letters if _is_of(letter, sent.offsets))
@@ -84,12 +84,13 @@ def _unread(admin: KafkaAdminClient, topics: Topics, offsets: Mapping[TopicParti
 
 def _letters(
     kafka_servers: str, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> Iterator[StoredLetter]:
+) -> list[StoredLetter]:
     """The dead letters between these offsets, as far as the topics still have them."""
     consumer = connection.consumer(kafka_servers)
     try:
-        for at, begin in begins.items():
-            yield from _letters_of(consumer, at, begin, ends.get(at, begin))
+        return [
+            letter for at, begin in begins.items() for letter in _letters_of(consumer, at, begin, ends.get(at, begin))
+        ]
     finally:
         consumer.close(autocommit=False, timeout_ms=2_000)
 

@@ -5,6 +5,7 @@ rows. So one checkpoint fits all of them: per partition the next offset.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,7 +19,7 @@ from stream.events import Impression, TeacherRequest
 from stream.log.example_columns import Wanted
 from stream.log.example_log import ExampleLog
 from stream.log.request_columns import RequestColumns, regrouped
-from stream.log.requests import offsets_between, requests_between
+from stream.log.requests import PastRequests, offsets_between
 from stream.log.row_file import count_rows, share_of_rows
 from stream.log.share import Share
 from teacher_cache.domain.request_scorer import BATCH_ROWS
@@ -104,11 +105,15 @@ class Tracked:
 
 
 class AskedRows:
-    """The teacher requests that the stream wrote from `since_ms` on and before `until_ms`, by the wall clock."""
+    """The teacher requests that the stream wrote from `since_ms` on and before `until_ms`, by the wall clock.
+
+    Whoever makes it closes it.
+    """
 
     def __init__(self, kafka_servers: str, topics: Topics, since_ms: int, until_ms: int | None) -> None:
         self._kafka_servers, self._topics = kafka_servers, topics
         self._since_ms, self._until_ms = since_ms, until_ms
+        self._reading = ExitStack()
 
     def bounds(self) -> Bounds:
         """See `History.bounds`."""
@@ -116,9 +121,13 @@ class AskedRows:
 
     def read(self, bounds: Bounds) -> Iterator[RequestColumns]:
         """See `History.read`; what retention has deleted is passed over."""
-        found = requests_between(self._kafka_servers, self._topics, bounds.starts, bounds.ends)
-        for some in batched(found, BATCH_ROWS):
-            yield RequestColumns.of(some)
+        requests = PastRequests(self._kafka_servers, self._topics, bounds.starts, bounds.ends)
+        self._reading.callback(requests.close)
+        return map(RequestColumns.of, batched(requests, BATCH_ROWS))
+
+    def close(self) -> None:
+        """Close the connections of what was read."""
+        self._reading.close()
 
 
 class LoggedExamples:

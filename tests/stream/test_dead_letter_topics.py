@@ -9,7 +9,7 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedEr
 
 from runtime.errors import GraftError, ServiceUnavailableError
 from stream.kafka import connection, dead_letter_topics
-from stream.kafka.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
+from stream.kafka.dead_letter_topics import PutBack, Selection, dead_letters, replay_dead_letters
 from stream.kafka.dead_letters import DeadLetter
 from stream.kafka.groups import group_id
 from stream.messages import Message
@@ -20,7 +20,8 @@ ALL = Selection()
 
 
 def letters(harness: StreamHarness, selection: Selection = ALL) -> list[Any]:
-    return list(read_dead_letters(harness.kafka_servers, harness.topics, selection))
+    with dead_letters(harness.kafka_servers, harness.topics) as reader:
+        return list(reader.selected(selection))
 
 
 def put_back(harness: StreamHarness, selection: Selection = ALL, *, dry_run: bool = False) -> PutBack:
@@ -54,8 +55,9 @@ def test_letters_are_read_with_their_reason_and_message(with_letters):
 
 def test_letters_of_topics_that_nobody_has_made_are_an_error_and_not_none(kafka, topic_prefix, monkeypatch):
     monkeypatch.setattr("stream.kafka.topics._HEARD_OF_SECONDS", 0.5)
-    with pytest.raises(ServiceUnavailableError, match="'graft stream run' makes the topics of a project"):
-        list(read_dead_letters(kafka, topics(topic_prefix), ALL))
+    made = "'graft stream run' makes the topics of a project"
+    with pytest.raises(ServiceUnavailableError, match=made), dead_letters(kafka, topics(topic_prefix)) as reader:
+        list(reader.selected(ALL))
 
 
 def test_a_dry_run_counts_and_changes_nothing(with_letters):

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing, suppress
+from itertools import islice
 
 import pytest
 from kafka import TopicPartition
@@ -12,9 +13,9 @@ from runtime.child import stop_child
 from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream.events import TeacherRequest
 from stream.kafka import connection
-from stream.kafka.dead_letter_topics import Selection, read_dead_letters, replay_dead_letters
+from stream.kafka.dead_letter_topics import Selection, dead_letters, replay_dead_letters
 from stream.kafka.topics import ensure_topics
-from stream.log.requests import TeacherRequestReader, offsets_between, requests_between
+from stream.log.requests import PastRequests, TeacherRequestReader, offsets_between
 from tests.stream.conftest import await_that
 from tests.stream.pair import stream_config, topics
 
@@ -148,9 +149,13 @@ def test_without_partitions_there_is_nothing_new(kafka, made):
 
 
 def written_since(kafka, topics, since_ms):
-    """The requests that were written since then and before this call, one after the other."""
-    places = requests_between(kafka, topics, *offsets_between(kafka, topics, since_ms, None))
-    return (request for _, _, request in places)
+    """The requests that were written since then and before this call."""
+    return [request for _, _, request in between(kafka, topics, *offsets_between(kafka, topics, since_ms, None))]
+
+
+def between(kafka, topics, starts, ends):
+    with closing(PastRequests(kafka, topics, starts, ends)) as requests:
+        return list(requests)
 
 
 def test_requests_of_a_topic_that_nobody_has_made_are_an_error_and_not_none(kafka, topic_prefix, monkeypatch):
@@ -165,11 +170,11 @@ def test_the_requests_since_a_time_end_where_the_topic_ended(kafka, made):
     since_ms = time.time_ns() // 1_000_000
     time.sleep(0.02)
     send(kafka, made, range(3, 8))
-    found = written_since(kafka, made, since_ms)
+    bounds = offsets_between(kafka, made, since_ms, None)
     send(kafka, made, range(8, 10))
-    assert [*found] == [request(n) for n in range(3, 8)]
-    assert len([*written_since(kafka, made, 0)]) == 10
-    assert [*written_since(kafka, made, since_ms + 3_600_000)] == []
+    assert [found for *_, found in between(kafka, made, *bounds)] == [request(n) for n in range(3, 8)]
+    assert len(written_since(kafka, made, 0)) == 10
+    assert written_since(kafka, made, since_ms + 3_600_000) == []
 
 
 def test_the_requests_of_several_partitions_come_by_their_event_time(kafka, topic_prefix):
@@ -177,7 +182,7 @@ def test_the_requests_of_several_partitions_come_by_their_event_time(kafka, topi
     ensure_topics(kafka, stream_config(topic_prefix, partitions=3), made)
     send(kafka, made, range(0, 900, 2), partition=2)  # more than one poll gives; partition 1 stays empty
     send(kafka, made, range(1, 900, 2), partition=0)
-    assert [*written_since(kafka, made, 0)] == [request(n) for n in range(900)]
+    assert written_since(kafka, made, 0) == [request(n) for n in range(900)]
 
 
 @pytest.mark.parametrize("call", ["poll", "commit"])
@@ -223,13 +228,19 @@ def read_in_turn(*readers):
                 reader.lag()
 
 
+def only_letter(kafka, made):
+    with dead_letters(kafka, made) as reader:
+        (letter,) = reader.selected(Selection(topic=made.teacher_requests))
+    return letter
+
+
 def test_a_request_that_is_set_aside_is_a_dead_letter_with_its_bytes_and_goes_back_by_a_replay(kafka, made):
     send(kafka, made, range(3))
     with closing(TeacherRequestReader(kafka, made, "t")) as reader:
         found = read(reader, 3)
         reader.set_aside([(found[1], "the teacher cannot compute it: index 9")])
         reader.commit()
-        (letter,) = read_dead_letters(kafka, made, Selection(topic=made.teacher_requests))
+        letter = only_letter(kafka, made)
         assert (letter.code, letter.stage, letter.attempt) == ("refused", "score", 1)
         assert letter.text == "the teacher cannot compute it: index 9"
         assert (letter.message.value, letter.message.key) == (found[1].model_dump_json().encode(), b"k")
@@ -238,7 +249,7 @@ def test_a_request_that_is_set_aside_is_a_dead_letter_with_its_bytes_and_goes_ba
         again = read(reader, 1)
         assert again == [found[1]]
         reader.set_aside([(again[0], "still")])
-        (letter,) = read_dead_letters(kafka, made, Selection(topic=made.teacher_requests))
+        letter = only_letter(kafka, made)
         assert (letter.attempt, letter.text) == (2, "still")
 
 
@@ -251,14 +262,14 @@ def test_the_offsets_between_two_times_hold_what_was_written_then_and_a_reader_g
     until_ms = time.time_ns() // 1_000_000
     send(kafka, made, range(10, 12))
     starts, ends = offsets_between(kafka, made, since_ms, until_ms)
-    found = list(requests_between(kafka, made, starts, ends))
+    found = between(kafka, made, starts, ends)
     assert [one.event_time_ms for _, _, one in found] == list(range(4, 10))
     places = {(partition, offset): one for partition, offset, one in found}
     partition, offset, _ = found[2]
     after = {p: offset + 1 if p == partition else ends[p] for p in ends}
-    rest = list(requests_between(kafka, made, after, ends))
+    rest = between(kafka, made, after, ends)
     assert rest == [(p, n, one) for (p, n), one in places.items() if p == partition and n > offset]
-    assert list(requests_between(kafka, made, ends, ends)) == []
+    assert between(kafka, made, ends, ends) == []
     later_ms = until_ms + 60_000
     starts, ends = offsets_between(kafka, made, later_ms, later_ms)
     assert starts == ends
@@ -269,7 +280,7 @@ def test_a_topic_that_ends_before_the_wanted_requests_is_told(kafka, made, start
     """As after it was made anew: the next offset may be in it or beyond its end."""
     send(kafka, made, range(5))
     with pytest.raises(DataLossError, match=r"its last offset is 5 now and was 9: it was made anew; begin anew"):
-        list(requests_between(kafka, made, {0: start}, {0: 9}))
+        between(kafka, made, {0: start}, {0: 9})
 
 
 @pytest.mark.kafka_home
@@ -278,11 +289,12 @@ def test_requests_that_are_deleted_while_they_are_read_are_passed_over(apache_ka
     servers, made = apache_kafka.servers, topics(topic_prefix)
     ensure_topics(servers, stream_config(topic_prefix), made)
     send(servers, made, range(20_000))  # more than is fetched ahead
-    found = requests_between(servers, made, {0: 0}, {0: 20_000})
-    first = [next(found)[1] for _ in range(10)]
-    with closing(connection.admin(servers)) as admin:
-        admin.delete_records({TopicPartition(made.teacher_requests, 0): 19_900})
-    rest = [offset for _, offset, _ in found]
+    with closing(PastRequests(servers, made, {0: 0}, {0: 20_000})) as requests:
+        offsets = (offset for _, offset, _ in requests)
+        first = list(islice(offsets, 10))
+        with closing(connection.admin(servers)) as admin:
+            admin.delete_records({TopicPartition(made.teacher_requests, 0): 19_900})
+        rest = list(offsets)
     assert first + rest == [*range(len(first + rest) - 100), *range(19_900, 20_000)]
     assert len(rest) < 19_000
 
@@ -308,8 +320,9 @@ def test_a_kafka_that_goes_away_ends_the_reading_of_a_history(topic_prefix):
         servers, made = broker.servers, topics(topic_prefix)
         ensure_topics(servers, stream_config(topic_prefix), made)
         send(servers, made, range(5))
-        found = requests_between(servers, made, {0: 0}, {0: 9})
-        assert next(found)[1] == 0
-        stop_child(broker.process)
-        with pytest.raises(ServiceUnavailableError, match="does not answer"):
-            list(found)
+        with closing(PastRequests(servers, made, {0: 0}, {0: 9})) as requests:
+            found = iter(requests)
+            assert next(found)[1] == 0
+            stop_child(broker.process)
+            with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                list(found)

@@ -17,13 +17,13 @@ from runtime.errors import InvalidInputError
 from runtime.telemetry import StopSignal
 from stream.events import Example, TeacherRequest
 from stream.kafka import connection
-from stream.kafka.dead_letter_topics import PutBack, Selection, read_dead_letters, replay_dead_letters
+from stream.kafka.dead_letter_topics import PutBack, Selection, dead_letters, replay_dead_letters
 from stream.kafka.skips import Skip, find_skip, skip
 from stream.kafka.undecodable import Undecodable, UndecodableError
 from stream.log.archive import run_archive
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleReader
-from stream.log.requests import TeacherRequestReader, offsets_between, requests_between
+from stream.log.requests import PastRequests, TeacherRequestReader, offsets_between
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.corruption import send_undecodable
 from tests.stream.pair import impression
@@ -76,7 +76,8 @@ def test_after_a_skip_the_stream_goes_on_and_the_dead_letters_say_what_was_skipp
     assert {f"i{n}" for n in range(5)} <= ids
     assert process.poll() is None
     assert "skipped up to offset 6, as was asked for" in broken.log.read_text()
-    (letter,) = read_dead_letters(broken.kafka_servers, broken.topics, Selection(code="skipped"))
+    with dead_letters(broken.kafka_servers, broken.topics) as reader:
+        (letter,) = reader.selected(Selection(code="skipped"))
     assert (letter.stage, letter.message.topic, letter.message.offset) == ("poll", broken.topics.impressions, 3)
     assert letter.message.value == b'{"first": 3, "last": 6}'
     assert letter.text.startswith("offsets 3 to 6 are skipped by 'graft stream skip': BadGzipFile")
@@ -166,8 +167,9 @@ def backfilled_ids(harness: StreamHarness) -> Iterator[Callable[[int], list[str]
     """What a backfill reads."""
     of = harness.kafka_servers, harness.topics
 
-    def read() -> Iterator[TeacherRequest]:
-        return (request for _, _, request in requests_between(*of, *offsets_between(*of, 0, None)))
+    def read() -> list[TeacherRequest]:
+        with closing(PastRequests(*of, *offsets_between(*of, 0, None))) as requests:
+            return [request for _, _, request in requests]
 
     yield lambda count: ids_of(read, count)
 
@@ -193,7 +195,8 @@ def test_who_reads_after_the_stream_fails_with_the_place_and_goes_on_after_a_ski
         assert ask_to_skip(harness, Skip(topic, 0, first, end)).fault.startswith(fault)
     with reading(harness) as ids:
         assert ids(4) == ["i0", "i3", "i5", "i7"]
-    letters = read_dead_letters(harness.kafka_servers, topics, Selection(topic=topic))
+    with dead_letters(harness.kafka_servers, topics) as reader:
+        letters = list(reader.selected(Selection(topic=topic)))
     assert [json.loads(letter.message.value or b"") for letter in letters] == [
         {"first": 1, "last": 2},
         {"first": 4, "last": 4},

@@ -7,7 +7,7 @@ from kafka import TopicPartition
 
 from runtime.errors import ServiceUnavailableError
 from stream.kafka import connection, whole_partition
-from stream.kafka.dead_letter_topics import Selection, read_dead_letters
+from stream.kafka.dead_letter_topics import Selection, dead_letters
 
 
 def test_a_transaction_that_stays_open_ends_the_reading_with_its_place(harness, monkeypatch):
@@ -19,8 +19,9 @@ def test_a_transaction_that_stays_open_ends_the_reading_with_its_place(harness, 
         hanging.send(at.topic, b"undecided", partition=0)
         hanging.flush()
         monkeypatch.setattr(whole_partition, "_SECONDS_WITHOUT_PROGRESS", 1)
-        with pytest.raises(ServiceUnavailableError, match=f"{at.topic}-0: no progress at offset 0 of 1"):
-            list(read_dead_letters(harness.kafka_servers, harness.topics, Selection()))
+        stands_still = pytest.raises(ServiceUnavailableError, match=f"{at.topic}-0: no progress at offset 0 of 1")
+        with stands_still, dead_letters(harness.kafka_servers, harness.topics) as reader:
+            list(reader.selected(Selection()))
         hanging.abort_transaction()
 
 

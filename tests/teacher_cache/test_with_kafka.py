@@ -19,7 +19,7 @@ from stream.config import StreamConfig, Topics
 from stream.kafka import connection
 from stream.kafka.groups import TEACHER_GROUP, lag
 from stream.kafka.topics import ensure_topics
-from stream.log.requests import TeacherRequestReader, offsets_between, requests_between
+from stream.log.requests import PastRequests, TeacherRequestReader, offsets_between
 from stream.replay.event_file import impressions_of
 from teacher_cache.backfill.backfill import backfill, requests_of_impressions
 from teacher_cache.cache.cache import LogitCache
@@ -133,8 +133,8 @@ def test_a_backfill_takes_the_requests_since_a_time_and_moves_no_offset(
     time.sleep(0.02)  # the boundary between two milliseconds of the broker's clock
     since_ms = time.time_ns() // 1_000_000
     send(request_of(n) for n in range(4, 10))
-    places = requests_between(kafka, topics, *offsets_between(kafka, topics, since_ms, None))
-    asked = Listed(request for _, _, request in places)
+    with closing(PastRequests(kafka, topics, *offsets_between(kafka, topics, since_ms, None))) as requests:
+        asked = Listed([request for _, _, request in requests])
     report = backfill(asked, scorer, cache, progress=lambda _rows, _reached: None)
     assert report.rows == 6
     found = cache.get(keys(cache, [1] * 10, list(range(10)))).logit_BT[:, 0]
