@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from graft.project import Project
 from graft.settings import PREFIX, Settings
 from lab.study.grid import Grid
+from runtime.frozen_model import keys_of
 
 _FOLDER = Path(__file__).parent
 _HEAD = """# Configuration
@@ -112,7 +113,7 @@ def sections(model: type[BaseModel] = Project) -> Iterator[Section]:
 
 
 def _sections(model: type[BaseModel], path: str) -> Iterator[Section]:
-    for name, field in _fields(model).items():
+    for name, field in keys_of(model).items():
         yield from _below(field.annotation, f"{path}{name}")
 
 
@@ -149,11 +150,6 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The keys that stand in the file, under the name that they have there."""
-    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
-
-
 def _prose(model: type[BaseModel]) -> str:
     lines = (model.__doc__ or "").strip().splitlines()
     return "\n".join(line.strip() for line in lines).replace("``", "`")
@@ -161,7 +157,7 @@ def _prose(model: type[BaseModel]) -> str:
 
 def _table(model: type[BaseModel]) -> str:
     """The keys that hold a value; those that open a table of their own have a section."""
-    held = {name: field for name, field in _fields(model).items() if not list(_below(field.annotation, name))}
+    held = {name: field for name, field in keys_of(model).items() if not list(_below(field.annotation, name))}
     if _tag(model):
         del held["kind"]
     return _rows(held)

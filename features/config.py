@@ -57,9 +57,6 @@ class ProfileConfig(FrozenModel):
         le=10_000,
         description="how many items the mean of a user is taken over, or how many users the mean of an item",
     )
-    max_age_seconds: float = Field(
-        default=86_400, gt=0, description="wall clock after which a profile is computed again"
-    )
     columns: dict[str, str] = Field(
         min_length=1, description="each column of the view, and the teacher task or teacher vector whose mean it is"
     )

@@ -67,7 +67,6 @@ class Summary(BaseModel):
     teacher_inputs: int
     teacher_inputs_defaulted: int
     teacher_trained_until: datetime | None = None
-    use_before_trained_until: bool = False
     distillation: list[DistillationConfig]
     profiles: list[ProfileConfig] = []
     warnings: list[str] = []
@@ -101,10 +100,8 @@ class Summary(BaseModel):
             f"  a logit for each {_listed(['user', 'item', *self.teacher_context])}",
         ]
         if self.teacher_trained_until is not None:
-            what = "learn from it all the same" if self.use_before_trained_until else "learn nothing of it"
-            lines.append(
-                f"  teacher trained until {self.teacher_trained_until.isoformat()}: examples before that {what}"
-            )
+            moment = self.teacher_trained_until.isoformat()
+            lines.append(f"  teacher trained until {moment}: examples before that learn nothing of it")
         return lines
 
 
@@ -226,7 +223,6 @@ def _summary(project: Project, spec: FeatureSpec, generation: Generation | None,
         teacher_inputs=len(inputs),
         teacher_inputs_defaulted=sum(isinstance(i, DefaultInput) for i in inputs.values()),
         teacher_trained_until=project.teacher.trained_until if project.teacher else None,
-        use_before_trained_until=bool(project.teacher and project.teacher.use_before_trained_until),
         distillation=project.distillation,
         profiles=project.features.profiles,
     )

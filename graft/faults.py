@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel, ValidationError
 
-from graft.removed import removed_key
 from runtime.errors import did_you_mean
+from runtime.frozen_model import keys_of
 
 _TYPES = {
     "bool": "true or false",
@@ -70,9 +70,8 @@ def _located(fault: Any, model: type[BaseModel]) -> Fault:
         return Fault(fault["type"], place, owner.annotation, _text(fault, place, owner.annotation))
     name = str(loc[-1])
     place = Place((*owner.keys, name), Any)
-    known = getattr(owner.annotation, "model_fields", ())
-    reason = removed_key(place.keys) or f"no such key{did_you_mean(name, known)}"
-    return Fault(fault["type"], place, owner.annotation, f"{place.key}: {reason}")
+    known = keys_of(owner.annotation) if hasattr(owner.annotation, "model_fields") else ()
+    return Fault(fault["type"], place, owner.annotation, f"{place.key}: no such key{did_you_mean(name, known)}")
 
 
 def _text(fault: Any, place: Place, owner: Any) -> str:

@@ -22,7 +22,7 @@ STAND_IN = "graft_check_stand_in"
 Keys = tuple[str, ...]
 _MOST_ROUNDS = 10  # one for the values, then one per broken rule between the keys of one table
 _LIST_OF_FEATURES = ("dense", "categorical", "embedding", "passthrough")
-_KINDS = (*KINDS, "torch_export")  # the last one is of earlier releases (graft/removed.py)
+_KINDS = (*KINDS, "torch_export")  # the last one is of an earlier release (graft/removed.py)
 
 
 class Mended(NamedTuple):

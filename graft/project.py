@@ -13,12 +13,13 @@ from features.expressions import parse_expression
 from features.spec import FeatureSpec
 from graft.faults import faults_of
 from graft.mending import Mended, mended
+from graft.removed import without_removed
 from runtime.errors import ConfigurationError, InvalidInputError, did_you_mean
 from runtime.frozen_model import FrozenModel
 from stream.config import StreamConfig, Topics
 from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
-from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig, SkewConfig
+from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig
 from student.learn.setup import LearnerSetup, task_faults
 from student.versions.config import StudentConfig
 from student.versions.gate import GateConfig, slice_faults
@@ -47,7 +48,6 @@ class Project(FrozenModel):
     student: StudentConfig = StudentConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     publish: PublishConfig = PublishConfig()
-    skew: SkewConfig = SkewConfig()
     gate: GateConfig = GateConfig()
 
     @property
@@ -92,16 +92,14 @@ class Project(FrozenModel):
 
 def load_project(folder: Path) -> Project:
     """Read `folder`/graft.toml; ConfigurationError with every fault, each with its key, value and what is allowed."""
-    path = folder / FILE_NAME
-    table = _read(path)
+    table, removed = _read(folder / FILE_NAME)
     try:
         project = Project.model_validate({**table, "folder": folder.resolve()})
     except ValidationError as error:
         faults = faults_of(error, Project)
     else:
-        faults = list(_cross_faults(project))
-    if "folder" in table:
-        faults.append("folder: no such key")
+        faults = list(_cross_faults(project)) if not removed else []
+    faults += removed.values()
     if faults:
         raise ConfigurationError([f"{FILE_NAME}: {fault}" for fault in faults])
     return project
@@ -112,22 +110,28 @@ def draft_project(folder: Path) -> Mended:
 
     ConfigurationError when the file cannot be read at all.
     """
-    table = _read(folder / FILE_NAME)
+    table, removed = _read(folder / FILE_NAME)
     draft = mended({**table, "folder": folder.resolve()}, Project)
+    draft = draft._replace(places=draft.places | removed.keys())
     crossing = [fault for fault in _cross_faults(draft.value) if not draft.causes(fault)]
-    reserved = ["folder: no such key"] if "folder" in table else []
-    return draft._replace(faults=[f"{FILE_NAME}: {fault}" for fault in [*draft.faults, *crossing, *reserved]])
+    return draft._replace(faults=[f"{FILE_NAME}: {fault}" for fault in [*draft.faults, *crossing, *removed.values()]])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """The table without what must not stand there, and the faults of that by their places."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         fault = f"{path}: no such file; name the project folder with --project or GRAFT_PROJECT"
     except OSError as error:
         fault = f"{path}: {error.strerror}"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         fault = f"{path}: not valid TOML: {error}"
+    else:
+        kept, removed = without_removed(table)
+        if kept.pop("folder", None) is not None:
+            removed["folder",] = "folder: no such key"
+        return kept, removed
     raise ConfigurationError([fault]) from None
 
 

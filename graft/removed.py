@@ -3,12 +3,42 @@
 A removal adds its line here; `graft check`, the settings and the command line answer with it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import reduce
+from typing import Any
 
 KEYS: Mapping[str, str] = {
+    "features.profiles.*.max_age_seconds": "profiles are computed again each day: remove the line",
+    "gate.after_examples": "its default 500 is fixed: remove the line",
+    "gate.error_rate": "its default 0.005 is fixed: remove the line",
+    "gate.largest_calibration": "its default 2 is fixed: remove the line",
+    "gate.largest_gain": "its default 0.2 is fixed: remove the line",
+    "gate.least_calibration": "its default 0.5 is fixed: remove the line",
+    "gate.lost_share": "its default 0.5 is fixed: remove the line",
+    "gate.slices.*.bound": "its default 0.02 is fixed: remove the line",
+    "distillation.*.temperature": "its default 1 is fixed: remove the line",
+    "skew": "its defaults are fixed (docs/serving.md): remove the table",
+    "stream.commit_seconds": "its default 0.5 is fixed: remove the line",
+    "stream.retention": "remove the table; topics keep the retention that they have, and Kafka's kafka-configs.sh sets "
+    "another (docs/operations.md)",
+    "student.cross_layers": "its default 0 is fixed: remove the line, and learn a student that had another anew "
+    "(docs/operations.md)",
+    "student.embedding_learning_rate": "its default 0.05 is fixed: remove the line",
+    "student.replay_batches": "its default 1 is fixed: remove the line",
+    "student.replay_capacity": "its default 16384 is fixed: remove the line, and learn a student that had another anew "
+    "(docs/operations.md)",
+    "teacher.every_seconds": "its default 1 is fixed: remove the line",
+    "teacher.server.concurrency": "its default 4 is fixed: remove the line",
+    "teacher.server.timeout_seconds": "its default 10 is fixed: remove the line, and lower teacher.server.batch_rows "
+    "where the server needs longer",
+    "teacher.use_before_trained_until": "leave out teacher.trained_until instead, where it was true",
+    "teacher.warn_fallback_share": "its default 0.2 is fixed: remove the line",
     "teacher.torch_export": "export the teacher to ONNX instead: docs/export-a-teacher.md",
 }
-"""By key of graft.toml, as its faults write it; ``*`` is the number of an entry, or a name that users give."""
+"""By key of graft.toml, as its faults write it; ``*`` is the number of an entry, or a name that users give.
+
+Among them are keys that the models still have as fields without a description, which are fixed."""
 
 VARIABLES: Mapping[str, str] = {}
 """By environment variable."""
@@ -17,10 +47,23 @@ COMMANDS: Mapping[str, str] = {}
 """By command as it was typed, such as ``graft look``."""
 
 
-def removed_key(keys: Sequence[str]) -> str | None:
-    """What to do where graft.toml still has this key; None where no release had it."""
+def without_removed(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """A graft.toml without the keys that were removed, and of each of these, by its place, what to do."""
+    kept, faults = deepcopy(dict(table)), dict[tuple[str, ...], str]()
     for pattern, advice in KEYS.items():
-        parts = pattern.split(".")
-        if len(parts) == len(keys) and all(part in ("*", key) for part, key in zip(parts, keys, strict=True)):
-            return f"was removed; {advice}"
-    return None
+        for place in _places(kept, tuple(pattern.split("."))):
+            above = reduce(lambda inner, key: inner[int(key) if isinstance(inner, list) else key], place[:-1], kept)
+            del above[place[-1]]
+            faults[place] = f"{'.'.join(place)}: was removed; {advice}"
+    return kept, faults
+
+
+def _places(table: Any, pattern: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Where a table has keys of this pattern."""
+    if not pattern:
+        return [()]
+    entries = {str(i): entry for i, entry in enumerate(table)} if isinstance(table, list) else table
+    if not isinstance(entries, dict):
+        return []
+    names = list(entries) if pattern[0] == "*" else [name for name in entries if name == pattern[0]]
+    return [(name, *rest) for name in names for rest in _places(entries[name], pattern[1:])]

@@ -5,40 +5,6 @@ from pydantic import Field
 from runtime.frozen_model import FrozenModel
 
 
-class RetentionConfig(FrozenModel):
-    """The least time for which Kafka keeps the records of each topic, in days of the broker's clock.
-
-    graft sets it when it makes a topic; an existing topic keeps its own. The join's state log keeps all that it needs.
-    """
-
-    impressions_days: float = Field(
-        default=7.0,
-        ge=0.01,
-        le=36_500,
-        description="how long the stream process may be down without losing impressions that it has not joined",
-    )
-    feedback_days: float = Field(default=7.0, ge=0.01, le=36_500, description="the same for feedback")
-    examples_days: float = Field(
-        default=30.0,
-        ge=0.01,
-        le=36_500,
-        description="how far back a new student learns without an example log, and how long learner and archive may "
-        "be down",
-    )
-    teacher_requests_days: float = Field(
-        default=30.0,
-        ge=0.01,
-        le=36_500,
-        description="how far back `graft teacher backfill --since` reaches, such as for a new teacher",
-    )
-    dead_letters_days: float = Field(
-        default=90.0,
-        ge=0.01,
-        le=36_500,
-        description="how long you can mend the cause of dead letters and put them back with `graft dlq replay`",
-    )
-
-
 class StreamConfig(FrozenModel):
     """How the stream process reads and joins. Times are seconds of event time unless the effect says wall clock."""
 
@@ -78,13 +44,8 @@ class StreamConfig(FrozenModel):
         le=1e12,
         description="how long the id of a closed impression is remembered, to drop duplicates",
     )
-    commit_seconds: float = Field(
-        default=0.5,
-        gt=0,
-        le=30,
-        description="wall clock between two transactions; readers see new examples after each one",
-    )
-    retention: RetentionConfig = RetentionConfig()
+    commit_seconds: float = Field(default=0.5, gt=0, le=30)
+    """Wall clock between two transactions. Readers see new examples after each; more of them cost the broker more."""
 
 
 class Topics(FrozenModel):

@@ -181,10 +181,6 @@ class ServerConfig(FrozenModel):
         description="the model's version there; none: the only one that the server has",
     )
     batch_rows: int = Field(default=256, ge=1, le=65_536, description="the most rows of one request")
-    concurrency: int = Field(default=4, ge=1, le=64, description="the most requests under way at the same time")
-    timeout_seconds: float = Field(
-        default=10.0, gt=0, le=600, description="wall clock from the beginning of a request to the end of its reply"
-    )
 
 
 class DumpConfig(FrozenModel):
@@ -236,17 +232,8 @@ class TeacherConfig(FrozenModel):
     tasks: list[TeacherTask] = Field(min_length=1)
     vectors: list[TeacherVector] = Field(default=[])
     inputs: dict[str, TeacherInput]
-    warn_fallback_share: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="a warning is logged for an input that took its default in a larger share of the rows scored",
-    )
     ttl_seconds: int = Field(
         default=30 * 86_400, ge=1, description="wall clock for which a cached logit is used; an older one is a miss"
-    )
-    every_seconds: float = Field(
-        default=1.0, gt=0, description="wall clock between the starts of two passes of the batch scorer"
     )
     refresh_seconds: float = Field(
         default=0.0,
@@ -266,10 +253,8 @@ class TeacherConfig(FrozenModel):
         "learns nothing from the teacher on it",
         json_schema_extra={"allowed": "a time with its zone such as `2026-01-31T12:00:00Z`, not in the future"},
     )
-    use_before_trained_until: bool = Field(
-        default=False,
-        description="learn from the teacher on examples before `trained_until` too, such as when it never saw them",
-    )
+    use_before_trained_until: bool = False
+    """For a study, which compares learning with and without those logits."""
 
     @property
     def logits_from_ms(self) -> int:

@@ -78,8 +78,8 @@ def _refuse_before_cut_off(moment: datetime, teacher: "TeacherConfig") -> None:
     if 1000 * moment.timestamp() < teacher.logits_from_ms and teacher.trained_until is not None:
         raise InvalidInputError(
             f"--until {moment.isoformat()} lies before teacher.trained_until, {teacher.trained_until.isoformat()}: the "
-            "student would know of its teacher what only the examples after it tell; name a later time, or set "
-            "teacher.use_before_trained_until where the teacher never saw them"
+            "student would know of its teacher what only the examples after it tell; name a later time, or leave "
+            "out teacher.trained_until where the teacher never saw them"
         )
 
 

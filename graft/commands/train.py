@@ -78,7 +78,7 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
         return wait_for_kafka(lambda: of_learner(settings.kafka, project.topics), stop)
 
     registry = Registry(settings.versions)
-    skew = SkewWatch(ServedRowReader(process.redis_url, spec), spec, project.skew, registry.metrics_folder)
+    skew = SkewWatch(ServedRowReader(process.redis_url, spec), spec, registry.metrics_folder)
     with closing(skew), open_exchange() as exchange:
         run_training(
             setup=project.learner_setup(spec),

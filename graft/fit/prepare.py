@@ -94,7 +94,7 @@ class Prepared(NamedTuple):
         if not before:
             return []
         what = f"{before:.0%} of them are before teacher.trained_until and learn nothing of the teacher"
-        advice = "where it has none of them, set use_before_trained_until = true"
+        advice = "where it has none of them, leave out trained_until"
         return [f"whether the source's log has the target's events too: {what}; {advice}"]
 
 

@@ -8,10 +8,10 @@ from graft.init.plan import WINDOW_SECONDS, Plan
 from graft.init.teacher_text import teacher_text
 from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, toml_value
 from graft.project import Project
-from stream.config import RetentionConfig, StreamConfig
+from stream.config import StreamConfig
 from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
-from student.learn.config import BootstrapConfig, PublishConfig, SkewConfig
+from student.learn.config import BootstrapConfig, PublishConfig
 from student.versions.config import StudentConfig
 from student.versions.gate import GateConfig, SliceConfig
 from teacher_cache.config import UnshownConfig
@@ -92,7 +92,6 @@ def graft_toml(plan: Plan) -> str:
         lines_of(table_lines("", Project, {"name": plan.name}, {})),
         *_tasks(plan),
         lines_of(table_lines("[stream]", StreamConfig, {"topic_prefix": f"{plan.name}-"}, {})),
-        lines_of(table_lines("[stream.retention]", RetentionConfig, {}, {})),
         _sampling(plan),
         *_features(plan),
         teacher_text(plan.name, str(plan.teacher_file), plan.teacher),
@@ -103,7 +102,6 @@ def graft_toml(plan: Plan) -> str:
         ("[bootstrap]", BootstrapConfig),
         ("[publish]", PublishConfig),
         ("[gate]", GateConfig),
-        ("[skew]", SkewConfig),
     ):
         parts.append(lines_of(table_lines(header, model, {}, {})))
     parts.append(lines_of(commented("[[gate.slices]]", SliceConfig)))

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from runtime.frozen_model import keys_of, opens_a_table
+
 GUESSED = "# guessed:"
 _WIDTH = 110
 
@@ -56,8 +58,8 @@ def table_lines(
     """
     if header:
         yield header
-    for name, field in model.model_fields.items():
-        if field.exclude or name in without or (_opens_a_table(field.annotation) and name not in values):
+    for name, field in keys_of(model).items():
+        if name in without or (opens_a_table(field.annotation) and name not in values):
             continue
         if not brief and field.description:
             yield from prose(field.description)
@@ -71,7 +73,7 @@ def table_lines(
 def commented(header: str, model: type[BaseModel]) -> Iterator[str]:
     """A table that is left out: its header and the meaning of each of its keys, as comment lines."""
     yield f"# {header}"
-    for name, field in model.model_fields.items():
+    for name, field in keys_of(model).items():
         yield from prose(f"{name}: {field.description}")
 
 
@@ -95,14 +97,3 @@ def _pair(name: str, value: Any, guess: str | None) -> Iterator[str]:
 def _one_line(text: str) -> str:
     """Without line breaks and other control characters, which a comment must not have."""
     return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text.replace("`", "")).split())
-
-
-def _opens_a_table(annotation: Any) -> bool:
-    """Whether a key of this type stands in the file as a table of its own."""
-    return any(isinstance(part, type) and issubclass(part, BaseModel) for part in _parts(annotation))
-
-
-def _parts(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for part in getattr(annotation, "__args__", ()):
-        yield from _parts(part)

@@ -2,7 +2,7 @@
 
 A profile is computed when its id first appears, from the features of that moment. It is known at once where a batch
 table has the id, as 'graft teacher profile' has scored it before the first event; else from the batch scorer's next
-pass on, `teacher.every_seconds` later.
+pass on, a second later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from lab.study.memory_store import END_MS, MemoryStore, Sources, as_stored
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.profiles.profiles import Profiler, draw_references
+from teacher_cache.scorer.batch_scorer import EVERY_SECONDS
 
 
 def open_store(
@@ -44,7 +45,7 @@ class ProfiledStore:
         domain_map = DomainMap(config, project.folder, teacher, spec)
         profiler = Profiler(teacher, domain_map, spec, self._at, sources.pushed.values())
         known = BatchTables(sources.tables.values(), spec).ids()
-        delay_ms = round(1000 * config.every_seconds)
+        delay_ms = round(1000 * EVERY_SECONDS)
         self._profiled = [_Profiled(config, spec, profiler, known, delay_ms) for config in project.features.profiles]
 
     def read(

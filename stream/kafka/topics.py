@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import AuthorizationError, InvalidReplicationFactorError, TopicAlreadyExistsError
+from kafka.admin import ConfigResourceType
+from kafka.errors import InvalidReplicationFactorError, TopicAlreadyExistsError
 from pydantic import Field
 
 from runtime.errors import ConfigurationError, ServiceUnavailableError
@@ -23,6 +23,9 @@ _MAX_RECORD_BYTES = 4_000_000  # an event with its features, or in a dead letter
 _MAX_LOGITS_BYTES = 16_000_000  # of the unshown rows of one example: 64 with wide features
 _DAY_MS = 86_400_000
 _RETENTION = "retention.ms"
+_INPUT_DAYS = 7  # so long the stream process may be down without losing what it has not joined
+_OUTPUT_DAYS = 30  # so far back a new student learns without an example log, and a new teacher's backfill reaches
+_DEAD_LETTER_DAYS = 90  # to mend their cause and put them back
 _TOPIC = ConfigResourceType.TOPIC
 _HEARD_OF_SECONDS = 10.0
 
@@ -48,7 +51,7 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
     Existing topics keep their settings. Everything in a pair is partitioned by impression id or by entity, so a
     partition count cannot be changed once there is data.
     """
-    wanted = {name: _settings(name, config, topics, limits) for name in all_topics(topics)}
+    wanted = {name: _settings(name, topics, limits) for name in all_topics(topics)}
     client = connection.admin(kafka_servers)
     try:
         with connection.reaching(kafka_servers):
@@ -103,31 +106,6 @@ def unheard_error(topic: str) -> ServiceUnavailableError:
     )
 
 
-def warn_of_retention(kafka_servers: str, config: StreamConfig, topics: Topics) -> None:
-    """Warn, in one line, of the topics that keep their records for another time than the project says.
-
-    A client that may not see the topics' settings warns of nothing.
-    """
-    client = connection.admin(kafka_servers)
-    try:
-        with connection.reaching(kafka_servers):
-            found = _settings_told(client, [ConfigResource(_TOPIC, name, [_RETENTION]) for name in all_topics(topics)])
-    finally:
-        client.close()
-    others = [
-        f"{name} {_in_days(kept)} (the project: {_in_days(wanted)})"
-        for name, settings in sorted(found.items())
-        if (kept := int(settings[_RETENTION]["value"])) != (wanted := _retention_ms(name, config, topics))
-    ]
-    if others:
-        _log.warning(
-            "these topics exist and keep their records for another time than [stream.retention] says: %s; "
-            "Kafka's kafka-configs.sh changes it (%s), or change graft.toml",
-            ", ".join(others),
-            _RETENTION,
-        )
-
-
 def topic_id(kafka_servers: str, topic: str) -> str | None:
     """Kafka's own id of a topic, which another topic of the same name does not have; None where the broker tells none.
 
@@ -156,14 +134,14 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
     )
 
 
-def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None) -> dict[str, str]:
+def _settings(name: str, topics: Topics, limits: TopicLimits | None) -> dict[str, str]:
     is_input = name in (topics.impressions, topics.feedback)
     most_bytes = dict.fromkeys((topics.impressions, topics.feedback), _MAX_EVENT_BYTES)
     most_bytes[topics.used_logits] = _MAX_LOGITS_BYTES
     settings = {
         "cleanup.policy": "delete",
         "max.message.bytes": str(most_bytes.get(name, _MAX_RECORD_BYTES)),
-        _RETENTION: str(_retention_ms(name, config, topics)),
+        _RETENTION: str(_retention_ms(name, topics)),
     }
     if is_input:  # the broker's clock, so that a producer's cannot say when its event came
         settings["message.timestamp.type"] = "LogAppendTime"
@@ -174,32 +152,13 @@ def _settings(name: str, config: StreamConfig, topics: Topics, limits: TopicLimi
     return settings
 
 
-def _retention_ms(name: str, config: StreamConfig, topics: Topics) -> int:
+def _retention_ms(name: str, topics: Topics) -> int:
     """How long a topic of the pair keeps its records; -1: for ever."""
     if name in (topics.join_state, topics.aggregate_updates):
         return -1
-    retention = config.retention
-    days = {
-        topics.impressions: retention.impressions_days,
-        topics.feedback: retention.feedback_days,
-        topics.examples: retention.examples_days,
-        topics.teacher_requests: retention.teacher_requests_days,
-        topics.used_logits: retention.examples_days,
-    }
-    return round(days.get(name, retention.dead_letters_days) * _DAY_MS)
-
-
-def _settings_told(client: KafkaAdminClient, resources: list[ConfigResource]) -> dict[str, Any]:
-    """The settings of these topics; none where this client may not see them."""
-    try:
-        found: dict[str, Any] = client.describe_configs(resources, config_filter="all")["topic"]
-    except AuthorizationError:
-        return {}
-    return found
-
-
-def _in_days(retention_ms: int) -> str:
-    return "for ever" if retention_ms < 0 else f"{retention_ms / _DAY_MS:g} days"
+    if name in map(topics.dead_letters, topics.with_dead_letters):
+        return _DEAD_LETTER_DAYS * _DAY_MS
+    return (_INPUT_DAYS if name in (topics.impressions, topics.feedback) else _OUTPUT_DAYS) * _DAY_MS
 
 
 def _create(client: KafkaAdminClient, name: str, partitions: int, settings: dict[str, str]) -> None:

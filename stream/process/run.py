@@ -27,7 +27,7 @@ from stream.config import StreamConfig, Topics
 from stream.join.aggregation import AggregatePusher
 from stream.join.sampling import SamplingConfig
 from stream.kafka.groups import replaced_error
-from stream.kafka.topics import ensure_topics, warn_of_retention
+from stream.kafka.topics import ensure_topics
 from stream.process.pause import Pause
 from stream.process.state_log import FLOOR_BYTES, StateId, state_id
 from stream.process.unusable import MostlyUnusableError
@@ -90,7 +90,6 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
     while not stop.is_set():
         try:
             ensure_topics(kafka_servers, config, topics)
-            warn_of_retention(kafka_servers, config, topics)
             state = state_id(kafka_servers, topics.join_state)
             wait_for(partial(claim_aggregates, state), redis, stop)
             _work(job, stop, kafka, excused)

@@ -1,4 +1,4 @@
-"""How the student is distilled, bootstrapped, published and compared with what was served: tables of graft.toml."""
+"""How the student is distilled, bootstrapped and published: tables of graft.toml."""
 
 from typing import Literal, Self
 
@@ -39,12 +39,8 @@ class DistillationConfig(FrozenModel):
         le=100,
         description="factor on the gradient that the auxiliary head sends into the trunk (ExFM)",
     )
-    temperature: float = Field(
-        default=1.0,
-        gt=0,
-        le=100,
-        description="the logits of teacher and head are divided by it, only in the loss (Hinton)",
-    )
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    """The logits of teacher and head are divided by it, only in the loss (Hinton)."""
 
     def weight_after(self, examples: int) -> float:
         """The weight of its loss after so many examples learnt."""
@@ -91,25 +87,4 @@ class PublishConfig(FrozenModel):
         ge=2,
         description="how many of the newest versions are kept; those with a name, the champion's parent and up to 8 "
         "for served metrics are kept too",
-    )
-
-
-class SkewConfig(FrozenModel):
-    """How the features that the scorer saw are compared with the examples'; see docs/serving.md."""
-
-    window_examples: int = Field(
-        default=10_000,
-        ge=100,
-        description="examples of a window; their features are compared with those of the window before",
-    )
-    most_differing: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="a warning is logged when a larger share of served rows differs from their examples",
-    )
-    most_drift: float = Field(
-        default=0.25,
-        gt=0,
-        description="a warning is logged for a column with a larger population stability index between two windows",
     )

@@ -27,12 +27,8 @@ class SliceConfig(FrozenModel):
 
     column: str = Field(description="a feature of features.categorical")
     value: int | str = Field(description="its value in the slice's examples")
-    bound: float = Field(
-        default=0.02,
-        gt=0,
-        le=1,
-        description="as gate.bound, but for the slice; a smaller bound needs more examples",
-    )
+    bound: float = Field(default=0.02, gt=0, le=1)
+    """As gate.bound, but for the slice: twice that, for a slice has fewer examples."""
 
     @property
     def name(self) -> str:
@@ -52,40 +48,24 @@ class GateConfig(FrozenModel):
         description="what serves while the examples are too few for a verdict: the newest version, or the champion; "
         "off: every version serves, and none is judged",
     )
-    after_examples: int = Field(
-        default=500, ge=1, description="versions that have learnt fewer examples are not judged: they serve"
-    )
-    error_rate: float = Field(
-        default=0.005,
-        gt=0,
-        lt=0.5,
-        description="the largest chance that the gate ever stops versions that keep all bounds",
-    )
+    after_examples: int = Field(default=500, ge=1)
+    """Versions that have learnt fewer examples are not judged: they serve."""
+    error_rate: float = Field(default=0.005, gt=0, lt=0.5)
+    """The largest chance that the gate ever stops versions that keep all bounds."""
     bound: float = Field(
         default=0.01,
         gt=0,
         le=1,
         description="how much worse the newest versions may be than the champion, in mean loss on the same examples",
     )
-    largest_gain: float = Field(
-        default=0.2,
-        gt=0,
-        le=1,
-        description="how much better they may be, in mean loss; versions with a larger gain are held, since it is "
-        "seldom true",
-    )
-    lost_share: float = Field(
-        default=0.5,
-        gt=0,
-        lt=1,
-        description="versions are held when they lose this share of the gain over the mean label that they have had",
-    )
-    least_calibration: float = Field(
-        default=0.5, ge=0, lt=1, description="predicted / observed positives below which versions are rejected"
-    )
-    largest_calibration: float = Field(
-        default=2.0, gt=1, le=10, description="predicted / observed positives above which versions are rejected"
-    )
+    largest_gain: float = Field(default=0.2, gt=0, le=1)
+    """How much better they may be, in mean loss; versions with a larger gain are held, since it is seldom true."""
+    lost_share: float = Field(default=0.5, gt=0, lt=1)
+    """Versions are held when they lose this share of the gain over the mean label that they have had."""
+    least_calibration: float = Field(default=0.5, ge=0, lt=1)
+    """Predicted / observed positives below which versions are rejected."""
+    largest_calibration: float = Field(default=2.0, gt=1, le=10)
+    """Predicted / observed positives above which versions are rejected."""
     slices: list[SliceConfig] = Field(default=[])
 
     @model_validator(mode="after")

@@ -70,7 +70,6 @@ class DomainMap:
         features = {feature.name: feature for feature in spec.features}
         if found := faults_of_inputs(config, folder, teacher.inputs, features):
             raise ConfigurationError(found)
-        self.warn_fallback_share = config.warn_fallback_share
         self._constants = {
             name: _constant(teacher.inputs[name], mapped.default)
             for name, mapped in config.inputs.items()

@@ -1,4 +1,4 @@
-"""Which inputs of the teacher take their default more often than the project allows, measured on the rows scored."""
+"""Which inputs of the teacher take their default too often, measured on the rows scored."""
 
 import logging
 from collections.abc import Mapping
@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Gauge
 
+MOST_FALLBACKS = 0.2
+"""Warned of beyond this share: fewer rows are new users and items, more are a map that does not fit."""
 _ROWS = 1_000
 """A share is taken of at least so many rows, so that a few odd ones raise no warning."""
 _ROWS_UNTIL_BACK = 10_000
@@ -46,8 +48,8 @@ class FallbackWatch:
             if share > self._allowed:
                 if name not in self._rows_below:
                     _LOG.warning(
-                        "teacher.inputs.%s took its default in %s of %d rows, more than teacher.warn_fallback_share, "
-                        "%s: its features are missing, unknown to its table, or do not fit; see 'graft teacher "
+                        "teacher.inputs.%s took its default in %s of %d rows, more than %s: "
+                        "its features are missing, unknown to its table, or do not fit; see 'graft teacher "
                         "explain'",
                         *(name, f"{share:.1%}", self._rows, allowed),
                     )

@@ -15,7 +15,7 @@ from features.spec import FeatureSpec, Value
 from runtime.errors import ConfigurationError
 from stream.events import TeacherRequest
 from teacher_cache.domain.domain_map import DomainMap, MappedRows
-from teacher_cache.domain.fallback_watch import FallbackWatch
+from teacher_cache.domain.fallback_watch import MOST_FALLBACKS, FallbackWatch
 from teacher_cache.teacher import Teacher, TeacherOutputError, counted_as_busy
 
 BATCH_ROWS = 1024
@@ -64,7 +64,7 @@ class RequestScorer:
         self._teacher = teacher
         self._domain_map = domain_map
         self._spec = spec
-        self._watch = FallbackWatch(domain_map.warn_fallback_share if warns else 1.0)
+        self._watch = FallbackWatch(MOST_FALLBACKS if warns else 1.0)
 
     @property
     def defaulted_share(self) -> float:

@@ -19,6 +19,7 @@ KEY = "teacher.server"
 
 _URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^\s?#@]*)?")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
+_TIMEOUT_SECONDS = 10.0  # of a request's reply; a server that needs longer gets fewer batch_rows
 _MOST_METADATA_BYTES = 4 << 20
 _OF_ROWS = (400, 422)
 """Replies that blame the request's rows, as 500 may."""
@@ -67,7 +68,7 @@ class ModelServer:
         self._path = url.path.rstrip("/")
         self.name = f"the teacher's server {url.scheme}://{url.netloc}{self._path}, model {config.model}"
         tls = _tls(access) if url.scheme == "https" else None
-        self._connections = HttpConnections(url, config.timeout_seconds, tls)
+        self._connections = HttpConnections(url, _TIMEOUT_SECONDS, tls)
         self._authorization()
 
     def close(self) -> None:

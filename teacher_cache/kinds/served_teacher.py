@@ -1,6 +1,6 @@
 """A teacher behind a model server that speaks the Open Inference Protocol v2 over HTTP.
 
-A call's rows go in requests of `batch_rows`, of which `concurrency` are under way at a time. Whoever calls makes a
+A call's rows go in requests of `batch_rows`, of which four are under way at a time. Whoever calls makes a
 failed call again by the one policy for a service that is away (runtime/absence.py). Shapes: B rows.
 """
 
@@ -27,6 +27,7 @@ from teacher_cache.kinds.inference_tensors import (
 from teacher_cache.kinds.model_server import KEY, ModelServer, RowsRefusedError, ServerFailedError
 from teacher_cache.teacher import ServerAccess
 
+_CONCURRENCY = 4  # requests under way at a time; a server that is faster with more batches rows of its own
 _PROBED_ROWS = 8
 
 
@@ -61,7 +62,7 @@ class ServedModel:
         self._rest = {one.name: one.shape[1:] for one in outputs}
         self.inputs = [self._tensor(one) for one in inputs]
         self.outputs = [self._tensor(one) for one in outputs]
-        self._threads = ThreadPoolExecutor(config.concurrency, "teacher-server")
+        self._threads = ThreadPoolExecutor(_CONCURRENCY, "teacher-server")
         self._has_computed = False
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

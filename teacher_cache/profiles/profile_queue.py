@@ -19,6 +19,7 @@ from runtime.batched import batched
 from runtime.redis import connect, reaching
 
 _CHUNK_IDS = 10_000  # of one command
+_MOST_AGE_SECONDS = 86_400  # batch tables change by the day, and profiles follow from them
 
 
 class ProfileQueue:
@@ -28,9 +29,9 @@ class ProfileQueue:
     """
 
     def __init__(self, redis_url: str, generation: str, spec: FeatureSpec, config: ProfileConfig) -> None:
-        self._url, self._client, self._max_age_seconds = redis_url, connect(redis_url), config.max_age_seconds
+        self._url, self._client = redis_url, connect(redis_url)
         self._id_type: IdType = spec.user_id_type if config.entity == "user" else spec.item_id_type
-        digest = hashlib.sha256(config.model_dump_json(exclude={"max_age_seconds"}).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
         prefix = f"graft:profiles:{generation}:{spec.feast_project}-{digest}:"
         self._references, self._scored, self._shown = (f"{prefix}{part}" for part in ("references", "scored", "shown"))
 
@@ -55,8 +56,8 @@ class ProfileQueue:
                 self._client.zadd(self._scored, dict.fromkeys(some, 0), nx=True)
 
     def due(self, now_seconds: float, count: int) -> list[EntityId]:
-        """At most `count` ids that were never scored, or longer ago than the table's maximum age; oldest first."""
-        oldest = now_seconds - self._max_age_seconds
+        """At most `count` ids that were never scored, or more than a day ago; oldest first."""
+        oldest = now_seconds - _MOST_AGE_SECONDS
         with reaching(self._url):
             found = self._client.zrangebyscore(self._scored, "-inf", oldest, start=0, num=count)
         return [json.loads(member) for member in found]  # type: ignore[union-attr] # no awaitable

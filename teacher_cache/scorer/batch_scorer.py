@@ -25,6 +25,7 @@ from teacher_cache.profiles.profile_scorer import ProfileScorer
 from teacher_cache.scorer.scored_ahead import ScoredAhead
 
 _T = TypeVar("_T")
+EVERY_SECONDS = 1.0  # between the starts of two passes: rows that come meanwhile share a run of the teacher
 _POLL_SECONDS = 0.2  # a stop is noticed this soon
 _LARGE_LAG = 8 * BATCH_ROWS  # from here on every other batch is of the newest requests
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
@@ -79,7 +80,7 @@ def run_batch_scorer(
     unshown: UnshownScorer | None = None,
     profiles: ProfileScorer | None = None,
 ) -> None:
-    """Every `config.every_seconds` score all that waits, until `stop`; with `unshown`, other items for its users too.
+    """Every second score all that waits, until `stop`; with `unshown`, other items for its users too.
 
     With `profiles`, then some of those that are due; while there are more, the next pass starts at once. Waits while
     Redis, Kafka or the teacher is away, without losing a request. While it lags, every other batch is of the newest
@@ -102,7 +103,7 @@ def run_batch_scorer(
             kafka.ended()
             HEALTH.round_ended(_LOOP)
             if drained:
-                stop.wait(max(0.0, started + config.every_seconds - time.monotonic()))
+                stop.wait(max(0.0, started + EVERY_SECONDS - time.monotonic()))
 
 
 class _Pass:

@@ -76,7 +76,7 @@ ratio = 1
 
 [student]
 trunk = [8]
-replay_capacity = 100
+micro_batch = 16
 
 [bootstrap]
 rows = 1000
@@ -119,8 +119,8 @@ FAULTS = {
     "negative half-life": ("half_life_examples = 100", "half_life_examples = -1"),
     "misspelt half-life": ("half_life_examples", "half_life_exmaples"),
     "unshown": ("ratio = 1", "ratio = -1"),
-    "misspelt key of the student": ("replay_capacity = 100", "replay_capasity = 100"),
-    "replay of nothing": ("replay_capacity = 100", "replay_capacity = 0"),
+    "misspelt key of the student": ("micro_batch = 16", "micro_bacth = 16"),
+    "removed key": ("micro_batch = 16", "micro_batch = 16\nreplay_batches = 2"),
     "student": ("trunk = [8]", "trunk = []"),
     "bootstrap": ("rows = 1000", "rows = 1"),
     "publish": ("keep = 10", "kep = 10"),
@@ -203,7 +203,7 @@ def test_faults_of_five_tables_come_out_in_one_round(check: Callable[..., set[st
         "misspelt key of the student", "unknown teacher task", "unknown feature", "teacher file", "negative window"
     )
     assert faults == {
-        "graft.toml: student.replay_capasity: no such key; did you mean replay_capacity?",
+        "graft.toml: student.micro_bacth: no such key; did you mean micro_batch?",
         "graft.toml: distillation.0.teacher_task: no such teacher task",
         "graft.toml: features.dense: no feature of view 'users' 'aeg'; there is age",
         f"graft.toml: teacher.onnx: {tmp_path / 'taecher.onnx'} is no file; name the teacher's ONNX file",

@@ -32,7 +32,6 @@ _PUSHED = ("listener_activity", "track_activity", "listener_teacher", "track_tea
 _FAST = """
 [stream]
 topic_prefix = "PREFIX"
-commit_seconds = 0.05
 idle_seconds = 0.5
 """
 

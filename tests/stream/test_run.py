@@ -45,7 +45,6 @@ def test_kafkas_absence_is_one_warning_however_often_the_worker_starts_again(
     caplog.set_level(logging.INFO, "runtime.absence")
     monkeypatch.setattr(stream_run, "StreamWorker", _Worker)
     monkeypatch.setattr(stream_run, "ensure_topics", lambda *_: None)
-    monkeypatch.setattr(stream_run, "warn_of_retention", lambda *_: None)
     monkeypatch.setattr(stream_run, "state_id", lambda *_: StateId("join-state", is_new=True))
     monkeypatch.setattr(stream_run, "_STEADY_SECONDS", 0.0)
     monkeypatch.setattr(_Worker, "failures", 3)

@@ -1,6 +1,5 @@
 """The topics of a pair: their partitions, what they keep, and Kafka's ids."""
 
-import logging
 import re
 import uuid
 from contextlib import closing
@@ -9,12 +8,11 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from runtime.errors import ConfigurationError, ServiceUnavailableError
-from stream.config import RetentionConfig, StreamConfig
+from stream.config import StreamConfig
 from stream.kafka import connection
 from stream.kafka.groups import LEARNER_GROUP, lag_of
-from stream.kafka.topics import TopicLimits, all_topics, ensure_topics, topic_id, warn_of_retention
+from stream.kafka.topics import TopicLimits, all_topics, ensure_topics, topic_id
 from stream.process.state_log import state_id
-from tests.stream.conftest import told
 from tests.stream.pair import stream_config, topics
 
 DAY_MS = 86_400_000
@@ -115,33 +113,22 @@ def test_a_group_is_behind_topics_that_the_broker_has_not_heard_of_yet(kafka, to
     assert lag_of(kafka, made, LEARNER_GROUP).records == 1
 
 
-def test_each_topic_keeps_its_records_as_long_as_the_project_says_and_the_state_log_keeps_all(kafka, topic_prefix):
-    retention = RetentionConfig(
-        impressions_days=1,
-        feedback_days=2,
-        examples_days=3.5,
-        teacher_requests_days=4,
-        dead_letters_days=5,
-    )
+def test_inputs_are_kept_7_days_outputs_30_dead_letters_90_and_the_state_log_for_ever(kafka, topic_prefix):
     made = topics(topic_prefix)
-    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix, retention=retention), made)
+    ensure_topics(kafka, StreamConfig(topic_prefix=topic_prefix), made)
     days = {
         name: int(found["retention.ms"]) / DAY_MS
         for name, found in settings_of(kafka, all_topics(made), "retention.ms").items()
     }
     assert days == {
-        made.impressions: 1,
-        made.feedback: 2,
-        made.examples: 3.5,
-        made.teacher_requests: 4,
-        made.used_logits: 3.5,
+        made.impressions: 7,
+        made.feedback: 7,
+        made.examples: 30,
+        made.teacher_requests: 30,
+        made.used_logits: 30,
         made.aggregate_updates: -1 / DAY_MS,
         made.join_state: -1 / DAY_MS,
-        made.dead_letters(made.impressions): 5,
-        made.dead_letters(made.feedback): 5,
-        made.dead_letters(made.examples): 5,
-        made.dead_letters(made.teacher_requests): 5,
-        made.dead_letters(made.used_logits): 5,
+        **{made.dead_letters(name): 90 for name in made.with_dead_letters},
     }
 
 
@@ -154,30 +141,13 @@ def test_byte_limits_hold_beside_the_retention(kafka, topic_prefix):
     assert found[made.join_state] == {"retention.ms": "-1", "retention.bytes": "-1"}
 
 
-def test_topics_that_exist_keep_their_retention_and_one_line_says_where_it_differs(kafka, topic_prefix, caplog):
-    caplog.set_level(logging.INFO, "stream.kafka.topics")
+def test_topics_that_exist_keep_the_retention_that_they_were_given(kafka, topic_prefix):
     made, config = topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
+    limits = {"replication_factor": 1, "configs": {"retention.ms": str(90 * DAY_MS)}}
+    with closing(connection.admin(kafka)) as admin:
+        admin.create_topics({made.examples: {"num_partitions": config.partitions, **limits}})
     ensure_topics(kafka, config, made)
-    warn_of_retention(kafka, config, made)
-    assert told(caplog) == []
-    longer = config.model_copy(update={"retention": RetentionConfig(examples_days=90, impressions_days=0.5)})
-    ensure_topics(kafka, longer, made)
-    warn_of_retention(kafka, longer, made)
-    (line,) = told(caplog)
-    assert f"{made.examples} 30 days (the project: 90 days), {made.impressions} 7 days (the project: 0.5 days)" in line
-    assert settings_of(kafka, [made.examples], "retention.ms")[made.examples]["retention.ms"] == str(30 * DAY_MS)
-
-
-@pytest.mark.kafka_home
-def test_a_topic_that_keeps_its_records_by_the_brokers_default_is_told_too(apache_kafka, topic_prefix, caplog):
-    servers, made, config = apache_kafka.servers, topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
-    admin = connection.admin(servers)
-    admin.create_topics({made.examples: {"num_partitions": config.partitions, "replication_factor": 1}})
-    admin.close()
-    ensure_topics(servers, config, made)
-    warn_of_retention(servers, config, made)
-    (line,) = told(caplog)
-    assert f"{made.examples} 7 days (the project: 30 days)" in line
+    assert settings_of(kafka, [made.examples], "retention.ms")[made.examples]["retention.ms"] == str(90 * DAY_MS)
 
 
 def test_a_broker_without_topic_ids_tells_none(kafka, topic_prefix, monkeypatch):
@@ -191,7 +161,6 @@ def test_a_broker_without_topic_ids_tells_none(kafka, topic_prefix, monkeypatch)
 def test_apache_kafka_gives_a_topic_that_was_made_anew_another_id(apache_kafka, topic_prefix):
     servers, made, config = apache_kafka.servers, topics(topic_prefix), StreamConfig(topic_prefix=topic_prefix)
     ensure_topics(servers, config, made)
-    warn_of_retention(servers, config, made)
     first = topic_id(servers, made.examples)
     admin = connection.admin(servers)
     admin.delete_topics([made.examples])

@@ -32,7 +32,7 @@ def main(folder: Path, kafka_servers: str, prefix: str, redis_url: str) -> None:
     domain_map = DomainMap(config, folder, teacher, spec)
     cache = LogitCache(redis_url, "p:g1", [task.name for task in config.tasks], config.ttl_seconds)
     reader = _DiesAtCommit(kafka_servers, Topics(prefix=prefix), "scorer-0")
-    batch_scorer.BATCH_ROWS = 4
+    batch_scorer.BATCH_ROWS, batch_scorer.EVERY_SECONDS = 4, 0.02
     batch_scorer.run_batch_scorer(reader, RequestScorer(teacher, domain_map, spec), cache, config, StopSignal())
 
 

@@ -16,6 +16,7 @@ from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
 from teacher_cache.kinds.load import load_teacher
+from teacher_cache.scorer import batch_scorer
 from teacher_cache.teacher import Teacher
 from tests.specs import spec_of
 
@@ -61,8 +62,12 @@ CONFIG: dict[str, Any] = {
         "year": {"kind": "linear", "feature": "items:year", "multiply": 2.0, "add": -1.0, "default": 8.0},
         "source_user": {"kind": "default", "default": 2},
     },
-    "every_seconds": 0.05,
 }
+
+
+@pytest.fixture(autouse=True)
+def _quick_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_scorer, "EVERY_SECONDS", 0.02)
 
 
 def _stored(source: Any, name: str, role: Any, dtype: Any, default: Any, value_type: str) -> Feature:

@@ -32,7 +32,6 @@ CONFIG = TeacherConfig.model_validate(
             "item": {"kind": "feature", "feature": "item_id", "default": 0},
             "hour": {"kind": "feature", "feature": "context:hour", "default": MISSING_HOUR},
         },
-        "every_seconds": 0.01,
     }
 )
 CONTEXT = ContextKey.seen_by(CONFIG, SPEC)

@@ -49,8 +49,8 @@ def requests() -> _Requests:
 
 def _config(server: V2Server) -> TeacherConfig:
     inputs = {name: {"kind": "feature", "feature": f"{name}_id", "default": 0} for name in ("user", "item")}
-    told = {"url": server.url, "model": "sister", "batch_rows": 3, "timeout_seconds": 5}
-    table = {"version": "t1", "tasks": TASKS, "inputs": inputs, "server": told, "every_seconds": 0.01}
+    told = {"url": server.url, "model": "sister", "batch_rows": 3}
+    table = {"version": "t1", "tasks": TASKS, "inputs": inputs, "server": told}
     return TeacherConfig.model_validate(table)
 
 

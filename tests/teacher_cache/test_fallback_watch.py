@@ -24,9 +24,7 @@ def test_a_share_above_the_allowed_one_is_one_warning_until_it_is_back(caplog: p
     assert caplog.records == []  # too few rows
     watch.add(fell_back(age=0.0, job=0.2))
     (warned,) = lines(caplog, logging.WARNING)
-    assert warned.startswith(
-        "teacher.inputs.age took its default in 50.0% of 1000 rows, more than teacher.warn_fallback_share, 20.0%"
-    )
+    assert warned.startswith("teacher.inputs.age took its default in 50.0% of 1000 rows, more than 20.0%")
     assert (_SHARE.labels("age")._value.get(), _SHARE.labels("job")._value.get()) == (0.5, 0.2)
     for _ in range(4):
         watch.add(fell_back(age=0.5, job=0.0))

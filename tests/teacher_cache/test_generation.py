@@ -101,7 +101,7 @@ def test_a_name_a_path_a_time_or_an_order_changes_nothing(
     text = json.dumps(dict(reversed(_TABLE.items())), indent=3).replace("\n", "\r\n")
     (elsewhere / "c.json").write_bytes(text.encode())
     inputs = dict(reversed(_input("country", file="c.json").items()))
-    same = _generation(elsewhere, version="other", onnx="model.bin", inputs=inputs, ttl_seconds=5, every_seconds=9)
+    same = _generation(elsewhere, version="other", onnx="model.bin", inputs=inputs, ttl_seconds=5)
     assert same.digest == digest
     inline = {**_CONFIG["inputs"]["country"], "file": None, "table": _TABLE}
     assert _generation(folder, inputs={**_CONFIG["inputs"], "country": inline}).digest == digest

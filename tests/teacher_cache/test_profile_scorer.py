@@ -17,7 +17,7 @@ from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import keys
 
 _NUMBERS = itertools.count()
-AGE_SECONDS = 1000.0
+AGE_SECONDS = 86_400.0
 
 
 class Clock:
@@ -76,9 +76,7 @@ def doubles():
 def start(redis_url, spec, doubles):
     """Starts a scorer of user profiles; another one of the same `version` shares its queue."""
     version = f"v{next(_NUMBERS)}-{redis_url.rpartition(':')[2].replace('/', '.')}"
-    config = ProfileConfig(
-        entity="user", push_source="users", references=1, max_age_seconds=AGE_SECONDS, columns={"like": "finish"}
-    )
+    config = ProfileConfig(entity="user", push_source="users", references=1, columns={"like": "finish"})
 
     def begin(tables):
         queue = ProfileQueue(redis_url, version, spec, config)

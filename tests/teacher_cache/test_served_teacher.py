@@ -23,6 +23,7 @@ from runtime.errors import ConfigurationError
 from runtime.telemetry import StopSignal
 from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
+from teacher_cache.kinds import model_server
 from teacher_cache.kinds.bisection import TeacherUnavailableError
 from teacher_cache.kinds.inference_tensors import ReplyError, read_reply
 from teacher_cache.kinds.load import load_teacher
@@ -54,23 +55,23 @@ def load(server: V2Server, tmp_path: Path) -> Load:
 
 
 def _config(server: V2Server, **changes: Any) -> TeacherConfig:
-    told = {"url": server.url, "model": "sister", "timeout_seconds": 5, **changes}
+    told = {"url": server.url, "model": "sister", **changes}
     return TeacherConfig.model_validate({"version": "t1", "tasks": TASKS, "inputs": {}, "server": told})
 
 
 def test_rows_go_in_requests_of_the_declared_size_and_no_more_at_a_time(server: V2Server, load: Load) -> None:
-    teacher = load(batch_rows=10, concurrency=3)
+    teacher = load(batch_rows=10)
     server.gate = threading.Event()
     rows = {"user": np.arange(95) % 5, "item": np.arange(95) % 6}
     found: list[Any] = []
     asked = threading.Thread(target=lambda: found.append(teacher.score(rows)))
     asked.start()
-    while server.under_way < 3:
+    while server.under_way < 4:
         time.sleep(0.001)  # the server's threads take the requests
     server.gate.set()
     asked.join()
     assert sorted(rows for _, rows in server.seen) == [5, *[10] * 9]
-    assert server.most == 3
+    assert server.most == 4
     assert found[0][:, 0].tolist() == LIKE_UI[rows["user"], rows["item"]].tolist()
 
 
@@ -199,10 +200,11 @@ _FAULTS = {
 
 @pytest.mark.parametrize("name", _FAULTS)
 def test_a_call_that_fails_for_the_server_is_told_and_the_next_one_is_sound(
-    server: V2Server, load: Load, name: str
+    server: V2Server, load: Load, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault, told = _FAULTS[name]
-    teacher = load(timeout_seconds=0.5)
+    monkeypatch.setattr(model_server, "_TIMEOUT_SECONDS", 0.5)
+    teacher = load()
     for _ in range(2):
         server.faults += [fault] * (2 if name == "dropped" else 1)  # a kept connection that is closed is no fault yet
         started = time.monotonic()
@@ -410,7 +412,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "both.pem"
 
 
-def test_tls_takes_the_certificates_that_are_named_and_no_others(tmp_path: Path, certificate: Path) -> None:
+def test_tls_takes_the_certificates_that_are_named_and_no_others(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running(v2_server(tmp_path), certificate) as server:
         url = server.url.replace("http:", "https:")
         trusted = ServerAccess(ca_file=certificate.with_name("cert.pem"))
@@ -418,7 +422,8 @@ def test_tls_takes_the_certificates_that_are_named_and_no_others(tmp_path: Path,
         for _ in range(2):
             assert teacher.score(_ROWS)[:, 0].tolist() == _LIKES
         server.faults += [_slow]
-        quick = load_teacher(_config(server, url=url, timeout_seconds=0.5), tmp_path, trusted)
+        monkeypatch.setattr(model_server, "_TIMEOUT_SECONDS", 0.5)
+        quick = load_teacher(_config(server, url=url), tmp_path, trusted)
         with pytest.raises(TeacherUnavailableError, match=r"within 0\.5 s"):
             quick.score(_ROWS)
         with pytest.raises(TeacherUnavailableError, match=r"is not trusted .* GRAFT_TEACHER_CA_FILE"):
@@ -430,14 +435,15 @@ def test_tls_takes_the_certificates_that_are_named_and_no_others(tmp_path: Path,
                 load_teacher(_config(server, url=url), tmp_path, ServerAccess(ca_file=file))
 
 
-def test_a_handshake_that_never_ends_ends_with_the_deadline(tmp_path: Path) -> None:
+def test_a_handshake_that_never_ends_ends_with_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_server, "_TIMEOUT_SECONDS", 0.5)
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         server = v2_server(tmp_path)
         server.port = listening.getsockname()[1]
         started = time.monotonic()
         with pytest.raises(TeacherUnavailableError, match=r"within 0\.5 s"):
-            load_teacher(_config(server, url=server.url.replace("http:", "https:"), timeout_seconds=0.5), tmp_path)
+            load_teacher(_config(server, url=server.url.replace("http:", "https:")), tmp_path)
         assert time.monotonic() - started < 3
 
 
@@ -449,7 +455,7 @@ def test_the_generation_is_of_the_model_its_version_and_its_metadata(server: V2S
         return generation_of("p", _config(server, **changes), tmp_path, spec_of())
 
     first = made()
-    assert made(batch_rows=7, concurrency=1, timeout_seconds=9, model_version="7").digest == first.digest
+    assert made(batch_rows=7, model_version="7").digest == first.digest
     server.metadata["versions"] = ["7", "8"]
     assert made(model_version="7").digest == first.digest  # a new version beside it
     server.metadata["versions"] = ["7"]

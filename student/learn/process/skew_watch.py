@@ -17,7 +17,6 @@ from runtime.errors import ServiceUnavailableError
 from runtime.folder import replacing
 from student.evaluate.drift import Drift
 from student.evaluate.skew import REPORT_FILE, Skew, SkewReport
-from student.learn.config import SkewConfig
 
 ROWS = Gauge("graft_skew_rows", "Served rows that were compared with their example, since the start", ["outcome"])
 FEATURE = Gauge("graft_skew_differing_rows", "Compared rows in which a feature differs, since the start", ["feature"])
@@ -28,14 +27,17 @@ _log = logging.getLogger(__name__)
 
 _TELL_SECONDS = 5.0
 _NAMED = 5
+_WINDOW_EXAMPLES = 10_000  # of fewer, the index of a column with 10 bins is noise
+_MOST_DIFFERING = 0.1  # a row pushed between serving and logging differs too; a wrong reader differs in nearly all
+_MOST_DRIFT = 0.25  # the index from which a column counts as shifted by the usual rule
 
 
 class SkewWatch:
     """Reads the served rows of examples from Redis, without waiting for a Redis that is away."""
 
-    def __init__(self, reader: ServedRowReader, spec: FeatureSpec, config: SkewConfig, folder: Path) -> None:
-        self._reader, self._config = reader, config
-        self._skew, self._drift = Skew(spec), Drift(spec, config.window_examples)
+    def __init__(self, reader: ServedRowReader, spec: FeatureSpec, folder: Path) -> None:
+        self._reader = reader
+        self._skew, self._drift = Skew(spec), Drift(spec, _WINDOW_EXAMPLES)
         self._path = folder / REPORT_FILE
         self._redis = Absence("redis", "what serving saw is not compared meanwhile", stops_work=False)
         self._retry_at = self._told_at = time.monotonic()
@@ -58,14 +60,14 @@ class SkewWatch:
             file.write(report.model_dump_json(indent=1).encode())
         _set_metrics(report)
         share = report.differing_share or 0.0
-        is_beyond = share > self._config.most_differing
+        is_beyond = share > _MOST_DIFFERING
         if is_beyond and not self._was_beyond:
             worst = ", ".join(f"{name} in {count}" for name, count in list(report.differing.items())[:_NAMED])
             _log.warning(
-                "skew: %d of %d served rows differ from their example, more than skew.most_differing = %g allows: %s",
+                "skew: %d of %d served rows differ from their example, more than %.0f%%: %s",
                 report.differing_rows,
                 report.rows,
-                self._config.most_differing,
+                100 * _MOST_DIFFERING,
                 worst,
             )
         self._was_beyond = is_beyond
@@ -87,15 +89,14 @@ class SkewWatch:
         return rows
 
     def _tell_drift(self) -> None:
-        far = [(name, psi) for name, psi in self._drift.psi.items() if psi > self._config.most_drift]
+        far = [(name, psi) for name, psi in self._drift.psi.items() if psi > _MOST_DRIFT]
         if far:
             worst = ", ".join(f"{name} {psi:.2f}" for name, psi in sorted(far, key=lambda one: -one[1])[:_NAMED])
             _log.warning(
-                "drift: of the last %d examples %d columns have a population stability index above skew.most_drift "
-                "= %g: %s",
-                self._config.window_examples,
+                "drift: of the last %d examples %d columns have a population stability index above %g: %s",
+                _WINDOW_EXAMPLES,
                 len(far),
-                self._config.most_drift,
+                _MOST_DRIFT,
                 worst,
             )
         self.tell()

@@ -70,7 +70,7 @@ def test_a_teacher_that_fails_one_call_in_five_times_out_says_nan_and_restarts_c
     first.__enter__()
     text = (folder / "graft.toml").read_text()
     assert 'onnx = "teacher.onnx"' in text
-    told = f'server = {{ url = "{server.url}", model = "sister", batch_rows = 256, timeout_seconds = 2 }}'
+    told = f'server = {{ url = "{server.url}", model = "sister", batch_rows = 256 }}'
     (folder / "graft.toml").write_text(text.replace('onnx = "teacher.onnx"', told))
     thread = threading.Thread(target=_restart, args=(server, first, done))
     thread.start()

@@ -32,7 +32,6 @@ PROJECT = {
     "teacher": {
         "version": "t",
         "onnx": "teacher.onnx",
-        "every_seconds": 5.0,
         "tasks": [{"name": "like", "kind": "binary", "output": "logit"}],
         "inputs": {
             "age": {"kind": "feature", "feature": "users:age", "default": 0.0},
@@ -119,8 +118,8 @@ def test_ids_of_the_tables_have_their_profiles_from_the_first_impression_on(stor
 
 def test_another_id_has_its_profile_after_the_batch_scorers_next_pass(store: ProfiledStore) -> None:
     assert profiles(store, 7, "z", 1_000) == (None, None)
-    assert profiles(store, 7, "z", 5_999) == (None, None)
-    assert profiles(store, 7, "z", 6_000) == ((10 + 30) / 2 + 9, 0 + (1 + 2) / 2)
+    assert profiles(store, 7, "z", 1_999) == (None, None)
+    assert profiles(store, 7, "z", 2_000) == ((10 + 30) / 2 + 9, 0 + (1 + 2) / 2)
 
 
 def test_many_rows_are_read_as_each_alone(store: ProfiledStore) -> None:

@@ -16,7 +16,7 @@ from runtime.redis import connect, exchange
 from stream.events import Example
 from student.evaluate.skew import REPORT_FILE
 from student.learn.batch import encode
-from student.learn.config import SkewConfig
+from student.learn.process import skew_watch
 from student.learn.process.skew_watch import SkewWatch
 from student.versions.registry import Registry
 from tests.student.conftest import Toy
@@ -39,11 +39,11 @@ def serve(url: str, examples: list[Example], *, age_off_by: float = 0.0) -> None
         assert set(exchange(client, commands)) == {b"OK"}
 
 
-def learn(folder: Path, url: str, config: SkewConfig | None = None) -> dict[str, Any] | None:
+def learn(folder: Path, url: str) -> dict[str, Any] | None:
     """The report, if there is one, after the examples were learnt."""
     registry = Registry(folder)
     reader = ServedRowReader(url, TOY.spec)
-    with closing(SkewWatch(reader, TOY.spec, config or SkewConfig(), registry.metrics_folder)) as skew:
+    with closing(SkewWatch(reader, TOY.spec, registry.metrics_folder)) as skew:
         learn_in_memory(TOY, registry, EXAMPLES, skew=skew)
         skew.tell()
     return json.loads((registry.metrics_folder / REPORT_FILE).read_text())
@@ -60,16 +60,18 @@ def test_what_differs_is_in_the_report_the_metrics_and_once_in_the_log(
     assert (report["rows"], report["differing_rows"], report["differing"]) == (50, 10, {"age": 10})
     assert report["ages"]["users"] == {"rows": 50, "mean_seconds": 2.0, "most_seconds": 2.0}
     said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("skew")]
-    assert said == [
-        "skew: 10 of 50 served rows differ from their example, more than skew.most_differing = 0.1 allows: age in 10"
-    ]
+    assert said == ["skew: 10 of 50 served rows differ from their example, more than 10%: age in 10"]
     assert REGISTRY.get_sample_value("graft_skew_rows", {"outcome": "differing"}) == 10
     assert REGISTRY.get_sample_value("graft_skew_differing_rows", {"feature": "age"}) == 10
 
 
-def test_drift_beyond_its_bound_is_logged(redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_drift_beyond_its_bound_is_logged(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(skew_watch, "_WINDOW_EXAMPLES", 128)
+    monkeypatch.setattr(skew_watch, "_MOST_DRIFT", 1e-6)
     with caplog.at_level(logging.WARNING):
-        report = learn(tmp_path, redis_url, SkewConfig(window_examples=128, most_drift=1e-6))
+        report = learn(tmp_path, redis_url)
     assert report is not None
     assert report["rows"] == 0
     assert set(report["drift"]) == {*TOY.spec.dense_names, "user_id", "item_id"}
