@@ -22,11 +22,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.telemetry import StopSignal
 from runtime.tracing import HEADER, TRACING
 from student.serve.admission import Admission, unavailable
-from student.serve.connections import TurningAway
 from student.serve.inference_server import Endpoint, InferenceProtocol, error_reply
 from student.serve.listener import Group
 from student.serve.openapi import openapi_of
@@ -35,6 +35,7 @@ from student.serve.request_id import request_id_of
 from student.serve.requests import (
     VERSION_ALLOWED,
     RequestError,
+    error_body,
     refusal,
     version_named_in,
 )
@@ -182,9 +183,7 @@ def _reply(status: int, content: Mapping[str, Any]) -> Response:
 
 
 def _error_reply(error: RequestError) -> Response:
-    content = {"error": {**error.faults[0], "faults": error.faults}}
-    body = to_json(content, inf_nan_mode="strings")
-    return Response(body, error.status, error.headers, media_type="application/json")
+    return Response(error_body(error), error.status, error.headers, media_type="application/json")
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -214,7 +213,7 @@ def build_apps(
     admission: Admission,
     sample: float = 0.0,
     apart: Collection[Group] = (),
-) -> dict[Group, Starlette]:
+) -> dict[Group, ASGIApp]:
     """The application of the scores, and one for each group that stands `apart`.
 
     The lifespan of that of the scores follows the champion; the others have none. `sample`: the share of rows with an
@@ -247,25 +246,30 @@ def build_apps(
         "metrics": [Route("/metrics", scorer.metrics)],
     }
     together = [route for group, of in routes.items() if group not in apart for route in of]
-    apps: dict[Group, Starlette] = {"scores": _app([*together, *everywhere], lifespan)}  # tried in this order
+    scores_app = _app([*together, *everywhere], lifespan)  # tried in this order
+    apps: dict[Group, ASGIApp] = {"scores": _refusing_beyond(admission, scores_app)}
     for group in apart:
         apps[group] = _app([*everywhere, *routes[group]])
     return apps
 
 
-def turning_away(admission: Admission) -> TurningAway:
-    """Answers at once what is not let in, in the form of its path."""
-    error = admission.too_much()
-    of_score, of_inference = bytes(_error_reply(error).body), bytes(error_reply(error).body)
-    count = REQUESTS.labels("503")
+def _refusing_beyond(admission: Admission, app: ASGIApp) -> ASGIApp:
+    """`app`, to which no POST comes while too much is under way: such a refusal costs much less than a request."""
+    error, count = admission.too_much(), REQUESTS.labels("503")
 
-    def body_of(url: bytes) -> bytes | None:
-        if not admission.is_full:
-            return None
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if not admission.is_full or scope["type"] != "http" or scope["method"] != "POST":
+            await app(scope, receive, send)
+            return
+        while (await receive()).get("more_body"):  # else the connection might be closed before the reply is read
+            pass
+        reply = error_reply(error) if scope["path"].startswith("/v2/") else _error_reply(error)
+        if request_id := request_id_of(Request(scope)):
+            reply.headers["x-request-id"] = request_id
         count.inc()
-        return of_inference if url.startswith(b"/v2/") else of_score
+        await reply(scope, receive, send)
 
-    return body_of
+    return answer
 
 
 def _app(routes: list[Route], lifespan: Any = None) -> Starlette:

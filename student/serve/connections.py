@@ -1,32 +1,24 @@
-"""What a client may cost before its request is read: connections, bytes of a head, time to send, a place in the queue.
+"""What a client may cost before its request is read: connections, bytes of a head, time to send and to read.
 
-Above uvicorn's HTTP protocol, since neither it nor Starlette bounds these.
+On top of uvicorn's HTTP protocol, which bounds none of these. It uses names that uvicorn does not promise to keep, so
+pyproject.toml pins uvicorn, and tests/student/serve/test_uvicorn.py fails where one of them is gone.
 """
 
 import asyncio
 import resource
-import time
-from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from prometheus_client import Counter
-from pydantic_core import to_json
-from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.errors import GraftError
-from student.serve.request_id import request_id_in
-from student.serve.requests import refusal
+from student.serve.requests import error_body, refusal
 
 CLOSED = Counter("graft_scorer_closed_connections_total", "Connections that the scorer closed by a limit", ["limit"])
 
 _OTHER_FILES = 128
 """Open files beside connections: models, Redis, logs, threads."""
-
-_REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
-
-TurningAway = Callable[[bytes], bytes | None]
-"""Of the URL of a POST: the body of the 503 that answers it at once; None: it is let in."""
 
 
 class Limits(NamedTuple):
@@ -37,7 +29,7 @@ class Limits(NamedTuple):
     requests: int = 32
     """Under way at a time; more are refused at once, so that those keep their time."""
     head_bytes: int = 16_384
-    """Of a request's line and headers."""
+    """Of a request's line and headers, and of the trailers after a body in chunks."""
     send_seconds: float = 10.0
     """From a connection's begin, or a request's first byte, to its last one; and for the client to take its replies."""
 
@@ -60,125 +52,98 @@ def check_open_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def limited_protocol(limits: Limits, turning_away: TurningAway | None = None) -> type[HttpToolsProtocol]:
-    """Uvicorn's protocol with these limits; without `turning_away` every request goes to the application."""
-
-    class Limited(LimitedProtocol):
-        bounds = limits
-        turned_away = staticmethod(turning_away or (lambda _url: None))
-
-    return Limited
-
-
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. The server calls `close_if_late` some times a second."""
 
-    bounds = DEFAULT_LIMITS
-    turned_away: TurningAway
+    limits = DEFAULT_LIMITS
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._head_bytes = 0
-        self._in_head = self._refused = False
-        self._busy_body: bytes | None = None
-        """The answer to the request that is being sent, where it is turned away."""
+        """Received since the request's begin or the last part of its body: a head, or trailers."""
+        self._send_by: float | None = self.loop.time() + self.limits.send_seconds
+        """When the request that is being sent must be here; None while none is."""
+        self._unread_since: float | None = None
+        """When a part of a reply was first seen to wait for the client to read it."""
+        self._idle_since = self.loop.time()
         self._answering: RequestResponseCycle | None = None
-        """The request that the application has; `cycle` is the last one that has come."""
-        self._deadline: asyncio.TimerHandle | None = None
-        self._reply_deadline: asyncio.TimerHandle | None = None
-        """There while a part of a reply waits for the client to read."""
-        self._since = time.monotonic()
+        """The request that the application has; uvicorn's `cycle` is the last one that has come."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way."""
-        return (self.cycle is None or self.cycle.response_complete) and not self._in_head
+        """Whether the application has no request of it."""
+        return self._answering is None or self._answering.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Take a connection, in the place of the longest idle one where there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.bounds.connections:
-            all_open: Any = self.connections
-            idle = [one for one in all_open if one is not self and one.is_idle]
-            if not idle:
-                self._refuse(503, "connections", self.bounds.connections, "fewer connections at a time")
-                return
-            longest = min(idle, key=lambda one: one._since)  # noqa: SLF001 - of its own class
-            CLOSED.labels("connections").inc()
-            longest.give_way()
-        self._wait_for_request()
+        if len(self.connections) <= self.limits.connections:
+            return
+        everyone: Any = self.connections
+        others = [other for other in everyone if other is not self and not other.transport.is_closing()]
+        if len(others) < self.limits.connections:
+            return
+        idle = [other for other in others if other.is_idle]
+        if not idle:
+            self._refuse(503, "connections", self.limits.connections, "fewer connections at a time")
+            return
+        CLOSED.labels("connections").inc()
+        min(idle, key=lambda other: other._idle_since).give_way()  # noqa: SLF001 - of its own class
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Forget the deadlines, and tell the application: uvicorn does so of the last request that has come alone."""
-        self._cancel_deadline()
-        self._cancel_reply_deadline()
-        if self._answering is not None:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-        super().connection_lost(error)
+    def data_received(self, data: bytes) -> None:
+        """Hand what has come to the parser, and refuse a head or trailers that do not end."""
+        if self._send_by is None:
+            self._send_by = self.loop.time() + self.limits.send_seconds
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > self.limits.head_bytes and not self.transport.is_closing():
+            self._refuse_head(self._head_bytes)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head_bytes, self._send_by = 0, self.loop.time() + self.limits.send_seconds
+
+    def on_headers_complete(self) -> None:
+        """Let the application begin, unless the head is too large."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.limits.head_bytes:
+            self._refuse_head(size)
+            raise ValueError("the head is too large")  # so that the parser reads nothing more
+        self._head_bytes = 0
+        super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
-    def data_received(self, data: bytes) -> None:
-        """Hand what has come to the parser, and count a head that does not end."""
-        if self._refused:
-            return
-        super().data_received(data)
-        if self._in_head:
-            self._count_head(len(data))
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, and count it."""
-        self._refused = True
-        self._cancel_deadline()
-        CLOSED.labels("malformed").inc()
-        super().send_400_response(msg)
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
-        self._wait_for_request()
-
-    def on_headers_complete(self) -> None:
-        """Let the application begin, unless the head is too large."""
-        self._in_head = False
-        self._count_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
-        if self._refused:
-            return
-        if self.parser.get_method() == b"POST" and self.is_idle and not (self.pipeline or self.expect_100_continue):
-            self._busy_body = self.turned_away(self.url)  # before anything is made for it, so that it costs little
-        if self._busy_body is None:
-            super().on_headers_complete()
-
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        if not self._refused and self._busy_body is None:
-            super().on_body(body)
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request has been sent whole."""
-        self._cancel_deadline()
-        if self._busy_body is not None:
-            self._turn_away(self._busy_body)
-        elif not self._refused:
-            super().on_message_complete()
+        self._head_bytes, self._send_by = 0, None
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The connection is idle from now on."""
-        self._since = time.monotonic()
-        if not self.transport.get_write_buffer_size():
-            self._cancel_reply_deadline()
-        else:
-            self._wait_for_reader()
+        """The connection is idle from now on, unless the client has sent another request meanwhile."""
+        self._idle_since = self.loop.time()
         super().on_response_complete()
 
-    def pause_writing(self) -> None:
-        """The client does not read as much as it has asked for."""
-        self._wait_for_reader()
-        super().pause_writing()
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and count it."""
+        if not self.transport.is_closing():  # by `on_headers_complete`
+            CLOSED.labels("malformed").inc()
+            super().send_400_response(msg)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the application that its client is gone; uvicorn tells only the last request that has come."""
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        super().connection_lost(error)
 
     def give_way(self) -> None:
         """Close, at once where the client does not read: else its connection would stay."""
@@ -187,67 +152,34 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _turn_away(self, body: bytes) -> None:
-        """Answer with a 503; the connection stays open where the client wants that."""
-        self._busy_body = None
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        self.transport.write(_answer(503, body, request_id_in(Headers(raw=self.headers)), keep_alive=keep_alive))
-        if keep_alive:
-            self.on_response_complete()
-        else:
-            self.transport.close()
-
-    def _count_head(self, count: int) -> None:
-        self._head_bytes += count
-        if self._head_bytes > self.bounds.head_bytes and not self._refused:
-            self._refuse(431, "headers", self._head_bytes, f"a head of at most {self.bounds.head_bytes} bytes")
-
-    def _wait_for_request(self) -> None:
-        self._cancel_deadline()
-        self._deadline = self.loop.call_later(self.bounds.send_seconds, self._send_too_slow)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _wait_for_reader(self) -> None:
-        if self._reply_deadline is None:
-            self._reply_deadline = self.loop.call_later(self.bounds.send_seconds, self._read_too_slow)
-
-    def _cancel_reply_deadline(self) -> None:
-        if self._reply_deadline is not None:
-            self._reply_deadline.cancel()
-            self._reply_deadline = None
-
-    def _read_too_slow(self) -> None:
-        self._reply_deadline = None
-        if self.transport.get_write_buffer_size():
+    def close_if_late(self, now: float) -> None:
+        """Close where the client has taken too long to send its request or to read its replies; `now`: of the loop."""
+        seconds = self.limits.send_seconds
+        if self._send_by is not None and now >= self._send_by and not self.transport.is_closing():
+            self._refuse(408, "time", seconds, f"a request sent in {seconds:g} s")
+        if not self.transport.get_write_buffer_size():
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        elif now - self._unread_since >= seconds:
             CLOSED.labels("reply").inc()
             self.transport.abort()
 
-    def _send_too_slow(self) -> None:
-        self._refuse(408, "time", self.bounds.send_seconds, f"a request sent in {self.bounds.send_seconds:g} s")
+    def _refuse_head(self, size: int) -> None:
+        self._refuse(431, "headers", size, f"a head of at most {self.limits.head_bytes} bytes")
 
     def _refuse(self, status: int, limit: str, value: float, allowed: str) -> None:
         """Answer with an error, where no answer has begun, and close."""
-        self._refused = True
-        self._cancel_deadline()
         CLOSED.labels(limit).inc()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            error = refusal(status, limit, value, allowed, f"{limit}: allowed is {allowed}")
-            body = to_json({"error": {**error.faults[0], "faults": error.faults}})
-            self.transport.write(_answer(status, body, None, keep_alive=False))
+        if self._answering is None or self._answering.response_complete or not self._answering.response_started:
+            body = error_body(refusal(status, limit, value, allowed, f"{limit}: allowed is {allowed}"))
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            head += f"content-length: {len(body)}\r\nconnection: close\r\n"
+            head += "retry-after: 1\r\n\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else "\r\n"
+            self.transport.write(head.encode() + body)
         self.transport.close()
 
 
-def _answer(status: int, body: bytes, request_id: str | None, *, keep_alive: bool) -> bytes:
-    lines = [
-        f"HTTP/1.1 {status} {_REASONS[status]}",
-        "content-type: application/json",
-        f"content-length: {len(body)}",
-        *([] if keep_alive else ["connection: close"]),
-        *(["retry-after: 1"] if status == 503 else []),
-        *([] if request_id is None else [f"x-request-id: {request_id}"]),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+def limited_protocol(limits: Limits) -> type[LimitedProtocol]:
+    """The protocol with these limits."""
+    return type("Limited", (LimitedProtocol,), {"limits": limits})

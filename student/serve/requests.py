@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, with_config
-from pydantic_core import SchemaValidator, ValidationError, core_schema
+from pydantic_core import SchemaValidator, ValidationError, core_schema, to_json
 from typing_extensions import TypedDict
 
 from features.contract import ID_TEXT, Context, IdText, ItemId, UserId, contract_of
@@ -67,6 +67,11 @@ def refusal(
 ) -> RequestError:
     """A RequestError with one fault."""
     return RequestError(status, [Fault(field=field, value=value, allowed=allowed, message=message)], headers)
+
+
+def error_body(error: RequestError) -> bytes:
+    """What /score answers: the first fault, and all of them."""
+    return to_json({"error": {**error.faults[0], "faults": error.faults}}, inf_nan_mode="strings")
 
 
 VERSION_ALLOWED = f"a name of a version, or its number such as v000012, of at most {_LONGEST_VERSION} characters"

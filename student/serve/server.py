@@ -5,16 +5,16 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import uvicorn
-from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
 
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
 from student.serve.admission import Admission
-from student.serve.app import build_apps, turning_away
-from student.serve.connections import DEFAULT_LIMITS, Limits, check_open_files, limited_protocol
+from student.serve.app import build_apps
+from student.serve.connections import DEFAULT_LIMITS, LimitedProtocol, Limits, check_open_files, limited_protocol
 from student.serve.listener import Listeners
 from student.serve.swap import ChampionSwap
 from student.serve.tokens import Tokens
@@ -40,7 +40,10 @@ class _Server(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to end."""
+        """Ten times a second: close what is late, and say whether to end."""
+        now, connections = asyncio.get_running_loop().time(), self.server_state.connections
+        for connection in cast(list[LimitedProtocol], list(connections)):
+            connection.close_if_late(now)
         self.should_exit = self.should_exit or self._stop.is_set()
         return await super().on_tick(counter)
 
@@ -65,7 +68,7 @@ def run_server(
     ended = StopSignal()
     admission = Admission(limits, tokens)
     apps = build_apps(swap, stop, admission, sample, apart)
-    scores = _Server(_config(apps["scores"], limited_protocol(limits, turning_away(admission))), stop)
+    scores = _Server(_config(apps["scores"], limited_protocol(limits)), stop)
     bounded = limited_protocol(limits._replace(connections=_CONNECTIONS_APART))
     beside = [(_Server(_config(apps[group], bounded), ended), listeners[group]) for group in apart]
 
@@ -85,7 +88,7 @@ def run_server(
         raise GraftError("the scorer could not start; the log lines above say why")
 
 
-def _config(app: Starlette, protocol: type[HttpToolsProtocol]) -> uvicorn.Config:
+def _config(app: ASGIApp, protocol: type[LimitedProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=protocol,
