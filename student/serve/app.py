@@ -18,6 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
 from pydantic_core import to_json
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -31,7 +32,7 @@ from student.serve.inference_server import Endpoint, InferenceProtocol, error_re
 from student.serve.listener import Group
 from student.serve.openapi import openapi_of
 from student.serve.reply import ScoreReply
-from student.serve.request_id import request_id_of
+from student.serve.request_id import request_id_in, request_id_of
 from student.serve.requests import (
     VERSION_ALLOWED,
     RequestError,
@@ -256,6 +257,7 @@ def build_apps(
 def _refusing_beyond(admission: Admission, app: ASGIApp) -> ASGIApp:
     """`app`, to which no POST comes while too much is under way: such a refusal costs much less than a request."""
     error, count = admission.too_much(), REQUESTS.labels("503")
+    of_score, of_inference = _error_reply(error), error_reply(error)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if not admission.is_full or scope["type"] != "http" or scope["method"] != "POST":
@@ -263,11 +265,13 @@ def _refusing_beyond(admission: Admission, app: ASGIApp) -> ASGIApp:
             return
         while (await receive()).get("more_body"):  # else the connection might be closed before the reply is read
             pass
-        reply = error_reply(error) if scope["path"].startswith("/v2/") else _error_reply(error)
-        if request_id := request_id_of(Request(scope)):
-            reply.headers["x-request-id"] = request_id
+        reply = of_inference if scope["path"].startswith("/v2/") else of_score
+        request_id = request_id_in(Headers(raw=scope["headers"]))
+        of_request = [] if request_id is None else [(b"x-request-id", request_id.encode())]
         count.inc()
-        await reply(scope, receive, send)
+        # As `await reply(scope, receive, send)`, in half the time.
+        await send({"type": "http.response.start", "status": 503, "headers": [*reply.raw_headers, *of_request]})
+        await send({"type": "http.response.body", "body": reply.body})
 
     return answer
 

@@ -1,7 +1,7 @@
 """What a client may cost before its request is read: connections, bytes of a head, time to send and to read.
 
 On top of uvicorn's HTTP protocol, which bounds none of these. It uses names that uvicorn does not promise to keep, so
-pyproject.toml pins uvicorn, and tests/student/serve/test_uvicorn.py fails where one of them is gone.
+pyproject.toml pins uvicorn, and a test in tests/student/serve/test_connections.py fails where one is gone.
 """
 
 import asyncio

@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: close what is late, and say whether to end."""
         now, connections = asyncio.get_running_loop().time(), self.server_state.connections
-        for connection in cast(list[LimitedProtocol], list(connections)):
+        for connection in cast("list[LimitedProtocol]", list(connections)):
             connection.close_if_late(now)
         self.should_exit = self.should_exit or self._stop.is_set()
         return await super().on_tick(counter)

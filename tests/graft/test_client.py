@@ -15,7 +15,8 @@ from graft.client import AsyncScorerClient, RequestRefusedError, ScorerClient, S
 from lab.embedded import free_port
 from student.serve.tokens import Tokens
 from student.versions.registry import Registry
-from tests.student.serve.test_limits import FIRST, scorer
+from tests.student.serve.test_admission import FIRST
+from tests.student.serve.test_connections import scorer
 from tests.student.serve.test_server import publish
 
 ANSWER = {"model_version": "v000001", "degraded": False, "item_ids": [10], "scores": {"like": [0.5]}}

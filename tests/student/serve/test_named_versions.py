@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +22,6 @@ from tests.student.versions.promoted import promote
 def _patient_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy test machine alone degrades no reply."""
     monkeypatch.setattr("student.serve.swap._READ_SECONDS", 5.0)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
 
 
 @pytest.fixture

@@ -175,11 +175,6 @@ def _patient_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
-
-
-@pytest.fixture
 def endpoint(registry: Registry, redis_url: str) -> Iterator[Endpoint]:
     """A scorer with version v000001."""
     publish(registry)

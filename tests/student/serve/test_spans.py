@@ -1,5 +1,6 @@
 from student.versions.registry import Registry
-from tests.student.serve.test_limits import TRACE, scorer
+from tests.student.serve.test_admission import TRACE
+from tests.student.serve.test_connections import scorer
 from tests.student.serve.test_server import BODY, publish
 
 SPAN = "00f067aa0ba902b7"

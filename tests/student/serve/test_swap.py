@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -137,11 +136,6 @@ DAMAGES = [
     other_format,
     nonsense_champion,
 ]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
 
 
 @asynccontextmanager

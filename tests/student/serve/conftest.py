@@ -1,0 +1,20 @@
+"""Registries of the scorer's tests."""
+
+from pathlib import Path
+
+import pytest
+
+from student.versions.registry import Registry
+from tests.student.serve.test_server import publish
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "versions")
+
+
+@pytest.fixture
+def published(registry: Registry) -> Registry:
+    """With one version."""
+    publish(registry)
+    return registry
