@@ -237,11 +237,9 @@ def _task_line(task: TaskSummary) -> str:
 
 
 def _distillation_line(row: DistillationConfig) -> str:
-    half_life = f", halved every {row.half_life_examples:,} examples" if row.half_life_examples else ""
-    target = f"an auxiliary head of {row.student_task}" if row.student_task else "a non-serving tower of its own"
     return (
-        f"  distillation: teacher task {row.teacher_task} through {target}, weight {row.weight:g}, "
-        f"gradient scale {row.gradient_scale:g}{half_life}"
+        f"  distillation: teacher task {row.teacher_task} through an auxiliary head of {row.student_task}, "
+        f"weight {row.weight:g}, gradient scale {row.gradient_scale:g}"
     )
 
 

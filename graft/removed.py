@@ -34,6 +34,9 @@ KEYS: Mapping[str, str] = {
     "where the server needs longer",
     "teacher.use_before_trained_until": "leave out teacher.trained_until instead, where it was true",
     "teacher.warn_fallback_share": "its default 0.2 is fixed: remove the line",
+    "distillation.*.adapter": "leave it out: the guard weighs a wrong teacher's answer",
+    "distillation.*.half_life_examples": "leave it out: the weight stays",
+    "distillation.*.loss": "leave it out: the head learns the teacher's probability or value",
     "teacher.torch_export": "export the teacher to ONNX instead: docs/export-a-teacher.md",
 }
 """By key of graft.toml, as its faults write it; ``*`` is the number of an entry, or a name that users give.

@@ -76,7 +76,7 @@ class PlainStudent(nn.Module):
         self.towers = nn.ModuleList(nn.Sequential(nn.Linear(width, config.tower), nn.ReLU()) for _ in shape.tasks)
         self.heads = nn.ModuleList(nn.Linear(config.tower, 1) for _ in shape.tasks)
         names = [task.name for task in shape.tasks]
-        self.twins = [names.index(d.student_task) if d.student_task else 0 for d in shape.distillation]
+        self.twins = [names.index(d.student_task) for d in shape.distillation]
         self.teacher_heads = nn.ModuleList(nn.Linear(config.tower, 1) for _ in shape.distillation)
 
     def forward(self, dense_BD: Tensor, row_BC: Tensor) -> list[Tensor]:

@@ -47,8 +47,9 @@ def teacher_tables(project_name: str, file: str, found: Matched) -> Iterator[str
     yield lines_of(table_lines("[teacher]", TeacherConfig, values, guesses))
     meaning = "the domain map: which feature feeds each input of the teacher, and its value in a row without one"
     yield lines_of(["[teacher.inputs]", *prose(meaning), *(_input_line(match) for match in found.inputs)])
-    for i, task in enumerate(found.tasks):
-        yield lines_of(_distillation(task.name, found.distilled.get(task.name), brief=i > 0))
+    for i, (task, twin) in enumerate(found.distilled.items()):
+        values, guess = {"teacher_task": task, "student_task": twin}, {"student_task": "by name and kind"}
+        yield lines_of(table_lines("[[distillation]]", DistillationConfig, values, guess, brief=i > 0))
 
 
 def _input_line(match: Match) -> str:
@@ -56,11 +57,3 @@ def _input_line(match: Match) -> str:
     if match.candidate:
         entry = {**match.transform, "feature": match.candidate.name, "default": match.default}
     return f"{key_text(match.name)} = {toml_value(entry)} {GUESSED} {match.why}".replace("\n", " ")
-
-
-def _distillation(task: str, twin: str | None, *, brief: bool) -> Iterator[str]:
-    values = {"teacher_task": task}
-    guess = {"teacher_task": "no task here is called alike, so it has a tower of its own"}
-    if twin:
-        values, guess = values | {"student_task": twin}, {"student_task": "by name and kind"}
-    return table_lines("[[distillation]]", DistillationConfig, values, guess, brief=brief)

@@ -22,11 +22,6 @@ def direct_faults(direct: Collection[str], distillation: Sequence[DistillationCo
         config = by_task.get(name)
         if config is None:
             yield f"direct: no distilled teacher task {name!r}; there are {', '.join(by_task) or 'none'}"
-        elif config.student_task is None:
-            yield f"direct: {name!r} must have a student_task, whose served head learns it; it has none"
-        elif config.adapter or config.loss != "soft_label":
-            got = f"loss {config.loss!r}{' and an adapter' if config.adapter else ''}"
-            yield f"direct: {name!r} must have loss 'soft_label' and no adapter, got {got}"
 
 
 class DirectArm(Arm):
@@ -40,13 +35,13 @@ class DirectArm(Arm):
         self.running = _ServedHeads(setup, direct)
         self._direct = direct
 
-    def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
+    def gradient(self, rows: Batch, unshown: Batch | None) -> Gradient:
         """As Arm's, but `unshown` rows teach no served head: their logits are for auxiliary heads alone."""
         if unshown is not None:
             logit_BT = unshown.logit_BT.copy()
             logit_BT[:, [self._setup.teacher_column(name) for name in self._direct]] = np.nan
             unshown = unshown.replaced(logit_BT=logit_BT)
-        return super().gradient(rows, unshown, examples)
+        return super().gradient(rows, unshown)
 
     def start_served_heads(self, learnt: Collection[str]) -> None:
         """As Arm's, but a served head that has learnt the teacher itself stays as it is."""
@@ -73,5 +68,5 @@ class _ServedHeads(RunningStatistics):
     def _served(self, head: TeacherHead) -> TeacherHead:
         if head.config.teacher_task not in self._direct:
             return head
-        task = self._setup.task_column(head.config.student_task or "")
+        task = self._setup.task_column(head.config.student_task)
         return head._replace(place=task, unit=self.label_units()[task])

@@ -252,7 +252,8 @@ class Learner:
             if isinstance(owner, Reservoir):
                 owner.restore(found, state["reservoir"])
             elif isinstance(owner, Arm):
-                owner.restore({name: torch.from_numpy(tensor) for name, tensor in found.items()})
+                weights = {name: torch.from_numpy(tensor) for name, tensor in found.items()}
+                owner.restore(weights, state["setup"]["distillation"])
             else:
                 owner.restore(found)
         if self.room <= 0:  # the step was open under a larger micro_batch
@@ -319,9 +320,9 @@ class Learner:
         rows = batch if replayed is None else concatenate([batch, self._bounds.apply(replayed)])
         if unshown is not None:
             unshown = self._bounds.apply(unshown)
-        arms, before = (self._student, self._control), self.examples - len(batch)
+        arms = self._student, self._control
         seen = zip(self._seen(rows), self._seen(unshown) if unshown else (None, None), strict=True)
-        gradients = [arm.gradient(*parts, before) for arm, parts in zip(arms, seen, strict=True)]
+        gradients = [arm.gradient(*parts) for arm, parts in zip(arms, seen, strict=True)]
         if not all(gradient.is_usable() for gradient in gradients):
             return False
         for arm, gradient in zip(arms, gradients, strict=True):

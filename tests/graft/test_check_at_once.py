@@ -67,9 +67,7 @@ default = 0.0
 [[distillation]]
 teacher_task = "like"
 student_task = "like"
-half_life_examples = 100
-[[distillation]]
-teacher_task = "stars"
+weight = 100
 
 [unshown]
 ratio = 1
@@ -115,9 +113,9 @@ FAULTS = {
     "boundaries": ("boundaries = [20, 40]", "boundaries = [40, 20]"),
     "unknown teacher task": ('teacher_task = "like"', 'teacher_task = "love"'),
     "unknown student task": ('student_task = "like"', 'student_task = "share"'),
-    "half-life of nothing": ("half_life_examples = 100", "half_life_examples = 0"),
-    "negative half-life": ("half_life_examples = 100", "half_life_examples = -1"),
-    "misspelt half-life": ("half_life_examples", "half_life_exmaples"),
+    "negative weight": ("weight = 100", "weight = -1"),
+    "misspelt weight": ("weight = 100", "wieght = 100"),
+    "removed half-life": ("weight = 100", "half_life_examples = 100"),
     "unshown": ("ratio = 1", "ratio = -1"),
     "misspelt key of the student": ("micro_batch = 16", "micro_bacth = 16"),
     "removed key": ("micro_batch = 16", "micro_batch = 16\nreplay_batches = 2"),

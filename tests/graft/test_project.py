@@ -48,6 +48,7 @@ student_task = "like"
 
 [[distillation]]
 teacher_task = "stars"
+student_task = "rating"
 """
 
 
@@ -85,7 +86,11 @@ _KIND = (
         ("window_seconds = 60", "window = 60", "tasks.0.window_seconds: is missing"),
         ("window_seconds = 60", "window_seconds = 0", "tasks.0.window_seconds: must be > 0, got 0"),
         ("window_seconds = 60", "window_seconds = []", "tasks.0.window_seconds: must be a number, got []"),
-        ('student_task = "like"', "weight = 1000", "distillation.0.weight: must be <= 100, got 1000"),
+        (
+            'student_task = "like"',
+            'student_task = "like"\nweight = 1000',
+            "distillation.0.weight: must be <= 100, got 1000",
+        ),
         ('dense = ["user_stats:count"]', 'dense = "a"', "features.dense: must be a list, got 'a'"),
         ('feature = "user_profile:age"', "", "teacher.inputs.age.feature: is missing"),
         (
@@ -131,26 +136,28 @@ _KIND = (
         ),
         (
             'student_task = "like"',
-            'schedule = "off"',
+            'student_task = "like"\nschedule = "off"',
+            ("distillation.0.schedule: no such key; allowed are teacher_task, student_task, weight, gradient_scale"),
+        ),
+        (
+            'student_task = "like"',
+            "",
             (
-                "distillation.0.schedule: no such key; allowed are teacher_task, student_task, loss, adapter, weight, "
-                "half_life_examples, gradient_scale"
+                "distillation.0: student_task is missing: name the task that means the same, or remove this table "
+                "(a tower of its own was worth nothing: docs/decisions/006-distillation.md)"
             ),
         ),
-        (
-            'student_task = "like"',
-            "half_life_examples = 0",
-            "distillation.0.half_life_examples: must be >= 1, got 0",
-        ),
-        (
-            'student_task = "like"',
-            'loss = "direct"',
-            "distillation.0.loss: must be 'soft_label', 'logit_mse', 'listwise' or 'pairwise', got 'direct'",
-        ),
-        (
-            'teacher_task = "stars"',
-            'teacher_task = "stars"\nloss = "listwise"',
-            "distillation.1.loss: must not be 'listwise' for a regression (stars): it compares probabilities",
+        *(
+            (
+                'student_task = "like"',
+                f'student_task = "like"\n{key} = {value}',
+                f"distillation.0.{key}: was removed; {advice}",
+            )
+            for key, value, advice in (
+                ("loss", '"listwise"', "leave it out: the head learns the teacher's probability or value"),
+                ("adapter", "true", "leave it out: the guard weighs a wrong teacher's answer"),
+                ("half_life_examples", "100", "leave it out: the weight stays"),
+            )
         ),
         (
             'teacher_task = "stars"',

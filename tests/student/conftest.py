@@ -59,7 +59,6 @@ class Toy:
         TeacherTask(name="rating", kind="regression", output="c"),
     )
     distillation = (
-        DistillationConfig(teacher_task="finish"),
         DistillationConfig(teacher_task="like", student_task="like", gradient_scale=2.0),
         DistillationConfig(teacher_task="rating", student_task="rating"),
     )

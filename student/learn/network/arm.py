@@ -1,8 +1,7 @@
 """One side of the experiment: a student, its optimizers, and the statistics of its columns.
 
-Student and control differ in their distillation alone. Shapes: B rows, K tasks, O heads, X = O and one for each adapter
-that learns, T teacher tasks, V dense weights, N distinct table rows, D dense columns, C categorical columns, P rows,
-S steps.
+Student and control differ in their distillation alone. Shapes: B rows, K tasks, O heads, T teacher tasks, V dense
+weights, N distinct table rows, D dense columns, C categorical columns, P rows, S steps.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from student.learn.batch import Batch, concatenate, weights_of_one
 from student.learn.exchange import ALONE, Exchange
-from student.learn.network.adapter import Adapted
 from student.learn.network.bounds import Bounded
 from student.learn.network.heads import Lesson, TeacherHead, slopes
 from student.learn.network.model import CPU, Inputs, Shape, Student
@@ -82,12 +80,12 @@ class Arm:
             served[head.weight], served[head.bias] = weights[head.weight] * scale, weights[head.bias] * scale + offset
         return served
 
-    def gradient(self, rows: Batch, unshown: Batch | None, examples: int) -> Gradient:
-        """Of the loss of all rows, with the weights that distillations have after `examples` learnt examples.
+    def gradient(self, rows: Batch, unshown: Batch | None) -> Gradient:
+        """Of the loss of all rows.
 
         `unshown` rows have no labels: they teach auxiliary heads alone, so an arm without one to teach leaves them out.
         """
-        heads = self.running.teacher_heads([config.weight_after(examples) for config in self._setup.distillation])
+        heads = self.running.teacher_heads([config.weight for config in self._setup.distillation])
         if unshown is not None and heads:
             rows = concatenate([rows, unshown])
         return self._gradient(rows, heads)
@@ -98,16 +96,15 @@ class Arm:
         self._adagrad.step(gradient.row_N, gradient.table_NE)
 
     def bootstrap(self, pairs: Bounded, index_SB: NDArray[np.int64], held_out: int) -> dict[str, float]:
-        """Learn the teacher alone on P rows, in a step for each row of `index_SB`; no weight decays.
+        """Learn the teacher alone on P rows, in a step for each row of `index_SB`.
 
-        A ranking loss leaves the level of a list open, so here the soft label takes its place. The result is, per
-        teacher task, the share of its variance that its head explains in the last `held_out` rows.
+        The result is, per teacher task, the share of its variance that its head explains in the last `held_out` rows.
         """
         dense_PD, category_PC, _, logit_PT, _ = pairs.learnt
         self.running.start(pairs.counted.dense_BD, logit_PT)
         # What is off on the stream is what a bootstrap alone learns.
         weights = [config.weight or 1.0 for config in self._setup.distillation]
-        heads = [head.pointwise() for head in self.running.teacher_heads(weights)]
+        heads = self.running.teacher_heads(weights)
         label_BK = np.full((index_SB.shape[1], len(self._setup.tasks)), np.nan, np.float32)
         weight_B1 = weights_of_one(len(label_BK))
         for index_B in index_SB:
@@ -139,74 +136,36 @@ class Arm:
         parts = {f"{part}/{name}": tensor for part, owner in self._parts() for name, tensor in owner.tensors().items()}
         return parts | {f"running/{name}": torch.from_numpy(tensor) for name, tensor in self.running.tensors().items()}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over a state that `tensors` gave."""
+    def restore(self, tensors: Mapping[str, Tensor], distilled: Sequence[tuple[str, str | None]]) -> None:
+        """Take over a state that `tensors` gave. `distilled`: teacher and student task of each head of its student."""
+        if any(name.startswith("weights/teacher_tower.") for name in tensors):
+            tensors = _without_towers(tensors, distilled, self.student)
         for part, owner in self._parts():
             owner.restore(_of(part, tensors))
         self.running.restore({name: tensor.numpy() for name, tensor in _of("running", tensors).items()})
 
     def _gradient(self, rows: Batch, heads: Sequence[TeacherHead]) -> Gradient:
         """Of the loss of all rows, in which `heads` alone learn from the teacher. Equal on all ranks."""
-        # 1. This rank's part of the rows, and the teacher's values as adapters correct them.
+        # 1. The values of this rank's part of the rows.
         row_N, index_BC = np.unique(self._table_rows(rows.category_BC), return_inverse=True)
         inputs = self._inputs(self.running.normalised(rows.dense_BD), rows.category_BC)
-        found = self.student.forward(Inputs(*map(self._exchange.own, inputs)))
-        adapted = self._adapted(heads, self._exchange.own(rows.logit_BT))
+        activations = self.student.forward(Inputs(*map(self._exchange.own, inputs)))
         # 2. Every rank sees the values of all rows, and where the loss rises in each.
-        columns = [found.value_BO, *(each.value_B.unsqueeze(1) for each in adapted.values())]
-        (value_BX,) = self._exchange.whole([torch.cat(columns, dim=1)], len(rows))
-        slope_BX = self._exchange.own(self._on_device(self._slopes(as_array(value_BX), heads, rows)))
+        (value_BO,) = self._exchange.whole([activations.value_BO], len(rows))
+        slope_BO = self._exchange.own(self._on_device(self._slopes(as_array(value_BO), heads, rows)))
         # 3. The gradient of this rank's rows, then of all.
-        heads_end = found.value_BO.shape[1]
-        of_adapters = self._of_adapters(adapted, slope_BX[:, heads_end:].unbind(1))
-        dense_V, embedding_BCE = self.student.gradient(found, slope_BX[:, :heads_end], of_adapters)
+        dense_V, embedding_BCE = self.student.gradient(activations, slope_BO)
         table_NE = embedding_BCE.new_zeros((len(row_N), embedding_BCE.shape[2]))
         table_NE.index_put_((self._exchange.own(self._on_device(index_BC)),), embedding_BCE, accumulate=True)
         dense_V, table_NE = self._exchange.sum(dense_V, table_NE)
         return Gradient(dense_V, table_NE, self._on_device(row_N))
 
-    def _slopes(self, value_BX: NDArray[np.float32], heads: Sequence[TeacherHead], rows: Batch) -> NDArray[np.float32]:
-        """Of the loss in every value of a row: those of all heads, then those of the adapters of `heads`."""
-        # 1. Served heads learn from the labels alone.
+    def _slopes(self, value_BO: NDArray[np.float32], heads: Sequence[TeacherHead], rows: Batch) -> NDArray[np.float32]:
+        """Of the loss in each head's value: served heads learn from the labels, auxiliary ones from the teacher."""
         units = self.running.label_units()
         lessons = [(Lesson.of_label(k, unit), rows.label_BK[:, k]) for k, unit in enumerate(units)]
-        # 2. Auxiliary heads learn from the teacher; an adapter learns from the labels, and corrects the teacher first.
-        of_adapter, rankings = value_BX.shape[1] - sum(head.labels is not None for head in heads), []
-        for head in heads:
-            teacher_B = rows.logit_BT[:, head.column]
-            if head.labels is not None:
-                label_B = np.where(np.isnan(teacher_B), np.float32(np.nan), rows.label_BK[:, head.labels])
-                lessons.append((Lesson.of_label(of_adapter, head.unit), label_B))
-                teacher_B = head.unit.natural(value_BX[:, of_adapter])
-                of_adapter += 1
-            if head.is_ranking:
-                rankings.append((head, teacher_B))
-            else:
-                lessons.append((head.lesson(), teacher_B))
-        slope_BX = slopes(value_BX, lessons, rows.weight_B1[:, 0])
-        for head, teacher_B in rankings:
-            slope_BX[:, head.place] += head.ranking_slope(value_BX[:, head.place], teacher_B)
-        return slope_BX
-
-    def _adapted(self, heads: Sequence[TeacherHead], logit_BT: NDArray[np.float32]) -> dict[str, Adapted]:
-        """By teacher task, the teacher's values as the adapters of `heads` correct them, in the heads' units."""
-        adapters, weights = self.student.adapters, self.student.dense
-        return {
-            task: adapters[task].apply(weights, self._on_device(head.teacher_unit.scaled(logit_BT[:, head.column])))
-            for task, head in ((head.config.teacher_task, head) for head in heads)
-            if task in adapters
-        }
-
-    def _of_adapters(self, adapted: Mapping[str, Adapted], slopes_B: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of the weights of all adapters, in their order; 0 of those that learn nothing now."""
-        weights, slope_of = self.student.dense, dict(zip(adapted, slopes_B, strict=True))
-        parts: list[Tensor] = []
-        for task, adapter in self.student.adapters.items():
-            if task in adapted:
-                parts += adapter.gradient(weights, adapted[task], slope_of[task])
-            else:
-                parts += [torch.zeros_like(weights[name]) for layer in adapter for name in layer.shapes()]
-        return parts
+        lessons += [(head.lesson(), rows.logit_BT[:, head.column]) for head in heads]
+        return slopes(value_BO, lessons, rows.weight_B1[:, 0])
 
     def _inputs(self, seen_BD: NDArray[np.float32], category_BC: NDArray[np.uint64]) -> Inputs:
         return Inputs(self._on_device(seen_BD), self._on_device(self._table_rows(category_BC)))
@@ -239,6 +198,31 @@ def as_array(tensor: Tensor | NDArray[Any]) -> NDArray[Any]:
     """The tensor's values; not copied, unless it is on a GPU."""
     array: NDArray[Any] = tensor.cpu().numpy() if isinstance(tensor, Tensor) else tensor
     return array
+
+
+def _without_towers(
+    tensors: Mapping[str, Tensor], distilled: Sequence[tuple[str, str | None]], student: Student
+) -> dict[str, Tensor]:
+    """Those of an earlier release, in which teacher tasks without a student task had towers of their own, without them.
+
+    Optimizer and statistics have all weights and heads in one vector, in the order of that release.
+    """
+    names = [name for name in student.dense if not name.startswith("teacher_head.")]
+    towers_end = 1 + max(n for n, name in enumerate(names) if name.startswith("tower."))
+    parts = "weight", "bias"
+    of_towers = [f"teacher_tower.{teacher}.{part}" for part in parts for teacher, task in distilled if task is None]
+    of_heads = [f"teacher_head.{teacher}.{part}" for part in parts for teacher, _ in distilled]
+    order = [*names[:towers_end], *of_towers, *names[towers_end:], *of_heads]
+    kept_V = torch.cat([torch.full((tensors[f"weights/{n}"].numel(),), n in student.dense) for n in order])
+    kept_A = torch.tensor([task is not None for _, task in distilled])
+    return {
+        name: tensor[kept_V]
+        if name in ("adam/first", "adam/second")
+        else tensor[kept_A]
+        if name.startswith("running/soft_labels.")
+        else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _of(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

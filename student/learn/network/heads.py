@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stream.tasks import TaskKind
 from student.learn.config import DistillationConfig
-from student.learn.network.losses import Pointwise, Singles, listwise_slope, pairwise_slope, soft_label
+from student.learn.network.losses import Pointwise, Singles, soft_label
 
 Values = TypeVar("Values", Singles, Tensor)
 
@@ -50,7 +50,6 @@ class Lesson(NamedTuple):
     unit: Unit
     loss: Loss
     weight: float = 1.0
-    temperature: float = 1.0
     is_label: bool = False
     """Whether its targets are labels, which stand for as many impressions as their rows say."""
 
@@ -64,39 +63,19 @@ class TeacherHead(NamedTuple):
     """What an auxiliary head learns from the teacher in one step.
 
     `place`: its value's place among those of all heads. `column`: its teacher task's column in the teacher's logits.
-    `unit`: that of its values. `labels`: the column of the labels that its adapter learns from; None without an
-    adapter. An adapter reads the teacher's values in `teacher_unit` and gives them in `unit`; without one both are the
-    same.
+    `unit`: that of its values.
     """
 
     config: DistillationConfig
     place: int
     column: int
-    teacher_unit: Unit
     unit: Unit
     weight: float
-    labels: int | None = None
-
-    @property
-    def is_ranking(self) -> bool:
-        """Whether its loss compares rows with each other, and leaves the level of its values open."""
-        return self.config.loss in ("listwise", "pairwise")
-
-    def pointwise(self) -> "TeacherHead":
-        """The same head with a loss that fixes the level of its values too: the soft label in place of a ranking."""
-        return self._replace(config=self.config.model_copy(update={"loss": "soft_label"})) if self.is_ranking else self
 
     def lesson(self) -> Lesson:
-        """Its lesson where it `is_ranking` not. A regression has no soft label: it learns the value, in deviations."""
-        is_soft = self.unit.kind == "binary" and self.config.loss == "soft_label"
-        loss = Loss.SOFT_LABEL if is_soft else Loss.SQUARE
-        return Lesson(self.place, self.unit, loss, self.weight, self.config.temperature)
-
-    def ranking_slope(self, value_B: Singles, teacher_B: Singles) -> Singles:
-        """`weight` times that of the loss in the head's values, against the teacher's natural ones; NaN: no teacher."""
-        if self.config.loss == "pairwise":
-            return np.float32(self.weight) * pairwise_slope(value_B, self.unit.scaled(teacher_B))
-        return np.float32(self.weight) * listwise_slope(self.unit.natural(value_B), teacher_B)
+        """The soft label. A regression has none: it learns the value, in deviations."""
+        loss = Loss.SOFT_LABEL if self.unit.kind == "binary" else Loss.SQUARE
+        return Lesson(self.place, self.unit, loss, self.weight)
 
     def explained(self, value_B: Singles, teacher_B: Singles) -> float:
         """The share of the teacher's variance that the head's values explain (R2): 1 all, 0 no more than the mean does.
@@ -122,7 +101,7 @@ def slopes(value_BO: Singles, lessons: Sequence[tuple[Lesson, Singles]], weight_
     by_kind = sorted(lessons, key=lambda each: each[0].loss)
     kinds = [lesson.loss for lesson, _ in by_kind]
     places = [lesson.place for lesson, _ in by_kind]
-    rows = [(one.unit.offset, one.unit.scale, one.temperature, one.weight) for one, _ in by_kind]
+    rows = [(lesson.unit.offset, lesson.unit.scale, lesson.weight) for lesson, _ in by_kind]
     target_BJ = np.stack([target_B for _, target_B in by_kind], axis=1)
     counts_BJ = np.where([lesson.is_label for lesson, _ in by_kind], weight_B[:, None], np.float32(1))
     pointwise = Pointwise(kinds.count(Loss.SHARE), kinds.count(Loss.SOFT_LABEL), *np.array(rows, np.float32).T)

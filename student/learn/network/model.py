@@ -2,7 +2,7 @@
 
 Its gradient is written out: of a network so small, torch's own record of what to differentiate takes several times as
 long as the arithmetic. Shapes: B rows, D dense columns, C categorical columns, R table rows, E embedding,
-I = D + C * E inputs, V dense weights, W towers of U units, O = K + A heads: K served ones, then A auxiliary ones.
+I = D + C * E inputs, V dense weights, K towers of U units, X = K * U, O = K + A heads: K served ones, then A auxiliary.
 """
 
 import zlib
@@ -17,7 +17,6 @@ from torch.nn.functional import linear
 
 from stream.tasks import TaskSpec
 from student.learn.config import DistillationConfig
-from student.learn.network.adapter import Adapter
 from student.learn.network.towers import Heads, Towers, of_layer, places_on
 from student.versions.config import StudentConfig
 from student.versions.served_tensors import EMBEDDING, Layer, layers_of
@@ -36,13 +35,6 @@ class Shape(NamedTuple):
     categorical_width: int
 
 
-class TeacherLayers(NamedTuple):
-    """The layers of one distilled teacher task; none is served. Without a `tower` the head is on its student task's."""
-
-    tower: Layer | None
-    head: Layer
-
-
 class Inputs(NamedTuple):
     """Rows for a student: normalised dense columns, and the table row of each category."""
 
@@ -58,9 +50,6 @@ class Activations(NamedTuple):
     hidden: list[Tensor]
     """What goes into each layer of the trunk, then what comes out of the last one."""
     tower_BX: Tensor
-    """Of the tasks."""
-    every_tower_BX: Tensor
-    """Of the tasks, then of teacher tasks with towers of their own."""
     value_BO: Tensor
     """Of each head: a logit (binary) or a value in the head's own unit (regression)."""
 
@@ -77,58 +66,52 @@ class Student:
         self.shape = shape
         config, names = shape.config, [task.name for task in shape.tasks]
         self.layers = layers_of(config, shape.dense_width, shape.categorical_width, names)
-        self.teacher_layers = {head.teacher_task: _teacher_layers(head, config) for head in shape.distillation}
-        adapted = [head.teacher_task for head in shape.distillation if head.adapter]
-        self.adapters = {task: Adapter.of(task) for task in adapted}
+        self.teacher_heads = {
+            head.teacher_task: Layer(f"teacher_head.{head.teacher_task}", config.tower, 1)
+            for head in shape.distillation
+        }
         values = dict(self._initial())
         table = config.table_rows, config.embedding_dim
         self.embedding_RE = _drawn(EMBEDDING, table, _SMALL_DEVIATION, config.seed).to(device)
         self.flat = torch.cat([value.flatten() for value in values.values()]).to(device)
         parts = torch.split(self.flat, [value.numel() for value in values.values()])
         self.dense = {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
-        self._towers, self._served = self._of_tasks()
-        self._own_towers, self._auxiliary = self._of_teacher()
+        self._towers = Towers(*self._together(list(self.layers.towers.values())))
+        self._served = Heads(*self._together(list(self.layers.heads.values())))
+        self._auxiliary = self._auxiliary_heads() if shape.distillation else None
 
     def forward(self, inputs: Inputs) -> Activations:
         """The values of every head, and what they come from."""
         crossed, hidden = self._trunk(inputs)
-        tower_BX = every_tower_BX = self._towers.values(hidden[-1])
+        tower_BX = self._towers.values(hidden[-1])
         value_BO = self._served.values(tower_BX)
-        if self._own_towers:
-            every_tower_BX = torch.cat([tower_BX, self._own_towers.values(hidden[-1])], dim=1)
         if self._auxiliary:
-            value_BO = torch.cat([value_BO, self._auxiliary.values(every_tower_BX)], dim=1)
-        return Activations(crossed, hidden, tower_BX, every_tower_BX, value_BO)
+            value_BO = torch.cat([value_BO, self._auxiliary.values(tower_BX)], dim=1)
+        return Activations(crossed, hidden, tower_BX, value_BO)
 
-    def gradient(self, found: Activations, slope_BO: Tensor, of_adapters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def gradient(self, activations: Activations, slope_BO: Tensor) -> tuple[Tensor, Tensor]:
         """Of the loss in all dense weights [V], in the order of `flat`, and in the rows' embeddings [B, C, E].
 
-        `slope_BO`: of the loss in each head's value. `of_adapters`: in the adapters' weights, in their order. An
-        auxiliary head sends its slope on times its `gradient_scale` (ExFM): with soft labels near 0 it would hardly
-        move the trunk. Its own weights, and those of a tower of its own, learn the slope itself.
+        `slope_BO`: of the loss in each head's value. An auxiliary head sends its slope on times its `gradient_scale`
+        (ExFM): with soft labels near 0 it would hardly move the trunk. Its own weights learn the slope itself.
         """
-        hidden_BH, (served, towers) = found.hidden[-1], (len(self.layers.heads), found.tower_BX.shape[1])
-        slope_BX, of_heads = self._served.back(found.tower_BX, slope_BO[:, :served].contiguous())
-        of_own: list[Tensor] = []
+        tower_BX, served = activations.tower_BX, len(self.layers.heads)
+        slope_BX, of_heads = self._served.back(tower_BX, slope_BO[:, :served].contiguous())
         if self._auxiliary:
-            into_BX, of_auxiliary = self._auxiliary.back(found.every_tower_BX, slope_BO[:, served:])
-            slope_BX = slope_BX + into_BX[:, :towers]
+            auxiliary_BX, of_auxiliary = self._auxiliary.back(tower_BX, slope_BO[:, served:])
+            slope_BX = slope_BX + auxiliary_BX
             of_heads += of_auxiliary
-        slope_BH, of_towers = self._towers.back(hidden_BH, found.tower_BX, slope_BX)
-        if self._own_towers:
-            own_BX = found.every_tower_BX[:, towers:]
-            into_BH, of_own = self._own_towers.back(hidden_BH, own_BX, into_BX[:, towers:])
-            slope_BH = slope_BH + into_BH
-        slope_BI, of_trunk = self._through_trunk(found.hidden, slope_BH)
-        slope_BI, of_cross = self._through_cross(found.crossed, slope_BI)
-        parts = [*of_cross, *of_trunk, *of_towers, *of_own, *of_heads, *of_adapters]
+        slope_BH, of_towers = self._towers.back(activations.hidden[-1], tower_BX, slope_BX)
+        slope_BI, of_trunk = self._through_trunk(activations.hidden, slope_BH)
+        slope_BI, of_cross = self._through_cross(activations.crossed, slope_BI)
+        parts = [*of_cross, *of_trunk, *of_towers, *of_heads]
         size_BCE = len(slope_BI), self.shape.categorical_width, self.shape.config.embedding_dim
         embedding_BCE = slope_BI[:, self.shape.dense_width :].reshape(size_BCE)
         return torch.cat([part.flatten() for part in parts]), embedding_BCE
 
     def start_served_head(self, task: str, twin: DistillationConfig) -> None:
         """Give the served head of `task` the weights of its twin's auxiliary head."""
-        served, auxiliary = self.layers.heads[task], self.teacher_layers[twin.teacher_task].head
+        served, auxiliary = self.layers.heads[task], self.teacher_heads[twin.teacher_task]
         self.dense[served.weight].copy_(self.dense[auxiliary.weight])
         self.dense[served.bias].copy_(self.dense[auxiliary.bias])
 
@@ -187,32 +170,12 @@ class Student:
     def _apply(self, layer: Layer, input_BI: Tensor) -> Tensor:
         return linear(input_BI, self.dense[layer.weight], self.dense[layer.bias])
 
-    def _of_tasks(self) -> tuple[Towers, Heads]:
-        layers = self.layers
-        towers = Towers(*self._together(list(layers.towers.values())))
-        return towers, Heads(*self._together(list(layers.heads.values())))
-
-    def _of_teacher(self) -> tuple[Towers | None, Heads | None]:
-        """The towers of teacher tasks without a student task, and all auxiliary heads; None where there are none."""
-        heads, of_tasks = self.shape.distillation, self.layers.towers
-        own = {head.teacher_task: layers.tower for head, layers in self._taught() if layers.tower}
-        auxiliary = own_towers = None
-        if heads:
-            weights = self._together([layers.head for _, layers in self._taught()])
-            every = [*of_tasks.values(), *own.values()]
-            on_A = [every.index(layers.tower or of_tasks[head.student_task or ""]) for head, layers in self._taught()]
-            scale_A = torch.tensor([1.0 if head.teacher_task in own else head.gradient_scale for head in heads])
-            places, device = places_on(on_A, len(every), self.flat.device), self.flat.device
-            auxiliary = Heads(*weights, places, scale_A.to(device))
-        if own:
-            tower_XH, bias_X = self._together(list(own.values()))
-            scale_W = torch.tensor([head.gradient_scale for head in heads if head.teacher_task in own])
-            scale_X = scale_W.repeat_interleave(self.shape.config.tower).to(tower_XH)
-            own_towers = Towers(tower_XH, bias_X, scale_X)
-        return own_towers, auxiliary
-
-    def _taught(self) -> Iterator[tuple[DistillationConfig, TeacherLayers]]:
-        return ((head, self.teacher_layers[head.teacher_task]) for head in self.shape.distillation)
+    def _auxiliary_heads(self) -> Heads:
+        heads, tasks = self.shape.distillation, list(self.layers.towers)
+        weights = self._together(list(self.teacher_heads.values()))
+        towers = places_on([tasks.index(head.student_task) for head in heads], len(tasks), self.flat.device)
+        scale_A = torch.tensor([head.gradient_scale for head in heads])
+        return Heads(*weights, towers, scale_A.to(self.flat.device))
 
     def _together(self, layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
         """The weights of layers that stand together in `flat` as one matrix, and their biases."""
@@ -226,31 +189,17 @@ class Student:
 
         In the order of the `gradient`; layers of one kind have their weights together, then their biases.
         """
-        own, adapters = list(self.teacher_layers.values()), [layer for each in self.adapters.values() for layer in each]
-        served, auxiliary = list(self.layers.heads.values()), [layers.head for layers in own]
-        towers, own_towers = list(self.layers.towers.values()), [layers.tower for layers in own if layers.tower]
-        neutral = {*served, *auxiliary, *(adapter.head for adapter in self.adapters.values())}
-        singly = [[layer] for layer in (*self.layers.cross, *self.layers.trunk)]
-        for together in (*singly, towers, own_towers, served, auxiliary, *([layer] for layer in adapters)):
+        layers, seed = self.layers, self.shape.config.seed
+        served, auxiliary = list(layers.heads.values()), list(self.teacher_heads.values())
+        singly = [[layer] for layer in (*layers.cross, *layers.trunk)]
+        for together in (*singly, list(layers.towers.values()), served, auxiliary):
             for layer in together:
-                deviation = _SMALL_DEVIATION if layer in self.layers.cross else (2 / layer.inputs) ** 0.5
+                deviation = _SMALL_DEVIATION if layer in layers.cross else (2 / layer.inputs) ** 0.5
                 size = layer.outputs, layer.inputs
-                drawn = layer not in neutral
-                yield layer.weight, _drawn(layer.weight, size, deviation, self._seed) if drawn else torch.zeros(size)
+                is_head = layer in (*served, *auxiliary)
+                yield layer.weight, torch.zeros(size) if is_head else _drawn(layer.weight, size, deviation, seed)
             for layer in together:
                 yield layer.bias, torch.zeros(layer.outputs)
-
-    @property
-    def _seed(self) -> int:
-        return self.shape.config.seed
-
-
-def _teacher_layers(head: DistillationConfig, config: StudentConfig) -> TeacherLayers:
-    name, tower = head.teacher_task, config.tower
-    return TeacherLayers(
-        tower=Layer(f"teacher_tower.{name}", config.trunk[-1], tower) if head.student_task is None else None,
-        head=Layer(f"teacher_head.{name}", tower, 1),
-    )
 
 
 def _drawn(name: str, size: tuple[int, ...], deviation: float, seed: int) -> Tensor:

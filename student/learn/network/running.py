@@ -65,17 +65,11 @@ class RunningStatistics:
         setup = self._setup
         units = _units(setup.teacher_kinds, self._soft_labels)
         entries = zip(setup.distillation, setup.teacher_columns, units, weights, strict=True)
-        heads = [
-            TeacherHead(config, place, column, unit, unit, weight)
+        return [
+            TeacherHead(config, place, column, unit, weight)
             for place, (config, column, unit, weight) in enumerate(entries, len(setup.tasks))
             if weight > 0
         ]
-        return [self._adapted(head) if head.config.adapter else head for head in heads]
-
-    def _adapted(self, head: TeacherHead) -> TeacherHead:
-        """The head with its adapter, which learns from the labels and so in their unit."""
-        labels = self._setup.task_column(head.config.student_task or "")
-        return head._replace(unit=self.label_units()[labels], labels=labels)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""

@@ -12,14 +12,10 @@ from torch.nn.functional import linear
 
 
 class Towers(NamedTuple):
-    """Linear layers of one size on the trunk, each before a ReLU.
-
-    They send their slope to the trunk times `scale_X`, if there is one; their own weights do not see it.
-    """
+    """Linear layers of one size on the trunk, each before a ReLU."""
 
     weight_XH: Tensor
     bias_X: Tensor
-    scale_X: Tensor | None = None
 
     def values(self, hidden_BH: Tensor) -> Tensor:
         """[B, X], tower after tower."""
@@ -28,8 +24,7 @@ class Towers(NamedTuple):
     def back(self, hidden_BH: Tensor, value_BX: Tensor, slope_BX: Tensor) -> tuple[Tensor, list[Tensor]]:
         """From the slope in their `values`: the one in the trunk's [B, H], and the gradient of weight and bias."""
         slope_BX = slope_BX * (value_BX > 0)
-        sent_BX = slope_BX if self.scale_X is None else slope_BX * self.scale_X
-        return sent_BX @ self.weight_XH, of_layer(slope_BX, hidden_BH)
+        return slope_BX @ self.weight_XH, of_layer(slope_BX, hidden_BH)
 
 
 class Places(NamedTuple):

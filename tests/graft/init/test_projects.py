@@ -181,7 +181,6 @@ def test_five_tasks_with_two_regressions_and_no_item_table(tmp_path, summary):
     assert {row.teacher_task: row.student_task for row in project.distillation} == {
         "click": "clicked",
         "watch_seconds": "watch_seconds",
-        "embedding": None,
     }
     told = [event for event in read_events(project.folder) if event.get("task") == "stars"]
     assert len(told) == 30, "a row without stars has no label"

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from stream.events import Example
-from student.learn.config import DistillationConfig
 from student.learn.exchange import ALONE, Exchange, open_exchange
 from student.learn.learner import Learner
 from teacher_cache.cache.unshown import UnshownRows
@@ -31,16 +30,9 @@ SIZES = (8, 8, 1, 3, 8, 2, 5, 8)
 WARM_BATCHES = 40
 
 
-def _like(**options: Any) -> tuple[DistillationConfig, ...]:
-    return (*TOY.distillation[::2], DistillationConfig(teacher_task="like", student_task="like", **options))
-
-
 SETUPS = {
     "soft_label": TOY.setup(),
     "cold": TOY.setup(),
-    "listwise": TOY.setup(distillation=_like(loss="listwise")),
-    "pairwise": TOY.setup(distillation=_like(loss="pairwise")),
-    "adapter": TOY.setup(distillation=_like(adapter=True)),
     "odd values": TOY.setup(),
     "without replay": TOY.setup(student=TOY.student.model_copy(update={"replay_batches": 0})),
 }

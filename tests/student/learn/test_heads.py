@@ -11,7 +11,6 @@ from student.learn.network.heads import Lesson, Loss, TeacherHead, Unit, slopes
 from student.learn.network.losses import Singles
 
 NAN = float("nan")
-LOSSES = ("soft_label", "logit_mse", "listwise", "pairwise")
 LOGITS = Unit("binary", 0.0, 1.0)
 
 
@@ -19,14 +18,12 @@ def singles(values: Any) -> Singles:
     return np.array(values, np.float32)
 
 
-def head(unit: Unit, weight: float = 1.0, **changes: Any) -> TeacherHead:
-    return TeacherHead(DistillationConfig(teacher_task="like", **changes), 0, 0, unit, unit, weight)
+def head(unit: Unit, weight: float = 1.0) -> TeacherHead:
+    return TeacherHead(DistillationConfig(teacher_task="like", student_task="like"), 0, 0, unit, weight)
 
 
 def slope_of(one: TeacherHead, value_B: Singles, teacher_B: Singles) -> Singles:
     """Of its loss in the head's values, as a step takes it."""
-    if one.is_ranking:
-        return one.ranking_slope(value_B, teacher_B)
     return slopes(value_B[:, None], [(one.lesson(), teacher_B)], np.ones_like(value_B))[:, 0]
 
 
@@ -55,40 +52,22 @@ def test_a_label_counts_for_as_many_as_it_stands_for_and_the_teacher_once() -> N
     assert found.tolist() == [[pytest.approx(-0.5 / 5), -1.0], [pytest.approx(4 * 0.5 / 5), 0.0]]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("present", [0, 1, 2])
-def test_a_missing_logit_gives_no_slope_and_no_nan(loss: Any, present: int) -> None:
+def test_a_missing_logit_gives_no_slope_and_no_nan(present: int) -> None:
     teacher_B = singles([1.0, -0.5, 0.3][:present] + [NAN] * (3 - present))
-    slope_B = slope_of(head(Unit("binary", 0.2, 1.0), loss=loss), singles([0.5, 7.0, -1.0]), teacher_B)
+    slope_B = slope_of(head(Unit("binary", 0.2, 1.0)), singles([0.5, 7.0, -1.0]), teacher_B)
     assert np.isfinite(slope_B).all()
     assert not slope_B[present:].any()
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_slope_is_finite_for_extreme_logits(loss: Any) -> None:
-    slope_B = slope_of(head(LOGITS, loss=loss), singles([500.0, -500.0]), singles([-500.0, 500.0]))
-    assert np.isfinite(slope_B).all()
+def test_every_slope_is_finite_for_extreme_logits() -> None:
+    assert np.isfinite(slope_of(head(LOGITS), singles([500.0, -500.0]), singles([-500.0, 500.0]))).all()
 
 
-def test_a_regression_learns_the_teachers_value_in_deviations() -> None:
-    # Twice the difference of 1 and (3 - 4) / 2
-    slope_B = slope_of(head(Unit("regression", 4.0, 2.0), loss="logit_mse"), singles([1.0]), singles([3.0]))
-    assert slope_B.tolist() == [pytest.approx(3.0)]
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_heads_loss_is_times_its_weight(loss: Any) -> None:
-    value_B, teacher_B = singles([1.0, 0.2]), singles([3.0, -1.0])
-    half_B, whole_B = (slope_of(head(LOGITS, weight, loss=loss), value_B, teacher_B) for weight in (0.5, 1.0))
-    assert whole_B.any()
-    np.testing.assert_allclose(half_B, 0.5 * whole_B, rtol=1e-5)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_pointwise_head_fixes_the_level_of_its_values(loss: Any) -> None:
-    """A ranking has no slope in a shift of all values; in a bootstrap the soft label takes its place."""
-    slope_B = slope_of(head(LOGITS, loss=loss).pointwise(), singles([0.0, 0.0]), singles([2.0, 2.0]))
-    assert float(slope_B.sum()) < -0.3
+def test_a_regression_learns_the_teachers_value_in_deviations_times_the_weight() -> None:
+    # Twice the difference of 1 and (3 - 4) / 2, half as much
+    slope_B = slope_of(head(Unit("regression", 4.0, 2.0), 0.5), singles([1.0]), singles([3.0]))
+    assert slope_B.tolist() == [pytest.approx(1.5)]
 
 
 def test_a_head_explains_the_share_of_the_teachers_variance_that_is_not_left() -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from student.learn.network.adapter import Adapter
 from student.learn.network.model import Inputs, Shape, Student
 from student.versions.served_tensors import EMBEDDING, Layer
 
@@ -46,25 +45,19 @@ def values_by_autograd(of: Student, weights: Mapping[str, Tensor], embedding_BCE
     towers = {task: apply(layer, hidden_BH).relu() for task, layer in of.layers.towers.items()}
     heads = [apply(layer, towers[task]) for task, layer in of.layers.heads.items()]
     for config in of.shape.distillation:
-        tower, head = of.teacher_layers[config.teacher_task]
-        if tower is None:
-            tower_BU = scaled(towers[str(config.student_task)], config.gradient_scale)
-        else:
-            tower_BU = apply(tower, scaled(hidden_BH, config.gradient_scale)).relu()
-        heads.append(apply(head, tower_BU))
+        tower_BU = scaled(towers[config.student_task], config.gradient_scale)
+        heads.append(apply(of.teacher_heads[config.teacher_task], tower_BU))
     return torch.cat(heads, dim=1)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"distillation": ()}, {"cross": 2}, {"scale": 3.0}, {"scale": 0.0, "cross": 1}, {"adapter": True}],
+    [{}, {"distillation": ()}, {"cross": 2}, {"scale": 3.0}, {"scale": 0.0, "cross": 1}],
     ids=str,
 )
 def test_the_gradient_is_torchs_own(toy: Any, changes: dict[str, Any]) -> None:
     head = {"gradient_scale": changes.get("scale", 1.0)}
     heads = tuple(d.model_copy(update=head) for d in changes.get("distillation", toy.distillation))
-    if "adapter" in changes:
-        heads = (*heads[:1], heads[1].model_copy(update={"adapter": True}), *heads[2:])
     config = toy.student.model_copy(update={"cross_layers": changes.get("cross", 0)})
     student = moved(Student(shape(toy, config=config, distillation=heads)))
     leaves = {name: weight.clone().requires_grad_() for name, weight in student.dense.items()}
@@ -77,34 +70,9 @@ def test_the_gradient_is_torchs_own(toy: Any, changes: dict[str, Any]) -> None:
     of_embedding, *of_weights = torch.autograd.grad(
         (expected_BO * slope_BO).sum(), [embedding_BCE, *leaves.values()], allow_unused=True, materialize_grads=True
     )
-    of_adapters = [torch.zeros_like(weight) for name, weight in student.dense.items() if "adapter" in name]
-    gradient_V, gradient_BCE = student.gradient(found, slope_BO, of_adapters)
+    gradient_V, gradient_BCE = student.gradient(found, slope_BO)
     torch.testing.assert_close(gradient_BCE, of_embedding)
     torch.testing.assert_close(gradient_V, torch.cat([each.flatten() for each in of_weights]))
-
-
-def test_the_gradient_of_an_adapter_is_torchs_own() -> None:
-    adapter = Adapter.of("like")
-    random = torch.Generator().manual_seed(0)
-    weights = {
-        name: torch.randn(size, generator=random).requires_grad_()
-        for layer in adapter
-        for name, size in layer.shapes().items()
-    }
-    found = adapter.apply(weights, torch.tensor([0.5, torch.nan, -1.0]))
-    slope_B = torch.tensor([1.0, 0.0, -2.0])
-    assert found.value_B.isnan().tolist() == [False, True, False]
-    expected = torch.autograd.grad((found.value_B[[0, 2]] * slope_B[[0, 2]]).sum(), list(weights.values()))
-    own = adapter.gradient({name: weight.detach() for name, weight in weights.items()}, found, slope_B)
-    for one, other in zip(own, expected, strict=True):
-        torch.testing.assert_close(one.detach(), other)
-
-
-def test_an_adapter_is_at_first_the_teachers_value_itself(toy: Any) -> None:
-    heads = (toy.distillation[1].model_copy(update={"adapter": True}),)
-    student = Student(shape(toy, distillation=heads))
-    adapted = student.adapters["like"].apply(student.dense, torch.tensor([0.5, -1.0]))
-    assert adapted.value_B.tolist() == [0.5, -1.0]
 
 
 def test_the_tensors_are_those_of_the_layout(toy: Any) -> None:
@@ -115,12 +83,8 @@ def test_the_tensors_are_those_of_the_layout(toy: Any) -> None:
     assert sizes["trunk.1.bias"] == (4,)
     assert sizes["tower.rating.weight"] == (4, 4)
     assert sizes["head.hidden.weight"] == (1, 4)
-    assert {name for name in sizes if name.startswith("teacher_tower")} == {
-        "teacher_tower.finish.weight",
-        "teacher_tower.finish.bias",
-    }
     assert {name for name in sizes if name.startswith("teacher_head") and "bias" in name} == {
-        f"teacher_head.{task}.bias" for task in ("finish", "like", "rating")
+        f"teacher_head.{task}.bias" for task in ("like", "rating")
     }
 
 
