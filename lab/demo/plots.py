@@ -3,18 +3,15 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.demo.curves import curve
 from lab.dev.client import Answer, Swap
 from lab.dev.watch import HitRate
 from lab.pictures import COLOURS, INK, save, style
-from lab.study.plain_models import LR, LR_TEACHER
-from lab.study.plots import SERIES_COLOURS
 from student.evaluate.arms import ALL_ARMS, CONTROL, ITEM_MEAN, SERVED_CONTROL, SERVED_STUDENT, STUDENT, TEACHER
 from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.evaluate.history import Point
@@ -28,7 +25,6 @@ ARM_NAMES = {
     SERVED_CONTROL: "served control",
 }
 _SERVED = {"linewidth": 1.2, "linestyle": (0, (5, 2))}
-_PLAIN_MODELS = {LR: "regression", LR_TEACHER: "regression with the teacher's logits"}
 _LINES: dict[str, dict[str, Any]] = {
     STUDENT: {"linewidth": 2.2, "color": COLOURS[STUDENT]},
     CONTROL: {"linewidth": 2.0, "color": COLOURS[CONTROL]},
@@ -36,33 +32,35 @@ _LINES: dict[str, dict[str, Any]] = {
     ITEM_MEAN: {"linewidth": 1.4, "linestyle": ":", "color": COLOURS[ITEM_MEAN]},
     SERVED_STUDENT: {**_SERVED, "color": COLOURS[STUDENT]},
     SERVED_CONTROL: {**_SERVED, "color": COLOURS[CONTROL]},
-    LR: {"linewidth": 1.6, "color": SERIES_COLOURS[LR]},
-    LR_TEACHER: {"linewidth": 1.6, "color": SERIES_COLOURS[LR_TEACHER]},
 }
 _WINDOW_REQUESTS = 100
 """Requests in the running p50 and p99 of the latency plot."""
 
 
-def plot_auc(
-    path: Path,
-    task: str,
-    points: Sequence[Point],
-    plain_points: Sequence[Point],
-    swaps_at_examples: Sequence[int],
-) -> None:
-    """Progressive AUC of every arm on `task` against examples: over all so far, and over the recent window.
+class Curve(NamedTuple):
+    """The AUC of one arm; `auc` in [0, 1], one value for each number of examples."""
 
-    Beside them the regressions, as far as they have learnt.
-    """
+    examples: list[int]
+    auc: list[float]
+
+
+def curve(points: Sequence[Point], task: str, arm: str, slice_name: str = "whole") -> Curve:
+    """The AUC of `arm` on `task` where it is defined, over one slice of the examples."""
+    metrics = [(p.examples, p.slices.get(slice_name, {}).get(task, {}).get(arm)) for p in points]
+    defined = [(examples, m.auc) for examples, m in metrics if m is not None and m.auc is not None]
+    return Curve([examples for examples, _ in defined], [auc for _, auc in defined])
+
+
+def plot_auc(path: Path, task: str, points: Sequence[Point], swaps_at_examples: Sequence[int]) -> None:
+    """Progressive AUC of every arm on `task` against examples: over all so far, and over the recent window."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     panels = [(left, "whole", "all examples so far"), (right, "recent", f"the last {RECENT_EXAMPLES:,} examples")]
     for axes, slice_name, title in panels:
-        for where, names in ((points, ARM_NAMES), (plain_points, _PLAIN_MODELS)):
-            for arm, name in names.items():
-                examples, auc = curve(where, task, arm, slice_name)
-                if examples:
-                    axes.plot(examples, auc, label=name, **_LINES[arm])
+        for arm, name in ARM_NAMES.items():
+            examples, auc = curve(points, task, arm, slice_name)
+            if examples:
+                axes.plot(examples, auc, label=name, **_LINES[arm])
         _style(axes, f"{task}: {title}", "examples learnt")
         _limit_auc(axes, points, task)
         _mark_swaps(axes, swaps_at_examples)

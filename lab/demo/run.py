@@ -1,193 +1,143 @@
 """Runs the demo from its first command to its report; `run_demo` has the order."""
 
 import json
-import re
 import time
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import as_file, files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from graft.progress import progress
-from graft.project import FILE_NAME, Project, load_project
-from lab.demo.baselines import Compared
-from lab.demo.data import Data
-from lab.demo.events import read_events
-from lab.demo.outcome import Outcome
-from lab.demo.plan import LIMITS, Plan
-from lab.demo.report import Findings, write_report
-from lab.demo.streaming import Streaming, stream_events
-from lab.demo.summary import summary_of
-from lab.dev.preparation import FEATURES, Command, Runner, first_version
-from lab.dev.services import Services, make_topics, running_services, used_topics
-from lab.dev.stages import environment_of
+from graft.project import load_project
+from lab.demo.outcome import Outcome, VersionExamples, Witness
+from lab.demo.report import STUDY_PAGE, Findings, summary_of, write_report
+from lab.dev.live import Screen
+from lab.dev.preparation import Command, Runner
+from lab.dev.run import Learnt, Options, own_environment, running_project
+from lab.dev.session import Asking
+from lab.embedded.servers import free_port
 from lab.pairs.project_folder import EVENTS
-from lab.study.learner_log import FILE
-from runtime.errors import GraftError
+from runtime.folder import replacing
+from stream.replay.event_file import impressions_of
 from student.evaluate.history import read_history
 from student.versions.registry import Registry
 
-Scalar = str | int | float | bool
+_ASKING = Asking(per_second=20.0, items_each=20, keep=None)
+_READ_TO_END_SECONDS = 5.0
 
 
-def with_values(text: str, table: str, values: Mapping[str, Scalar]) -> str:
-    """`text` with `values` in its top-level `[table]`, which moves to the end; its other keys must be scalars too."""
-    merged = {**tomllib.loads(text).get(table, {}), **values}
-    section = re.compile(rf"^\[{re.escape(table)}\][^\n]*\n(?:(?!\[)[^\n]*\n?)*", re.MULTILINE)
-    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in merged.items())
-    return f"{section.sub('', text).rstrip()}\n\n[{table}]\n{lines}"
+class Plan(NamedTuple):
+    """The pair's name in `graft pair make`, the folder of the user's own copy, and how much of it is learnt."""
 
-
-def make_pair(data: Data, plan: Plan) -> list[Command]:
-    """The commands that write the project folder ``pair`` and train its teacher, run in its parent folder."""
-    limit = ("--events", str(plan.impressions)) if plan.impressions else ()
-    own = ("--movielens", str(data.own_copy)) if data.own_copy else ()
-    return [
-        Command(("pair", "make", data.name, "pair", *own, *limit), shows_progress=True),
-        Command(("pair", "train-teacher", "pair"), shows_progress=True),
-    ]
-
-
-def set_pace(folder: Path, plan: Plan) -> None:
-    """Write the demo's own pace into the project file: a short run needs more frequent versions."""
-    path = folder / FILE_NAME
-    text = path.read_text(encoding="utf-8")
-    pace: dict[str, dict[str, Scalar]] = {
-        "publish": {"every_seconds": plan.publish_seconds},
-        "stream": {"idle_seconds": plan.idle_seconds},
-    }
-    for table, values in pace.items():
-        text = with_values(text, table, values)
-    path.write_text(text, encoding="utf-8")
-
-
-class Folders(NamedTuple):
-    """Where a demo keeps what it makes, all of it in `run`, and where its report goes."""
-
-    run: Path
-    report: Path
+    data: str
+    own_copy: Path | None = None
+    impressions: int | None = None
+    """Only the first of them; None: all."""
+    compared: int = 10_000
+    """Of the first examples, which the study learns: 10,000 of MovieLens take half a minute of two cores."""
+    speed: float | None = None
+    """As in `graft dev`."""
 
     @property
-    def project(self) -> Path:
-        """The project folder."""
-        return self.run / "pair"
-
-    @property
-    def versions(self) -> Path:
-        """The registry of students."""
-        return self.run / "versions"
-
-    @property
-    def baselines(self) -> Path:
-        """What the baselines have learnt."""
-        return self.run / "baselines"
-
-    @property
-    def logs(self) -> Path:
-        """The logs of the processes."""
-        return self.run / "logs"
+    def note(self) -> str:
+        """What the data are, for the report."""
+        if self.data == "simulated":
+            return "simulated pair: two generated domains, no real users"
+        if self.own_copy is not None:
+            return "MovieLens, your own copy: teacher from 1M, stream of 100K"
+        return "MovieLens: teacher trained on 1M, the stream is 100K in time order"
 
 
-class Timings:
-    """How long each phase took, in seconds, and the whole up to now."""
+def run_demo(plan: Plan, folder: Path, report: Path, console: Console, command: str) -> Findings:
+    """Make the pair in `folder`/pair, stream it, compare, and write the report; `command` is what asked for it.
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self.phases: dict[str, float] = {}
+    GraftError when there can be no report.
+    """
+    began, seconds = time.monotonic(), dict[str, float]()
+    runner = Runner(console, folder, {}, folder / "commands.log")
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time the block."""
-        began = time.monotonic()
+    def phase(name: str) -> Iterator[None]:
+        phase_began = time.monotonic()
         yield
-        self.phases[name] = time.monotonic() - began
+        seconds[name] = time.monotonic() - phase_began
 
-    @property
-    def total(self) -> float:
-        """Seconds since the demo began."""
-        return time.monotonic() - self._began
-
-
-def run_demo(plan: Plan, data: Data, folders: Folders, console: Console, command: str) -> Findings:
-    """Prepare, stream, stop, report. GraftError when there can be no report."""
-    timings = Timings()
-    with running_services() as services:
-        environment = environment_of(services, folders.project, folders.versions)
-        project = _prepare(plan, data, folders, environment, console, timings)
-        make_topics(services, project, LIMITS)
-        _refuse_used(services, project)
-        with progress("events") as advance:
-            events = read_events(folders.project / EVENTS, advance)
-        with timings.phase("stream"):
-            streaming = Streaming(plan, project, events, services, environment, folders.versions, folders.logs)
-            outcome = stream_events(streaming, console)
-    compared = _compared(project, outcome, folders.baselines, console, timings)
-    findings = _findings(project, data, Registry(folders.versions), outcome, compared, timings)
-    index = write_report(folders.report, findings, command)
+    # 1. A project with its teacher.
+    own_copy = ("--movielens", str(plan.own_copy)) if plan.own_copy else ()
+    limit = ("--events", str(plan.impressions)) if plan.impressions else ()
+    with phase("data"):
+        runner.run(Command(("pair", "make", plan.data, "pair", *own_copy, *limit), shows_progress=True))
+    with phase("teacher"):
+        runner.run(Command(("pair", "train-teacher", "pair"), shows_progress=True))
+    # 2. All its events streamed, learnt and served.
+    with phase("stream"):
+        outcome = _streamed(plan, folder / "pair", console)
+    # 3. The models that could be better than its student.
+    study: dict[str, Any] | None = None
+    if outcome.joined.examples:
+        with phase("study"):
+            study = _studied(plan, runner, report)
+    # 4. One report.
+    project, versions = load_project(folder / "pair"), Registry(outcome.versions)
+    newest = versions.latest()
+    metrics = versions.load_manifest(newest).metrics if newest else {}
+    findings = Findings(
+        summary=summary_of(plan.data, outcome, metrics, project.tasks, study, time.monotonic() - began),
+        outcome=outcome,
+        tasks=project.tasks,
+        points=read_history(versions.metrics_folder),
+        seconds=seconds,
+        data_note=plan.note,
+    )
+    index = write_report(report, findings, command)
     console.print(f"report: {index}", highlight=False, markup=False, soft_wrap=True)
     return findings
 
 
-def _prepare(
-    plan: Plan, data: Data, folders: Folders, environment: dict[str, str], console: Console, timings: Timings
-) -> Project:
-    """Write the project folder, train its teacher, fill the features."""
-    folders.logs.mkdir(parents=True, exist_ok=True)
-    log = folders.logs / "preparation.log"
-    make, train_teacher = make_pair(data, plan)
-    runner = Runner(console, folders.run, {}, log)
-    with timings.phase("data"):
-        runner.run(make)
-        set_pace(folders.project, plan)
-    with timings.phase("teacher"):
-        runner.run(train_teacher)
-    project, runner = load_project(folders.project), runner._replace(environment=environment)
-    with timings.phase("features"):
-        for command in (*FEATURES, *first_version(project)):
-            runner.run(command)
-    return project
+def _streamed(plan: Plan, folder: Path, console: Console) -> Outcome:
+    """What happened while `graft dev` ran the project until all was learnt. GraftError when it cannot be kept alive."""
+    options = Options(folder, speed=plan.speed, port=free_port(), asking=_ASKING)
+    impression_ids = {impression.impression_id for impression in impressions_of(folder / EVENTS)}
+    with running_project(options, own_environment(None, None), console, lambda _line: None) as session:
+        setting, watch = session.setting, session.watch
+        topics, servers = setting.project.topics, setting.services.kafka
+        versions, hits = VersionExamples(Registry(setting.versions)), [watch.hit_rate]
+        with Witness(servers, topics, setting.started_at) as witness, Screen(console) as screen:
 
+            def look() -> None:
+                witness.check()
+                versions.refresh()
+                hits.append(watch.hit_rate)
 
-def _refuse_used(services: Services, project: Project) -> None:
-    """GraftError when a topic has records already, which the demo would count as its own."""
-    if used := used_topics(services, project):
-        raise GraftError(
-            f"Kafka at {services.kafka}: the demo counts what it sends, so its topics must be empty; these are not: "
-            f"{', '.join(used)}; delete them, or unset GRAFT_KAFKA to use the embedded broker"
+            session.follow(screen, Learnt(session), look)
+            witness.read_to_end(_READ_TO_END_SECONDS)
+            session.client.stop()
+            screen.finish(watch.look())
+            look()
+        return Outcome(
+            joined=witness.joined(impression_ids),
+            came_at_seconds=witness.came_at_seconds,
+            answers=list(session.client.answers),
+            hits=hits,
+            scorer_swaps=watch.scorer_swaps,
+            dead_letters=watch.dead_letters,
+            examples_of_version=versions.of,
+            restarts={stage: trouble.restarts for stage, trouble in session.supervisor.troubles().items()},
+            versions=setting.versions,
+            logs=setting.logs,
         )
 
 
-def _compared(project: Project, outcome: Outcome, folder: Path, console: Console, timings: Timings) -> Compared | None:
-    """The baselines on the first examples; None when there is none."""
-    from lab.demo.compare import compare  # noqa: PLC0415 - imports Feast, whose metrics folder stages would inherit
-
-    if not outcome.first_examples:
-        return None
-    with timings.phase("baselines"), progress("baselines") as advance:
-        compared = compare(project, outcome.first_examples, folder, advance)
-    if (folder / FILE).exists():
-        told = f"what the baselines left out and why: {folder / FILE}"
-        console.print(told, highlight=False, markup=False, soft_wrap=True)
-    return compared
-
-
-def _findings(
-    project: Project, data: Data, versions: Registry, outcome: Outcome, compared: Compared | None, timings: Timings
-) -> Findings:
-    """The outcome together with the learner's own metrics."""
-    newest = versions.latest()
-    metrics = versions.load_manifest(newest).metrics if newest else {}
-    baselines = compared and compared.baselines
-    summary = summary_of(data.name, outcome, metrics, project.tasks, baselines, timings.total)
-    return Findings(
-        summary=summary,
-        outcome=outcome,
-        tasks=project.tasks,
-        points=read_history(versions.metrics_folder),
-        plain_points=compared.points if compared else [],
-        timings=timings.phases,
-        data_note=data.note,
-    )
+def _studied(plan: Plan, runner: Runner, report: Path) -> dict[str, Any]:
+    """What `graft study` finds on the first examples; its page lies beside the report's."""
+    with as_file(files("lab.demo") / "study.toml") as grid:
+        options = ("--grid", str(grid), "--events", str(plan.compared), "--out", str(runner.folder / "study"))
+        runner.run(Command(("study", "pair", *options), shows_progress=True))
+    made = runner.folder / "study"
+    report.mkdir(parents=True, exist_ok=True)
+    with replacing(report / STUDY_PAGE) as file:
+        file.write((made / "study.html").read_bytes())
+    study: dict[str, Any] = json.loads((made / "headline.json").read_text("utf-8"))
+    return study

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from graft.project import Project
-from lab.dev.services import Services
+from lab.embedded.services import Services
 from runtime.errors import ConfigurationError
 from runtime.folder import claim_folder, replacing, writing
 from runtime.frozen_model import FrozenModel

@@ -1,10 +1,11 @@
-"""Runs a project from its preparation to its end; `run_dev` has the order."""
+"""Runs a project from its preparation to its end; `running_project` has the order."""
 
 import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +20,15 @@ from lab.dev.home import Home, claimed_home
 from lab.dev.live import Screen, View
 from lab.dev.preparation import FEATURES, Runner, first_version
 from lab.dev.sample import Sample, sample_of, write_first
-from lab.dev.services import Services, make_topics, refuse_silent, running_services, used_topics
 from lab.dev.session import STALLED_SECONDS, Asking, Session, Setting, running_session
 from lab.dev.stages import choose_ports, environment_of
 from lab.dev.watch import Events
-from lab.embedded import free_port, is_free_port
+from lab.embedded.servers import free_port, is_free_port
+from lab.embedded.services import Services, refuse_silent, running_services
 from runtime.errors import ConfigurationError, GraftError
-from stream.kafka.groups import LEARNER_GROUP, STREAM_GROUP, lag_of
-from stream.kafka.topics import TopicLimits
+from stream.kafka import connection
+from stream.kafka.groups import LEARNER_GROUP, STREAM_GROUP, end_offsets, lag_of
+from stream.kafka.topics import TopicLimits, all_topics, ensure_topics
 from stream.replay.event_check import check_form, check_times
 from stream.replay.event_file import count_events
 from stream.replay.replay_position import events_sent
@@ -66,8 +68,10 @@ class Learnt:
     may be days.
     """
 
-    def __init__(self, session: Session, project: Project, kafka_servers: str) -> None:
-        self._session, self._project, self._kafka = session, project, kafka_servers
+    def __init__(self, session: Session) -> None:
+        self._session, self._project = session, session.setting.project
+        self._kafka = session.setting.services.kafka
+        project = self._project
         longest = max(task.window_seconds for task in project.tasks)
         self._patience = _QUIET_SECONDS + min(_MOST_WAITED_SECONDS, longest + project.stream.idle_seconds)
         self._before = (-1, -1)
@@ -88,14 +92,16 @@ class Learnt:
         return stream.records == 0 and noted
 
 
-_ASKING = Asking(per_second=5.0, items_each=20, keep=1_000)
 _SHOWN_ITEMS = 3
-_ADVICE = "mend what it says, then start 'graft dev' again"
+_ADVICE = "mend what it says, then start it again"
 _NO_IDS = "needs users and items that are known"
 
 
 class Options(NamedTuple):
-    """What a user chose. `speed` None: as fast as it is learnt. `ends`: once all is learnt. `port`: of the scorer."""
+    """What a user chose. `speed` None: as fast as it is learnt. `ends`: once all is learnt. `port`: of the scorer.
+
+    `asking`: how scores are asked for meanwhile.
+    """
 
     folder: Path
     event_file: Path | None = None
@@ -103,6 +109,7 @@ class Options(NamedTuple):
     keeps: bool = False
     ends: bool = False
     port: int | None = None
+    asking: Asking = Asking(per_second=5.0, items_each=20, keep=1_000)
 
 
 class _Start(NamedTuple):
@@ -115,10 +122,22 @@ class _Start(NamedTuple):
 
 
 def run_dev(options: Options, environment: dict[str, str], console: Console, say: Callable[[str], None]) -> View:
-    """Prepare the project, start all processes and send the events; the last view, if it ends once all is learnt.
+    """Run the project and show what happens; the last view, if it ends once all is learnt.
+
+    The arguments and errors are those of `running_project`.
+    """
+    with running_project(options, environment, console, say) as session, Screen(console) as screen:
+        return _follow(options, session, screen, console)
+
+
+@contextmanager
+def running_project(
+    options: Options, environment: dict[str, str], console: Console, say: Callable[[str], None]
+) -> Iterator[Session]:
+    """Prepare the project and start all processes; within the block its events are being sent.
 
     `environment` has the user's settings; `say` gets what is to stand on standard output. GraftError when a part cannot
-    be kept alive. Whatever ends it ends all that it has started.
+    be kept alive. Whatever ends the block ends all that was started.
     """
     project = _project(options.folder)
     start = _Start(options, project, _events(project, options.event_file), _port(options.port, environment))
@@ -127,13 +146,38 @@ def run_dev(options: Options, environment: dict[str, str], console: Console, say
         running_services(environment, home.servers) as services,
     ):
         refuse_silent(services)
-        make_topics(services, project, LIMITS)
-        home.take_up(services, used_topics(services, project), project)
+        ensure_topics(services.kafka, project.stream, project.topics, LIMITS if services.embedded_kafka else None)
+        home.take_up(services, _used_topics(services, project), project)
         settings = environment_of(services, project.folder, home.versions)
         sample = _prepare(start, home, settings, console)
         setting = _setting(start, home, services, settings, sample)
         console.print(f"logs: {home.logs}", highlight=False, markup=False, soft_wrap=True)
-        return _stream(start, setting, sample, services, console, say)
+        with (
+            _advice(options, home),
+            running_session(setting, console, lambda: say(curl_line(sample, start.port))) as session,
+        ):
+            yield session
+
+
+@contextmanager
+def _advice(options: Options, home: Home) -> Iterator[None]:
+    """A GraftError of the block also says what helps."""
+    try:
+        yield
+    except GraftError as error:
+        kept = f"; or remove {home.folder} to begin anew" if options.keeps else ""
+        raise GraftError(f"{error}\n{_ADVICE}{kept}") from error
+
+
+def _used_topics(services: Services, project: Project) -> list[str]:
+    """The project's topics that have had records."""
+    admin = connection.admin(services.kafka)
+    try:
+        with connection.reaching(services.kafka):
+            ends = end_offsets(admin, all_topics(project.topics))
+    finally:
+        admin.close()
+    return sorted({at.topic for at, end in ends.items() if end > 0})
 
 
 def curl_line(sample: Sample, port: int) -> str:
@@ -216,13 +260,13 @@ def _setting(start: _Start, home: Home, services: Services, settings: dict[str, 
         pace=() if speed is None else ("--speed", f"{speed:g}"),
         max_lag=max_lag(load_spec(project.repo), sample.impression_bytes),
         sample=sample,
-        asking=_ASKING,
+        asking=start.options.asking,
         environment=settings,
         ports=choose_ports(start.port),
         versions=home.versions,
         logs=home.logs,
         started_at=time.monotonic(),
-        check=services.check,
+        services=services,
     )
 
 
@@ -237,30 +281,10 @@ def sent_before(home: Home, services: Services, project: Project, event_file: Pa
         raise ConfigurationError([f"{home.folder} is of other events, remove it to begin anew: {error}"]) from None
 
 
-def _stream(
-    start: _Start,
-    setting: Setting,
-    sample: Sample,
-    services: Services,
-    console: Console,
-    say: Callable[[str], None],
-) -> View:
-    """Run the session; GraftError with advice when it cannot go on."""
-    try:
-        with (
-            running_session(setting, console, lambda: say(curl_line(sample, start.port))) as session,
-            Screen(console) as screen,
-        ):
-            return _follow(start.options, Learnt(session, start.project, services.kafka), session, screen, console)
-    except GraftError as error:
-        kept = f"; or remove {setting.logs.parent} to begin anew" if start.options.keeps else ""
-        raise GraftError(f"{error}\n{_ADVICE}{kept}") from error
-
-
-def _follow(options: Options, learnt: Learnt, session: Session, screen: Screen, console: Console) -> View:
+def _follow(options: Options, session: Session, screen: Screen, console: Console) -> View:
     """Show what happens until it ends."""
     paced = options.speed is not None  # the replay makes pauses as the events had them
-    if not session.follow(screen, learnt, may_rest=lambda: paced and not session.is_sent()):
+    if not session.follow(screen, Learnt(session), may_rest=lambda: paced and not session.is_sent()):
         what = "nothing has been read or learnt"
         raise GraftError(f"{what} for {STALLED_SECONDS:.0f} s, but not all of what was sent is learnt; see the logs")
     view, watch = session.watch.look(), session.watch

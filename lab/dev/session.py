@@ -16,15 +16,14 @@ from lab.dev.sample import Sample
 from lab.dev.signals import end_if_asked
 from lab.dev.stages import LEARNER, REPLAY, Ports, path_stages, replay_stage
 from lab.dev.watch import Events, Watch
+from lab.embedded.services import Services
 from runtime.errors import GraftError
-from student.versions.registry import Registry
 
 LOOK_SECONDS = 0.5
 STALLED_SECONDS = 90.0
 """Longer than a stage takes to restart and to take up its work, on a busy machine."""
 
 _START_SECONDS = 180.0  # the imports of torch and Feast take long where all start at once on a busy machine
-_LAST_SWAP_SECONDS = 5.0  # a scorer looks for a new champion several times a second
 
 
 class Asking(NamedTuple):
@@ -38,7 +37,7 @@ class Asking(NamedTuple):
 class Setting(NamedTuple):
     """What a session needs; `environment` has GRAFT_KAFKA and the other settings of the stages.
 
-    `pace`: options of `graft replay`. `check` raises when a server has ended.
+    `pace`: options of `graft replay`.
     """
 
     title: str
@@ -54,14 +53,14 @@ class Setting(NamedTuple):
     versions: Path
     logs: Path
     started_at: float
-    check: Callable[[], None]
+    services: Services
 
 
 class Session:
     """All processes of a project at work, while the events are sent."""
 
     def __init__(self, setting: Setting, supervisor: Supervisor, client: ScoringClient, watch: Watch) -> None:
-        self._setting = setting
+        self.setting = setting
         self.supervisor, self.client, self.watch = supervisor, client, watch
 
     def is_sent(self) -> bool:
@@ -71,7 +70,7 @@ class Session:
     def check(self) -> None:
         """GraftError when a stage cannot be kept alive, or a server has ended."""
         self.supervisor.check()
-        self._setting.check()
+        self.setting.services.check()
 
     def follow(
         self,
@@ -93,18 +92,6 @@ class Session:
                 return False
             time.sleep(LOOK_SECONDS)
         return True
-
-    def stop(self, *names: str) -> None:
-        """Stop these stages one after the other."""
-        for name in names:
-            self.supervisor.stop(name)
-
-    def await_last_swap(self) -> None:
-        """Wait until the scorer has swapped to the last version, `_LAST_SWAP_SECONDS` at most."""
-        deadline = time.monotonic() + _LAST_SWAP_SECONDS
-        champion = Registry(self._setting.versions).champion()
-        while self.client.answers and self.client.answers[-1].version != champion and time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS / 10)
 
 
 @contextmanager

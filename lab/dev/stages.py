@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from graft.settings import PREFIX, Settings
 from lab.dev.processes import Stage
-from lab.dev.services import Services
-from lab.embedded import free_port
+from lab.embedded.servers import free_port
+from lab.embedded.services import Services
 
 STREAM, TEACHER, LEARNER, SCORER, REPLAY = "stream", "teacher", "learner", "scorer", "replay"
 

@@ -1,6 +1,9 @@
 """The project folder of a run: the pair of fixtures/simulated, with the pace and the topics of this run."""
 
+import json
+import re
 import shutil
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +11,8 @@ import prometheus_client  # noqa: F401 - before Feast's import, which else turns
 
 from features import store
 from graft.project import FILE_NAME, Project, load_project
-from lab.demo.run import Scalar, with_values
+
+Scalar = str | int | float | bool
 
 _FIXTURE = Path(__file__).parents[2] / "fixtures/simulated"
 
@@ -33,6 +37,14 @@ def make_project(
     project = load_project(folder)
     store.apply(project.repo, redis_url, project.features)
     return project
+
+
+def with_values(text: str, table: str, values: Mapping[str, Scalar]) -> str:
+    """`text` with `values` in its top-level `[table]`, which moves to the end; its other keys must be scalars too."""
+    merged = {**tomllib.loads(text).get(table, {}), **values}
+    section = re.compile(rf"^\[{re.escape(table)}\][^\n]*\n(?:(?!\[)[^\n]*\n?)*", re.MULTILINE)
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in merged.items())
+    return f"{section.sub('', text).rstrip()}\n\n[{table}]\n{lines}"
 
 
 def fill_features(project: Project, redis_url: str) -> None:

@@ -8,16 +8,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from lab.apache_kafka import ApacheKafka
-from lab.demo.run import Scalar
 from lab.dev.processes import Stage
-from lab.dev.services import Services
 from lab.dev.stages import environment_of
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
+from lab.embedded.apache_kafka import ApacheKafka
+from lab.embedded.services import Services
 from runtime.child import start_child
 from stream.kafka.topics import TopicLimits, ensure_topics
 from tests.chaos.processes import Processes
-from tests.chaos.project import fill_features, make_project
+from tests.chaos.project import Scalar, fill_features, make_project
 from tests.disks import Disk, NotMountableError, mounted
 
 _DISK = "64m"  # room for three versions and an example log of some 100,000 examples

@@ -92,7 +92,7 @@ def test_a_pair_is_set_up_once_and_what_is_lost_is_set_up_again(place: Place) ->
     assert place.done() == [_FILES]
     assert place.graft("check").returncode == 0
 
-    place.changed("every_seconds = 5", "every_seconds = 7")
+    place.changed("every_seconds = 2", "every_seconds = 7")
     assert place.done() == [_CHANGED, _REDIS]
     assert "every_seconds = 7" in (place.project / "graft.toml").read_text()
 
@@ -138,7 +138,7 @@ def test_what_is_done_is_not_done_again(place: Place, steps: list[tuple[str, ...
     with connect(place.redis_url) as client:
         client.flushall()
     assert _set_up(place, steps) == [_REDIS, _VERSION]
-    place.changed("every_seconds = 5", "every_seconds = 7")
+    place.changed("every_seconds = 2", "every_seconds = 7")
     assert _set_up(place, steps) == [_CHANGED, _REDIS, _VERSION]
 
 
@@ -176,10 +176,10 @@ def test_who_goes_back_after_a_set_up_that_was_killed_gets_what_was_there_before
 
     _set_up(place, steps)
     (place.pair / "new.py").write_text("")
-    place.changed("every_seconds = 5", "every_seconds = 7")
+    place.changed("every_seconds = 2", "every_seconds = 7")
     with pytest.raises(KeyboardInterrupt):
         set_up(load_project(place.pair), place.project, place.redis_url, Registry(place.versions), killed)
-    place.changed("every_seconds = 7", "every_seconds = 5")
+    place.changed("every_seconds = 7", "every_seconds = 2")
     (place.pair / "new.py").unlink()
 
     assert _set_up(place, steps) == done

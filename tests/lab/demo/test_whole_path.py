@@ -12,11 +12,11 @@ import psutil
 import pytest
 from rich.console import Console
 
-from lab.demo.data import SIMULATED
-from lab.demo.plan import Plan
-from lab.demo.run import Folders, run_demo
+from lab.demo.report import STUDY_PAGE
+from lab.demo.run import Plan, run_demo
+from lab.dev.home import NAME
 
-_PLAN = Plan(1_500, publish_seconds=1.0, idle_seconds=1.5, events_per_second=130.0, compared=400)
+_PLAN = Plan("simulated", impressions=1_500, compared=400, speed=150.0)
 _COMMANDS = (("stream", "run"), ("teacher", "run"), ("student", "train"), ("student", "serve"))
 
 
@@ -74,29 +74,24 @@ def _command_line(process: psutil.Process) -> list[str]:
         return []
 
 
-def _is_tracker(child: psutil.Process) -> bool:
-    """multiprocessing's own, which ends with this process: the baselines learn in processes."""
-    return any("multiprocessing.resource_tracker" in argument for argument in _command_line(child))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # 80 s on two quiet cores
 def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    folders = Folders(tmp_path / "run", tmp_path / "report")
-    folders.run.mkdir()
+    folder, report = tmp_path / "run", tmp_path / "report"
+    folder.mkdir()
     before = set(psutil.Process().children(recursive=True))
-    killer = _Killer(folders.versions)
+    killer = _Killer(folder / "pair" / NAME / "run" / "versions")
     with killer.at_work():
-        found = run_demo(_PLAN, SIMULATED, folders, Console(stderr=True), "graft demo")
-    summary = json.loads((folders.report / "summary.json").read_text(encoding="utf-8"))
+        findings = run_demo(_PLAN, folder, report, Console(stderr=True), "graft demo")
+    summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
 
     assert killer.killed == list(_COMMANDS)
-    assert {stage: count for stage, count in found.outcome.restarts.items() if count} == {
+    assert {stage: count for stage, count in findings.outcome.restarts.items() if count} == {
         "stream": 1, "teacher": 1, "learner": 1, "scorer": 1,
     }  # fmt: skip
-    assert found.faults == []
+    assert findings.faults == []
     assert (summary["impressions"], summary["examples"]) == (1_500, 1_500)
-    joined = found.outcome.joined
+    joined = findings.outcome.joined
     assert (joined.missing, joined.doubled, joined.unknown) == (0, 0, 0)
     assert summary["dead_letters"] == 0
     assert summary["failed_requests"] == 0
@@ -109,9 +104,10 @@ def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> Non
     assert 0 < summary["freshness_p50_s"] <= summary["freshness_p95_s"]
     assert summary["baselines"]["examples"] == 400
     for models in summary["baselines"]["scores"].values():
-        assert {"student", "control", "teacher as input", "permuted", "lr", "lr_teacher", "bayes_bias"} < models.keys()
-        assert all(models[name]["served"]["score"] > 0 for name in ("student", "lr_teacher"))
+        assert {"student", "control", "teacher_as_input", "permuted", "lr", "lr_teacher", "bayes_bias"} < models.keys()
+        assert all(models[name]["served"] > 0 for name in ("student", "lr_teacher"))
     assert summary["baselines"]["verdict"]
-    assert (folders.report / "index.html").exists()
-    left_over = {child for child in psutil.Process().children(recursive=True) if not _is_tracker(child)} - before
+    assert (report / "index.html").exists()
+    assert (report / STUDY_PAGE).exists()
+    left_over = set(psutil.Process().children(recursive=True)) - before
     assert not left_over, "a process is left over"

@@ -21,8 +21,8 @@ from graft.cli import cli
 from graft.project import load_project
 from lab.dev.command import dev
 from lab.dev.home import NAME, Home
-from lab.dev.services import Services
 from lab.embedded import EmbeddedKafka, free_port
+from lab.embedded.services import Services
 from runtime.errors import ConfigurationError, GraftError
 from runtime.folder import claim_folder
 from stream.config import Topics
@@ -290,7 +290,7 @@ def test_a_process_that_dies_again_and_again_ends_it_with_its_last_line_and_advi
         assert found.wait() == 1
     assert "graft student train ended 5 times within 5 minutes" in found.text
     assert "not a feature spec of this version" in found.text
-    advice = f"mend what it says, then start 'graft dev' again; or remove {shop / NAME / 'kept'} to begin anew"
+    advice = f"mend what it says, then start it again; or remove {shop / NAME / 'kept'} to begin anew"
     assert advice in found.text
 
 

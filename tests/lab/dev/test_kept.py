@@ -7,8 +7,8 @@ import pytest
 from graft.project import load_project
 from lab.dev.home import Home
 from lab.dev.run import sent_before
-from lab.dev.services import Services
 from lab.embedded import EmbeddedKafka
+from lab.embedded.services import Services
 from runtime.errors import ConfigurationError
 from stream.kafka import connection
 from stream.kafka.topics import ensure_topics

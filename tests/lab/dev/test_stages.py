@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from graft.settings import load_settings
-from lab.dev.services import Services
 from lab.dev.stages import environment_of
+from lab.embedded.services import Services
 
 
 def test_a_stage_takes_the_demos_endpoints_although_the_user_named_theirs_by_files(tmp_path: Path) -> None:

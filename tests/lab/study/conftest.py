@@ -88,7 +88,7 @@ class _ThisProcess:
 def without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells are learnt in this process: a worker's import of torch takes longer than a small cell.
 
-    What a worker itself is given and does is for test_cell.py, test_run.py and tests/lab/demo/test_baselines.py.
+    What a worker itself is given and does is for test_cell.py, test_run.py and test_studied.py.
     """
     monkeypatch.setattr("lab.study.run.ProcessPoolExecutor", _ThisProcess)
     monkeypatch.setattr("lab.study.worker.log_to", lambda *_: None)  # a worker's log lines all go to a file

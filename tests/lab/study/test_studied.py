@@ -1,21 +1,21 @@
-"""The baselines of a demo: what a study says of the demo's own first examples."""
+"""A study with its own worker processes, of the grid that the demo compares."""
 
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lab.demo.baselines import LABEL_DELAY_SECONDS
-from lab.demo.compare import compare
-from lab.demo.report import baselines_section
 from lab.study.arriving import Arriving
-from lab.study.grid import TeacherChange
+from lab.study.grid import TeacherChange, load_grid
 from lab.study.label_delay import LabelDelay
 from lab.study.learner_log import FILE
-from lab.study.plain_models import LR, PLAIN_MODELS, PlainModels
+from lab.study.model_scores import model_scores
+from lab.study.plain_models import PLAIN_MODELS, PlainModels
 from lab.study.plan import window_seconds
 from lab.study.recount import recounted
-from lab.study.study_log import StudyLog
+from lab.study.studied import studied
+from lab.study.study_log import StudyLog, write_log
 from lab.study.teachers import kept_logits
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair, no_progress
@@ -24,27 +24,29 @@ COUNT = 600
 
 
 @pytest.mark.timeout(240)  # four learners, each a process that imports torch
-def test_they_are_scored_row_by_row_and_served_on_the_very_examples(
+def test_the_models_are_scored_row_by_row_and_served_on_the_very_examples(
     pair: Pair, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log = _with_a_far_value(pair.log.first(COUNT))
-    records = log.records
-    found = compare(pair.project, records, tmp_path / "baselines", no_progress)
-    baselines = found.baselines
-    assert baselines.examples == COUNT
-    assert baselines.verdict
+    log, out = _with_a_far_value(pair.log.first(COUNT)), tmp_path / "out"
+    write_log(tmp_path / "log", log.records)
+    with as_file(files("lab.demo") / "study.toml") as path:
+        grid = load_grid(str(path))
+    study = studied(grid, pair.project, pair.spec, tmp_path / "log", out=out, jobs=2, advance=no_progress)
+    assert study.findings.examples() == COUNT
+    assert study.verdict
 
     # 1. The plain models' own code on the same rows says the same, in both ways.
     setup = pair.project.learner_setup(pair.spec)
     logit_NT = kept_logits(tmp_path / "logits.npz", TeacherChange(), pair.project, log)
-    known_N = LabelDelay(max(LABEL_DELAY_SECONDS, window_seconds(pair.project))).known(log.event_times_ms)
+    known_N = LabelDelay(max(grid.label_delay_seconds, window_seconds(pair.project))).known(log.event_times_ms)
     come = recounted(log, pair.project.features.aggregates, pair.day_zero.sources.pushed, known_N)
     come_NT = kept_logits(tmp_path / "come.npz", TeacherChange(), pair.project, come)
     plain = PlainModels(setup, log, logit_NT, Arriving(come, come_NT, known_N))
     plain.learn_until(COUNT)
     (label_NK, seen_NKA), served_NKA = plain.seen(), plain.served()
+    assert not np.array_equal(seen_NKA, served_NKA)
     k = next(k for k, task in enumerate(setup.tasks) if task.kind == "binary")
-    scores = baselines.scores[setup.tasks[k].name]
+    scores = model_scores(study.comparison)[setup.tasks[k].name]
     for a, name in enumerate(PLAIN_MODELS):
         assert scores[name].row_by_row.score == pytest.approx(exact_auc(label_NK[:, k], seen_NKA[:, k, a]))
         assert scores[name].served.score == pytest.approx(exact_auc(label_NK[:, k], served_NKA[:, k, a]))
@@ -60,18 +62,9 @@ def test_they_are_scored_row_by_row_and_served_on_the_very_examples(
                 assert way.student_better.high is not None
                 assert way.student_better.low <= way.student_better.high
     assert scores["student"].row_by_row.student_better is None
-    # 3. The regression's curve is that of its predictions.
-    assert [point.examples for point in found.points] == [500, COUNT]
-    for point in found.points:
-        auc = exact_auc(label_NK[: point.examples, k], seen_NKA[: point.examples, k, PLAIN_MODELS.index(LR)])
-        assert point.slices["whole"][setup.tasks[k].name][LR].auc == pytest.approx(auc, abs=2e-3)
-    assert not np.array_equal(seen_NKA, served_NKA)
-    # 4. The page has a row for each of them.
-    page = baselines_section(baselines, pair.project.tasks)
-    assert all(f"<tr><th>{name}</th>" in page for name in scores)
-    # 5. What each learner leaves out is in one file, with the learner's name, and not in the terminal.
-    told = [line.partition(" WARNING ")[2] for line in (tmp_path / "baselines" / FILE).read_text().splitlines()]
-    assert [line.partition("; it must be in")[0] for line in sorted(told)] == [
+    # 3. What each learner leaves out is in one file, with the learner's name, and not in the terminal.
+    lines = [line.partition(" WARNING ")[2] for line in (out / FILE).read_text().splitlines()]
+    assert [line.partition("; it must be in")[0] for line in sorted(lines)] == [
         f"variant {name}, 100 % of the users, seed 1: feature listener:age: 999 is left out"
         for name in ("permuted", "student", "teacher_as_input")
     ]

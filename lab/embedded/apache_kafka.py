@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.embedded import EmbeddedKafka
+from lab.embedded.servers import EmbeddedKafka
 from runtime.errors import ConfigurationError, GraftError
 
 HOME = "EMBEDDED_KAFKA_HOME"

@@ -1,4 +1,4 @@
-"""Kafka and Redis for `graft dev` and the demo: the ones that are named, or embedded ones."""
+"""Kafka and Redis for `graft dev` and the demo: the ones that the settings name, or embedded ones."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -6,15 +6,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from graft.project import Project
 from graft.settings import load_settings
-from lab.apache_kafka import ApacheKafka, embedded_kafka
-from lab.embedded import EmbeddedKafka, EmbeddedRedis
+from lab.embedded.apache_kafka import ApacheKafka, embedded_kafka
+from lab.embedded.servers import EmbeddedKafka, EmbeddedRedis
 from runtime.redis import connect, reaching
 from stream.kafka import connection
-from stream.kafka.groups import end_offsets
 from stream.kafka.security import Security, use
-from stream.kafka.topics import TopicLimits, all_topics, ensure_topics
 
 
 class Services(NamedTuple):
@@ -64,22 +61,6 @@ def refuse_silent(services: Services) -> None:
     connection.wait_until_ready(services.kafka, 5.0)
     with reaching(services.redis_url), connect(services.redis_url, timeout_seconds=5.0) as client:
         client.ping()
-
-
-def make_topics(services: Services, project: Project, limits: TopicLimits) -> None:
-    """Make the project's topics that are missing; an embedded broker keeps `limits` of each."""
-    ensure_topics(services.kafka, project.stream, project.topics, limits if services.embedded_kafka else None)
-
-
-def used_topics(services: Services, project: Project) -> list[str]:
-    """The project's topics that have had records."""
-    admin = connection.admin(services.kafka)
-    try:
-        with connection.reaching(services.kafka):
-            ends = end_offsets(admin, all_topics(project.topics))
-    finally:
-        admin.close()
-    return sorted({at.topic for at, end in ends.items() if end > 0})
 
 
 def _check(servers: list[EmbeddedKafka | EmbeddedRedis]) -> None:
