@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.telemetry import StopSignal
 from runtime.tracing import HEADER, TRACING
 from student.serve.admission import Admission, unavailable
-from student.serve.inference_server import Endpoint, InferenceProtocol, error_reply
+from student.serve.inference import Endpoint, InferenceProtocol, error_reply
 from student.serve.listener import Group
 from student.serve.openapi import openapi_of
 from student.serve.reply import ScoreReply

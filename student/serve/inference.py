@@ -1,72 +1,159 @@
-"""The Open Inference Protocol v2: its requests and replies as tensors, in JSON and with the binary extension.
+"""The Open Inference Protocol v2 over the versions that /score answers from: /v2 and below.
 
-https://github.com/open-inference/open-inference-protocol, and Triton's extension_binary_data. No HTTP here.
-Inputs: ``user_id`` [1], ``item_ids`` [N] and, each [1] and optional, ``context.NAME``. Outputs: a task each, FP32 [N].
+Inputs: ``user_id`` [1], ``item_ids`` [N] and, optionally, ``impression_ids`` [N] and ``context.NAME`` [1] of each.
+Outputs: a task each, FP32 [N]. The tensors: runtime/inference_protocol.py.
 """
 
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from features.contract import context_name
+from runtime.inference_protocol import (
+    BINARY,
+    HEADER_LENGTH,
+    Part,
+    Tensor,
+    TensorError,
+    json_part,
+    parsed,
+    values_of,
+    with_bytes,
+    written,
+)
+from student.serve.admission import Admission, unavailable
+from student.serve.request_id import request_id_of
 from student.serve.requests import MAX_ITEMS, RequestError, refusal
-from student.serve.swap import Serving
+from student.serve.scoring import Scoring
+from student.serve.swap import ChampionSwap, Serving
 from student.versions.numpy_model import Scores
 from student.versions.served_tensors import served_tasks
+from student.versions.version_folder import VersionError
+
+MODEL = "student"
+"""The one model of this server."""
+
+_MODEL_PATHS = [f"/v2/models/{{model}}{of}" for of in ("", "/versions/{version}", "/labels/{version}")]
 
 _OF_A_MIXTURE = "of an item among itself and the negatives that were drawn beside it: an order of items, no rate"
 _CONTEXT = "context."
-_DTYPES = {
-    "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-    "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-    "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
 _TYPE_OF = {"int": "INT64", "float": "FP32", "str": "BYTES"}
 """The datatype that a feature's own type is told as; any that holds its values is taken."""
 
-Datatype = Literal["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP32", "FP64", "BYTES"]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class _Part(BaseModel):
-    """Fields that the protocol may add are passed over, as it asks."""
+class InferenceProtocol:
+    """Answers /v2; `graft` is its release."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    def __init__(self, swap: ChampionSwap, scoring: Scoring, admission: Admission, release: str) -> None:
+        self._swap = swap
+        self._scoring = scoring
+        self._admission = admission
+        self._release = release
+
+    def health(self) -> list[Route]:
+        """Whether the server lives, and whether it is ready."""
+        return [Route("/v2/health/live", self._live), Route("/v2/health/ready", self._ready)]
+
+    def metadata(self) -> list[Route]:
+        """Of the server, the model, and each version by number or name."""
+        routes = [Route("/v2", self._server)]
+        for path in _MODEL_PATHS:
+            routes += [Route(path, _caught(self._model)), Route(f"{path}/ready", _caught(self._model_ready))]
+        return routes
+
+    def inference(self, timed: Callable[[Endpoint, Callable[[RequestError], Response]], Endpoint]) -> list[Route]:
+        """Of the model, and each version by number or name. `timed` wraps what counts as a request."""
+        infer = timed(self._infer, error_reply)
+        return [Route(f"{path}/infer", infer, methods=["POST"]) for path in _MODEL_PATHS]
+
+    async def _server(self, _request: Request) -> Response:
+        return _json({"name": "graft", "version": self._release, "extensions": [BINARY]})
+
+    async def _live(self, _request: Request) -> Response:
+        return _json({"live": True})
+
+    async def _ready(self, _request: Request) -> Response:
+        return _json({"ready": self._swap.current is not None}, 200 if self._swap.current else 503)
+
+    async def _model(self, request: Request) -> Response:
+        serving = await self._serving(request)
+        return _json(metadata(MODEL, self._swap.versions(), serving))
+
+    async def _model_ready(self, request: Request) -> Response:
+        await self._serving(request)
+        return _json({"name": MODEL, "ready": True})
+
+    async def _infer(self, request: Request) -> Response:
+        body = await self._admission.body_of(request)
+        with self._admission:
+            serving = await self._serving(request)
+            asked = read_request(body, request.headers.get(HEADER_LENGTH))
+            checked = serving.contract.check(asked.request)
+            answer = await self._scoring.score(serving, checked, request_id_of(request) or asked.id)
+            content, head = reply_body(asked, {"model_name": MODEL, "model_version": serving.version}, answer.scores)
+        if head is None:
+            return Response(content, media_type="application/json")
+        return Response(content, headers={HEADER_LENGTH: str(head)}, media_type="application/octet-stream")
+
+    async def _serving(self, request: Request) -> Serving:
+        """The version of the path; RequestError 404 where there is none."""
+        model, version = request.path_params["model"], request.path_params.get("version")
+        if model != MODEL:
+            raise refusal(404, "model", model, MODEL, f"there is no model {model[:80]!r}; allowed is {MODEL}")
+        if self._swap.current is None:
+            raise unavailable("no version is loaded; the learner has not published one yet")
+        if version is None:
+            return self._swap.current
+        try:
+            return await self._swap.named(version)
+        except VersionError as error:
+            raise refusal(404, "version", version[:80], "a version or its name", str(error)) from None
 
 
-class _InputParameters(_Part):
-    binary_data_size: int | None = Field(default=None, ge=0)
+def error_reply(error: RequestError) -> Response:
+    """An error as the protocol has it: one sentence."""
+    return _json({"error": error.faults[0]["message"]}, error.status, error.headers)
 
 
-class _Input(_Part):
-    name: str
-    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=8)]
-    datatype: Datatype
-    parameters: _InputParameters = _InputParameters()
-    data: Any = None
+def _caught(endpoint: Endpoint) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except RequestError as error:
+            return error_reply(error)
+
+    return answer
 
 
-class _OutputParameters(_Part):
+def _json(content: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json(content), status, headers, media_type="application/json")
+
+
+class _OutputParameters(Part):
     binary_data: bool | None = None
 
 
-class _Output(_Part):
+class _Output(Part):
     name: str
     parameters: _OutputParameters = _OutputParameters()
 
 
-class _RequestParameters(_Part):
+class _RequestParameters(Part):
     binary_data_output: bool = False
 
 
-class _Request(_Part):
+class _Request(Part):
     id: Annotated[str, Field(max_length=256)] | None = None
     parameters: _RequestParameters = _RequestParameters()
-    inputs: Annotated[list[_Input], Field(max_length=256)]
+    inputs: Annotated[list[Tensor], Field(max_length=256)]
     outputs: Annotated[list[_Output], Field(max_length=256)] | None = None
 
 
@@ -76,7 +163,7 @@ class Asked(NamedTuple):
     id: str | None
     request: dict[str, Any]
     """As the body of /score has it: user_id, item_ids, context."""
-    outputs: Sequence[tuple[str, bool]] | None
+    outputs: Mapping[str, bool] | None
     """Names, and whether each is to be binary; all outputs if None."""
     is_binary: bool
     """Of outputs that say nothing else."""
@@ -84,46 +171,33 @@ class Asked(NamedTuple):
 
 def read_request(body: bytes, header_length: str | None) -> Asked:
     """What the body asks for, or RequestError 400; `header_length` is the header Inference-Header-Content-Length."""
-    size = len(body)
-    if header_length is not None:
-        if not header_length.isdecimal() or len(header_length) > 10 or int(header_length) > size:
-            raise _refused("Inference-Header-Content-Length", header_length, f"a number of at most {size} bytes")
-        size = int(header_length)
     try:
-        asked = _Request.model_validate_json(body[:size])
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise _refused(".".join(map(str, first["loc"])), None, first["msg"]) from None
-    values = _values(asked.inputs, body[size:])
-    binary = asked.parameters.binary_data_output
+        size = json_part(body, header_length)
+        asked = parsed(_Request, body[:size], strict=True)
+        request = _as_score_request(_values(asked.inputs, body[size:]))
+    except TensorError as error:
+        raise _refusal(str(error)) from None
+    is_binary = asked.parameters.binary_data_output
     outputs = None
-    if asked.outputs:
-        own = ((of.name, of.parameters.binary_data) for of in asked.outputs)
-        outputs = list({name: binary if told is None else told for name, told in own}.items())  # each once, as Triton
-    return Asked(asked.id, _as_score_request(values), outputs, binary)
+    if asked.outputs:  # each once, as Triton
+        of_output = {output.name: output.parameters.binary_data for output in asked.outputs}
+        outputs = {name: is_binary if says is None else says for name, says in of_output.items()}
+    return Asked(asked.id, request, outputs, is_binary)
 
 
-def reply(asked: Asked, model: Mapping[str, str], scores: Scores) -> tuple[bytes, int | None]:
+def reply_body(asked: Asked, model: Mapping[str, str], scores: Scores) -> tuple[bytes, int | None]:
     """The body of the reply, and the length of its JSON part where binary tensors follow.
 
     `model`: model_name and model_version. RequestError 400 for an output that there is not.
     """
-    wanted = [(task, asked.is_binary) for task in scores] if asked.outputs is None else asked.outputs
-    outputs, tensors = [], b""
-    for task, is_binary in wanted:
-        if task not in scores:
-            raise _refused("outputs", task, f"any of {', '.join(scores)}")
-        output: dict[str, Any] = {"name": task, "datatype": "FP32", "shape": [len(scores[task])]}
-        if is_binary:
-            data = scores[task].astype("<f4").tobytes()
-            output["parameters"] = {"binary_data_size": len(data)}
-            tensors += data
-        else:
-            output["data"] = scores[task].tolist()
-        outputs.append(output)
-    told = {**model, **({} if asked.id is None else {"id": asked.id}), "outputs": outputs}
-    head = to_json(told, inf_nan_mode="null")
-    return head + tensors, len(head) if any(is_binary for _, is_binary in wanted) else None
+    wanted = dict.fromkeys(scores, asked.is_binary) if asked.outputs is None else asked.outputs
+    if unknown := [name for name in wanted if name not in scores]:
+        raise _refusal(f"outputs: allowed is any of {', '.join(scores)}, got {unknown[0]!r}")
+    outputs = [written(task, "FP32", scores[task], is_binary=is_binary) for task, is_binary in wanted.items()]
+    of_request = {} if asked.id is None else {"id": asked.id}
+    head = to_json({**model, **of_request, "outputs": [entry for entry, _ in outputs]}, inf_nan_mode="null")
+    body = b"".join([head, *(data for _, data in outputs)])
+    return body, len(head) if any(wanted.values()) else None
 
 
 def metadata(name: str, versions: Sequence[str], serving: Serving) -> dict[str, Any]:
@@ -156,79 +230,33 @@ def _moment(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _values(inputs: Sequence[_Input], tensors: bytes) -> dict[str, list[Any]]:
-    """The values of each input, flat; the binary ones stand in `tensors` in the inputs' order."""
+def _values(inputs: Sequence[Tensor], tail: bytes) -> dict[str, list[Any]]:
+    """The values of each input, flat."""
     values: dict[str, list[Any]] = {}
-    first = 0
-    for of in inputs:
-        count = int(np.prod(of.shape, dtype=object)) if of.shape else 1
-        if of.name in values or count > MAX_ITEMS:
-            raise _refused(of.name, of.shape, f"one input of each name, with at most {MAX_ITEMS} elements")
-        if (size := of.parameters.binary_data_size) is None:
-            values[of.name] = _flat(of.data)
-        else:
-            values[of.name] = _from_bytes(of, tensors[first : first + size], count, size)
-            first += size
-        if len(values[of.name]) != count:
-            raise _refused(of.name, len(values[of.name]), f"as many elements as its shape {of.shape} has")
-    if first != len(tensors):
-        raise _refused("inputs", len(tensors), f"as many bytes after the JSON part as inputs say: {first}")
+    for tensor, data in with_bytes(inputs, tail):
+        if tensor.name in values or tensor.size > MAX_ITEMS:
+            raise TensorError(f"{tensor.name}: allowed is one input of each name, with at most {MAX_ITEMS} elements")
+        elements = values_of(tensor, data)
+        values[tensor.name] = elements if isinstance(elements, list) else elements.tolist()
     return values
-
-
-def _from_bytes(of: _Input, data: bytes, count: int, size: int) -> list[Any]:
-    if len(data) != size:
-        raise _refused(of.name, size, f"a binary_data_size of bytes that follow; {len(data)} do")
-    if of.datatype == "BYTES":
-        return _texts(of.name, data)
-    dtype = np.dtype(_DTYPES[of.datatype])
-    if size != count * dtype.itemsize:
-        raise _refused(of.name, size, f"{count * dtype.itemsize} bytes of {of.datatype} for shape {of.shape}")
-    found: list[Any] = np.frombuffer(data, dtype).tolist()
-    return found
-
-
-def _texts(name: str, data: bytes) -> list[str]:
-    """Elements of BYTES: each a length of four bytes, little endian, then so many bytes of UTF-8."""
-    found, at = [], 0
-    while at < len(data):
-        length = struct.unpack_from("<I", data, at)[0] if at + 4 <= len(data) else len(data)
-        at += 4
-        if at + length > len(data):
-            raise _refused(name, len(data), "elements that end with the data")
-        try:
-            found.append(data[at : at + length].decode("utf-8"))
-        except UnicodeDecodeError:
-            raise _refused(name, None, "text in UTF-8") from None
-        at += length
-    return found
-
-
-def _flat(data: Any) -> list[Any]:
-    """A list of values, whether it was flat or nested as its shape is."""
-    if not isinstance(data, list):
-        return [data]
-    if not any(isinstance(one, list) for one in data):
-        return data
-    return [value for one in data for value in _flat(one)]
 
 
 def _as_score_request(values: Mapping[str, list[Any]]) -> dict[str, Any]:
     request: dict[str, Any] = {}
     context: dict[str, Any] = {}
-    for name, found in values.items():
+    for name, elements in values.items():
         if name in ("item_ids", "impression_ids"):
-            request[name] = found
-        elif len(found) != 1:
-            raise _refused(name, len(found), "one element")
+            request[name] = elements
+        elif len(elements) != 1:
+            raise TensorError(f"{name}: allowed is one element, got {len(elements)}")
         elif name in ("context", "version", "explain"):  # of /score; here inputs of their own, the path, and nothing
-            raise _refused(name, None, f"user_id, item_ids, impression_ids and {_CONTEXT}NAME")
+            raise TensorError(f"{name}: allowed is user_id, item_ids, impression_ids and {_CONTEXT}NAME")
         elif name.startswith(_CONTEXT):
-            context[name.removeprefix(_CONTEXT)] = found[0]
+            context[name.removeprefix(_CONTEXT)] = elements[0]
         else:
-            request[name] = found[0]
+            request[name] = elements[0]
     return request | ({"context": context} if context else {})
 
 
-def _refused(field: str, value: Any, allowed: str) -> RequestError:
-    return refusal(400, field, value, allowed, f"{field}: allowed is {allowed}, got {value!r}"[:500])
+def _refusal(fault: str) -> RequestError:
+    return refusal(400, "", None, "a request of the Open Inference Protocol", fault[:500])

@@ -3,15 +3,17 @@
 import re
 import ssl
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
+from pydantic import Field
+
 from runtime.errors import ConfigurationError
+from runtime.inference_protocol import BINARY, Part, TensorError, TensorMetadata, parsed
 from runtime.tracing import HEADER, TRACING
 from teacher_cache.config import URL_ALLOWED, ServerConfig
 from teacher_cache.kinds.bisection import TeacherUnavailableError
 from teacher_cache.kinds.http_connections import HttpConnections, Reply
-from teacher_cache.kinds.inference_tensors import BINARY, ModelMetadata, ReplyError, ServerMetadata, parsed
 from teacher_cache.teacher import ServerAccess
 
 KEY = "teacher.server"
@@ -31,6 +33,23 @@ class RowsRefusedError(ValueError):
 
 class ServerFailedError(Exception):
     """The server has failed with a request, and does not say whether for its rows."""
+
+
+class ServerMetadata(Part):
+    """What GET /v2 says."""
+
+    name: str = ""
+    extensions: list[str] = Field(default=[])
+
+
+class ModelMetadata(Part):
+    """What GET /v2/models/NAME says."""
+
+    name: str
+    versions: list[str] | None = None
+    platform: str = ""
+    inputs: Annotated[list[TensorMetadata], Field(max_length=10_000)]
+    outputs: Annotated[list[TensorMetadata], Field(max_length=10_000)]
 
 
 class ServedMetadata(NamedTuple):
@@ -113,7 +132,7 @@ class ModelServer:
         reply = self._connections.call("GET", path, self._authorization(), most_bytes=_MOST_METADATA_BYTES)
         try:
             return reply.status == 200 and BINARY in parsed(ServerMetadata, reply.body).extensions
-        except ReplyError:
+        except TensorError:
             return False
 
     def _get(self, path: str, model: type[ModelMetadata]) -> ModelMetadata:
@@ -125,7 +144,7 @@ class ModelServer:
             raise TeacherUnavailableError(told, _retry_after(reply))
         try:
             return parsed(model, reply.body)
-        except ReplyError as error:
+        except TensorError as error:
             told = f"{path} of {self.name} is no metadata of a model: {error}"
             raise ConfigurationError([f"graft.toml: {KEY}.url: {told}"]) from None
 

@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from lab.embedded import free_port
 from runtime.absence import Absence, wait_for
 from runtime.errors import ConfigurationError
+from runtime.inference_protocol import TensorError
 from runtime.telemetry import StopSignal
 from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
 from teacher_cache.kinds import model_server
 from teacher_cache.kinds.bisection import TeacherUnavailableError
-from teacher_cache.kinds.inference_tensors import ReplyError, read_reply
 from teacher_cache.kinds.load import load_teacher
+from teacher_cache.kinds.served_teacher import read_reply
 from teacher_cache.teacher import ServerAccess, Teacher, TeacherOutputError
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import LIKE_UI, TASKS, v2_server
@@ -236,7 +237,7 @@ def test_whoever_waits_for_the_teacher_waits_as_long_as_the_server_asks(server: 
 _REPLIES = {
     "a row less": (lambda reply: reply["outputs"][0].update(shape=[2, 1]), r"is FP32 of shape \[2, 1\]"),
     "another type": (lambda reply: reply["outputs"][0].update(datatype="INT64"), "is INT64 of shape"),
-    "no such output": (lambda reply: reply["outputs"].pop(), "it has no output 'rating'|its outputs say"),
+    "no such output": (lambda reply: reply["outputs"].pop(), "it has no output 'rating'|its tensors have"),
     "fewer bytes": (lambda reply: reply["outputs"][0].update(parameters={"binary_data_size": 8}), "bytes"),
     "another version": (lambda reply: reply.update(model_version="8"), "answered with version '8', asked was '7'"),
 }
@@ -474,7 +475,7 @@ def test_the_generation_is_of_the_model_its_version_and_its_metadata(server: V2S
 def test_odd_replies_are_refused_or_read(body: bytes, header: str | None) -> None:
     try:
         _version, (found,) = read_reply(body, header, {"y": ("FP32", [2])})
-    except ReplyError:
+    except TensorError:
         return
     assert found.shape == (2,)
 
