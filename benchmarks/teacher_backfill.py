@@ -32,7 +32,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from features.spec import Feature, FeatureSpec
-from graft.commands.teacher_parts import ProjectTeacher
+from graft.commands.teacher.teacher_parts import ProjectTeacher
 from graft.process import begin
 from lab.embedded import EmbeddedRedis, free_port
 from lab.machine import MACHINE

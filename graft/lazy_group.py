@@ -1,11 +1,11 @@
-"""A group of commands. Each is imported when it runs, so that it does not wait for the imports of the others."""
+"""Groups of commands. Each is imported when it runs, so that it does not wait for the imports of the others."""
 
 import importlib
 import logging
 import signal
 from collections.abc import Mapping
 from importlib.metadata import EntryPoints, entry_points
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import click
 
@@ -28,11 +28,15 @@ _GOT_BY = dict.fromkeys(_FULL, "pip install 'graft[full]', or use the image 'gra
 """How to get the libraries that `pip install graft` alone, and the scorer's image, do without, by their modules."""
 
 
+Purpose = Literal["start", "run", "look", "repair"]
+
+
 class LazyCommand(NamedTuple):
-    """Where a command is defined (module:attribute), and its line in the list of commands."""
+    """Where a command is defined (module:attribute), its line in the list of commands, and what one wants by it."""
 
     target: str
     short_help: str
+    purpose: Purpose = "look"
 
     def load(self) -> click.Command:
         """The command itself."""
@@ -59,34 +63,65 @@ class CommandGroup(click.Group):
         return f"no such command {name!r}{did_you_mean(name, known)}"
 
 
-class LazyGroup(CommandGroup):
-    """A group that imports a command when it is asked for, and prints a GraftError as lines without a traceback.
+class NounGroup(CommandGroup):
+    """The commands of one noun, by their verbs; its help imports none of them."""
 
-    Its commands are its own, then those that other installed distributions add by an entry point. `elsewhere` says of
-    those that are known but may not be installed how to get them.
-    """
-
-    def __init__(
-        self, *args: Any, lazy_commands: Mapping[str, LazyCommand], elsewhere: Mapping[str, str], **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._own = lazy_commands
-        self._elsewhere = elsewhere
+    def __init__(self, name: str, help: str, verbs: Mapping[str, LazyCommand]) -> None:  # noqa: A002 - click's word
+        super().__init__(name, help=help)
+        self._verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names, graft's own in the order of the path that an event takes."""
-        return [*self._own, *sorted(_added().names - self._own.keys())]
+        """The verbs."""
+        return list(self._verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """The imported command; None where there is none of that name."""
-        lazy = self._lazy(cmd_name)
+        return self._verbs[cmd_name].load() if cmd_name in self._verbs else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """The list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, lazy.short_help) for verb, lazy in self._verbs.items()])
+
+
+class LazyGroup(CommandGroup):
+    """The command line: imports a command when it is asked for, and prints a GraftError as lines without a traceback.
+
+    `commands` are its own by their words, such as "student train", and `nouns` what those of a noun do. Then come those
+    that other installed distributions add by an entry point; `elsewhere` says of those that may not be installed how to
+    get them.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        lazy_commands: Mapping[str, LazyCommand],
+        nouns: Mapping[str, str],
+        elsewhere: Mapping[str, str],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy_commands, self._nouns, self._elsewhere = lazy_commands, nouns, elsewhere
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The first words of all commands."""
+        return list(dict.fromkeys(words.split()[0] for words in self._all()))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """The group of a noun, or the imported command; None where there is none of that name."""
+        if cmd_name in self._nouns:
+            split = {words.partition(" "): lazy for words, lazy in self._lazy_commands.items()}
+            verbs = {verb: lazy for (noun, _, verb), lazy in split.items() if noun == cmd_name}
+            return NounGroup(cmd_name, self._nouns[cmd_name], verbs)
+        lazy = self._all().get(cmd_name)
         return lazy.load() if lazy else None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands without importing any."""
-        commands = {name: self._lazy(name) for name in self.list_commands(ctx)}
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.short_help) for name, lazy in commands.items() if lazy])
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """All commands by what one wants to do, without importing any."""
+        for purpose in get_args(Purpose):
+            with formatter.section(purpose.capitalize()):
+                rows = [(words, lazy.short_help) for words, lazy in self._all().items() if lazy.purpose == purpose]
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a GraftError becomes its exit code and one line per fault on standard error.
@@ -124,12 +159,11 @@ class LazyGroup(CommandGroup):
             return f"{name!r} is not installed: {self._elsewhere[name]}"
         return super()._missing(name, known)
 
-    def _lazy(self, name: str) -> LazyCommand | None:
-        if name in self._own:
-            return self._own[name]
-        found = _added()
-        lazy: LazyCommand | None = found[name].load() if name in found.names else None
-        return lazy
+    def _all(self) -> dict[str, LazyCommand]:
+        """Its own commands, then those of other distributions."""
+        added = _added()
+        theirs = {name: added[name].load() for name in sorted(added.names - self._lazy_commands.keys())}
+        return {**self._lazy_commands, **theirs}
 
 
 def _added() -> EntryPoints:

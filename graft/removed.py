@@ -46,7 +46,16 @@ Among them are keys that the models still have as fields without a description, 
 VARIABLES: Mapping[str, str] = {}
 """By environment variable."""
 
-COMMANDS: Mapping[str, str] = {}
+COMMANDS: Mapping[str, str] = {
+    "graft dlq show": "use 'graft dlq ls TOPIC PARTITION OFFSET'",
+    "graft student diff": "use 'graft student show NEW --against OLD'",
+    "graft student release": "use 'graft student hold --end'",
+    "graft student skew": "use 'graft student show --skew'",
+    "graft teacher get": "use 'graft teacher explain --cached --user USER --item ITEM'",
+    "graft teacher profile": "use 'graft teacher backfill --profiles'",
+    "graft teacher rm": "use 'graft reset --generation DIGEST'",
+    "graft teacher stats": "use 'graft teacher ls current', or the generation in place of 'current'",
+}
 """By command as it was typed, such as ``graft look``."""
 
 

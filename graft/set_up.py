@@ -71,7 +71,7 @@ def set_up(pair: Project, folder: Path, redis_url: str, registry: Registry, step
                 client.delete(key)  # as above
                 step(folder, "features", "materialize")
                 if pair.teacher is not None:
-                    step(folder, "teacher", "profile")
+                    step(folder, "teacher", "backfill", "--profiles")
                 client.set(key, digest)
                 done.append("features and profiles in Redis")
         if registry.latest() is None and pair.teacher is not None:

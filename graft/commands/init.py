@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.columns_given import columns_given, label_option, map_option
-from graft.commands.output import echo_json, json_option
+from graft.commands.options import columns_given, echo_json, json_option, label_option, map_option
 from graft.commands.source_given import check_source_options, source_given, source_options
 from graft.lazy_group import ENTRY_POINT_GROUP
 from graft.process import begin

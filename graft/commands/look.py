@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graft.commands.columns_given import columns_given, label_option, map_option
-from graft.commands.output import echo_result, json_option
+from graft.commands.options import columns_given, echo_result, json_option, label_option, map_option
 from graft.process import Process, begin
 from runtime.folder import writing
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.columns_given import columns_given
+from graft.commands.options import columns_given
 
 if TYPE_CHECKING:
     from graft.fit.source_log import SourceLog

@@ -37,7 +37,7 @@ def first_version(project: Project, bootstrap_events: Path | None = None) -> Ite
     `bootstrap_events`: a file with the users and items that it learns on; None: those of Feast's tables.
     """
     if project.features.profiles:
-        yield Command(("teacher", "profile"))
+        yield Command(("teacher", "backfill", "--profiles"))
     if project.distillation:
         known = ("--events", str(bootstrap_events)) if bootstrap_events else ()
         yield Command(("student", "bootstrap", *known))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from graft.commands.output import echo_result, json_option
+from graft.commands.options import echo_result, json_option
 from graft.progress import progress
 from lab.pairs.movielens import download
 from lab.pairs.movielens.files import MovieLens, read_grouplens, read_wheel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graft.commands.output import echo_result, json_option
+from graft.commands.options import echo_result, json_option
 from graft.process import begin
 from graft.progress import progress
 from graft.project import FILE_NAME

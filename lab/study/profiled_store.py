@@ -1,8 +1,8 @@
 """The online store in memory with profiles, which the batch scorer computes in the stream.
 
 A profile is computed when its id first appears, from the features of that moment. It is known at once where a batch
-table has the id, as 'graft teacher profile' has scored it before the first event; else from the batch scorer's next
-pass on, a second later.
+table has the id, as 'graft teacher backfill --profiles' has scored it before the first event; else from the batch
+scorer's next pass on, a second later.
 """
 
 from collections.abc import Mapping, Sequence

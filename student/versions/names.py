@@ -125,9 +125,7 @@ class Names:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError):
-            why = (
-                f"{self._held} cannot be read; 'graft student hold' writes it anew, 'graft student release' removes it"
-            )
+            why = f"{self._held} cannot be read; 'graft student hold' writes it anew, and with --end removes it"
             champion = self.legible(CHAMPION)
             return Move(at_ms=0, name=CHAMPION, to=champion, was=champion, by="unknown", why=why, held=True)
 

@@ -116,6 +116,6 @@ def _clash(known: dict[str, str], name: str, generation: Generation) -> list[str
     fault = (
         f"graft.toml: teacher.version: {name!r} is the name of generation {digest}{since}, and this project now makes "
         f"generation {generation.digest}: {'; '.join(changed)}. Give it another teacher.version, or free the name "
-        f"with 'graft teacher rm {digest}'"
+        f"with 'graft reset --generation {digest}'"
     )
     return [fault]

@@ -14,6 +14,8 @@ from stream.events import Example
 from stream.log.example_file import write
 from stream.log.examples import ExampleRecord
 
+CACHED = ("teacher", "explain", "--cached", "--user")
+
 
 def _graft(environment: dict[str, str], *arguments: str) -> Result:
     return CliRunner().invoke(cli, [*arguments], env=environment)
@@ -54,11 +56,11 @@ def test_a_log_and_a_file_of_rows_fill_the_cache(
     some = "--from", str(log), "--since", "1970-01-01T02:00:00Z", "--until", "1970-01-01T06:00:00Z"
     dry = json.loads(_graft(environment, *backfill, *some, "--dry-run").stdout)
     assert (dry["rows"], dry["hit_rate_before"], dry["hit_rate_after"]) == (4, 0.0, 1.0)
-    assert json.loads(_graft(environment, "teacher", "stats", "--json").stdout)["rows"] == 0
+    assert json.loads(_graft(environment, "teacher", "ls", "current", "--json").stdout)["rows"] == 0
     assert json.loads(_graft(environment, *backfill, *some).stdout)["rows"] == 4
     missing = json.loads(_graft(environment, *backfill, "--from", str(log), "--missing-only").stdout)
     assert (missing["rows"], missing["hit_rate_before"], missing["hit_rate_after"]) == (6, 0.4, 1.0)
-    (found,) = json.loads(_graft(environment, "teacher", "get", "1", "a7", "--json").stdout)
+    (found,) = json.loads(_graft(environment, *CACHED, "1", "--item", "a7", "--json").stdout)
     assert found["logits"] == {"like": 7.0}
 
     done = _graft(environment, "teacher", "backfill", "--rows", str(rows))
@@ -114,7 +116,7 @@ def _raised(environment: dict[str, str], *arguments: str) -> BaseException | Non
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "give one of --since WHEN, --from LOG, --events FILE and --rows FILE"),
+        ([], "give one of --since WHEN, --from LOG, --events FILE, --rows FILE and --profiles"),
         (["--until", "3d"], "give one of"),
         (["--rows", "graft.toml", "--events", "graft.toml"], "give one of"),
         (["--rows", "graft.toml", "--since", "3d"], "--rows have no time"),

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 
 from features.spec_file import load_spec
 from graft.cli import cli
-from graft.commands.backfill_on_ray import Errand, Filler, Source
+from graft.commands.teacher.backfill_on_ray import Errand, Filler, Source
 from graft.process import Process, begin
 from lab.embedded import free_port
 from runtime.child import start_child
@@ -116,7 +116,7 @@ def errand_of(sound_project: Path, redis_url: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GRAFT_REDIS_URL", redis_url)
 
     def make(log: Path | None, ends: Mapping[int, int], rows: Path | None = None, **changes: Any) -> Errand:
-        from graft.commands.teacher_parts import ProjectTeacher  # noqa: PLC0415 - loads Feast's spec
+        from graft.commands.teacher.teacher_parts import ProjectTeacher  # noqa: PLC0415 - loads Feast's spec
 
         process: Process = begin(sound_project)
         source = Source(log, rows, rows and file_sha256(rows), None, None)

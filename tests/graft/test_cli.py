@@ -16,7 +16,6 @@ from graft.cli import _end_quickly, cli
 from lab.embedded import free_port
 from tests.disks import Disk
 
-_LAST = ["reset", "demo", "dev", "pair", "study"]
 _GRAFT = [sys.executable, "-m", "graft"]
 
 
@@ -46,24 +45,21 @@ print(*sys.modules, file=sys.stderr)
     return set(done.stderr.split())
 
 
-def test_help_lists_the_commands_in_the_order_of_the_path_then_the_laboratorys_and_imports_none() -> None:
-    done = _run("--help")
-    words = done.stdout.partition("Commands:")[2].split("\n")
-    names = [line.split()[0] for line in words if line.strip()]
-    assert names == [
-        "init",
-        "look",
-        "check",
-        "features",
-        "set-up",
-        "replay",
-        "stream",
-        "dlq",
-        "teacher",
-        "student",
-        *_LAST,
-    ]
+def test_help_lists_all_commands_by_what_one_wants_to_do_and_imports_none() -> None:
+    printed = CliRunner().invoke(cli, ["--help"], terminal_width=200).output
+    listed = {}
+    for purpose in ("Start", "Run", "Look", "Repair"):
+        rows = printed.partition(f"\n{purpose}:\n")[2].partition("\n\n")[0].splitlines()
+        listed[purpose] = [row.strip().partition("  ")[0] for row in rows]
+    assert listed["Start"][:2] == ["init", "check"]
+    assert "student train" in listed["Run"]
+    assert "student show" in listed["Look"]
+    assert listed["Repair"][-1] == "reset"
+    leaves = {" ".join(leaf) for leaf in _leaves(cli) if leaf[0] != "pair"} | {"pair"}
+    assert {name for names in listed.values() for name in names} == leaves
+    assert len(list(_leaves(cli))) <= 38
     assert not {"torch", "feast", "kafka", "onnxruntime", "pandas", "rich"} & _modules_after("--help")
+    assert not {"torch", "feast", "kafka", "numpy"} & _modules_after("student", "--help")
 
 
 def test_init_and_look_load_neither_torch_nor_kafka_and_look_no_feast(tmp_path: Path) -> None:
@@ -91,7 +87,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_one_or_all_of_them() ->
     result = CliRunner().invoke(cli, ["chek"])
     assert (result.exit_code, "no such command 'chek'; did you mean check?" in result.output) == (2, True)
     result = CliRunner().invoke(cli, ["xyz"])
-    assert "no such command 'xyz'; allowed are init, look, check, features, set-up" in result.output
+    assert "no such command 'xyz'; allowed are init, check, teacher, set-up, features" in result.output
 
 
 def test_every_commands_help_has_an_example_of_it() -> None:
@@ -197,7 +193,7 @@ def _levels(tmp_path: Path, *cases: tuple[list[str], str]) -> list[set[str]]:
     code = f"""
 import logging, os
 from graft.cli import cli
-from graft.commands import versions
+from graft.commands.student import versions
 def log(settings):
     for level in ("debug", "info", "warning"):
         getattr(logging.getLogger("graft"), level)("a line")
@@ -230,7 +226,7 @@ def test_the_shell_completes_commands_and_their_verbs() -> None:
         variables = {"_GRAFT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         return [line.partition(",")[2] for line in _run(**variables).stdout.splitlines()]
 
-    assert completed("graft st") == ["stream", "student", "study"]
+    assert completed("graft st") == ["student", "stream", "study"]
     assert completed("graft student pr") == ["promote"]
     assert "--project" in completed("graft --")
     for shell in ("bash", "zsh", "fish"):

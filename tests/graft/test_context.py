@@ -1,4 +1,4 @@
-"""A teacher that sees a context, as people meet it: in `graft check`, in a backfill, and `graft teacher get`."""
+"""A teacher that sees a context, as people meet it: in `graft check`, in a backfill, and in the cache."""
 
 import json
 from pathlib import Path
@@ -19,6 +19,8 @@ default = 12
 dtype = "str"
 default = "phone"
 """
+
+CACHED = ("teacher", "explain", "--cached", "--user")
 
 
 @pytest.fixture
@@ -62,18 +64,18 @@ def test_each_contexts_logit_is_put_counted_and_shown(graft: Any, project: Path,
 
     (row,) = json.loads(graft("teacher", "ls", "--json").stdout)
     assert (row["users"], row["rows"], row["context"]) == (1, 3, ["context:hour"])
-    found = json.loads(graft("teacher", "get", "1", "a", "--json").stdout)
+    found = json.loads(graft(*CACHED, "1", "--item", "a", "--json").stdout)
     assert sorted(one["logits"]["like"] for one in found) == [30.5, 38.0, 51.0]
     assert len({one["context"] for one in found}) == 3
-    (evening,) = json.loads(graft("teacher", "get", "1", "a", "--context", "hour=21", "--json").stdout)
+    (evening,) = json.loads(graft(*CACHED, "1", "--item", "a", "--context", "hour=21", "--json").stdout)
     assert (evening["logits"], evening["is_used"]) == ({"like": 51.0}, True)
-    (timeless,) = json.loads(graft("teacher", "get", "1", "a", "--context", "device=tv", "--json").stdout)
+    (timeless,) = json.loads(graft(*CACHED, "1", "--item", "a", "--context", "device=tv", "--json").stdout)
     assert timeless["logits"] == {"like": 30.5}
-    told = graft("teacher", "get", "1", "a", "--context", "hour=21").stdout
+    told = graft(*CACHED, "1", "--item", "a", "--context", "hour=21").stdout
     assert f" (current) in context {evening['context']} " in told
-    nothing = graft("teacher", "get", "1", "a", "--context", "hour=3")
+    nothing = graft(*CACHED, "1", "--item", "a", "--context", "hour=3")
     assert nothing.stdout == "no generation has a logit of this user and item in this context\n"
-    wrong = graft("teacher", "get", "1", "a", "--context", "minute=3")
+    wrong = graft(*CACHED, "1", "--item", "a", "--context", "minute=3")
     assert wrong.exit_code == 1
     assert "--context: must be NAME=VALUE with a name of hour, device, got 'minute=3'" in wrong.output
 
@@ -87,7 +89,7 @@ def test_each_contexts_logit_is_put_counted_and_shown(graft: Any, project: Path,
 
     again = json.loads(graft("teacher", "backfill", "--events", str(events), "--missing-only", "--json").stdout)
     assert (again["rows"], again["hit_rate_before"]) == (0, 1.0)
-    assert json.loads(graft("teacher", "stats", "--json").stdout)["rows"] == 3
+    assert json.loads(graft("teacher", "ls", "current", "--json").stdout)["rows"] == 3
     with connect(redis_url) as client:
         assert len(client.keys("graft:logits:*")) == 3  # type: ignore[arg-type]
         assert graft("reset", "--cache", "--yes").exit_code == 0

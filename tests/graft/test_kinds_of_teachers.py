@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from graft.cli import cli
-from graft.commands.teacher_parts import ProjectTeacher
+from graft.commands.teacher.teacher_parts import ProjectTeacher
 from graft.process import Process
 from graft.settings import load_settings
 from lab.embedded import free_port
@@ -20,6 +20,8 @@ from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from tests.graft.test_check_kinds import _ONNX, _change, _server
 from tests.teacher_cache.v2_server import V2Server, running
+
+CACHED = ("teacher", "explain", "--cached", "--user")
 
 
 def _graft(folder: Path, redis_url: str, *arguments: str) -> Result:
@@ -62,7 +64,7 @@ def test_backfill_and_explain_take_each_kind(project: Path, redis_url: str, tmp_
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert (report["rows"], report["left_out"]) == ((1, 1) if is_dump else (2, 0))
-    (found,) = json.loads(_graft(project, redis_url, "teacher", "get", "1", "a", "--json").stdout)
+    (found,) = json.loads(_graft(project, redis_url, *CACHED, "1", "--item", "a", "--json").stdout)
     assert found["logits"] == {"like": 30.0}
     told = json.loads(_graft(project, redis_url, "teacher", "explain", "--user", "2", "--item", "b", "--json").stdout)
     assert told["tasks"][0]["logit"] == (None if is_dump else 30.0)

@@ -1,4 +1,4 @@
-"""``graft teacher profile``, from the batch tables to the features that an impression reads."""
+"""``graft teacher backfill --profiles``, from the batch tables to the features that an impression reads."""
 
 import json
 import shutil
@@ -29,8 +29,8 @@ def test_every_id_of_the_tables_has_a_profile_before_the_first_event(tmp_path: P
     shutil.copytree(_FIXTURE, folder)
     _graft(folder, redis_url, "features", "apply")
     rows = _graft(folder, redis_url, "features", "materialize")
-    assert _graft(folder, redis_url, "teacher", "profile")["ids"] == sum(rows.values())
-    assert _graft(folder, redis_url, "teacher", "profile")["ids"] == 0
+    assert _graft(folder, redis_url, "teacher", "backfill", "--profiles")["ids"] == sum(rows.values())
+    assert _graft(folder, redis_url, "teacher", "backfill", "--profiles")["ids"] == 0
 
     spec = load_spec(load_project(folder).repo)
     users, items = [f"listener-{n:04}" for n in range(1, 6)], [10_000 + n for n in range(1, 6)]

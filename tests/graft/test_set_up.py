@@ -130,7 +130,7 @@ def test_what_is_done_is_not_done_again(place: Place, steps: list[tuple[str, ...
         ("check",),
         ("features", "apply"),
         ("features", "materialize"),
-        ("teacher", "profile"),
+        ("teacher", "backfill", "--profiles"),
         ("student", "bootstrap"),
     ]
     steps.clear()
@@ -151,19 +151,22 @@ def test_a_pair_without_a_teacher_is_set_up_without_its_steps(place: Place, step
 
 def test_a_failed_step_is_made_again(place: Place, steps: list[tuple[str, ...]]) -> None:
     def failing(_project: Path, *words: str) -> None:
-        if words == ("teacher", "profile"):
+        if words == ("teacher", "backfill", "--profiles"):
             raise GraftError("no room")
 
     pair = load_project(place.pair)
     with pytest.raises(GraftError, match="no room"):
         set_up(pair, place.project, place.redis_url, Registry(place.versions), failing)
     assert _set_up(place, steps) == [_REDIS, _VERSION]
-    assert steps == [("features", "materialize"), ("teacher", "profile"), ("student", "bootstrap")]
+    assert steps == [("features", "materialize"), ("teacher", "backfill", "--profiles"), ("student", "bootstrap")]
 
 
 @pytest.mark.parametrize(
     ("killed_in", "done"),
-    [(("features", "apply"), [_CHANGED, _VERSION]), (("teacher", "profile"), [_CHANGED, _REDIS, _VERSION])],
+    [
+        (("features", "apply"), [_CHANGED, _VERSION]),
+        (("teacher", "backfill", "--profiles"), [_CHANGED, _REDIS, _VERSION]),
+    ],
 )
 def test_who_goes_back_after_a_set_up_that_was_killed_gets_what_was_there_before(
     place: Place, steps: list[tuple[str, ...]], killed_in: tuple[str, ...], done: list[str]

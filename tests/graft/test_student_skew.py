@@ -1,4 +1,4 @@
-"""`graft student skew` prints what the learner has written, and says what to do where there is nothing."""
+"""`graft student show --skew` prints what the learner has written, and says what to do where there is nothing."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from student.versions.registry import Registry
 
 
 def run(folder: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["student", "skew", *arguments], env={"GRAFT_VERSIONS": str(folder)})
+    return CliRunner().invoke(cli, ["student", "show", "--skew", *arguments], env={"GRAFT_VERSIONS": str(folder)})
 
 
 def written(folder: Path, content: bytes) -> Path:

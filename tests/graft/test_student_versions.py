@@ -99,7 +99,7 @@ def test_a_promotion_holds_and_a_release_ends_it(registry: Registry) -> None:
     publish(registry, 40)
     assert registry.champion() == "v000001"
     assert "the champion is held by" in run(registry, "ls").output.splitlines()[-1]
-    released = run(registry, "release").output
+    released = run(registry, "hold", "--end").output
     assert "champion: v000001 stays, by " in released
     publish(registry, 50)
     assert registry.champion() == "v000005"
@@ -181,8 +181,8 @@ def test_a_verdict_is_shown_with_what_decided_it(registry: Registry) -> None:
 
 
 def test_two_versions_are_compared(registry: Registry) -> None:
-    rows = {row["what"]: (row["old"], row["new"]) for row in told(registry, "diff", "1", "champion")}
+    rows = {row["what"]: (row["old"], row["new"]) for row in told(registry, "show", "champion", "--against", "1")}
     assert rows["examples"] == (10, 30)
     assert rows["whole like auc"] == (0.51, 0.53)
     assert not any(what.startswith("student.") for what in rows)
-    assert run(registry, "diff", "1", "v000001").output == "the two are the same version\n"
+    assert run(registry, "show", "1", "--against", "v000001").output == "the two are the same version\n"

@@ -7,7 +7,7 @@ import pytest
 
 from features.spec import Feature
 from features.spec_file import save_spec
-from graft.commands.teacher_parts import ProjectTeacher
+from graft.commands.teacher.teacher_parts import ProjectTeacher
 from graft.process import Process
 from graft.settings import load_settings
 from runtime.errors import ConfigurationError, GraftError

@@ -58,7 +58,7 @@ class Stream:
             "GRAFT_KAFKA": kafka,
             "GRAFT_REDIS_URL": redis_url,
         }
-        done = CliRunner().invoke(cli, ["teacher", "profile"], env=self.environment)
+        done = CliRunner().invoke(cli, ["teacher", "backfill", "--profiles"], env=self.environment)
         assert done.exit_code == 0, done.output
 
     @contextmanager

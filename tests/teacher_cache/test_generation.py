@@ -270,7 +270,7 @@ def test_a_name_stands_for_one_generation_and_its_reuse_says_what_changed(folder
     assert str(refused.value) == (
         f"graft.toml: teacher.version: 't1' is the name of generation {first.digest} since 2023-11-14 22:13 UTC, and "
         f"this project now makes generation {second.digest}: inputs.age.default: was 7, is 8. Give it another "
-        f"teacher.version, or free the name with 'graft teacher rm {first.digest}'"
+        f"teacher.version, or free the name with 'graft reset --generation {first.digest}'"
     )
     assert list(registry.records()) == [first.digest]
     registry.begin(_record(second, "t2", 1_900_000_000_000))

@@ -66,7 +66,7 @@ class LogitSource:
         return found.logit_BT
 
     def _count(self, found: CachedLogits) -> None:
-        """In this process's metrics at once, and in Redis once a second, for `graft teacher stats`."""
+        """In this process's metrics at once, and in Redis once a second, for `graft teacher ls`."""
         missing_B = _missing(found)
         misses, hits = int(missing_B.sum()), int((~missing_B).sum())
         LOGITS.labels("miss").inc(misses)

@@ -80,7 +80,7 @@ class Verdicts:
         if move is not None:
             self._gate.stopped = True
             VERDICTS.labels(record.verdict).inc()
-            advice = "'graft student release' lets the learner's versions serve again"
+            advice = "'graft student hold --end' lets the learner's versions serve again"
             _log.error("%s serves and is held, by the gate; %s; %s", to, why, advice, extra={"version": to})
         elif held is not None and (self._record is None or self._record.verdict != record.verdict):
             _log.warning("the gate would hold %s, but %s holds %s; %s", to, held.by, held.to, why)

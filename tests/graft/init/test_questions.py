@@ -5,7 +5,7 @@ import json
 import pytest
 
 from graft.commands import init as init_command
-from graft.commands.columns_given import columns_given
+from graft.commands.options import columns_given
 from tests.graft.init.conftest import read_events
 
 

@@ -153,7 +153,7 @@ def test_without_delay_a_closed_example_moves_what_the_next_impression_reads(pai
 
 
 def _score_profiles(project: Project, spec: FeatureSpec, redis_url: str) -> None:
-    """What 'graft teacher profile' does."""
+    """What 'graft teacher backfill --profiles' does."""
     configs, version = project.features.profiles, project.teacher.version
     teacher = load_teacher(project.teacher, project.folder)
     domain_map = DomainMap(project.teacher, project.folder, teacher, spec)

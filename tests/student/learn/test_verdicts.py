@@ -128,7 +128,7 @@ def test_inverted_labels_bring_the_last_proven_version_back_and_that_is_said(
     assert held.numbers["examples"] == decisive.examples
     for word in ("hold: ", decisive.metric, "slice whole", f"candidate {record.candidate}", f"champion {champion}"):
         assert word in held.why
-    assert f"{champion} serves and is held, by the gate; {held.why}; 'graft student release' lets" in caplog.text
+    assert f"{champion} serves and is held, by the gate; {held.why}; 'graft student hold --end' lets" in caplog.text
     assert {v: counted(v) - before[v] for v in STOPS} == {"hold": 1, "reject": 0, "roll_back": 0}
     assert prometheus_client.REGISTRY.get_sample_value("graft_student_champion_held") == 1
     # What is published from then on is the candidate and no more, over a restart too, with the same record.

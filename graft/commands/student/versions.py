@@ -1,4 +1,4 @@
-"""``graft student ls``, ``show``, ``diff``, ``promote``, ``rollback``, ``hold``, ``release`` and ``name``.
+"""``graft student ls``, ``show``, ``promote``, ``rollback``, ``hold`` and ``name``.
 
 They read versions and move their names in GRAFT_VERSIONS, also while a learner publishes there.
 """
@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.output import echo_result, json_option, moment
+from graft.commands.options import echo_result, json_option, moment
 from graft.process import begin
 from student.evaluate.arms import CONTROL, STUDENT
 
 if TYPE_CHECKING:
+    from student.evaluate.skew import SkewReport
     from student.versions.manifest import ArmMetrics, Manifest, Metrics
     from student.versions.moves import Move
     from student.versions.registry import Registry
 
 _SHOWN_MOVES = 10
+_SHOWN_FEATURES = 10
 _AUCS = {"auc": "AUC", "auc_against_drawn": "AUC against drawn negatives"}
 
 _why = click.option("--why", default="by hand", show_default=True, help="Stands in the history of names.")
@@ -46,14 +48,29 @@ def ls(project_folder: Path | None, *, as_json: bool) -> None:
 
 @click.command
 @click.argument("version", default="champion")
+@click.option("--against", metavar="OLD", help="In what it differs from version OLD: what made it, and its metrics.")
+@click.option("--skew", is_flag=True, help="How far served features differ from those of the examples, by the learner.")
 @json_option
 @click.pass_obj
-def show(project_folder: Path | None, version: str, *, as_json: bool) -> None:
+def show(project_folder: Path | None, version: str, against: str | None, *, skew: bool, as_json: bool) -> None:
     """Print what VERSION (a name or a number; else the champion) has learnt, the gate's verdict, and moves of names.
 
-    Example: graft student show candidate
+    With --skew, which is of no version, it prints what the learner process has found since its start: how many served
+    rows differ from their examples, the features' ages, and what has drifted. Rows are compared where a request names
+    the impressions of its items and the scorer samples them (GRAFT_HTTP_SAMPLE).
+
+    Example: graft student show candidate --against champion
     """
     registry = _registry(project_folder)
+    if skew:
+        _echo_skew(registry, as_json=as_json)
+    elif against is not None:
+        _echo_differences(registry, against, version, as_json=as_json)
+    else:
+        _echo_version(registry, version, as_json=as_json)
+
+
+def _echo_version(registry: "Registry", version: str, *, as_json: bool) -> None:
     reference = registry.names.resolve(version)
     manifest = registry.load_manifest(reference.version)
     moves = registry.names.history()[-_SHOWN_MOVES:]
@@ -80,25 +97,22 @@ def show(project_folder: Path | None, version: str, *, as_json: bool) -> None:
     echo_result(lines, found, as_json=as_json)
 
 
-@click.command
-@click.argument("old")
-@click.argument("new")
-@json_option
-@click.pass_obj
-def diff(project_folder: Path | None, old: str, new: str, *, as_json: bool) -> None:
-    """Print in what two versions (names or numbers) differ: what made them, and the student's metrics.
-
-    Example: graft student diff champion candidate
-    """
-    registry = _registry(project_folder)
-    told = [_told(registry.load_manifest(registry.names.resolve(version).version)) for version in (old, new)]
+def _echo_differences(registry: "Registry", old: str, new: str, *, as_json: bool) -> None:
+    flat = [_flat(registry.load_manifest(registry.names.resolve(version).version)) for version in (old, new)]
     rows = [
-        {"what": what, "old": told[0].get(what), "new": told[1].get(what)}
-        for what in dict.fromkeys([*told[0], *told[1]])
-        if told[0].get(what) != told[1].get(what)
+        {"what": what, "old": flat[0].get(what), "new": flat[1].get(what)}
+        for what in dict.fromkeys([*flat[0], *flat[1]])
+        if flat[0].get(what) != flat[1].get(what)
     ]
     lines = [f"{row['what']}: {_shown(row['old'])} -> {_shown(row['new'])}" for row in rows]
     echo_result(lines or ["the two are the same version"], rows, as_json=as_json)
+
+
+def _echo_skew(registry: "Registry", *, as_json: bool) -> None:
+    from student.evaluate.skew import load_report
+
+    report = load_report(registry.metrics_folder)
+    echo_result(list(_skew_lines(report)), report.model_dump(), as_json=as_json)
 
 
 @click.command
@@ -109,7 +123,7 @@ def diff(project_folder: Path | None, old: str, new: str, *, as_json: bool) -> N
 def promote(project_folder: Path | None, version: str, why: str, *, as_json: bool) -> None:
     """Let VERSION (a name or a number; `control` is the champion's control arm) serve, and hold it.
 
-    What the learner publishes from then on becomes the candidate and nothing more, until 'graft student release'.
+    What the learner publishes from then on becomes the candidate and nothing more, until 'graft student hold --end'.
 
     Example: graft student promote candidate --why "checked by hand"
     """
@@ -131,27 +145,18 @@ def rollback(project_folder: Path | None, why: str, *, as_json: bool) -> None:
 
 
 @click.command
+@click.option("--end", is_flag=True, help="Let the learner move the champion again; its next version may serve.")
 @_why
 @json_option
 @click.pass_obj
-def hold(project_folder: Path | None, why: str, *, as_json: bool) -> None:
-    """Let the champion serve on, whatever the learner publishes, until 'graft student release'.
+def hold(project_folder: Path | None, why: str, *, end: bool, as_json: bool) -> None:
+    """Let the champion serve on, whatever the learner publishes, until --end.
 
     Example: graft student hold --why "sale until Sunday"
+
+    Example: graft student hold --end
     """
-    _echo_move(_registry(project_folder).names.hold(by=_who(), why=why, hold=True), as_json=as_json)
-
-
-@click.command
-@_why
-@json_option
-@click.pass_obj
-def release(project_folder: Path | None, why: str, *, as_json: bool) -> None:
-    """Let the learner move the champion again; its next version may serve.
-
-    Example: graft student release
-    """
-    _echo_move(_registry(project_folder).names.hold(by=_who(), why=why, hold=False), as_json=as_json)
+    _echo_move(_registry(project_folder).names.hold(by=_who(), why=why, hold=not end), as_json=as_json)
 
 
 @click.command
@@ -176,9 +181,6 @@ def name(project_folder: Path | None, name: str, version: str | None, why: str, 
     else:
         move = registry.point(name, registry.names.resolve(version), by=_who(), why=why)
     _echo_move(move, as_json=as_json)
-
-
-COMMANDS = (ls, show, diff, promote, rollback, hold, release, name)
 
 
 def _registry(project_folder: Path | None) -> "Registry":
@@ -266,7 +268,7 @@ def _gate_lines(manifest: "Manifest") -> Iterator[str]:
             yield f"  {told(comparison, manifest.gate)}"
 
 
-def _told(manifest: "Manifest") -> dict[str, Any]:
+def _flat(manifest: "Manifest") -> dict[str, Any]:
     """All that two versions may differ in, flat: key -> value."""
     described = manifest.model_dump(
         include={"version", "parent", "examples", "bootstrapped_rows", "teacher_version", "teacher_generation"}
@@ -279,6 +281,22 @@ def _told(manifest: "Manifest") -> dict[str, Any]:
             if STUDENT in arms:
                 described |= {f"{part} {task} {key}": value for key, value in _dumped(arms[STUDENT]).items()}
     return described
+
+
+def _skew_lines(report: "SkewReport") -> Iterator[str]:
+    if (share := report.differing_share) is not None:
+        yield f"{report.rows:,} served rows compared, {report.differing_rows:,} differ from their example ({share:.1%})"
+    else:
+        yield "no served row compared yet; requests must name 'impression_ids', and GRAFT_HTTP_SAMPLE be above 0"
+    for feature, rows in list(report.differing.items())[:_SHOWN_FEATURES]:
+        yield f"  {feature} differs in {rows:,}"
+    for view, age in report.ages.items():
+        mean, most = f"{age.mean_seconds:,.1f}", f"{age.most_seconds:,.1f}"
+        yield f"  {view}: {mean} s old on average when it was served, {most} s at most"
+    if report.drift:
+        yield "population stability index between the last two windows of examples (above 0.25 is a large change):"
+    for column, psi in list(report.drift.items())[:_SHOWN_FEATURES]:
+        yield f"  {column} {psi:.3f}"
 
 
 def _echo_move(move: "Move", *, as_json: bool) -> None:

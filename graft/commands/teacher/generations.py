@@ -1,4 +1,4 @@
-"""``graft teacher ls``, ``stats`` and ``rm``: what lies in the teacher cache, by generation."""
+"""``graft teacher ls``: what lies in the teacher cache, by generation."""
 
 import time
 from contextlib import closing
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.output import echo_result, json_option
+from graft.commands.options import echo_result, json_option
 from graft.process import Process, begin
 from runtime.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from graft.commands.teacher_parts import ProjectTeacher
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
     from teacher_cache.cache.generation import Generation
     from teacher_cache.cache.generation_registry import Record
     from teacher_cache.cache.inventory import Inventory
@@ -23,88 +23,37 @@ _BAR = 40  # characters
 
 
 @click.command
-@json_option
-@click.pass_obj
-def ls(project_folder: Path | None, *, as_json: bool) -> None:
-    """List the generations of this project's logits: name, rows, bytes, hit rate, since when, from where.
-
-    A generation is all logits that mean the same: of one teacher file, domain map, task list and feature spec.
-
-    Example: graft teacher ls
-    """
-    process, teacher = open_teacher(project_folder)
-    rows = list(generations_of(process, teacher).values())
-    echo_result([_line(row) for row in rows], rows, as_json=as_json)
-
-
-@click.command
 @click.argument("generation", required=False)
 @json_option
 @click.pass_obj
-def stats(project_folder: Path | None, generation: str | None, *, as_json: bool) -> None:
-    """Print what one generation has: by default the one that this project makes now.
+def ls(project_folder: Path | None, generation: str | None, *, as_json: bool) -> None:
+    """List the generations of this project's logits: name, rows, bytes, hit rate, since when, from where.
 
-    Ages are of the rows of up to 1,000 users, or users in a context; the hit rate is the learner's, since this
-    generation began.
+    A generation is all logits that mean the same: of one teacher file, domain map, task list and feature spec. With
+    GENERATION, or the word `current`, that one with the ages of its rows (of up to 1,000 users, or users in a context)
+    and with what put them there. The hit rate is the learner's.
 
-    Example: graft teacher stats
+    Example: graft teacher ls current
     """
     process, teacher = open_teacher(project_folder)
-    row = _chosen(generations_of(process, teacher), generation or teacher.generation.digest)
+    rows = generations_of(process, teacher)
+    if generation is None:
+        echo_result([_line(row) for row in rows.values()], list(rows.values()), as_json=as_json)
+        return
+    row = chosen(rows, teacher.generation.digest if generation == "current" else generation)
     with closing(open_inventory(process, teacher)) as inventory:
         ages = inventory.ages(row["generation"], time.time())
     row["ages"] = dict(zip([*(f"below {name}" for name in _BINS), "older"], ages, strict=True))
     put = ", ".join(f"{name[4:]} {n:,}" for name, n in row["counts"].items() if name.startswith("put:"))
     most = max(1, *ages)
     bars = [f"  {name:>12} {n:>10,} {'#' * round(_BAR * n / most)}" for name, n in row["ages"].items()]
-    echo_result(
-        [_line(row), f"rows put by: {put or 'nobody'}", f"age of {sum(ages):,} of these rows:", *bars],
-        row,
-        as_json=as_json,
-    )
-
-
-@click.command
-@click.argument("generation")
-@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
-@json_option
-@click.pass_obj
-def rm(project_folder: Path | None, generation: str, *, dry_run: bool, as_json: bool) -> None:
-    """Remove a generation with its logits, unshown rows and what is noted of profiles; its name is free then.
-
-    The one that this project makes now stays: 'graft reset --cache' removes all.
-
-    Example: graft teacher rm 0123456789abcdef
-    """
-    from teacher_cache.cache.removal import CachedKeys
-
-    process, teacher = open_teacher(project_folder)
-    row = _chosen(generations_of(process, teacher), generation)
-    digest = row["generation"]
-    if row["is_current"]:
-        raise InvalidInputError(
-            f"generation {digest} is what this project makes now and stays; 'graft reset --cache' removes all of them"
-        )
-    keys = CachedKeys(process.redis_url, teacher.project.name, digest)
-    count = keys.count()
-    if not dry_run:
-        with closing(teacher.open_registry()) as registry:
-            keys.remove()
-            registry.forget(digest)
-    verb = "would remove" if dry_run else "removed"
-    echo_result(
-        [f"{verb} generation {digest}: {count:,} keys"],
-        {"generation": digest, "keys": count, "removed": not dry_run},
-        as_json=as_json,
-    )
-
-
-COMMANDS = (ls, stats, rm)
+    lines = [_line(row), f"rows put by: {put or 'nobody'}", f"age of {sum(ages):,} of these rows:", *bars]
+    echo_result(lines, row, as_json=as_json)
 
 
 def open_teacher(project_folder: Path | None) -> "tuple[Process, ProjectTeacher]":
     """The process of a command, and its project's teacher."""
-    from graft.commands.teacher_parts import ProjectTeacher
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
 
     process = begin(project_folder)
     return process, ProjectTeacher(process)
@@ -165,7 +114,8 @@ def _noted(record: "Record | None") -> dict[str, Any]:
     return {"begun_at_ms": record.begun_ms, "begun_where": record.begun_at, "tasks": tasks, "made_of": made_of}
 
 
-def _chosen(rows: dict[str, dict[str, Any]], digest: str) -> dict[str, Any]:
+def chosen(rows: dict[str, dict[str, Any]], digest: str) -> dict[str, Any]:
+    """The generation of this digest; InvalidInputError where the project has none such."""
     if digest not in rows:
         raise InvalidInputError(f"{digest!r} is no generation of this project, which has {', '.join(rows)}")
     return rows[digest]

@@ -1,4 +1,4 @@
-"""``graft student``: its commands. The scorer imports neither torch nor Feast."""
+"""``graft student serve``: the scorer, which imports neither torch nor Feast."""
 
 import socket
 import sys
@@ -7,11 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graft.commands import remote, versions
-from graft.commands.bootstrap import bootstrap
-from graft.commands.skew import skew
-from graft.commands.train import train
-from graft.lazy_group import CommandGroup
 from graft.process import Process, begin
 from graft.settings import Settings
 
@@ -20,16 +15,7 @@ if TYPE_CHECKING:
     from student.serve.listener import Address, Group, Listeners
 
 
-@click.group(cls=CommandGroup)
-def student() -> None:
-    """Learn, publish and serve the student."""
-
-
-for command in (bootstrap, train, skew, *versions.COMMANDS, *remote.COMMANDS):
-    student.add_command(command)
-
-
-@student.command
+@click.command
 @click.option("--host", help="Where to listen; overrides GRAFT_HTTP_HOST.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Overrides GRAFT_HTTP_PORT.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes; overrides GRAFT_HTTP_WORKERS.")

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.output import echo_result, json_option
-from graft.commands.topic import TOPIC, topic_of
-from graft.lazy_group import CommandGroup
+from graft.commands.options import echo_result, json_option
 from graft.process import Process, begin
 from runtime.errors import GraftError
 from runtime.log_format import say
@@ -166,12 +164,7 @@ def _warn(text: str) -> None:
     say(text, logging.WARNING, "warning: ")
 
 
-@click.group(cls=CommandGroup)
-def stream() -> None:
-    """Validate and join events into examples."""
-
-
-@stream.command
+@click.command
 @click.pass_obj
 def run(project_folder: Path | None) -> None:
     """Join impressions with their feedback until stopped (SIGTERM or Ctrl-C).
@@ -218,37 +211,7 @@ def run(project_folder: Path | None) -> None:
         )
 
 
-@stream.command
-@click.argument("topic", type=TOPIC)
-@click.argument("partition", type=click.IntRange(0))
-@click.argument("first", type=click.IntRange(0))
-@click.argument("last", type=click.IntRange(0), required=False)
-@click.option("--dry-run", is_flag=True, help="Say what cannot be decoded there; write nothing.")
-@json_option
-@click.pass_obj
-def skip(
-    project: Path | None, topic: str, partition: int, first: int, last: int | None, *, dry_run: bool, as_json: bool
-) -> None:
-    """Let the readers of a topic go past what cannot be decoded: the offsets FIRST to LAST.
-
-    Stream, batch scorer, learner and archive end where they cannot decode, and their last line names the offsets.
-    Without LAST it is FIRST alone. A record of the skip stands in the topic's dead letters, with the code "skipped";
-    start the process again after it.
-
-    Example: graft stream skip impressions 0 12 57
-    """
-    from stream.kafka.skips import Skip
-    from stream.kafka.skips import skip as record_skip
-
-    process = begin(project)
-    topics = process.project.topics
-    wanted = Skip(topic_of(topics, topic), partition, first, first if last is None else last)
-    found = record_skip(process.settings.kafka, topics, wanted, dry_run=dry_run)
-    line = f"{found}; {'would skip' if dry_run else 'skips'} offsets {wanted.first} to {wanted.last}"
-    echo_result([line], {**wanted._asdict(), "fault": found.fault}, as_json=as_json)
-
-
-@stream.command
+@click.command
 @click.argument("log", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--every-seconds", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Between files.")
 @click.pass_obj

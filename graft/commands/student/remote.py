@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graft.commands.output import echo_result, json_option
+from graft.commands.options import echo_result, json_option
 from graft.process import Process, begin
 
 if TYPE_CHECKING:
@@ -93,6 +93,3 @@ def _copied(process: Process, verb: str, every: float | None, copy: Callable[[],
         if versions:
             _log.info("%s versions=%s", verb, ",".join(versions))
         stop.wait(every)
-
-
-COMMANDS = (push, pull)

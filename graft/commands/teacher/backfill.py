@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.output import echo_result, json_option
-from graft.commands.time_option import moment_ms
+from graft.commands.options import echo_result, json_option, moment_ms
 from graft.process import Process, begin
 from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
 from runtime.log_format import say
 
 if TYPE_CHECKING:
-    from graft.commands.teacher_parts import ProjectTeacher
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
     from graft.progress import Advance
     from teacher_cache.backfill.backfill_batches import Manner
     from teacher_cache.backfill.backfill_report import BackfillReport
@@ -51,6 +50,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="FILE",
     help="Rows that nobody was shown, with the features of now: Parquet with user_id, item_id and contexts.",
 )
+@click.option("--profiles", is_flag=True, help="No history: the profiles that are due, of ids of the batch tables too.")
 @click.option("--missing-only", is_flag=True, help="Leave out rows whose logits are there.")
 @click.option("--max-rows-per-second", type=click.FloatRange(min=0.1), metavar="N", help="Spare the teacher.")
 @click.option("--resume", is_flag=True, help="Go on where this backfill was stopped or killed, if it was.")
@@ -72,6 +72,7 @@ def backfill(  # noqa: PLR0913 - one for each option
     events: Path | None,
     rows: Path | None,
     *,
+    profiles: bool,
     missing_only: bool,
     max_rows_per_second: float | None,
     resume: bool,
@@ -85,18 +86,24 @@ def backfill(  # noqa: PLR0913 - one for each option
     [unshown] it makes unshown rows too, but not of rows that nobody was shown; they wait as long as the logits,
     teacher.ttl_seconds. After each batch it notes in Redis how far it is, so that --resume goes on there.
 
+    With --profiles it computes the profiles that are due, as 'graft teacher run' does all the time: for the time before
+    the first event, after 'graft features materialize'.
+
     Example: graft teacher backfill --since 30d --missing-only --resume
     """
-    given = [one for one in (log, events, rows) if one is not None]
-    if len(given) > 1 or (not given and since is None):
-        raise click.UsageError("give one of --since WHEN, --from LOG, --events FILE and --rows FILE")
+    histories = [path for path in (log, events, rows) if path is not None]
+    if profiles and not (histories or since or until or dry_run):
+        _fill_profiles(begin(project_folder), as_json=as_json)
+        return
+    if profiles or len(histories) > 1 or (not histories and since is None):
+        raise click.UsageError("give one of --since WHEN, --from LOG, --events FILE, --rows FILE and --profiles")
     if rows is not None and (since or until):
         raise click.UsageError("--rows have no time: leave out --since and --until")
     if engine == "ray" and (dry_run or (log is None and rows is None)):
         raise click.UsageError(
             "--engine ray takes --from LOG or --rows FILE, and no --dry-run; leave it out for others"
         )
-    from graft.commands.teacher_parts import ProjectTeacher
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
     from graft.progress import progress
     from teacher_cache.backfill.backfill_batches import Manner
 
@@ -113,7 +120,7 @@ def backfill(  # noqa: PLR0913 - one for each option
     asked = [since, until, log and str(log.resolve()), events_digest, rows_digest, missing_only]
     with progress("backfill") as advance:
         if engine == "ray":
-            from graft.commands.backfill_on_ray import Source, fill_on_ray
+            from graft.commands.teacher.backfill_on_ray import Source, fill_on_ray
 
             if log is not None and teacher.project.unshown.ratio > 0:
                 raise ConfigurationError([_NO_UNSHOWN])
@@ -239,3 +246,24 @@ def _lines(report: "BackfillReport", manner: "Manner", *, has_unshown: bool) -> 
         f"{report.fallback_share:.1%} of the mapped values fell back; {report.left_out:,} rows were left out"
     )
     return [f"{took}, about {report.bytes:,} bytes; hit rate of the {report.read:,} rows read: {rates}", mapped]
+
+
+def _fill_profiles(process: Process, *, as_json: bool) -> None:
+    """Compute the profiles that are due now: of the ids of the batch tables, and of those that were asked for."""
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
+    from graft.progress import progress
+
+    teacher, started = ProjectTeacher(process), time.monotonic()
+    if process.project.features.profiles:
+        teacher.begin()
+    with teacher.open_profiles() as profiles:
+        done = 0
+        with progress("profiles") as advance:
+            while profiles is not None and (due := profiles.refresh()):
+                done += due
+                advance(done, None)
+    seconds = time.monotonic() - started
+    line = f"profiles of {done:,} ids in {seconds:.1f} s"
+    if not process.project.features.profiles:
+        line = "graft.toml has no [[features.profiles]] table: nothing to compute"
+    echo_result([line], {"ids": done, "seconds": seconds}, as_json=as_json)

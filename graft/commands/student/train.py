@@ -55,7 +55,7 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
     stop = process.run_until_stopped()
     from features.served_rows import ServedRowReader
     from features.spec_file import load_spec
-    from graft.commands.teacher_parts import ProjectTeacher
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
     from runtime.redis import refuse_wrong_login
     from stream.kafka.connection import wait_for_kafka
     from stream.log.logged_logits import LoggedLogits

@@ -33,7 +33,7 @@ from teacher_cache.backfill.checkpoint import Saved
 from teacher_cache.backfill.histories import Bounds, History, LoggedExamples, Offsets, ShareOfRows, Tracked
 
 if TYPE_CHECKING:
-    from graft.commands.teacher_parts import ProjectTeacher
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Filler:
     @cached_property
     def _teacher(self) -> "ProjectTeacher":
         """The teacher of this node's folder; ConfigurationError when it is another one than the command's."""
-        from graft.commands.teacher_parts import ProjectTeacher
+        from graft.commands.teacher.teacher_parts import ProjectTeacher
 
         errand, process = self._errand, begin(self._errand.project)
         if (redis := str(parse_url(process.redis_url))) != errand.redis:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.output import echo_result, json_option
-from graft.commands.time_option import time_of
+from graft.commands.options import echo_result, json_option, time_of
 from graft.process import Process, begin
 from runtime.errors import InvalidInputError
 
@@ -42,7 +41,7 @@ def bootstrap(project_folder: Path | None, events: Path | None, until: datetime 
     Example: graft student bootstrap && graft student train
     """
     from features.reader import OnlineReader
-    from graft.commands.teacher_parts import ProjectTeacher
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
     from student.learn.bootstrap import explained_text, run_bootstrap, sample_rows
     from student.versions.registry import Registry
 

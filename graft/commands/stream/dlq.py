@@ -1,4 +1,4 @@
-"""``graft dlq ls``, ``show`` and ``replay``: the messages that the stream could not use."""
+"""``graft dlq ls``, ``graft dlq replay`` and ``graft stream skip``: the messages that the stream could not use."""
 
 import time
 from collections import Counter
@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graft.commands.age import age_seconds
-from graft.commands.output import echo_result, json_option, moment
-from graft.commands.topic import TOPIC, topic_of
-from graft.lazy_group import CommandGroup
-from graft.process import begin
+from graft.commands.options import TOPIC, age_seconds, echo_result, json_option, moment, topic_of
+from graft.process import Process, begin
 from runtime.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -36,17 +33,16 @@ def _selection_options(command: "Callable[..., None]") -> "Callable[..., None]":
     return command
 
 
-@click.group(cls=CommandGroup)
-def dlq() -> None:
-    """List, show and put back the messages that the stream could not use."""
-
-
-@dlq.command
+@click.command
+@click.argument(
+    "place", type=(TOPIC, click.IntRange(0), click.IntRange(0)), required=False, metavar="[TOPIC PARTITION OFFSET]"
+)
 @_selection_options
 @json_option
 @click.pass_obj
 def ls(
     project_folder: Path | None,
+    place: tuple[str, int, int] | None,
     topic: str | None,
     code: str | None,
     since: int | None,
@@ -54,15 +50,20 @@ def ls(
     *,
     as_json: bool,
 ) -> None:
-    """Count the dead letters by topic and reason, with the newest of each.
+    """Count the dead letters by topic and reason, with the newest of each; or print one whole.
 
-    Those that were put back are not counted.
+    OFFSET is the one in the dead-letter topic, as the list has it. Dead letters that were put back are not counted.
 
     Example: graft dlq ls --since 1d
+
+    Example: graft dlq ls impressions 0 17
     """
     from stream.kafka.dead_letter_topics import dead_letters
 
     process = begin(project_folder)
+    if place is not None:
+        _echo_letter(process, *place, as_json=as_json)
+        return
     topics = process.project.topics
     counts: Counter[tuple[str, str]] = Counter()
     newest: dict[tuple[str, str], StoredLetter] = {}
@@ -79,20 +80,9 @@ def ls(
     echo_result(lines, rows, as_json=as_json)
 
 
-@dlq.command
-@click.argument("topic", type=TOPIC)
-@click.argument("partition", type=click.IntRange(0))
-@click.argument("offset", type=click.IntRange(0))
-@json_option
-@click.pass_obj
-def show(project_folder: Path | None, topic: str, partition: int, offset: int, *, as_json: bool) -> None:
-    """Print one dead letter whole: why it is one, and its message. OFFSET is the one in the dead-letter topic.
-
-    Example: graft dlq show impressions 0 17
-    """
+def _echo_letter(process: Process, topic: str, partition: int, offset: int, *, as_json: bool) -> None:
     from stream.kafka.dead_letter_topics import dead_letters
 
-    process = begin(project_folder)
     topics = process.project.topics
     with dead_letters(process.settings.kafka, topics) as reader:
         letters = reader.selected(_selection(topics, topic, None, None, None))
@@ -108,7 +98,7 @@ def show(project_folder: Path | None, topic: str, partition: int, offset: int, *
     echo_result([f"{name}: {value}" for name, value in described.items()], described, as_json=as_json)
 
 
-@dlq.command
+@click.command
 @_selection_options
 @click.option("--dry-run", is_flag=True, help="Count what would be put back; write nothing.")
 @json_option
@@ -148,6 +138,36 @@ def replay(
     if done.left_cut:
         line += f"; left {done.left_cut:,} of which only size and digest were kept"
     echo_result([line], done._asdict(), as_json=as_json)
+
+
+@click.command
+@click.argument("topic", type=TOPIC)
+@click.argument("partition", type=click.IntRange(0))
+@click.argument("first", type=click.IntRange(0))
+@click.argument("last", type=click.IntRange(0), required=False)
+@click.option("--dry-run", is_flag=True, help="Say what cannot be decoded there; write nothing.")
+@json_option
+@click.pass_obj
+def skip(
+    project: Path | None, topic: str, partition: int, first: int, last: int | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Let the readers of a topic go past what cannot be decoded: the offsets FIRST to LAST.
+
+    Stream, batch scorer, learner and archive end where they cannot decode, and their last line names the offsets.
+    Without LAST it is FIRST alone. A record of the skip stands in the topic's dead letters, with the code "skipped";
+    start the process again after it.
+
+    Example: graft stream skip impressions 0 12 57
+    """
+    from stream.kafka.skips import Skip
+    from stream.kafka.skips import skip as record_skip
+
+    process = begin(project)
+    topics = process.project.topics
+    wanted = Skip(topic_of(topics, topic), partition, first, first if last is None else last)
+    found = record_skip(process.settings.kafka, topics, wanted, dry_run=dry_run)
+    line = f"{found}; {'would skip' if dry_run else 'skips'} offsets {wanted.first} to {wanted.last}"
+    echo_result([line], {**wanted._asdict(), "fault": found.fault}, as_json=as_json)
 
 
 def _selection(

@@ -1,0 +1,1 @@
+"""``graft replay``, ``graft stream`` and ``graft dlq``: events, the join, and what it could not use."""

@@ -1,0 +1,1 @@
+"""``graft student``: learner, scorer, and the versions between them."""
