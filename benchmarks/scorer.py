@@ -42,15 +42,13 @@ from lab.embedded import EmbeddedRedis, free_port
 from runtime.child import start_child, stop_child
 from runtime.redis import connect, parse_url
 from stream.tasks import TaskSpec
-from student.serve.item_places import ItemPlaces
 from student.serve.requests import RequestContract
-from student.versions.config import StudentConfig
-from student.versions.guard import WEIGHT
-from student.versions.manifest import Draft, Manifest
+from student.serve.swap import ItemPlaces
+from student.versions.manifest import Draft, Manifest, StudentConfig
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from student.versions.served_posterior import COVARIANCE, ID_KEY, USER_KEY
-from student.versions.served_tensors import STD, of_control, tensor_shapes
+from student.versions.served_tensors import STD, WEIGHT, of_control, tensor_shapes
 
 USERS, ITEMS, ROWS, EMBEDDING = 1_000, 2_000, 100, 16
 WARM_UP = 50  # of each slice
@@ -62,7 +60,7 @@ SCORER = """
 import sys
 from pathlib import Path
 from runtime.telemetry import StopSignal
-from student.serve.listener import Address, listen
+from student.serve.connections import Address, listen
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap
 from student.versions.registry import Registry

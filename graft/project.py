@@ -21,8 +21,8 @@ from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, DistillationConfig, PublishConfig
 from student.learn.setup import LearnerSetup, task_faults
-from student.versions.config import StudentConfig
 from student.versions.gate import GateConfig, slice_faults
+from student.versions.manifest import StudentConfig
 from teacher_cache.config import TeacherConfig, UnshownConfig
 
 FILE_NAME = "graft.toml"

@@ -12,8 +12,8 @@ from stream.config import StreamConfig
 from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, PublishConfig
-from student.versions.config import StudentConfig
 from student.versions.gate import GateConfig, SliceConfig
+from student.versions.manifest import StudentConfig
 from teacher_cache.config import UnshownConfig
 
 SERVICE = "ranking"

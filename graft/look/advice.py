@@ -6,7 +6,7 @@ from graft.init.log import IN_THE_FUTURE
 from graft.init.report import moment
 from graft.look.figures import EntityFigures, LogFigures, Overlap, TaskFigures
 from stream.config import StreamConfig
-from student.versions.config import StudentConfig
+from student.versions.manifest import StudentConfig
 
 _FEW_ROWS = 1_000
 _RARE = 0.01

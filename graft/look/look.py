@@ -10,7 +10,7 @@ from graft.look.advice import advice
 from graft.look.figures import LogFigures, Overlap, figures_of
 from graft.project import FILE_NAME, Project, load_project
 from stream.config import StreamConfig
-from student.versions.config import StudentConfig
+from student.versions.manifest import StudentConfig
 
 
 class Look(NamedTuple):

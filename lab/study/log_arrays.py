@@ -13,7 +13,7 @@ from lab.study.study_log import StudyLog
 from student.learn.batch import encoded
 from student.learn.setup import LearnerSetup
 from student.versions.columns import seen_of
-from student.versions.hashing import embedding_rows
+from student.versions.inputs import embedding_rows
 
 
 class LogArrays(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.study.log_arrays import LogArrays
-from student.versions.normalizer import RunningMoments
+from student.versions.inputs import RunningMoments
 
 _RATE = 0.05
 

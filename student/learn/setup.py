@@ -10,7 +10,7 @@ from runtime.errors import ConfigurationError, did_you_mean
 from stream.tasks import TaskKind, TaskSpec
 from student.learn.config import DistillationConfig
 from student.learn.prior_factors import PriorFactors
-from student.versions.config import StudentConfig
+from student.versions.manifest import StudentConfig
 from teacher_cache.config import TeacherTask
 
 _SHAPING = ("trunk", "cross_layers", "tower", "embedding_dim", "table_rows", "remembered_ids", "replay_capacity")

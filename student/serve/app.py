@@ -28,16 +28,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.telemetry import StopSignal
 from runtime.tracing import HEADER, TRACING
 from student.serve.admission import Admission, unavailable
+from student.serve.connections import Group
 from student.serve.inference import Endpoint, InferenceProtocol, error_reply
-from student.serve.listener import Group
 from student.serve.openapi import openapi_of
 from student.serve.reply import ScoreReply
-from student.serve.request_id import request_id_in, request_id_of
 from student.serve.requests import (
     VERSION_ALLOWED,
     RequestError,
     error_body,
     refusal,
+    request_id_in,
+    request_id_of,
     version_named_in,
 )
 from student.serve.sampling import Sampler

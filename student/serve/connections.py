@@ -6,14 +6,53 @@ pyproject.toml pins uvicorn, and a test in tests/student/serve/test_connections.
 
 import asyncio
 import resource
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runtime.errors import GraftError
 from student.serve.requests import error_body, refusal
+
+Group = Literal["scores", "administration", "metrics"]
+"""Endpoints that may have a listener of their own; those that have none are at that of the scores."""
+
+Listeners = Mapping[Group, socket.socket]
+
+_BACKLOG = 2_048
+"""Connections that wait to be taken."""
+
+
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+    settings: str
+    """What a user changes to listen elsewhere."""
+
+
+@contextmanager
+def listen(addresses: Mapping[Group, Address]) -> Iterator[Listeners]:
+    """Sockets that listen at these addresses, closed with the block; GraftError when one cannot be had."""
+    with ExitStack() as stack:
+        yield {group: stack.enter_context(_listener(address)) for group, address in addresses.items()}
+
+
+def _listener(address: Address) -> socket.socket:
+    host, port, settings = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise GraftError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another one with {settings}"
+        ) from None
+
 
 CLOSED = Counter("graft_scorer_closed_connections_total", "Connections that the scorer closed by a limit", ["limit"])
 

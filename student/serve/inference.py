@@ -28,8 +28,7 @@ from runtime.inference_protocol import (
     written,
 )
 from student.serve.admission import Admission, unavailable
-from student.serve.request_id import request_id_of
-from student.serve.requests import MAX_ITEMS, RequestError, refusal
+from student.serve.requests import MAX_ITEMS, RequestError, refusal, request_id_of
 from student.serve.scoring import Scoring
 from student.serve.swap import ChampionSwap, Serving
 from student.versions.numpy_model import Scores

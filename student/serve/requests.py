@@ -1,15 +1,19 @@
-"""The request contract of /score: one strict validator per feature spec, and errors that say what is allowed."""
+"""The request contract of /score: one strict validator per feature spec, errors that say what is allowed, and ids."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, with_config
 from pydantic_core import SchemaValidator, ValidationError, core_schema, to_json
+from starlette.datastructures import Headers
+from starlette.requests import Request
 from typing_extensions import TypedDict
 
 from features.contract import ID_TEXT, Context, IdText, ItemId, UserId, contract_of
 from features.faults import Fault, faults_of
 from features.spec import FeatureSpec
+from runtime.tracing import HEADER, trace_id_of
 
 MAX_ITEMS = 1_000
 MAX_BODY_BYTES = 1 << 20
@@ -151,3 +155,25 @@ class RequestContract:
         if error.errors(include_url=False, include_context=False)[0]["type"] == "json_invalid":
             return RequestError(400, [Fault({**faults[0], "value": None})])
         return RequestError(422, faults)
+
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_NAMES = {b"x-request-id", HEADER.encode()}
+
+
+def request_id_of(request: Request) -> str | None:
+    """The id by which a request is found again in its reply's headers, the log and sampled rows."""
+    return request_id_in(request.headers)
+
+
+def request_id_in(headers: Headers) -> str | None:
+    """X-Request-ID, or the trace id of traceparent; None where there is neither in an allowed form.
+
+    Both can stand in a log line as they are. traceparent: https://www.w3.org/TR/trace-context/.
+    """
+    if _NAMES.isdisjoint([name for name, _ in headers.raw]):  # most often; a look-up that finds none is slow
+        return None
+    request_id = headers.get("x-request-id", "")
+    if _REQUEST_ID.fullmatch(request_id):
+        return request_id
+    return trace_id_of(headers.get(HEADER, ""))

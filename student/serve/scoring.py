@@ -11,7 +11,7 @@ from prometheus_client import Counter
 
 from features.async_reader import RequestRows
 from stream.events import EntityId
-from student.serve.explanation import Explanation, explanation_of
+from student.serve.reply import Explanation, explanation_of
 from student.serve.requests import ScoreRequest
 from student.serve.sampling import Sampler
 from student.serve.swap import Serving

@@ -12,12 +12,17 @@ from starlette.types import ASGIApp
 
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
-from student.serve.admission import Admission
+from student.serve.admission import Admission, Tokens
 from student.serve.app import build_apps
-from student.serve.connections import DEFAULT_LIMITS, LimitedProtocol, Limits, check_open_files, limited_protocol
-from student.serve.listener import Listeners
+from student.serve.connections import (
+    DEFAULT_LIMITS,
+    LimitedProtocol,
+    Limits,
+    Listeners,
+    check_open_files,
+    limited_protocol,
+)
 from student.serve.swap import ChampionSwap
-from student.serve.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 

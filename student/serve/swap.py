@@ -12,20 +12,20 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
 from features.async_reader import DEFAULT_LIMITS, AsyncOnlineReader, RequestRows
-from features.item_table import TableLimits
+from features.item_table import NOWHERE, TableLimits
 from features.spec import FeatureSpec
 from student.serve.admission import unavailable
-from student.serve.item_places import ItemPlaces
 from student.serve.requests import RequestContract
 from student.versions.manifest import Manifest
 from student.versions.names import Reference, number_of
-from student.versions.numpy_model import NumpyStudent
+from student.versions.numpy_model import NumpyStudent, Places
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
 
@@ -46,7 +46,47 @@ _CLOSE_READER_SECONDS = 1.0  # above _READ_SECONDS, so that no read in flight lo
 _WARM_UP_ROWS = 100
 _WARM_UP_REQUESTS = 4
 _MOST_OTHERS = 4  # versions beside the champion that stay loaded
+_NO_STAMP = -1  # no row of the reader's table has it
 _MOST_AWAITING = 8  # requests that wait for versions to be loaded; of the 32 that may be under way
+
+
+class ItemPlaces:
+    """Where `student` has the items that the reader holds: each is searched once, until its row's stamp is another.
+
+    Shapes: N slots of the reader's table, B rows of a request, C categorical columns, E ids of a row, X: E + C.
+    """
+
+    def __init__(self, spec: FeatureSpec, student: NumpyStudent) -> None:
+        self._student = student
+        self._shared_X = ~student.of_item(spec)
+        # The last row is that of NOWHERE, which has no stamp.
+        self._place_NX: Places = student.places(np.zeros((1, len(spec.categorical)), np.uint64))
+        self._stamp_N = np.full(1, _NO_STAMP)
+
+    def learn_all(self, category_NC: NDArray[np.uint64], stamp_N: NDArray[np.int64]) -> None:
+        """Search those of a whole table, which `ItemTable.all_rows` copies: in a thread, before the version serves."""
+        self._place_NX, self._stamp_N = self._student.places(category_NC), stamp_N
+        self._stamp_N[NOWHERE] = _NO_STAMP
+
+    def of(self, rows: RequestRows) -> Places:
+        """The places of the rows: those of `NumpyStudent.places`."""
+        category_BC, slot_B = rows.batch.categorical_BC, rows.slot_B
+        if (last := slot_B.max()) >= len(self._stamp_N) - 1:
+            self._grow(int(last) + 1)
+        place_BX = self._place_NX.take(slot_B, axis=0)
+        (unknown_B,) = (self._stamp_N.take(slot_B) != rows.stamp_B).nonzero()
+        if len(unknown_B):
+            place_BX[unknown_B] = self._student.places(category_BC[unknown_B])
+            kept_B = unknown_B[slot_B[unknown_B] != NOWHERE]
+            self._place_NX[slot_B[kept_B]], self._stamp_N[slot_B[kept_B]] = place_BX[kept_B], rows.stamp_B[kept_B]
+        np.copyto(place_BX, self._student.places(category_BC[:1]), where=self._shared_X)
+        return place_BX
+
+    def _grow(self, slots: int) -> None:
+        size = 1 + max(slots, 2 * len(self._stamp_N))
+        place_NX, stamp_N = np.zeros((size, self._place_NX.shape[1]), np.int32), np.full(size, _NO_STAMP)
+        place_NX[: len(self._stamp_N)], stamp_N[: len(self._stamp_N)] = self._place_NX, self._stamp_N
+        self._place_NX, self._stamp_N = place_NX, stamp_N
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +111,17 @@ class Serving:
         return self.manifest.spec
 
 
+class _OfSpec:
+    """What the loaded versions of one feature spec share."""
+
+    def __init__(self, spec: FeatureSpec, redis_url: str, items: TableLimits) -> None:
+        self.contract = RequestContract(spec)
+        self.reader = AsyncOnlineReader(spec, redis_url, _READ_SECONDS, items)
+        self.recent: deque[RequestRows] = deque(maxlen=_WARM_UP_REQUESTS)
+        self.versions = 0
+        """Those that are loaded or being loaded: the reader stays open for them."""
+
+
 class ChampionSwap:
     """Holds the version that serves. `current` is None before the first one is loaded."""
 
@@ -88,8 +139,8 @@ class ChampionSwap:
         self._loading_other = asyncio.Lock()
         self._awaiting_other = 0
         """Requests that wait for it."""
-        self._adopted: list[AsyncOnlineReader] = []
-        """Those of loaded versions that the versions which are being loaded will use, too."""
+        self._of_spec: dict[str, _OfSpec] = {}
+        """By the spec's id."""
 
     async def watch(self) -> None:
         """Follow the champion until cancelled."""
@@ -139,8 +190,8 @@ class ChampionSwap:
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
-        for reader in self._readers():
-            await reader.close()
+        for of_spec in self._of_spec.values():
+            await of_spec.reader.close()
 
     def _waits(self, version: str) -> bool:
         return self._refused is not None and self._refused[0] == version and time.monotonic() < self._retry_at
@@ -156,7 +207,7 @@ class ChampionSwap:
     async def _loaded_beside(self, reference: Reference) -> Serving:
         serving = self._others[str(reference)] = await self._loaded(reference)
         if len(self._others) > _MOST_OTHERS:
-            self._release(self._others.popitem(last=False)[1].reader)
+            self._release(self._others.popitem(last=False)[1].spec)
         return serving
 
     async def _loaded(self, reference: Reference) -> Serving:
@@ -171,35 +222,26 @@ class ChampionSwap:
         return manifest, student
 
     async def _serving(self, version: str, manifest: Manifest, student: NumpyStudent) -> Serving:
-        """`student` with a loaded one's contract and reader, or with new ones, connected, where its spec is new."""
-        spec, places, now_ms = manifest.spec, ItemPlaces(manifest.spec, student), time.time_ns() // 1_000_000
-        for former in self._all():
-            if former.spec.spec_id == spec.spec_id:
-                new = replace(
-                    former, version=version, manifest=manifest, student=student, places=places, since_ms=now_ms
-                )
-                await self._warm_up_beside(former, new)
-                return new
-        reader = AsyncOnlineReader(spec, self._redis_url, _READ_SECONDS, self._items)
+        """`student` with what the versions of its feature spec share, which is made where there is none yet."""
+        spec, now_ms = manifest.spec, time.time_ns() // 1_000_000
+        loaded = [*([self.current] if self.current else []), *self._others.values()]
+        former = next((serving for serving in loaded if serving.spec.spec_id == spec.spec_id), None)
+        if is_new := spec.spec_id not in self._of_spec:
+            self._of_spec[spec.spec_id] = _OfSpec(spec, self._redis_url, self._items)
+        shared = self._of_spec[spec.spec_id]
+        shared.versions += 1
         try:
-            await reader.connect()  # without Redis it answers from defaults, and connects later
-            recent: deque[RequestRows] = deque(maxlen=_WARM_UP_REQUESTS)
-            return Serving(version, manifest, student, RequestContract(spec), reader, places, now_ms, recent)
-        except BaseException:  # cancelled, or a spec that no contract can be made of
-            await reader.close()
-            raise
-
-    async def _warm_up_beside(self, former: Serving, new: Serving) -> None:
-        """Warm `new` up, which has the reader of a loaded version; that stays open, whatever becomes of the other."""
-        self._adopted.append(former.reader)
-        try:
-            await asyncio.to_thread(new.places.learn_all, *former.reader.items.all_rows())
-            await asyncio.to_thread(_warm_up_on, tuple(former.recent), new, former)
+            places = ItemPlaces(spec, student)
+            new = Serving(version, manifest, student, shared.contract, shared.reader, places, now_ms, shared.recent)
+            if is_new:
+                await shared.reader.connect()  # without Redis it answers from defaults, and connects later
+            elif former:
+                await asyncio.to_thread(places.learn_all, *shared.reader.items.all_rows())
+                await asyncio.to_thread(_warm_up_on, tuple(shared.recent), new, former)
         except BaseException:  # cancelled, or a version that cannot serve
-            self._adopted.remove(former.reader)
-            self._release(former.reader)
+            self._release(spec)
             raise
-        self._adopted.remove(former.reader)  # nobody else runs before `new` has its place
+        return new
 
     def _replace(self, new: Serving) -> None:
         old, self.current, self._refused = self.current, new, None
@@ -213,19 +255,16 @@ class ChampionSwap:
             return
         SWAPS.inc()
         _log.info("version %s serves in place of %s", new.version, old.version, extra=of_version)
-        self._release(old.reader)
+        self._release(old.spec)
 
-    def _all(self) -> list[Serving]:
-        return [*([self.current] if self.current else []), *self._others.values()]
-
-    def _readers(self) -> set[AsyncOnlineReader]:
-        return {*(serving.reader for serving in self._all()), *self._adopted}
-
-    def _release(self, reader: AsyncOnlineReader) -> None:
-        """Close a reader, later, unless a version uses it that is loaded or being loaded."""
-        if reader in self._readers():
+    def _release(self, spec: FeatureSpec) -> None:
+        """Let go of what a version shares; with the last one of the spec its reader is closed, later."""
+        shared = self._of_spec[spec.spec_id]
+        shared.versions -= 1
+        if shared.versions:
             return
-        task = asyncio.create_task(_close_after(reader, _CLOSE_READER_SECONDS))
+        del self._of_spec[spec.spec_id]
+        task = asyncio.create_task(_close_after(shared.reader, _CLOSE_READER_SECONDS))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -16,7 +16,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
-from student.serve.listener import Listeners
+from student.serve.connections import Listeners
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from features.spec import FeatureBatch, FeatureSpec
 from student.versions.columns import ids_of, seen_of, units_of
-from student.versions.guard import WEIGHT, answer
-from student.versions.hashing import embedding_rows
+from student.versions.inputs import embedding_rows, normalised
 from student.versions.manifest import Manifest
-from student.versions.normalizer import normalised
-from student.versions.numpy_posterior import NumpyPosterior
-from student.versions.served_posterior import ID_KEY, USER_KEY, places_of
+from student.versions.served_posterior import ID_KEY, USER_KEY, NumpyPosterior, places_of
 from student.versions.served_tensors import (
     EMBEDDING,
     MEAN,
     STD,
+    WEIGHT,
+    answer,
     control_tensors,
     served_columns,
     served_layers,

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 
 from runtime.folder import claim_folder, remove_partial_files, sync_folder, write_synced, writing
 from student.versions.manifest import Draft, Manifest
-from student.versions.moves import Move
-from student.versions.names import CHAMPION, Names, Reference, number_of, read_line, write_line
+from student.versions.names import CHAMPION, Move, Names, Reference, number_of, read_line, write_line
 from student.versions.version_folder import (
     MANIFEST_FILE,
     Tensors,

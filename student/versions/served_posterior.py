@@ -1,15 +1,17 @@
-"""The tensors of a version's posterior in model.safetensors: names, shapes, and the order of what is known of an id.
+"""The posterior that a version serves: its tensors in model.safetensors, and its mean for each row, in numpy.
 
-Shapes: K tasks, P columns, E ids of a row, T teacher tasks, J slopes of a user, N ids remembered, R numbers of an id.
+The learner's arithmetic (student/learn/posterior/posterior_kernel.py) without the learning. Shapes: B rows, K tasks,
+P columns, E ids of a row, D dense columns, I of them of the item, C categorical columns, T teacher tasks, J slopes of a
+user, N ids remembered, R numbers of an id; U users: 1 where all rows have the same one, else B.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from student.versions.columns import Columns
+from student.versions.columns import LARGEST_NETWORK, Columns
 
 WEIGHT = "posterior.weight"
 """[K, P]."""
@@ -87,3 +89,115 @@ def places_of(key_N: NDArray[np.uint64], id_X: NDArray[np.uint64]) -> NDArray[np
     place_X = key_N.searchsorted(id_X)
     found_X: NDArray[np.intp] = (place_X + 1) * (key_N.take(place_X, mode="clip") == id_X)
     return found_X
+
+
+Floats = NDArray[np.float32]
+
+_LOGIT_VARIANCE = np.float32(np.pi / 8)
+"""MacKay 1992: a logistic function's mean over a Gaussian is that of its mean over `sqrt(1 + pi / 8 * variance)`."""
+
+
+class Known(NamedTuple):
+    """What is known of the ids of B rows: of their users [U, R], and of their other ids [B, E - 1, R]."""
+
+    user_UR: Floats
+    id_BeR: Floats
+
+
+class NumpyPosterior:
+    """`binary_K`: the kinds of all tasks. `tensors` are kept, not copied; they must have no fault."""
+
+    def __init__(self, columns: Columns, binary_K: NDArray[np.bool_], tensors: Mapping[str, NDArray[Any]]) -> None:
+        self._columns, self._order, self._binary_K1 = columns, KnownOrder(columns), binary_K[:, None]
+        self._weight_KP1 = tensors[WEIGHT][:, :, None]
+        self._covariance_KPP = tensors[COVARIANCE]
+        self._blend_KK, self._blend_K1 = tensors[BLEND][:, 1:], tensors[BLEND][:, :1]
+        self._own_TK = np.ascontiguousarray(tensors[OWN].T)
+        self._offset_K1, self._scale_K1 = tensors[UNIT].T[:, :, None]
+        self._user_known, self._id_known = tensors[USER_KNOWN], tensors[ID_KNOWN]
+        self._reach_XK = self._reach(tensors[REACH][1:])
+        self._id_of_column = np.array(columns.id_of_column, np.intp)
+        self._item_dense = np.array(columns.item_dense, np.intp)
+
+    def known_at(self, place_BE: NDArray[np.integer[Any]]) -> Known:
+        """What is known of the ids at these places of the tensors."""
+        user_B = place_BE[:, 0]
+        same = len(user_B) and (user_B == user_B[0]).all()
+        return Known(self._user_known[user_B[:1] if same else user_B], self._id_known.take(place_BE[:, 1:], axis=0))
+
+    def admitted(self, known: Known) -> NDArray[np.bool_]:
+        """Which of the C categorical values of B rows the network embeds [B, C]."""
+        user_UR, id_BeR = known
+        admitted_BE = np.empty((len(id_BeR), self._columns.ids), bool)
+        admitted_BE[:, 0] = user_UR[:, self._order.admitted]
+        admitted_BE[:, 1:] = id_BeR[:, :, self._order.admitted]
+        return admitted_BE.take(self._id_of_column, axis=1)
+
+    def score(self, known: Known, dense_BD: Floats, network_KB: Floats) -> Floats:
+        """The values [K, B]: means over the posterior, as logits of binary tasks. `dense_BD` is in its units."""
+        scaled_KB = (network_KB - self._offset_K1) / self._scale_K1
+        network_KB = np.clip(scaled_KB, -LARGEST_NETWORK, LARGEST_NETWORK, out=scaled_KB)
+        x_KBP = self._columns_of(known, dense_BD, network_KB)
+        eta_KB = (x_KBP @ self._weight_KP1)[:, :, 0]
+        v_KB = np.einsum("kbp,kbp->kb", x_KBP @ self._covariance_KPP, x_KBP)
+        self._add_effects(eta_KB, v_KB, known)
+        self._add_slopes(eta_KB, v_KB, known.user_UR, self._slopes_of(known, dense_BD, network_KB))
+        value_KB = self._offset_K1 + self._scale_K1 * (self._blend_K1 + self._blend_KK @ eta_KB)
+        mean_KB: Floats = np.where(self._binary_K1, value_KB / np.sqrt(1 + _LOGIT_VARIANCE * v_KB), value_KB)
+        return mean_KB
+
+    def _columns_of(self, known: Known, dense_BD: Floats, network_KB: Floats) -> Floats:
+        columns, order, (user_UR, id_BeR) = self._columns, self._order, known
+        x_KBP = np.empty((*network_KB.shape, columns.width), np.float32)
+        x_KBP[:, :, 0] = 1
+        for part, first in ((order.mean, 1), (order.count, 2)):
+            x_KBP[:, :, first] = user_UR[:, part].T
+            x_KBP[:, :, first + 2 : columns.aggregates.stop : 2] = id_BeR[:, :, part].transpose(2, 0, 1)
+        x_KBP[:, :, columns.dense] = dense_BD
+        for part, pairs in ((order.effect, columns.effects), (order.logit, columns.teacher)):
+            x_KBP[:, :, pairs.start : pairs.stop : 2] = user_UR[:, part]
+            x_KBP[:, :, pairs.start + 1 : pairs.stop : 2] = id_BeR[:, 0, part]
+        for k in range(columns.tasks):
+            x_KBP[k, :, columns.effects.start + 2 * k : columns.effects.start + 2 * k + 2] = 0
+        x_KBP[:, :, columns.network] = network_KB
+        return x_KBP
+
+    def _slopes_of(self, known: Known, dense_BD: Floats, network_KB: Floats) -> Floats:
+        """What a user's slopes are on: z without its first, the intercept."""
+        columns = self._columns
+        z_KBJ = np.empty((*network_KB.shape, columns.slopes - 1), np.float32)
+        z_KBJ[:, :, :-2] = dense_BD.take(self._item_dense, axis=1)
+        z_KBJ[:, :, -2] = network_KB
+        z_KBJ[:, :, -1] = (known.id_BeR[:, 0, self._order.logit] @ self._own_TK).T
+        return z_KBJ
+
+    def _reach(self, reach_e: Floats) -> Floats:
+        """What takes all that is known of a row's ids [(E - 1) R] to the effects and variances of K tasks [2 K]."""
+        tasks, order = self._columns.tasks, self._order
+        reach_eRK = np.zeros((len(reach_e), order.id_width, 2 * tasks), np.float32)
+        for k in range(tasks):
+            reach_eRK[:, order.effect.start + k, k] = reach_e
+            reach_eRK[:, order.variance.start + k, tasks + k] = reach_e**2
+        return reach_eRK.reshape(-1, 2 * tasks)
+
+    def _add_effects(self, eta_KB: Floats, v_KB: Floats, known: Known) -> None:
+        (user_UR, id_BeR), tasks = known, self._columns.tasks
+        moved_XB = (id_BeR.reshape(len(id_BeR), -1) @ self._reach_XK).T
+        eta_KB += user_UR[:, self._order.effect].T
+        eta_KB += moved_XB[:tasks]
+        v_KB += user_UR[:, self._order.variance].T
+        v_KB += moved_XB[tasks:]
+
+    def _add_slopes(self, eta_KB: Floats, v_KB: Floats, user_UR: Floats, z_KBJ: Floats) -> None:
+        shape = len(user_UR), self._columns.tasks, -1
+        eta_KB += _products(user_UR[:, self._order.slope].reshape(shape), z_KBJ)
+        v_KB += _products(user_UR[:, self._order.slope_variance].reshape(shape), np.square(z_KBJ, out=z_KBJ))
+
+
+def _products(of_UKJ: Floats, z_KBJ: Floats) -> Floats:
+    """The scalar products of each row [K, B]."""
+    if len(of_UKJ) == 1:
+        shared_KB: Floats = (z_KBJ @ of_UKJ[0, :, :, None])[:, :, 0]
+        return shared_KB
+    product_KB: Floats = np.einsum("bkj,kbj->kb", of_UKJ, z_KBJ)
+    return product_KB

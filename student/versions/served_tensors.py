@@ -1,4 +1,4 @@
-"""The tensors of model.safetensors: their names, their shapes, and what is wrong with a set of them.
+"""The tensors of model.safetensors: their names, their shapes, what is wrong with a set of them, and the guard.
 
 The learner writes them, the scorer reads them. The learner's own weights have the same names, beside others that are
 not served. Those of the control have the names of the student's after "control.", and the guard's weight says how much
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from student.versions.columns import Columns, columns_of
-from student.versions.config import StudentConfig
-from student.versions.guard import WEIGHT
-from student.versions.manifest import Manifest
+from student.versions.manifest import Manifest, StudentConfig
 from student.versions.served_posterior import ID_KEY, UNIT, USER_KEY, posterior_shapes, remembered
+
+WEIGHT = "guard.weight"
+"""[K]: of the student's own value in its answer; the rest is the control's."""
 
 MEAN = "normalizer.mean"
 """[D]: what is subtracted from the dense columns."""
@@ -162,3 +163,33 @@ def _value_faults(name: str, shape: tuple[int, ...], tensor: NDArray[Any]) -> li
     if holds and not (held := holds(tensor)).all():
         return [f"{name}: expected {says}, found {held.size - np.count_nonzero(held)} of {held.size} that are not"]
     return []
+
+
+_NEGLIGIBLE = 1e-3
+"""A weight that is as none: the scorer need not compute what has it."""
+
+Floats = NDArray[np.floating[Any]]
+
+
+def weight_of(evidence_X: Floats) -> Floats:
+    """The student's weight, from the log odds that it predicts better than the control; exactly 0 or 1 at the ends."""
+    weight_X = 1 / (1 + np.exp(-np.clip(evidence_X, -50, 50)))
+    return np.where(weight_X < _NEGLIGIBLE, 0.0, np.where(weight_X > 1 - _NEGLIGIBLE, 1.0, weight_X))
+
+
+def answer(weight_X: Floats, student_X: Floats, control_X: Floats, binary_X: NDArray[np.bool_]) -> Floats:
+    """The guard: the mean of the student's value and its control's, weighted by how well each has predicted.
+
+    Of the probabilities of two logits (binary), as a logit, or of the values themselves. So a teacher that is of no use
+    costs next to nothing, whatever it says.
+    """
+    with np.errstate(divide="ignore"):  # the logarithm of a weight of 0
+        own_X, other_X = np.log(weight_X), np.log1p(-weight_X)
+    positive_X = np.logaddexp(own_X + _log_sigmoid(student_X), other_X + _log_sigmoid(control_X))
+    negative_X = np.logaddexp(own_X + _log_sigmoid(-student_X), other_X + _log_sigmoid(-control_X))
+    mean_X = np.where(binary_X, positive_X - negative_X, weight_X * student_X + (1 - weight_X) * control_X)
+    return np.where(weight_X == 1, student_X, np.where(weight_X == 0, control_X, mean_X))
+
+
+def _log_sigmoid(logit_X: Floats) -> Floats:
+    return -np.logaddexp(0, -logit_X)

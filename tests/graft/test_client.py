@@ -13,7 +13,7 @@ import pytest
 
 from graft.client import AsyncScorerClient, RequestRefusedError, ScorerClient, ScorerUnavailableError, Scores
 from lab.embedded import free_port
-from student.serve.tokens import Tokens
+from student.serve.admission import Tokens
 from student.versions.registry import Registry
 from tests.student.serve.test_admission import FIRST
 from tests.student.serve.test_connections import scorer

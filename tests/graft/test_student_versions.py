@@ -11,9 +11,8 @@ from click.testing import CliRunner, Result
 
 from graft.cli import cli
 from stream.tasks import TaskSpec
-from student.versions.config import StudentConfig
 from student.versions.gate import Comparison, GateConfig, GateRecord
-from student.versions.manifest import ArmMetrics, Draft
+from student.versions.manifest import ArmMetrics, Draft, StudentConfig
 from student.versions.registry import Registry
 from tests.specs import spec_of
 

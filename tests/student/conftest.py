@@ -14,7 +14,7 @@ from stream.tasks import TaskSpec
 from student.learn.config import DistillationConfig
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
-from student.versions.config import StudentConfig
+from student.versions.manifest import StudentConfig
 from teacher_cache.config import TeacherTask
 
 

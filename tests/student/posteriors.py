@@ -3,9 +3,8 @@
 import numpy as np
 
 from student.versions import served_posterior as served
-from student.versions.guard import WEIGHT
 from student.versions.manifest import Manifest
-from student.versions.served_tensors import of_control, served_columns, tensor_shapes
+from student.versions.served_tensors import WEIGHT, of_control, served_columns, tensor_shapes
 
 
 def transparent(manifest: Manifest) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from student.evaluate.arms import CONTROL, STUDENT
 if TYPE_CHECKING:
     from student.evaluate.skew import SkewReport
     from student.versions.manifest import ArmMetrics, Manifest, Metrics
-    from student.versions.moves import Move
+    from student.versions.names import Move
     from student.versions.registry import Registry
 
 _SHOWN_MOVES = 10

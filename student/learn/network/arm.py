@@ -20,7 +20,7 @@ from student.learn.network.model import CPU, Inputs, Shape, Student
 from student.learn.network.optimizers import WARM_UP, Adam, RowAdagrad
 from student.learn.network.running import RunningStatistics
 from student.learn.setup import LearnerSetup
-from student.versions.hashing import embedding_rows
+from student.versions.inputs import embedding_rows
 from student.versions.served_tensors import EMBEDDING, MEAN, STD
 
 _BOOTSTRAP_WEIGHT = 200

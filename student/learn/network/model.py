@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from stream.tasks import TaskSpec
 from student.learn.config import DistillationConfig
 from student.learn.network.towers import Heads, Towers, of_layer, places_on
-from student.versions.config import StudentConfig
+from student.versions.manifest import StudentConfig
 from student.versions.served_tensors import EMBEDDING, Layer, layers_of
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from student.learn.network.heads import TeacherHead, Unit
 from student.learn.network.losses import soft_label
 from student.learn.setup import LearnerSetup
 from student.versions.columns import seen_of
-from student.versions.normalizer import RunningMoments, normalised
+from student.versions.inputs import RunningMoments, normalised
 
 
 class RunningStatistics:

@@ -1,4 +1,4 @@
-"""Learns how much of the student's answer is its own: see `student.versions.guard`.
+"""Learns how much of the student's answer is its own: see `student.versions.served_tensors`.
 
 Shapes: M models (student, control), B rows, K tasks.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.tasks import TaskSpec
-from student.versions.guard import answer, weight_of
+from student.versions.served_tensors import answer, weight_of
 
 _FEWEST_LABELS = 4
 """Of a regression: before so many labels its errors have no scale, and a label is no evidence."""

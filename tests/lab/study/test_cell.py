@@ -27,7 +27,7 @@ from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import PublishConfig
 from student.learn.process.train import run_training
 from student.learn.setup import LearnerSetup
-from student.versions.config import StudentConfig
+from student.versions.manifest import StudentConfig
 from student.versions.registry import Registry
 from teacher_cache.backfill.backfill import backfill
 from teacher_cache.cache.cache import LogitCache

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from stream.tasks import TaskSpec
 from student.learn.learner import Learner
 from student.learn.posterior.guard import Guard
-from student.versions.guard import answer, weight_of
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
+from student.versions.served_tensors import answer, weight_of
 from tests.student.learn.test_learner import draft
 
 TASKS = (

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from runtime.errors import ConfigurationError
-from student.serve import tokens as tokens_module
+from student.serve import admission
+from student.serve.admission import Tokens
 from student.serve.connections import Limits
-from student.serve.tokens import Tokens
 from student.versions.registry import Registry
 from tests.student.serve.test_connections import (
     NamedRequests,
@@ -181,7 +181,7 @@ def test_a_file_without_good_tokens_is_refused_at_the_start(tmp_path: Path, cont
 @pytest.fixture
 def tokens_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with the first token, which is looked at for each request."""
-    monkeypatch.setattr(tokens_module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(admission, "_LOOK_SECONDS", 0.0)
     path = tmp_path / "tokens"
     path.write_text(FIRST)
     return path
@@ -195,15 +195,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_token(tokens_path: Path) -> N
 
 
 def test_a_file_is_read_again_after_it_could_not_be(tokens_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, tokens = tokens_module._read, Tokens(tokens_path)
+    read, tokens = admission._read, Tokens(tokens_path)
     tokens_path.write_text(f"{SECOND}\n")
 
     def refused(_path: Path) -> list[bytes]:
         raise ConfigurationError(["no right to read it"])
 
-    monkeypatch.setattr(tokens_module, "_read", refused)  # as for a file without the right to read; root reads any
+    monkeypatch.setattr(admission, "_read", refused)  # as for a file without the right to read; root reads any
     assert tokens.allow(f"Bearer {FIRST}")
-    monkeypatch.setattr(tokens_module, "_read", read)
+    monkeypatch.setattr(admission, "_read", read)
     tokens_path.chmod(0o644)
     assert tokens.allow(f"Bearer {SECOND}")
     assert not tokens.allow(f"Bearer {FIRST}")
@@ -223,17 +223,17 @@ def test_a_file_that_is_written_in_two_pieces_at_one_time_is_read_whole(tokens_p
 def test_a_file_that_changes_while_it_is_first_read_is_read_again(
     tokens_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = tokens_module._read
+    read = admission._read
 
     def read_then_changed(file: Path) -> list[bytes]:
         content = read(file)
         new = tokens_path.with_name("new")
         new.write_text(SECOND)
         new.rename(tokens_path)
-        monkeypatch.setattr(tokens_module, "_read", read)
+        monkeypatch.setattr(admission, "_read", read)
         return content
 
-    monkeypatch.setattr(tokens_module, "_read", read_then_changed)
+    monkeypatch.setattr(admission, "_read", read_then_changed)
     tokens = Tokens(tokens_path)
     assert tokens.allow(f"Bearer {SECOND}")
     assert not tokens.allow(f"Bearer {FIRST}")

@@ -23,10 +23,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from lab.embedded import free_port
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
+from student.serve.admission import Tokens
 from student.serve.connections import Limits, check_open_files
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap, Serving
-from student.serve.tokens import Tokens
 from student.versions.registry import Registry
 from tests.student.serve.test_server import BODY, at, until
 

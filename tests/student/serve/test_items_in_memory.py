@@ -21,13 +21,11 @@ from stream.tasks import TaskSpec
 from student.serve.sampling import Sampler
 from student.serve.scoring import Scoring
 from student.serve.swap import ChampionSwap
-from student.versions.config import StudentConfig
-from student.versions.guard import WEIGHT
-from student.versions.manifest import Draft, Manifest
+from student.versions.manifest import Draft, Manifest, StudentConfig
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from student.versions.served_posterior import ID_KEY, UNIT, USER_KEY
-from student.versions.served_tensors import STD, of_control, tensor_shapes
+from student.versions.served_tensors import STD, WEIGHT, of_control, tensor_shapes
 from tests.specs import spec_of
 
 

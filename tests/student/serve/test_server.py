@@ -32,13 +32,11 @@ from runtime.telemetry import StopSignal
 from stream.tasks import TaskSpec
 from student.serve.admission import Admission
 from student.serve.app import build_apps
-from student.serve.connections import DEFAULT_LIMITS
-from student.serve.listener import Address, Group, Listeners, listen
+from student.serve.connections import DEFAULT_LIMITS, Address, Group, Listeners, listen
 from student.serve.requests import MAX_BODY_BYTES
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap
-from student.versions.config import StudentConfig
-from student.versions.manifest import Draft, Manifest
+from student.versions.manifest import Draft, Manifest, StudentConfig
 from student.versions.registry import Registry
 from student.versions.served_posterior import UNIT
 from student.versions.served_tensors import tensor_shapes

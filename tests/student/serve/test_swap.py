@@ -17,8 +17,7 @@ from features.item_table import NOWHERE
 from features.spec import Feature, FeatureSpec
 from stream.tasks import TaskSpec
 from student.serve.swap import REFUSED, SWAPS, VERSION, ChampionSwap
-from student.versions.config import StudentConfig
-from student.versions.manifest import FORMAT, Draft, Manifest
+from student.versions.manifest import FORMAT, Draft, Manifest, StudentConfig
 from student.versions.registry import Registry
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE

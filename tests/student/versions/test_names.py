@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from stream.tasks import TaskSpec
-from student.versions import moves as moves_module
-from student.versions.config import StudentConfig
-from student.versions.manifest import Draft
+from student.versions import names as names_module
+from student.versions.manifest import Draft, StudentConfig
 from student.versions.names import CHAMPION, Names, Reference
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
@@ -219,7 +218,7 @@ def test_moves_of_many_at_once_are_each_in_the_history(registry: Registry) -> No
 def test_a_long_history_goes_on_in_a_new_file_and_the_last_moves_are_read(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moves_module, "_LONGEST_BYTES", 1_000)
+    monkeypatch.setattr(names_module, "_LONGEST_BYTES", 1_000)
     for _ in range(8):
         publish(registry)
     files = list((registry.folder / "names").glob("history*"))

@@ -9,8 +9,7 @@ from torch.nn import functional
 
 from features.spec import Feature, FeatureBatch
 from stream.tasks import TaskSpec
-from student.versions.config import StudentConfig
-from student.versions.manifest import Manifest
+from student.versions.manifest import Manifest, StudentConfig
 from student.versions.numpy_model import NumpyStudent
 from student.versions.served_posterior import BLEND
 from student.versions.served_tensors import tensor_shapes

@@ -15,8 +15,7 @@ import pytest
 
 from runtime.errors import GraftError
 from stream.tasks import TaskSpec
-from student.versions.config import StudentConfig
-from student.versions.manifest import FORMAT, Draft
+from student.versions.manifest import FORMAT, Draft, StudentConfig
 from student.versions.registry import Registry
 from student.versions.version_folder import (
     LEARNER_FILE,

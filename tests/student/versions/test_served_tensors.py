@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from stream.tasks import TaskSpec
-from student.versions.config import StudentConfig
-from student.versions.manifest import Manifest
+from student.versions.manifest import Manifest, StudentConfig
 from student.versions.served_tensors import layers_of, served_tasks, tensor_shapes
 
 

@@ -1,6 +1,6 @@
-"""Running mean and deviation of columns, which normalise the dense inputs and centre the labels.
+"""What becomes of a row before a network sees it: dense columns are normalised, categorical ones hashed to rows.
 
-Shapes: B rows, D columns.
+The same for learner and scorer. Shapes: B rows, D dense columns, C categorical columns.
 """
 
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from features.spec import MISSING_HASH
 
 _CLIP = np.float32(2)
 """Deviations from the mean at which an input is cut off. Counts go on growing after a version is published, and a
@@ -98,3 +100,14 @@ class RunningMoments:
         constant_D = std_D <= _CONSTANT * np.maximum(np.abs(self._mean_D), _CONSTANT)
         self._told_mean_D = self._mean_D.astype(np.float32)
         self._told_std_D: NDArray[np.float32] = np.where(constant_D, 1.0, std_D).astype(np.float32)
+
+
+def embedding_rows(categorical_BC: NDArray[np.uint64], table_rows: int) -> NDArray[np.int64]:
+    """Rows [B, C] of 64-bit hashes: 1 + h mod (`table_rows` - 1); 0 for a missing value.
+
+    The hashing trick (Weinberger et al. 2009): memory is bounded and an id never seen before has a row at once; two
+    ids may share one.
+    """
+    row_BC = (categorical_BC % np.uint64(table_rows - 1) + np.uint64(1)).astype(np.int64)
+    row_BC *= categorical_BC != MISSING_HASH
+    return row_BC
