@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lab.study.study_log import StudyLog
 from student.learn.batch import encoded
 from student.learn.setup import LearnerSetup
-from student.versions.columns import seen_of
 from student.versions.inputs import embedding_rows
+from student.versions.served_posterior import seen_of
 
 
 class LogArrays(NamedTuple):

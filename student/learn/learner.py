@@ -40,8 +40,8 @@ from student.learn.posterior.guard import Guard
 from student.learn.posterior.posterior import Posterior
 from student.learn.posterior.posterior_kernel import Places, Rows
 from student.learn.setup import LearnerSetup
-from student.versions.columns import units_of
 from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
+from student.versions.served_posterior import units_of
 from student.versions.served_tensors import SHARED, of_control
 from student.versions.served_tensors import WEIGHT as GUARD_WEIGHT
 from teacher_cache.cache.unshown import UnshownRows

@@ -41,8 +41,7 @@ from student.serve.requests import (
     request_id_of,
     version_named_in,
 )
-from student.serve.sampling import Sampler
-from student.serve.scoring import Scored, Scoring
+from student.serve.scoring import Sampler, Scored, Scoring
 from student.serve.swap import ChampionSwap
 from student.versions.version_folder import VersionError
 

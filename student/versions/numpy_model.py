@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureBatch, FeatureSpec
-from student.versions.columns import ids_of, seen_of, units_of
 from student.versions.inputs import embedding_rows, normalised
 from student.versions.manifest import Manifest
-from student.versions.served_posterior import ID_KEY, USER_KEY, NumpyPosterior, places_of
+from student.versions.served_posterior import ID_KEY, USER_KEY, NumpyPosterior, ids_of, places_of, seen_of, units_of
 from student.versions.served_tensors import (
     EMBEDDING,
     MEAN,

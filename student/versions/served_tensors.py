@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from student.versions.columns import Columns, columns_of
 from student.versions.manifest import Manifest, StudentConfig
-from student.versions.served_posterior import ID_KEY, UNIT, USER_KEY, posterior_shapes, remembered
+from student.versions.served_posterior import ID_KEY, UNIT, USER_KEY, Columns, columns_of, posterior_shapes, remembered
 
 WEIGHT = "guard.weight"
 """[K]: of the student's own value in its answer; the rest is the control's."""

@@ -17,8 +17,7 @@ from student.learn.posterior.posterior_kernel import Known, Places, Rows, Rules,
 from student.learn.posterior.priors import Prior, prior_of
 from student.learn.posterior.serving import ADMITTED, served_ids, served_shared
 from student.learn.setup import LearnerSetup
-from student.versions.columns import Columns, columns_of, ids_of
-from student.versions.served_posterior import ID_KEY, ID_KNOWN, USER_KEY, USER_KNOWN
+from student.versions.served_posterior import ID_KEY, ID_KNOWN, USER_KEY, USER_KNOWN, Columns, columns_of, ids_of
 
 
 class Posterior:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.compiled import compiled
-from student.versions.columns import LARGEST_NETWORK
+from student.versions.served_posterior import LARGEST_NETWORK
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -332,7 +332,7 @@ def _fill_columns(
     ids: Known,
     work: _Work,
 ) -> None:
-    """In the order of `student.versions.columns.Columns`."""
+    """In the order of `student.versions.served_posterior.Columns`."""
     x_P, z_J, unit_3, binary = work.x_MKP[m, k], work.z_MKJ[m, k], work.unit_MK3[m, k], rules.binary_K[k]
     user, item, last = slot_E[0], slot_E[1], len(z_J) - 1
     x_P[0] = z_J[0] = 1.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from student.learn.prior_factors import PriorFactors
 from student.learn.setup import LearnerSetup
-from student.versions.columns import Columns
+from student.versions.served_posterior import Columns
 
 USER = 0.3
 """Of a user's intercept. It drifts, since people change: at each sighting the variance grows by `DRIFT`."""

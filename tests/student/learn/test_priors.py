@@ -14,8 +14,7 @@ from student.learn.posterior.posterior_kernel import Rows
 from student.learn.posterior.priors import Prior, prior_of
 from student.learn.prior_factors import PriorFactors
 from student.learn.setup import LearnerSetup
-from student.versions.columns import Columns, columns_of
-from student.versions.served_posterior import USER_KEY, USER_KNOWN, KnownOrder
+from student.versions.served_posterior import USER_KEY, USER_KNOWN, Columns, KnownOrder, columns_of
 from tests.specs import spec_of
 
 ROWS = 60

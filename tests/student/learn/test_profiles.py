@@ -11,10 +11,10 @@ from stream.events import Example
 from student.learn.batch import encoded, hashes
 from student.learn.learner import Learner
 from student.learn.posterior.priors import prior_of
-from student.versions.columns import columns_of, units_of
 from student.versions.manifest import Draft
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
+from student.versions.served_posterior import columns_of, units_of
 
 PROFILES = (
     Feature(name="t:user", source="user", role="dense", dtype="float", default=0.5, profile_of="like"),

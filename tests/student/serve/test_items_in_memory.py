@@ -18,8 +18,7 @@ from features.spec import Feature, hash_category
 from lab.embedded import EmbeddedRedis
 from runtime.redis import Client, connect
 from stream.tasks import TaskSpec
-from student.serve.sampling import Sampler
-from student.serve.scoring import Scoring
+from student.serve.scoring import Sampler, Scoring
 from student.serve.swap import ChampionSwap
 from student.versions.manifest import Draft, Manifest, StudentConfig
 from student.versions.numpy_model import NumpyStudent

@@ -14,8 +14,8 @@ from features.served_rows import ServedRow, ServedRowReader
 from features.spec import FeatureBatch
 from runtime.redis import connect
 from student.evaluate.skew import Skew
-from student.serve import sampling
-from student.serve.sampling import Sampler
+from student.serve import scoring as sampling
+from student.serve.scoring import Sampler
 from student.versions.registry import Registry
 from tests.student.serve.test_server import BODY, SPEC, Endpoint, publish, serving, store_age, until
 

@@ -1,4 +1,4 @@
-"""Turns: how much is computed in one pass of the event loop, in which order, and that no turn is lost."""
+"""How much is computed in one pass of the event loop, in which order, and that each request computes."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from student.serve import scoring
-from student.serve.scoring import Turns
+from student.serve.scoring import ComputeBudget
 
 
 class Passes:
@@ -29,17 +29,17 @@ class Passes:
 
 async def computed(count: int, cancelled: Callable[[list[asyncio.Task[None]]], Awaitable[None]]) -> list[list[int]]:
     """Which of so many requests, that come at once, computed in each pass."""
-    of_turns, passes, order = Turns(), Passes(), dict[int, list[int]]()
+    budget, passes, order = ComputeBudget(), Passes(), dict[int, list[int]]()
 
     async def request(number: int) -> None:
-        await of_turns.wait()
+        await budget.wait()
         order.setdefault(passes.number, []).append(number)
 
     tasks = [asyncio.create_task(request(number)) for number in range(count)]
     await cancelled(tasks)
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
-    await asyncio.wait_for(of_turns.wait(), 5)  # the next one has its turn
+    await asyncio.wait_for(budget.wait(), 5)  # the next one computes
     passes.stop()
     return list(order.values())
 
@@ -59,7 +59,7 @@ def test_short_ones_share_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.sets(st.integers(0, 11)), st.integers(0, 8))
-def test_a_client_that_goes_away_costs_nobody_the_turn(gone: set[int], passes: int) -> None:
+def test_a_client_that_goes_away_stops_no_other(gone: set[int], passes: int) -> None:
     async def after(tasks: list[asyncio.Task[None]]) -> None:
         for _ in range(passes):
             await asyncio.sleep(0)
