@@ -13,6 +13,7 @@ import prometheus_client  # noqa: F401 - before Feast's import, which else turns
 import pytest
 from hypothesis import settings
 
+from lab.dev.embedded_client import wait_after_early_answers
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from lab.embedded.apache_kafka import ApacheKafka
 from runtime.health import HEALTH
@@ -30,6 +31,8 @@ settings.load_profile("graft")
 
 # Clients that an earlier test has left talk of their dead brokers in their own threads: no line for a later test.
 logging.getLogger("kafka").propagate = False
+
+wait_after_early_answers()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -43,8 +43,8 @@ class Stage(NamedTuple):
 
 
 def graft_argv(arguments: Sequence[str]) -> list[str]:
-    """The command line of ``graft ARGUMENTS`` with this very Python."""
-    return [sys.executable, "-m", "graft", *arguments]
+    """The command line of ``graft ARGUMENTS`` with this very Python, beside the embedded broker."""
+    return [sys.executable, "-m", "lab.dev.embedded_client", *arguments]
 
 
 def log_tail(path: Path) -> str:

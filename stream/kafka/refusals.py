@@ -1,11 +1,5 @@
-"""Brokers that refuse this client: its login or certificate, or that cannot be trusted; an end, and no outage.
+"""Brokers that refuse this client: its login or certificate, or that cannot be trusted; an end, and no outage."""
 
-kafka-python 3.0.12 tries such a broker again for ever, and says why in its log alone: a bootstrap ends with a time-out,
-a poll gives nothing. It gives up at once only for a broker that is too old, so a refusal comes as such an error.
-"""
-
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from kafka.errors import (
@@ -15,8 +9,6 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
 )
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from runtime.errors import GraftError
 from runtime.tls import NO_TLS, answers_plainly, refusal, refused_by, speaks_tls
@@ -35,57 +27,8 @@ class BrokerRefusedError(IncompatibleBrokerVersion, GraftError):  # type: ignore
         return str(self.args[0])
 
 
-def name_refusals() -> None:
-    """Let every client of this process know refusals; called once, when this room's door is opened."""
-    connect = KafkaConnectionManager._connect  # noqa: SLF001 - the one place that knows broker and connection
-
-    @wraps(connect)
-    async def noted(manager: Any, node: Any, connection: Any, *arguments: Any, **settings: Any) -> None:
-        lost, refused = connection.connection_lost, _refusals(manager)
-
-        def connection_lost(error: BaseException | None) -> None:
-            if why := _why(error, node, connection):
-                refused[node.node_id] = error = BrokerRefusedError(f"Kafka at {node.host}:{node.port}: {why}")
-            lost(error)
-
-        connection.connection_lost = connection_lost
-        await connect(manager, node, connection, *arguments, **settings)
-        if connection.connected:
-            refused.pop(node.node_id, None)
-
-    KafkaConnectionManager._connect = noted  # noqa: SLF001
-    for transport in (KafkaTCPTransport, KafkaSSLTransport):
-        transport._sock_recv = _read_to_the_end(transport._sock_recv)  # noqa: SLF001
-
-
-def _read_to_the_end(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
-    """What came before the end of a connection is read, such as a broker's last words to who may not log in.
-
-    kafka-python 3.0.12 drops it where the end comes with it. The next call finds the end again.
-    """
-
-    @wraps(receive)
-    def received(transport: Any) -> tuple[bytes, Any]:
-        data, error = receive(transport)
-        return (data, None) if data else (data, error)
-
-    return received
-
-
-def raise_refusal(manager: Any) -> None:
-    """GraftError where the last connection of a client's manager to one of its brokers was refused."""
-    for error in list(_refusals(manager).values()):
-        raise GraftError(str(error)) from error
-
-
-def _refusals(manager: Any) -> dict[Any, BrokerRefusedError]:
-    """Of one client: its brokers that refuse it."""
-    refused: dict[Any, BrokerRefusedError] = vars(manager).setdefault("graft_refusals", {})
-    return refused
-
-
-def _why(error: BaseException | None, node: Any, connection: Any) -> str | None:
-    """Why another try would fail too; None for every other end of a connection."""
+def refusal_of(error: BaseException | None, node: Any, connection: Any) -> str | None:
+    """Why another try to reach a broker would fail too; None for every other end of a connection."""
     security = used()
     if isinstance(error, BrokerRefusedError):
         return None

@@ -146,8 +146,8 @@ class TeacherRequestReader:
         return self._producer.send(topic, value, key, headers, partition=message.partition)
 
     def _check_membership(self) -> None:
-        """kafka-python 3.0.12 tells nobody that its heartbeat was refused: it stops sending them. A commit tells."""
-        if self._consumer.assignment() and not self._consumer._coordinator._heartbeat_enabled:  # noqa: SLF001
+        """A commit says whether another member has taken this one's place; a poll does not."""
+        if self._consumer.assignment() and not self._consumer.sends_heartbeats:
             self.commit()
 
     def _position(self, at: TopicPartition) -> int:

@@ -18,9 +18,8 @@ from stream.messages import Message, message_of
 
 _log = logging.getLogger(__name__)
 
-# A poll gives all that was fetched, so fetches are small. kafka-python 3.0.12 never again delivers a partition that was
-# paused when a poll had left a part of its fetch (its Fetcher looks for such parts only when `_next_partition_records`
-# is None, but leaves the drained one there).
+# A poll gives all that was fetched, so fetches are small: kafka-python 3.0.12 never again delivers a partition that was
+# paused when a poll had left a part of its fetch (dpkp/kafka-python#2981 keeps such parts; docs/decisions/001).
 _FETCH = {"max_poll_records": 1_000_000, "max_partition_fetch_bytes": 256 * 1024, "fetch_max_bytes": 4 * 1024 * 1024}
 
 _MOVING_SECONDS = 20.0  # above the group's session time-out (6 s), after which a killed member is out of the way
@@ -174,9 +173,9 @@ class Inputs:
     def check_membership(self, admin: KafkaAdminClient) -> None:
         """FencedInstanceIdError when `is_replaced`; to be called between a `claim` and the next move.
 
-        kafka-python 3.0.12 tells nobody that its heartbeat was refused: it stops sending them, and polls on.
+        Only asked for where heartbeats have stopped, since a poll does not say that one was refused.
         """
-        if not self._consumer._coordinator._heartbeat_enabled and self.is_replaced(admin):  # noqa: SLF001
+        if not self._consumer.sends_heartbeats and self.is_replaced(admin):
             raise FencedInstanceIdError
 
     def close(self) -> None:

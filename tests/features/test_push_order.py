@@ -1,8 +1,10 @@
 """No push overwrites a later one: on a real Redis, with what stands in for Feast's client between watch and write."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
+from feast.infra.online_stores.redis import RedisOnlineStore
 
 from features.push_order import StalePushError, in_order, owner_key
 from runtime.errors import GraftError
@@ -16,6 +18,12 @@ def client(own_redis):
     with connect(own_redis.url) as made:
         made.set(owner_key(PROJECT), OWNER)
         yield made
+
+
+def test_feast_still_gets_each_client_by_the_private_method_that_is_replaced():
+    assert list(inspect.signature(RedisOnlineStore._get_client).parameters) == ["self", "online_store_config"]
+    for write in (RedisOnlineStore.online_write_batch, RedisOnlineStore.delete_entity_values):
+        assert "_get_client(" in inspect.getsource(write)
 
 
 def store(client):
