@@ -118,7 +118,7 @@ def test_an_old_client_that_is_not_let_in_is_closed(published: Registry, redis_u
         assert until_closed(old).startswith(b"HTTP/1.1 503 ")
 
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE = "0123456789abcdef" * 2
 
 
 @pytest.mark.parametrize(
