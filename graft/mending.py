@@ -99,7 +99,7 @@ def _mend(table: dict[str, Any], fault: Fault) -> list[Keys]:
         near = difflib.get_close_matches(last, getattr(fault.owner, "model_fields", ()), n=1)
         return [fault.place.keys, *((*above, name) for name in near)]  # the near name may be what was meant
     if fault.rule == "value_error" and _is_model(fault.place.annotation):
-        return _remove_between(parent[key], fault)
+        return _mend_between(parent[key], fault)
     if _is_optional(fault.owner, last):
         parent.pop(key, None)
     else:
@@ -107,12 +107,16 @@ def _mend(table: dict[str, Any], fault: Fault) -> list[Keys]:
     return [fault.place.keys]
 
 
-def _remove_between(table: dict[str, Any], fault: Fault) -> list[Keys]:
-    """Remove the keys that a broken rule names, so that their defaults hold."""
-    named = [name for name in _words(fault.text) & table.keys() if _is_optional(fault.place.annotation, name)]
+def _mend_between(table: dict[str, Any], fault: Fault) -> list[Keys]:
+    """Remove the keys that a broken rule names, so that their defaults hold; what must be there gets a stand-in."""
+    fields = fault.place.annotation.model_fields
+    named = [name for name in _words(fault.text) & fields.keys() if fields[name].is_required() == (name not in table)]
     for name in named:
-        del table[name]
-    assert named, f"a rule between keys must name one that has a default: {fault.text}"
+        if name in table:
+            del table[name]
+        else:
+            table[name] = _stand_in(fields[name].annotation)
+    assert named, f"a rule between keys must name one that has a default or is missing: {fault.text}"
     return [(*fault.place.keys, name) for name in named]
 
 

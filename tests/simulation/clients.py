@@ -1,7 +1,6 @@
 """kafka-python's clients as the stream uses them, on the simulated broker."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from kafka import ConsumerRebalanceListener, TopicPartition
@@ -50,7 +49,7 @@ class Consumer:
         self._paused: set[TopicPartition] = set()
         self._generation = -1
         self._waiting: tuple[float, list[TopicPartition], int] | None = None
-        self._coordinator = SimpleNamespace(_heartbeat_enabled=True)  # here a poll tells a member that it is out
+        self.sends_heartbeats = True  # here a poll tells a member that it is out
         if group is not None:
             process.members.append(self)
 

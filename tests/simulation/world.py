@@ -331,8 +331,8 @@ def simulated(world: World) -> Iterator[None]:
         change(
             connection,
             KafkaAdminClient=lambda **_: Admin(world.process),
-            _Consumer=lambda **settings: Consumer(world.process, **settings),
-            _Producer=lambda **settings: Producer(world.process, settings["transactional_id"]),
+            Consumer=lambda **settings: Consumer(world.process, **settings),
+            Producer=lambda **settings: Producer(world.process, settings["transactional_id"]),
         )
         change(
             worker,
