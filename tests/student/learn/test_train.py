@@ -208,7 +208,9 @@ def test_another_setup_is_refused_with_all_that_changed(toy: Any, process: Proce
         process.run(changed, StopSignal())
     assert "version v000001 was learnt with another setup" in str(error.value)
     assert "student.trunk.1: was 4, is now 5" in str(error.value)
-    assert "distillation: was [['like', 'like'], ['rating', 'rating']], is now [['rating', 'rating']]" in str(error.value)
+    assert "distillation: was [['like', 'like'], ['rating', 'rating']], is now [['rating', 'rating']]" in str(
+        error.value
+    )
     assert "learning_rate" not in str(error.value)
 
 
