@@ -34,7 +34,7 @@ from tests.lab.dev.conftest import RATINGS
 _PROGRAM = """
 from graft.lazy_group import LazyGroup
 from lab.commands import DEV
-LazyGroup(lazy_commands={"dev": DEV}, elsewhere={})(prog_name="graft")
+LazyGroup(lazy_commands={"dev": DEV}, nouns={}, elsewhere={})(prog_name="graft")
 """
 _SECONDS = 240
 
