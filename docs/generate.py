@@ -33,8 +33,8 @@ a secret. An empty variable counts as not set; an unknown one is refused.
 _GRID = """# The grid of a study
 
 `make docs` generates this page from the models that read a grid, the TOML file of `graft study LOG --grid FILE`; a test
-keeps it current. [study.md](study.md) tells what a study does with a grid. The grids that come with graft are in
-[lab/study/grids](../lab/study/grids). A grid for your own project may be as short as this:
+keeps it current. [study.md](study.md) tells what a study does with a grid. The grid that comes with graft is
+[headline](../lab/study/grids/headline.toml). A grid for your own project may be as short as this:
 
 ```toml
 events = 20_000

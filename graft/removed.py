@@ -59,10 +59,12 @@ COMMANDS: Mapping[str, str] = {
 """By command as it was typed, such as ``graft look``."""
 
 
-def without_removed(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """A graft.toml without the keys that were removed, and of each of these, by its place, what to do."""
+def without_removed(
+    table: Mapping[str, Any], keys: Mapping[str, str] = KEYS
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """A graft.toml, or another table, without the keys that were removed; of each, by its place, what to do."""
     kept, faults = deepcopy(dict(table)), dict[tuple[str, ...], str]()
-    for pattern, advice in KEYS.items():
+    for pattern, advice in keys.items():
         for place in _places(kept, tuple(pattern.split("."))):
             above = reduce(lambda inner, key: inner[int(key) if isinstance(inner, list) else key], place[:-1], kept)
             del above[place[-1]]

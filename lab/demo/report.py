@@ -31,11 +31,11 @@ class Score(FrozenModel):
 
 
 class Baselines(FrozenModel):
-    """What `graft study` says of the first `examples`: each model's scores by task, and the verdict."""
+    """What `graft study` says of the first `examples`: each model's scores by task, and its answer."""
 
     examples: int
     scores: Mapping[str, Mapping[str, Score]]
-    verdict: list[str]
+    answer: list[str]
 
 
 class Summary(FrozenModel):
@@ -103,7 +103,7 @@ def _baselines(study: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> Baselines
         scores[task.name] = {
             model: Score(row_by_row=score, served=served_scores.get(model)) for model, score in row_by_row.items()
         }
-    return Baselines(examples=study["events"], scores=scores, verdict=study["verdict"])
+    return Baselines(examples=study["events"], scores=scores, answer=study["answer"])
 
 
 def by_arm(metrics: Metrics, task: TaskSpec) -> dict[str, float | None]:
@@ -136,18 +136,18 @@ def faults(summary: Summary, joined: Joined) -> list[str]:
 
 
 _LEAD = """<p class="note">The first {examples} examples of this run, learnt again after the stream by
-<code>graft study</code>, with one seed: the student after its bootstrap, and models that could be better than it.
+<code>graft study</code>, with five seeds: the student after its bootstrap, and models that could be better than it.
 <em>Row by row</em>: a prediction knows the labels of all examples before it. <em>Served</em>: it knows those of
 impressions that came an hour before its own, whatever the pace of this replay. <a href="study.html">study.html</a> says
 what each model is, and has plots and intervals.</p>"""
 
 
 def baselines_section(baselines: Baselines | None, tasks: Sequence[TaskSpec]) -> str:
-    """Tables and verdict, with the number of examples."""
+    """Tables and answer, with the number of examples."""
     if baselines is None:
         return '<p class="note">There was no example to learn.</p>'
     tables = "".join(_scores_table(task, baselines.scores[task.name]) for task in tasks)
-    return f"{_LEAD.format(examples=f'{baselines.examples:,}')}{tables}{sentences(baselines.verdict)}"
+    return f"{_LEAD.format(examples=f'{baselines.examples:,}')}{tables}{sentences(baselines.answer)}"
 
 
 def _scores_table(task: TaskSpec, scores: Mapping[str, Score]) -> str:

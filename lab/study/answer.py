@@ -4,10 +4,20 @@ from collections.abc import Iterator, Sequence
 
 from lab.study.claims import WHOM, Against, Claim, Judge, control_of
 from lab.study.comparison import Comparison
+from lab.study.findings import Series
+from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
 from lab.study.teacher_inputs import InputUse
-from lab.study.verdict import MODEL_NAMES
 from lab.study.worth import data_sentences, default_is_better, map_sentences
 from stream.tasks import TaskSpec
+from student.evaluate.arms import TEACHER
+
+_MODEL_NAMES = {
+    LR_TEACHER: "the regression with the teacher's logits",
+    LR: "the regression",
+    BAYES_BIAS: "Bayesian biases alone",
+    ONLINE_LR: "online logistic regression",
+}
+_CHANCE = 0.02  # of an AUC: a teacher that is nearer to 0.5 does not order the rows of a task
 
 _HELPS = {
     Claim.BETTER: "The teacher helps {}",
@@ -33,7 +43,7 @@ def answer(comparison: Comparison, inputs: Sequence[InputUse] = ()) -> list[str]
         told += [_helps(Judge(comparison, task)) for task in others]
     else:
         told += [sentence for task in others for sentence in _plain(Judge(comparison, task))]
-    return [*told, _settings(comparison)]
+    return [*told, *_advice(judge), _settings(comparison)]
 
 
 def _helps(judge: Judge) -> str:
@@ -79,7 +89,7 @@ def _against_best(judge: Judge, *, served: bool) -> str:
     for series in judge.comparison.findings.plain_models():
         against = judge.against(series, served=served)
         if against is not None:
-            known[MODEL_NAMES[series.name]] = against
+            known[_MODEL_NAMES[series.name]] = against
     if not known:
         return ""
     best = max if judge.task.kind == "binary" else min
@@ -93,6 +103,31 @@ def _against_best(judge: Judge, *, served: bool) -> str:
         Claim.UNKNOWN: f"it cannot be told whether the student is better than {name}",
     }
     return f"{words[against.claim]} ({scores})"
+
+
+def _advice(judge: Judge) -> Iterator[str]:
+    """What to look at where the student is worse than it should be, served on the first task."""
+    findings = judge.comparison.findings
+    plain = [judge.against(series) for series in findings.plain_models() if series.name in {LR, LR_TEACHER}]
+    if any(against and against.claim is Claim.WORSE for against in plain):
+        yield (
+            "A plain regression is better. Has features.categorical user_id and item_id, so that users and items are "
+            "remembered, and is student.remembered_ids above their number? Are all dense columns numbers, not codes?"
+        )
+    alone = judge.against(Series(TEACHER, findings.grid.baseline, TEACHER)) if findings.has_teacher else None
+    if alone is None:
+        return
+    if alone.claim is Claim.WORSE:
+        yield (
+            "The teacher alone is better than the student: not all that it knows reaches the student. Begin with "
+            "'graft student bootstrap', add [[features.profiles]] of user and item, and give the task a "
+            "[[distillation]] table with its student_task."
+        )
+    if judge.task.kind == "binary" and alone.other < 0.5 + _CHANCE:
+        yield (
+            f"The teacher's own AUC is {alone.other:.3f}: it does not order these rows, or the wrong way round. Do its "
+            "logits belong to these ids, and is a logit one of the opposite?"
+        )
 
 
 def _settings(comparison: Comparison) -> str:

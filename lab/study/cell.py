@@ -4,7 +4,6 @@ Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
 import time
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from lab.study.arriving import Arriving
-from lab.study.hidden_features import HiddenFeatures
 from lab.study.observed_learner import ObservedLearner, Teaching
 from lab.study.plain_models import PlainModels
 from lab.study.plan import Cell
@@ -23,15 +21,12 @@ from lab.study.study_log import StudyLog
 from runtime.errors import InvalidInputError
 from runtime.frozen_model import FrozenModel
 
-HELD_OUT_SHARE = 0.2
-"""The last part of the log, by time, which is scored after each traffic size; never after it was learnt from."""
-
 
 class Result(FrozenModel):
     """What a cell found: AUCs and RMSEs by slice, task and arm.
 
     `scores` are of predictions made just before their example was learnt; `served` of those made with what had been
-    learnt of labels that were known when its impression came. `held_out` are of the last 20 % after so many examples.
+    learnt of labels that were known when its impression came.
     """
 
     variant: str
@@ -49,7 +44,6 @@ class Result(FrozenModel):
     """The part of `seconds` from the first example on."""
     scores: dict[str, Scores]
     served: dict[str, Scores] = Field(default={})
-    held_out: dict[int, Scores] = Field(default={})
 
 
 class Predictions(NamedTuple):
@@ -66,8 +60,6 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     `arriving` has all impressions of that part at least.
     """
     torch.set_num_threads(1)
-    hidden = HiddenFeatures(log.spec, cell.variant.hidden)
-    log, arriving = hidden.of_log(log), arriving._replace(log=hidden.of_log(arriving.log))
     if cell.variant.teacher_as_input:
         names = [f"teacher_{task.name}" for task in cell.project.needed_teacher.tasks]
         log = log.with_inputs(names, teaching.logit_NT)
@@ -76,14 +68,16 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
     bootstrap_steps = 0
     if isinstance(learner, ObservedLearner) and teaching.day_zero:
         bootstrap_steps = cell.project.bootstrap.steps
-        learner.bootstrap(*hidden.of_rows(teaching.day_zero), bootstrap_steps)
+        learner.bootstrap(*teaching.day_zero, bootstrap_steps)
     started = time.monotonic()
     with threadpool_limits(1):  # as many cells as cores learn at once: more threads would wait for each other
-        held_out = _learnt(cell, learner, len(log.records))
+        learner.learn_until(min(cell.events or len(log.records), len(log.records)))
+        if not learner.examples:
+            raise InvalidInputError(f"{cell.name}: no example is left; leave this share out of the grid's thin")
         kept = Predictions(*learner.seen(), learner.served())
     learning_seconds = time.monotonic() - started
     learnt = log.first(learner.examples)
-    member = slices_of(learnt.new_ids(), cell.windows, cell.traffic)
+    member = slices_of(learnt.new_ids(), cell.windows)
     tasks, arms = cell.project.tasks, learner.arms
     result = Result(
         variant=cell.variant.name,
@@ -95,27 +89,12 @@ def run_cell(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) 
         learning_seconds=learning_seconds,
         scores=of_slices(member, tasks, arms, kept.label_NK, kept.seen_NKA, learnt.weights),
         served=of_slices(member, tasks, arms, kept.label_NK, kept.served_NKA, learnt.weights),
-        held_out=held_out,
     )
     return result, kept
 
 
-def _learnt(cell: Cell, learner: ObservedLearner | PlainModels, rows: int) -> dict[int, Scores]:
-    """Let it learn the cell's part of a log of so many rows; the held-out scores after each traffic size."""
-    learnt = min(cell.events or rows, rows)
-    first_held_out = rows - round(HELD_OUT_SHARE * rows)
-    held_out = {}
-    for size in sorted(size for size in cell.traffic if size <= min(learnt, first_held_out)):
-        learner.learn_until(size)
-        held_out[size] = learner.scores_of(slice(first_held_out, rows))
-    learner.learn_until(learnt)
-    if not learner.examples:
-        raise InvalidInputError(f"{cell.name}: no example is left; leave this share out of the grid's thin")
-    return held_out
-
-
 def _learner(cell: Cell, log: StudyLog, teaching: Teaching, arriving: Arriving) -> ObservedLearner | PlainModels:
-    setup = replace(cell.project.learner_setup(log.spec), priors=cell.variant.priors, guarded=cell.variant.guarded)
+    setup = cell.project.learner_setup(log.spec)
     if cell.is_plain:
         return PlainModels(setup, log, teaching.logit_NT, arriving)
-    return ObservedLearner(setup, log, teaching, arriving, cell.variant.direct, cell.events)
+    return ObservedLearner(setup, log, teaching, arriving, cell.events)

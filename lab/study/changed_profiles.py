@@ -19,7 +19,7 @@ from lab.study.teachers import changed, changed_config
 
 
 class ChangedProfiles:
-    """What a changed teacher says of these users and items on average; noise and permutation are drawn over all ids."""
+    """What a changed teacher says of these users and items on average; a permutation is drawn over all ids."""
 
     def __init__(
         self,

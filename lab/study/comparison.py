@@ -40,12 +40,6 @@ class Difference(NamedTuple):
             return 0
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
-    def reversed(self) -> "Difference":
-        """How much better the other is."""
-        return Difference(
-            -self.mean, None if self.high is None else -self.high, None if self.low is None else -self.low
-        )
-
     def text(self) -> str:
         """``+.0120 [+.0080, +.0160]``."""
         bounds = "" if self.low is None else f" [{self.low:+.4f}, {self.high:+.4f}]"
@@ -60,7 +54,7 @@ class Comparison:
         self.findings = findings
         self._of_cell = of_cell
         self._bootstrap = UserBootstrap([example.user_id for example in log.examples], log.weights)
-        self._members: Mapping[str, NDArray[np.bool_]] = slices_of(log.new_ids(), findings.grid.windows, ())
+        self._members: Mapping[str, NDArray[np.bool_]] = slices_of(log.new_ids(), findings.grid.windows)
         self._known: dict[tuple[str, str, str, bool], list[NDArray[np.float64]]] = {}
         self._predictions: dict[tuple[str, int], Predictions | None] = {}
 

@@ -32,7 +32,7 @@ class Series(NamedTuple):
 class Findings:
     """All results of one grid on one share of the users.
 
-    A slice is a name of `lab.study.slices`, also with ``served: `` before it, or ``held out after N``.
+    A slice is a name of `lab.study.slices`, also with ``served: `` before it.
 
     `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where the truth is not known.
     `has_teacher`: whether the project has one; without one student and control are the same.
@@ -53,10 +53,9 @@ class Findings:
         self.tasks = tuple(tasks)
         self.share = share
         self.best_auc = dict(best_auc)
-        self.traffic = {v.name: grid.traffic if v.traffic is None else v.traffic for v in grid.variants}
         self.results = tuple(result for result in results if result.share == share)
         self._all = tuple(results)
-        self._of: dict[str, list[Result]] = {name: [] for name in (*self.traffic, PLAIN_VARIANT)}
+        self._of: dict[str, list[Result]] = {name: [] for name in (*(v.name for v in grid.variants), PLAIN_VARIANT)}
         for result in self.results:
             self._of[result.variant].append(result)
 
@@ -121,9 +120,6 @@ class Findings:
         """The score of each seed; none where it is undefined, or where there is no such variant."""
         if variant is None:
             return {}
-        whole = f"first {self.variant(variant).events or self.grid.events}"
-        if part.removeprefix(SERVED).partition(",")[0] == whole:
-            part = part.replace(whole, "all", 1)  # a run ends with a whole micro-batch, some rows early
         found = {result.seed: _scores(result, part).get(task, {}).get(arm) for result in self._of[variant]}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -160,11 +156,6 @@ class Findings:
             return None
         return ours.mean / theirs.mean
 
-    def baseline_part(self, events: int | None) -> str:
-        """The slice of the baseline that is compared with a whole variant that learns so many examples."""
-        base = self.variant(self.grid.baseline).events or self.grid.events
-        return "all" if events in {base, None} else f"first {events}"
-
     def steps_equal(self) -> bool:
         """Whether the headline's variants took the same steps over the log on every seed; both arms of one always do.
 
@@ -192,7 +183,4 @@ def as_input(variant: str | None) -> list[Series]:
 def _scores(result: Result, part: str) -> dict[str, dict[str, float]]:
     if part.startswith(SERVED):
         return result.served.get(part.removeprefix(SERVED), {})
-    prefix = "held out after "
-    if part.startswith(prefix):
-        return result.held_out.get(int(part.removeprefix(prefix)), {})
     return result.scores.get(part, {})

@@ -12,11 +12,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from graft.faults import faults_of
 from graft.project import Project
+from graft.removed import without_removed
 from runtime.errors import ConfigurationError
 from runtime.frozen_model import FrozenModel
-from student.learn.prior_factors import PriorFactors
 
-SHIPPED = ("headline", "full", "whole", "simulated")
+SHIPPED = ("headline",)
 """The grids that come with graft."""
 
 Tables = dict[str, dict[str, Any]]
@@ -26,18 +26,21 @@ Tables = dict[str, dict[str, Any]]
 PLAIN_VARIANT = "plain_models"
 """The name of the cells in which models without a student learn the log."""
 
+_MEASURED = "remove the line; what it measured stands in docs/decisions/028-what-the-study-measured.md"
+REMOVED = {
+    **dict.fromkeys(("tables", "traffic", "label_delay_rows"), "remove the line"),
+    **{f"variants.*.{key}": _MEASURED for key in ("direct", "hidden", "priors", "guarded", "head")},
+    **{f"variants.*.{key}": "remove the line: the grid's holds for all variants" for key in ("events", "traffic")},
+    **{f"variants.*.teacher.{key}": _MEASURED for key in ("onnx", "noise", "scale", "shift")},
+}
+"""By key of a grid of an earlier release what to do, as `graft.removed` has it for graft.toml."""
+
 
 class TeacherChange(FrozenModel):
     """What is done to the teacher before anyone sees its logits; nothing by default."""
 
-    onnx: Path | None = Field(default=None, description="another file of the project folder with the same outputs")
     defaulted: list[str] = Field(default=[], description="teacher inputs that have their default in every row")
-    noise: float = Field(
-        default=0.0, ge=0, description="Gaussian noise on the logits, in standard deviations of each task's logits"
-    )
     permuted: bool = Field(default=False, description="each row gets the logits of another row, drawn at random")
-    scale: float = Field(default=1.0, description="multiplies every logit: a wrong calibration that keeps the order")
-    shift: float = Field(default=0.0, description="added to every logit")
 
 
 class Variant(FrozenModel):
@@ -57,20 +60,9 @@ class Variant(FrozenModel):
     )
     bootstrap: bool = Field(default=False, description="the student starts from 'graft student bootstrap'")
     without: list[str] = Field(default=[], description="teacher tasks that are not distilled; '*': all")
-    direct: list[str] = Field(default=[], description="teacher tasks that the served heads themselves learn")
-    hidden: list[str] = Field(
-        default=[], description="features, or whole views, that neither arm sees; the teacher and the plain models do"
-    )
-    priors: PriorFactors = PriorFactors()
-    guarded: bool = Field(default=True, description="whether the student's answer is weighed against its control's")
     heads: dict[str, Any] = Field(default={}, description="values that replace those of every [[distillation]] table")
-    head: dict[str, dict[str, Any]] = Field(
-        default={}, description="the same for one [[distillation]] table, by its teacher task"
-    )
     tables: Tables = Field(default={}, description="values that replace those of other tables: student, ...")
-    events: int | None = Field(default=None, ge=1, description="overrides the grid's")
     seeds: int | None = Field(default=None, ge=1, description="overrides the grid's")
-    traffic: list[int] | None = Field(default=None, description="overrides the grid's")
 
     @model_validator(mode="after")
     def _sees_unshown_rows_as_the_log_does(self) -> Self:
@@ -80,15 +72,15 @@ class Variant(FrozenModel):
             )
         return self
 
-    def project(self, base: Project, seed: int, tables: Tables | None = None) -> Project:
-        """`base` with the values of `tables`, then this variant's; ConfigurationError with all that does not fit."""
+    def project(self, base: Project, seed: int) -> Project:
+        """`base` with this variant's values; ConfigurationError with all that does not fit."""
         faults = list(self._unknown_tasks(base))
         table = base.model_dump(exclude_unset=True)
-        for changed in (tables or {}, self.tables, {"student": {"seed": seed}}):
+        for changed in (self.tables, {"student": {"seed": seed}}):
             for name, values in changed.items():
                 table[name] = {**table.get(name, {}), **values}
         table["distillation"] = [
-            {**row, **self.heads, **self.head.get(row["teacher_task"], {})}
+            {**row, **self.heads}
             for row in table.get("distillation", [])
             if row["teacher_task"] not in self.without and "*" not in self.without
         ]
@@ -103,10 +95,9 @@ class Variant(FrozenModel):
     def _unknown_tasks(self, base: Project) -> Iterator[str]:
         """Each value for a teacher task that this project does not distil; it would change nothing."""
         distilled = [row.teacher_task for row in base.distillation]
-        for key, names in (("head", self.head), ("without", self.without)):
-            for name in names:
-                if name not in distilled and (key, name) != ("without", "*"):
-                    yield f"{key}: no distilled teacher task {name!r}; there are {', '.join(distilled) or 'none'}"
+        for name in self.without:
+            if name not in distilled and name != "*":
+                yield f"without: no distilled teacher task {name!r}; there are {', '.join(distilled) or 'none'}"
 
 
 class Grid(FrozenModel):
@@ -125,20 +116,11 @@ class Grid(FrozenModel):
         min_length=1,
         description="edges of the windows, in examples; the examples after the last edge are one more window",
     )
-    tables: Tables = Field(
-        default={}, description="values that replace those of the project's tables in every variant: student, ..."
-    )
-    traffic: list[int] = Field(
-        default=[], description="numbers of examples; after each the last 20 % of the log are scored"
-    )
     label_delay_seconds: float = Field(
         default=0.0,
         ge=0,
         description="how long after its impression a served prediction knows a label, but never before the "
         "longest attribution window closes",
-    )
-    label_delay_rows: int | None = Field(
-        default=None, ge=0, description="the delay as a number of impressions, instead of label_delay_seconds"
     )
     thin: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default=[],
@@ -151,27 +133,24 @@ class Grid(FrozenModel):
     def limited(self, seeds: int | None, events: int | None, label_delay_seconds: float | None) -> "Grid":
         """The grid with so many seeds of every variant, so many examples, that delay; None leaves the grid's own."""
         update: dict[str, Any] = {}
-        if seeds:
-            update |= {"seeds": seeds, "thin_draws": seeds}
         if events:
             update["events"] = events
-        own = dict.fromkeys(update.keys() & {"seeds", "events"})
-        update["variants"] = [variant.model_copy(update=own) for variant in self.variants]
+        if seeds:
+            update |= {"seeds": seeds, "thin_draws": seeds}
+            update["variants"] = [variant.model_copy(update={"seeds": None}) for variant in self.variants]
         if label_delay_seconds is not None:
-            update |= {"label_delay_seconds": label_delay_seconds, "label_delay_rows": None}
+            update["label_delay_seconds"] = label_delay_seconds
         return self.model_copy(update=update)
 
     @property
     def needed_events(self) -> int | None:
         """How many of the first examples of the log any learner needs; None if all.
 
-        A share of the users and the last 20 % are of the whole log.
+        A share of the users is of the whole log.
         """
-        needs = [variant.events or self.events for variant in self.variants]
-        traffic = [self.traffic if variant.traffic is None else variant.traffic for variant in self.variants]
-        if None in needs or self.thin or any(traffic):
+        if self.events is None or self.thin:
             return self.log_events
-        return min(max(need for need in needs if need), self.log_events or sys.maxsize)
+        return min(self.events, self.log_events or sys.maxsize)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -193,7 +172,10 @@ def load_grid(name: str) -> Grid:
     shipped = files("lab.study") / "grids" / f"{name}.toml"
     try:
         text = path.read_text("utf-8") if path.suffix == ".toml" else shipped.read_text("utf-8")
-        return Grid.model_validate(tomllib.loads(text))
+        kept, removed = without_removed(tomllib.loads(text), REMOVED)
+        if removed:
+            raise ConfigurationError([f"{name}: {fault}" for fault in removed.values()])
+        return Grid.model_validate(kept)
     except FileNotFoundError:
         raise ConfigurationError(
             [f"--grid: no such file or grid, got {name!r}; graft has {', '.join(SHIPPED)}"]

@@ -14,7 +14,7 @@ from student.evaluate.arms import CONTROL, STUDENT
 _Json = dict[str, Any]
 
 
-def headline(findings: Findings, pair: str, verdict: Sequence[str], calibrated: Sequence[Calibration]) -> _Json:
+def headline(findings: Findings, pair: str, calibrated: Sequence[Calibration]) -> _Json:
     """The baseline against its control and all other series; InvalidInputError when it has no result."""
     base = findings.grid.baseline
     results = [result for result in findings.results if result.variant == base]
@@ -37,7 +37,6 @@ def headline(findings: Findings, pair: str, verdict: Sequence[str], calibrated: 
         "thin": [_thin(findings.at(share)) for share in findings.shares()],
         "harm": _harms(findings),
         "calibration": as_json(calibrated),
-        "verdict": list(verdict),
     }
 
 

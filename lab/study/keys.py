@@ -50,7 +50,7 @@ class Keys:
     def served_log(self, cell: Cell) -> str:
         """The key of the same examples with the features that a served prediction knows."""
         log = self.log(cell)
-        return digest_of([log, json.dumps([*cell.delay])]) if cell.served_knows_less else log
+        return digest_of([log, str(cell.delay_seconds)]) if cell.served_knows_less else log
 
     def logits(self, cell: Cell) -> str:
         """The key of the teacher's logits of the log."""
@@ -72,9 +72,8 @@ class Keys:
         unused["sampling"] = _DRAWN
         if not variant.bootstrap:
             unused["bootstrap"] = True
-        part = [cell.events, cell.windows, cell.traffic, cell.is_plain, variant.teacher_as_input, variant.direct]
-        ablated = variant.model_dump_json(include={"hidden", "priors", "guarded"})
+        part = [cell.events, cell.windows, cell.is_plain, variant.teacher_as_input]
         project = cell.project.model_dump_json(exclude=unused)
         started = self.day_zero(cell) if variant.bootstrap else ""
-        told = [json.dumps([part, cell.delay]), ablated, project, started]
+        told = [json.dumps([part, cell.delay_seconds]), project, started]
         return digest_of([self.logits(cell), self.served_log(cell), *told])

@@ -3,15 +3,13 @@
 Shapes: B rows, N examples learnt, K tasks, A arms, T teacher tasks.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lab.study.arriving import Arriving
-from lab.study.direct import DirectArm
-from lab.study.slices import Scores, scores_of
 from lab.study.study_log import StudyLog
 from lab.study.teachers import Unshown
 from student.evaluate.arms import ARMS
@@ -19,7 +17,6 @@ from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.batch import Encoded, encode, raise_first
 from student.learn.bootstrap import DayZeroRows
 from student.learn.learner import Learner
-from student.learn.network.arm import Arm
 from student.learn.setup import LearnerSetup
 
 _AT_A_TIME = 4
@@ -37,8 +34,7 @@ class Teaching(NamedTuple):
 class ObservedLearner(Learner):
     """The learner itself, fed from a log in memory; every prediction that it is judged on is kept.
 
-    `direct`: the teacher tasks that the student's served heads learn themselves. `events`: the examples of the log
-    that it may learn; all if None.
+    `events`: the examples of the log that it may learn; all if None.
     """
 
     arms = ARMS
@@ -49,10 +45,8 @@ class ObservedLearner(Learner):
         log: StudyLog,
         teaching: Teaching,
         arriving: Arriving,
-        direct: Collection[str],
         events: int | None = None,
     ) -> None:
-        self._direct = direct
         super().__init__(setup)
         self.steps = 0
         self._kept = _Kept(setup.tasks)
@@ -83,12 +77,6 @@ class ObservedLearner(Learner):
         self.steps += 1
         return super()._take_step()
 
-    def scores_of(self, rows: slice) -> Scores:
-        """The scores of the arms, as they are now, on these rows of the log, which are not learnt."""
-        part = self._log.part(rows, rows)
-        value_BKA = self._said_of(part, self._teaching.logit_NT[rows])
-        return scores_of(self.setup.tasks, ARMS, part.label_BK, value_BKA, part.weight_B1[:, 0])
-
     def served(self) -> NDArray[np.float32]:
         """The predictions of the examples learnt that were made when their impressions came [N, K, A]."""
         self._answer(self._requests.before(self.examples))
@@ -103,9 +91,6 @@ class ObservedLearner(Learner):
     def _said_of(self, part: Encoded, logit_BT: NDArray[np.float32]) -> NDArray[np.float32]:
         """What each arm says of these rows now [B, K, A]."""
         return self.predictions(part.with_logits(logit_BT, self.setup.logits_from_ms), part.item_B)
-
-    def _new_student(self) -> Arm:
-        return DirectArm(self.setup, self._direct) if self._direct else super()._new_student()
 
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Labels [N, K] and the predictions made before them [N, K, A]."""

@@ -14,7 +14,6 @@ from lab.study.bias_model import BiasModel
 from lab.study.log_arrays import LogArrays, arrays_of
 from lab.study.online_regression import OnlineRegression
 from lab.study.refit_regression import RefitRegression
-from lab.study.slices import Scores, scores_of
 from lab.study.study_log import StudyLog
 from student.learn.setup import LearnerSetup
 
@@ -63,13 +62,6 @@ class PlainModels:
             for model in self._models:
                 model.learn(n)
             self.examples = self.steps = n + 1
-
-    def scores_of(self, rows: slice) -> Scores:
-        """The scores of these rows of the log by all that was learnt so far."""
-        places = range(*rows.indices(self._log.rows))
-        value_BKA = np.stack([_predicted(self._models, n) for n in places])
-        label_BK, weight_B = (of[rows].astype(np.float32) for of in (self._log.label_NK, self._log.weight_N))
-        return scores_of(self._setup.tasks, self.arms, label_BK, value_BKA, weight_B)
 
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Labels [N, K] and the predictions made just before each was learnt [N, K, A]."""

@@ -5,24 +5,24 @@ from typing import NamedTuple
 
 from features.spec import FeatureSpec
 from graft.project import Project
-from lab.study.direct import direct_faults
 from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
-from lab.study.hidden_features import hidden_faults
-from lab.study.label_delay import LabelDelay
 from lab.study.teachers import changed_config
 from runtime.errors import ConfigurationError
 
 
 class Cell(NamedTuple):
-    """One learner: what it learns, and how. `share`: of the users whose examples it learns, drawn by the seed."""
+    """One learner: what it learns, and how.
+
+    `delay_seconds`: of event time, after which the labels of an impression are known. `share`: of the users whose
+    examples it learns, drawn by the seed.
+    """
 
     variant: Variant
     seed: int
     events: int | None
     windows: tuple[int, ...]
-    traffic: tuple[int, ...]
     project: Project
-    delay: LabelDelay
+    delay_seconds: float
     share: float = 1.0
 
     @property
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
     @property
     def served_knows_less(self) -> bool:
         """Whether a served prediction knows fewer labels than the features that the stream would log."""
-        return self.delay.rows is not None or self.delay.seconds > window_seconds(self.project)
+        return self.delay_seconds > window_seconds(self.project)
 
 
 def window_seconds(project: Project) -> float:
@@ -62,7 +62,7 @@ def cells_of(grid: Grid, base: Project, spec: FeatureSpec) -> list[Cell]:
         if seed <= (variant.seeds or grid.seeds)
     ]
     baseline = next(variant for variant in grid.variants if variant.name == grid.baseline)
-    plain = baseline.model_copy(update={"name": PLAIN_VARIANT, "seeds": 1, "bootstrap": False, "hidden": []})
+    plain = baseline.model_copy(update={"name": PLAIN_VARIANT, "seeds": 1, "bootstrap": False})
     return [*learners, _cell(grid, plain, base, 1), *_thin(grid, [baseline, plain], base)]
 
 
@@ -71,23 +71,20 @@ def _thin(grid: Grid, variants: list[Variant], base: Project) -> Iterator[Cell]:
     for share in grid.thin:
         for seed in range(1, grid.thin_draws + 1):
             for variant in variants:
-                yield _cell(grid, variant, base, seed)._replace(share=share, traffic=())
+                yield _cell(grid, variant, base, seed)._replace(share=share)
 
 
 def _faults(grid: Grid, variant: Variant, base: Project, spec: FeatureSpec) -> Iterator[str]:
     try:
-        setup = _cell(grid, variant, base, 1).project.learner_setup(spec)
+        _cell(grid, variant, base, 1).project.learner_setup(spec)
         if base.teacher or variant.teacher_as_input or variant.teacher != TeacherChange():
             changed_config(variant.teacher, base.needed_teacher)
-        faults = (*direct_faults(variant.direct, setup.distillation), *hidden_faults(spec, variant.hidden))
-        yield from (f"variant {variant.name}: {fault}" for fault in faults)
     except ConfigurationError as error:
         for fault in error.faults:
             yield f"variant {variant.name}: {fault}"
 
 
 def _cell(grid: Grid, variant: Variant, base: Project, seed: int) -> Cell:
-    traffic = grid.traffic if variant.traffic is None else variant.traffic
-    project = variant.project(base, seed, grid.tables)
-    delay = LabelDelay(max(grid.label_delay_seconds, window_seconds(project)), grid.label_delay_rows)
-    return Cell(variant, seed, variant.events or grid.events, tuple(grid.windows), tuple(traffic), project, delay)
+    project = variant.project(base, seed)
+    delay = max(grid.label_delay_seconds, window_seconds(project))
+    return Cell(variant, seed, grid.events, tuple(grid.windows), project, delay)

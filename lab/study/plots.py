@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from lab.pictures import COLOURS, INK, save, style
 from lab.study.claims import WHOM, Judge, control_of
 from lab.study.comparison import Comparison
-from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Series, as_input
+from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings
 from lab.study.grid import PLAIN_VARIANT
 from lab.study.intervals import Interval
-from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR, PLAIN_MODELS
-from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT, TEACHER
+from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
+from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT
 
 SERIES_COLOURS = {
     **COLOURS,
@@ -33,7 +33,7 @@ def plot_all(comparison: Comparison, folder: Path) -> list[Path]:
     findings = comparison.findings
     written = [path for task in findings.tasks if (path := _plot_help(Judge(comparison, task), folder))]
     for task in (task.name for task in findings.tasks):
-        plots = {"windows": _windows, "thin": _thin, "traffic": _traffic, "variants": _variants}
+        plots = {"windows": _windows, "thin": _thin, "variants": _variants}
         for name, plot in plots.items():
             figure = Figure(figsize=(9, 3.8), layout="constrained")
             if plot(figure, findings, task):
@@ -99,44 +99,14 @@ def _thin(figure: Figure, findings: Findings, task: str) -> bool:
     return bool(left.lines)
 
 
-def _traffic(figure: Figure, findings: Findings, task: str) -> bool:
-    """Scores on the last fifth after N examples, and progressive gain on all and on new items."""
-    left, right = figure.subplots(1, 2)
-    names = [name for name, sizes in findings.traffic.items() if sizes and findings.mean(name, "all", task, STUDENT)]
-    base = findings.grid.baseline
-    base = base if base in names else next(iter(names), base)
-    sizes = sorted(set(findings.traffic[base]))
-    for name, variant, arm in _traffic_series(findings, base):
-        _line(left, sizes, [findings.mean(variant, f"held out after {n}", task, arm) for n in sizes], name)
-    for label, part, colour in (("all items", "first {}", STUDENT), ("new items", "first {}, new items", CONTROL)):
-        gains = [findings.gain(base, part.format(n), task) for n in sizes]
-        _line(right, sizes, gains, label, SERIES_COLOURS[colour])
-    right.axhline(0, color=INK, linewidth=0.8)
-    for axes in (left, right):
-        axes.set_xscale("log")
-    _style(left, f"{task}: {findings.measure(task)} on the last 20 %", "examples learnt")
-    _style(right, f"{task}: student - control, row by row", "first N examples")
-    return bool(left.lines)
-
-
-def _traffic_series(findings: Findings, base: str) -> list[Series]:
-    variants = findings.grid.variants
-    arms = [Series(arm, base, arm) for arm in (STUDENT, CONTROL, TEACHER)]
-    inputs = [
-        series for v in variants if v.teacher_as_input and findings.traffic[v.name] for series in as_input(v.name)
-    ]
-    return arms + inputs + [Series(arm, PLAIN_VARIANT, arm) for arm in PLAIN_MODELS]
-
-
 def _variants(figure: Figure, findings: Findings, task: str) -> bool:
     """How much better each arm of each variant is than that of the baseline, with intervals."""
     axes, base = figure.subplots(), findings.grid.baseline
     varied = [v for v in findings.grid.variants if v.question and v.name != base and findings.seeds(v.name)]
     figure.set_size_inches(9, 1.2 + 0.24 * len(varied))
     for y, variant in enumerate(reversed(varied)):
-        part = findings.baseline_part(variant.events)
         for arm, above in ((CONTROL, -0.15), (STUDENT, 0.15)):
-            better = findings.better((variant.name, arm), (base, arm), part, task)
+            better = findings.better((variant.name, arm), (base, arm), "all", task)
             if better:
                 label = arm if y == 0 else None
                 axes.plot([better.low, better.high], [y + above] * 2, color=SERIES_COLOURS[arm], linewidth=2)

@@ -30,17 +30,17 @@ class Report(NamedTuple):
 
 def write_report(out: Path, found: Studied, planned: PlannedStudy, name: str, command: str) -> Report:
     """Write all files to `out`, in place of earlier ones. `name`: the project's; `command`: what made it."""
-    said = [*answer(found.comparison, planned.inputs), *_without_bootstrap(found.findings), *planned.left_out]
-    said = [*sampled(found.log), *said]
+    learnt = [*_without_bootstrap(found.findings), *found.of_logits, *planned.left_out]
+    said = [*sampled(found.log), *answer(found.comparison, planned.inputs), *learnt]
     calibrated = calibrations(found.findings, found.log, found.predictions)
-    summary = {**headline(found.findings, name, found.verdict, calibrated), "answer": said}
+    summary = {**headline(found.findings, name, calibrated), "answer": said}
     if found.log.drawn:
         summary = _against_drawn(summary)
     pictures = plot_all(found.comparison, out)
     files = {
         "headline.json": json.dumps(summary, indent=1) + "\n",
-        "study.md": f"{origin(found.findings, command)}\n\n### Answer\n\n{_listed(said)}\n\n### Verdict\n\n"
-        f"{_listed(found.verdict)}\n\n{tables(found.findings, calibrated)}",
+        "study.md": f"{origin(found.findings, command)}\n\n### Answer\n\n{_listed(said)}\n\n"
+        f"{tables(found.findings, calibrated)}",
         "study.html": page(f"graft study: {name}", _body(found, said, pictures, name, command)),
     }
     for file_name, text in files.items():
@@ -87,7 +87,7 @@ def _body(found: Studied, said: list[str], pictures: list[Path], name: str, comm
         f"{''.join(figure(picture, picture.stem) for picture in pictures)}"
         f'<h2>Every model</h2>\n<p class="note">{_WAYS}</p>\n'
         f"{''.join(scores_table(task, scores[task.name]) for task in findings.tasks)}\n"
-        f"<h2>In detail</h2>\n{sentences(found.verdict)}\n<h2>What made it</h2>\n{table(about)}\n"
+        f"<h2>What made it</h2>\n{table(about)}\n"
     )
 
 

@@ -29,17 +29,16 @@ def window_names(windows: Sequence[int], count: int) -> list[str]:
     return [*inner, f"{windows[-1]}-end"] if windows[-1] < count else inner
 
 
-def slices_of(
-    new: Mapping[str, NDArray[np.bool_]], windows: Sequence[int], traffic: Sequence[int]
-) -> dict[str, NDArray[np.bool_]]:
-    """The members of each slice: all, the first 500, the first n of each traffic size, windows; each with new ids, too.
+def slices_of(new: Mapping[str, NDArray[np.bool_]], windows: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
+    """The members of each slice: all, the first 500, windows; each with new ids, too.
 
     `new`: by name the examples with new ids [N].
     """
     count = len(next(iter(new.values())))
     row_N = np.arange(count)
     whole = {"all": row_N >= 0}
-    whole |= {f"first {size}": row_N < size for size in (EARLY_EXAMPLES, *traffic) if size <= count}
+    if count >= EARLY_EXAMPLES:
+        whole[EARLY] = row_N < EARLY_EXAMPLES
     bounds = [*windows, count] if windows[-1] < count else windows
     for name, (low, high) in zip(window_names(windows, count), pairwise(bounds), strict=False):
         whole[name] = (row_N >= low) & (row_N < high)

@@ -1,4 +1,4 @@
-"""A study from an example log to its verdict; `graft study` and the report of `graft demo` are made of it."""
+"""A study from an example log to what its cells have found; `graft study` and the demo's report are made of it."""
 
 import json
 from datetime import UTC, datetime
@@ -22,7 +22,6 @@ from lab.study.plan import cells_of
 from lab.study.run import run_cells
 from lab.study.study_log import StudyLog, read_log
 from lab.study.teacher_logits import left_of_the_gain, origin_of_logits, with_other_cut_off
-from lab.study.verdict import verdict
 from lab.study.workplace import Workplace
 from stream.log.logit_file import list_logit_files
 from teacher_cache.cache.generation import generation_of
@@ -35,7 +34,8 @@ class Studied(NamedTuple):
     """The examples that the baseline has learnt."""
     comparison: Comparison
     predictions: OfCell
-    verdict: list[str]
+    of_logits: list[str]
+    """Sentences on where the baseline's logits come from."""
 
     @property
     def findings(self) -> Findings:
@@ -79,7 +79,7 @@ def studied(
     learnt = log.first(findings.examples())
     comparison = Comparison(findings, learnt, predictions)
     of_logits = [*origin_of_logits(grid, project, learnt), *left_of_the_gain(findings, project, learnt)]
-    return Studied(learnt, comparison, predictions, [*of_logits, *verdict(comparison)])
+    return Studied(learnt, comparison, predictions, of_logits)
 
 
 def sampled(log: StudyLog) -> list[str]:

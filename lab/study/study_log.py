@@ -110,6 +110,17 @@ def _new(ids: Sequence[int | str]) -> NDArray[np.bool_]:
     return new_N
 
 
+def known_after(seconds: float, event_times_ms: Sequence[int]) -> NDArray[np.intp]:
+    """For each of N impressions the place of the first one that comes when its labels are known, `seconds` after it.
+
+    N where none does. Both are in the order of the log; the places do not fall, as examples are learnt in order.
+    """
+    count = len(event_times_ms)
+    time_N = np.maximum.accumulate(np.asarray(event_times_ms, np.float64))
+    known_N = np.searchsorted(time_N, time_N + 1000 * seconds)
+    return np.clip(np.maximum(known_N, np.arange(count) + 1), 0, count).astype(np.intp)
+
+
 def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None, count: int | None = None) -> StudyLog:
     """The log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example.
 

@@ -6,7 +6,7 @@ from itertools import product
 
 from lab.machine import MACHINE
 from lab.study.calibration import JUDGED, Calibration
-from lab.study.findings import PERMUTED, SERVED, Findings, Series, as_input
+from lab.study.findings import PERMUTED, SERVED, Findings, Series
 from lab.study.grid import PLAIN_VARIANT
 from lab.study.headline import harm_of_permuted
 from lab.study.intervals import FEWEST_SEEDS, Interval
@@ -25,21 +25,20 @@ def origin(findings: Findings, command: str) -> str:
     for variant in findings.grid.variants:
         of.setdefault(findings.seeds(variant.name), []).append(variant.name)
     seeds = "; ".join(f"{count} of {', '.join(names)}" for count, names in sorted(of.items(), reverse=True))
-    rows, seconds = findings.grid.label_delay_rows, findings.grid.label_delay_seconds
-    delay = f"{rows:,} impressions" if rows is not None else f"{seconds:,.0f} s, or at the close of the longest window,"
     return (
         f"`{command}`\n\ngraft {version('graft')}; {MACHINE}. Seeds from 1 on: {seeds}. Intervals are Student's, 95 %, "
         f"over the seeds, in bold where they hold no 0; below {FEWEST_SEEDS} seeds there is none. *Row by row*: each "
         f"prediction knows all labels before it. *Served*: it knows those that were known when its impression came, "
-        f"{delay} after theirs.\n\nPlain models, which have no seed: "
+        f"{findings.grid.label_delay_seconds:,.0f} s, or at the close of the longest window, after theirs.\n\n"
+        "Plain models, which have no seed: "
         f"{'; '.join(f'`{name}`: {says}' for name, says in SAYS.items())}."
     )
 
 
 def tables(findings: Findings, calibrated: Sequence[Calibration]) -> str:
-    """All tables: the headline, calibration, thin logs, by traffic, and one for each question of the grid."""
+    """All tables: the headline, calibration, thin logs, and one for each question of the grid."""
     sections = [*_headline(findings), *_harm(findings), *_calibrations(calibrated)]
-    sections += [*_thin(findings), *_traffic(findings), *_questions(findings)]
+    sections += [*_thin(findings), *_questions(findings)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -132,67 +131,29 @@ def _thin_row(findings: Findings, task: str, part: str, arms: Sequence[tuple[str
     ]
 
 
-def _traffic(findings: Findings) -> Iterator[str]:
-    names = [name for name, sizes in findings.traffic.items() if sizes]
-    sizes = sorted({size for sizes in findings.traffic.values() for size in sizes})
-    for task in findings.tasks:
-        for title, part in (
-            ("the last 20 % of the log, after N examples", "held out after {}"),
-            ("row by row, the first N examples", "first {}"),
-            ("row by row, new items of the first N examples", f"first {{}}, {NEW_ITEMS}"),
-        ):
-            rows = [_traffic_row(findings, names, part.format(size), task.name, size) for size in sizes]
-            if any(cell != _NONE for row in rows for cell in row[1:]):
-                yield f"### Traffic: `{task.name}`, {title}"
-                heads = [name for variant in names for name in _traffic_heads(findings, variant)]
-                yield _table(["N", *heads, *PLAIN_MODELS], rows)
-
-
-def _traffic_heads(findings: Findings, variant: str) -> list[str]:
-    return [series.name for series in as_input(variant)] if findings.variant(variant).teacher_as_input else [variant]
-
-
-def _traffic_row(findings: Findings, variants: Sequence[str], part: str, task: str, size: int) -> list[str]:
-    plain = [_mean(findings.mean(PLAIN_VARIANT, part, task, arm)) for arm in PLAIN_MODELS]
-    learners = [cell for variant in variants for cell in _traffic_cells(findings, variant, part, task)]
-    return [f"{size:,}", *learners, *plain]
-
-
-def _traffic_cells(findings: Findings, variant: str, part: str, task: str) -> list[str]:
-    """Student, control and what is between them; of the teacher as an input each arm alone."""
-    if findings.variant(variant).teacher_as_input:
-        return [_mean(findings.mean(variant, part, task, series.arm)) for series in as_input(variant)]
-    student, control = (findings.mean(variant, part, task, arm) for arm in (STUDENT, CONTROL))
-    if student is None:
-        return [_NONE]
-    return [f"{_mean(student)} / {_mean(control)}, {gain_text(findings.gain(variant, part, task))}"]
-
-
 def _questions(findings: Findings) -> Iterator[str]:
     """For each question and task every variant that asks it: its gain, and how much better each of its arms is."""
     base = findings.grid.baseline
     than = [f"{arm} - {base}'s{way}" for arm in (STUDENT, CONTROL) for way in ("", ", served")]
     for question in dict.fromkeys(v.question for v in findings.grid.variants if v.question):
         variants = [v for v in findings.grid.variants if question == v.question]
-        events = variants[0].events
-        examples = f"{events or findings.grid.events or findings.results[0].examples:,} examples"
+        examples = f"{findings.grid.events or findings.results[0].examples:,} examples"
         for task in findings.tasks:
             yield f"### {question}: {findings.measure(task.name)} of `{task.name}` ({examples})"
             header = ["variant", "seeds", "student / control / teacher", "student - control", EARLY, *than]
             names = [base, *(v.name for v in variants if v.name != base)]
-            part = findings.baseline_part(events)
-            yield _table(header, (_question_row(findings, name, part, task.name) for name in names))
+            yield _table(header, (_question_row(findings, name, task.name) for name in names))
 
 
-def _question_row(findings: Findings, name: str, part: str, task: str) -> list[str]:
+def _question_row(findings: Findings, name: str, task: str) -> list[str]:
     base = findings.grid.baseline
-    slices = product((STUDENT, CONTROL), (part, f"{SERVED}{part}"))
+    slices = product((STUDENT, CONTROL), ("all", f"{SERVED}all"))
     better = [findings.better((name, arm), (base, arm), slice_, task) for arm, slice_ in slices]
     return [
         f"**{name}** {findings.variant(name).says}".strip(),
         str(findings.seeds(name)),
-        " / ".join(_mean(findings.mean(name, part, task, arm)) for arm in _ARMS),
-        *(gain_text(findings.gain(name, slice_, task)) for slice_ in (part, EARLY)),
+        " / ".join(_mean(findings.mean(name, "all", task, arm)) for arm in _ARMS),
+        *(gain_text(findings.gain(name, slice_, task)) for slice_ in ("all", EARLY)),
         *([_NONE] * len(better) if name == base else map(gain_text, better)),
     ]
 

@@ -25,7 +25,6 @@ def with_other_cut_off(grid: Grid, project: Project, log: StudyLog) -> Grid:
             "says": f"{words} the logits of examples before teacher.trained_until",
             "question": "The teacher's own examples",
             "tables": {**baseline.tables, "teacher": changed},
-            "traffic": [],
         }
     )
     return grid.model_copy(update={"variants": [*grid.variants, other]})

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from teacher_cache.domain.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.kinds.load import load_teacher
 
 _CHUNK = 4_096
-_SEED = 20_260_101  # of what is drawn to spoil the teacher: the same for every seed of the learner
+_SEED = 20_260_101  # of the permutation: the same for every seed of the learner
 _NOTHING = LoggedLogit(None, [])
 
 
@@ -81,12 +80,12 @@ class StudyTeacher(RequestScorer):
         self.spec = spec
 
     def score(self, requests: Sequence[TeacherRequest]) -> ScoredRows | None:
-        """The logits of one batch, which draws its own noise and permutation: score together what belongs together."""
+        """The logits of one batch, which draws its own permutation: score together what belongs together."""
         scored = self._unchanged.score(requests)
         return scored and scored._replace(logit_BT=changed(self._change, scored.logit_BT))
 
     def score_all(self, requests: Sequence[TeacherRequest]) -> ScoredRows:
-        """The logits of all requests that the teacher can score; noise and permutation are drawn over all of them."""
+        """The logits of all requests that the teacher can score; a permutation is drawn over all of them."""
         batches = [self._unchanged.score(requests[at : at + _CHUNK]) for at in range(0, len(requests), _CHUNK)]
         rows = [request for scored in batches if scored for request in scored.requests]
         logits = [np.empty((0, self.tasks), np.float32), *(scored.logit_BT for scored in batches if scored)]
@@ -151,10 +150,7 @@ def changed_config(change: TeacherChange, config: TeacherConfig) -> TeacherConfi
             [f"teacher.defaulted: no input {name!r}; it has {', '.join(config.inputs)}" for name in unknown]
         )
     inputs = {name: DefaultInput(default=config.inputs[name].default) for name in change.defaulted}
-    update: dict[str, Any] = {"inputs": {**config.inputs, **inputs}}
-    if change.onnx:
-        update |= {"onnx": change.onnx, "server": None, "dump": None}
-    return config.model_copy(update=update)
+    return config.model_copy(update={"inputs": {**config.inputs, **inputs}})
 
 
 def teacher_files(config: TeacherConfig, folder: Path) -> list[Path]:
@@ -166,10 +162,5 @@ def teacher_files(config: TeacherConfig, folder: Path) -> list[Path]:
 
 
 def changed(change: TeacherChange, logit_NT: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logits after noise, permutation, scale and shift; pure."""
-    random = np.random.default_rng(_SEED)
-    noise_NT = random.standard_normal(logit_NT.shape) * np.nanstd(logit_NT, axis=0)
-    changed_NT = change.scale * (logit_NT + change.noise * noise_NT) + change.shift
-    if change.permuted:
-        changed_NT = changed_NT[random.permutation(len(changed_NT))]
-    return np.asarray(changed_NT, np.float32)
+    """The logits after the permutation, if there is one; pure."""
+    return np.random.default_rng(_SEED).permutation(logit_NT) if change.permuted else logit_NT

@@ -16,12 +16,11 @@ from lab.study.cell import run_cell
 from lab.study.changed_profiles import ChangedProfiles, ids_of
 from lab.study.day_zero import DayZeroColumns
 from lab.study.grid import TeacherChange
-from lab.study.label_delay import LabelDelay
 from lab.study.learner_log import log_to
 from lab.study.observed_learner import Teaching
 from lab.study.plan import Cell, window_seconds
 from lab.study.recount import recounted
-from lab.study.study_log import StudyLog, read_log
+from lab.study.study_log import StudyLog, known_after, read_log
 from lab.study.teachers import StudyTeacher, Unshown, kept_logits, told_of
 from lab.study.thinning import KeptUsers
 from lab.study.workplace import Workplace
@@ -79,7 +78,7 @@ class Worker:
         key = cls.place.keys.log(cell)
         if key not in cls.logs:
             thinned = cls._kept_users(cell).thinned(cls.log)
-            cls._keep(key, cls._recounted(cell, thinned, LabelDelay(window_seconds(cell.project))))
+            cls._keep(key, cls._recounted(cell, thinned, window_seconds(cell.project)))
         return cls.logs[key]
 
     @classmethod
@@ -87,14 +86,14 @@ class Worker:
         if cell.served_knows_less:
             key = cls.place.keys.served_log(cell)
             if key not in cls.logs:
-                cls._keep(key, cls._recounted(cell, log, cell.delay))
+                cls._keep(key, cls._recounted(cell, log, cell.delay_seconds))
             log = cls.logs[key]
-        return Arriving(log, cls._logits(cell, log, served=True), cell.delay.known(log.event_times_ms))
+        return Arriving(log, cls._logits(cell, log, served=True), known_after(cell.delay_seconds, log.event_times_ms))
 
     @classmethod
-    def _recounted(cls, cell: Cell, log: StudyLog, delay: LabelDelay) -> StudyLog:
+    def _recounted(cls, cell: Cell, log: StudyLog, delay_seconds: float) -> StudyLog:
         configs, pushed = cell.project.features.aggregates, cls.place.day_zero.sources.pushed
-        return recounted(log, configs, pushed, delay.known(log.event_times_ms))
+        return recounted(log, configs, pushed, known_after(delay_seconds, log.event_times_ms))
 
     @classmethod
     def _keep(cls, key: str, log: StudyLog) -> None:

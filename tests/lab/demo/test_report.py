@@ -96,7 +96,7 @@ _STUDY = {
     "served": {"like": {"student": 0.65, "lr": 0.61, "permuted": None}},
     "rmse": {"rating": {"student": 0.91}},
     "served_rmse": {"rating": {"student": 0.95}},
-    "verdict": ["`like`, served: the student is best, better than <the next>."],
+    "answer": ["The teacher helps `like`: better than <without>."],
 }
 _COMMAND = "graft demo --data simulated"
 
@@ -141,7 +141,7 @@ def test_the_report_tells_what_could_refute_the_student(versions: Path, tmp_path
     assert "<tr><th>lr</th><td>0.6600</td><td>0.6100</td></tr>" in page
     assert "<tr><th>permuted</th><td>0.6800</td><td>&ndash;</td></tr>" in page
     assert "<tr><th>student</th><td>0.9100</td><td>0.9500</td></tr>" in page
-    assert "<li><code>like</code>, served: the student is best, better than &lt;the next&gt;.</li>" in page
+    assert "<li>The teacher helps <code>like</code>: better than &lt;without&gt;.</li>" in page
 
 
 def test_the_report_shows_what_failed(versions: Path, tmp_path: Path) -> None:

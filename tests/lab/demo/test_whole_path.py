@@ -106,7 +106,7 @@ def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> Non
     for models in summary["baselines"]["scores"].values():
         assert {"student", "control", "teacher_as_input", "permuted", "lr", "lr_teacher", "bayes_bias"} < models.keys()
         assert all(models[name]["served"] > 0 for name in ("student", "lr_teacher"))
-    assert summary["baselines"]["verdict"]
+    assert summary["baselines"]["answer"]
     assert (report / "index.html").exists()
     assert (report / STUDY_PAGE).exists()
     left_over = set(psutil.Process().children(recursive=True)) - before

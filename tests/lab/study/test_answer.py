@@ -21,7 +21,7 @@ from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair
-from tests.lab.study.test_verdict import LABEL_N, ROWS, TASK, TRUTH_N, USERS, log, value
+from tests.lab.study.test_comparison import LABEL_N, ROWS, TASK, TRUTH_N, USERS, log, value
 
 Values = NDArray[np.float32]
 FAR = value(9)
@@ -35,6 +35,7 @@ def told(
     student: Values,
     control: Values,
     regression: Values = FAR,
+    teacher: Values = FAR,
     seeds: int = 5,
     users: int = USERS,
     task: TaskSpec = TASK,
@@ -57,7 +58,7 @@ def told(
     )
     nothing, examples = np.full(ROWS, np.nan, np.float32), log(pair, users)
     label_NK = (LABEL_N if task.kind == "binary" else TRUTH_N.astype(np.float32))[:, None]
-    members = slices_of(examples.new_ids(), grid.windows, ())
+    members = slices_of(examples.new_ids(), grid.windows)
     kept: dict[tuple[str, int], Predictions] = {}
     results = []
 
@@ -70,7 +71,7 @@ def told(
 
     for seed in range(1, seeds + 1):
         shaken = np.random.default_rng(seed).normal(scale=1e-3, size=ROWS).astype(np.float32)
-        learn("base", seed, ARMS, [student + shaken, control + shaken, FAR, nothing])
+        learn("base", seed, ARMS, [student + shaken, control + shaken, teacher, nothing])
         for name, values in variants.items():
             learn(name, seed, ARMS, [values + shaken, control, FAR, nothing])
     learn(PLAIN_VARIANT, 1, PLAIN_MODELS, [regression, FAR, FAR, nothing])
@@ -109,7 +110,16 @@ def test_a_teacher_that_harms_is_said_to(pair: Pair) -> None:
     lines = told(pair, student=value(1.5), control=value(0.5), regression=value(0.5))
     assert lines[0].startswith("The teacher does not help `click`, it does harm. Served,")
     assert "the student is worse than the regression (AUC 0." in lines[2]
+    assert any(line.startswith("A plain regression is better.") for line in lines)
     assert "remove [teacher] and [[distillation]]" in lines[-1]
+
+
+def test_a_teacher_that_is_better_alone_or_orders_nothing_is_said_with_what_to_look_at(pair: Pair) -> None:
+    alone = told(pair, student=value(1.0), control=value(1.0), teacher=value(0.3))
+    assert alone[-2].startswith("The teacher alone is better than the student: not all that it knows reaches")
+    upside_down = told(pair, student=value(1.0), control=value(0.5), teacher=-value(1.0))
+    assert upside_down[-2].startswith("The teacher's own AUC is 0.")
+    assert "is a logit one of the opposite?" in upside_down[-2]
 
 
 def test_what_the_intervals_do_not_show_cannot_be_told(pair: Pair) -> None:

@@ -19,7 +19,7 @@ _GRID = Grid(
     variants=[
         Variant(name="base"),
         Variant(name="permuted", teacher=TeacherChange(permuted=True)),
-        Variant(name="noise", question="Quality", says="weaker", teacher=TeacherChange(noise=4)),
+        Variant(name="heavy", question="Weight", says="weighs more", heads={"weight": 4}),
     ],
 )
 
@@ -54,13 +54,13 @@ def test_a_gain_is_of_equal_seeds_whatever_their_order() -> None:
 
 def test_the_headline_has_as_many_seeds_as_all_that_it_compares() -> None:
     results = [*(_result("base", seed, 0.75, 0.5) for seed in (1, 2, 3)), _result("permuted", 1, 0.5, 0.5)]
-    assert headline(_findings(*results), "made-up", [], [])["seeds"] == 1
+    assert headline(_findings(*results), "made-up", [])["seeds"] == 1
 
 
 @pytest.mark.parametrize("steps", [25, 24])
 def test_steps_are_equal_when_every_variant_took_the_same_on_every_seed(steps: int) -> None:
     results = [_result("base", 1, 0.75, 0.5), _result("base", 2, 0.75, 0.5), _result("permuted", 2, 0.5, 0.5, steps)]
-    told = headline(_findings(*results), "made-up", [], [])
+    told = headline(_findings(*results), "made-up", [])
     assert (told["steps_equal"], told["bootstrap_steps"]) == (steps == 25, 40)
 
 
@@ -71,7 +71,7 @@ def test_the_teacher_as_an_input_is_judged_without_and_with_its_profiles() -> No
     )
     base = [_result("base", seed, 0.75, 0.5) for seed in range(1, 6)]
     inputs = [_result("inputs", seed, 0.875, 0.625) for seed in range(1, 6)]
-    told = headline(Findings(grid, _TASKS, [*base, *inputs], {}), "made-up", [], [])
+    told = headline(Findings(grid, _TASKS, [*base, *inputs], {}), "made-up", [])
     auc = told["auc"]["click"]
     assert (auc["teacher_as_input"], auc["teacher_as_input_and_profiles"]) == (0.625, 0.875)
     assert told["transferability"]["click"] == 2.0
@@ -81,20 +81,20 @@ def test_the_teacher_as_an_input_is_judged_without_and_with_its_profiles() -> No
 
 def test_a_question_shows_each_arm_less_that_of_the_baseline_and_what_the_teacher_scores() -> None:
     late = {"all": {"click": {"student": 0.625, "control": 0.625}}}
-    base, noise = _result("base", 1, 0.75, 0.5), _result("noise", 1, 0.6875, 0.5625)
-    text = tables(_findings(base.model_copy(update={"served": late}), noise.model_copy(update={"served": late})), [])
-    assert "### Quality: AUC of `click` (100 examples)" in text
+    base, heavy = _result("base", 1, 0.75, 0.5), _result("heavy", 1, 0.6875, 0.5625)
+    text = tables(_findings(base.model_copy(update={"served": late}), heavy.model_copy(update={"served": late})), [])
+    assert "### Weight: AUC of `click` (100 examples)" in text
     assert "| student - control | first 500 | student - base's | student - base's, served | control - base's |" in text
     assert "| **base** | 1 | 0.7500 / 0.5000 / 0.6250 | +0.2500 | - | - | - | - | - |" in text
     assert (
-        "| **noise** weaker | 1 | 0.6875 / 0.5625 / 0.6250 | +0.1250 | - | -0.0625 | +0.0000 | +0.0625 | +0.0000 |"
+        "| **heavy** weighs more | 1 | 0.6875 / 0.5625 / 0.6250 | +0.1250 | - | -0.0625 | +0.0000 | +0.0625 | +0.0000 |"
         in text
     )
 
 
 def test_the_headline_has_what_was_served_beside_what_was_judged_row_by_row() -> None:
     late = {"all": {"click": {"student": 0.6875, "control": 0.625}}}
-    told = headline(_findings(_result("base", 1, 0.75, 0.5).model_copy(update={"served": late})), "made-up", [], [])
+    told = headline(_findings(_result("base", 1, 0.75, 0.5).model_copy(update={"served": late})), "made-up", [])
     assert told["served"]["click"]["student"] == 0.6875
     assert told["auc"]["click"]["student"] == 0.75
     assert (told["gain"]["click"]["mean"], told["gain"]["served"]["click"]["mean"]) == (0.25, 0.0625)
@@ -110,7 +110,7 @@ def test_a_plain_model_without_a_seed_is_compared_with_every_seed() -> None:
     gain = found.gain("base", "all", "click", (PLAIN_VARIANT, "lr"))
     assert gain is not None
     assert (gain.mean, gain.seeds) == (0.125, 5)
-    assert headline(found, "made-up", [], [])["auc"]["click"]["lr"] == 0.625
+    assert headline(found, "made-up", [])["auc"]["click"]["lr"] == 0.625
     assert "| 0.6250 |" in tables(found, [])
 
 
@@ -123,7 +123,7 @@ def test_a_share_of_the_users_is_compared_draw_by_draw_and_apart_from_the_whole_
     gain = found.at(0.1).gain("base", "all", "click", (PLAIN_VARIANT, "lr"))
     assert gain is not None
     assert (gain.mean, gain.low, gain.seeds) == (0.25, 0.25, 2)
-    told = headline(found, "made-up", [], [])
+    told = headline(found, "made-up", [])
     assert [(part["share"], part["draws"], part["student"]) for part in told["thin"]] == [
         (0.1, 2, 0.6875),
         (1.0, 1, 0.9),
@@ -134,7 +134,7 @@ def test_a_share_of_the_users_is_compared_draw_by_draw_and_apart_from_the_whole_
 def test_the_tail_after_the_last_edge_is_a_window_of_its_own() -> None:
     result = _result("base", 1, 0.75, 0.5)
     result = result.model_copy(update={"examples": 130, "scores": {**result.scores, "100-end": result.scores["all"]}})
-    windows = headline(_findings(result), "made-up", [], [])["windows"]
+    windows = headline(_findings(result), "made-up", [])["windows"]
     assert [(window["from"], window["to"]) for window in windows] == [(0, 100), (100, 130)]
     assert windows[1]["auc"]["click"]["student"] == 0.75
 
@@ -143,7 +143,7 @@ def test_the_first_examples_count_as_a_window_of_harm() -> None:
     early = {"click": {"student": 0.25, "control": 0.5}}
     permuted = _result("permuted", 1, 0.5, 0.5625)
     permuted = permuted.model_copy(update={"scores": {**permuted.scores, "first 500": early}})
-    harm = headline(_findings(_result("base", 1, 0.75, 0.5), permuted), "made-up", [], [])["harm"]["permuted"]
+    harm = headline(_findings(_result("base", 1, 0.75, 0.5), permuted), "made-up", [])["harm"]["permuted"]
     assert harm["worst_window"] == 0.25
 
 
@@ -151,6 +151,6 @@ def test_the_harm_of_a_permuted_teacher_is_what_its_student_loses_to_its_control
     worst = {"click": {"student": 0.5, "control": 0.625}}
     permuted = _result("permuted", 1, 0.5, 0.5625)
     permuted = permuted.model_copy(update={"scores": {"all": permuted.scores["all"], "0-100": worst}})
-    harm = headline(_findings(_result("base", 1, 0.75, 0.5), permuted), "made-up", [], [])["harm"]["permuted"]
+    harm = headline(_findings(_result("base", 1, 0.75, 0.5), permuted), "made-up", [])["harm"]["permuted"]
     assert (harm["whole"], harm["worst_window"]) == (0.0625, 0.125)
     assert harm["tasks"]["click"] == {"worst_window": 0.125, "whole": 0.0625}

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.study.bias_model import BiasModel
-from lab.study.label_delay import LabelDelay
 from lab.study.log_arrays import LogArrays, arrays_of
 from lab.study.online_regression import OnlineRegression
 from lab.study.plain_models import PlainModel, predictions
 from lab.study.refit_regression import RefitRegression
+from lab.study.study_log import known_after
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair
 
@@ -53,12 +53,14 @@ def aucs(log: LogArrays, value: dict[str, NDArray[np.float32]], first: int = 0) 
     return {name: exact_auc(label_N, value_NK[first:, 0]) or 0.0 for name, value_NK in value.items()}
 
 
-AT_ONCE = LabelDelay(0, rows=0)
+def known_later(rows: int, count: int) -> NDArray[np.intp]:
+    """Of a log of one example a second the labels are known so many rows after the next one."""
+    return known_after(rows + 1, range(0, 1_000 * count, 1_000))
 
 
 def test_they_find_the_effects_of_users_and_items_and_one_the_teacher_too() -> None:
     log = stream()
-    auc = aucs(log, judged(log, AT_ONCE.known([0] * ROWS)), first=1_000)
+    auc = aucs(log, judged(log, known_later(0, ROWS)), first=1_000)
     assert auc["lr_teacher"] > auc["lr"] + 0.05
     assert min(auc.values()) > 0.7
     assert auc["lr_teacher"] > 0.82
@@ -66,7 +68,7 @@ def test_they_find_the_effects_of_users_and_items_and_one_the_teacher_too() -> N
 
 def test_they_say_values_of_a_regression_in_its_own_unit() -> None:
     log = stream()
-    value = judged(log, AT_ONCE.known([0] * ROWS))
+    value = judged(log, known_later(0, ROWS))
     label_N, late = log.label_NK[:, 1], slice(1_000, None)
     spread = label_N[late].std()
     for name in ("lr", "lr_teacher", "bayes_bias"):
@@ -79,7 +81,7 @@ def test_no_prediction_knows_a_label_of_later(delay: int) -> None:
     """Other labels from example 700 on change no prediction that is made before they are known."""
     log, other = stream(1_000), stream(1_000)
     other.label_NK[700:] = 1 - other.label_NK[700:]
-    known_N = LabelDelay(0, rows=delay).known([0] * 1_000)
+    known_N = known_later(delay, 1_000)
     ours, theirs = judged(log, known_N), judged(other, known_N)
     for name in ours:
         assert np.array_equal(ours[name][: 701 + delay], theirs[name][: 701 + delay], equal_nan=True), name
@@ -88,14 +90,14 @@ def test_no_prediction_knows_a_label_of_later(delay: int) -> None:
 
 def test_what_is_known_later_is_worth_less() -> None:
     log = stream()
-    soon, late = (aucs(log, judged(log, LabelDelay(0, rows=r).known([0] * ROWS))) for r in (0, 1_000))
+    soon, late = (aucs(log, judged(log, known_later(r, ROWS))) for r in (0, 1_000))
     for name in soon:
         assert late[name] < soon[name] - 0.005, name
 
 
 def test_a_missing_label_or_logit_is_no_number() -> None:
     log = stream(1_500, missing=0.3)
-    value = judged(log, AT_ONCE.known([0] * 1_500))
+    value = judged(log, known_later(0, 1_500))
     for name in ("lr", "lr_teacher", "bayes_bias"):
         assert np.isfinite(value[name]).all(), name
 
@@ -104,7 +106,7 @@ def test_before_the_first_fit_the_teacher_is_followed_and_then_the_labels() -> N
     """A teacher that says the opposite: the first 250 predictions believe it, the fits turn its weight around."""
     log = stream(1_500)
     log = log._replace(logit_NT=-3 * log.logit_NT)
-    value = judged(log, AT_ONCE.known([0] * 1_500))["lr_teacher"]
+    value = judged(log, known_later(0, 1_500))["lr_teacher"]
     label_N: NDArray[Any] = log.label_NK[:, 0].astype(np.float32)
     assert (exact_auc(label_N[:250], value[:250, 0]) or 1.0) < 0.4
     assert (exact_auc(label_N[500:], value[500:, 0]) or 0.0) > 0.75
@@ -121,7 +123,7 @@ def test_one_label_of_an_item_is_not_its_rate() -> None:
         np.array([True]), empty, empty.astype(np.int64), np.arange(40), item_N, label_NK, empty, np.ones(40)
     )
     model = RefitRegression(log, (None,), teacher=False)
-    value = predictions([model], AT_ONCE.known([0] * 40))
+    value = predictions([model], known_later(0, 40))
     assert 0.05 < value[39, 0, 0] - value[38, 0, 0] < 1.0
 
 
@@ -138,7 +140,7 @@ def test_users_and_items_without_a_label_have_columns_of_nothing_but_0() -> None
     log = stream(900)
     alone = log._replace(user_N=np.arange(900), item_N=np.arange(900))
     alone.user_N[600:] = alone.item_N[600:] = 0
-    value_NK = judged(alone, AT_ONCE.known(list(range(900))))["lr"]
+    value_NK = judged(alone, known_later(0, 900))["lr"]
     assert np.abs(value_NK[:, 1] - log.label_NK[:, 1]).max() < 20
 
 

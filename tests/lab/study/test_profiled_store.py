@@ -173,8 +173,6 @@ def test_a_changed_teachers_profiles_take_the_place_of_the_logs(place: Place, st
     log = _log(store)
     own = _profiles_of(log, TeacherChange(), place)
     assert own == {"item_taught:like": [21, 22, 21, 22, 21], "user_taught:like": [11.5, 31.5, 31.5, 11.5, None]}
-    scaled = _profiles_of(log, TeacherChange(scale=-2.0, shift=1.0), place)
-    assert scaled["item_taught:like"] == [-41, -43, -41, -43, -41]
     blind = _profiles_of(log, TeacherChange(defaulted=["age"]), place)
     assert blind["item_taught:like"] == [1, 2, 1, 2, 1]
 

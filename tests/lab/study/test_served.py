@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from lab.study.arriving import Arriving
 from lab.study.cell import Predictions, run_cell
 from lab.study.grid import Grid, Variant
-from lab.study.label_delay import LabelDelay
 from lab.study.observed_learner import Teaching
 from lab.study.plan import Cell, cells_of
 from lab.study.recount import recounted
@@ -22,13 +21,18 @@ _ROWS, _CHANGED, _DELAY = 400, 200, 60
 
 def _cells(pair: Pair) -> list[Cell]:
     variant = Variant(name="v", tables={"student": {"micro_batch": 4, "replay_batches": 1}})
-    grid = Grid(seeds=1, baseline="v", windows=[0], label_delay_rows=_DELAY, variants=[variant])
+    grid = Grid(seeds=1, baseline="v", windows=[0], label_delay_seconds=3600, variants=[variant])
     return cells_of(grid, pair.project, pair.spec)
 
 
 def _counted(pair: Pair, log: StudyLog, rows: int) -> StudyLog:
-    known_N = LabelDelay(0, rows=rows).known(log.event_times_ms)
-    return recounted(log, pair.project.features.aggregates, pair.day_zero.sources.pushed, known_N)
+    return recounted(log, pair.project.features.aggregates, pair.day_zero.sources.pushed, _known(log, rows))
+
+
+def _known(log: StudyLog, rows: int) -> NDArray[np.intp]:
+    """Labels are known so many rows after the next one."""
+    count = len(log.records)
+    return np.minimum(np.arange(count) + 1 + rows, count)
 
 
 def _log(pair: Pair, *, changed: bool) -> StudyLog:
@@ -44,8 +48,7 @@ def _log(pair: Pair, *, changed: bool) -> StudyLog:
 
 def _predicted(pair: Pair, cell: Cell, logits: NDArray[np.float32], *, changed: bool) -> Predictions:
     log, logit_NT = _log(pair, changed=changed), logits[:_ROWS]
-    known_N = cell.delay.known(log.event_times_ms)
-    arriving = Arriving(_counted(pair, log, rows=_DELAY), logit_NT, known_N)
+    arriving = Arriving(_counted(pair, log, rows=_DELAY), logit_NT, _known(log, _DELAY))
     return run_cell(cell, log, Teaching(logit_NT), arriving)[1]
 
 
@@ -66,6 +69,6 @@ def test_a_served_prediction_knows_no_label_before_its_delay(
 def test_a_share_without_an_example_is_refused_by_name(pair: Pair, logits: NDArray[np.float32]) -> None:
     cell = _cells(pair)[0]._replace(share=0.03)
     log = _log(pair, changed=False).first(0)
-    arriving = Arriving(log, logits[:0], cell.delay.known(log.event_times_ms))
+    arriving = Arriving(log, logits[:0], _known(log, _DELAY))
     with pytest.raises(InvalidInputError, match=r"variant v, 3 % of the users, seed 1: no example is left; leave this"):
         run_cell(cell, log, Teaching(logits[:0]), arriving)

@@ -24,18 +24,6 @@ def test_a_permuted_teacher_has_the_same_logits_on_other_rows(logits: NDArray[np
     assert abs(np.corrcoef(permuted_NT[:, 0], logits[:, 0])[0, 1]) < 0.1
 
 
-def test_noise_is_measured_in_deviations_and_drawn_once(logits: NDArray[np.float32]) -> None:
-    noisy_NT = changed(TeacherChange(noise=2.0), logits)
-    assert (noisy_NT - logits).std(axis=0) == pytest.approx(2 * logits.std(axis=0), rel=0.1)
-    assert (noisy_NT == changed(TeacherChange(noise=2.0), logits)).all()
-
-
-def test_a_wrong_calibration_keeps_the_order(logits: NDArray[np.float32]) -> None:
-    wrong_NT = changed(TeacherChange(scale=3.0, shift=-1.0), logits)
-    assert (wrong_NT[:, 0].argsort() == logits[:, 0].argsort()).all()
-    assert wrong_NT[0, 0] == pytest.approx(3 * logits[0, 0] - 1)
-
-
 def test_a_defaulted_input_says_the_same_for_every_row(pair: Pair) -> None:
     inputs = [name for name, mapped in pair.project.teacher.inputs.items() if mapped.kind != "default"]
     blind = StudyTeacher(TeacherChange(defaulted=inputs), pair.project, pair.spec)
@@ -55,7 +43,9 @@ def test_a_stale_teacher_is_a_file_beside_the_pairs_own(pair: Pair, tmp_path: Pa
     report = write_teacher(folder, 7, lambda *_: None, share=0.2, name="teacher-stale.onnx")
     assert report.learnt_rows + report.held_out_rows == 40_000
     assert (folder / "teacher.onnx").read_bytes() == own
-    stale = StudyTeacher(TeacherChange(onnx=Path("teacher-stale.onnx")), load_project(folder), pair.spec)
+    teacher = pair.project.teacher.model_copy(update={"onnx": Path("teacher-stale.onnx")})
+    project = load_project(folder).model_copy(update={"teacher": teacher})
+    stale = StudyTeacher(TeacherChange(), project, pair.spec)
     fresh = StudyTeacher(TeacherChange(), pair.project, pair.spec)
     logits = [teacher.score_all(requests_of(pair.log)).logit_BT[:, 0] for teacher in (stale, fresh)]
     assert 0 < np.corrcoef(*logits)[0, 1] < 0.99

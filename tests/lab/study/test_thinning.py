@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.aggregates import Aggregates
-from lab.study.label_delay import LabelDelay
 from lab.study.recount import recounted
-from lab.study.study_log import StudyLog
+from lab.study.study_log import StudyLog, known_after
 from lab.study.thinning import KeptUsers
 from stream.events import Example
 from tests.features.examples import count_example
@@ -63,7 +62,7 @@ class Counted:
 
 def test_running_aggregates_know_the_kept_examples_alone_whose_labels_were_known(pair: Pair) -> None:
     thinned = KeptUsers((example.user_id for example in pair.log.examples), 0.3, seed=1).thinned(pair.log).first(300)
-    known_N = LabelDelay(600).known(thinned.event_times_ms)
+    known_N = known_after(600, thinned.event_times_ms)
     configs, pushed = pair.project.features.aggregates, pair.day_zero.sources.pushed
     log = recounted(thinned, configs, pushed, known_N)
     names = [feature.name for feature in pair.spec.features]
@@ -81,7 +80,7 @@ def test_running_aggregates_know_the_kept_examples_alone_whose_labels_were_known
 
 def test_a_log_counted_anew_without_thinning_is_the_streams_but_for_the_last_to_close(pair: Pair) -> None:
     """The stream reads an impression's features before the examples that close at that very message."""
-    known_N = LabelDelay(10).known(pair.log.event_times_ms)
+    known_N = known_after(10, pair.log.event_times_ms)
     configs, pushed = pair.project.features.aggregates, pair.day_zero.sources.pushed
     log = recounted(pair.log, configs, pushed, known_N)
     pairs = zip(log.examples, pair.log.examples, strict=True)
