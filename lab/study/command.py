@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("log", metavar="LOG", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--grid", "grid_name", help="A TOML file, or headline.  [default: what fits five minutes]"
-)
+@click.option("--grid", "grid_name", help="A TOML file, or headline.  [default: what fits five minutes]")
 @click.option(
     "--seeds", type=click.IntRange(1), help="Seeds of every learner.  [default: as many as fit, or the grid's]"
 )
