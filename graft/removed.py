@@ -60,11 +60,11 @@ COMMANDS: Mapping[str, str] = {
 
 
 def without_removed(
-    table: Mapping[str, Any], keys: Mapping[str, str] = KEYS
+    table: Mapping[str, Any], keys: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
     """A graft.toml, or another table, without the keys that were removed; of each, by its place, what to do."""
     kept, faults = deepcopy(dict(table)), dict[tuple[str, ...], str]()
-    for pattern, advice in keys.items():
+    for pattern, advice in (KEYS if keys is None else keys).items():
         for place in _places(kept, tuple(pattern.split("."))):
             above = reduce(lambda inner, key: inner[int(key) if isinstance(inner, list) else key], place[:-1], kept)
             del above[place[-1]]
