@@ -2,7 +2,7 @@
 
 Two versions predict the same examples: the *candidate*, the newest one that was old enough for each example, as served
 metrics have it, and the *champion*, the last one that examples have proven. Nothing comes back to the learner.
-Shapes: B examples, K served tasks, A checks.
+Shapes: B examples, K served tasks, A checks, W places of a window, C columns that are summed.
 """
 
 import logging
@@ -17,7 +17,6 @@ from stream.tasks import TaskKind, TaskSpec
 from student.evaluate.confidence import Evidence, interval
 from student.evaluate.gate_checks import Losses, Slices, checks_of, differences, gains, losses_of
 from student.evaluate.served_versions import Served
-from student.evaluate.user_windows import UserWindows, weighted_sums
 from student.versions.gate import Comparison, GateConfig, GateRecord, verdict_of
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
@@ -47,6 +46,73 @@ class _Champion(NamedTuple):
     examples: int
     """That it had learnt."""
     student: NumpyStudent
+
+
+WINDOW = 256
+"""Examples that are summed together."""
+
+MOST_OF_A_USER = 4.0
+"""Examples of a window: one who has more counts for as many, with less weight on each."""
+
+
+class UserWindows:
+    """Collects columns of examples, and sums them whenever `WINDOW` examples are together, however they came.
+
+    No user counts for much, such as one who sees hundreds of items in one session.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self._user_W = np.zeros(WINDOW, np.uint64)
+        self._part_W = np.ones(WINDOW)
+        self._value_WC = np.zeros((WINDOW, columns))
+        self._filled = np.zeros(1, np.int64)
+
+    def add(
+        self, user_B: NDArray[np.uint64], part_B: NDArray[np.float64], value_BC: NDArray[np.float64]
+    ) -> Iterator[NDArray[np.float64]]:
+        """Of each window that these examples fill: the weights of its values, their weighted sum, that of squares.
+
+        [C, 3]; a value that is not finite does not count. `part_B`: as which part of an example each counts, up to 1.
+        """
+        first = 0
+        while first < len(user_B):
+            at = int(self._filled[0])
+            last = min(len(user_B), first + WINDOW - at)
+            self._user_W[at : at + last - first] = user_B[first:last]
+            self._part_W[at : at + last - first] = part_B[first:last]
+            self._value_WC[at : at + last - first] = value_BC[first:last]
+            self._filled += last - first
+            first = last
+            if self._filled[0] == WINDOW:
+                self._filled[0] = 0
+                yield weighted_sums(self._value_WC, self._part_W * _weights(self._user_W, self._part_W))
+
+    def clear(self) -> None:
+        """Forget the examples of the open window."""
+        self._filled[0] = 0
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The whole state, not copied."""
+        return {"users": self._user_W, "parts": self._part_W, "values": self._value_WC, "filled": self._filled}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Set the state to one that `tensors` returned."""
+        for name, own in self.tensors().items():
+            own[...] = tensors[name]
+
+
+def weighted_sums(value_BC: NDArray[np.float64], weight_B: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights of the finite values, their weighted sum, and the sum of the squares of weighted values, [C, 3]."""
+    known_BC = np.isfinite(value_BC)
+    weighted_BC = np.where(known_BC, value_BC, 0.0) * weight_B[:, None]
+    return np.stack([weight_B @ known_BC, weighted_BC.sum(axis=0), (weighted_BC**2).sum(axis=0)], axis=1)
+
+
+def _weights(user_B: NDArray[np.uint64], part_B: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place_B = np.unique(user_B, return_inverse=True)
+    count_U = np.bincount(place_B, part_B)
+    weight_B: NDArray[np.float64] = np.minimum(1.0, MOST_OF_A_USER / count_U)[place_B]
+    return weight_B
 
 
 class Gate:
@@ -182,30 +248,42 @@ class Gate:
         value_BK: NDArray[np.float32],
         learnt_B: NDArray[np.float64],
     ) -> Losses:
-        nothing_BK = np.full_like(label_BK, np.nan)
-        predicted_BK, of_candidate_BK, of_champion_BK, of_mean_BK = (nothing_BK.copy() for _ in range(4))
-        later_B, said = self._said_by_champion(features, learnt_B)
-        for k, task in enumerate(self._tasks):
-            label_B = label_BK[:, k]
-            value_B = value_BK[:, self._places[k]].astype(np.float64)
-            predicted_BK[:, k] = _probability(value_B) if task.kind == "binary" else value_B
-            mean, variance = _moments(task.kind, self._label_K3[k])
-            of_candidate_BK[:, k] = losses_of(task.kind, label_B, predicted_BK[:, k], variance)
-            if np.isfinite(mean):
-                of_mean_BK[:, k] = losses_of(task.kind, label_B, np.full(len(label_B), mean), variance)
-            if said:
-                score_B = said[task.name].astype(np.float64)
-                of_champion_BK[later_B, k] = losses_of(task.kind, label_B[later_B], score_B, variance)
-        return Losses(label_BK, predicted_BK, of_candidate_BK, of_champion_BK, of_mean_BK)
+        """Of the candidate's values, of the champion's scores and of the mean label.
 
-    def _said_by_champion(
-        self, features: FeatureBatch, learnt_B: NDArray[np.float64]
-    ) -> tuple[NDArray[np.bool_], Mapping[str, NDArray[np.float32]]]:
-        """Which examples were predicted by a later version, and the champion's scores of these; none without them."""
-        later_B = learnt_B > (self._champion.examples if self._champion else np.inf)
-        if self._champion is None or not later_B.any():
-            return later_B, {}
-        return later_B, self._champion.student.score(features.part(later_B))
+        The champion is asked only about examples that a later version has predicted.
+        """
+        later_B, champion_scores = np.zeros(len(label_BK), np.bool_), {}
+        if self._champion is not None:
+            later_B = learnt_B > self._champion.examples
+        if self._champion is not None and later_B.any():
+            champion_scores = self._champion.student.score(features.part(later_B))
+        losses_by_task = [
+            self._task_losses(k, label_BK[:, k], value_BK[:, place], later_B, champion_scores.get(task.name))
+            for k, (task, place) in enumerate(zip(self._tasks, self._places, strict=True))
+        ]
+        return Losses(*(np.stack(columns, axis=1) for columns in zip(*losses_by_task, strict=True)))
+
+    def _task_losses(
+        self,
+        k: int,
+        label_B: NDArray[np.float64],
+        value_B: NDArray[np.float32],
+        later_B: NDArray[np.bool_],
+        champion_score_b: NDArray[np.float32] | None,
+    ) -> Losses:
+        """Of one served task, [B] each."""
+        kind = self._tasks[k].kind
+        mean, variance = _moments(kind, self._label_K3[k])
+        value_B64 = value_B.astype(np.float64)
+        prediction_B = _probability(value_B64) if kind == "binary" else value_B64
+        of_candidate_B = losses_of(kind, label_B, prediction_B, variance)
+        of_champion_B, of_mean_B = np.full((2, len(label_B)), np.nan)
+        if champion_score_b is not None:
+            score_b = champion_score_b.astype(np.float64)
+            of_champion_B[later_B] = losses_of(kind, label_B[later_B], score_b, variance)
+        if np.isfinite(mean):
+            of_mean_B = losses_of(kind, label_B, np.full_like(label_B, mean), variance)
+        return Losses(label_B, prediction_B, of_candidate_B, of_champion_B, of_mean_B)
 
     def _compared(self, losses: Losses, members: Mapping[str, NDArray[np.bool_]]) -> Iterator[NDArray[np.float64]]:
         """The differences of each check, [B]; NaN where there are none."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from features.spec import FeatureBatch
 from runtime.errors import InvalidInputError
 from stream.events import Example
+from student.evaluate.arms import ItemMean
 from student.evaluate.evaluation import ProgressiveEvaluation
-from student.evaluate.item_mean import ItemMean
 from student.evaluate.newness import Newness
 from student.evaluate.served import JudgedExamples, ServedEvaluation
 from student.learn.batch import (

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client import Gauge
 
-from student.evaluate.progress import Progress
+from student.evaluate.history import Progress
 from student.evaluate.served import ServedEvaluation
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner

@@ -15,8 +15,7 @@ from features.spec import FeatureBatch, FeatureSpec
 from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
 from runtime.folder import replacing
-from student.evaluate.drift import Drift
-from student.evaluate.skew import REPORT_FILE, Skew, SkewReport
+from student.evaluate.skew import REPORT_FILE, Drift, Skew, SkewReport
 
 ROWS = Gauge("graft_skew_rows", "Served rows that were compared with their example, since the start", ["outcome"])
 FEATURE = Gauge("graft_skew_differing_rows", "Compared rows in which a feature differs, since the start", ["feature"])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream.tasks import TaskSpec
+from student.evaluate.arms import ItemMean
 from student.evaluate.evaluation import RECENT_EXAMPLES, SLICES, ProgressiveEvaluation
-from student.evaluate.item_mean import ItemMean
 from student.evaluate.metrics import GroupedAuc, grouped_auc
 from student.evaluate.newness import NEW_EXAMPLES, Newness
 from student.versions.manifest import Metrics

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from features.spec import Feature, FeatureBatch, FeatureSpec, hash_category
 from runtime.errors import ConfigurationError
 from stream.tasks import TaskSpec
-from student.evaluate.gate import Gate, _Champion
+from student.evaluate.gate import WINDOW, Gate, _Champion
 from student.evaluate.served_versions import Served
-from student.evaluate.user_windows import WINDOW
 from student.versions.gate import STOPS, GateConfig, GateRecord, SliceConfig, verdict_of
 from student.versions.registry import Registry
 from tests.specs import spec_of

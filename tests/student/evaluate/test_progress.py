@@ -8,8 +8,7 @@ import prometheus_client
 import pytest
 
 from student.evaluate.evaluation import ProgressiveEvaluation
-from student.evaluate.history import read_history
-from student.evaluate.progress import Progress, progress_lines, set_gauges
+from student.evaluate.history import Progress, progress_lines, read_history, set_gauges
 from student.learn.learner import Learner
 from student.versions.manifest import ArmMetrics
 
@@ -32,7 +31,7 @@ def test_a_restart_tells_of_nothing_twice(
     evaluation: ProgressiveEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     progress = Progress(tmp_path, 1024, [evaluation])
-    with caplog.at_level(logging.INFO, "student.evaluate.progress"):
+    with caplog.at_level(logging.INFO, "student.evaluate.history"):
         progress.update(1040)
     progress.publish()
     assert read_history(tmp_path) == []
@@ -54,7 +53,7 @@ def test_lines_stand_at_each_first_step_past_a_power_of_two(
     evaluation: ProgressiveEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     progress = Progress(tmp_path, 0, [evaluation])
-    with caplog.at_level(logging.INFO, "student.evaluate.progress"):
+    with caplog.at_level(logging.INFO, "student.evaluate.history"):
         for count in range(16, 160, 16):
             progress.update(count)
     told = [line.split()[1] for line in caplog.messages if "task=like" in line]
@@ -99,7 +98,7 @@ def test_gauges_have_every_metric_of_every_slice_task_and_arm(evaluation: Progre
 def test_after_a_restart_the_first_line_has_the_loss_since_then(
     evaluation: ProgressiveEvaluation, toy: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "student.evaluate.progress"):
+    with caplog.at_level(logging.INFO, "student.evaluate.history"):
         progress = Progress(tmp_path, 504, [evaluation])
         progress.update(512)
     assert "loss since the line before or this start/" in caplog.messages[0]

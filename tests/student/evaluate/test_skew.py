@@ -7,8 +7,7 @@ import pytest
 
 from features.served_rows import ServedRow
 from features.spec import FeatureBatch
-from student.evaluate.drift import Drift
-from student.evaluate.skew import Skew
+from student.evaluate.skew import Drift, Skew
 from tests.student.conftest import Toy
 
 SPEC = Toy.spec  # dense: age, taste (2 wide), mean; categorical: user_id, item_id

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from student.evaluate.user_windows import MOST_OF_A_USER, WINDOW, UserWindows, weighted_sums
+from student.evaluate.gate import MOST_OF_A_USER, WINDOW, UserWindows, weighted_sums
 
 RANDOM = np.random.default_rng(1)
 USERS = RANDOM.integers(0, 20, 3 * WINDOW + 50).astype(np.uint64)
