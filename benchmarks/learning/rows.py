@@ -12,8 +12,8 @@ from features.spec import FeatureSpec
 from features.store import compile_spec, view_sources
 from graft.progress import progress
 from graft.project import Project
-from lab.study.log_in_memory import records_of
-from lab.study.memory_store import Sources
+from lab.study.log.log_in_memory import records_of
+from lab.study.log.memory_store import Sources
 from stream.events import Example, TeacherRequest
 from stream.log.examples import ExampleRecord
 from student.learn.setup import LearnerSetup

@@ -72,9 +72,12 @@ def study(  # noqa: PLR0913 - one for each option
     grid = load_grid(grid_name).limited(seeds, events, label_delay_seconds) if grid_name else None
     project, spec, events_file = _checked(project_folder, log)
 
-    from lab.study.default_grid import MOST_EVENTS  # these import torch: a project with faults has ended before
-    from lab.study.plan import cells_of
-    from lab.study.planning import Asked, PlannedStudy
+    from lab.study.learners.plan import cells_of
+    from lab.study.planning import (
+        MOST_EVENTS,  # these import torch: a project with faults has ended before
+        Asked,
+        PlannedStudy,
+    )
     from lab.study.report import write_report
     from lab.study.studied import studied
 
@@ -100,7 +103,7 @@ def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureS
 
     from features.store import compile_spec  # Feast, which takes seconds
     from graft.check import check_project
-    from lab.study.memory_store import NO_REDIS
+    from lab.study.log.memory_store import NO_REDIS
 
     check_project(process.settings.project, NO_REDIS, process.teacher_access)
     project = process.project
@@ -110,9 +113,9 @@ def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureS
 
 def _made_log(project: "Project", spec: "FeatureSpec", events: Path, out: Path, count: int | None) -> Path:
     """The example log of the project's own events, of the first `count` if not None; made once."""
-    from lab.study.log_in_memory import log_key, records_of
+    from lab.study.log.log_in_memory import log_key, records_of
+    from lab.study.log.study_log import write_log
     from lab.study.studied import sources_of
-    from lab.study.study_log import write_log
 
     sources = sources_of(project)
     folder = out / "log" / f"{log_key(project, spec, sources, events)}{'' if count is None else f'-{count}'}"

@@ -1,24 +1,109 @@
-"""Writes what a study has found: study.html, study.md, headline.json and pictures."""
+"""Writes what a study has found: study.html with the scores of every model, study.md, headline.json and pictures."""
 
 import html
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab.machine import MACHINE
-from lab.page import figure, page, sentences, table
-from lab.study.answer import answer
-from lab.study.calibration import calibrations
-from lab.study.findings import Findings
-from lab.study.headline import headline
-from lab.study.learner_log import FILE
-from lab.study.model_scores import model_scores, scores_table
+from lab.page import MEASURES, NOTHING, figure, page, sentences, shown, table
+from lab.study.findings.answer import answer
+from lab.study.findings.comparison import Comparison, Difference, student_of
+from lab.study.findings.findings import AS_INPUT_AND_PROFILES, PERMUTED, TEACHER_AS_INPUT, Findings, Series
+from lab.study.findings.headline import calibrations, headline
+from lab.study.findings.plots import plot_all
+from lab.study.findings.tables import origin, tables
+from lab.study.learners.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
+from lab.study.learners.worker import FILE
 from lab.study.planning import PlannedStudy
-from lab.study.plots import plot_all
 from lab.study.studied import Studied, sampled
-from lab.study.tables import origin, tables
 from runtime.folder import replacing
+from runtime.frozen_model import FrozenModel
+from stream.tasks import TaskSpec
+from student.evaluate.arms import CONTROL, STUDENT, TEACHER
+
+_SAYS = {
+    STUDENT: "",
+    CONTROL: "the same without its teacher",
+    TEACHER: "its logit alone",
+    TEACHER_AS_INPUT: "the control with the teacher's logits as inputs: it calls the teacher at every request",
+    AS_INPUT_AND_PROFILES: "the same with the teacher's profiles",
+    PERMUTED: "the student with the logits of other rows",
+    LR: "regression on shrunken means, refit every 250 examples",
+    LR_TEACHER: "the same with the teacher's logits",
+    BAYES_BIAS: "Bayesian biases of user and item alone",
+    ONLINE_LR: "online regression on all that a student sees",
+}
+
+
+class Better(FrozenModel):
+    """How much better the student is, AUC more or RMSE less; 95 % of the draws of users, None with too few users."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Judged(FrozenModel):
+    """One way of judging: AUC of a binary task, RMSE of a regression; None where it is undefined."""
+
+    score: float | None
+    student_better: Better | None
+    """None for the student itself."""
+
+
+class Ways(FrozenModel):
+    """The same model, judged in both ways."""
+
+    row_by_row: Judged
+    served: Judged
+
+
+ScoresByTask = Mapping[str, Mapping[str, Ways]]
+"""Task -> model -> its scores."""
+
+
+def model_scores(comparison: Comparison) -> ScoresByTask:
+    """Over all that the baseline has learnt."""
+    return {
+        task.name: {series.name: _ways(comparison, series, task) for series in comparison.findings.series()}
+        for task in comparison.findings.tasks
+    }
+
+
+def scores_table(task: TaskSpec, scores: Mapping[str, Ways]) -> str:
+    """One task's scores as HTML, a row a model."""
+    name, better = html.escape(task.name), "student better by"
+    head = [f"{name}: {MEASURES[task.kind]}", "what it is", "row by row", better, "served", better]
+    return table([_row(model, ways) for model, ways in scores.items()], head)
+
+
+def _ways(comparison: Comparison, series: Series, task: TaskSpec) -> Ways:
+    return Ways(
+        row_by_row=_judged(comparison, series, task, served=False),
+        served=_judged(comparison, series, task, served=True),
+    )
+
+
+def _judged(comparison: Comparison, series: Series, task: TaskSpec, *, served: bool) -> Judged:
+    student, better = student_of(comparison.findings), None
+    if series != student:
+        better = comparison.difference(student, series, "all", task, served=served)
+    return Judged(
+        score=comparison.score(series, "all", task, served=served),
+        student_better=better and Better(**better._asdict()),
+    )
+
+
+def _row(model: str, ways: Ways) -> tuple[str, ...]:
+    cells = [(shown(way.score), _better(way.student_better)) for way in (ways.row_by_row, ways.served)]
+    return html.escape(model), html.escape(_SAYS[model]), *(cell for both in cells for cell in both)
+
+
+def _better(better: Better | None) -> str:
+    return NOTHING if better is None else Difference(**better.model_dump()).text()
 
 
 class Report(NamedTuple):

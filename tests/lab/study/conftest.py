@@ -14,11 +14,11 @@ from features.entities import known_ids
 from features.spec import FeatureSpec
 from features.store import compile_spec, view_sources
 from graft.project import Project, load_project
-from lab.study.day_zero import DayZero
-from lab.study.log_in_memory import records_of
-from lab.study.memory_store import Sources
-from lab.study.study_log import StudyLog
-from lab.study.worker import Worker
+from lab.study.learners.day_zero import DayZero
+from lab.study.learners.worker import Worker
+from lab.study.log.log_in_memory import records_of
+from lab.study.log.memory_store import Sources
+from lab.study.log.study_log import StudyLog
 
 NO_REDIS = "redis://127.0.0.1:6379/0"
 EVENTS = 2_000
@@ -90,7 +90,7 @@ def without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     What a worker itself is given and does is for test_cell.py, test_run.py and test_studied.py.
     """
-    monkeypatch.setattr("lab.study.run.ProcessPoolExecutor", _ThisProcess)
-    monkeypatch.setattr("lab.study.worker.log_to", lambda *_: None)  # a worker's log lines all go to a file
+    monkeypatch.setattr("lab.study.learners.worker.ProcessPoolExecutor", _ThisProcess)
+    monkeypatch.setattr("lab.study.learners.worker.log_to", lambda *_: None)  # a worker's log lines all go to a file
     for kept in ("unshown", "logs"):
         monkeypatch.setattr(Worker, kept, {})

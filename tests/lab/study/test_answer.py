@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lab.study.answer import answer
-from lab.study.cell import Predictions, Result
-from lab.study.claims import Claim, claim_of
-from lab.study.comparison import Comparison, Difference
-from lab.study.findings import Findings
+from lab.study.findings.answer import answer
+from lab.study.findings.comparison import Claim, Comparison, Difference, claim_of
+from lab.study.findings.findings import Findings, Interval
 from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
-from lab.study.intervals import Interval
-from lab.study.plain_models import PLAIN_MODELS
-from lab.study.slices import of_slices, slices_of
-from lab.study.teacher_inputs import InputUse
+from lab.study.learners.cell import Predictions, Result
+from lab.study.learners.plain_models import PLAIN_MODELS
+from lab.study.learners.teacher_inputs import InputUse
+from lab.study.log.slices import of_slices, slices_of
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS
 from student.evaluate.metrics import exact_auc

@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.grid import Grid, Variant
-from lab.study.keys import Keys
-from lab.study.plan import Cell, cells_of
-from lab.study.profiled_store import open_store
-from lab.study.run import run_cells
-from lab.study.slices import scores_of
-from lab.study.study_log import StudyLog, read_log, write_log
-from lab.study.teachers import requests_of
-from lab.study.workplace import Workplace
+from lab.study.learners.plan import Cell, Keys, cells_of
+from lab.study.learners.teachers import requests_of
+from lab.study.learners.worker import Workplace, run_cells
+from lab.study.log.memory_store import open_store
+from lab.study.log.slices import scores_of
+from lab.study.log.study_log import StudyLog, read_log, write_log
 from runtime.telemetry import StopSignal
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord

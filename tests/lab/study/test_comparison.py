@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lab.study.cell import Predictions, Result
-from lab.study.comparison import Comparison, Difference, student_of
-from lab.study.findings import Findings, Series
+from lab.study.findings.comparison import Comparison, Difference, UserBootstrap, student_of
+from lab.study.findings.findings import Findings, Series
 from lab.study.grid import Grid, Variant
-from lab.study.study_log import StudyLog
-from lab.study.user_bootstrap import UserBootstrap
+from lab.study.learners.cell import Predictions, Result
+from lab.study.log.study_log import StudyLog
 from stream.log.examples import ExampleRecord
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL

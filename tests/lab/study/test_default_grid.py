@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from graft.project import Project, load_project
-from lab.study.cell import Result
-from lab.study.default_grid import Cost, Plan, cost_of, default_grid, planned, seconds_of
 from lab.study.grid import Grid
+from lab.study.learners.cell import Result
+from lab.study.planning import Cost, Plan, cost_of, default_grid, planned, seconds_of
 
 BUDGET = 210.0
 INPUTS = ["Clip.code", "clip_code", "age", "mood", "weather"]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from lab.study.cell import Result
-from lab.study.findings import Findings
+from lab.study.findings.findings import Findings
+from lab.study.findings.headline import headline
+from lab.study.findings.tables import tables
 from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
-from lab.study.headline import headline
+from lab.study.learners.cell import Result
 from lab.study.report import _without_bootstrap
-from lab.study.tables import tables
 from stream.tasks import TaskSpec
 
 _TASKS = [TaskSpec(name="click", kind="binary", window_seconds=1)]

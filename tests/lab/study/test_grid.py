@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from graft.cli import cli
 from lab.study.grid import Grid, Variant, load_grid
-from lab.study.plan import cells_of
-from lab.study.study_log import read_log
+from lab.study.learners.plan import cells_of
+from lab.study.log.study_log import read_log
 from runtime.errors import ConfigurationError
 from tests.lab.study.conftest import Pair
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lab.study.intervals import interval, paired
+from lab.study.findings.findings import interval, paired
 
 
 def test_the_interval_is_students() -> None:

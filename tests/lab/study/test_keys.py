@@ -9,11 +9,10 @@ import pytest
 
 from graft.project import Project
 from lab.study.grid import Grid, TeacherChange, Variant
-from lab.study.keys import Keys
-from lab.study.log_in_memory import log_key
-from lab.study.memory_store import Sources
-from lab.study.plan import Cell, cells_of
-from lab.study.study_log import StudyLog, read_log, write_log
+from lab.study.learners.plan import Cell, Keys, cells_of
+from lab.study.log.log_in_memory import log_key
+from lab.study.log.memory_store import Sources
+from lab.study.log.study_log import StudyLog, read_log, write_log
 from runtime.errors import ConfigurationError, InvalidInputError
 from tests.lab.study.conftest import Pair
 

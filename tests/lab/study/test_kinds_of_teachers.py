@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lab.study.study_log import write_log
-from lab.study.teachers import requests_of
+from lab.study.learners.teachers import requests_of
+from lab.study.log.study_log import write_log
 from runtime.telemetry import StopSignal
 from student.learn.config import PublishConfig
 from student.learn.process.train import run_training

@@ -10,7 +10,7 @@ import pytest
 from features.aggregates import Aggregates
 from features.config import AggregateConfig
 from features.spec import Feature, FeatureSpec
-from lab.study.memory_store import MemoryStore, Sources
+from lab.study.log.memory_store import MemoryStore, Sources
 from tests.features.examples import count_example
 
 JANUARY, JUNE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)

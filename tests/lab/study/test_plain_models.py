@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lab.study.bias_model import BiasModel
-from lab.study.log_arrays import LogArrays, arrays_of
-from lab.study.online_regression import OnlineRegression
-from lab.study.plain_models import PlainModel, predictions
-from lab.study.refit_regression import RefitRegression
-from lab.study.study_log import known_after
+from lab.study.learners.plain_models import PlainModel, predictions
+from lab.study.learners.regressions import BiasModel, LogArrays, OnlineRegression, RefitRegression, arrays_of
+from lab.study.log.study_log import known_after
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair
 

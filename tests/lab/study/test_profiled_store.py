@@ -11,11 +11,10 @@ from onnx import TensorProto, helper, save
 
 from features.spec import Feature, FeatureSpec
 from graft.project import Project
-from lab.study.changed_profiles import ChangedProfiles, ids_of
 from lab.study.grid import TeacherChange
-from lab.study.memory_store import MemoryStore, Sources
-from lab.study.profiled_store import ProfiledStore, open_store
-from lab.study.study_log import StudyLog
+from lab.study.learners.teachers import ChangedProfiles, ids_of
+from lab.study.log.memory_store import MemoryStore, ProfiledStore, Sources, open_store
+from lab.study.log.study_log import StudyLog
 from stream.events import Example
 from stream.log.examples import ExampleRecord
 

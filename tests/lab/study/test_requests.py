@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lab.study.observed_learner import Requests
-from lab.study.study_log import known_after
+from lab.study.learners.observed_learner import Requests
+from lab.study.log.study_log import known_after
 
 
 def test_labels_are_known_to_the_impressions_that_come_after_the_delay() -> None:

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.study.cell import Predictions, Result
 from lab.study.grid import Grid, Variant
-from lab.study.keys import Keys
-from lab.study.plan import cells_of
-from lab.study.run import run_cells
-from lab.study.study_log import write_log
-from lab.study.workplace import Workplace
+from lab.study.learners.cell import Predictions, Result
+from lab.study.learners.plan import Keys, cells_of
+from lab.study.learners.worker import Workplace, run_cells
+from lab.study.log.study_log import write_log
 from runtime.errors import GraftError
 from tests.lab.study.conftest import Pair, no_progress
 
@@ -91,9 +89,9 @@ def test_what_a_machine_compiles_on_its_first_start_is_no_cost_of_a_learner(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = _Machine()
-    monkeypatch.setattr("lab.study.worker.time", SimpleNamespace(monotonic=machine.monotonic))
-    monkeypatch.setattr("lab.study.worker.Learner", machine.learner)
-    monkeypatch.setattr("lab.study.worker.run_cell", machine.run_cell)
+    monkeypatch.setattr("lab.study.learners.worker.time", SimpleNamespace(monotonic=machine.monotonic))
+    monkeypatch.setattr("lab.study.learners.worker.Learner", machine.learner)
+    monkeypatch.setattr("lab.study.learners.worker.run_cell", machine.run_cell)
     grid = Grid(seeds=2, baseline="v", variants=[Variant(name="v", bootstrap=False)])
     write_log(tmp_path / "log", pair.log.records[:30])
     log = pair.log.first(30)
@@ -117,7 +115,7 @@ class _Killed(ThreadPoolExecutor):
 def test_a_killed_worker_ends_the_study_with_advice(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.study.run.ProcessPoolExecutor", _Killed)
+    monkeypatch.setattr("lab.study.learners.worker.ProcessPoolExecutor", _Killed)
     cells = cells_of(Grid(seeds=2, baseline="v", variants=[Variant(name="v")]), pair.project, pair.spec)
     place = Workplace(tmp_path, pair.spec, pair.day_zero, Keys(pair.log, pair.day_zero), tmp_path / "out")
     with pytest.raises(GraftError, match="start again with fewer --jobs than 2: what is finished is not"):

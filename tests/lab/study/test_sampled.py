@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from lab.study.findings.comparison import UserBootstrap
+from lab.study.log.slices import of_slices, scores_of
+from lab.study.log.study_log import StudyLog
 from lab.study.report import _against_drawn
-from lab.study.slices import of_slices, scores_of
 from lab.study.studied import sampled
-from lab.study.study_log import StudyLog
-from lab.study.user_bootstrap import UserBootstrap
 from stream.events import Example, Sampled
 from stream.log.examples import ExampleRecord
 from stream.tasks import TaskSpec

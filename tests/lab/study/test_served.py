@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lab.study.arriving import Arriving
-from lab.study.cell import Predictions, run_cell
 from lab.study.grid import Grid, Variant
-from lab.study.observed_learner import Teaching
-from lab.study.plan import Cell, cells_of
-from lab.study.recount import recounted
-from lab.study.study_log import StudyLog
+from lab.study.learners.cell import Predictions, run_cell
+from lab.study.learners.observed_learner import Arriving, Teaching
+from lab.study.learners.plan import Cell, cells_of
+from lab.study.log.log_in_memory import recounted
+from lab.study.log.study_log import StudyLog
 from runtime.errors import InvalidInputError
 from tests.lab.study.conftest import Pair
 

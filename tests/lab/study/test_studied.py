@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.study.arriving import Arriving
 from lab.study.grid import TeacherChange, load_grid
-from lab.study.learner_log import FILE
-from lab.study.model_scores import model_scores
-from lab.study.plain_models import PLAIN_MODELS, PlainModels
-from lab.study.plan import window_seconds
-from lab.study.recount import recounted
+from lab.study.learners.observed_learner import Arriving
+from lab.study.learners.plain_models import PLAIN_MODELS, PlainModels
+from lab.study.learners.plan import window_seconds
+from lab.study.learners.teachers import kept_logits
+from lab.study.learners.worker import FILE
+from lab.study.log.log_in_memory import recounted
+from lab.study.log.study_log import StudyLog, known_after, write_log
+from lab.study.report import model_scores
 from lab.study.studied import studied
-from lab.study.study_log import StudyLog, known_after, write_log
-from lab.study.teachers import kept_logits
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair, no_progress
 

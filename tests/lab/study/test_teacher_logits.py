@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 
 from graft.cli import cli
 from graft.project import Project
-from lab.study.day_zero import DayZero
 from lab.study.grid import Grid, TeacherChange, Variant
-from lab.study.keys import Keys
-from lab.study.plan import cells_of
-from lab.study.study_log import StudyLog, read_log, write_log
-from lab.study.teacher_logits import OTHER_CUT_OFF, with_other_cut_off
-from lab.study.teachers import StudyTeacher, Unshown, kept_logits, requests_of, told_of
-from lab.study.thinning import KeptUsers
-from lab.study.worker import Worker
-from lab.study.workplace import Workplace
+from lab.study.learners.day_zero import DayZero
+from lab.study.learners.plan import Keys, cells_of
+from lab.study.learners.teachers import StudyTeacher, Unshown, kept_logits, requests_of, told_of
+from lab.study.learners.worker import Worker, Workplace
+from lab.study.log.study_log import KeptUsers, StudyLog, read_log, write_log
+from lab.study.studied import OTHER_CUT_OFF, with_other_cut_off
 from stream.events import UsedLogits, impression_mark
 from stream.log.logit_archive import LogitArchive
 from stream.log.used_logits import UsedRecord

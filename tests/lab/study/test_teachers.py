@@ -11,7 +11,7 @@ from graft.project import load_project
 from lab.pairs.simulated.project import Sizes, write_simulated
 from lab.pairs.teacher_file import write_teacher
 from lab.study.grid import TeacherChange
-from lab.study.teachers import StudyTeacher, Unshown, changed, requests_of
+from lab.study.learners.teachers import StudyTeacher, Unshown, changed, requests_of
 from runtime.errors import ConfigurationError
 from teacher_cache.config import UnshownConfig
 from tests.lab.study.conftest import Pair

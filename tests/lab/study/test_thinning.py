@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.aggregates import Aggregates
-from lab.study.recount import recounted
-from lab.study.study_log import StudyLog, known_after
-from lab.study.thinning import KeptUsers
+from lab.study.log.log_in_memory import recounted
+from lab.study.log.study_log import KeptUsers, StudyLog, known_after
 from stream.events import Example
 from tests.features.examples import count_example
 from tests.lab.study.conftest import Pair

@@ -9,22 +9,25 @@ whatever `[sampling]` says: a study judges on the whole log. Negatives are drawn
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.aggregates import Aggregates
+from features.config import AggregateConfig
 from features.lookup import Columns
-from features.spec import FeatureSpec
+from features.spec import FeatureSpec, Value
 from graft.progress import Advance
 from graft.project import Project
-from lab.study.digest import digest_of
-from lab.study.memory_store import Sources
-from lab.study.profiled_store import open_store
-from lab.study.teachers import teacher_files
+from lab.study.log.memory_store import MemoryStore, Sources, digest_of, open_store, teacher_files
+from lab.study.log.study_log import StudyLog
 from stream.events import Example, Impression
-from stream.join.aggregation import push_waiting
+from stream.join.aggregate_updates import updates_of
+from stream.join.aggregation import EntityAggregates, push_waiting
 from stream.join.partition import Partition
 from stream.join.sampling import SamplingConfig
 from stream.join.step import Arrival, StreamStep
@@ -114,3 +117,52 @@ def _messages(events: Iterator[FileEvent], inputs: tuple[str, str]) -> Iterator[
     for offset, event in enumerate(events):
         if event.kind != "unreadable":
             yield Message(topic_of[event.kind], 0, offset, event.key, event.value)
+
+
+def recounted(
+    log: StudyLog, configs: Sequence[AggregateConfig], pushed: Mapping[str, str], known_N: NDArray[np.intp]
+) -> StudyLog:
+    """The same examples; each has the running aggregates of those before it whose labels were known when it came.
+
+    `pushed`: push source -> view. `known_N`: for each example the place of the first one that comes when its labels are
+    known. All other features stay as they were logged.
+    """
+    views = {pushed[config.push_source] for config in configs}
+    places = [i for i, feature in enumerate(log.spec.features) if feature.view in views]
+    if not places:
+        return log
+    counted = _Counted(log, configs, pushed)
+    records = []
+    for record, values in zip(log.records, counted.before_each(known_N), strict=True):
+        features = list(record.example.features)
+        for place in places:
+            features[place] = values[place]
+        records.append(record._replace(example=record.example.model_copy(update={"features": features})))
+    return log._replace(records=records, logged=None)
+
+
+class _Counted:
+    """Counts a log's examples in their order, and reads what the online store would have."""
+
+    def __init__(self, log: StudyLog, configs: Sequence[AggregateConfig], pushed: Mapping[str, str]) -> None:
+        self._log = log
+        self._factory = partial(Aggregates, configs)
+        self._aggregates = EntityAggregates(self._factory)
+        self._store = MemoryStore(log.spec, Sources({}, pushed), configs)
+
+    def before_each(self, known_N: NDArray[np.intp]) -> Iterator[list[Value]]:
+        """Of each example the values of all features that are known when it comes; None but for aggregates."""
+        counted = 0
+        for n, example in enumerate(self._log.examples):
+            while counted < n and known_N[counted] <= n:
+                self._count(self._log.records[counted].example)
+                counted += 1
+            columns = self._store.read_at([example.user_id], [example.item_id], [{}], [example.event_time_ms])
+            yield [columns[feature.name][0] for feature in self._log.spec.features]
+
+    def _count(self, example: Example) -> None:
+        if example.sampled:
+            return  # nobody was shown it
+        for update in updates_of(example, self._aggregates.entities):
+            self._aggregates.count(update)
+        push_waiting({0: self._aggregates}, {0: 0}, example.event_time_ms, self._factory, self._store)

@@ -5,13 +5,11 @@ from importlib.metadata import version
 from itertools import product
 
 from lab.machine import MACHINE
-from lab.study.calibration import JUDGED, Calibration
-from lab.study.findings import PERMUTED, SERVED, Findings, Series
+from lab.study.findings.findings import FEWEST_SEEDS, PERMUTED, SERVED, Findings, Interval, Series
+from lab.study.findings.headline import JUDGED, Calibration, harm_of_permuted
 from lab.study.grid import PLAIN_VARIANT
-from lab.study.headline import harm_of_permuted
-from lab.study.intervals import FEWEST_SEEDS, Interval
-from lab.study.plain_models import LR_TEACHER, PLAIN_MODELS, SAYS
-from lab.study.slices import EARLY, NEW_ITEMS, NEW_USERS
+from lab.study.learners.plain_models import LR_TEACHER, PLAIN_MODELS, SAYS
+from lab.study.log.slices import EARLY, NEW_ITEMS, NEW_USERS
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
 _NONE = "-"

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from lab.study.arriving import Arriving
-from lab.study.observed_learner import ObservedLearner, Teaching
-from lab.study.plain_models import PlainModels
-from lab.study.plan import Cell
-from lab.study.slices import Scores, of_slices, slices_of
-from lab.study.study_log import StudyLog
+from lab.study.learners.observed_learner import Arriving, ObservedLearner, Teaching
+from lab.study.learners.plain_models import PlainModels
+from lab.study.learners.plan import Cell
+from lab.study.log.slices import Scores, of_slices, slices_of
+from lab.study.log.study_log import StudyLog
 from runtime.errors import InvalidInputError
 from runtime.frozen_model import FrozenModel
 

@@ -3,13 +3,52 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lab.study.cell import Result
+import numpy as np
+from scipy import stats
+
 from lab.study.grid import PLAIN_VARIANT, Grid, Variant
-from lab.study.intervals import Interval, interval, paired
-from lab.study.plain_models import LR_TEACHER, PLAIN_MODELS
-from lab.study.slices import window_names
+from lab.study.learners.cell import Result
+from lab.study.learners.plain_models import LR_TEACHER, PLAIN_MODELS
+from lab.study.log.slices import window_names
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
+
+FEWEST_SEEDS = 5
+"""With fewer values there is no interval: two seeds of a teacher without worth lay close together on one side of 0."""
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval; where there are too few values for one, `low` and `high` are the mean."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are values enough for an interval."""
+        return self.seeds >= FEWEST_SEEDS
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval is known and does not hold 0."""
+        return self.is_known and (self.low > 0 or self.high < 0)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Student's t interval of the mean of at least one value (Student 1908)."""
+    mean, count = float(np.mean(values)), len(values)
+    if count < FEWEST_SEEDS:
+        return Interval(mean, mean, mean, count)
+    half = float(stats.t.ppf(0.975, count - 1) * stats.sem(values))
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """The interval of ours - theirs, seed by seed."""
+    return interval([a - b for a, b in zip(ours, theirs, strict=True)])
+
 
 TEACHER_AS_INPUT, AS_INPUT_AND_PROFILES, PERMUTED = "teacher as input", "teacher as input and profiles", "permuted"
 
@@ -32,7 +71,7 @@ class Series(NamedTuple):
 class Findings:
     """All results of one grid on one share of the users.
 
-    A slice is a name of `lab.study.slices`, also with ``served: `` before it.
+    A slice is a name of `lab.study.log.slices`, also with ``served: `` before it.
 
     `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where the truth is not known.
     `has_teacher`: whether the project has one; without one student and control are the same.

@@ -1,5 +1,9 @@
-"""The example log that a study reads, whole in memory. Shapes: B rows, N examples, T teacher tasks."""
+"""The example log that a study reads, whole in memory, and thinned to a share of its users.
 
+Shapes: B rows, N examples, T teacher tasks.
+"""
+
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -10,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.ids import EntityId
 from features.spec import Feature, FeatureSpec, Value
-from lab.study.digest import digest_of
-from lab.study.slices import NEW_ITEMS, NEW_USERS
+from lab.study.log.memory_store import digest_of
+from lab.study.log.slices import NEW_ITEMS, NEW_USERS
 from runtime.errors import InvalidInputError
 from stream.events import Example
 from stream.log.archive import Archive
@@ -154,3 +159,29 @@ def write_log(folder: Path, records: Iterable[ExampleRecord]) -> None:
         archive.flush()
         if not folder.exists():
             whole.rename(folder)
+
+
+class KeptUsers:
+    """A share of the users, drawn by `seed`; a larger share of the same seed holds a smaller one.
+
+    At least one user is kept.
+    """
+
+    def __init__(self, user_ids: Iterable[EntityId], share: float, seed: int) -> None:
+        self._seed = seed
+        places = sorted(map(self._place, set(user_ids)))
+        self._last = places[max(1, round(share * len(places))) - 1]
+
+    def of(self, user_ids: Iterable[EntityId]) -> list[EntityId]:
+        """Those of them that are kept, in their order; ids that the draw did not know are kept in the same share."""
+        return [user_id for user_id in user_ids if self._place(user_id) <= self._last]
+
+    def thinned(self, log: StudyLog) -> StudyLog:
+        """The examples of the kept users. Their features are as they were logged, running aggregates too."""
+        kept = set(self.of(dict.fromkeys(example.user_id for example in log.examples)))
+        records = [record for record in log.records if record.example.user_id in kept]
+        return log._replace(records=records, logged=None)
+
+    def _place(self, user_id: EntityId) -> bytes:
+        """Where a user stands in a random order."""
+        return hashlib.blake2b(json.dumps([self._seed, user_id]).encode(), digest_size=8).digest()

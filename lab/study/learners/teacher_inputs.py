@@ -12,8 +12,8 @@ from graft.process import Process
 from graft.project import Project
 from graft.settings import load_settings
 from lab.study.grid import TeacherChange
-from lab.study.study_log import StudyLog
-from lab.study.teachers import changed_config, requests_of
+from lab.study.learners.teachers import changed_config, requests_of
+from lab.study.log.study_log import StudyLog
 from teacher_cache.config import DefaultInput, TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer

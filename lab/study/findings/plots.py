@@ -8,12 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.pictures import COLOURS, INK, save, style
-from lab.study.claims import WHOM, Judge, control_of
-from lab.study.comparison import Comparison
-from lab.study.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings
+from lab.study.findings.comparison import WHOM, Comparison, Judge, control_of
+from lab.study.findings.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Interval
 from lab.study.grid import PLAIN_VARIANT
-from lab.study.intervals import Interval
-from lab.study.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
+from lab.study.learners.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
 from student.evaluate.arms import CONTROL, ITEM_MEAN, STUDENT
 
 SERIES_COLOURS = {

@@ -10,10 +10,8 @@ from features.ids import EntityId
 from features.lookup import Columns
 from features.spec import FeatureBatch, FeatureSpec
 from graft.project import Project
-from lab.study.changed_profiles import ChangedProfiles
-from lab.study.memory_store import MemoryStore, Sources
-from lab.study.profiled_store import ProfiledStore, open_store
-from lab.study.teachers import StudyTeacher
+from lab.study.learners.teachers import ChangedProfiles, StudyTeacher
+from lab.study.log.memory_store import MemoryStore, ProfiledStore, Sources, open_store
 from runtime.folder import replacing
 from stream.events import Impression
 from student.learn.bootstrap import DayZeroRows, sample_rows, score_requests

@@ -1,34 +1,75 @@
-"""A process of a study: it reads the log once, and learns one cell after the other."""
+"""Runs the cells of a grid in several processes. Each cell writes a file; a cell whose file is there is not run."""
 
 import logging
 import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.study.arriving import Arriving
-from lab.study.cell import run_cell
-from lab.study.changed_profiles import ChangedProfiles, ids_of
-from lab.study.day_zero import DayZeroColumns
+from features.spec import FeatureSpec
+from graft.progress import Advance
 from lab.study.grid import TeacherChange
-from lab.study.learner_log import log_to
-from lab.study.observed_learner import Teaching
-from lab.study.plan import Cell, window_seconds
-from lab.study.recount import recounted
-from lab.study.study_log import StudyLog, known_after, read_log
-from lab.study.teachers import StudyTeacher, Unshown, kept_logits, told_of
-from lab.study.thinning import KeptUsers
-from lab.study.workplace import Workplace
-from runtime.errors import InvalidInputError
+from lab.study.learners.cell import Predictions, Result, run_cell
+from lab.study.learners.day_zero import DayZero, DayZeroColumns
+from lab.study.learners.observed_learner import Arriving, Teaching
+from lab.study.learners.plan import Cell, Keys, window_seconds
+from lab.study.learners.teachers import ChangedProfiles, StudyTeacher, Unshown, ids_of, kept_logits, told_of
+from lab.study.log.log_in_memory import recounted
+from lab.study.log.study_log import KeptUsers, StudyLog, known_after, read_log
+from runtime.errors import GraftError, InvalidInputError
 from runtime.folder import replacing
 from student.learn.bootstrap import DayZeroRows
 from student.learn.config import FEWEST_ROWS
 from student.learn.learner import Learner
+
+FILE = "learners.log"
+"""In the folder that a study writes to; it is there once a learner has said something."""
+
+
+def log_to(folder: Path, learner: str) -> None:
+    """Append this process's log lines from now on to the folder's file, each with the name of the learner."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / FILE, encoding="utf-8", delay=True)
+    quoted = learner.replace("%", "%%")
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {quoted}: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class Workplace(NamedTuple):
+    """Where a study reads its log and keeps what it has computed."""
+
+    log_folder: Path
+    spec: FeatureSpec
+    day_zero: DayZero
+    keys: Keys
+    out: Path
+    generation: str | None = None
+    """Of the project's logits, where the log has any."""
+    log_events: int | None = None
+    """The grid's."""
+
+    def result_path(self, cell: Cell) -> Path:
+        """The file of a finished cell."""
+        return self.out / "results" / f"{self.keys.result(cell)}.json"
+
+    def predictions_path(self, cell: Cell) -> Path:
+        """The file of its predictions."""
+        return self.out / "predictions" / f"{self.keys.result(cell)}.npz"
+
+    def predictions(self, cell: Cell) -> Predictions:
+        """The predictions of a finished cell."""
+        with np.load(self.predictions_path(cell), allow_pickle=False) as kept:
+            return Predictions(**kept)
+
 
 _LOG = logging.getLogger(__name__)
 _KEPT_LOGS = 3  # of a process: a cell needs up to two, and seeds of one share follow each other
@@ -168,3 +209,36 @@ def _end_with_the_study() -> None:
     if study is not None:
         wait([study.sentinel])
         os._exit(1)
+
+
+def run_cells(cells: Sequence[Cell], place: Workplace, jobs: int, advance: Advance) -> list[Result]:
+    """The result of every cell, in their order; only those without a file are run, `jobs` at a time.
+
+    GraftError when a process is killed.
+    """
+    paths = {place.result_path(cell): cell for cell in cells}
+    missing = [cell for path, cell in paths.items() if not path.exists()]
+    done = len(cells) - len(missing)
+    advance(done, len(cells))
+    if missing:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(missing)), context, Worker.start, (place,)) as pool:
+            try:
+                for finished in as_completed([pool.submit(Worker.run, cell) for cell in missing]):
+                    finished.result()
+                    done += 1
+                    advance(done, len(cells))
+            except BrokenProcessPool:
+                fewer = f"--jobs than {jobs}: what is finished is not learnt again" if jobs > 1 else "--events"
+                raise GraftError(
+                    f"a learner's process was killed, most often for want of memory; start again with fewer {fewer}"
+                ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [_result(cell, place) for cell in cells]
+
+
+def _result(cell: Cell, place: Workplace) -> Result:
+    result = Result.model_validate_json(place.result_path(cell).read_text("utf-8"))
+    return result.model_copy(update={"variant": cell.variant.name})

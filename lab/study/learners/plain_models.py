@@ -9,12 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.study.arriving import Arriving
-from lab.study.bias_model import BiasModel
-from lab.study.log_arrays import LogArrays, arrays_of
-from lab.study.online_regression import OnlineRegression
-from lab.study.refit_regression import RefitRegression
-from lab.study.study_log import StudyLog
+from lab.study.learners.observed_learner import Arriving
+from lab.study.learners.regressions import BiasModel, LogArrays, OnlineRegression, RefitRegression, arrays_of
+from lab.study.log.study_log import StudyLog
 from student.learn.setup import LearnerSetup
 
 LR, LR_TEACHER, BAYES_BIAS, ONLINE_LR = "lr", "lr_teacher", "bayes_bias", "online_lr"

@@ -9,15 +9,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.study.arriving import Arriving
-from lab.study.study_log import StudyLog
-from lab.study.teachers import Unshown
+from lab.study.learners.teachers import Unshown
+from lab.study.log.study_log import StudyLog
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.batch import Encoded, encode, raise_first
 from student.learn.bootstrap import DayZeroRows
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
+
+
+class Arriving(NamedTuple):
+    """N impressions with the features and teacher logits that are known when they come, for served predictions.
+
+    `known_N`: for each the place of the first impression that comes when its labels are known.
+    """
+
+    log: StudyLog
+    logit_NT: NDArray[np.float32]
+    known_N: NDArray[np.intp]
+
 
 _AT_A_TIME = 4
 """Examples that are learnt together; requests that come while their labels become known are answered without them."""
