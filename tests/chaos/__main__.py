@@ -1,28 +1,28 @@
-"""`python -m tests.chaos --minutes 5 --seed 1 [--kills N]`: graft's processes under kills and outages.
+"""`python -m tests.chaos [SEED]`: graft's processes under kills and outages, and what was lost.
 
 Ends with 1 when something was lost, doubled, wrong or stuck. With KAFKA_HOME it runs on that Apache Kafka.
 """
 
-import argparse
+import os
+import signal
+import sys
+import tempfile
 from pathlib import Path
 
-from tests.chaos.plan import Options
-from tests.chaos.report import report
 from tests.chaos.run import run_chaos
+from tests.chaos.verdict import report
 
 
-def main() -> None:
-    """Run it, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of traffic, with kills and troubles (default: 5)")
-    parser.add_argument("--seed", type=int, default=1, help="draws traffic, kills and troubles (default: 1)")
-    parser.add_argument("--kills", type=int, help="of kill -9 (default: one each 9 s)")
-    parser.add_argument("--rate", type=float, default=10.0, help="impressions per second (default: 10)")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="run in this empty folder and leave it (logs)")
-    arguments = parser.parse_args()
-    options = Options(arguments.minutes * 60, arguments.seed, arguments.kills, arguments.rate)
-    report(arguments.keep, lambda folder, kafka_home, tell: run_chaos(options, folder, kafka_home, tell))
+def main(seed: int = 1) -> None:
+    """Run it in a temporary folder, and print the table."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a disk is unmounted
+    with tempfile.TemporaryDirectory(prefix="graft-chaos-") as folder:
+        lines = run_chaos(
+            seed, Path(folder).resolve(), os.environ.get("KAFKA_HOME"), lambda text: print(text, flush=True)
+        )
+    print("\n".join(report(lines)))
+    sys.exit(any(line.faults for line in lines))
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

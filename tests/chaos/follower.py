@@ -12,13 +12,14 @@ from kafka import TopicPartition
 from stream.config import Topics
 from stream.kafka import connection
 from stream.messages import message_of
+from tests.chaos.world import PARTITIONS
 from tests.outcomes import Input, Letter, Place, letter_of
 
 _POLL_MS = 200
 
 
 class ReadExample(NamedTuple):
-    """An example and where it stands; `raw` is its JSON where the follower keeps it."""
+    """An example and where it stands; `raw` is its JSON."""
 
     partition: int
     offset: int
@@ -42,26 +43,18 @@ class Follower:
     `invalid` has the values that can be no event, before they can be read.
     """
 
-    def __init__(
-        self,
-        kafka_servers: str,
-        topics: Topics,
-        partitions: int,
-        invalid: AbstractSet[bytes | None],
-        *,
-        keeps_json: bool = True,
-    ) -> None:
+    def __init__(self, kafka_servers: str, topics: Topics, invalid: AbstractSet[bytes | None]) -> None:
         self.inputs: dict[Place, Input] = {}
         self.letters: list[tuple[Place, Letter]] = []
         self.examples: list[ReadExample] = []
         self.requests: list[AskedRow] = []
         self.fault = ""
         """Why the reading ended; empty otherwise."""
-        self._topics, self._invalid, self._keeps_json = topics, invalid, keeps_json
+        self._topics, self._invalid = topics, invalid
         self._inputs = (topics.impressions, topics.feedback)
         self._names = (*self._inputs, topics.examples, topics.teacher_requests, *map(topics.dead_letters, self._inputs))
         self._consumer = connection.consumer(kafka_servers)
-        self._consumer.assign([TopicPartition(name, p) for name in self._names for p in range(partitions)])
+        self._consumer.assign([TopicPartition(name, p) for name in self._names for p in range(PARTITIONS)])
         for at in self._consumer.assignment():
             self._consumer.seek(at, 0)
         self._stop = threading.Event()
@@ -98,8 +91,8 @@ class Follower:
             self.inputs[place] = Input(place, record.value, record.value in self._invalid, at_ms, at_ms)
         elif topic == self._topics.examples:
             fields = json.loads(record.value)
-            raw = record.value if self._keeps_json else b""
-            example = ReadExample(record.partition, record.offset, fields["impression_id"], fields["labels"], raw)
+            labels = fields["labels"]
+            example = ReadExample(record.partition, record.offset, fields["impression_id"], labels, record.value)
             self.examples.append(example)
         elif topic == self._topics.teacher_requests:
             fields = json.loads(record.value)

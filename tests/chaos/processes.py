@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -34,7 +34,6 @@ class Processes:
 
     def __init__(self, log_folder: Path, seconds: Callable[[], float]) -> None:
         self.log_folder = log_folder
-        self.kills = 0
         self.ended: list[Ended] = []
         self._seconds = seconds
         self._argv: dict[str, tuple[list[str], dict[str, str]]] = {}
@@ -53,10 +52,6 @@ class Processes:
     def names(self) -> tuple[str, ...]:
         """The stages that are kept running."""
         return tuple(self._argv)
-
-    def id_of(self, name: str) -> int:
-        """The process that runs a stage now."""
-        return self._running[name].pid
 
     def start(self, stage: Stage, module: str | None = None) -> None:
         """Run ``graft ARGUMENTS``, or ``python -m MODULE ARGUMENTS``, and keep it running from now on."""
@@ -86,7 +81,6 @@ class Processes:
             return False
         self._killed.add(process.pid)
         process.kill()
-        self.kills += 1
         return True
 
     def freeze(self, name: str) -> subprocess.Popen[bytes] | None:
@@ -125,9 +119,3 @@ def thaw(process: subprocess.Popen[bytes] | None) -> None:
     """Let a frozen process go on; nothing where it has ended since."""
     if process is not None and process.poll() is None:
         process.send_signal(signal.SIGCONT)
-
-
-def resident_bytes(processes: Iterable[int]) -> int:
-    """The memory of these processes that is not swapped out."""
-    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in processes]
-    return sum(pages) * os.sysconf("SC_PAGE_SIZE")

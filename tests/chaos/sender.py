@@ -9,6 +9,7 @@ from typing import Self
 from stream.config import Topics
 from stream.kafka import connection
 from tests.chaos.events import Sent
+from tests.chaos.world import PARTITIONS
 from tests.poison import null_header_values
 from tests.simulation.schedule import partition_of
 
@@ -20,9 +21,9 @@ class Sender:
     more, as a product would: then Kafka may have it twice.
     """
 
-    def __init__(self, kafka_servers: str, topics: Topics, partitions: int, plan: Sequence[Sent]) -> None:
+    def __init__(self, kafka_servers: str, topics: Topics, plan: Sequence[Sent]) -> None:
         self._kafka_servers = kafka_servers
-        self._topics, self._partitions, self._plan = topics, partitions, plan
+        self._topics, self._plan = topics, plan
         self._producer = connection.producer(kafka_servers)
         self._given_up: SimpleQueue[Sent] = SimpleQueue()
         self._stop = threading.Event()
@@ -77,6 +78,6 @@ class Sender:
             message.value,
             message.key,
             list(message.headers),
-            partition=partition_of(message.key, self._partitions),
+            partition=partition_of(message.key, PARTITIONS),
         )
         future.add_errback(lambda _: self._given_up.put(message))

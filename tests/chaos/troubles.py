@@ -1,198 +1,173 @@
-"""What goes wrong for a time: a service that is away or refuses, a full disk, a process that stands still."""
+"""What goes wrong in a run and when, from one seed: kills with -9, and troubles that last for a time."""
 
 import signal
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from random import Random
+from typing import NamedTuple
 
-from runtime.redis import Client, connect
+from runtime.redis import connect
 from tests.chaos.processes import thaw
 from tests.chaos.world import World, kill, start_again
 
+TRAFFIC_SECONDS = 30.0
+KILLS = 8
+SERVERS = ("redis", "kafka")
+
+_EARLY = 0.2  # of the kills
+_SESSION_SECONDS = 6.0  # of a member of a consumer group (stream/kafka/connection.py)
+_SERVER_WEIGHT = 0.4
 _START_SECONDS = 30.0
-_SAVE_SECONDS = 5.0
-_SPOILT = 5  # keys that get another type
-_BESIDE = "chaos:beside:"
 
 
-class Trouble:
-    """Begins and ends once. `of` is what it is the matter with; one thing has one trouble at a time."""
+class Kill(NamedTuple):
+    """A process, or a server, is killed with -9 at a time of the run: the first of `names` that works again then.
 
-    of = ""
+    `is_early`: the first of them, also while it is about to start.
+    """
 
-    def __init__(self, world: World, random: Random) -> None:
-        self._world, self._random = world, random
-
-    def begin(self) -> None:
-        """Make it so."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """Make it good."""
-        raise NotImplementedError
-
-    def _redis(self) -> Client:
-        """A connection to Redis, once it answers: it may have been killed a moment ago."""
-        self._world.redis._wait_until_ready(_START_SECONDS)
-        return connect(self._world.redis.url)
+    at: float
+    names: tuple[str, ...]
+    is_early: bool
 
 
-class RedisHangs(Trouble):
+class PlannedTrouble(NamedTuple):
+    """A trouble by its name in TROUBLES, from `at` on for `seconds`; `seed` draws which process it meets."""
+
+    at: float
+    name: str
+    seconds: float
+    seed: int
+
+
+class Plan(NamedTuple):
+    """Times are seconds since the traffic began."""
+
+    kills: list[Kill]
+    troubles: list[PlannedTrouble]
+
+
+class Trouble(NamedTuple):
+    """`of` is who suffers it; `during` lasts as long as the trouble does."""
+
+    of: str
+    during: Callable[[World, Random], AbstractContextManager[None]]
+
+
+def plan_of(seed: int, names: Sequence[str], *, has_disk: bool) -> Plan:
+    """Kills of these processes and servers, spread over the run; each trouble once, one after the other."""
+    random = Random(seed)
+    step = TRAFFIC_SECONDS / KILLS
+    weights = [_SERVER_WEIGHT if name in SERVERS else 1.0 for name in names]
+    kills = []
+    for number in range(KILLS):
+        order = dict.fromkeys(random.choices(names, weights, k=8 * len(names)))
+        kills.append(Kill(step * (number + random.random()), tuple(order), random.random() < _EARLY))
+    possible = [name for name in TROUBLES if has_disk or name != DISK_IS_FULL]
+    slot = TRAFFIC_SECONDS / len(possible)
+    troubles: list[PlannedTrouble] = []
+    at = slot * 0.1 * random.random()
+    for name in random.sample(possible, len(possible)):
+        seconds = _SESSION_SECONDS + 2 if name == STREAM_STANDS_STILL else slot * (0.3 + 0.35 * random.random())
+        troubles.append(PlannedTrouble(at, name, seconds, random.randrange(2**32)))
+        at += max(slot, seconds + 1)
+    return Plan(kills, troubles)
+
+
+@contextmanager
+def _redis_hangs(world: World, _: Random) -> Iterator[None]:
     """Redis takes connections and answers nothing."""
-
-    of = "redis"
-
-    def begin(self) -> None:
-        self._world.redis.process.send_signal(signal.SIGSTOP)
-
-    def end(self) -> None:
-        self._world.redis.process.send_signal(signal.SIGCONT)
+    world.redis.process.send_signal(signal.SIGSTOP)
+    yield
+    world.redis.process.send_signal(signal.SIGCONT)
 
 
-class RedisIsGone(Trouble):
+@contextmanager
+def _redis_is_gone(world: World, _: Random) -> Iterator[None]:
     """Redis is killed, and comes back with its data."""
-
-    of = "redis"
-
-    def begin(self) -> None:
-        kill(self._world.redis)
-
-    def end(self) -> None:
-        start_again(self._world.redis)
+    kill(world.redis)
+    yield
+    start_again(world.redis)
 
 
-class RedisIsFull(Trouble):
+@contextmanager
+def _redis_is_full(world: World, _: Random) -> Iterator[None]:
     """Redis answers every write with OOM."""
-
-    of = "redis"
-
-    def begin(self) -> None:
-        with self._redis() as client:
-            client.config_set("maxmemory", "1mb")
-
-    def end(self) -> None:
-        with self._redis() as client:
-            client.config_set("maxmemory", "0")
+    for limit in ("1mb", "0"):
+        world.redis._wait_until_ready(_START_SECONDS)  # it may have been killed a moment ago
+        with connect(world.redis.url) as client:
+            client.config_set("maxmemory", limit)
+        if limit != "0":
+            yield
 
 
-class RedisCannotSave(Trouble):
-    """Redis answers every write with MISCONF: a folder stands where its dump should."""
-
-    of = "redis"
-
-    def begin(self) -> None:
-        (self._world.redis.folder / "dump.rdb").mkdir()
-        with self._redis() as client:
-            client.config_set("save", "86400 1")
-            client.bgsave()
-            deadline = time.monotonic() + _SAVE_SECONDS
-            while client.info("persistence")["rdb_last_bgsave_status"] == "ok":
-                assert time.monotonic() < deadline, "Redis saved its data into a folder"
-                time.sleep(0.05)
-
-    def end(self) -> None:
-        (self._world.redis.folder / "dump.rdb").rmdir()
-        with self._redis() as client:
-            client.config_set("save", "")
-
-
-class KeysOfAnotherType(Trouble):
-    """Some keys hold a text, and each command of graft on them is answered with WRONGTYPE. Their values come back."""
-
-    of = "redis"
-
-    def begin(self) -> None:
-        with self._redis() as client:
-            hashes = sorted(client.scan_iter(_type="HASH", count=1_000))
-            for key in self._random.sample(hashes, min(_SPOILT, len(hashes))):
-                client.rename(key, _BESIDE.encode() + key)
-                client.set(key, "no hash")
-                self._world.spoilt.add(key)
-
-    def end(self) -> None:
-        with self._redis() as client:
-            for beside in list(client.scan_iter(f"{_BESIDE}*", count=1_000)):
-                key = beside.removeprefix(_BESIDE.encode())
-                if client.type(key) == b"string":
-                    client.rename(beside, key)
-                else:  # graft has made room for a hash of its own
-                    client.delete(beside)
-
-
-class KafkaHangs(Trouble):
+@contextmanager
+def _kafka_hangs(world: World, _: Random) -> Iterator[None]:
     """Kafka takes connections and answers nothing."""
-
-    of = "kafka"
-
-    def begin(self) -> None:
-        self._world.kafka.process.send_signal(signal.SIGSTOP)
-
-    def end(self) -> None:
-        self._world.kafka.process.send_signal(signal.SIGCONT)
+    world.kafka.process.send_signal(signal.SIGSTOP)
+    yield
+    world.kafka.process.send_signal(signal.SIGCONT)
 
 
-class KafkaIsGone(Trouble):
-    """Apache Kafka is killed, and comes back with its data. The embedded broker would lose what it was given last."""
-
-    of = "kafka"
-
-    def begin(self) -> None:
-        assert self._world.is_apache
-        kill(self._world.kafka)
-
-    def end(self) -> None:
-        start_again(self._world.kafka)
-
-
-class DiskIsFull(Trouble):
+@contextmanager
+def _disk_is_full(world: World, _: Random) -> Iterator[None]:
     """The disk of the versions and of the example log takes no more."""
-
-    of = "disk"
-
-    def begin(self) -> None:
-        assert self._world.disk
-        self._world.disk.fill()
-
-    def end(self) -> None:
-        assert self._world.disk
-        self._world.disk.make_room()
+    assert world.disk
+    world.disk.fill()
+    yield
+    world.disk.make_room()
 
 
-class ProcessStandsStill(Trouble):
-    """A process is stopped where it stands: to the others it is dead, until it goes on."""
-
-    of = "process"
-    _frozen: subprocess.Popen[bytes] | None = None
-
-    def begin(self) -> None:
-        self._frozen = self._world.processes.freeze(self._random.choice(self._names()))
-
-    def end(self) -> None:
-        thaw(self._frozen)
-
-    def _names(self) -> tuple[str, ...]:
-        return self._world.processes.names
+@contextmanager
+def _stream_stands_still(world: World, random: Random) -> Iterator[None]:
+    """A stream is stopped for longer than its session: the other takes over, and it wakes up as a zombie."""
+    frozen = world.processes.freeze(random.choice(world.streams))
+    yield
+    thaw(frozen)
 
 
-class StreamStandsStill(ProcessStandsStill):
-    """One of the streams is stopped for longer than its session with the group."""
-
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self._world.streams)
-
-
-DISK_IS_FULL, KAFKA_IS_GONE = "the disk is full", "Kafka is gone"
-STREAM_STANDS_STILL = "a stream stands still"
-TROUBLES: dict[str, Callable[[World, Random], Trouble]] = {
-    "Redis hangs": RedisHangs,
-    KAFKA_IS_GONE: KafkaIsGone,
-    STREAM_STANDS_STILL: StreamStandsStill,
-    "Redis is full (OOM)": RedisIsFull,
-    DISK_IS_FULL: DiskIsFull,
-    "keys of another type (WRONGTYPE)": KeysOfAnotherType,
-    "Redis is gone": RedisIsGone,
-    "Kafka hangs": KafkaHangs,
-    "Redis cannot save (MISCONF)": RedisCannotSave,
-    "a process stands still": ProcessStandsStill,
+DISK_IS_FULL, STREAM_STANDS_STILL = "the disk is full", "a stream stands still"
+TROUBLES: dict[str, Trouble] = {
+    "Redis hangs": Trouble("redis", _redis_hangs),
+    "Redis is gone": Trouble("redis", _redis_is_gone),
+    "Redis is full (OOM)": Trouble("redis", _redis_is_full),
+    "Kafka hangs": Trouble("kafka", _kafka_hangs),
+    DISK_IS_FULL: Trouble("disk", _disk_is_full),
+    STREAM_STANDS_STILL: Trouble("process", _stream_stands_still),
 }
+
+
+class Outages:
+    """When the parts of a world were away."""
+
+    _GRACE_SECONDS = 30.0  # a process that has met an outage may still wait for a time-out, or be about to say so
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._open: dict[str, float] = {}
+        self._ended: list[tuple[str, float, float]] = []
+
+    def begin(self, what: str) -> None:
+        """It is away, from now on if it was not yet."""
+        self._open.setdefault(what, self._now())
+
+    def end(self, what: str) -> None:
+        """It is back."""
+        self._ended.append((what, self._open.pop(what), self._now()))
+
+    def open(self) -> list[str]:
+        """What is away now."""
+        return list(self._open)
+
+    def of(self, what: str) -> list[tuple[float, float]]:
+        """When it was away, until now if it still is."""
+        open_now = [(self._open[what], self._now())] if what in self._open else []
+        return [(begin, end) for name, begin, end in self._ended if name == what] + open_now
+
+    def covers(self, what: str, at: float) -> bool:
+        """Whether it was away at that time, or so lately that a process may end of it."""
+        return any(begin <= at <= until + self._GRACE_SECONDS for begin, until in self.of(what))
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began

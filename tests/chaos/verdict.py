@@ -1,6 +1,5 @@
 """What a run has lost, doubled or got wrong, read from the topics, the versions, the example log and Redis."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +11,6 @@ import numpy as np
 from features.reader import OnlineReader
 from features.spec_file import load_spec
 from lab.dev.client import Answer
-from stream.join.known_items import CAPACITY
 from stream.log.example_log import ExampleLog
 from stream.log.logged_logits import LoggedLogits
 from student.versions.registry import Registry
@@ -20,10 +18,9 @@ from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.generation import generation_of
 from teacher_cache.domain.context_key import ContextKey
 from tests.chaos.events import ITEMS, USERS
-from tests.chaos.follower import Follower, ReadExample
+from tests.chaos.follower import Follower
 from tests.chaos.learner import LearntBatch, batches_of, undisturbed
 from tests.chaos.world import ARCHIVE, World
-from tests.drawn_rows import Shown, alone_of, drawn_faults
 from tests.outcomes import Kind, Outcomes, Rules
 
 _SHOWN = 5  # faults of a kind that are told one by one
@@ -45,16 +42,14 @@ class Line(NamedTuple):
 def outcomes_of(world: World, follower: Follower) -> Outcomes:
     """What became of each message so far."""
     topics = world.project.topics
-    outcomes = Outcomes(
+    return Outcomes(
         Rules(world.project.stream, world.project.tasks),
         (topics.impressions, topics.feedback),
         follower.messages(),
         list(follower.letters),
-        ((example.impression_id, example.labels) for example in _shown(follower)),
-        (request.impression_id for request in list(follower.requests) if not _is_drawn(request.impression_id)),
+        ((example.impression_id, example.labels) for example in list(follower.examples)),
+        (request.impression_id for request in list(follower.requests)),
     )
-    outcomes.alone = alone_of(world.project.sampling, CAPACITY, _joined(outcomes, follower))
-    return outcomes
 
 
 def message_lines(
@@ -88,21 +83,6 @@ def message_lines(
         Line("dead letters", f"{letters}; planted: invalid {invalid:,}", found["dead letter"]),
         Line("late on arrival", f"{outcomes.late_within_window():,} feedbacks of a closed impression"),
     ]
-
-
-def drawn_line(world: World, follower: Follower, outcomes: Outcomes) -> Line:
-    """Beside each positive stand the negatives that the impressions before it in its partition allow."""
-    examples = {one.impression_id: json.loads(one.raw) for one in _shown(follower)}
-    drawn = [json.loads(one.raw) for one in follower.examples if _is_drawn(one.impression_id)]
-    faults = drawn_faults(
-        world.project.sampling,
-        CAPACITY,
-        _joined(outcomes, follower),
-        examples,
-        drawn,
-        {request.impression_id for request in follower.requests},
-    )
-    return Line("drawn negatives", f"{len(drawn):,} beside {len(examples):,} examples", list(faults))
 
 
 def archive_line(world: World, follower: Follower) -> Line:
@@ -177,7 +157,7 @@ def _not_as_learnt(world: World) -> Iterator[str]:
 
 
 def teacher_line(world: World, follower: Follower) -> Line:
-    """Every teacher request has its logits in Redis; where the user's key was of another type, they were set aside."""
+    """Every teacher request has its logits in Redis."""
     config = world.project.teacher
     spec = load_spec(world.project.repo)
     generation = generation_of(world.project.name, config, world.project.folder, spec)
@@ -185,10 +165,8 @@ def teacher_line(world: World, follower: Follower) -> Line:
     with closing(LogitCache(world.redis.url, generation.key, tasks, config.ttl_seconds, context)) as cache:
         asked = sorted(set(cache.keys_of(follower.requests)))
         found = cache.get(asked)
-    missing = [asked[row] for row in np.flatnonzero(np.isnan(found.logit_BT).any(axis=1))]
-    lost = [f"{key} has no logits" for key in missing if key.hash_key.encode() not in world.spoilt]
-    value = f"{len(asked) - len(missing):,} of {len(asked):,} rows, {len(missing) - len(lost)} set aside"
-    return Line("teacher logits", value, lost)
+    missing = [f"{asked[row]} has no logits" for row in np.flatnonzero(np.isnan(found.logit_BT).any(axis=1))]
+    return Line("teacher logits", f"{len(asked) - len(missing):,} of {len(asked):,} rows", missing)
 
 
 def aggregates_line(world: World, follower: Follower, outcomes: Outcomes) -> Line:
@@ -224,7 +202,7 @@ def scores_line(answers: Sequence[Answer], down: Sequence[tuple[float, float]]) 
     return Line("scores", value, faults)
 
 
-def told(lines: Iterable[Line]) -> Iterator[str]:
+def report(lines: Iterable[Line]) -> Iterator[str]:
     """The table, and the first faults of each line below it."""
     lines = list(lines)
     for line in lines:
@@ -232,10 +210,6 @@ def told(lines: Iterable[Line]) -> Iterator[str]:
         yield f"  {line.name:<22} {line.value}{verdict}"
     for line in lines:
         yield from (f"  {line.name}: {fault}" for fault in line.faults[:_SHOWN])
-
-
-def _answered_at(answer: Answer) -> float:
-    return answer.at_seconds + answer.latency_ms / 1000
 
 
 def _learnt_wrong(follower: Follower, batches: Sequence[LearntBatch], offsets: Mapping[str, int]) -> Iterator[str]:
@@ -259,21 +233,6 @@ def _expected_aggregates(follower: Follower, outcomes: Outcomes) -> dict[Any, li
         entity: [float(len(found)), *(_mean([one[task] for one in found]) for task in ("click", "dwell"))]
         for entity, found in labels.items()
     }
-
-
-def _shown(follower: Follower) -> list[ReadExample]:
-    """The examples that are none of the drawn ones."""
-    return [example for example in list(follower.examples) if not _is_drawn(example.impression_id)]
-
-
-def _joined(outcomes: Outcomes, follower: Follower) -> list[list[Shown]]:
-    """The impressions of each partition that were joined, in the order of their offsets."""
-    items = {request.impression_id: request.item_id for request in list(follower.requests)}
-    return [[Shown(one, items[one]) for one in of_it] for of_it in outcomes.joined()]
-
-
-def _is_drawn(impression_id: str) -> bool:
-    return impression_id.startswith("drawn-")
 
 
 def _mean(labels: Sequence[float | None]) -> float:

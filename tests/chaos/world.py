@@ -1,27 +1,41 @@
 """Where a run takes place: a broker, a Redis, a project, a small disk, and graft's processes on them."""
 
 import http.client
+import json
+import re
+import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
+import prometheus_client  # noqa: F401 - before Feast's import, which else turns every metric into a file
+
+from features import store
+from graft.project import FILE_NAME, Project, load_project
 from lab.dev.processes import Stage
 from lab.dev.stages import environment_of
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from lab.embedded.apache_kafka import ApacheKafka
 from lab.embedded.services import Services
 from runtime.child import start_child
-from stream.kafka.topics import TopicLimits, ensure_topics
+from stream.kafka.topics import ensure_topics
 from tests.chaos.processes import Processes
-from tests.chaos.project import Scalar, fill_features, make_project
 from tests.disks import Disk, NotMountableError, mounted
 
 _DISK = "64m"  # room for three versions and an example log of some 100,000 examples
 _START_SECONDS = 120.0
-DRAWN = 1  # negatives beside each positive
+_FIXTURE = Path(__file__).parents[2] / "fixtures/simulated"
+_CHANGED = {
+    "stream": {"partitions": (PARTITIONS := 4), "idle_seconds": 1, "dedup_seconds": 86_400.0},
+    "student": {"micro_batch": 8, "table_rows": 2_048},
+    "publish": {"every_seconds": 1, "keep": 3},
+}
+"""What differs from the fixture, by graft.toml's tables; beside the windows of both tasks."""
+WINDOW_SECONDS = 3
 SCORER, LEARNER, ARCHIVE, TEACHER = "scorer", "learner", "archive", "teacher"
 
 
@@ -32,38 +46,15 @@ class LastingRedis(EmbeddedRedis):
         return [*super()._argv(), "--appendonly", "yes"]
 
 
-class Shape(NamedTuple):
-    """How large and how fast a pair is. `window_seconds` is the attribution window of both tasks."""
-
-    partitions: int
-    streams: int
-    window_seconds: float
-    idle_seconds: float
-    publish_seconds: float
-    dedup_seconds: float = 86_400.0
-    micro_batch: int = 8
-
-    def tables(self) -> dict[str, Mapping[str, Scalar]]:
-        """The values that differ from the fixture's, by graft.toml's tables."""
-        stream = {
-            "partitions": self.partitions,
-            "idle_seconds": self.idle_seconds,
-            "dedup_seconds": self.dedup_seconds,
-        }
-        student = {"micro_batch": self.micro_batch, "table_rows": 2_048}
-        publish = {"every_seconds": self.publish_seconds, "keep": 3}
-        return {"stream": stream, "student": student, "publish": publish, "sampling": {"drawn_negatives": DRAWN}}
-
-
 class World:
     """Everything around a run in `folder`; a context manager. Its processes are started by `start`.
 
-    Kafka is the embedded broker, or the Apache Kafka in `kafka_home`; it keeps no more than `limits` of a topic.
-    Without root there is no disk of its own, and `disk` is None.
+    Kafka is the embedded broker, or the Apache Kafka in `kafka_home`. Without root there is no disk of its own, and
+    `disk` is None.
     """
 
-    def __init__(self, folder: Path, shape: Shape, kafka_home: str | None, limits: TopicLimits | None = None) -> None:
-        self.folder, self.shape, self._limits = folder, shape, limits
+    def __init__(self, folder: Path, kafka_home: str | None) -> None:
+        self.folder = folder
         self.began = time.monotonic()
         self.kafka: EmbeddedKafka = (
             ApacheKafka(Path(kafka_home), folder / "kafka") if kafka_home else EmbeddedKafka(folder / "kafka")
@@ -72,8 +63,6 @@ class World:
         self.disk: Disk | None = None
         self.processes = Processes(folder / "logs", self.seconds)
         self.ports: dict[str, int] = {}
-        self.spoilt: set[bytes] = set()
-        """Keys of Redis that were of another type for a time."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -82,10 +71,8 @@ class World:
             stack.enter_context(self.kafka)
             with suppress(NotMountableError):
                 self.disk = stack.enter_context(mounted(self.folder / "disk", _DISK))
-            self.project = make_project(
-                self.folder / "pair", self.redis.url, self.shape.window_seconds, self.shape.tables()
-            )
-            ensure_topics(self.kafka.servers, self.project.stream, self.project.topics, self._limits)
+            self.project = _made_project(self.folder / "pair", self.redis.url)
+            ensure_topics(self.kafka.servers, self.project.stream, self.project.topics)
             stack.enter_context(self.processes)
             self._stack = stack.pop_all()
         return self
@@ -116,15 +103,11 @@ class World:
     @property
     def streams(self) -> list[str]:
         """The names of the stream's processes."""
-        return [f"stream-{'abcdef'[number]}" for number in range(self.shape.streams)]
+        return ["stream-a", "stream-b"]
 
     def seconds(self) -> float:
         """Since this world was made."""
         return time.monotonic() - self.began
-
-    def fill_features(self) -> None:
-        """Load the pair's users and items into Redis."""
-        fill_features(self.project, self.redis.url)
 
     def start(self, *names: str) -> None:
         """Start these processes, or all: the streams, the teacher, the learner, the archive and the scorer."""
@@ -134,6 +117,10 @@ class World:
                 self.processes.start(self._stage(name, (str(self.journal),)), module="tests.chaos.learner")
             else:
                 self.processes.start(self._stage(name, self._arguments(name)))
+
+    def has_kafka(self) -> bool:
+        """Whether Kafka takes connections."""
+        return takes_connections(self.kafka)
 
     def await_that(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Whether the condition holds within `seconds`; the processes are kept running meanwhile."""
@@ -193,3 +180,21 @@ def takes_connections(server: EmbeddedKafka | EmbeddedRedis) -> bool:
     with socket.socket() as client:
         client.settimeout(0.2)
         return client.connect_ex(("127.0.0.1", server.port)) == 0
+
+
+def _made_project(folder: Path, redis_url: str) -> Project:
+    """The pair of fixtures/simulated with the pace and the topics of this run; its features are registered."""
+    shutil.copytree(_FIXTURE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.db", "feature_spec.json"))
+    path = folder / FILE_NAME
+    text = path.read_text(encoding="utf-8")
+    assert "window_seconds = 10" in text, f"{_FIXTURE / FILE_NAME} has other windows"
+    text = text.replace("window_seconds = 10", f"window_seconds = {WINDOW_SECONDS}")
+    for table, values in _CHANGED.items():
+        merged = {**tomllib.loads(text).get(table, {}), **values}
+        section = re.compile(rf"^\[{re.escape(table)}\][^\n]*\n(?:(?!\[)[^\n]*\n?)*", re.MULTILINE)
+        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in merged.items())
+        text = f"{section.sub('', text).rstrip()}\n\n[{table}]\n{lines}"
+    path.write_text(text, encoding="utf-8")
+    project = load_project(folder)
+    store.apply(project.repo, redis_url, project.features)
+    return project
