@@ -84,7 +84,7 @@ class Learner:
         self._student = self._new_student()
         self._control = Arm(setup.control(), exchange, device)
         self._posterior = Posterior(setup, sees_teacher=(True, False))
-        self._guard = Guard(setup.tasks, is_on=setup.guarded)
+        self._guard = Guard(setup.tasks)
         self._item_mean = ItemMean(setup.tasks)
         self._bounds = Bounds(setup)
         self._reservoir = Reservoir(setup.student.replay_capacity, setup.student.seed)

@@ -1,7 +1,7 @@
 """What a learner is made of, checked as a whole; and whether a learner may continue from a version."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +9,6 @@ from features.spec import FeatureSpec
 from runtime.errors import ConfigurationError, did_you_mean
 from stream.tasks import TaskKind, TaskSpec
 from student.learn.config import DistillationConfig
-from student.learn.prior_factors import PriorFactors
 from student.versions.manifest import StudentConfig
 from teacher_cache.config import TeacherTask
 
@@ -32,9 +31,6 @@ class LearnerSetup:
     wait_seconds: float
     sees_teacher: bool = True
     """Whether its learner sees the features that are the teacher's."""
-    priors: PriorFactors = field(default_factory=PriorFactors)
-    guarded: bool = True
-    """Whether the guard weighs the student's value against its control's; else the student answers alone."""
     logits_from_ms: int = 0
     """Event time: examples before it learn nothing of the teacher, which may have been trained on them."""
 

@@ -45,9 +45,7 @@ class Guard:
     then follow from its own labels, and to a bounded part from those of the other tasks that speak for the student.
     """
 
-    def __init__(self, tasks: Sequence[TaskSpec], *, is_on: bool = True) -> None:
-        """When it is not `is_on`, the student always answers alone."""
-        self._is_on = is_on
+    def __init__(self, tasks: Sequence[TaskSpec]) -> None:
         self._binary_K = np.array([task.kind == "binary" for task in tasks])
         self._evidence_K = np.zeros(len(tasks))  # log odds
         self._labels_K = np.zeros(len(tasks))
@@ -55,7 +53,7 @@ class Guard:
 
     def weight(self) -> NDArray[np.float64]:
         """[K]: of the student's own value."""
-        return _weight(self._evidence_K, self._labels_K, is_on=self._is_on)
+        return _weight(self._evidence_K, self._labels_K)
 
     def answer(self, value_MBK: NDArray[np.float32]) -> NDArray[np.float32]:
         """The values [M, B, K] of student and control, with the student's answer in the place of its own."""
@@ -78,7 +76,7 @@ class Guard:
         gains_BK = _binary_gain(value_MBK, label_BK), _regression_gain(square_MBK, labels_BK, squares_BK)
         gain_BK = np.where(present_BK, np.where(self._binary_K, *gains_BK), 0) * weight_B1
         evidence_BK = _bounded_before(self._evidence_K, gain_BK.clip(-_LARGEST_GAIN, _LARGEST_GAIN))
-        return self._answered(_weight(evidence_BK, labels_BK, is_on=self._is_on), value_MBK)
+        return self._answered(_weight(evidence_BK, labels_BK), value_MBK)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
@@ -97,10 +95,10 @@ class Guard:
         return np.stack([mean_BK.astype(np.float32), control_BK])
 
 
-def _weight(evidence_XK: NDArray[np.float64], labels_XK: NDArray[np.float64], *, is_on: bool) -> NDArray[np.float64]:
+def _weight(evidence_XK: NDArray[np.float64], labels_XK: NDArray[np.float64]) -> NDArray[np.float64]:
     others_XK = evidence_XK.sum(axis=-1, keepdims=True) - evidence_XK
     odds_XK = _CHOICE * (_AT_FIRST + evidence_XK + others_XK.clip(0, _OTHER_TASKS))
-    return np.where(is_on & labels_XK.any(axis=-1, keepdims=True), weight_of(odds_XK), 1.0)
+    return np.where(labels_XK.any(axis=-1, keepdims=True), weight_of(odds_XK), 1.0)
 
 
 def _before(total_K: NDArray[np.float64], added_BK: NDArray[Any]) -> NDArray[np.float64]:

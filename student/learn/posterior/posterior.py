@@ -14,7 +14,7 @@ from features.spec import MISSING_HASH
 from student.learn.network.heads import Unit
 from student.learn.posterior.id_table import IdTable, empty_table, find, take
 from student.learn.posterior.posterior_kernel import Known, Places, Rows, Rules, Shared, begin, look_up, score_rows, see
-from student.learn.posterior.priors import Prior, prior_of
+from student.learn.posterior.priors import BLEND, EXPECTED, RESIDUAL, Prior, prior_of
 from student.learn.posterior.serving import ADMITTED, served_ids, served_shared
 from student.learn.setup import LearnerSetup
 from student.versions.served_posterior import ID_KEY, ID_KNOWN, USER_KEY, USER_KNOWN, Columns, columns_of, ids_of
@@ -29,7 +29,6 @@ class Posterior:
     def __init__(self, setup: LearnerSetup, sees_teacher: Sequence[bool]) -> None:
         self.columns = columns_of(setup.spec, len(setup.tasks), [task.name for task in setup.teacher_tasks])
         prior, models, size = prior_of(setup, self.columns), len(sees_teacher), setup.student.remembered_ids
-        self._expected, self._taught_network = prior.expected, prior.taught_network
         self._rules = _rules(setup, self.columns, prior, sees_teacher)
         self._shared = _shared(setup, prior, models)
         logits = len(setup.teacher_tasks)
@@ -69,9 +68,9 @@ class Posterior:
         `units`: of each task, those of the network's values before the first label.
         """
         begin(self.take(category_BC, taught=True), self._users, self._ids)
-        self._shared.weight_MKP[model, :, self.columns.network] = self._taught_network
+        self._shared.weight_MKP[model, :, self.columns.network] = 1.0
         for label_3, unit in zip(self._shared.label_MK3[model], units, strict=True):
-            label_3[:] = self._expected * _mean_powers(unit)
+            label_3[:] = EXPECTED * _mean_powers(unit)
 
     def admitted(self, category_BC: NDArray[np.uint64], places: Places, *, taught: bool) -> NDArray[np.uint64]:
         """The categories without those that were seen less than `ADMITTED` times, which have the hash of a missing one.
@@ -148,8 +147,6 @@ def _rules(setup: LearnerSetup, columns: Columns, prior: Prior, sees_teacher: Se
         item_dense_I=np.array(columns.item_dense, np.int64),
         drift_K=prior.drift_K,
         level_drift_K=prior.level_drift_K,
-        pseudo_labels=prior.pseudo_labels,
-        pseudo_logits_2=prior.pseudo_logits_2,
     )
 
 
@@ -161,8 +158,8 @@ def _shared(setup: LearnerSetup, prior: Prior, models: int) -> Shared:
         weight_MKP=np.tile(prior.mean_KP, (models, 1, 1)),
         covariance_MKPP=covariance_MKPP,
         blend_MKL=np.tile(np.eye(tasks, tasks + 1, 1), (models, 1, 1)),
-        blend_covariance_MKLL=np.tile(prior.blend * np.eye(tasks + 1), (models, tasks, 1, 1)),
-        residual_MK2=np.tile(prior.residual_2, (models, tasks, 1)),
+        blend_covariance_MKLL=np.tile(BLEND * np.eye(tasks + 1), (models, tasks, 1, 1)),
+        residual_MK2=np.tile(RESIDUAL, (models, tasks, 1)),
         label_MK3=np.zeros((models, tasks, 3)),
         logit_T3=np.zeros((len(setup.teacher_tasks), 3)),
     )

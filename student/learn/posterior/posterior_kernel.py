@@ -36,6 +36,12 @@ _LEAST_SHARE = 1e-4
 _LEAST_NOISE = 0.01
 """Of a regression, as a share of its label's variance."""
 
+_PSEUDO_LABELS = 5.0
+"""Labels of each id that the mean over all rows counts as, in its mean label."""
+
+PSEUDO_LOGITS = 1 / 3, 1.0
+"""Logits of a user, and of an item, that the mean logit over all rows counts as, in its mean logit."""
+
 
 class Rows(NamedTuple):
     """B rows, for M models."""
@@ -107,10 +113,6 @@ class Rules(NamedTuple):
     """Added to the variance of a user's intercept at each sighting."""
     level_drift_K: Floats
     """Added to the variance of the blend's intercept at each label."""
-    pseudo_labels: float
-    """The mean over all rows counts as this many labels of each id."""
-    pseudo_logits_2: Floats
-    """The mean logit over all rows counts as this many logits of a user, and of an item."""
 
 
 class _Work(NamedTuple):
@@ -201,11 +203,11 @@ def unit_of(label_3: Floats, binary: bool) -> tuple[float, float, float]:
 
 
 @compiled
-def mean_label(label_2: Floats, unit_3: Floats, pseudo: float, binary: bool) -> float:
+def mean_label(label_2: Floats, unit_3: Floats, binary: bool) -> float:
     """An id's shrunken mean label less that of all rows, in units of the task: of a binary one in log odds."""
     if not binary:
-        return float((label_2[1] - label_2[0] * unit_3[0]) / (label_2[0] + pseudo) / unit_3[2])
-    share = (label_2[1] + pseudo * unit_3[0]) / (label_2[0] + pseudo)
+        return float((label_2[1] - label_2[0] * unit_3[0]) / (label_2[0] + _PSEUDO_LABELS) / unit_3[2])
+    share = (label_2[1] + _PSEUDO_LABELS * unit_3[0]) / (label_2[0] + _PSEUDO_LABELS)
     share = min(max(share, _LEAST_SHARE), 1 - _LEAST_SHARE)
     return float(np.log(share / (1 - share)) - unit_3[1])
 
@@ -218,11 +220,11 @@ def mean_logit(logit_2: Floats, logit_3: Floats, pseudo: float, binary: bool) ->
 
 
 @compiled
-def mean_labels(label_N2: Floats, unit_3: Floats, pseudo: float, binary: bool) -> Floats:
+def mean_labels(label_N2: Floats, unit_3: Floats, binary: bool) -> Floats:
     """`mean_label` of N ids."""
     mean_N = np.zeros(len(label_N2))
     for n in range(len(label_N2)):
-        mean_N[n] = mean_label(label_N2[n], unit_3, pseudo, binary)
+        mean_N[n] = mean_label(label_N2[n], unit_3, binary)
     return mean_N
 
 
@@ -339,7 +341,7 @@ def _fill_columns(
     p = 1
     for e in range(len(slot_E)):
         label_2 = (users if e == 0 else ids).label_NK2[slot_E[e], k]
-        x_P[p] = mean_label(label_2, unit_3, rules.pseudo_labels, binary)
+        x_P[p] = mean_label(label_2, unit_3, binary)
         x_P[p + 1] = np.log1p(label_2[0]) / 3
         p += 2
     for d in range(rows.dense_MBD.shape[2]):
@@ -357,8 +359,8 @@ def _fill_columns(
     p += 1
     for t in range(len(rules.binary_T)):
         logit_3, binary_logit, sees = shared.logit_T3[t], rules.binary_T[t], rules.sees_teacher_M[m]
-        x_P[p] = mean_logit(users.logit_NT2[user, t], logit_3, rules.pseudo_logits_2[0], binary_logit) * sees
-        x_P[p + 1] = mean_logit(ids.logit_NT2[item, t], logit_3, rules.pseudo_logits_2[1], binary_logit) * sees
+        x_P[p] = mean_logit(users.logit_NT2[user, t], logit_3, PSEUDO_LOGITS[0], binary_logit) * sees
+        x_P[p + 1] = mean_logit(ids.logit_NT2[item, t], logit_3, PSEUDO_LOGITS[1], binary_logit) * sees
         if t == rules.own_K[k]:
             z_J[last] = x_P[p + 1]
         p += 2

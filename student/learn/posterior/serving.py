@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from student.learn.posterior.id_table import IdTable
-from student.learn.posterior.posterior_kernel import Known, Rules, Shared, mean_labels, mean_logits, unit_of
+from student.learn.posterior.posterior_kernel import (
+    PSEUDO_LOGITS,
+    Known,
+    Rules,
+    Shared,
+    mean_labels,
+    mean_logits,
+    unit_of,
+)
 from student.versions import served_posterior as served
 
 ADMITTED = 10
@@ -37,10 +45,8 @@ def served_ids(
     slots = slots[np.argsort(table.key_N[slots])]
     first_slots = np.concatenate([[0], slots])
     label_NK2, unit_K3 = known.label_NK2[first_slots], _units(m, rules, shared)
-    means = [
-        mean_labels(label_NK2[:, k], unit_K3[k], rules.pseudo_labels, binary) for k, binary in enumerate(rules.binary_K)
-    ]
-    pseudo = rules.pseudo_logits_2[0 if users else 1]
+    means = [mean_labels(label_NK2[:, k], unit_K3[k], binary) for k, binary in enumerate(rules.binary_K)]
+    pseudo = PSEUDO_LOGITS[0 if users else 1]
     logits = [
         mean_logits(known.logit_NT2[first_slots, t], shared.logit_T3[t], pseudo, binary) * rules.sees_teacher_M[m]
         for t, binary in enumerate(rules.binary_T)

@@ -149,15 +149,6 @@ def test_a_version_answers_as_the_learner_does(toy: Any, tmp_path: Any, evidence
     assert (student._control is None) == (evidence == 30.0)
 
 
-def test_a_guard_that_is_off_lets_the_student_answer_alone_whatever_the_labels_say(toy: Any) -> None:
-    guard = Guard(TASKS, is_on=False)
-    wrong = guard.learn(predicted(-9.0, 2.0, 60), np.tile(np.array([1, 2], np.float32), (60, 1)))
-    assert wrong[0].tolist() == [[-9.0, -9.0]] * 60
-    assert guard.weight().tolist() == [1, 1]
-    learner = toy.learnt(Learner(toy.setup(guarded=False)), toy.batches(4))
-    assert learner.served_tensors()["guard.weight"].tolist() == [1, 1, 1]
-
-
 def test_a_label_that_stands_for_several_is_evidence_of_so_many() -> None:
     weighed, repeated = Guard(TASKS), Guard(TASKS)
     random = np.random.default_rng(1)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from features.spec import hash_category
+from features.spec import Feature, hash_category
 from student.learn.network.heads import Unit
 from student.learn.posterior import id_table
 from student.learn.posterior.posterior import Posterior
 from student.learn.posterior.posterior_kernel import Rows, look_up, score_rows, see
+from student.learn.posterior.priors import prior_of
+from student.versions.served_posterior import USER_KEY, USER_KNOWN, KnownOrder, columns_of
 from tests.specs import spec_of
 
 if TYPE_CHECKING:
@@ -178,3 +180,36 @@ def test_a_bootstrapped_model_begins_at_the_level_that_its_network_expects(toy: 
     assert -1.1 < student[0] < -0.7
     assert student[2] == pytest.approx(3.5, abs=0.01)
     assert control[2] != pytest.approx(3.5, abs=0.01)
+
+
+def test_the_means_of_an_id_count_the_mean_of_all_as_five_labels_and_a_third_of_a_logit(toy: Any) -> None:
+    """Of the only user with labels of 1, twice, beside two labels of 0: how far its mean is from that of all."""
+    own, value_4 = posterior(toy, (True,)), np.array([1, 1, 0, 0], np.float32)
+    columns_43 = np.tile(value_4[:, None], 3)
+    four = rows(toy, columns_43.tolist())._replace(logit_BT=columns_43)
+    learn(own, ids((0, "a"), (0, "a"), (1, "b"), (2, "c")), four)
+    served, order = own.served(0), KnownOrder(own.columns)
+    user = served[USER_KNOWN][1 + served[USER_KEY].tolist().index(hash_category("user_id", 0))]
+    share = (2 + 5 / 2) / (2 + 5)
+    assert user[order.mean][0] == pytest.approx(np.log(share / (1 - share)))
+    assert user[order.logit][0] == pytest.approx((2 - 2 * 0.5) / (2 + 1 / 3))
+
+
+def test_a_running_mean_logit_has_no_weight_where_the_entity_has_a_profile_of_that_task(toy: Any) -> None:
+    """Both entities have one of `like`, the second teacher task; of the other two neither has."""
+    user, item = (
+        Feature(name=f"t:{of}", source=of, role="dense", dtype="float", default=0.0, profile_of="like")
+        for of in ("user", "item")
+    )
+    names = [task.name for task in toy.teacher_tasks]
+    for profiles, weighs in (((user, item), [False, False]), ((user,), [False, True])):
+        setup: LearnerSetup = toy.setup(spec=spec_of(*toy.spec.features, *profiles))
+        own = columns_of(setup.spec, len(setup.tasks), names)
+        prior = prior_of(setup, own)
+        for task, name in enumerate(names):
+            of_pair = slice(own.teacher.start + 2 * task, own.teacher.start + 2 * task + 2)
+            expected = weighs if name == "like" else [True, True]
+            assert (prior.variance_KP[:, of_pair] > 0).tolist() == [expected] * 3
+            assert not prior.mean_KP[:, of_pair][:, [not each for each in expected]].any()
+        of_like = [column == names.index("like") for column in setup.reference_columns]
+        assert (prior.user_KJ[of_like, -1] > 0).all() == weighs[1]
