@@ -1,7 +1,7 @@
 """The posterior of each arm and task: what a linear model of all columns and ids knows, and how sure it is.
 
 It is learnt row by row beside the network, whose value is one of its columns, and gives the served score: its mean over
-the posterior. Shapes: those of `student.learn.posterior.posterior_kernel`.
+the posterior. Shapes: those of `student.learn.posterior.posterior_kernel`; R numbers of an id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,28 @@ from numpy.typing import NDArray
 from features.spec import MISSING_HASH
 from student.learn.network.heads import Unit
 from student.learn.posterior.id_table import IdTable, empty_table, find, take
-from student.learn.posterior.posterior_kernel import Known, Places, Rows, Rules, Shared, begin, look_up, score_rows, see
+from student.learn.posterior.posterior_kernel import (
+    PSEUDO_LOGITS,
+    Known,
+    Places,
+    Rows,
+    Rules,
+    Shared,
+    begin,
+    look_up,
+    mean_labels,
+    mean_logits,
+    score_rows,
+    see,
+    unit_of,
+)
 from student.learn.posterior.priors import BLEND, EXPECTED, RESIDUAL, Prior, prior_of
-from student.learn.posterior.serving import ADMITTED, served_ids, served_shared
 from student.learn.setup import LearnerSetup
+from student.versions import served_posterior as served
 from student.versions.served_posterior import ID_KEY, ID_KNOWN, USER_KEY, USER_KNOWN, Columns, columns_of, ids_of
+
+ADMITTED = 10
+"""Sightings from which on a category has an embedding of its own. Before, its random one would be noise alone."""
 
 
 class Posterior:
@@ -104,10 +121,10 @@ class Posterior:
 
     def served(self, model: int) -> dict[str, NDArray[Any]]:
         """What a version serves of one model."""
-        user_key, user_known = served_ids(model, self._rules, self._shared, self._user_table, self._users, users=True)
-        id_key, id_known = served_ids(model, self._rules, self._shared, self._id_table, self._ids, users=False)
+        user_key, user_known = _served_ids(model, self._rules, self._shared, self._user_table, self._users, users=True)
+        id_key, id_known = _served_ids(model, self._rules, self._shared, self._id_table, self._ids, users=False)
         ids: dict[str, NDArray[Any]] = {USER_KEY: user_key, USER_KNOWN: user_known, ID_KEY: id_key, ID_KNOWN: id_known}
-        return served_shared(model, self._rules, self._shared) | ids
+        return _served_shared(model, self._rules, self._shared) | ids
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state; ids from the one seen longest ago."""
@@ -192,3 +209,46 @@ def _restored(name: str, tensors: Mapping[str, NDArray[Any]], known: Known) -> I
     for part, own in known._asdict().items():
         own[1 : len(key_N) + 1] = tensors[f"{name}.{part}"]
     return table
+
+
+def _served_shared(m: int, rules: Rules, shared: Shared) -> dict[str, NDArray[Any]]:
+    """What a version serves of a model, in float32: all but what is known of ids."""
+    tasks, logits = len(rules.binary_K), len(rules.binary_T)
+    return {
+        served.WEIGHT: shared.weight_MKP[m].astype(np.float32),
+        served.COVARIANCE: shared.covariance_MKPP[m].astype(np.float32),
+        served.BLEND: shared.blend_MKL[m].astype(np.float32),
+        served.UNIT: _units(m, rules, shared)[:, 1:].astype(np.float32),
+        served.REACH: rules.reach_E.astype(np.float32),
+        served.OWN: (rules.own_K[:, None] == np.arange(logits)).astype(np.float32).reshape(tasks, logits),
+    }
+
+
+def _served_ids(
+    m: int, rules: Rules, shared: Shared, table: IdTable, known: Known, *, users: bool
+) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+    """The keys of a table in increasing order, and what is known of them, [N] and [1 + N, R]; the prior comes first."""
+    slots = table.slots_by_age()
+    slots = slots[np.argsort(table.key_N[slots])]
+    first_slots = np.concatenate([[0], slots])
+    label_NK2, unit_K3 = known.label_NK2[first_slots], _units(m, rules, shared)
+    means = [mean_labels(label_NK2[:, k], unit_K3[k], binary) for k, binary in enumerate(rules.binary_K)]
+    pseudo = PSEUDO_LOGITS[0 if users else 1]
+    logits = [
+        mean_logits(known.logit_NT2[first_slots, t], shared.logit_T3[t], pseudo, binary) * rules.sees_teacher_M[m]
+        for t, binary in enumerate(rules.binary_T)
+    ]
+    mean_NKJ, variance_NKJ = known.mean_NMKJ[first_slots, m], known.variance_NMKJ[first_slots, m]
+    counts = np.log1p(label_NK2[:, :, 0]) / 3
+    seen_N = known.sightings_N[first_slots] + known.taught_N[first_slots]
+    parts = [seen_N[:, None] >= ADMITTED, np.stack(means, axis=1), counts, mean_NKJ[:, :, 0], variance_NKJ[:, :, 0]]
+    parts += [np.stack(logits, axis=1)] if logits else []
+    if users:
+        parts += [own_NKJ[:, :, 1:].reshape(len(first_slots), -1) for own_NKJ in (mean_NKJ, variance_NKJ)]
+    return table.key_N[slots], np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _units(m: int, rules: Rules, shared: Shared) -> NDArray[np.float64]:
+    return np.array(
+        [unit_of(label_3, binary) for label_3, binary in zip(shared.label_MK3[m], rules.binary_K, strict=True)]
+    )

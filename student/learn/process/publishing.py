@@ -1,27 +1,34 @@
-"""What a learner process gives out: versions, the history of its metrics, gauges, log lines and offsets."""
+"""What a learner process gives out: versions, which of them serves, the history of its metrics, gauges and offsets."""
 
 import logging
 import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
+from student.evaluate.gate import Gate
 from student.evaluate.history import Progress
 from student.evaluate.served import ServedEvaluation
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
-from student.learn.process.verdicts import Verdicts
+from student.versions.gate import STOPS, Comparison, GateRecord, told, verdict_of
 from student.versions.manifest import Draft
-from student.versions.names import CHAMPION, number_of
+from student.versions.names import CHAMPION, Reference, number_of
 from student.versions.registry import Registry
+from student.versions.version_folder import VersionError
 
 EXAMPLES = Gauge("graft_student_learned_examples", "Examples learnt since the first version")
 LAG = Gauge("graft_student_lag_records", "Records of the examples topic that are not learnt yet")
 VERSION = Gauge("graft_student_version", "Number of the last published version")
 HELD = Gauge("graft_student_champion_held", "1 while a person or the gate holds the champion")
 
+VERDICTS = Counter("graft_student_verdicts_total", "Verdicts of the gate on published versions", ["verdict"])
+
 _log = logging.getLogger(__name__)
+
+GATE = "the gate"
+"""Who moves and holds the champion, in the history of names."""
 
 _LOG_SECONDS = 5.0
 
@@ -44,6 +51,95 @@ class UsedLogitsLog(Protocol):
     def flush(self) -> bool:
         """Whether all of them are noted now; it is asked again where they are not."""
         ...
+
+
+class Verdicts:
+    """Takes the gate's verdict before each publish, and acts on it: which version serves, and who is told.
+
+    A person who holds the champion goes before the gate.
+
+    After a stop the gate judges no more until somebody releases the champion; then it starts anew.
+    """
+
+    def __init__(self, gate: Gate, registry: Registry, record: GateRecord | None) -> None:
+        """`record`: of the version from which the learner goes on."""
+        self._gate = gate
+        self._registry = registry
+        self._record = record
+        for verdict in ("promote", *STOPS):
+            VERDICTS.labels(verdict)
+
+    @property
+    def newest_serves(self) -> bool:
+        """Whether a version that is published now becomes the champion, unless a person holds that."""
+        return not self._gate.stopped and (self._gate.config.policy == "newest" or self._gate.champion is None)
+
+    def take(self) -> GateRecord:
+        """The verdict on the examples so far, which is done; all examples must have been told to the gate."""
+        gate, held = self._gate, self._registry.names.held()
+        if held is not None and held.by == GATE:
+            gate.stopped = True  # also after a kill between the hold and the version that tells of it
+        elif gate.stopped and held is None:
+            _log.info("the champion was released: the gate starts anew")
+            gate.start_anew()
+        if gate.stopped and self._record is not None:
+            return self._record
+        record = gate.judge()
+        verdict, decisive = verdict_of(record)
+        if decisive is not None:
+            self._stop(record, decisive)
+            record = record.model_copy(update={"stopped": gate.stopped})
+        elif verdict == "promote":
+            self._promote(record)
+        self._record = record
+        return record
+
+    def _promote(self, record: GateRecord) -> None:
+        VERDICTS.labels("promote").inc()
+        first = record.comparisons[0]
+        _log.info("promote: %s", told(first, record))
+        if self._gate.config.policy == "proven" and record.proven:
+            self._registry.names.move(
+                CHAMPION, record.proven, by=GATE, why="proven", numbers=_numbers(first), unless_held=True
+            )
+
+    def _stop(self, record: GateRecord, decisive: Comparison) -> None:
+        """Let the last proven version serve, and hold it; what serves stays where that one cannot serve.
+
+        Nothing moves while a person holds the champion.
+        """
+        names, why = self._registry.names, f"{record.verdict}: {told(decisive, record)}"
+        to = self._champion(record)
+        move = names.move(
+            CHAMPION, to, by=GATE, why=why, numbers=_numbers(decisive), hold=True, unless_held=True, back=True
+        )
+        held = names.held()
+        if move is not None:
+            self._gate.stopped = True
+            VERDICTS.labels(record.verdict).inc()
+            advice = "'graft student hold --end' lets the learner's versions serve again"
+            _log.error("%s serves and is held, by the gate; %s; %s", to, why, advice, extra={"version": to})
+        elif held is not None and (self._record is None or self._record.verdict != record.verdict):
+            _log.warning("the gate would hold %s, but %s holds %s; %s", to, held.by, held.to, why)
+
+    def _champion(self, record: GateRecord) -> str | None:
+        try:
+            if record.proven is not None:
+                self._registry.check_serves(Reference(record.proven))
+                return record.proven
+        except VersionError as error:
+            _log.warning("the gate cannot go back to the last version that was proven: %s", error)
+        return self._registry.names.legible(CHAMPION)
+
+
+def _numbers(comparison: Comparison) -> dict[str, float]:
+    ends = dict(zip(("low", "high"), comparison.interval or (), strict=False))
+    return {
+        "examples": float(comparison.examples),
+        **ends,
+        "bound": comparison.bound,
+        "evidence": comparison.evidence,
+    }
 
 
 class Publisher:

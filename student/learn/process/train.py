@@ -18,7 +18,7 @@ from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING
 from stream.log.logged_logits import LoggedLogits
 from stream.log.used_logits import UsedLogitsWriter
-from stream.positions import Placed
+from stream.positions import Placed, Positions
 from student.evaluate.gate import Gate
 from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions
@@ -29,7 +29,6 @@ from student.learn.learner import Learner
 from student.learn.network.model import CPU
 from student.learn.process.logits import LogitSource, UnshownSource
 from student.learn.process.publishing import ExamplesTopic, Publisher
-from student.learn.process.records import offsets_after
 from student.learn.process.set_aside import Rejected, SetAside
 from student.learn.process.skew_watch import SkewWatch
 from student.learn.process.teacher_source import NO_SIGNAL, TeacherSignal, TeacherSource
@@ -183,6 +182,14 @@ def _refuse_other_topic(version: str, learnt: str | None, found: str | None) -> 
             f"has {found}: it was deleted and made anew, and the version's offsets do not count in it; set "
             "GRAFT_VERSIONS to a new folder, and a new student begins with the oldest example of the new topic"
         )
+
+
+def offsets_after(offsets: Mapping[int, int], records: Sequence[Placed]) -> dict[int, int]:
+    """The next offset of each partition once `records` are learnt; OffsetError when their offsets do not rise."""
+    positions = Positions(lambda partition: f"the examples topic, partition {partition}", offsets)
+    for record in records:
+        positions.take(record.partition, record.offset)
+    return dict(positions)
 
 
 class _Run:

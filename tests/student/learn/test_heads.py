@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from student.learn.config import DistillationConfig
-from student.learn.network.heads import Lesson, Loss, TeacherHead, Unit, slopes
-from student.learn.network.losses import Singles
+from student.learn.network.heads import Lesson, Loss, Singles, TeacherHead, Unit, slopes
 
 NAN = float("nan")
 LOGITS = Unit("binary", 0.0, 1.0)

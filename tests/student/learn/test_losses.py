@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from student.learn.network.losses import Pointwise, Singles
+from student.learn.network.heads import Pointwise, Singles
 
 NAN = float("nan")
 VALUES = [0.3, -1.2, 2.0, 0.0, 0.7]

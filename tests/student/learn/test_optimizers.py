@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from student.learn.network.optimizers import Adam, RowAdagrad
+from student.learn.network.arm import Adam, RowAdagrad
 
 
 def test_adam_takes_torchs_steps() -> None:

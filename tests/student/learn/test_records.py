@@ -4,7 +4,7 @@ import pytest
 
 from stream.log.examples import ExampleRecord
 from stream.positions import OffsetError
-from student.learn.process.records import offsets_after
+from student.learn.process.train import offsets_after
 
 
 def test_offsets_point_behind_the_last_example_of_each_partition() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from student.learn.network.seen_values import SeenValues
+from student.learn.network.bounds import SeenValues
 
 
 def column(values: Any) -> NDArray[np.float32]:

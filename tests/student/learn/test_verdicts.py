@@ -15,8 +15,7 @@ from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
-from student.learn.process.publishing import Publisher
-from student.learn.process.verdicts import GATE
+from student.learn.process.publishing import GATE, Publisher
 from student.versions.gate import STOPS, GateConfig, GateRecord, SliceConfig, verdict_of
 from student.versions.manifest import Manifest
 from student.versions.names import CHAMPION, Reference
