@@ -1,4 +1,4 @@
-"""Day zero: a first version from the teacher alone, before the first label. Shapes: P rows, T teacher tasks."""
+"""Bootstrap: a first version from the teacher alone, before the first label. Shapes: P rows, T teacher tasks."""
 
 import logging
 import time
@@ -17,8 +17,8 @@ from runtime.batched import batched
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Impression, TeacherRequest
 from student.learn.config import BootstrapConfig
-from student.learn.day_zero import least_explained
 from student.learn.learner import Learner
+from student.learn.network.arm import least_explained
 from student.learn.network.heads import varies
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import Draft
@@ -33,7 +33,7 @@ Contexts = Mapping[EntityId, Sequence[Mapping[str, ContextValue]]]
 """By user the contexts of impressions that were logged."""
 
 
-class DayZeroRows(NamedTuple):
+class BootstrapRows(NamedTuple):
     """P rows of a bootstrap: their features for the student, and the teacher's logits."""
 
     features: FeatureBatch
@@ -87,7 +87,7 @@ def sample_rows(
 
 def score_rows(
     rows: Sequence[Impression], reader: FeatureReader, scorer: RequestScorer, spec: FeatureSpec, batch_rows: int
-) -> DayZeroRows:
+) -> BootstrapRows:
     """The rows with their features of now; those that the teacher cannot score are left out.
 
     InvalidInputError when none is left; ServiceUnavailableError when the feature store does not answer.
@@ -97,7 +97,7 @@ def score_rows(
 
 def score_requests(
     requests: Iterator[TeacherRequest], scorer: RequestScorer, spec: FeatureSpec, batch_rows: int
-) -> DayZeroRows:
+) -> BootstrapRows:
     """The same of rows that have their features."""
     features, logits, count = [], [], 0
     for batch in batched(requests, batch_rows):
@@ -108,7 +108,7 @@ def score_requests(
             logits.append(scored.logit_BT)
     if not features:
         raise InvalidInputError(f"the teacher scored none of {count} rows; there is nothing to distil")
-    return DayZeroRows(spec.encode(spec.columns_of(features)), np.concatenate(logits))
+    return BootstrapRows(spec.encode(spec.columns_of(features)), np.concatenate(logits))
 
 
 def run_bootstrap(  # noqa: PLR0913 - by keyword: one for each part that a command brings
@@ -125,7 +125,7 @@ def run_bootstrap(  # noqa: PLR0913 - by keyword: one for each part that a comma
     """Publish a first version that has learnt the teacher's logits of `rows` and no example.
 
     `generation` names what the teacher's logits mean. Its control is untouched. InvalidInputError when the registry has
-    a version (day zero is over), and when the student cannot learn any task of this teacher from what it sees.
+    a version, and when the student cannot learn any task of this teacher from what it sees.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine
     started = time.monotonic()

@@ -46,7 +46,7 @@ FEWEST_ROWS = 100
 
 
 class BootstrapConfig(FrozenModel):
-    """Day zero: what ``graft student bootstrap`` distils before the first example."""
+    """What ``graft student bootstrap`` distils before the first example."""
 
     rows: int = Field(
         default=50_000,

@@ -29,9 +29,8 @@ from student.learn.batch import (
     weights_of_one,
 )
 from student.learn.config import FEWEST_ROWS
-from student.learn.day_zero import held_out, least_explained, passes
 from student.learn.exchange import ALONE, Exchange
-from student.learn.network.arm import Arm, as_array
+from student.learn.network.arm import Arm, as_array, least_explained
 from student.learn.network.bounds import Bounds
 from student.learn.network.model import CPU
 from student.learn.network.open_step import OpenStep, Predicted
@@ -192,15 +191,11 @@ class Learner:
                 f"without examples, got {distilled} such tables, {with_logits} rows with logits, "
                 f"{self.examples} examples"
             )
-        aside = held_out(len(logit_PT))
-        student = self.setup.student
         label_PK = np.full((len(logit_PT), len(self.setup.tasks)), np.nan, np.float32)
-        rows = student.micro_batch * (1 + student.replay_batches)
-        index_SB = passes(len(logit_PT) - aside, steps, rows, student.seed)
         rows_P = Batch(*features, label_PK, logit_PT.astype(np.float32), weights_of_one(len(logit_PT)))
         pairs = Bounds(self.setup).learn(rows_P)
         arm = self._new_student()
-        explained = arm.bootstrap(pairs, index_SB, aside)
+        explained = arm.bootstrap(pairs, steps)
         learnt = {task for task, share in explained.items() if share >= least_explained(len(logit_PT))}
         if learnt:
             arm.start_served_heads(learnt)

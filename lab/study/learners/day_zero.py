@@ -14,7 +14,7 @@ from lab.study.learners.teachers import ChangedProfiles, StudyTeacher
 from lab.study.log.memory_store import MemoryStore, ProfiledStore, Sources, open_store
 from runtime.folder import replacing
 from stream.events import Impression
-from student.learn.bootstrap import DayZeroRows, sample_rows, score_requests
+from student.learn.bootstrap import BootstrapRows, sample_rows, score_requests
 from teacher_cache.backfill.backfill import requests_of_columns
 
 
@@ -66,7 +66,7 @@ class DayZero(NamedTuple):
         teacher: StudyTeacher,
         columns: DayZeroColumns,
         profiles: ChangedProfiles | None = None,
-    ) -> DayZeroRows:
+    ) -> BootstrapRows:
         """The rows as the command scores them, but in one batch: a changed teacher changes a batch as a whole.
 
         `profiles`: of a changed teacher, in place of the project's own.
@@ -83,11 +83,11 @@ class DayZero(NamedTuple):
         teacher: StudyTeacher,
         columns: DayZeroColumns,
         profiles: ChangedProfiles | None,
-    ) -> DayZeroRows:
+    ) -> BootstrapRows:
         """The same rows: from the file `path` if another cell has written it."""
         if not path.exists():
             (dense_PD, categorical_PC), logit_PT = self.rows(project, teacher, columns, profiles)
             with replacing(path) as file:
                 np.savez(file, dense_PD=dense_PD, categorical_PC=categorical_PC, logit_PT=logit_PT)
         with np.load(path, allow_pickle=False) as kept:
-            return DayZeroRows(FeatureBatch(kept["dense_PD"], kept["categorical_PC"]), kept["logit_PT"])
+            return BootstrapRows(FeatureBatch(kept["dense_PD"], kept["categorical_PC"]), kept["logit_PT"])

@@ -14,7 +14,7 @@ from lab.study.log.study_log import StudyLog
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
 from student.learn.batch import Encoded, encode, raise_first
-from student.learn.bootstrap import DayZeroRows
+from student.learn.bootstrap import BootstrapRows
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 
@@ -39,7 +39,7 @@ class Teaching(NamedTuple):
 
     logit_NT: NDArray[np.float32]
     unshown: Unshown | None = None
-    day_zero: DayZeroRows | None = None
+    day_zero: BootstrapRows | None = None
 
 
 class ObservedLearner(Learner):

@@ -27,7 +27,7 @@ from lab.study.log.log_in_memory import recounted
 from lab.study.log.study_log import KeptUsers, StudyLog, known_after, read_log
 from runtime.errors import GraftError, InvalidInputError
 from runtime.folder import replacing
-from student.learn.bootstrap import DayZeroRows
+from student.learn.bootstrap import BootstrapRows
 from student.learn.config import FEWEST_ROWS
 from student.learn.learner import Learner
 
@@ -176,7 +176,9 @@ class Worker:
         return Teaching(logit_NT, unshown, rows)
 
     @classmethod
-    def _day_zero_rows(cls, cell: Cell, teacher: StudyTeacher, profiles: ChangedProfiles | None) -> DayZeroRows | None:
+    def _day_zero_rows(
+        cls, cell: Cell, teacher: StudyTeacher, profiles: ChangedProfiles | None
+    ) -> BootstrapRows | None:
         """The rows of its bootstrap; None where the teacher scores too few, such as a dump of shown rows alone."""
         place, day_zero = cls.place, cls.place.day_zero
         if cell.share < 1:

@@ -25,6 +25,17 @@ from student.versions.served_tensors import EMBEDDING, MEAN, STD
 _BOOTSTRAP_WEIGHT = 200
 """Examples that the statistics of a bootstrap count as, beside the stream's."""
 
+_HELD_OUT = 10
+"""Of the rows of a bootstrap one in this many is held out."""
+
+_LEAST_EXPLAINED = 0.01
+"""A share of a teacher task's variance. On 500 held-out rows a student explained below 0.006 of logits that were dealt
+out to other rows, and above 0.9 of the logits of the rows themselves."""
+
+_CHANCE = 9.0
+"""Divided by n rows: a bound on the share that predictions explain by chance. It is at most the square of their
+correlation with the targets, and chance gives a correlation above 3 * n ** -0.5 one time in 700."""
+
 _LARGEST_GRADIENT = 1e15
 """The optimizers sum its squares, in float32. Their steps are bounded by the learning rates, whatever its size."""
 
@@ -160,12 +171,15 @@ class Arm:
         self._adam.step(gradient.dense_V)
         self._adagrad.step(gradient.row_N, gradient.table_NE)
 
-    def bootstrap(self, pairs: Bounded, index_SB: NDArray[np.int64], held_out: int) -> dict[str, float]:
-        """Learn the teacher alone on P rows, in a step for each row of `index_SB`.
+    def bootstrap(self, pairs: Bounded, steps: int) -> dict[str, float]:
+        """Learn the teacher alone on P rows, of which the last ones are held out.
 
-        The result is, per teacher task, the share of its variance that its head explains in the last `held_out` rows.
+        The result is, per teacher task, the share of its variance that its head explains in those held out.
         """
         dense_PD, category_PC, _, logit_PT, _ = pairs.learnt
+        config, held_out = self._setup.student, len(dense_PD) // _HELD_OUT
+        rows_of_step = config.micro_batch * (1 + config.replay_batches)
+        index_SB = _passes(len(dense_PD) - held_out, steps, rows_of_step, config.seed)
         self.running.start(pairs.counted.dense_BD, logit_PT)
         # What is off on the stream is what a bootstrap alone learns.
         weights = [config.weight or 1.0 for config in self._setup.distillation]
@@ -257,6 +271,19 @@ class Arm:
 
     def _parts(self) -> tuple[tuple[str, Student | Adam | RowAdagrad], ...]:
         return ("weights", self.student), ("adam", self._adam), ("adagrad", self._adagrad)
+
+
+def least_explained(rows: int) -> float:
+    """The share of a teacher task's variance below which a bootstrap on so many rows has not learnt that task."""
+    return max(_LEAST_EXPLAINED, _CHANCE / (rows // _HELD_OUT))
+
+
+def _passes(count: int, steps: int, rows: int, seed: int) -> NDArray[np.int64]:
+    """The rows of `steps` steps [S, B]: all `count` of them in a random order, again and again."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    count_of_passes = -(-steps * rows // count)
+    index_SB: NDArray[np.int64] = np.concatenate([random.permutation(count) for _ in range(count_of_passes)])
+    return index_SB[: steps * rows].reshape(steps, rows)
 
 
 def as_array(tensor: Tensor | NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Day zero: what a student knows before its first label, and what its control does not."""
+"""Bootstrap: what a student knows before its first label, and what its control does not."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from features.spec import FeatureBatch, Value
 from runtime.errors import InvalidInputError
 from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import BootstrapConfig, DistillationConfig
-from student.learn.day_zero import least_explained
 from student.learn.learner import Learner
+from student.learn.network.arm import least_explained
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from teacher_cache.config import TeacherConfig
@@ -296,7 +296,7 @@ def test_a_teacher_that_says_the_same_of_every_row_is_refused_by_name(
     assert Registry(tmp_path).latest() is None
 
 
-def test_day_zero_comes_once(toy: Any, teacher: TeacherConfig, tmp_path: Path) -> None:
+def test_a_bootstrap_comes_once(toy: Any, teacher: TeacherConfig, tmp_path: Path) -> None:
     publish(toy, Registry(tmp_path), teacher)
     with pytest.raises(InvalidInputError, match="has versions up to v000001: a bootstrap is for an empty registry"):
         publish(toy, Registry(tmp_path), teacher, steps=1)
