@@ -7,7 +7,7 @@ from features.config import AggregateConfig, ProfileConfig
 from features.ids import Entity, EntityId, usable_id
 from features.redis_layout import EntityLayout, begin_field, field_name
 from features.spec import FeatureSpec
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.redis import connect, reaching
 
 _SCAN_KEYS = 1_000  # of one round trip

@@ -13,7 +13,7 @@ from graft.removed import COMMANDS
 from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError, GraftError, did_you_mean
 from runtime.folder import refusal
-from runtime.log_format import say
+from runtime.telemetry import say
 
 _INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that the signal ended
 

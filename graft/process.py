@@ -15,7 +15,7 @@ from graft.project import Project, load_project
 from graft.settings import Settings, load_settings
 from graft.transports import warn_of_bare_password
 from runtime.errors import GraftError
-from runtime.health_server import HealthServer
+from runtime.health import HealthServer
 from runtime.telemetry import StopSignal, configure_logging
 from runtime.tracing import TRACING
 from stream.kafka.security import use

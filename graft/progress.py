@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from runtime.log_format import say
+from runtime.telemetry import say
 
 Advance = Callable[[int, int | None], None]
 """Called with what is done and the total, None when that is not known."""

@@ -11,8 +11,8 @@ from graft.faults import faults_of
 from graft.removed import VARIABLES
 from graft.transports import faults_of_transports
 from runtime.errors import ConfigurationError, did_you_mean
-from runtime.log_format import LogFormat
 from runtime.redis import with_files
+from runtime.telemetry import LogFormat
 from runtime.tls import CertificateFiles
 from runtime.tracing import Traces
 from stream.kafka.security import Mechanism, Protocol, Security

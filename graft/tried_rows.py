@@ -10,7 +10,7 @@ import pyarrow as pa
 from features.spec import FeatureSpec
 from features.store import view_sources
 from graft.project import Project
-from runtime.parquet import open_parquet
+from runtime.folder import open_parquet
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.probabilities import probability_warnings
 from teacher_cache.teacher import Teacher

@@ -1,4 +1,4 @@
-"""The ground floor: errors, telemetry, folders, Redis, child processes, services that are away.
+"""The ground floor: errors, logs, health, folders, Redis, TLS, child processes, services that are away.
 
-Imports no other room.
+Imports no other room. Front: errors, telemetry (logs and the stop signal), health, absence, folder, redis.
 """

@@ -10,7 +10,7 @@ class GraftError(Exception):
 
     exit_code = 1
     place: Mapping[str, object] = {}
-    """Where it is about one record: the fields of a log line that say which (runtime/log_format.py)."""
+    """Where it is about one record: the fields of a log line that say which (runtime/telemetry.py)."""
 
 
 class ConfigurationError(GraftError, ValueError):

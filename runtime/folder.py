@@ -1,14 +1,18 @@
-"""Folders that several processes use: one writer at a time, files that are whole or absent, errors of the disk."""
+"""Folders and files: one writer at a time, whole or absent, errors of the disk, digests, Parquet read in parts."""
 
 import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from runtime.errors import GraftError
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile  # noqa: TID251 - open_parquet is what the rule names
 
 _LOCK_FILE = ".lock"
 _PARTIAL_SUFFIX = ".partial"
@@ -21,6 +25,7 @@ _ADVICE = {
     errno.EPERM: _NO_RIGHT,
     errno.EROFS: "mount it for writing, or name another folder",
 }
+_PARQUET_BUFFER_BYTES = 1 << 20  # of each column; without it Arrow reads a row group's whole column at once
 
 
 @contextmanager
@@ -134,6 +139,25 @@ def sync_file(file: IO[bytes]) -> None:
     """Put what was written to a file on disk; OSError when the disk refuses."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the file's bytes, as 64 hexadecimal digits. OSError when it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_parquet(path: Path, *, check_pages: bool = False) -> "ParquetFile":
+    """The file; its `iter_batches` keeps a few MiB of a long file in memory. OSError, pa.ArrowException.
+
+    By default Arrow keeps all bytes that it has read until the file is closed (`pre_buffer`, apache/arrow#39808).
+    `check_pages`: compare each page with its checksum.
+    """
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415, TID251 - the scorer has no Arrow in memory
+
+    return ParquetFile(
+        path, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES, page_checksum_verification=check_pages
+    )
 
 
 def _lock(lock: IO[str], refusal: str) -> None:

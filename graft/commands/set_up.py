@@ -15,7 +15,7 @@ import click
 from graft.commands.options import echo_json, echo_result, json_option, time_of
 from graft.process import Process, begin
 from runtime.errors import ConfigurationError, GraftError
-from runtime.log_format import say
+from runtime.telemetry import say
 
 if TYPE_CHECKING:
     from graft.check import Summary

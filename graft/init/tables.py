@@ -20,7 +20,7 @@ import pyarrow.json as pa_json
 from graft.init.files import DataFile, find_files, open_bytes
 from graft.init.open_quotes import OpenQuotes
 from runtime.errors import InvalidInputError, first_line
-from runtime.parquet import open_parquet
+from runtime.folder import open_parquet
 
 FILE_DATE = "(date in the file's name)"
 """A column of files that all have a date in their name, as log-2026-01-31.csv or day=2026-01-31/part-0.parquet."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.errors import GraftError, InvalidInputError
 from stream.config import Topics
 from stream.kafka import connection

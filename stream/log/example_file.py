@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime.errors import InvalidInputError
-from runtime.folder import replacing
-from runtime.parquet import open_parquet
+from runtime.folder import open_parquet, replacing
 from stream.events import Example, Sampled
 from stream.log.examples import ExampleRecord
 

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime.errors import InvalidInputError
-from runtime.folder import replacing
-from runtime.parquet import open_parquet
+from runtime.folder import open_parquet, replacing
 from stream.events import UnshownRow
 from stream.log.used_logits import UsedRecord
 

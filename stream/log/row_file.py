@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,12 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from runtime.errors import InvalidInputError
-from runtime.parquet import ParquetFile, open_parquet
+from runtime.folder import open_parquet
 from stream.events import Impression
 from stream.log.share import Share
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile  # noqa: TID251 - its annotation alone
 
 _log = logging.getLogger(__name__)
 _IDS = ("user_id", "item_id")
@@ -57,7 +61,7 @@ def count_rows(path: Path) -> int:
         raise InvalidInputError(f"{path}: no Parquet file, or damaged: {error}") from error
 
 
-def _rows(path: Path, parquet: ParquetFile, share: Share, start: int) -> Iterator[tuple[int, Impression]]:
+def _rows(path: Path, parquet: "ParquetFile", share: Share, start: int) -> Iterator[tuple[int, Impression]]:
     skipped = first = 0
     for batch in parquet.iter_batches(batch_size=1_000):
         numbers = np.arange(first, first + batch.num_rows)

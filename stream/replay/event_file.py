@@ -5,14 +5,17 @@ import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pyarrow as pa
 from pydantic import ValidationError
 
 from runtime.errors import InvalidInputError
-from runtime.parquet import ParquetFile, open_parquet
+from runtime.folder import open_parquet
 from stream.events import Impression
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile  # noqa: TID251 - its annotation alone
 
 _log = logging.getLogger(__name__)
 _READ_BYTES = 1 << 20
@@ -113,7 +116,7 @@ def _parquet_rows(path: Path, start: int) -> Iterator[dict[str, Any]]:
         raise InvalidInputError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _groups_from(file: ParquetFile, start: int) -> tuple[list[int], int]:
+def _groups_from(file: "ParquetFile", start: int) -> tuple[list[int], int]:
     """The row groups that do not end before row `start`, and how many rows stand before them."""
     first = passed = 0
     while first < file.num_row_groups and passed + (rows := file.metadata.row_group(first).num_rows) <= start:

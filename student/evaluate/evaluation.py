@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import compiled
+from runtime.compute import compiled
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS
 from student.evaluate.metrics import (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import compiled
+from runtime.compute import compiled
 from stream.tasks import TaskKind
 from student.versions.manifest import ArmMetrics
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import compiled
+from runtime.compute import compiled
 
 NEW_EXAMPLES = 10
 """An item or user is new in an example that fewer than this many others of it came before."""

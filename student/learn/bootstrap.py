@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.contract import ContextValue
 from features.lookup import FeatureReader
 from features.spec import FeatureBatch, FeatureSpec
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Impression, TeacherRequest
 from student.learn.config import BootstrapConfig

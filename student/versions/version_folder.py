@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from runtime.errors import GraftError
-from runtime.memory import memory_bytes
 from student.versions.manifest import FORMAT, Manifest
 from student.versions.served_tensors import tensor_shapes
 
@@ -27,6 +27,8 @@ MOST_MANIFEST_BYTES = 4 << 20
 """A manifest of 500 features, ten tasks and all slices has 0.4 MiB."""
 
 _STATE_KEY = "state"
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux tells a container its limit, in cgroups of version 2 and 1; "max" or a huge number: none."""
 
 Tensors = Mapping[str, NDArray[Any]]
 Bytes = NDArray[np.uint8]
@@ -136,7 +138,7 @@ class VersionFolder:
         """VersionError too when the model, or what the manifest claims of it, is larger than the memory."""
         size = self._size(MODEL_FILE)
         claimed = sum(4 * math.prod(shape) for shape in tensor_shapes(manifest).values())
-        needed, memory = max(claimed, size), memory_bytes()
+        needed, memory = max(claimed, size), _memory_bytes()
         if needed > memory:
             raise VersionError(
                 f"version {self._version}: its model must fit into {memory >> 20:,} MiB of memory, and needs "
@@ -216,3 +218,12 @@ _DTYPES = {"F32": "<f4", "U64": "<u8"}
 
 def _contiguous(tensors: Tensors) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+
+def _memory_bytes() -> int:
+    """The machine's memory, or the container's limit where that is lower."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):
+            limits.append(int(path.read_text()))
+    return min(limits)

@@ -17,9 +17,8 @@ from typing import Protocol
 
 from features.lookup import Columns, FeatureReader
 from features.spec import FeatureSpec
-from runtime.batched import batched
+from runtime.compute import batched, made_ahead, throughput_first
 from runtime.telemetry import StopSignal
-from runtime.threads import made_ahead, throughput_first
 from stream.events import Impression, TeacherRequest
 from teacher_cache.backfill.backfill_batches import BatchFiller, Manner, Progress
 from teacher_cache.backfill.backfill_report import BackfillReport, Counts, Tally

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from features.lookup import FeatureReader
 from features.spec import FeatureSpec
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.errors import DataLossError
 from stream.config import Topics
 from stream.events import Impression, TeacherRequest

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.spec import Value
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.redis import connect, exchange, pack, part, reaching, replies_of
 from stream.events import EntityId
 from stream.tasks import LARGEST_VALUE

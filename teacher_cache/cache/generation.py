@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from features.spec import FeatureSpec
-from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
+from runtime.folder import file_sha256
 from teacher_cache.config import KINDS, LookupInput, TeacherConfig, TeacherInput, VocabularyInput
 from teacher_cache.domain.context_key import context_features
 from teacher_cache.domain.lookup_table import LookupTableError, read_table

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.redis import connect, literal, reaching, replies_of
 from teacher_cache.cache.cache import decode
 from teacher_cache.domain.context_key import CONTEXT_DIGITS

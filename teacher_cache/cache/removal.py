@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.redis import connect, literal, reaching
 
 _SCAN_KEYS = 1_000  # of one round trip

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from runtime.errors import first_line
-from runtime.parquet import open_parquet
+from runtime.folder import open_parquet
 
 _BATCH_ROWS = 1 << 16
 _MOST_NUMBERS = 2**63

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Gauge
 
-from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
+from runtime.folder import file_sha256
 from teacher_cache.config import DumpConfig, TeacherTask, TeacherVector
 from teacher_cache.kinds.dump_index import Columns, DumpError, DumpIndex
 from teacher_cache.teacher import TensorSpec, name_faults

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from features.config import ProfileConfig
 from features.ids import EntityId, IdType, usable_id
 from features.spec import FeatureSpec
-from runtime.batched import batched
+from runtime.compute import batched
 from runtime.redis import connect, reaching
 
 _CHUNK_IDS = 10_000  # of one command

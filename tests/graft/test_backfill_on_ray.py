@@ -26,7 +26,7 @@ from graft.commands.teacher.backfill_on_ray import Errand, Filler, Source
 from graft.process import Process, begin
 from lab.embedded import free_port
 from runtime.child import start_child
-from runtime.digest import file_sha256
+from runtime.folder import file_sha256
 from runtime.redis import connect, parse_url
 from stream.events import Example, TeacherRequest
 from stream.log.example_columns import Wanted

@@ -1,10 +1,13 @@
 import errno
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from runtime.errors import GraftError, ServiceUnavailableError
-from runtime.folder import claim_folder, refusal, remove_partial_files, replacing, writing
+from runtime.folder import claim_folder, open_parquet, refusal, remove_partial_files, replacing, writing
 from tests.disks import Disk
 
 
@@ -110,3 +113,24 @@ def test_a_service_that_is_away_is_not_the_disks_fault() -> None:
 def test_a_refusal_is_of_a_file_that_disk_or_owner_refuse(error: OSError, said: str | None) -> None:
     told = refusal(error)
     assert told is None if said is None else told is not None and told.startswith(said)
+
+
+_ROWS = 4_000_000
+
+
+@pytest.fixture(scope="module")
+def numbers() -> pa.Table:
+    return pa.table({"number": np.random.default_rng(1).integers(1 << 60, size=_ROWS)})  # 31 MiB, incompressible
+
+
+@pytest.mark.parametrize("row_group_size", [_ROWS // 40, _ROWS])
+def test_of_a_file_that_is_read_by_batches_a_small_part_is_in_memory(tmp_path, numbers, row_group_size):
+    path = tmp_path / "numbers.parquet"
+    pq.write_table(numbers, path, row_group_size=row_group_size, use_dictionary=False)
+    before, most, rows = pa.total_allocated_bytes(), 0, 0
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(batch_size=10_000):
+            rows += batch.num_rows
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert rows == _ROWS
+    assert most < path.stat().st_size / 4

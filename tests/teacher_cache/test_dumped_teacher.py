@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from features.spec import Feature
-from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
+from runtime.folder import file_sha256
 from stream.events import TeacherRequest
 from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig

@@ -13,7 +13,7 @@ import click
 from graft.commands.options import echo_result, json_option
 from graft.process import Process, begin
 from runtime.errors import GraftError
-from runtime.log_format import say
+from runtime.telemetry import say
 
 if TYPE_CHECKING:
     from features.spec import FeatureSpec

@@ -11,9 +11,9 @@ import click
 
 from graft.commands.options import echo_result, json_option, moment_ms
 from graft.process import Process, begin
-from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError
-from runtime.log_format import say
+from runtime.folder import file_sha256
+from runtime.telemetry import say
 
 if TYPE_CHECKING:
     from graft.commands.teacher.teacher_parts import ProjectTeacher

@@ -20,8 +20,8 @@ import numpy as np
 
 from graft.process import Process, begin
 from graft.progress import Advance
-from runtime.digest import file_sha256
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
+from runtime.folder import file_sha256
 from runtime.redis import parse_url
 from stream.log.example_log import ExampleLog
 from stream.log.row_file import count_rows

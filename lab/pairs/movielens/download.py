@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runtime.digest import file_sha256
 from runtime.errors import GraftError
+from runtime.folder import file_sha256
 
 TERMS = (
     "MovieLens is GroupLens' data: for research, not to be redistributed, not for commercial use without their "

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import compiled
+from runtime.compute import compiled
 
 NO_ID = np.uint64(0)
 """The hash of a missing value, which is never remembered."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import compiled
+from runtime.compute import compiled
 from student.versions.served_posterior import LARGEST_NETWORK
 
 Floats = NDArray[np.float64]

@@ -15,6 +15,7 @@ import pytest
 
 from runtime.errors import GraftError
 from stream.tasks import TaskSpec
+from student.versions import version_folder
 from student.versions.manifest import FORMAT, Draft, StudentConfig
 from student.versions.registry import Registry
 from student.versions.version_folder import (
@@ -431,3 +432,16 @@ def test_a_registry_names_its_learner_once_and_anew_when_it_is_cleared(tmp_path:
         second = registry.learner_id()
     with (other := Registry(tmp_path / "other")).claim():
         assert len({first, second, other.learner_id()}) == 3
+
+
+def test_a_containers_limit_counts_where_it_is_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none, limit = tmp_path / "none", tmp_path / "limit"
+    none.write_text("max\n")
+    monkeypatch.setattr(version_folder, "_CGROUP_LIMITS", (tmp_path / "absent", none))
+    machine = version_folder._memory_bytes()
+    assert machine > 1 << 28
+    monkeypatch.setattr(version_folder, "_CGROUP_LIMITS", (none, limit))
+    limit.write_text(f"{1 << 27}\n")
+    assert version_folder._memory_bytes() == 1 << 27
+    limit.write_text(f"{1 << 62}\n")
+    assert version_folder._memory_bytes() == machine

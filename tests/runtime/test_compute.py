@@ -1,13 +1,16 @@
-"""Work that is made ahead in a thread."""
+"""Batches made ahead, and compiled code."""
 
 import gc
 import sys
 from itertools import count
 from threading import Event
+from typing import Any
 
+import numba
 import pytest
 
-from runtime.threads import made_ahead, throughput_first
+from runtime import compute
+from runtime.compute import made_ahead, throughput_first
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 20])
@@ -63,3 +66,21 @@ def test_the_interpreter_is_as_before_after_the_block():
         assert sys.getswitchinterval() == pytest.approx(0.0002)
         assert gc.get_threshold()[0] == 100_000
     assert (sys.getswitchinterval(), gc.get_threshold()) == before
+
+
+def test_code_that_can_be_kept_nowhere_is_compiled_all_the_same_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    njit = numba.njit
+
+    def nowhere_to_keep(*functions: Any, **options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")  # as numba does
+        return njit(*functions, **options)
+
+    monkeypatch.setattr(numba, "njit", nowhere_to_keep)
+    compute._warn_of_each_start.cache_clear()
+    twice, thrice = compute.compiled(lambda x: 2 * x), compute.compiled(lambda x: 3 * x)
+    assert (twice(2), thrice(2)) == (4, 6)
+    (said,) = caplog.messages
+    assert "NUMBA_CACHE_DIR" in said
