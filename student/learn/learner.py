@@ -276,15 +276,11 @@ class Learner:
         `first`: the place of the first row in the open step. Then the values are the same bits for any cut of the
         step: a matrix product of another shape, or a row in another place of it, may differ in the last ones.
         """
-        arms = self._student, self._control
-        seen_MBD = [arm.running.normalised(batch.dense_BD) for arm in arms]
-        network_MBK = [
-            self._network(arm, seen_BD, batch, places, first) for arm, seen_BD in zip(arms, seen_MBD, strict=True)
-        ]
-        stds = [arm.running.normalizer.std for arm in arms]
-        dense_MBD = [
-            seen_BD * units_of(self._posterior.columns, std_D) for seen_BD, std_D in zip(seen_MBD, stds, strict=True)
-        ]
+        dense_MBD, network_MBK = [], []
+        for arm in (self._student, self._control):
+            seen_BD = arm.running.normalised(batch.dense_BD)
+            network_MBK.append(self._network(arm, seen_BD, batch, places, first))
+            dense_MBD.append(seen_BD * units_of(self._posterior.columns, arm.running.normalizer.std))
         weight_B = batch.weight_B1.ravel()
         return Rows(np.stack(dense_MBD), np.stack(network_MBK), batch.label_BK, batch.logit_BT, weight_B)
 
