@@ -156,7 +156,7 @@ def _aggregates(process: Process) -> Part:
 
 def _cache(process: Process) -> Part:
     from teacher_cache.cache.generation_registry import GenerationRegistry
-    from teacher_cache.cache.removal import CachedKeys
+    from teacher_cache.cache.inventory import CachedKeys
 
     project = process.project
     keys, generations = CachedKeys(process.redis_url, project.name), GenerationRegistry(process.redis_url, project.name)
@@ -180,7 +180,7 @@ def _generation(process: Process, digest: str) -> Part:
     from graft.commands.teacher.generations import chosen, generations_of
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from teacher_cache.cache.generation_registry import GenerationRegistry
-    from teacher_cache.cache.removal import CachedKeys
+    from teacher_cache.cache.inventory import CachedKeys
 
     row = chosen(generations_of(process, ProjectTeacher(process)), digest)
     if row["is_current"]:

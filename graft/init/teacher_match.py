@@ -15,8 +15,7 @@ from runtime.errors import ConfigurationError
 from stream.tasks import TaskKind
 from teacher_cache.config import TeacherTask
 from teacher_cache.domain.probabilities import probability_warnings
-from teacher_cache.kinds.onnx_teacher import open_onnx
-from teacher_cache.kinds.signature import read_signature
+from teacher_cache.kinds.onnx_teacher import open_onnx, read_signature
 from teacher_cache.teacher import Teacher, TeacherOutputError, TensorSpec
 
 _LIKE_ENOUGH = 0.5

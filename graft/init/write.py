@@ -24,7 +24,7 @@ from graft.init.teacher_match import match_teacher
 from graft.project import EVENT_FILES, FILE_NAME
 from runtime.errors import ConfigurationError, InvalidInputError
 from runtime.folder import writing
-from teacher_cache.kinds.signature import read_signature
+from teacher_cache.kinds.onnx_teacher import read_signature
 
 EVENTS, EVENT_LINES = EVENT_FILES
 REPO = "feature_repo"

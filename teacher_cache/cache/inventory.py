@@ -1,4 +1,4 @@
-"""What lies in a project's teacher cache, by generation: for people. It reads keys one by one and changes nothing."""
+"""What lies in a project's teacher cache, by generation, for people: `Inventory` reads it, `CachedKeys` removes it."""
 
 import re
 import time
@@ -19,6 +19,7 @@ AGES_SECONDS = (60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000)
 
 _SCAN_KEYS = 1_000  # of one round trip
 _SAMPLED_HASHES = 1_000
+_KINDS = ("logits", "unshown", "profiles", "backfills")  # of keys, each of a generation
 _DIGEST = re.compile(rb"([0-9a-f]{16}):")
 _CONTEXT = re.compile(rb":([0-9a-f]{%d})$" % CONTEXT_DIGITS)
 _ANY_CONTEXT = b":" + b"[0-9a-f]" * CONTEXT_DIGITS  # as a pattern of SCAN
@@ -45,7 +46,9 @@ class Found(NamedTuple):
 
 
 class Inventory:
-    """The cache of one project. Every method raises ServiceUnavailableError when Redis does not answer.
+    """The cache of one project, read key by key; nothing is changed.
+
+    Every method raises ServiceUnavailableError when Redis does not answer.
 
     `with_context`: the digests of the generations whose keys have a context.
     """
@@ -157,3 +160,39 @@ def _is_new(user: bytes, known: set[int]) -> bool:
     before = len(known)
     known.add(hash(user))
     return len(known) > before
+
+
+class CachedKeys:
+    """The keys of one generation of a project, or of all; ServiceUnavailableError when Redis does not answer.
+
+    What `GenerationRegistry` has of them is none of these.
+    """
+
+    def __init__(self, redis_url: str, project: str, digest: str | None = None) -> None:
+        self._url = redis_url
+        self._client = connect(redis_url)
+        of = project if digest is None else f"{project}:{digest}"
+        self._patterns = [literal(f"graft:{kind}:{of}:".encode()) + b"*" for kind in _KINDS]
+        counts = literal(f"graft:teachers:{of}".encode())
+        self._counts = counts + b":*" if digest is None else counts
+
+    def count(self) -> int:
+        """How many keys there are: one a user, one an impression with unshown rows, three a profile table, ..."""
+        with reaching(self._url):
+            return sum(map(len, self._keys(self._patterns)))
+
+    def remove(self) -> int:
+        """Remove them all, and the counts; how many there were without these."""
+        removed = 0
+        with reaching(self._url):
+            for keys in self._keys(self._patterns):
+                self._client.unlink(*keys)
+                removed += len(keys)
+            for keys in self._keys([self._counts]):
+                self._client.unlink(*keys)
+        return removed
+
+    def _keys(self, patterns: list[bytes]) -> Iterator[list[bytes]]:
+        """The keys, some at a time."""
+        for pattern in patterns:
+            yield from batched(self._client.scan_iter(match=pattern, count=_SCAN_KEYS), _SCAN_KEYS)

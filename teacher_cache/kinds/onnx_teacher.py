@@ -1,17 +1,18 @@
-"""A teacher in an ONNX file."""
+"""A teacher in an ONNX file; what such a file takes and gives, before there is a project."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigurationError, first_line
 from teacher_cache.config import TeacherTask, TeacherVector
-from teacher_cache.kinds.computed_teacher import ComputedTeacher, Tensor
+from teacher_cache.kinds.computed_teacher import ComputedTeacher, Tensor, is_float, is_task_shape, is_vector_shape
 from teacher_cache.kinds.onnx_weights import weight_files
+from teacher_cache.teacher import TensorSpec
 
 # Before its import, at which it writes a device's number into the home folder, to report on what it computes.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -75,3 +76,34 @@ def _open_session(path: Path) -> Any:
 
 def _tensor(told: Any) -> Tensor:
     return Tensor(told.name, told.type, _DTYPES.get(told.type), tuple(told.shape))
+
+
+class Signature(NamedTuple):
+    """The inputs by name; the outputs that may be tasks; the widths of those that may be vectors.
+
+    `unusable`: the other outputs, with their type and shape.
+    """
+
+    inputs: Mapping[str, TensorSpec]
+    tasks: list[str]
+    vectors: Mapping[str, int]
+    unusable: Mapping[str, str]
+
+
+def read_signature(path: Path) -> Signature:
+    """The signature of a teacher; ConfigurationError with every reason why it cannot be one."""
+    model = OnnxModel(path)
+    inputs = ComputedTeacher(model, ()).inputs
+    tasks, vectors, unusable = [], {}, {}
+    for tensor in model.outputs:
+        width = tensor.shape[1] if is_vector_shape(tensor) else None
+        if is_float(tensor) and is_task_shape(tensor):
+            tasks.append(tensor.name)
+        elif is_float(tensor) and isinstance(width, int):
+            vectors[tensor.name] = width
+        else:
+            unusable[tensor.name] = f"{tensor.type} of shape {list(tensor.shape)}"
+    free = [tensor.name for tensor in model.outputs if tensor.name in tasks and not isinstance(tensor.shape[0], int)]
+    if free:  # what has a fixed number of rows beside them is a constant, such as the model's number
+        unusable |= {name: "a fixed number of rows" for name in tasks if name not in free}
+    return Signature(inputs, free or tasks, vectors, unusable)

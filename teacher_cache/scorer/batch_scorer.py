@@ -22,7 +22,6 @@ from teacher_cache.cache.unshown import UnshownScorer
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.request_scorer import BATCH_ROWS, RefusedRow, RequestScorer, ScoredRows
 from teacher_cache.profiles.profile_scorer import ProfileScorer
-from teacher_cache.scorer.scored_ahead import ScoredAhead
 
 _T = TypeVar("_T")
 EVERY_SECONDS = 1.0  # between the starts of two passes: rows that come meanwhile share a run of the teacher
@@ -30,6 +29,8 @@ _POLL_SECONDS = 0.2  # a stop is noticed this soon
 _LARGE_LAG = 8 * BATCH_ROWS  # from here on every other batch is of the newest requests
 _PASS_BATCHES = 64  # a long backlog is worked off in passes of that many batches, so that the lag metric moves
 _LOG_SECONDS = 5.0
+_MOST_AHEAD = 500_000
+"""Ids that are remembered, about 100 MB; a forgotten one is scored again, which changes nothing."""
 _LOOP = "scoring"
 _NOTHING_LOST = "waiting for it, no request is lost"
 
@@ -245,3 +246,28 @@ class _Report:
         self._logged_at = time.monotonic()
         self._rows = 0
         self._fallen_back = 0.0
+
+
+class ScoredAhead:
+    """Which requests this process scored before their turn, so that it does not score them again when it comes."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, requests: Iterable[TeacherRequest]) -> None:
+        """Remember them; the oldest are forgotten where they are too many."""
+        self._ids |= dict.fromkeys(request.impression_id for request in requests)
+        while len(self._ids) > _MOST_AHEAD:
+            del self._ids[next(iter(self._ids))]
+
+    def take(self, requests: Sequence[TeacherRequest]) -> list[TeacherRequest]:
+        """Those of `requests`, whose turn it is, that were not scored ahead; forgets the others."""
+        if not self._ids:
+            return list(requests)
+        ahead = {request.impression_id for request in requests} & self._ids.keys()
+        for impression_id in ahead:
+            del self._ids[impression_id]
+        return [request for request in requests if request.impression_id not in ahead]

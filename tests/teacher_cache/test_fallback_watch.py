@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from teacher_cache.domain.fallback_watch import _SHARE, FallbackWatch
+from teacher_cache.domain.request_scorer import _SHARE, FallbackWatch
 
 
 def fell_back(**shares: float) -> dict[str, np.ndarray]:

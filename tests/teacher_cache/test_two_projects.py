@@ -11,7 +11,7 @@ from runtime.redis import connect
 from stream.events import TeacherRequest
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.generation import generation_of
-from teacher_cache.cache.removal import CachedKeys
+from teacher_cache.cache.inventory import CachedKeys
 from tests.teacher_cache.kinds import LIKE_UI, TASKS, v2_server
 from tests.teacher_cache.test_failing_server import _SPEC, _config, _run
 from tests.teacher_cache.test_failing_teacher import _Requests
