@@ -46,8 +46,8 @@ NO_SIGNAL = TeacherSignal(np.empty((0, 0), np.float32), None)
 """Of no examples."""
 
 
-class _Own(NamedTuple):
-    """What one rank found for its examples; `asked_b`: which of them the log says nothing of."""
+class _Signals(NamedTuple):
+    """What one rank, or all, found for its examples; `asked_b`: which of them the log says nothing of."""
 
     logit_bT: NDArray[np.float32]
     unshown: list[UnshownRows]
@@ -95,21 +95,32 @@ class TeacherSource:
         own = self._fetch_own(self._exchange.own(records), stop) if self._has_room(stop) else None
         if self._exchange.any(own is None or stop.is_set()) or own is None:
             return None
-        columns = torch.from_numpy(np.column_stack([own.logit_bT, own.asked_b.astype(np.float32)]))
-        (found,) = self._exchange.whole([columns], len(records))
-        logit_BT, asked_B = np.ascontiguousarray(found.numpy()[:, :-1]), found.numpy()[:, -1] > 0
-        each = self._gathered(own.unshown) if self.has_unshown else [self._none] * len(records)
-        if self._used is not None:
-            asked = np.flatnonzero(asked_B).tolist()
-            hit_B, rows = ~np.isnan(logit_BT).any(axis=1), logit_BT.tolist()
-            self._used.add([self._row(records[n], rows[n] if hit_B[n] else None, each[n]) for n in asked])
-        return TeacherSignal(logit_BT, together(each, self._tasks) if self.has_unshown else None)
+        signals = self._of_all_ranks(own, len(records))
+        self._note_used(records, signals)
+        return TeacherSignal(signals.logit_bT, together(signals.unshown, self._tasks) if self.has_unshown else None)
 
-    def _fetch_own(self, records: Sequence[Placed], stop: StopSignal) -> _Own | None:
+    def _of_all_ranks(self, own: _Signals, count: int) -> _Signals:
+        """What the ranks found for all `count` examples."""
+        columns = torch.from_numpy(np.column_stack([own.logit_bT, own.asked_b.astype(np.float32)]))
+        (column_tensor,) = self._exchange.whole([columns], count)
+        logit_BT, asked_B = np.ascontiguousarray(column_tensor.numpy()[:, :-1]), column_tensor.numpy()[:, -1] > 0
+        unshown = self._gathered(own.unshown) if self.has_unshown else [self._none] * count
+        return _Signals(logit_BT, unshown, asked_B)
+
+    def _note_used(self, records: Sequence[Placed], signals: _Signals) -> None:
+        """Tell `used` what the examples had of which the log says nothing."""
+        if self._used is None:
+            return
+        miss_B = np.asarray(np.isnan(signals.logit_bT).any(axis=1))
+        logits = signals.logit_bT.tolist()
+        asked = np.flatnonzero(signals.asked_b).tolist()
+        self._used.add([self._row(records[n], None if miss_B[n] else logits[n], signals.unshown[n]) for n in asked])
+
+    def _fetch_own(self, records: Sequence[Placed], stop: StopSignal) -> _Signals | None:
         logit_bT = np.full((len(records), self._tasks), np.nan, np.float32)
         unshown: list[UnshownRows | None] = [None] * len(records)
         asked_b = np.zeros(len(records), np.bool_)
-        for n, (record, logged) in enumerate(zip(records, self._told_by_log(records), strict=True)):
+        for n, (record, logged) in enumerate(zip(records, self._logged_of(records), strict=True)):
             if record.example.event_time_ms < self._from_ms:
                 BEFORE.inc()
                 unshown[n] = self._none
@@ -127,7 +138,7 @@ class TeacherSource:
                 return None
             logit_bT[rows] = asked_bT
         self._fetch_unshown(records, unshown)
-        return _Own(logit_bT, [found or self._none for found in unshown], asked_b)
+        return _Signals(logit_bT, [found or self._none for found in unshown], asked_b)
 
     def _fetch_unshown(self, records: Sequence[Placed], unshown: list[UnshownRows | None]) -> None:
         """Fill in those that are None; they stay so while Redis is away."""
@@ -138,7 +149,7 @@ class TeacherSource:
         for n, found in zip(unknown, each or (), strict=each is not None):
             unshown[n] = found
 
-    def _told_by_log(self, records: Sequence[Placed]) -> Sequence[LoggedLogit | None]:
+    def _logged_of(self, records: Sequence[Placed]) -> Sequence[LoggedLogit | None]:
         return [None] * len(records) if self._logged is None else self._logged.of(records)
 
     def _gathered(self, own: list[UnshownRows]) -> list[UnshownRows]:
