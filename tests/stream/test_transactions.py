@@ -1,5 +1,6 @@
 """A transaction of the stream ends, whatever the broker does."""
 
+import os
 import signal
 from contextlib import closing
 
@@ -34,6 +35,7 @@ def test_a_transaction_that_a_broker_does_not_answer_ends_with_an_error(topic_pr
 
         def stopped(*arguments):
             broker.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED | os.WNOWAIT)  # a busy machine stops its threads late
             whole(*arguments)
 
         monkeypatch.setattr(transactions._producer, call, stopped)
