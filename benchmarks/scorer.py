@@ -34,9 +34,9 @@ import hiredis
 import numpy as np
 from pydantic_core import to_json
 
-from features.async_reader import AsyncOnlineReader
-from features.lookup import Lookup
-from features.redis_layout import EntityLayout, field_name
+from features.online.async_reader import AsyncOnlineReader
+from features.online.reader import Lookup
+from features.online.redis_layout import EntityLayout, field_name
 from features.spec import Feature, FeatureSpec, hash_category
 from lab.embedded import EmbeddedRedis, free_port
 from runtime.child import start_child, stop_child

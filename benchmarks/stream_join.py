@@ -27,7 +27,7 @@ from pydantic_core import from_json, to_json
 
 from features.aggregates import Aggregates
 from features.config import AggregateConfig
-from features.reader import OnlineReader
+from features.online.reader import OnlineReader
 from features.spec import Feature, FeatureSpec
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
 from runtime.child import start_child, stop_child

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from features.config import AggregateConfig
-from features.expressions import Expression, parse_expression
-from features.ids import Entity, EntityId
+from features.config import AggregateConfig, Expression, parse_expression
+from features.spec import Entity, EntityId
 from runtime.errors import ConfigurationError, InvalidInputError
 
 State = list[float]

@@ -1,18 +1,18 @@
 """The one contract of ids and context: the stream accepts of an event exactly what the scorer accepts of a request.
 
 The annotated types hold for every pair. `contract_of` narrows them to one feature spec: each id has one type, and a
-context has the declared names only.
+context has the declared names only. `faults_of` says what is wrong with a message or a request, field by field.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, TypeAdapter
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, ValidationError, core_schema
+from typing_extensions import TypedDict
 
-from features.ids import IdType
-from features.spec import Feature, FeatureSpec
+from features.spec import Feature, FeatureSpec, IdType
 
 MAX_TEXT_CHARACTERS = 256
 """The longest id, and the longest string in a context."""
@@ -119,3 +119,64 @@ def _context_schema(values: Mapping[str, Rule]) -> CoreSchema:
 def _in_given_order(given: Any, check: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     checked = check(given)
     return {name: checked[name] for name in given}
+
+
+MAX_FAULTS = 100
+"""Faults that are told of one body at most."""
+
+_SHOWN_CHARACTERS = 200  # of a bad value or of a path that is repeated
+
+
+class Fault(TypedDict):
+    """One fault: where it is (``item_ids[3]``, ``context.hour``), what stands there, and what may."""
+
+    field: str
+    value: Any
+    allowed: str
+    message: str
+
+
+def faults_of(error: ValidationError, whole: str, allowed: Mapping[str, str]) -> list[Fault]:
+    """The first faults of a validation.
+
+    `whole` is what was validated, as the message names it. `allowed` says what each path may hold; the key
+    ``field[]`` stands for the items of a list, "" for the whole.
+    """
+    details = error.errors(include_url=False, include_context=False)[:MAX_FAULTS]
+    return [_fault(detail, whole, allowed) for detail in details]
+
+
+def _fault(detail: ErrorDetails, whole: str, allowed: Mapping[str, str]) -> Fault:
+    loc, kind = detail["loc"], detail["type"]
+    rule = "a JSON object" if kind == "json_invalid" else allowed[_rule(loc, unknown=kind == "extra_forbidden")]
+    field = _path(loc)[:_SHOWN_CHARACTERS]
+    return Fault(
+        field=field,
+        value=None if kind == "missing" else _shown(detail["input"]),
+        allowed=rule,
+        message=f"{field or whole}: {detail['msg']}; allowed is {rule}",
+    )
+
+
+def _rule(loc: Sequence[str | int], *, unknown: bool) -> str:
+    """The key in `allowed` for this place; an unknown name breaks the rule of the object that it stands in."""
+    if unknown:
+        return _path(loc[:-1])
+    return f"{_path(loc[:-1])}[]" if loc and isinstance(loc[-1], int) else _path(loc)
+
+
+def _path(loc: Sequence[str | int]) -> str:
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _shown(value: Any) -> Any:
+    """`value` as an error repeats it: long texts and containers shortened to their first characters."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and abs(value) < 2**64:
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."

@@ -3,6 +3,8 @@
 Compiled from graft.toml and Feast's registry by `graft features apply`, written beside the registry and into every
 version, so that neither the learner nor the scorer imports Feast.
 
+Users and items are known by an id, an int or a str each.
+
 Shapes: B rows, D dense columns (the embedding features' elements included), C categorical columns.
 """
 
@@ -10,15 +12,31 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import repeat
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import mmh3
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from features.ids import IdType
+from runtime.errors import GraftError
+from runtime.folder import replacing
 from runtime.frozen_model import FrozenModel
+
+_INT64_MIN, _INT64_END = -(2**63), 2**63
+
+Entity = Literal["user", "item"]
+EntityId = int | str
+IdType = Literal["int", "str"]
+
+
+def usable_id(value: EntityId, id_type: IdType) -> EntityId | None:
+    """The id if it can be a join key of that type, a signed 64-bit integer or a string; else None."""
+    if id_type == "str":
+        return value if isinstance(value, str) else None
+    return value if isinstance(value, int) and _INT64_MIN <= value < _INT64_END else None
+
 
 Value = int | float | str | list[float] | None
 Source = Literal["user", "item", "context", "user_id", "item_id"]
@@ -218,3 +236,28 @@ def hash_category(name: str, value: float | str | None) -> int:
     if value == 0.0:
         value = abs(value)  # -0.0 and 0.0 are equal as keys of the cache
     return mmh3.hash64(f"{name}={value}".encode("utf-8", "surrogatepass"), signed=False)[0] or 1
+
+
+def spec_path(repo: Path) -> Path:
+    """The spec's file in a Feast repository, beside the registry."""
+    return repo / "data" / "feature_spec.json"
+
+
+def save_spec(spec: FeatureSpec, repo: Path) -> None:
+    """Replace the repository's spec atomically."""
+    with replacing(spec_path(repo)) as file:
+        file.write(spec.model_dump_json(indent=1).encode() + b"\n")
+
+
+def load_spec(repo: Path) -> FeatureSpec:
+    """The spec that `graft features apply` saved; GraftError when it is missing or not of this version."""
+    path = spec_path(repo)
+    try:
+        return FeatureSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GraftError(f"{path}: no feature spec; make it with 'graft features apply'") from None
+    except ValidationError as error:
+        raise GraftError(
+            f"{path}: not a feature spec of this version ({error.error_count()} faults); "
+            "make it anew with 'graft features apply'"
+        ) from None

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from features.compiler import Compiled
 from features.config import ProfileConfig
+from features.repo.compiler import Compiled
+from features.repo.store import check_spec
 from features.spec import Feature, FeatureSpec
-from features.store import check_spec
 from graft.project import FILE_NAME, Project, draft_project
 from graft.tried_rows import teacher_warnings
 from runtime.errors import ConfigurationError, ServiceUnavailableError

@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from features.config import FeaturesConfig
-from features.expressions import parse_expression
+from features.config import FeaturesConfig, parse_expression
 from features.spec import FeatureSpec
 from graft.faults import faults_of
 from graft.mending import Mended, mended

@@ -156,7 +156,7 @@ def _refuse_other_student(pair: Project, redis_url: str, registry: Registry) -> 
     latest = registry.latest()
     if latest is None:
         return
-    from features.store import compile_spec  # noqa: PLC0415 - Feast, which most set-ups do without
+    from features.repo.store import compile_spec  # noqa: PLC0415 - Feast, which most set-ups do without
 
     setup = pair.learner_setup(compile_spec(pair.repo, redis_url, pair.features))
     try:

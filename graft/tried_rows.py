@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from features.repo.store import view_sources
 from features.spec import FeatureSpec
-from features.store import view_sources
 from graft.project import Project
 from runtime.folder import open_parquet
 from teacher_cache.domain.domain_map import DomainMap

@@ -1,7 +1,7 @@
 """Connections to Redis with time limits, and errors that say what to do. No other module imports redis.
 
 Replies stay bytes. `redis.asyncio` is not used: the scorer multiplexes its reads over one connection of its own
-(features/async_reader.py), which needs only the address that `parse_url` gives.
+(features/online/async_reader.py), which needs only the address that `parse_url` gives.
 """
 
 import re

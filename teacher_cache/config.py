@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from features.ids import IdType
+from features.spec import IdType
 from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskKind
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.repo.store import compile_spec, view_sources
 from features.spec import FeatureSpec
-from features.store import compile_spec, view_sources
 from graft.progress import progress
 from graft.project import Project
 from lab.study.log.log_in_memory import records_of

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from benchmarks import scorer
 from benchmarks.serving.world import VERSION
-from features.async_reader import AsyncOnlineReader
+from features.online.async_reader import AsyncOnlineReader
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 

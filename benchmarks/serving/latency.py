@@ -20,7 +20,7 @@ from benchmarks.serving.world import (
     graft_serving,
     on_cores,
 )
-from features.async_reader import AsyncOnlineReader
+from features.online.async_reader import AsyncOnlineReader
 from student.serve.connections import DEFAULT_LIMITS
 
 RATES = (50, 200, 500, 1_000)

@@ -14,7 +14,7 @@ from graft.process import Process, begin
 from runtime.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from features.view_rows import ViewRows
+    from features.push.pushed_rows import ViewRows
 
 PARTS = ("topics", "state", "aggregates", "cache", "versions")
 
@@ -136,9 +136,9 @@ def _state(process: Process) -> Part:
 
 
 def _aggregates(process: Process) -> Part:
-    from features.pushed_rows import PushedRows
-    from features.spec_file import load_spec
-    from features.store import view_sources
+    from features.push.pushed_rows import PushedRows
+    from features.repo.store import view_sources
+    from features.spec import load_spec
     from stream.kafka.groups import STREAM_GROUP, group_id
     from stream.kafka.topic_removal import refuse_if_joined
 
@@ -196,9 +196,9 @@ def _generation(process: Process, digest: str) -> Part:
 
 
 def _profile_rows(process: Process) -> "ViewRows":
-    from features.spec_file import load_spec
-    from features.store import view_sources
-    from features.view_rows import ViewRows
+    from features.push.pushed_rows import ViewRows
+    from features.repo.store import view_sources
+    from features.spec import load_spec
 
     project = process.project
     views = view_sources(project.repo, process.redis_url).pushed

@@ -97,7 +97,7 @@ def apply(project_folder: Path | None, *, as_json: bool) -> None:
     """
     process = begin(project_folder)
     project = process.project
-    from features import store
+    from features.repo import store
 
     spec = store.apply(project.repo, process.redis_url, project.features)
     result = {
@@ -123,7 +123,7 @@ def materialize(project_folder: Path | None, until: datetime | None, *, as_json:
     """
     process = begin(project_folder)
     project = process.project
-    from features import store
+    from features.repo import store
 
     rows = store.materialize(project.repo, process.redis_url, project.features, until)
     echo_result([f"{view}: {count:,} rows" for view, count in rows.items()], rows, as_json=as_json)
@@ -148,9 +148,8 @@ def collect(project_folder: Path | None, keep: float | None, *, as_json: bool) -
     """
     process = begin(project_folder)
     project = process.project
-    from features.collect import collect as collect_log
-    from features.pushed_tables import pushed_tables
-    from features.store import open_store
+    from features.repo.batch_tables import collect as collect_log
+    from features.repo.store import open_store, pushed_tables
 
     keep_from = None if keep is None else datetime.now(UTC) - timedelta(days=keep)
     tables = pushed_tables(open_store(project.repo, process.redis_url))

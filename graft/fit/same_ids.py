@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.ids import Entity
+from features.spec import Entity
 from graft.fit.source_log import SourceLog
 from graft.fit.target import Target
 from graft.init import names

@@ -20,7 +20,7 @@ from graft.init.values import numbers, texts
 from teacher_cache.fit.source import DesignInput
 
 if TYPE_CHECKING:
-    from features.ids import Entity
+    from features.spec import Entity
 
 FEWEST = 5
 """Rows that an item, a category or an id needs for the teacher to know it; a feature of users needs so many users."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.ids import Entity
+from features.spec import Entity
 from graft.init.any_log import read_any_log
 from graft.init.entity_table import EntityTable, read_entity_tables
 from graft.init.labels import Label

@@ -8,9 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.config import FeaturesConfig
-from features.ids import Entity
-from features.spec import Dtype, Feature, FeatureSpec
-from features.store import BatchFile, check_spec, view_sources
+from features.repo.store import BatchFile, check_spec, view_sources
+from features.spec import Dtype, Entity, Feature, FeatureSpec
 from graft.init.any_log import read_any_log
 from graft.init.entity_table import words_at
 from graft.init.labels import Label

@@ -3,7 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
-from features.store import compile_spec
+from features.repo.store import compile_spec
 from graft.project import load_project
 from runtime.errors import InvalidInputError
 from stream.join.validation import Validator

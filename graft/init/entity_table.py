@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.ids import Entity
-from features.spec import Dtype
+from features.spec import Dtype, Entity
 from graft.init import names
 from graft.init.columns import Column, columns_of
 from graft.init.files import is_unnamed

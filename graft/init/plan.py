@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from features.ids import Entity
+from features.spec import Entity
 from graft.init.entity_table import EntityTable
 from graft.init.labels import Label
 from graft.init.log import Log

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.ids import Entity
-from features.spec import Feature, FeatureSpec
+from features.spec import Entity, Feature, FeatureSpec
 from graft.init.plan import Plan, Profile
 from graft.init.teacher_match import Candidate
 from graft.init.teacher_text import teacher_tables

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.ids import Entity
+from features.spec import Entity
 from graft.init import names
 from graft.init.columns import Column
 from graft.init.files import is_unnamed

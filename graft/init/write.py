@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
-from features.ids import Entity
+from features.spec import Entity
 from graft.init import names
 from graft.init.any_log import AnyLog
 from graft.init.entity_table import read_entity_tables, write_entity_table

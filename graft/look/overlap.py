@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.repo.store import BatchFile, compile_spec, view_sources
 from features.spec import FeatureSpec
-from features.store import BatchFile, compile_spec, view_sources
 from graft.init.log import Log
 from graft.init.values import ids, texts
 from graft.look.figures import Overlap

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from features.spec import FeatureSpec
-from features.spec_file import load_spec
+from features.spec import FeatureSpec, load_spec
 from graft.project import FILE_NAME, Project, load_project
 from graft.settings import load_settings
 from lab.dev.home import Home, claimed_home

@@ -101,7 +101,7 @@ def _checked(project_folder: Path | None, log: Path) -> "tuple[Project, FeatureS
     """
     process = begin(log if (log / FILE_NAME).exists() else project_folder)
 
-    from features.store import compile_spec  # Feast, which takes seconds
+    from features.repo.store import compile_spec  # Feast, which takes seconds
     from graft.check import check_project
     from lab.study.log.memory_store import NO_REDIS
 

@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from features.entities import known_ids
+from features.repo.store import known_ids, view_sources
 from features.spec import FeatureSpec
-from features.store import view_sources
 from graft.progress import Advance
 from graft.project import Project
 from lab.pairs.project_folder import TRUTH

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from pydantic import TypeAdapter, ValidationError
 
-from features.ids import Entity, EntityId
+from features.spec import Entity, EntityId
 from runtime.errors import InvalidInputError
 from stream.events import Example
 from stream.messages import Message

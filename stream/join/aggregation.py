@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from features.aggregates import Aggregates
-from features.ids import Entity, EntityId
+from features.spec import Entity, EntityId
 from stream.join.aggregate_updates import AggregateUpdate, entity_key
 from stream.join.log_cleaner import Entry
 

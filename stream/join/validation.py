@@ -6,8 +6,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter
 from pydantic_core import SchemaValidator, ValidationError, core_schema
 
-from features.contract import ID_TEXT, Rule, contract_of
-from features.faults import faults_of
+from features.contract import ID_TEXT, Rule, contract_of, faults_of
 from features.spec import FeatureSpec
 from runtime.errors import InvalidInputError
 from stream.events import EventRecord, EventTimeMs, Feedback, Impression, Label

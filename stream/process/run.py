@@ -16,8 +16,8 @@ from kafka.errors import (
 )
 
 from features.aggregates import Aggregates
-from features.lookup import TimedFeatureReader
-from features.push_order import StalePushError
+from features.online.reader import TimedFeatureReader
+from features.push.push_order import StalePushError
 from features.spec import FeatureSpec
 from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError

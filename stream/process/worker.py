@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kafka import TopicPartition
 
 from features.aggregates import Aggregates
-from features.lookup import TimedFeatureReader
+from features.online.reader import TimedFeatureReader
 from features.spec import FeatureSpec, Value
 from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from features.served_rows import ServedRow
+from features.online.served_rows import ServedRow
 from features.spec import FeatureBatch, FeatureSpec, together
 from runtime.errors import GraftError
 from runtime.frozen_model import FrozenModel

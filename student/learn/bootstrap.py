@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from features.contract import ContextValue
-from features.lookup import FeatureReader
+from features.online.reader import FeatureReader
 from features.spec import FeatureBatch, FeatureSpec
 from runtime.compute import batched
 from runtime.errors import InvalidInputError

@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from features.contract import Rule, contract_of
-from features.faults import Fault
+from features.contract import Fault, Rule, contract_of
 from features.spec import FeatureSpec
 from student.serve.reply import ScoreReply
 from student.serve.requests import MAX_ITEMS, ScoreRequest

@@ -8,9 +8,8 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from features.contract import ItemId
-from features.ids import EntityId
-from features.lookup import Dated
-from features.spec import REQUEST_SOURCES, Feature, FeatureSpec, Value
+from features.online.reader import Dated
+from features.spec import REQUEST_SOURCES, EntityId, Feature, FeatureSpec, Value
 
 Origin = Literal["request", "stored", "default"]
 

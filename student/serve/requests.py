@@ -10,8 +10,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from features.contract import ID_TEXT, Context, IdText, ItemId, UserId, contract_of
-from features.faults import Fault, faults_of
+from features.contract import ID_TEXT, Context, Fault, IdText, ItemId, UserId, contract_of, faults_of
 from features.spec import FeatureSpec
 from runtime.tracing import HEADER, trace_id_of
 

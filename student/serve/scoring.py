@@ -16,8 +16,8 @@ import mmh3
 import numpy as np
 from prometheus_client import Counter
 
-from features.async_reader import RequestRows
-from features.served_rows import ServedRow, set_command
+from features.online.async_reader import RequestRows
+from features.online.served_rows import ServedRow, set_command
 from stream.events import EntityId
 from student.serve.reply import Explanation, explanation_of
 from student.serve.requests import ScoreRequest

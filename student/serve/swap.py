@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
-from features.async_reader import DEFAULT_LIMITS, AsyncOnlineReader, RequestRows
-from features.item_table import NOWHERE, TableLimits
+from features.online.async_reader import DEFAULT_LIMITS, AsyncOnlineReader, RequestRows
+from features.online.item_table import NOWHERE, TableLimits
 from features.spec import FeatureSpec
 from student.serve.admission import unavailable
 from student.serve.requests import RequestContract

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Protocol
 
-from features.lookup import Columns, FeatureReader
+from features.online.reader import Columns, FeatureReader
 from features.spec import FeatureSpec
 from runtime.compute import batched, made_ahead, throughput_first
 from runtime.telemetry import StopSignal

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from features.lookup import FeatureReader
+from features.online.reader import FeatureReader
 from features.spec import FeatureSpec
 from runtime.compute import batched
 from runtime.errors import DataLossError

@@ -1,8 +1,8 @@
 """Which context a logit is of: a digest of the context features that feed the teacher, for the key of the logit.
 
 The values are the features as they were logged: the teacher saw these, and the learner has them in its example. A
-feature's values have one type there (features/lookup.py), so 3 and 3.0 are two contexts. Other context features move no
-logit and are not in the digest. See docs/decisions/023-context-in-the-key.md.
+feature's values have one type there (features/online/reader.py), so 3 and 3.0 are two contexts. Other context features
+move no logit and are not in the digest. See docs/decisions/023-context-in-the-key.md.
 """
 
 import hashlib

@@ -13,8 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from features.config import ProfileConfig
-from features.ids import EntityId, IdType, usable_id
-from features.spec import FeatureSpec
+from features.spec import EntityId, FeatureSpec, IdType, usable_id
 from runtime.compute import batched
 from runtime.redis import connect, reaching
 

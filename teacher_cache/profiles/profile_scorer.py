@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 from prometheus_client import Counter
 
 from features.config import ProfileConfig
-from features.ids import Entity, EntityId
-from features.pushed_values import PushedValues
+from features.repo.push_log import PushedValues
+from features.spec import Entity, EntityId
 from runtime.errors import InvalidInputError
 from stream.events import TeacherRequest
 from teacher_cache.profiles.profile_queue import ProfileQueue

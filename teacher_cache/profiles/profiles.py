@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.config import ProfileConfig
-from features.ids import Entity, EntityId
-from features.lookup import FeatureReader
-from features.spec import Feature, FeatureSpec
+from features.online.reader import FeatureReader
+from features.spec import Entity, EntityId, Feature, FeatureSpec
 from runtime.errors import ConfigurationError
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import BATCH_ROWS

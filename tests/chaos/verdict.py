@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from features.reader import OnlineReader
-from features.spec_file import load_spec
+from features.online.reader import OnlineReader
+from features.spec import load_spec
 from lab.dev.client import Answer
 from stream.log.example_log import ExampleLog
 from stream.log.logged_logits import LoggedLogits

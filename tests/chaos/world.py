@@ -14,7 +14,7 @@ from typing import Self
 
 import prometheus_client  # noqa: F401 - before Feast's import, which else turns every metric into a file
 
-from features import store
+from features.repo import store
 from graft.project import FILE_NAME, Project, load_project
 from lab.dev.processes import Stage
 from lab.dev.stages import environment_of

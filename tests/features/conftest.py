@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import features.feast  # noqa: F401 - before the tests import Feast, which is quicker this way
+import features.repo.feast  # noqa: F401 - before the tests import Feast, which is quicker this way
 from features.config import FeaturesConfig
-from features.redis_layout import EntityLayout, field_name
+from features.online.redis_layout import EntityLayout, field_name
 from features.spec import Feature, FeatureSpec
 from lab.embedded import EmbeddedRedis
 from runtime.redis import connect
@@ -94,7 +94,7 @@ def own_redis() -> Iterator[EmbeddedRedis]:
 @pytest.fixture(scope="session")
 def applied(feature_redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Applied:
     """The repository in Redis, once for the session."""
-    from features.store import apply, materialize  # noqa: PLC0415 - only the tests that need Feast pay for its import
+    from features.repo.store import apply, materialize  # noqa: PLC0415 - only the tests that need Feast pay for its import
 
     repo = _write_repo(tmp_path_factory.mktemp("pair"))
     config = FeaturesConfig.model_validate(CONFIG)

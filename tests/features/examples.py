@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from features.aggregates import Aggregates
-from features.ids import EntityId
+from features.spec import EntityId
 
 
 def count_example(

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.aggregates import Aggregates
-from features.config import AggregateConfig
-from features.expressions import Expression, parse_expression
+from features.config import AggregateConfig, Expression, parse_expression
 from runtime.errors import ConfigurationError, InvalidInputError
 from tests.features.examples import count_example
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from features.async_reader import AsyncOnlineReader
-from features.item_table import TableLimits
-from features.redis_layout import EntityLayout
+from features.online.async_reader import AsyncOnlineReader
+from features.online.item_table import TableLimits
+from features.online.redis_layout import EntityLayout
 from runtime.redis import connect
 
 SIZE = 100

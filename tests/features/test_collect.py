@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.aggregates import Aggregates
-from features.collect import Collected, collect
 from features.config import AggregateConfig
-from features.push_log import UNLOGGED, PushedTable, PushLog, segments
+from features.repo.batch_tables import Collected, collect
+from features.repo.push_log import UNLOGGED, PushedTable, PushLog, segments
 from runtime.errors import GraftError
 from tests.disks import Disk
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from features.compiler import compile_features
 from features.config import FeaturesConfig
-from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
+from features.repo.compiler import compile_features
+from features.repo.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
 from runtime.errors import ConfigurationError
 
 VIEWS = {

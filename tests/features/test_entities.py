@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pyarrow.parquet as pq
 
-from features.entities import known_ids
+from features.repo.store import known_ids
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 

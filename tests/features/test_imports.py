@@ -10,15 +10,15 @@ import pytest
     "module",
     [
         "spec",
-        "spec_file",
-        "reader",
-        "async_reader",
-        "redis_layout",
-        "values",
-        "lookup",
+        "contract",
         "aggregates",
         "config",
-        "compiler",
+        "online.reader",
+        "online.async_reader",
+        "online.redis_layout",
+        "repo.batch_tables",
+        "repo.compiler",
+        "repo.push_log",
     ],
 )
 def test_a_module_of_the_request_path_imports_neither_feast_nor_pandas_nor_torch(module):
@@ -31,7 +31,7 @@ def test_a_module_of_the_request_path_imports_neither_feast_nor_pandas_nor_torch
 
 def test_feast_comes_without_torch_which_can_still_be_imported():
     program = (
-        "import sys, features.feast; from importlib.util import find_spec;"
+        "import sys, features.repo.feast; from importlib.util import find_spec;"
         "print('feast' in sys.modules, 'torch' in sys.modules, find_spec('torch') is not None)"
     )
 
@@ -43,7 +43,7 @@ def test_feast_comes_without_torch_which_can_still_be_imported():
 def test_feast_does_not_let_python_show_what_other_libraries_are_told_is_deprecated():
     """As kafka-python on Python 3.11 and 3.12: four lines above what a command says."""
     library = "import warnings; warnings.warn('old', DeprecationWarning)"
-    program = f"import features.feast; exec({library!r}, {{'__name__': 'library'}})"
+    program = f"import features.repo.feast; exec({library!r}, {{'__name__': 'library'}})"
 
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from features.item_table import NOWHERE, ItemTable, TableLimits
+from features.online.item_table import NOWHERE, ItemTable, TableLimits
 from features.spec import FeatureBatch
 
 ITEMS = st.integers(0, 11)

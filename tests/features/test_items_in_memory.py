@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from features.async_reader import ITEMS, AsyncOnlineReader
-from features.item_table import TableLimits
-from features.redis_layout import EntityLayout, field_name
+from features.online.async_reader import ITEMS, AsyncOnlineReader
+from features.online.item_table import TableLimits
+from features.online.redis_layout import EntityLayout, field_name
 from lab.embedded import EmbeddedRedis
 from runtime.redis import connect
 

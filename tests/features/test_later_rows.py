@@ -8,10 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.lookup import LATER_ROWS
-from features.reader import OnlineReader
-from features.redis_layout import EntityLayout
-from features.values import decode_begin_ms
+from features.online.reader import LATER_ROWS, OnlineReader
+from features.online.redis_layout import EntityLayout, decode_begin_ms
 from runtime.redis import connect
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)

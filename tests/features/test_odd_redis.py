@@ -6,7 +6,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from features.async_reader import AsyncOnlineReader
+from features.online.async_reader import AsyncOnlineReader
 
 
 class OddRedis:

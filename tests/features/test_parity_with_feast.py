@@ -14,11 +14,11 @@ from feast.type_map import feast_value_type_to_python_type
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.async_reader import AsyncOnlineReader
-from features.reader import OnlineReader
+from features.online.async_reader import AsyncOnlineReader
+from features.online.reader import OnlineReader
+from features.online.redis_layout import DTYPES, UNUSABLE_VALUES, decode_column
+from features.repo.store import open_store
 from features.spec import Feature
-from features.store import open_store
-from features.values import DTYPES, UNUSABLE_VALUES, decode_column
 
 _FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 _DOUBLES = st.floats(allow_nan=False, allow_infinity=False)

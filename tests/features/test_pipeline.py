@@ -2,7 +2,7 @@
 
 import asyncio
 
-from features.pipeline import Connection
+from features.online.pipeline import Connection
 from runtime.redis import parse_url
 
 

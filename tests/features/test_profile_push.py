@@ -5,13 +5,12 @@ from collections.abc import Iterable
 import pyarrow.parquet as pq
 import pytest
 
-from features.collect import collect
-from features.profile_push import LoggedPusher
-from features.push_log import UNLOGGED
-from features.pushed_tables import pushed_tables
-from features.reader import OnlineReader
-from features.store import open_store
-from features.view_rows import ViewRows
+from features.online.reader import OnlineReader
+from features.push.pushed_rows import ViewRows
+from features.push.pusher import LoggedPusher
+from features.repo.batch_tables import collect
+from features.repo.push_log import UNLOGGED
+from features.repo.store import open_store, pushed_tables
 from runtime.errors import ConfigurationError
 
 EARLY_MS, LATE_MS = 1_000, 1_767_268_800_000
@@ -95,7 +94,7 @@ def test_a_feature_that_is_no_profile_leaves_the_specs_id_as_it_was(applied):
 
 
 def test_faults_of_profiles_are_named(repo, changed_config):
-    from features.store import compile_spec  # noqa: PLC0415 - only these tests pay for Feast
+    from features.repo.store import compile_spec  # noqa: PLC0415 - only these tests pay for Feast
 
     profiles = [
         {"entity": "user", "push_source": "item_taught_push", "columns": {"like": "like"}},

@@ -4,8 +4,8 @@ import pytest
 from feast.feature_store import FeatureStore
 
 from features.aggregates import Aggregates
-from features.push import FeastPusher
-from features.reader import OnlineReader
+from features.online.reader import OnlineReader
+from features.push.pusher import FeastPusher
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
 from tests.features.examples import count_example

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from feast.infra.online_stores.redis import RedisOnlineStore
 
-from features.push_order import StalePushError, in_order, owner_key
+from features.push.push_order import StalePushError, in_order, owner_key
 from runtime.errors import GraftError
 from runtime.redis import WatchError, connect
 

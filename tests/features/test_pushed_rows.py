@@ -3,12 +3,12 @@
 import pytest
 
 from features.aggregates import Aggregates
-from features.push import FeastPusher
-from features.push_log import PushLog
-from features.push_order import StalePushError
-from features.pushed_rows import OwnedPusher, PushedRows
-from features.reader import OnlineReader
-from features.redis_layout import EntityLayout
+from features.online.reader import OnlineReader
+from features.online.redis_layout import EntityLayout
+from features.push.push_order import StalePushError
+from features.push.pushed_rows import OwnedPusher, PushedRows
+from features.push.pusher import FeastPusher
+from features.repo.push_log import PushLog
 from runtime.errors import GraftError
 from runtime.redis import connect
 from tests.features.examples import count_example

@@ -2,8 +2,8 @@
 
 import pytest
 
-from features.reader import OnlineReader
-from features.redis_layout import EntityLayout
+from features.online.reader import OnlineReader
+from features.online.redis_layout import EntityLayout
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 
-from features.pipeline import Connection
-from features.store import connection_string
+from features.online.pipeline import Connection
+from features.repo.store import connection_string
 from lab.embedded import free_port
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.redis import connect, parse_url, reaching, refuse_wrong_login, with_files

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.served_rows import ServedRow, ServedRowReader, set_command
+from features.online.served_rows import ServedRow, ServedRowReader, set_command
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import connect, exchange
 from tests.specs import spec_of

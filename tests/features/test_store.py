@@ -9,8 +9,8 @@ import pytest
 from feast.infra.online_stores.redis import RedisOnlineStore
 
 import features
-from features.spec_file import load_spec, spec_path
-from features.store import apply, compile_spec, connection_string, materialize, open_store
+from features.repo.store import apply, compile_spec, connection_string, materialize, open_store
+from features.spec import load_spec, spec_path
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -49,7 +49,7 @@ def test_a_repository_file_may_be_called_like_a_package_of_ours(repo, config):
     compile_spec(repo, NO_REDIS, config)
 
     assert sys.modules["features"] is features
-    assert sys.modules["features.store"].apply is apply
+    assert sys.modules["features.repo.store"].apply is apply
     assert (Path.cwd(), sys.path) == (here, path)
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from features.online.redis_layout import DTYPES, UNUSABLE_VALUES, decode_column, decode_value
 from features.spec import Feature, Value
-from features.values import DTYPES, UNUSABLE_VALUES, decode_column, decode_value
 
 
 def feature(value_type: str) -> Feature:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from features.spec_file import load_spec
+from features.spec import load_spec
 from graft.cli import cli
 from stream.events import Example
 from stream.log.example_file import write

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from features.spec_file import load_spec
+from features.spec import load_spec
 from graft.cli import cli
 from graft.commands.teacher.backfill_on_ray import Errand, Filler, Source
 from graft.process import Process, begin

@@ -155,7 +155,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[
     import onnx  # noqa: PLC0415 - only these tests need it
     from onnx import TensorProto, helper  # noqa: PLC0415
 
-    from features import store  # noqa: PLC0415 - only these tests pay for Feast
+    from features.repo import store  # noqa: PLC0415 - only these tests pay for Feast
     from graft.check import check_project  # noqa: PLC0415
 
     for slow in ("_parse", "_repo_config"):  # the repository is the same in all of the 700 checks

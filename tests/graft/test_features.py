@@ -12,9 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from features.aggregates import Aggregates
-from features.push_log import PushLog
-from features.pushed_tables import pushed_tables
-from features.store import apply, open_store
+from features.repo.push_log import PushLog
+from features.repo.store import apply, open_store, pushed_tables
 from graft.cli import cli
 from graft.project import load_project
 from tests.features.examples import count_example

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from features.reader import OnlineReader
-from features.spec_file import load_spec
+from features.online.reader import OnlineReader
+from features.spec import load_spec
 from graft.cli import cli
 from graft.project import load_project
 

@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 import pytest
 from click.testing import CliRunner, Result
 
-from features import pushed_rows
+from features.push import pushed_rows
 from graft.cli import cli
 from lab.embedded import free_port
 from runtime.redis import connect
@@ -102,7 +102,7 @@ def test_a_part_that_is_in_use_keeps_all_parts(environment: dict[str, str], redi
 def test_aggregates_stay_while_a_stream_pushes_them(
     environment: dict[str, str], topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for needs_an_applied_repository in ("spec_file.load_spec", "store.view_sources", "pushed_rows.PushedRows"):
+    for needs_an_applied_repository in ("spec.load_spec", "repo.store.view_sources", "push.pushed_rows.PushedRows"):
         monkeypatch.setattr(f"features.{needs_an_applied_repository}", MagicMock())
     pushed_rows.PushedRows.return_value.count.return_value = 7  # type: ignore[attr-defined]
     topics, group = Topics(prefix=topic_prefix), f"{topic_prefix}{STREAM_GROUP}"

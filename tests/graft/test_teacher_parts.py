@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from features.spec import Feature
-from features.spec_file import save_spec
+from features.spec import Feature, save_spec
 from graft.commands.teacher.teacher_parts import ProjectTeacher
 from graft.process import Process
 from graft.settings import load_settings

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from features.store import apply
+from features.repo.store import apply
 from graft.project import load_project
 from lab.embedded import free_port
 from runtime.child import start_child

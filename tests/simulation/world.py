@@ -15,7 +15,7 @@ from kafka import TopicPartition
 
 import runtime.absence
 from features.aggregates import Aggregates
-from features.push_order import StalePushError
+from features.push.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
 from stream.config import StreamConfig, Topics
 from stream.join import join, known_items, remembered

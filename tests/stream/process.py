@@ -6,8 +6,8 @@ import sys
 from types import SimpleNamespace
 
 from features.aggregates import Aggregates
-from features.push_order import in_order
-from features.reader import OnlineReader
+from features.online.reader import OnlineReader
+from features.push.push_order import in_order
 from runtime.errors import GraftError
 from runtime.redis import connect, reaching
 from runtime.telemetry import StopSignal, configure_logging

@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from features.collect import Collected, collect
-from features.pushed_tables import pushed_tables
-from features.store import apply, materialize, open_store
+from features.repo.batch_tables import Collected, collect
+from features.repo.store import apply, materialize, open_store, pushed_tables
 from graft.cli import cli
 from graft.project import load_project
 from runtime.child import start_child

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from features.aggregates import Aggregates
-from features.reader import OnlineReader
+from features.online.reader import OnlineReader
 from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING, traceparent_in
 from stream.kafka.dead_letters import DeadLetter, stored_letter

@@ -5,7 +5,7 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from features.lookup import context_value
+from features.online.reader import context_value
 from features.spec import Feature
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.lookup import context_value
+from features.online.reader import context_value
 from features.spec import Feature
 from stream.events import Example, TeacherRequest
 from stream.log.example_file import read, write

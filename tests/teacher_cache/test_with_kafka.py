@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.reader import OnlineReader
+from features.online.reader import OnlineReader
 from runtime.child import start_child
 from runtime.redis import connect
 from runtime.telemetry import StopSignal

@@ -138,12 +138,12 @@ def _expected(process: Process, file: Path) -> dict[str, Any]:
 
 def _spec(process: Process) -> "FeatureSpec":
     """The feature spec of `graft features apply`, else the one that it would write."""
-    from features.spec_file import load_spec
+    from features.spec import load_spec
 
     try:
         return load_spec(process.project.repo)
     except GraftError:
-        from features.store import compile_spec  # Feast, which takes seconds
+        from features.repo.store import compile_spec  # Feast, which takes seconds
 
         return compile_spec(process.project.repo, process.redis_url, process.project.features)
 
@@ -177,16 +177,16 @@ def run(project_folder: Path | None) -> None:
     process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
-    from features.spec_file import load_spec
+    from features.spec import load_spec
     from stream.process.run import run_stream
 
     spec = load_spec(project.repo)
     # Last: Feast takes seconds, and from then on every library's deprecation warnings are shown.
     from features.aggregates import Aggregates
-    from features.push import FeastPusher
-    from features.push_log import PushLog
-    from features.pushed_rows import OwnedPusher, PushedRows
-    from features.reader import OnlineReader
+    from features.online.reader import OnlineReader
+    from features.push.pushed_rows import OwnedPusher, PushedRows
+    from features.push.pusher import FeastPusher
+    from features.repo.push_log import PushLog
 
     pusher = FeastPusher(project.repo, process.redis_url, project.features.aggregates)
     rows = PushedRows(process.redis_url, spec, pusher.views, project.features.aggregates)

@@ -40,7 +40,7 @@ def bootstrap(project_folder: Path | None, events: Path | None, until: datetime 
 
     Example: graft student bootstrap && graft student train
     """
-    from features.reader import OnlineReader
+    from features.online.reader import OnlineReader
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from student.learn.bootstrap import explained_text, run_bootstrap, sample_rows
     from student.versions.registry import Registry
@@ -84,11 +84,11 @@ def _refuse_before_cut_off(moment: datetime, teacher: "TeacherConfig") -> None:
 
 def _ids(process: Process, events: Path | None, until: datetime) -> "tuple[list[int | str], list[int | str], Contexts]":
     """The users and items to combine, and the users' contexts; InvalidInputError when there are none of either."""
-    from features.spec_file import load_spec
+    from features.spec import load_spec
 
     contexts: dict[int | str, list[dict[str, Any]]] = {}
     if events is None:
-        from features.entities import known_ids  # Feast's import, which an event file spares
+        from features.repo.store import known_ids  # Feast's import, which an event file spares
 
         repo = process.project.repo
         users, items = known_ids(repo, process.redis_url, load_spec(repo), until)

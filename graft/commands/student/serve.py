@@ -67,7 +67,7 @@ def _addresses(settings: Settings, host: str | None, port: int | None) -> dict["
 
 
 def _serve(process: Process, listeners: "Listeners", stop: "StopSignal") -> None:
-    from features.item_table import TableLimits
+    from features.online.item_table import TableLimits
     from student.serve.admission import Tokens
     from student.serve.connections import Limits
     from student.serve.server import run_server

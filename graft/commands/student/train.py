@@ -53,8 +53,8 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
     """Learn until stopped."""
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
-    from features.served_rows import ServedRowReader
-    from features.spec_file import load_spec
+    from features.online.served_rows import ServedRowReader
+    from features.spec import load_spec
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from runtime.redis import refuse_wrong_login
     from stream.kafka.connection import wait_for_kafka

@@ -192,7 +192,7 @@ def _history(
     if events is None and rows is None:
         asked = AskedRows(process.settings.kafka, process.project.topics, bounds_ms[0] or 0, bounds_ms[1])
         return opened.enter_context(closing(asked))
-    from features.reader import OnlineReader
+    from features.online.reader import OnlineReader
     from stream.log.row_file import rows_of
     from stream.replay.event_file import impressions_of
 

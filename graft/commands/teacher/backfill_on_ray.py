@@ -149,7 +149,7 @@ class Filler:
         source = self._errand.source
         if source.log is not None:
             return LoggedExamples(ExampleLog(source.log), source.since_ms, source.until_ms, share)
-        from features.reader import OnlineReader
+        from features.online.reader import OnlineReader
 
         assert source.rows is not None
         reader = OnlineReader(teacher.spec, teacher.process.redis_url)

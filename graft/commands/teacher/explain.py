@@ -48,7 +48,7 @@ def explain(
 def _echo_explained(
     project_folder: Path | None, user_id: str, item_id: str, context: tuple[str, ...], *, as_json: bool
 ) -> None:
-    from features.reader import OnlineReader
+    from features.online.reader import OnlineReader
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from teacher_cache.cache.inventory import Inventory
     from teacher_cache.domain.explain import explained
@@ -131,7 +131,7 @@ def _echo_cached(
 def _digests(teacher: "ProjectTeacher", given: tuple[str, ...]) -> "Callable[[Sequence[str]], str]":
     """Gives the digest of the given context for the names of those features of it that a teacher sees."""
     from features.contract import context_name
-    from features.lookup import context_value
+    from features.online.reader import context_value
     from teacher_cache.domain.context_key import context_digest
 
     told = context_of(given, teacher.project.features.context)

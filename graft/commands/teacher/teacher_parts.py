@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from features.spec_file import load_spec
+from features.spec import load_spec
 from graft.process import Process
 from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError
@@ -126,10 +126,9 @@ class ProjectTeacher:
         if not configs:
             yield None
             return
-        from features.entities import batch_tables
-        from features.profile_push import LoggedPusher
-        from features.reader import OnlineReader
-        from features.store import view_sources
+        from features.online.reader import OnlineReader
+        from features.push.pusher import LoggedPusher
+        from features.repo.store import batch_tables, view_sources
         from teacher_cache.profiles.profile_queue import ProfileQueue
         from teacher_cache.profiles.profile_scorer import ProfileScorer, ProfileTable
         from teacher_cache.profiles.profiles import Profiler

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.ids import EntityId
-from features.lookup import Columns
-from features.spec import FeatureBatch, FeatureSpec
+from features.online.reader import Columns
+from features.spec import EntityId, FeatureBatch, FeatureSpec
 from graft.project import Project
 from lab.study.learners.teachers import ChangedProfiles, StudyTeacher
 from lab.study.log.memory_store import MemoryStore, ProfiledStore, Sources, open_store

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.ids import Entity, EntityId
-from features.lookup import Columns
-from features.spec import Feature, FeatureSpec, Value
+from features.online.reader import Columns
+from features.spec import Entity, EntityId, Feature, FeatureSpec, Value
 from graft.process import Process
 from graft.project import Project
 from graft.settings import load_settings

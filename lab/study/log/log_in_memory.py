@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from features.aggregates import Aggregates
 from features.config import AggregateConfig
-from features.lookup import Columns
+from features.online.reader import Columns
 from features.spec import FeatureSpec, Value
 from graft.progress import Advance
 from graft.project import Project

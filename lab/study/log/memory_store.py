@@ -12,12 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from features.aggregates import Aggregates
-from features.batch_tables import BatchTables
 from features.config import AggregateConfig, ProfileConfig
 from features.contract import ContextValue, context_name
-from features.ids import Entity, EntityId, usable_id
-from features.lookup import Columns, context_value
-from features.spec import Feature, FeatureSpec, Value
+from features.online.reader import Columns, context_value
+from features.repo.batch_tables import BatchTables
+from features.spec import Entity, EntityId, Feature, FeatureSpec, Value, usable_id
 from graft.process import Process
 from graft.project import Project
 from graft.settings import load_settings
@@ -57,7 +56,7 @@ NO_REDIS = "redis://127.0.0.1:6379/0"
 
 
 class Sources(NamedTuple):
-    """`features.store.ViewSources` for processes without Feast: path, join key and time column of each table."""
+    """`features.repo.store.ViewSources` for processes without Feast: path, join key and time column of each table."""
 
     tables: Mapping[str, tuple[Path, str, str]]
     pushed: Mapping[str, str]
@@ -83,7 +82,7 @@ class _Rows(NamedTuple):
 
 
 class MemoryStore:
-    """Reads as `features.reader.OnlineReader` does; a push is visible to the next read, without any delay.
+    """Reads as `features.online.reader.OnlineReader` does; a push is visible to the next read, without any delay.
 
     `now_ms`: the event time that `read` takes for now; the end of all tables by default.
     """

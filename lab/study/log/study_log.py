@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.ids import EntityId
-from features.spec import Feature, FeatureSpec, Value
+from features.spec import EntityId, Feature, FeatureSpec, Value
 from lab.study.log.memory_store import digest_of
 from lab.study.log.slices import NEW_ITEMS, NEW_USERS
 from runtime.errors import InvalidInputError

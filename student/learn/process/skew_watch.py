@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client import Gauge
 
-from features.served_rows import ServedRow, ServedRowReader
+from features.online.served_rows import ServedRow, ServedRowReader
 from features.spec import FeatureBatch, FeatureSpec
 from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError

@@ -260,7 +260,7 @@ def test_a_file_of_a_teacher_that_lies_there_is_not_overwritten_by_init(graft, t
 
 
 def test_the_project_asks_the_teacher_what_the_network_says_of_the_same_row(graft, tmp_path, source, target):
-    from features.store import check_spec  # noqa: PLC0415 - Feast
+    from features.repo.store import check_spec  # noqa: PLC0415 - Feast
     from graft.fit.fit import fit, rows_to_learn  # noqa: PLC0415 - torch
     from graft.fit.prepare import prepare  # noqa: PLC0415
     from graft.fit.source_log import SourceFiles, read_source  # noqa: PLC0415

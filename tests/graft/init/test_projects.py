@@ -43,7 +43,7 @@ def _movielens(folder: Path, ratings: int = 300) -> None:
 
 def _is_sound(folder: Path) -> Project:
     """`graft check` finds nothing, and every event of the file is one that the stream takes."""
-    from features.store import check_spec  # noqa: PLC0415 - only these tests pay for Feast
+    from features.repo.store import check_spec  # noqa: PLC0415 - only these tests pay for Feast
 
     check_project(folder, REDIS)
     project = load_project(folder)

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from features.repo.store import compile_spec
 from features.spec import FeatureSpec
-from features.store import compile_spec
 from graft.project import load_project
 from lab.pairs.command import pair
 from lab.pairs.simulated.project import Sizes, write_simulated

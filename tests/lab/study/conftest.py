@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.entities import known_ids
+from features.repo.store import compile_spec, known_ids, view_sources
 from features.spec import FeatureSpec
-from features.store import compile_spec, view_sources
 from graft.project import Project, load_project
 from lab.study.learners.day_zero import DayZero
 from lab.study.learners.worker import Worker

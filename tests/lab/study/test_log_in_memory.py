@@ -14,15 +14,12 @@ import numpy as np
 import pytest
 
 from features.aggregates import Aggregates
-from features.entities import batch_tables
-from features.profile_push import LoggedPusher
-from features.push import FeastPusher
-from features.push_log import PushLog
-from features.pushed_rows import OwnedPusher, PushedRows
-from features.reader import OnlineReader
-from features.spec import FeatureSpec
-from features.spec_file import load_spec
-from features.store import apply, materialize, view_sources
+from features.online.reader import OnlineReader
+from features.push.pushed_rows import OwnedPusher, PushedRows
+from features.push.pusher import FeastPusher, LoggedPusher
+from features.repo.push_log import PushLog
+from features.repo.store import apply, batch_tables, materialize, view_sources
+from features.spec import FeatureSpec, load_spec
 from graft.project import Project, load_project
 from lab.embedded import EmbeddedRedis
 from runtime.telemetry import StopSignal

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from features.store import compile_spec
+from features.repo.store import compile_spec
 from graft.cli import cli
 from graft.project import load_project
 from teacher_cache.domain.domain_map import DomainMap

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.served_rows import ServedRow
+from features.online.served_rows import ServedRow
 from features.spec import FeatureBatch
 from student.evaluate.skew import Drift, Skew
 from tests.student.conftest import Toy

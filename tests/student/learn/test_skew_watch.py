@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from features.served_rows import ServedRow, ServedRowReader, set_command
+from features.online.served_rows import ServedRow, ServedRowReader, set_command
 from runtime.redis import connect, exchange
 from stream.events import Example
 from student.evaluate.skew import REPORT_FILE

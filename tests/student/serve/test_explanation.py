@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from features.redis_layout import EntityLayout, begin_field, field_name
+from features.online.redis_layout import EntityLayout, begin_field, field_name
 from features.spec import Feature, hash_category
 from runtime.redis import connect
 from student.versions.registry import Registry

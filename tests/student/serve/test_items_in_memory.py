@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.item_table import TableLimits
-from features.reader import OnlineReader
-from features.redis_layout import EntityLayout, field_name
+from features.online.item_table import TableLimits
+from features.online.reader import OnlineReader
+from features.online.redis_layout import EntityLayout, field_name
 from features.spec import Feature, hash_category
 from lab.embedded import EmbeddedRedis
 from runtime.redis import Client, connect

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from features.faults import MAX_FAULTS
+from features.contract import MAX_FAULTS
 from features.spec import Feature, FeatureSpec
 from student.serve.requests import MAX_ITEMS, RequestContract, RequestError
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.reader import OnlineReader
-from features.redis_layout import EntityLayout, begin_field
-from features.served_rows import ServedRow, ServedRowReader
+from features.online.reader import OnlineReader
+from features.online.redis_layout import EntityLayout, begin_field
+from features.online.served_rows import ServedRow, ServedRowReader
 from features.spec import FeatureBatch
 from runtime.redis import connect
 from student.evaluate.skew import Skew

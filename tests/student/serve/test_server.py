@@ -22,7 +22,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from features.redis_layout import EntityLayout, field_name
+from features.online.redis_layout import EntityLayout, field_name
 from features.spec import Feature, FeatureSpec
 from lab.embedded import EmbeddedRedis, free_port
 from runtime.child import start_child, stop_child

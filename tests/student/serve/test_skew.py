@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic_core import to_json
 
-from features.async_reader import AsyncOnlineReader
-from features.reader import OnlineReader
-from features.redis_layout import EntityLayout, field_name
+from features.online.async_reader import AsyncOnlineReader
+from features.online.reader import OnlineReader
+from features.online.redis_layout import EntityLayout, field_name
 from features.spec import Feature, FeatureBatch, FeatureSpec
 from runtime.redis import connect
 from stream.events import Example

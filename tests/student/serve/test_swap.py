@@ -12,8 +12,8 @@ import psutil
 import pytest
 import safetensors.numpy
 
-from features.async_reader import RequestRows
-from features.item_table import NOWHERE
+from features.online.async_reader import RequestRows
+from features.online.item_table import NOWHERE
 from features.spec import Feature, FeatureSpec
 from stream.tasks import TaskSpec
 from student.serve.swap import REFUSED, SWAPS, VERSION, ChampionSwap

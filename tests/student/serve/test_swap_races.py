@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.async_reader import AsyncOnlineReader
+from features.online.async_reader import AsyncOnlineReader
 from features.spec import Feature, FeatureSpec
 from student.serve import swap as swap_module
 from student.serve.requests import RequestError

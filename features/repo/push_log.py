@@ -4,17 +4,17 @@ Beside the batch table of each pushed view, `data/NAME.parquet`, lies a folder `
 
     000001.arrows, 000002.arrows, ...    Arrow streams, one for each run of a stream process, a batch for each push
 
-`graft features collect` brings them into the table, which Feast reads (features/collect.py). Their columns are the
-table's, and `shown_ms` in place of its time: the event time of the newest impression that was read before the push. An
-entity that has left has a row without values. docs/decisions/012-features-offline.md has the reasons.
+`graft features collect` brings them into the table, which Feast reads (features/repo/batch_tables.py). Their columns
+are the table's, and `shown_ms` in place of its time: the event time of the newest impression that was read before the
+push. An entity that has left has a row without values. docs/decisions/012-features-offline.md has the reasons.
 """
 
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,25 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.config import AggregateConfig, ProfileConfig
-from features.ids import Entity, EntityId, IdType, usable_id
-from features.pushed_values import PushedValues
+from features.spec import Entity, EntityId, IdType, usable_id
 from runtime.absence import Absence
 from runtime.errors import GraftError
 from runtime.folder import make_folder, writing
+
+
+class PushedValues(Protocol):
+    """Absolute values of entities, for the push sources of their tables."""
+
+    def has(self, entity: Entity, entity_id: EntityId) -> bool:
+        """Whether there is something to know of an entity; one without has no row in the online store."""
+        ...
+
+    def rows(
+        self, push_source: str, entity: Entity, ids: Iterable[EntityId]
+    ) -> Mapping[str, Sequence[float | Sequence[float]]]:
+        """One list per column of the push source, with a number or a list of numbers for each of `ids`."""
+        ...
+
 
 UNLOGGED = Counter("graft_features_unlogged_rows", "Pushed rows that the disk did not take: the push log lacks them")
 

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from features.contract import ContextValue
-from features.ids import EntityId
-from features.item_table import NOWHERE, ItemTable, TableLimits
-from features.lookup import Dated, Lookup, Query, Reply
-from features.pipeline import Connection
-from features.spec import ITEM_SOURCES, FeatureBatch, FeatureSpec
+from features.online.item_table import NOWHERE, ItemTable, TableLimits
+from features.online.pipeline import Connection
+from features.online.reader import Dated, Lookup, Query, Reply
+from features.spec import ITEM_SOURCES, EntityId, FeatureBatch, FeatureSpec
 from runtime.redis import parse_url
 
 ITEMS = Counter("graft_scorer_items_total", "Items of requests, by where their features came from", ["source"])

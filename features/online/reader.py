@@ -1,4 +1,4 @@
-"""What both readers share: the commands for a set of rows, and the columns out of the replies.
+"""Reads features from the hashes that Feast keeps in Redis: what both readers share, and the stream's reader.
 
 B rows, E distinct entities. Columns hold raw values, None where an entity, a field or a context value is missing.
 """
@@ -13,10 +13,16 @@ from typing import NamedTuple, Protocol
 from prometheus_client import Counter
 
 from features.contract import ContextValue, context_name
-from features.ids import Entity, EntityId, IdType, usable_id
-from features.redis_layout import EntityLayout, begin_field, field_name
-from features.spec import REQUEST_SOURCES, Feature, FeatureSpec, Value
-from features.values import decode_begin_ms, decode_column, decode_value
+from features.online.redis_layout import (
+    EntityLayout,
+    begin_field,
+    decode_begin_ms,
+    decode_column,
+    decode_value,
+    field_name,
+)
+from features.spec import REQUEST_SOURCES, Entity, EntityId, Feature, FeatureSpec, IdType, Value, usable_id
+from runtime.redis import connect, exchange, reaching
 
 LATER_ROWS = Counter(
     "graft_features_later_rows_total", "Batch rows that begin after the impression; read as a miss", ["view"]
@@ -314,3 +320,55 @@ def _rows_of(values: Sequence[Value], rows_B: Sequence[int]) -> list[Value]:
 def _context_column(feature: Feature, contexts: Sequence[Mapping[str, ContextValue]]) -> list[Value]:
     name = context_name(feature)
     return [context_value(feature, context.get(name)) for context in contexts]
+
+
+_TIMEOUT_SECONDS = 5.0
+
+
+class OnlineReader:
+    """The features of B rows; as they are now, the same values that Feast's get_online_features gives.
+
+    `pushed_views`: views of running aggregates. Their rows are of closed examples, so none of them is later than the
+    impressions for which they are read. Nor is the row of a profile, which tells nothing of any label.
+    """
+
+    def __init__(self, spec: FeatureSpec, redis_url: str, pushed_views: Collection[str] = ()) -> None:
+        self.spec = spec
+        self._redis_url = redis_url
+        timed = {f.view for f in spec.features if f.view and not f.profile_of}
+        self._lookup = Lookup(spec, timed.difference(pushed_views))
+        self._client = connect(redis_url, timeout_seconds=_TIMEOUT_SECONDS)
+
+    def read(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        contexts: Sequence[Mapping[str, ContextValue]],
+    ) -> Columns:
+        """Columns of B rows in one round trip over their distinct entities; None where a value is missing.
+
+        A key of another type counts as missing. ServiceUnavailableError when Redis does not answer within 5 s.
+        """
+        query, replies = self._ask(user_ids, item_ids)
+        return self._lookup.columns(query, replies, contexts)
+
+    def read_at(
+        self,
+        user_ids: Sequence[EntityId],
+        item_ids: Sequence[EntityId],
+        contexts: Sequence[Mapping[str, ContextValue]],
+        event_times_ms: Sequence[int],
+    ) -> Columns:
+        """As `read`; None also where the newest row of a batch view begins after the event time, counted."""
+        query, replies = self._ask(user_ids, item_ids)
+        return self._lookup.columns(query, replies, contexts, event_times_ms)
+
+    def _ask(self, user_ids: Sequence[EntityId], item_ids: Sequence[EntityId]) -> tuple[Query, list[Reply]]:
+        query = self._lookup.query(user_ids, item_ids)
+        commands = self._lookup.commands(query)
+        with reaching(self._redis_url):
+            return query, exchange(self._client, commands) if commands else []
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()

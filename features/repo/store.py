@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from features.collect import make_table
-from features.compiler import Compiled, check_features, compile_features
+import pyarrow as pa
+
 from features.config import FeaturesConfig
-from features.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
-from features.feast import (
+from features.repo.batch_tables import BatchTables, make_table
+from features.repo.compiler import Compiled, check_features, compile_features
+from features.repo.definitions import Definitions, EntityDefinition, FieldDefinition, ViewDefinition
+from features.repo.feast import (
     FeatureStore,
     FeatureView,
     FileSource,
@@ -29,9 +31,8 @@ from features.feast import (
     load_repo_config,
     parse_repo,
 )
-from features.pushed_tables import pushed_tables
-from features.spec import FeatureSpec
-from features.spec_file import save_spec
+from features.repo.push_log import PushedTable
+from features.spec import EntityId, FeatureSpec, save_spec
 from runtime.errors import ConfigurationError, GraftError
 from runtime.folder import writing
 from runtime.redis import parse_url, reaching
@@ -277,3 +278,54 @@ def _quietly() -> Iterator[None]:
     """Keep Feast's progress lines off standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+_TYPES = {
+    "INT32": pa.int32(),
+    "INT64": pa.int64(),
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "FLOAT_LIST": pa.list_(pa.float32()),
+    "DOUBLE_LIST": pa.list_(pa.float64()),
+}
+
+
+def pushed_tables(store: FeatureStore) -> dict[str, PushedTable]:
+    """Push source -> the table of its view, where that is a Parquet file on a disk of this machine."""
+    root = Path(str(store.config.repo_path))
+    tables: dict[str, PushedTable] = {}
+    for view in store.list_feature_views():
+        if isinstance(view.stream_source, PushSource) and (table := _table(view, root)) is not None:
+            tables[view.stream_source.name] = table
+    return tables
+
+
+def _table(view: FeatureView, root: Path) -> PushedTable | None:
+    source = view.batch_source
+    if not isinstance(source, FileSource) or not all(f.dtype.to_value_type().name in _TYPES for f in view.features):
+        return None
+    path = FileSource.get_uri_for_file_path(root, source.path)
+    if "://" in path or not path.endswith(".parquet") or Path(path).is_dir():
+        return None
+    (key,) = view.entity_columns
+    return PushedTable(
+        Path(path),
+        key.name,
+        "str" if key.dtype.to_value_type().name == "STRING" else "int",
+        {field.name: _TYPES[field.dtype.to_value_type().name] for field in view.features},
+        source.timestamp_field,
+    )
+
+
+def batch_tables(repo: Path, redis_url: str, spec: FeatureSpec) -> BatchTables:
+    """The batch tables of a repository."""
+    tables = view_sources(repo, redis_url).tables.values()
+    return BatchTables([(table.path, table.join_key, table.timestamp_field) for table in tables], spec)
+
+
+def known_ids(
+    repo: Path, redis_url: str, spec: FeatureSpec, until: datetime | None = None
+) -> tuple[list[EntityId], list[EntityId]]:
+    """The users and the items of the repository's batch tables; those of rows that begin after `until` are left out."""
+    ids = batch_tables(repo, redis_url, spec).ids(until)
+    return ids["user"], ids["item"]

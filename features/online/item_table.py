@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
-from features.ids import EntityId
-from features.spec import FeatureBatch
+from features.spec import EntityId, FeatureBatch
 
 CHANGES = Counter("graft_scorer_item_changes_total", "Items in the scorer's memory of whose change Redis has told")
 HELD = Gauge(

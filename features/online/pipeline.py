@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import hiredis
 
-from features.lookup import Reply
+from features.online.reader import Reply
 from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
 from runtime.redis import Address

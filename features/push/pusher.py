@@ -10,13 +10,10 @@ from typing import Any
 import pandas as pd
 
 from features.config import AggregateConfig, ProfileConfig
-from features.feast import FeatureStore, FeatureView, PushMode, PushSource
-from features.ids import Entity, EntityId, usable_id
-from features.push_log import PushedTable
-from features.pushed_tables import pushed_tables
-from features.pushed_values import PushedValues
-from features.spec_file import load_spec
-from features.store import open_store
+from features.repo.feast import FeatureStore, FeatureView, PushMode, PushSource
+from features.repo.push_log import PushedTable, PushedValues, PushLog
+from features.repo.store import open_store, pushed_tables
+from features.spec import Entity, EntityId, load_spec, usable_id
 from runtime.redis import reaching
 
 _FRAME_TYPES = {
@@ -52,7 +49,7 @@ class FeastPusher:
 
     @property
     def tables(self) -> dict[str, PushedTable]:
-        """Push source -> the batch table of that view, where it can be written by `features.collect`."""
+        """Push source -> the batch table of that view, where it can be written by `features.repo.batch_tables`."""
         return pushed_tables(self._store)
 
     def push(self, values: PushedValues, changed: Mapping[Entity, Sequence[EntityId]], event_time_ms: int) -> int:
@@ -96,3 +93,28 @@ class FeastPusher:
 
 def _fed_by(push_source: str, views: Sequence[FeatureView]) -> Any:
     return next(v for v in views if isinstance(v.stream_source, PushSource) and v.stream_source.name == push_source)
+
+
+_OWNER = "profiles"
+"""Of the push log: profiles are of no join state, and outlive a new one."""
+
+
+class LoggedPusher:
+    """Writes through Feast's push sources, and to the push log of each view. Needs an applied repository."""
+
+    def __init__(self, repo: Path, redis_url: str, configs: Sequence[ProfileConfig]) -> None:
+        self._pusher = FeastPusher(repo, redis_url, configs)
+        self._log = PushLog(self._pusher.tables, configs)
+        self._log.begin(_OWNER)
+
+    def push(self, profiles: PushedValues, ids: Mapping[Entity, Sequence[EntityId]], shown_ms: int) -> None:
+        """Write the profiles of these ids, which impressions up to `shown_ms` did not read.
+
+        May be repeated. ServiceUnavailableError without Redis.
+        """
+        self._pusher.push(profiles, ids, shown_ms)
+        self._log.append(profiles, ids, shown_ms)
+
+    def close(self) -> None:
+        """End the log's files, so that all of them can be collected."""
+        self._log.close()

@@ -4,15 +4,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from features.config import FeaturesConfig
+from features.config import FeaturesConfig, parse_expression
 from features.contract import context_name
-from features.definitions import Definitions, FieldDefinition, ViewDefinition
-from features.expressions import parse_expression
-from features.ids import Entity, IdType
-from features.push_source_check import fed_fields, push_source_faults
-from features.redis_layout import SERIALIZATION_VERSION
-from features.spec import Feature, FeatureSpec, Role, Value
-from features.values import DTYPES
+from features.online.redis_layout import DTYPES, SERIALIZATION_VERSION
+from features.repo.definitions import Definitions, FieldDefinition, ViewDefinition, fed_fields, push_source_faults
+from features.spec import Entity, Feature, FeatureSpec, IdType, Role, Value
 from runtime.errors import ConfigurationError
 
 _TYPES = ("FLOAT", "DOUBLE", "FLOAT_LIST", "DOUBLE_LIST")

@@ -1,12 +1,15 @@
-"""Brings the push log into the batch tables of the pushed views, which Feast's `get_historical_features` reads.
+"""The batch tables: the users and items that are in them, and how the push log gets into those of pushed views.
 
-A table has a row for each push that changed an entity's values. Its time is the first microsecond after `shown_ms`, so
-that the impressions read it that come later, and those before it do not. Below all of them each entity has a row of
-1970 without values: without one Feast 0.67 leaves the impressions before the entity's first row out of its answer.
+Feast's `get_historical_features` reads them. A pushed view's table has a row for each push that changed an entity's
+values. Its time is the first microsecond after `shown_ms`, so that the impressions read it that come later, and those
+before it do not. Below all of them each entity has a row of 1970 without values: without one Feast 0.67 leaves the
+impressions before the entity's first row out of its answer.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +17,49 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.push_log import OWNER, SHOWN_MS, PushedTable, is_written, read_segment, segments
+from features.repo.push_log import OWNER, SHOWN_MS, PushedTable, is_written, read_segment, segments
+from features.spec import Entity, EntityId, FeatureSpec
 from runtime.errors import GraftError
 from runtime.folder import claim_folder, replacing
 
-_TIME = pa.timestamp("us", "UTC")
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+class BatchTables:
+    """Parquet tables, each with its join key and the column of its times; they may change while a process runs.
+
+    A missing table has no ids.
+    """
+
+    def __init__(self, tables: Iterable[tuple[Path, str, str]], spec: FeatureSpec) -> None:
+        self._tables = list(tables)
+        self._join_keys: dict[Entity, str] = {"user": spec.user_join_key, "item": spec.item_join_key}
+
+    def stamp(self) -> tuple[int, ...]:
+        """When each table was written: equal to an earlier stamp as long as no table was written since."""
+        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path, *_ in self._tables)
+
+    def ids(self, until: datetime | None = None) -> dict[Entity, list[EntityId]]:
+        """The distinct usable ids of users and items, in order.
+
+        Rows that begin after `until` do not count: their ids were not known then. A time without a zone is UTC.
+        """
+        found: dict[str, set[EntityId]] = {join_key: set() for join_key in self._join_keys.values()}
+        for path, join_key, timestamp_field in self._tables:
+            if join_key in found and path.exists():
+                rows = pq.read_table(path, columns=[join_key, timestamp_field])
+                if until is not None:
+                    rows = rows.filter(pc.less_equal(_utc(rows[timestamp_field]), pa.scalar(until, _TIME)))
+                values = rows[join_key].unique().to_pylist()
+                found[join_key].update(value for value in values if value not in (None, ""))
+        return {entity: sorted(found[join_key], key=str) for entity, join_key in self._join_keys.items()}
+
+
+def _utc(times: Any) -> Any:
+    """A column of times in UTC, whatever its unit and zone."""
+    return times.cast(_TIME) if times.type.tz else pc.assume_timezone(times.cast(pa.timestamp("us")), "UTC")
+
+
 _NUMBER = "graft_number"  # the order of the rows in the log
 
 
