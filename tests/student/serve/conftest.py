@@ -8,6 +8,12 @@ from student.versions.registry import Registry
 from tests.student.serve.test_server import publish
 
 
+@pytest.fixture(autouse=True)
+def _patient_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy test machine alone degrades no reply."""
+    monkeypatch.setattr("student.serve.swap._READ_SECONDS", 5.0)
+
+
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "versions")

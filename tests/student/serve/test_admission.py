@@ -146,6 +146,23 @@ def test_the_id_of_a_request_or_of_its_trace_comes_back(
             assert (answer.status_code, answer.headers.get("x-request-id")) == (status, request_id)
 
 
+def test_a_request_for_scores_is_a_span_in_the_trace_of_its_caller(
+    published: Registry, redis_url: str, spans: Any
+) -> None:
+    with scorer(published, redis_url) as client:
+        caller = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+        assert client.post("/score", json=BODY, headers=caller).status_code == 200
+        assert client.post("/score", json={**BODY, "item_ids": []}).status_code == 422
+        assert client.post("/v2/models/student/infer", json=BODY, headers=caller).status_code == 400
+        assert client.get("/readyz").status_code == 200
+    asked, wrong, inference = spans()
+    assert (asked.name, asked.kind.name) == ("POST /score", "SERVER")
+    assert (f"{asked.context.trace_id:032x}", f"{asked.parent.span_id:016x}") == (TRACE, "00f067aa0ba902b7")
+    assert asked.attributes["http.response.status_code"] == 200
+    assert (wrong.parent, wrong.attributes["http.response.status_code"]) == (None, 422)
+    assert inference.name == "POST /v2/models/{model}/infer"
+
+
 def test_who_has_no_token_is_refused_and_a_changed_file_counts_within_a_second(
     published: Registry, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

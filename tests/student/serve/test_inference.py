@@ -33,16 +33,9 @@ VARIED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _patient_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy test machine alone degrades no reply."""
-    monkeypatch.setattr("student.serve.swap._READ_SECONDS", 5.0)
-
-
 @pytest.fixture
-def endpoint(tmp_path: Path, redis_url: str) -> Iterator[Endpoint]:
+def endpoint(registry: Registry, redis_url: str) -> Iterator[Endpoint]:
     """A scorer with two versions, the second of which serves."""
-    registry = Registry(tmp_path / "versions")
     for _ in range(2):
         publish(registry, weights=VARIED)
     with serving(registry, redis_url) as running:
@@ -106,9 +99,8 @@ def test_health_and_metadata(endpoint: Endpoint) -> None:
 
 
 def test_a_version_that_has_learnt_drawn_negatives_says_what_its_probabilities_are(
-    tmp_path: Path, redis_url: str
+    registry: Registry, redis_url: str
 ) -> None:
-    registry = Registry(tmp_path / "versions")
     metrics = {"like": {"student": ArmMetrics(count=10, positives=2).against_drawn()}}
     of_nobody_shown = {"like": {"student": ArmMetrics(count=10, positives=2, auc_against_drawn=0.7)}}
     for learnt in (metrics, of_nobody_shown):
@@ -121,8 +113,8 @@ def test_a_version_that_has_learnt_drawn_negatives_says_what_its_probabilities_a
     assert told[1]["probabilities"].startswith("of an item among itself and the negatives that were drawn beside it")
 
 
-def test_it_is_not_ready_before_the_first_version(tmp_path: Path, redis_url: str) -> None:
-    with serving(Registry(tmp_path / "versions"), redis_url) as endpoint:
+def test_it_is_not_ready_before_the_first_version(registry: Registry, redis_url: str) -> None:
+    with serving(registry, redis_url) as endpoint:
         found = triton(endpoint, "not_yet")
     assert (found["live"], found["ready"]) == (True, [False, False])
     assert "no version is loaded" in found["said"]

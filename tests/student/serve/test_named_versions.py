@@ -18,12 +18,6 @@ from tests.student.serve.test_server import BODY, Endpoint, publish, serving
 from tests.student.versions.promoted import promote
 
 
-@pytest.fixture(autouse=True)
-def _patient_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy test machine alone degrades no reply."""
-    monkeypatch.setattr("student.serve.swap._READ_SECONDS", 5.0)
-
-
 @pytest.fixture
 def endpoint(registry: Registry, redis_url: str) -> Iterator[Endpoint]:
     """A scorer with three versions, the second of which is champion and held."""

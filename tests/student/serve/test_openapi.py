@@ -25,8 +25,7 @@ OF_TEXTS = spec_of(
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path, redis_url: str) -> Iterator[Endpoint]:
-    registry = Registry(tmp_path / "versions")
+def endpoint(registry: Registry, redis_url: str) -> Iterator[Endpoint]:
     for _ in range(2):
         publish(registry, OF_TEXTS)
     with serving(registry, redis_url) as running:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ NAMED = {**BODY, "impression_ids": ["m1", "m2", "m3"]}
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path, redis_url: str) -> Iterator[Endpoint]:
-    registry = Registry(tmp_path / "versions")
+def endpoint(registry: Registry, redis_url: str) -> Iterator[Endpoint]:
     publish(registry)
     store_age(redis_url, 1, 20.0)
     with connect(redis_url) as client:
@@ -114,8 +112,7 @@ def test_a_share_of_impressions_is_kept_the_same_ones_by_every_scorer() -> None:
     assert abs(len(chosen[1]) / len(ids) - 0.1) < 0.01
 
 
-def test_without_redis_requests_are_answered_and_rows_dropped(tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "versions")
+def test_without_redis_requests_are_answered_and_rows_dropped(registry: Registry) -> None:
     publish(registry)
     with serving(registry, "redis://127.0.0.1:1/0", sample=1.0) as endpoint:
         endpoint.wait_for("v000001")

@@ -47,7 +47,6 @@ class _Stopped:
 @pytest.fixture
 def run(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a test's coroutine with a registry and a swap, whose readers close as soon as they are let go."""
-    monkeypatch.setattr(swap_module, "_READ_SECONDS", 5.0)
     monkeypatch.setattr(swap_module, "_CLOSE_READER_SECONDS", 0.0)
 
     def run_it(body: Callable[[Registry, ChampionSwap], Awaitable[None]]) -> None:
