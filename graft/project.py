@@ -22,7 +22,7 @@ from student.learn.config import BootstrapConfig, DistillationConfig, PublishCon
 from student.learn.setup import LearnerSetup, task_faults
 from student.versions.gate import GateConfig, slice_faults
 from student.versions.manifest import StudentConfig
-from teacher_cache.config import TeacherConfig, UnshownConfig
+from teacher_cache.config import TeacherConfig
 
 FILE_NAME = "graft.toml"
 EVENT_FILES = ("events.parquet", "events.jsonl")
@@ -43,7 +43,6 @@ class Project(FrozenModel):
     features: FeaturesConfig
     teacher: TeacherConfig | None = None
     distillation: list[DistillationConfig] = Field(default=[])
-    unshown: UnshownConfig = UnshownConfig()
     student: StudentConfig = StudentConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     publish: PublishConfig = PublishConfig()
@@ -146,8 +145,6 @@ def _cross_faults(project: Project) -> Iterator[str]:
     yield from _sampling_faults(project)
     yield from _aggregate_faults(project)
     yield from _profile_faults(project)
-    if project.teacher is None and project.unshown.ratio:
-        yield "unshown.ratio: there is no [teacher] that could score the rows; leave it out"
     yield from slice_faults(project.gate.slices, project.features.categorical)
 
 

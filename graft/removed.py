@@ -37,6 +37,7 @@ KEYS: Mapping[str, str] = {
     "distillation.*.adapter": "leave it out: the guard weighs a wrong teacher's answer",
     "distillation.*.half_life_examples": "leave it out: the weight stays",
     "distillation.*.loss": "leave it out: the head learns the teacher's probability or value",
+    "unshown": "remove the table: such rows taught the student nothing (docs/decisions/006-distillation.md)",
     "teacher.torch_export": "export the teacher to ONNX instead: docs/export-a-teacher.md",
 }
 """By key of graft.toml, as its faults write it; ``*`` is the number of an entry, or a name that users give.

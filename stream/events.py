@@ -133,15 +133,11 @@ class Example(EventRecord):
     ] = None
 
 
-UnshownRow = tuple[list[FeatureValue], list[float]]
-"""Features in the spec's order, and the teacher's logits: a row that nobody was shown."""
-
-
-class UsedLogits(EventRecord):
+class UsedLogits(EventRecord, extra="ignore"):
     """What a learner had of its teacher for some examples of one partition, in their order.
 
-    The columns have an entry for each example. A logit of null was a miss; `unshown` is null where the learner does not
-    learn unshown rows. A later record of the same learner says how it learnt an example again.
+    The columns have an entry for each example. A logit of null was a miss. A later record of the same learner says how
+    it learnt an example again. Records of earlier releases have more fields, which are passed over.
     """
 
     topic_id: str | None
@@ -154,7 +150,6 @@ class UsedLogits(EventRecord):
     impressions: list[int]
     """`impression_mark` of each example."""
     logits: list[list[float] | None]
-    unshown: list[list[UnshownRow]] | None = None
 
 
 def impression_mark(impression_id: str) -> int:

@@ -278,9 +278,3 @@ class TeacherConfig(FrozenModel):
             return []
         rule = "must have one of onnx, [teacher.server] and [teacher.dump]"
         return [f"teacher: {rule}, got {' and '.join(given) or 'none'}"]
-
-
-class UnshownConfig(FrozenModel):
-    """Rows that the teacher scores although nobody was shown them: the user of an impression, the item of another."""
-
-    ratio: float = Field(default=0.0, ge=0, le=64, description="unshown rows for each impression, on average; 0: none")

@@ -4,8 +4,8 @@
 
 The whole learner is `student.learn.process.train.run_training`: examples from embedded Kafka, decoded; logits from an
 embedded Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the
-rows without distillation, and with unshown rows, which shows what the teacher's signal costs. The bare torch steps
-are as many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and
+rows without distillation, which shows what the teacher's signal costs. The bare torch steps are
+as many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and
 torch.optim.
 River and Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file
 (VW). Each takes its turn in every round; the median round counts. One core each.
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.learning.in_memory import UNSHOWN_RATIO, learner_in_memory, unshown_rows
+from benchmarks.learning.in_memory import learner_in_memory
 from benchmarks.learning.libraries import Rows, river_regression, vowpal_wabbit
 from benchmarks.learning.rows import Bench, Measured, load
 from benchmarks.learning.table import BARE, WHOLE, report, result
@@ -59,7 +59,7 @@ def main() -> None:
 
 def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]]:
     """What is measured, by its name in the table; and a line for each that is not installed."""
-    steps, unshown = recorded_steps(bench), unshown_rows(bench)
+    steps = recorded_steps(bench)
     undistilled = bench._replace(setup=bench.setup.control())
     kafka, redis = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedRedis())
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -71,7 +71,6 @@ def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]
         "its steps alone": lambda: own_steps(bench),
         BARE: lambda: plain_steps(bench, steps),
         "learner in memory, without distillation": lambda: learner_in_memory(undistilled),
-        f"learner in memory, {UNSHOWN_RATIO} unshown rows an example": lambda: learner_in_memory(bench, unshown),
     }
     rows, absent = Rows(bench), []
     for package, name, turn in (

@@ -38,7 +38,7 @@ class Part:
 @click.option("--topics", is_flag=True, help="The project's topics with all records, the join's state among them.")
 @click.option("--state", is_flag=True, help="What the join remembers, and how far the stream has read.")
 @click.option("--aggregates", is_flag=True, help="The running aggregates in Redis.")
-@click.option("--cache", is_flag=True, help="The teacher's logits and unshown rows in Redis.")
+@click.option("--cache", is_flag=True, help="The teacher's logits in Redis.")
 @click.option("--generation", metavar="DIGEST", help="One generation of the logits, of 'graft teacher ls'.")
 @click.option("--versions", is_flag=True, help="The published versions and their metrics' history.")
 @click.option("--all", "everything", is_flag=True, help="All of these.")
@@ -189,7 +189,7 @@ def _generation(process: Process, digest: str) -> Part:
     keys, generations = CachedKeys(process.redis_url, name, digest), GenerationRegistry(process.redis_url, name)
     return Part(
         "generation",
-        "its logits, its unshown rows and what is noted of its profiles are gone, and its name is free",
+        "its logits and what is noted of its profiles are gone, and its name is free",
         lambda: {f"keys of generation {digest}": keys.count()},
         lambda: [remove() for remove in (keys.remove, partial(generations.forget, digest))],
     )

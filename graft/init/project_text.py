@@ -14,7 +14,6 @@ from stream.tasks import TaskSpec
 from student.learn.config import BootstrapConfig, PublishConfig
 from student.versions.gate import GateConfig, SliceConfig
 from student.versions.manifest import StudentConfig
-from teacher_cache.config import UnshownConfig
 
 SERVICE = "ranking"
 _HEAD = """# Written by 'graft init'. Every key stands here with its meaning; one that is commented out has its default.
@@ -97,7 +96,6 @@ def graft_toml(plan: Plan) -> str:
         teacher_text(plan.name, str(plan.teacher_file), plan.teacher),
     ]
     for header, model in (
-        ("[unshown]", UnshownConfig),
         ("[student]", StudentConfig),
         ("[bootstrap]", BootstrapConfig),
         ("[publish]", PublishConfig),

@@ -65,7 +65,7 @@ class Variant(FrozenModel):
     seeds: int | None = Field(default=None, ge=1, description="overrides the grid's")
 
     @model_validator(mode="after")
-    def _sees_unshown_rows_as_the_log_does(self) -> Self:
+    def _distils_nothing_where_the_teacher_is_an_input(self) -> Self:
         if self.teacher_as_input and "*" not in self.without:
             raise ValueError(
                 f"without must be ['*'] with teacher_as_input, got {self.without}: the log alone has these inputs"

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_EVENT_BYTES = 1_000_000
 _MAX_RECORD_BYTES = 4_000_000  # an event with its features, or in a dead letter with its reason, still fits
-_MAX_LOGITS_BYTES = 16_000_000  # of the unshown rows of one example: 64 with wide features
+_MAX_LOGITS_BYTES = 16_000_000  # as in topics of earlier releases
 _DAY_MS = 86_400_000
 _RETENTION = "retention.ms"
 _INPUT_DAYS = 7  # so long the stream process may be down without losing what it has not joined

@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from stream.events import UnshownRow, impression_mark
+from stream.events import impression_mark
 from stream.log.logit_file import LogitFile, LogitRow, list_logit_files, read_logits
 from stream.positions import Placed
 
@@ -19,13 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 class LoggedLogit(NamedTuple):
-    """What a learner had of the teacher for one example: None for a miss.
-
-    `unshown`: None where it did not learn unshown rows.
-    """
+    """What a learner had of the teacher for one example: None for a miss."""
 
     logits: list[float] | None
-    unshown: list[UnshownRow] | None
 
 
 class LoggedLogits:
@@ -72,7 +68,7 @@ class LoggedLogits:
                 last[row.learner] = row
         for row in last.values():
             if row.logits is not None or not self._fill_misses:
-                return LoggedLogit(row.logits, row.unshown)
+                return LoggedLogit(row.logits)
         return None
 
     def _warn(self, what: str, found: str) -> None:

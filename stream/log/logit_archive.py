@@ -42,8 +42,8 @@ class LogitArchive:
         self._records: dict[int, list[UsedRecord]] = defaultdict(list)
 
     def __len__(self) -> int:
-        """How many examples wait, and unshown rows of them."""
-        return sum(_size(record) for records in self._records.values() for record in records)
+        """How many examples wait."""
+        return sum(len(record.used.offsets) for records in self._records.values() for record in records)
 
     def add(self, records: Sequence[UsedRecord]) -> None:
         """Take records; each partition's in their order, else OffsetError."""
@@ -56,7 +56,7 @@ class LogitArchive:
 
     def flush(self) -> None:
         """Write a file per partition; the offsets follow file by file."""
-        count = sum(len(record.used.offsets) for records in self._records.values() for record in records)
+        count = len(self)
         for partition, records in self._records.items():
             if file := write_logits(self._folder, self.offsets.get(partition, 0), records):
                 self.offsets[partition] = file.last + 1
@@ -71,10 +71,6 @@ class LogitArchive:
         Each row has its impression's mark, so a reader passes over what is not.
         """
         return None in (record.used.topic_id, self._examples_id) or record.used.topic_id == self._examples_id
-
-
-def _size(record: UsedRecord) -> int:
-    return len(record.used.offsets) + sum(map(len, record.used.unshown or ()))
 
 
 def open_used_logits(folder: Path, kafka_servers: str, topics: Topics) -> UsedLogitsReader:

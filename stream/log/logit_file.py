@@ -7,7 +7,6 @@ Tools that read the log as a folder of Parquet files pass over names with _. Row
 offsets, and those of one example in the order of the topic.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
@@ -19,7 +18,6 @@ import pyarrow.parquet as pq
 
 from runtime.errors import InvalidInputError
 from runtime.folder import open_parquet, replacing
-from stream.events import UnshownRow
 from stream.log.used_logits import UsedRecord
 
 FOLDER = "_logits"
@@ -33,8 +31,8 @@ _COLUMNS = {
     "learner": pa.string(),
     "generation": pa.string(),
     "logits": pa.list_(pa.float32()),
-    "unshown": pa.string(),
 }
+"""Files of earlier releases have more columns, which are not read."""
 
 
 class LogitFile(NamedTuple):
@@ -54,7 +52,7 @@ class LogitFile(NamedTuple):
 class LogitRow(NamedTuple):
     """What a learner used for the example at `offset`; `impression` is the mark of its impression.
 
-    `logits`: None for a miss. `unshown`: None where the learner did not learn unshown rows.
+    `logits`: None for a miss.
     """
 
     offset: int
@@ -62,7 +60,6 @@ class LogitRow(NamedTuple):
     learner: str
     generation: str
     logits: list[float] | None
-    unshown: list[UnshownRow] | None
 
 
 def list_logit_files(folder: Path) -> list[LogitFile]:
@@ -114,15 +111,12 @@ def _named(path: Path) -> LogitFile:
 
 def _rows(record: UsedRecord) -> Iterator[LogitRow]:
     used = record.used
-    none: list[list[UnshownRow] | None] = [None] * len(used.offsets)
-    unshown = used.unshown or none
-    for offset, impression, logits, rows in zip(used.offsets, used.impressions, used.logits, unshown, strict=True):
-        yield LogitRow(offset, impression, used.learner, used.generation, logits, rows)
+    for offset, impression, logits in zip(used.offsets, used.impressions, used.logits, strict=True):
+        yield LogitRow(offset, impression, used.learner, used.generation, logits)
 
 
 def _table(rows: Sequence[LogitRow]) -> pa.Table:
-    texts = [None if row.unshown is None else json.dumps(row.unshown) for row in rows]
-    columns = [*list(zip(*rows, strict=True))[:-1], texts]
+    columns = zip(*rows, strict=True)
     arrays = [pa.array(column, kind) for column, kind in zip(columns, _COLUMNS.values(), strict=True)]
     return pa.table(arrays, schema=pa.schema(_COLUMNS.items()))
 
@@ -131,16 +125,7 @@ def _batches(file: LogitFile) -> Iterator[list[LogitRow]]:
     try:
         with open_parquet(file.path, check_pages=True) as parquet:
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(_COLUMNS)):
-                yield _decoded(batch)
+                columns = [batch.column(name).to_pylist() for name in _COLUMNS]
+                yield [LogitRow(*row) for row in zip(*columns, strict=True)]
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise InvalidInputError(f"{file}: damaged, or no file of an example log's logits: {error}") from error
-
-
-def _decoded(batch: pa.RecordBatch) -> list[LogitRow]:
-    columns = [batch.column(name).to_pylist() for name in _COLUMNS]
-    columns[-1] = [_unshown(text) for text in columns[-1]]
-    return [LogitRow(*row) for row in zip(*columns, strict=True)]
-
-
-def _unshown(text: str | None) -> list[UnshownRow] | None:
-    return None if text is None else [(features, logits) for features, logits in json.loads(text)]

@@ -6,7 +6,6 @@ docs/decisions/020-logits-in-the-example-log.md.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
@@ -15,7 +14,7 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
 from runtime.absence import Absence
 from runtime.errors import DataLossError, GraftError
 from stream.config import Topics
-from stream.events import UnshownRow, UsedLogits, impression_mark
+from stream.events import UsedLogits, impression_mark
 from stream.kafka import connection
 from stream.kafka.decoding import Decoder
 from stream.kafka.topics import unheard_error
@@ -23,23 +22,19 @@ from stream.kafka.topics import unheard_error
 _log = logging.getLogger(__name__)
 
 _MOST_ROWS = 256
-"""Examples, or their unshown rows, of one record: some 20 kB without unshown rows."""
+"""Examples of one record: some 20 kB."""
 
 _MOST_WAITING_BYTES = 32 * 1024 * 1024  # what waits for Kafka at most: some 400,000 examples of three logits
 _FLUSH_SECONDS = 5.0  # how long a learner stands at most before it learns on without a version
 
 
 class UsedRow(NamedTuple):
-    """An example's place and impression, and what its learner had of the teacher.
-
-    `logits`: None for a miss. `unshown`: None where it does not learn unshown rows.
-    """
+    """An example's place and impression, and what its learner had of the teacher; `logits` are None for a miss."""
 
     partition: int
     offset: int
     impression_id: str
     logits: list[float] | None
-    unshown: list[UnshownRow] | None
 
 
 class UsedLogitsWriter:
@@ -54,7 +49,7 @@ class UsedLogitsWriter:
     ) -> None:
         self._topic = topics.used_logits
         self._of_learner = {"topic_id": topic_id, "learner": learner, "generation": generation}
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, list[UsedRow]] = {}
         self._waiting: list[_Message] = []
         self._waiting_bytes = 0
         self._kafka = Absence("kafka", "no version is published until it has the logits that were used")
@@ -74,12 +69,9 @@ class UsedLogitsWriter:
     def add(self, rows: Sequence[UsedRow]) -> None:
         """Take what was used for these examples; each partition's in the order in which they are learnt."""
         for row in rows:
-            record = self._open.get(row.partition)
-            if record is None:
-                record = self._open[row.partition] = _Open([])
-            record.rows.append(row)
-            record.unshown += len(row.unshown or ())
-            if len(record.rows) >= _MOST_ROWS or record.unshown >= _MOST_ROWS:
+            open_rows = self._open.setdefault(row.partition, [])
+            open_rows.append(row)
+            if len(open_rows) >= _MOST_ROWS:
                 self._close_record(row.partition)
 
     def flush(self) -> bool:
@@ -110,15 +102,13 @@ class UsedLogitsWriter:
         self._producer.close(timeout=5)
 
     def _close_record(self, partition: int) -> None:
-        rows = self._open.pop(partition).rows
-        unshown = [row.unshown for row in rows if row.unshown is not None]
+        rows = self._open.pop(partition)
         record = UsedLogits.of_checked(
             {
                 **self._of_learner,
                 "offsets": [row.offset for row in rows],
                 "impressions": [impression_mark(row.impression_id) for row in rows],
                 "logits": [row.logits for row in rows],
-                "unshown": unshown or None,
             }
         )
         message = _Message(partition, record.model_dump_json().encode())
@@ -143,14 +133,6 @@ class UsedLogitsWriter:
             return error
         failed = [message for message in self._waiting if message.has_failed]
         return failed[0].failure() if failed else None
-
-
-@dataclass
-class _Open:
-    """A record that is not full yet, and how many unshown rows are in it."""
-
-    rows: list[UsedRow]
-    unshown: int = 0
 
 
 class _Message:

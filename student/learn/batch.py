@@ -1,6 +1,6 @@
 """Encoded rows, as arms learn them and the reservoir keeps them.
 
-Shapes: B rows, D dense columns, C categorical columns, K tasks, T teacher tasks, U unshown rows.
+Shapes: B rows, D dense columns, C categorical columns, K tasks, T teacher tasks.
 """
 
 import sys
@@ -15,7 +15,6 @@ from features.spec import Feature, FeatureBatch, Value, hash_category
 from runtime.errors import InvalidInputError
 from stream.events import EntityId, Example
 from student.learn.setup import LearnerSetup
-from teacher_cache.cache.unshown import UnshownRows
 
 
 class Batch(NamedTuple):
@@ -49,13 +48,10 @@ def weights_of_one(rows: int) -> NDArray[np.float32]:
     return np.ones((rows, 1), np.float32)
 
 
-def saved_batch(tensors: Mapping[str, NDArray[Any]], prefix: str = "") -> Batch:
+def saved_batch(tensors: Mapping[str, NDArray[Any]]) -> Batch:
     """The rows that were saved under the names of their columns. An earlier release saved no weights: all were 1."""
-    rows = len(tensors[f"{prefix}label_BK"])
-    saved = {"weight_B1": weights_of_one(rows)} | {
-        name: tensors[prefix + name] for name in Batch._fields if prefix + name in tensors
-    }
-    return Batch(**saved)
+    saved = {name: tensors[name] for name in Batch._fields if name in tensors}
+    return Batch(**{"weight_B1": weights_of_one(len(tensors["label_BK"])), **saved})
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
@@ -184,19 +180,6 @@ def _has_types(feature: Feature, values: Sequence[Any]) -> bool:
     lists = [value for value in values if value is not None]
     is_wide = types <= _LISTS_OR_MISSING and set(map(len, lists)) <= {feature.width}
     return is_wide and set(map(type, chain.from_iterable(lists))) <= _NUMBERS_OR_MISSING - {type(None)}
-
-
-def encoded_unshown(setup: LearnerSetup, unshown: UnshownRows | None) -> Batch | None:
-    """Unshown rows, which have no labels; None when there are none. Those that cannot be encoded are left out."""
-    if unshown is None:
-        return None
-    kept_U = [u for u, row in enumerate(unshown.features) if all(map(_fits, setup.spec.features, row))]
-    if not kept_U:
-        return None
-    features = setup.spec.encode(setup.spec.columns_of([unshown.features[u] for u in kept_U]))
-    label_UK = np.full((len(kept_U), len(setup.tasks)), np.nan, np.float32)
-    logit_UT = unshown.logit_UT[kept_U].astype(np.float32)
-    return Batch(*features, label_UK, logit_UT, weights_of_one(len(kept_U)))
 
 
 def fault_of(setup: LearnerSetup, example: Example) -> str | None:

@@ -24,7 +24,6 @@ from student.learn.batch import (
     Encoded,
     concatenate,
     encode,
-    encoded_unshown,
     raise_first,
     weights_of_one,
 )
@@ -43,7 +42,6 @@ from student.versions.manifest import BOOTSTRAPPED, FORMERLY_BOOTSTRAPPED
 from student.versions.served_posterior import units_of
 from student.versions.served_tensors import SHARED, of_control
 from student.versions.served_tensors import WEIGHT as GUARD_WEIGHT
-from teacher_cache.cache.unshown import UnshownRows
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -102,24 +100,18 @@ class Learner:
         """
         return min(max(self.judged, 1), self.setup.student.micro_batch) - len(self._open)
 
-    def learn(
-        self, examples: Sequence[Example], logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
-    ) -> bool:
+    def learn(self, examples: Sequence[Example], logit_BT: NDArray[np.float32]) -> bool:
         """As `learn_encoded`; InvalidInputError for an example that cannot be learnt, see `fault_of`."""
         rows = encode(self.setup, examples)
         raise_first(rows.faults)
-        return self.learn_encoded(rows, logit_BT, unshown)
+        return self.learn_encoded(rows, logit_BT)
 
-    def learn_encoded(
-        self, examples: Encoded, logit_BT: NDArray[np.float32], unshown: UnshownRows | None = None
-    ) -> bool:
+    def learn_encoded(self, examples: Encoded, logit_BT: NDArray[np.float32]) -> bool:
         """Predict B examples, then learn them: the posteriors row by row, the networks whenever a step is full.
 
-        What is learnt does not depend on how a log is cut into calls, as long as those with `unshown` rows have no more
-        examples than there is `room`. `logit_BT`: the teacher's, in the order of the setup's teacher tasks; a NaN costs
-        that signal, never the step. `unshown`: rows without labels that the student's auxiliary heads learn in the
-        open step. False when a step would have made the weights of an arm not finite: then neither arm took it, and its
-        examples are never replayed.
+        What is learnt does not depend on how a log is cut into calls. `logit_BT`: the teacher's, in the order of the
+        setup's teacher tasks; a NaN costs that signal, never the step. False when a step would have made the weights of
+        an arm not finite: then neither arm took it, and its examples are never replayed.
         """
         batch = examples.with_logits(logit_BT, self.setup.logits_from_ms)
         time_B, user_B, item_B = examples.time_B, examples.user_B, examples.item_B
@@ -127,8 +119,6 @@ class Learner:
             self.evaluation.meet_drawn()
             if self._served is not None:
                 self._served.meet_drawn()
-        if (unshown_rows := encoded_unshown(self.setup, unshown)) is not None:
-            self._open.add_unshown(unshown_rows)
         taken, first = True, 0
         while first < len(batch):
             rows = slice(first, first + self.room)
@@ -150,7 +140,7 @@ class Learner:
 
     def _take_step(self) -> bool:
         """The networks and all running statistics learn the examples of the open step, which are judged with it."""
-        (raw, value_BMK, time_B, user_B, item_B), unshown = self._open.take()
+        raw, value_BMK, time_B, user_B, item_B = self._open.take()
         # 1. Let the bounds follow; leave out labels and logits beyond them.
         batch, counted = self._bounds.learn(raw)
         # 2. Judge the predictions beside the references, which see the examples before the step.
@@ -167,7 +157,7 @@ class Learner:
             arm.running.update(counted)
         self._item_mean.update(item_B, batch.label_BK, weight_B)
         # 4. One step of each arm's network on the new examples and replayed ones.
-        taken = self._step(batch, unshown)
+        taken = self._step(batch)
         # 5. The examples may be replayed from now on.
         if taken:
             self._reservoir.add(batch)
@@ -305,15 +295,12 @@ class Learner:
                 teacher_BK[:, k] = batch.logit_BT[:, column]
         return np.stack([teacher_BK, self._item_mean.score(item_B)], axis=2)
 
-    def _step(self, batch: Batch, unshown: Batch | None) -> bool:
+    def _step(self, batch: Batch) -> bool:
         """One step of both arms; False, and no arm has moved, when one of them cannot take it."""
         replayed = self._reservoir.draw(self.setup.student.replay_batches * len(batch))
         rows = batch if replayed is None else concatenate([batch, self._bounds.apply(replayed)])
-        if unshown is not None:
-            unshown = self._bounds.apply(unshown)
         arms = self._student, self._control
-        seen = zip(self._seen(rows), self._seen(unshown) if unshown else (None, None), strict=True)
-        gradients = [arm.gradient(*parts) for arm, parts in zip(arms, seen, strict=True)]
+        gradients = [arm.gradient(seen) for arm, seen in zip(arms, self._seen(rows), strict=True)]
         if not all(gradient.is_usable() for gradient in gradients):
             return False
         for arm, gradient in zip(arms, gradients, strict=True):

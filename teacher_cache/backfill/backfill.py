@@ -1,7 +1,6 @@
 """Fills the teacher cache from history: teacher requests, examples, or impressions with the features of now.
 
 Idempotent: run it again after a failure. It may run beside the batch scorer; the last one to put a row's logits holds.
-Unshown rows follow from the requests and their order alone: the same requests give the same rows, however often.
 
 Three threads share the work, so that the teacher is not waited for: one reads and maps the next batches while the
 teacher computes this one, whose results the third puts. See docs/decisions/027-backfill-in-columns.md.
@@ -24,7 +23,6 @@ from teacher_cache.backfill.backfill_batches import BatchFiller, Manner, Progres
 from teacher_cache.backfill.backfill_report import BackfillReport, Counts, Tally
 from teacher_cache.backfill.histories import Batch, Offsets
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownScorer
 from teacher_cache.domain.request_scorer import BATCH_ROWS, RequestScorer
 
 _AHEAD_BATCHES = 4
@@ -45,7 +43,6 @@ def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it g
     history: Batches,
     scorer: RequestScorer,
     cache: LogitCache,
-    unshown: UnshownScorer | None = None,
     *,
     progress: Progress,
     batch_rows: int = BATCH_ROWS,
@@ -56,20 +53,18 @@ def backfill(  # noqa: PLR0913 - the parts of a process, and by keyword how it g
 ) -> BackfillReport:
     """Score a history in batches and put the logits; of rows with one key (`LogitCache.keys_of`) the last holds.
 
-    With `unshown`, other items for the user of each request are scored and put before its own logits. After each
-    batch that is in Redis `put` is called, in another thread, with what was counted and how far the history was read
-    with that batch; counting goes on from `before`. While the teacher computes a batch the one before it is put, and
-    without `unshown` the next `_AHEAD_BATCHES` are read and mapped: so many are in memory, and a 64-bit hash of each
-    distinct row to count it. Waits while Redis or the teacher is away; StoppedError when `stop` is set then, or between
-    two batches. Any error sets `stop`, so that no thread waits on.
+    After each batch that is in Redis `put` is called, in another thread, with what was counted and how far the history
+    was read with that batch; counting goes on from `before`. While the teacher computes a batch the one before it is
+    put, and the next `_AHEAD_BATCHES` are read and mapped: so many are in memory, and a 64-bit hash of each distinct
+    row to count it. Waits while Redis or the teacher is away; StoppedError when `stop` is set then, or between two
+    batches. Any error sets `stop`, so that no thread waits on.
     """
     rate = manner.max_rows_per_second
     if rate is not None:
         batch_rows = max(1, min(batch_rows, int(rate)))
     stop = stop or StopSignal()
-    work = BatchFiller(scorer, cache, unshown, manner, stop, Tally(before), (progress, put))
-    # Unshown rows follow from the order in which requests are read and sampled: nothing is read ahead there.
-    ahead = made_ahead(map(work.prepare, history.batches(batch_rows)), 0 if unshown is not None else _AHEAD_BATCHES)
+    work = BatchFiller(scorer, cache, manner, stop, Tally(before), (progress, put))
+    ahead = made_ahead(map(work.prepare, history.batches(batch_rows)), _AHEAD_BATCHES)
     with throughput_first(), ThreadPoolExecutor(1, thread_name_prefix="backfill-writer") as writer, closing(ahead):
         try:
             work.fill_all(ahead, writer)

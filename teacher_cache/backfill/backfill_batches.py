@@ -19,7 +19,6 @@ from stream.log.request_columns import RequestColumns
 from teacher_cache.backfill.backfill_report import Counts, Tally
 from teacher_cache.backfill.histories import Batch, Offsets
 from teacher_cache.cache.cache import LogitCache, LogitKey
-from teacher_cache.cache.unshown import UnshownScorer
 from teacher_cache.domain.domain_map import MappedRows
 from teacher_cache.domain.request_scorer import RequestScorer, ScoredPlaces
 
@@ -36,7 +35,7 @@ class Manner(NamedTuple):
     """How a backfill goes about it.
 
     `dry_run`: put nothing, and score no more than a sample. `missing_only`: leave out rows whose logits are there.
-    `max_rows_per_second`: of the teacher, unshown rows included; None: as fast as it goes.
+    `max_rows_per_second`: of the teacher; None: as fast as it goes.
     """
 
     dry_run: bool = False
@@ -45,10 +44,10 @@ class Manner(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A batch that was read: its `usable` requests, and of those with one key the last, with the key and mapped."""
+    """A batch that was read, and how many of its requests are `usable`; of those with one key the last, mapped."""
 
     batch: Batch
-    usable: RequestColumns
+    usable: int
     rows: RequestColumns
     keys: list[LogitKey]
     mapped: MappedRows
@@ -81,13 +80,12 @@ class BatchFiller:
         self,
         scorer: RequestScorer,
         cache: LogitCache,
-        unshown: UnshownScorer | None,
         manner: Manner,
         stop: StopSignal,
         tally: Tally,
         tell: tuple[Progress, Callable[[Counts, Offsets], None]],
     ) -> None:
-        self._scorer, self._cache, self._unshown = scorer, cache, unshown
+        self._scorer, self._cache = scorer, cache
         self._manner, self._stop = manner, stop
         self._progress, self._note = tell
         self._redis = Absence("redis", "waiting for it, no row is lost")
@@ -105,7 +103,7 @@ class BatchFiller:
         keys = self._cache.keys(usable.user_ids, usable.item_ids, usable.features)
         last_of = dict(zip(keys, range(usable.size), strict=True))
         rows = usable if len(last_of) == usable.size else usable.at(list(last_of.values()))
-        return Prepared(batch, usable, rows, list(last_of), self._scorer.map_rows(rows.features))
+        return Prepared(batch, usable.size, rows, list(last_of), self._scorer.map_rows(rows.features))
 
     def fill_all(self, batches: Iterable[Prepared], writer: ThreadPoolExecutor) -> None:
         """Fill the cache with these batches; when this returns all of them are put."""
@@ -117,13 +115,12 @@ class BatchFiller:
         self._await_put()
 
     def _fill(self, prepared: Prepared, writer: ThreadPoolExecutor) -> None:
-        """Score what of the batch is to be scored, unshown rows first, and have it put when the last batch is put."""
+        """Score what of the batch is to be scored, and have it put when the last batch is put."""
         if self._manner.missing_only or self._manner.dry_run:
             self._await_put()  # a row of the last batch is not missing
             is_missing_B = ~self._look(prepared.keys)
             if self._manner.missing_only:
                 prepared = prepared.at(is_missing_B)
-        self._fill_unshown(prepared)
         started = time.monotonic()
         score = partial(self._scorer.score_mapped, prepared.mapped, prepared.rows.impression_ids)
         scored = self._ask(prepared.rows.size, score)
@@ -157,7 +154,7 @@ class BatchFiller:
             if not self._manner.dry_run:
                 now_ms = time.time_ns() // 1_000_000
                 already = self._until_redis(partial(self._cache.put, keys, scored.logit_BT, now_ms))
-        left_out = batch.requests.size - usable.size
+        left_out = batch.requests.size - usable
         self.tally.add(batch.requests.size, left_out, wanted, keys, scored, already)
         counts = self.tally.counts()
         if not self._manner.dry_run:
@@ -174,27 +171,6 @@ class BatchFiller:
     def _until_redis(self, attempt: Callable[[], _T]) -> _T:
         """What `attempt` gives, once Redis answers."""
         return wait_for(attempt, self._redis, self._stop)
-
-    def _fill_unshown(self, prepared: Prepared) -> None:
-        """The unshown rows of the batch's requests, as far as their own rows are to be scored."""
-        if self._unshown is None:
-            return
-        self._await_put()  # which also counts
-        usable, wanted = prepared.usable, set(prepared.keys)
-        keys = self._cache.keys(usable.user_ids, usable.item_ids, usable.features)
-        others = [
-            other
-            for request, key in zip(usable.requests(), keys, strict=True)
-            for other in self._unshown.sample([request])
-            if key in wanted
-        ]
-        started = time.monotonic()
-        scored = self._ask(len(others), partial(self._unshown.score, others))
-        if scored is not None:
-            self.tally.scored(len(others), time.monotonic() - started)
-        self.tally.add_unshown(others, scored)
-        if scored is not None and not self._manner.dry_run:
-            self._until_redis(partial(self._unshown.put, scored))
 
     def _ask(self, rows: int, score: Callable[[], _T]) -> _T | None:
         """What the teacher says; None of no rows, and of those beyond a dry run's sample."""

@@ -1,6 +1,5 @@
 """What a backfill has done, or would do."""
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,21 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import TeacherRequest
 from teacher_cache.cache.cache import LogitKey
-from teacher_cache.domain.request_scorer import ScoredPlaces, ScoredRows
+from teacher_cache.domain.request_scorer import ScoredPlaces
 
 _HASH_BYTES = 120
 """What Redis takes for a key and its hash beside the rows, about."""
 
 _ROW_BYTES = 4
 """What a hash takes for a row beside its item's id and its logits, about; three times as much past 512 rows."""
-
-_UNSHOWN_BYTES = 200
-"""What Redis takes for the unshown rows of an impression beside their numbers, about."""
-
-_LOGIT_BYTES = 60
-"""What an unshown row takes for its logits as JSON, about."""
 
 _HAD, _PUT = 1, 2
 
@@ -32,9 +24,8 @@ class BackfillReport(NamedTuple):
 
     `rows` are distinct by user, item and the context that the teacher sees. `defaulted_share` is of the teacher's
     inputs, `fallback_share` of the mapped values. `left_out` rows were written with another feature spec, or the
-    teacher cannot score them. `unshown_rows` have items of other impressions; they are put beside the `rows`. `read`
-    rows were looked at; `hit_rate_before` and `hit_rate_after` are the shares of them that had logits before and have
-    some now.
+    teacher cannot score them. `read` rows were looked at; `hit_rate_before` and `hit_rate_after` are the shares of them
+    that had logits before and have some now.
     Of rows that are put without a look before, logits that are too old count as had.
     `teacher_seconds` and `bytes` are what the rows take of the teacher's time, and about what they take in Redis.
     """
@@ -44,7 +35,6 @@ class BackfillReport(NamedTuple):
     defaulted_share: float
     fallback_share: float
     left_out: int
-    unshown_rows: int
     read: int
     hit_rate_before: float
     hit_rate_after: float
@@ -66,7 +56,6 @@ class Counts(NamedTuple):
     has: int = 0
     put: int = 0
     to_score: int = 0
-    unshown_rows: int = 0
     scored_rows: int = 0
     fallen_back: float = 0.0
     teacher_rows: int = 0
@@ -85,11 +74,10 @@ class Counts(NamedTuple):
             defaulted_share=defaulted_share,
             fallback_share=self.fallen_back / max(1, self.scored_rows),
             left_out=self.left_out,
-            unshown_rows=self.unshown_rows,
             read=self.read,
             hit_rate_before=self.had / max(1, self.looked),
             hit_rate_after=self.has / max(1, self.looked),
-            teacher_seconds=self.teacher_seconds / max(1, self.teacher_rows) * (self.to_score + self.unshown_rows),
+            teacher_seconds=self.teacher_seconds / max(1, self.teacher_rows) * self.to_score,
             bytes=self.bytes,
         )
 
@@ -157,12 +145,6 @@ class Tally:
         size = self._row_bytes * len(new) + sum(len(key.field) for key in new)
         size += _HASH_BYTES * (len(self._hashes) - hashes)
         self._add(looked=looked, had=had, has=looked + neither, put=len(new), bytes=size)
-
-    def add_unshown(self, rows: Sequence[TeacherRequest], scored: ScoredRows | None) -> None:
-        """These unshown rows were to be scored."""
-        put = rows if scored is None else scored.requests
-        size = _UNSHOWN_BYTES * len({row.impression_id for row in put}) + _LOGIT_BYTES * len(put)
-        self._add(unshown_rows=len(put), bytes=size + sum(len(json.dumps(row.features)) for row in put))
 
     def _add(self, **more: float) -> None:
         self._counts = self._counts.plus(Counts(**more))  # type: ignore[arg-type]

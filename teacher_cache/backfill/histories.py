@@ -15,7 +15,7 @@ from features.spec import FeatureSpec
 from runtime.compute import batched
 from runtime.errors import DataLossError
 from stream.config import Topics
-from stream.events import Impression, TeacherRequest
+from stream.events import Impression
 from stream.log.example_columns import Wanted
 from stream.log.example_log import ExampleLog
 from stream.log.request_columns import RequestColumns, regrouped
@@ -59,26 +59,16 @@ class Batch(NamedTuple):
 
 
 class Tracked:
-    """The requests of a history from `position` on, which is per partition the offset after the last one given.
+    """The requests of a history from `position` on, which is per partition the offset after the last one given."""
 
-    `passed` gets the requests before `position`, where these are wanted; else they are not read.
-    """
-
-    def __init__(
-        self,
-        history: History,
-        bounds: Bounds,
-        position: Offsets,
-        passed: Callable[[TeacherRequest], object] | None = None,
-    ) -> None:
-        self.bounds, self._start, self._passed = bounds, dict(position), passed
-        first = bounds if passed is not None else bounds._replace(starts={**bounds.starts, **position})
-        self._parts = history.read(first)
+    def __init__(self, history: History, bounds: Bounds, position: Offsets) -> None:
+        self.bounds, self._start = bounds, dict(position)
+        self._parts = history.read(bounds._replace(starts={**bounds.starts, **position}))
 
     def batches(self, batch_rows: int) -> Iterator[Batch]:
         """So many requests at a time, the last as many as are left; to be called once."""
         reached = self._start
-        for requests in regrouped(map(self._left, self._parts), batch_rows):
+        for requests in regrouped(self._parts, batch_rows):
             reached = reached | requests.ends()
             yield Batch(requests, reached)
 
@@ -90,18 +80,6 @@ class Tracked:
     def total(self) -> int:
         """Offsets of the whole history."""
         return self.bounds.offsets_from({})
-
-    def _left(self, part: RequestColumns) -> RequestColumns:
-        """Those that are not before the first position; the others are passed."""
-        if self._passed is None:
-            return part
-        is_left = [
-            offset >= self._start.get(partition, 0)
-            for partition, offset in zip(part.partitions, part.offsets, strict=True)
-        ]
-        for request in part.at([n for n, left in enumerate(is_left) if not left]).requests():
-            self._passed(request)
-        return part.at([n for n, left in enumerate(is_left) if left])
 
 
 class AskedRows:

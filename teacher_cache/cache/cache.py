@@ -214,3 +214,10 @@ def decode(values: Sequence[bytes | None], tasks: int, now_seconds: float, ttl_s
 def usable(logit_NT: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Per row whether all its logits are finite and of a size that a teacher may have: up to `LARGEST_VALUE`."""
     return np.asarray((np.abs(logit_NT) <= LARGEST_VALUE).all(axis=1), np.bool_)  # a NaN is not below anything
+
+
+def usable_or_nan(logits: Sequence[float] | None, tasks: int) -> NDArray[np.float32]:
+    """The logits [T] that an example log has of one example; NaN for a miss and for what is not `usable`."""
+    if logits is not None and len(logits) == tasks and usable(np.array([logits], np.float64))[0]:
+        return np.array(logits, np.float32)
+    return np.full(tasks, np.nan, np.float32)

@@ -19,7 +19,7 @@ AGES_SECONDS = (60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000)
 
 _SCAN_KEYS = 1_000  # of one round trip
 _SAMPLED_HASHES = 1_000
-_KINDS = ("logits", "unshown", "profiles", "backfills")  # of keys, each of a generation
+_KINDS = ("logits", "profiles", "backfills", "unshown")  # of keys, each of a generation; the last of earlier releases
 _DIGEST = re.compile(rb"([0-9a-f]{16}):")
 _CONTEXT = re.compile(rb":([0-9a-f]{%d})$" % CONTEXT_DIGITS)
 _ANY_CONTEXT = b":" + b"[0-9a-f]" * CONTEXT_DIGITS  # as a pattern of SCAN
@@ -177,7 +177,7 @@ class CachedKeys:
         self._counts = counts + b":*" if digest is None else counts
 
     def count(self) -> int:
-        """How many keys there are: one a user, one an impression with unshown rows, three a profile table, ..."""
+        """How many keys there are: one a user, three a profile table, ..."""
         with reaching(self._url):
             return sum(map(len, self._keys(self._patterns)))
 

@@ -18,7 +18,6 @@ from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING
 from stream.events import TeacherRequest
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownScorer
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.request_scorer import BATCH_ROWS, RefusedRow, RequestScorer, ScoredRows
 from teacher_cache.profiles.profile_scorer import ProfileScorer
@@ -36,7 +35,6 @@ _NOTHING_LOST = "waiting for it, no request is lost"
 
 _LOG = logging.getLogger(__name__)
 _SCORED = Counter("graft_teacher_scored_rows", "Rows whose logits were put into the cache.")
-_UNSHOWN = Counter("graft_teacher_unshown_rows", "Rows scored although nobody was shown them.")
 _FRESH = Counter("graft_teacher_fresh_rows", "Requests whose row kept its logit, by teacher.refresh_seconds.")
 _AHEAD = Counter("graft_teacher_ahead_rows", "Rows scored before their turn, because the scorer lagged.")
 _WAITED = Gauge("graft_teacher_oldest_waiting_seconds", "How long the oldest request of the last batch had waited.")
@@ -78,10 +76,9 @@ def run_batch_scorer(
     cache: LogitCache,
     config: TeacherConfig,
     stop: StopSignal,
-    unshown: UnshownScorer | None = None,
     profiles: ProfileScorer | None = None,
 ) -> None:
-    """Every second score all that waits, until `stop`; with `unshown`, other items for its users too.
+    """Every second score all that waits, until `stop`.
 
     With `profiles`, then some of those that are due; while there are more, the next pass starts at once. Waits while
     Redis, Kafka or the teacher is away, without losing a request. While it lags, every other batch is of the newest
@@ -89,7 +86,7 @@ def run_batch_scorer(
     the teacher cannot score becomes a dead letter. ConfigurationError: a request of another feature spec.
     """
     _DEFAULTED.set(scorer.defaulted_share)
-    batches = _Pass(reader, scorer, cache, config.refresh_seconds, unshown, profiles, stop)
+    batches = _Pass(reader, scorer, cache, config.refresh_seconds, profiles, stop)
     report = _Report(scorer.defaulted_share)
     kafka = Absence("kafka", _NOTHING_LOST)
     HEALTH.begin(_LOOP)
@@ -116,7 +113,6 @@ class _Pass:
         scorer: RequestScorer,
         cache: LogitCache,
         refresh_seconds: float,
-        unshown: UnshownScorer | None,
         profiles: ProfileScorer | None,
         stop: StopSignal,
     ) -> None:
@@ -125,7 +121,6 @@ class _Pass:
         self._reader = reader
         self._scorer = scorer
         self._cache = cache
-        self._unshown = unshown
         self._profiles = profiles
         self._stop = stop
         self._redis = Absence("redis", _NOTHING_LOST)
@@ -172,11 +167,9 @@ class _Pass:
     def _score(self, requests: Sequence[TeacherRequest], report: "_Report", *, ahead: bool = False) -> bool:
         """Whether all of it may be committed; False when a stop was asked for while something was away.
 
-        Unshown rows go first: who sees an impression's logits finds them too. `ahead`: before their turn; what the
-        teacher refuses is set aside when that comes.
+        `ahead`: before their turn; what the teacher refuses is set aside when that comes.
         """
         try:
-            self._put_unshown(requests)
             scored = wait_for(partial(self._scorer.score, self._due(requests)), self._teacher, self._stop)
             if scored is not None:
                 scored_at_ms = time.time_ns() // 1_000_000
@@ -206,15 +199,6 @@ class _Pass:
         ]  # NaN: none
         _FRESH.inc(len(requests) - len(due))
         return due
-
-    def _put_unshown(self, requests: Sequence[TeacherRequest]) -> None:
-        if self._unshown is None:
-            return
-        rows = self._unshown.sample(requests)
-        scored = wait_for(partial(self._unshown.score, rows), self._teacher, self._stop)
-        if scored is not None:
-            wait_for(partial(self._unshown.put, scored), self._redis, self._stop)
-            _UNSHOWN.inc(len(scored.requests))
 
 
 class _Report:

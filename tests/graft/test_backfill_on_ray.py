@@ -264,10 +264,6 @@ def test_what_ray_does_not_take_is_refused(sound_project, redis_url, log):
     if importlib.util.find_spec("ray") is None:
         told = _graft(sound_project, redis_url, *backfill, "--from", str(log))
         assert (told.exit_code, "pip install 'graft[ray]'" in told.output) == (1, True), told.output
-    with (sound_project / "graft.toml").open("a") as file:
-        file.write("\n[unshown]\nratio = 1.0\n")
-    told = _graft(sound_project, redis_url, *backfill, "--from", str(log))
-    assert (told.exit_code, "--engine ray makes no unshown rows" in told.output) == (2, True), told.output
 
 
 class _Cluster:

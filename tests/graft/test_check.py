@@ -68,10 +68,9 @@ def test_a_project_without_a_teacher_is_sound_and_what_still_names_one_is_a_faul
     path.write_text(whole.partition("[teacher]")[0])
     assert "  no teacher: the student learns from its labels alone" in check_project(sound_project, _REDIS).lines()
     distilled = "[[distillation]]" + whole.partition("[[distillation]]")[2]
-    path.write_text(f"{whole.partition('[teacher]')[0]}{distilled}\n[unshown]\nratio = 2\n")
+    path.write_text(f"{whole.partition('[teacher]')[0]}{distilled}")
     faults = _check(sound_project)
     assert any("distillation.0.teacher_task: no such teacher task, got 'like'" in fault for fault in faults)
-    assert any("unshown.ratio: there is no [teacher]" in fault for fault in faults)
 
 
 def test_faults_of_features_and_teacher_come_at_once(sound_project: Path) -> None:

@@ -69,9 +69,6 @@ teacher_task = "like"
 student_task = "like"
 weight = 100
 
-[unshown]
-ratio = 1
-
 [student]
 trunk = [8]
 micro_batch = 16
@@ -116,7 +113,7 @@ FAULTS = {
     "negative weight": ("weight = 100", "weight = -1"),
     "misspelt weight": ("weight = 100", "wieght = 100"),
     "removed half-life": ("weight = 100", "half_life_examples = 100"),
-    "unshown": ("ratio = 1", "ratio = -1"),
+    "removed table": ("[bootstrap]", "[unshown]\nratio = 1\n\n[bootstrap]"),
     "misspelt key of the student": ("micro_batch = 16", "micro_bacth = 16"),
     "removed key": ("micro_batch = 16", "micro_batch = 16\nreplay_batches = 2"),
     "student": ("trunk = [8]", "trunk = []"),

@@ -22,7 +22,6 @@ from student.versions.registry import Registry
 
 _GRAFT = [sys.executable, "-m", "graft"]
 _STAGES = (["stream", "run"], ["teacher", "run"], ["student", "train"], ["student", "serve"])
-_LOGITS_SECONDS = 30 * 86_400  # the default of teacher.ttl_seconds; those of the stream wait an hour
 _FAST = """
 [stream]
 topic_prefix = "PREFIX"
@@ -31,8 +30,6 @@ idle_seconds = 0.3
 micro_batch = 1
 [publish]
 every_seconds = 0.1
-[unshown]
-ratio = 4
 """
 _NOON_MS = 1_767_268_800_000
 _EVENTS = [
@@ -107,12 +104,11 @@ def test_events_become_scores(sound_project: Path, redis_url: str, kafka: str, t
         report = _here(environment, "teacher", "backfill", "--since", "1d", "--dry-run")
         assert (report["rows"], report["defaulted_share"]) == (4, 0.5)
     with connect(redis_url) as client:
-        live = {key: client.get(key) for key in client.keys("graft:unshown:*")}
-        assert live, "no user was paired with the other item"
-        client.delete(*live)
-        assert _graft(environment, "teacher", "backfill", "--since", "1d")["unshown_rows"] == report["unshown_rows"]
-        assert {key: client.get(key) for key in client.keys("graft:unshown:*")} == live
-        assert all(client.ttl(key) > _LOGITS_SECONDS - 600 for key in live), "they expire before their logits"
+        keys = client.keys("graft:logits:*")
+        live = {key: client.hkeys(key) for key in keys}
+        client.delete(*keys)
+        assert _graft(environment, "teacher", "backfill", "--since", "1d")["rows"] == report["rows"]
+        assert {key: client.hkeys(key) for key in client.keys("graft:logits:*")} == live
 
 
 def _wait_for_examples(registry: Registry, examples: int) -> str:

@@ -1,8 +1,11 @@
 """The logits of the example log alone: which of several records an example has, and that none is another example's."""
 
+import json
 from itertools import groupby
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +23,7 @@ from tests.stream.test_example_log import record
 GENERATION = "g1"
 
 
-def used(place, offsets, *, learner="a", generation=GENERATION, misses=(), topic_id=None, partition=0, unshown=None):
+def used(place, offsets, *, learner="a", generation=GENERATION, misses=(), topic_id=None, partition=0):
     """A record at offset `place` of the topic; the logit tells place and example, so that nothing can be confused."""
     logits = [None if offset in misses else [float(offset), float(place)] for offset in offsets]
     return UsedRecord(
@@ -33,7 +36,6 @@ def used(place, offsets, *, learner="a", generation=GENERATION, misses=(), topic
             offsets=list(offsets),
             impressions=[impression_mark(f"i{offset}") for offset in offsets],
             logits=logits,
-            unshown=unshown,
         ),
     )
 
@@ -59,19 +61,23 @@ def logits(folder, offsets, **options):
 def test_an_example_has_what_its_learner_used_or_that_it_had_none(tmp_path):
     archived(tmp_path, [used(0, range(3), misses=[1])])
     assert found(tmp_path, range(4)) == [
-        LoggedLogit([0.0, 0.0], None),
-        LoggedLogit(None, None),
-        LoggedLogit([2.0, 0.0], None),
+        LoggedLogit([0.0, 0.0]),
+        LoggedLogit(None),
+        LoggedLogit([2.0, 0.0]),
         None,
     ]
 
 
-def test_unshown_rows_come_back_as_they_were(tmp_path):
-    rows = [[([1, 0.1, "a", None, [0.5, 2.0]], [0.25, -1.5])], []]
-    archived(tmp_path, [used(0, [4, 5], misses=[5], unshown=rows)])
-    first, second = found(tmp_path, [4, 5])
-    assert (first.unshown, second) == (rows[0], LoggedLogit(None, []))
-    assert repr(first.unshown) == repr(rows[0])
+def test_what_earlier_releases_wrote_beside_the_logits_is_passed_over(tmp_path):
+    """Rows that nobody was shown, in the records of the topic and in the files of the log."""
+    record_of_now = used(0, [4, 5], misses=[5])
+    fields = json.loads(record_of_now.used.model_dump_json()) | {"unshown": [[[[1, 0.1, "a", None], [0.25, -1.5]]], []]}
+    assert UsedLogits.model_validate_json(json.dumps(fields)) == record_of_now.used
+    archived(tmp_path, [record_of_now])
+    (file,) = list_logit_files(tmp_path)
+    table = pq.read_table(file.path)
+    pq.write_table(table.append_column("unshown", pa.array(['[[[1, "a"], [0.25, -1.5]]]', None])), file.path)
+    assert found(tmp_path, [4, 5]) == [LoggedLogit([4.0, 0.0]), LoggedLogit(None)]
 
 
 def test_a_learner_that_learns_again_says_what_it_used_in_the_end(tmp_path):
@@ -89,8 +95,8 @@ def test_of_several_learners_the_one_that_wrote_first_of_an_example_counts(tmp_p
 def test_fill_misses_takes_what_another_learner_had_and_leaves_the_rest_to_the_cache(tmp_path):
     archived(tmp_path, [used(0, range(3), misses=[0, 2]), used(1, range(3), learner="b", misses=[2])])
     assert found(tmp_path, range(3), fill_misses=True) == [
-        LoggedLogit([0.0, 1.0], None),
-        LoggedLogit([1.0, 0.0], None),
+        LoggedLogit([0.0, 1.0]),
+        LoggedLogit([1.0, 0.0]),
         None,
     ]
 
@@ -107,7 +113,7 @@ def test_logits_of_another_impression_at_the_same_place_are_passed_over(tmp_path
     archived(tmp_path, [used(0, range(2))])
     log = LoggedLogits(tmp_path, GENERATION)
     other = record(0, 0, impression_id="another")
-    assert log.of([other, record(0, 1)]) == [None, LoggedLogit([1.0, 0.0], None)]
+    assert log.of([other, record(0, 1)]) == [None, LoggedLogit([1.0, 0.0])]
     assert "partition 0 offset 0 are of another impression" in caplog.text
 
 
@@ -147,7 +153,7 @@ def test_only_the_files_that_reach_over_an_example_are_held(tmp_path):
     log = LoggedLogits(tmp_path, GENERATION)
     held = []
     for offset in range(120):
-        assert log.of([record(0, offset)]) == [LoggedLogit([float(offset), float(offset // 3)], None)]
+        assert log.of([record(0, offset)]) == [LoggedLogit([float(offset), float(offset // 3)])]
         held.append(len(log._partitions[0]._open))
     assert max(held) <= 2
 

@@ -31,9 +31,7 @@ def writer(kafka_servers, its_topics, learner="a"):
 def rows(partition, offsets):
     """A miss at every fifth offset."""
     logits = [None if offset % 5 == 0 else [offset + 0.5, -1.0] for offset in offsets]
-    return [
-        UsedRow(partition, offset, f"i{offset}", found, None) for offset, found in zip(offsets, logits, strict=True)
-    ]
+    return [UsedRow(partition, offset, f"i{offset}", found) for offset, found in zip(offsets, logits, strict=True)]
 
 
 def read(kafka_servers, its_topics, count, offsets=None):
@@ -141,7 +139,7 @@ class Learnt:
         for record in records:
             place = record.partition, record.offset
             self.expected[place] = None if record.offset % 4 == 0 else [float(record.offset), float(run)]
-            row = UsedRow(*place, record.example.impression_id, self.expected[place], None)
+            row = UsedRow(*place, record.example.impression_id, self.expected[place])
             self.used.add([row])
         assert self.used.flush()
 

@@ -1,6 +1,6 @@
 """A small real teacher and the target features that feed it, by hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from onnx import TensorProto, helper
 
 from features.spec import Feature, FeatureSpec
 from stream.events import TeacherRequest
-from teacher_cache.cache.unshown import UnshownCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
@@ -145,14 +144,6 @@ def domain_map(config: TeacherConfig, tmp_path: Path, teacher: Teacher, spec: Fe
 def scorer(teacher: Teacher, domain_map: DomainMap, spec: FeatureSpec) -> RequestScorer:
     """The teacher behind its map."""
     return RequestScorer(teacher, domain_map, spec)
-
-
-@pytest.fixture
-def unshown(redis_url: str, spec: FeatureSpec) -> Iterator[UnshownCache]:
-    """Unshown rows by impression that wait for 100 s."""
-    cache = UnshownCache(redis_url, "p:g1", spec, ("finish", "rating"), 100)
-    yield cache
-    cache.close()
 
 
 @pytest.fixture

@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 
 from lab.embedded import free_port
-from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError
-from runtime.telemetry import StopSignal
 from stream.events import Impression
 from teacher_cache.backfill.backfill import backfill, requests_of_impressions
 from teacher_cache.backfill.backfill_batches import Manner
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
-from teacher_cache.config import UnshownConfig
 from teacher_cache.domain.request_scorer import RequestScorer
 from tests.rows import Listed, keys
 
@@ -26,16 +22,6 @@ def cache(redis_url):
     cache = LogitCache(redis_url, "p:g1", ("finish", "rating"), 100)
     yield cache
     cache.close()
-
-
-@pytest.fixture
-def unshown_scorer(spec, scorer, unshown):
-    """Makes scorers of unshown rows that have not seen an item yet."""
-
-    def make(ratio=2.0, cache=unshown):
-        return UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=ratio)), scorer, cache)
-
-    return make
 
 
 def _nothing(_done, _total):
@@ -124,106 +110,6 @@ def test_impressions_become_requests_with_the_features_of_now(scorer, cache, spe
     report = backfill(Listed(requests), scorer, cache, batch_rows=2, progress=_nothing)
     assert report.fallback_share == pytest.approx(1 / 3)
     assert cache.get(keys(cache, [1], [3])).logit_BT.tolist() == [[21.0, 4.0]]
-
-
-def test_every_impression_of_a_history_gets_the_unshown_rows_that_the_sampler_chooses(
-    scorer, cache, unshown, unshown_scorer, spec, request_of
-):
-    history = [request_of(n, item_id=n % 7) for n in range(60)]  # each of 7 items is shown again and again
-    report = backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
-    chosen = UnshownSampler(spec, UnshownConfig(ratio=2.0)).sample(history)
-    found = unshown.get([request.impression_id for request in history])
-    assert found.features == [row.features for row in chosen]
-    assert found.logit_UT.tolist() == [[18 + row.features[2][0], 4.5] for row in chosen]
-    assert (report.rows, report.unshown_rows) == (7, len(chosen))
-
-
-@pytest.mark.parametrize("batch_rows", [1, 7, 100])
-def test_a_history_that_is_filled_again_gets_the_same_unshown_rows_however_it_is_cut(
-    scorer, cache, unshown, unshown_scorer, request_of, batch_rows
-):
-    history = [request_of(n) for n in range(30)]
-    impressions = [request.impression_id for request in history]
-    backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=8, progress=_nothing)
-    first = unshown.get(impressions)
-    backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=batch_rows, progress=_nothing)
-    again = unshown.get(impressions)
-    assert again.features == first.features
-    assert again.logit_UT.tobytes() == first.logit_UT.tobytes()
-
-
-def test_whoever_sees_a_backfilled_logit_finds_its_unshown_rows_too(
-    scorer, redis_url, unshown, unshown_scorer, request_of
-):
-    seen = []
-
-    class Watched(LogitCache):
-        def put(self, keys, logit_BT, scored_at_ms):
-            seen.append(len(unshown.get([f"imp-{key.field}" for key in keys]).features))
-            return super().put(keys, logit_BT, scored_at_ms)
-
-    cache = Watched(redis_url, "p:g1", ("finish", "rating"), 100)
-    backfill(
-        Listed([request_of(n) for n in range(8)]),
-        scorer,
-        cache,
-        unshown_scorer(ratio=1),
-        batch_rows=4,
-        progress=_nothing,
-    )
-    cache.close()
-    assert seen == [3, 4]  # the very first impression has no other item
-
-
-def test_a_dry_run_counts_the_unshown_rows_and_puts_none(scorer, cache, unshown, unshown_scorer, request_of):
-    history = [request_of(n) for n in range(10)]
-    dry = backfill(
-        Listed(history), scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing, manner=Manner(dry_run=True)
-    )
-    assert unshown.get([request.impression_id for request in history]).features == []
-    assert (
-        dry.unshown_rows
-        == backfill(Listed(history), scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing).unshown_rows
-        > 10
-    )
-
-
-def test_a_history_without_unshown_rows_has_none_and_says_so(scorer, cache, unshown, request_of):
-    report = backfill(Listed([request_of(n) for n in range(10)]), scorer, cache, batch_rows=4, progress=_nothing)
-    assert report.unshown_rows == 0
-    assert unshown.get([f"imp-{n}" for n in range(10)]).features == []
-
-
-def test_no_unshown_row_is_made_of_a_row_of_another_feature_spec(scorer, cache, unshown, unshown_scorer, request_of):
-    rows = [request_of(1, spec_id="0123456789abcdef"), request_of(2), request_of(3, spec_id="0123456789abcdef")]
-    report = backfill(Listed(rows), scorer, cache, unshown_scorer(), batch_rows=4, progress=_nothing)
-    assert (report.rows, report.left_out, report.unshown_rows) == (1, 2, 0)
-
-
-def test_without_redis_there_is_no_logit_without_its_unshown_rows(
-    scorer, cache, unshown_scorer, config, spec, request_of
-):
-    away = UnshownCache(f"redis://127.0.0.1:{free_port()}", "p:g1", spec, ("finish", "rating"), 100)
-    stop = StopSignal()
-
-    class Watched(logging.Handler):
-        def emit(self, _record):
-            stop.set()
-
-    watched = Watched()
-    logging.getLogger("runtime.absence").addHandler(watched)
-    with pytest.raises(StoppedError):  # it waits until then
-        backfill(
-            Listed([request_of(1), request_of(2)]),
-            scorer,
-            cache,
-            unshown_scorer(cache=away),
-            batch_rows=4,
-            progress=_nothing,
-            stop=stop,
-        )
-    logging.getLogger("runtime.absence").removeHandler(watched)
-    assert np.isnan(cache.get(keys(cache, [1, 1], [1, 2])).logit_BT).all()
 
 
 class _Watched:

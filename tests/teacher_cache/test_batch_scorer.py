@@ -10,8 +10,6 @@ from lab.embedded import EmbeddedRedis
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
-from teacher_cache.config import UnshownConfig
 from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import keys
 
@@ -69,8 +67,8 @@ def run(scorer, config, monkeypatch):
     """Runs the batch scorer, with batches of four rows, until its stop signal is set."""
     monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 4)
 
-    def run_until_stopped(reader, cache, stop, unshown=None, profiles=None):
-        run_batch_scorer(reader, scorer, cache, config, stop, unshown, profiles)
+    def run_until_stopped(reader, cache, stop, profiles=None):
+        run_batch_scorer(reader, scorer, cache, config, stop, profiles)
 
     return run_until_stopped
 
@@ -213,29 +211,6 @@ def _wait_until(condition):
     raise AssertionError("not within 10 s")
 
 
-def test_whoever_sees_an_impressions_logits_finds_its_unshown_rows_too(
-    run, redis_url, cache, scorer, spec, config, request_of
-):
-    cache_of_unshown = UnshownCache(redis_url, "p:g1", spec, ("finish", "rating"), 100)
-    unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, cache_of_unshown)
-    seen = []
-
-    class Watched(LogitCache):
-        def put(self, keys, logit_BT, scored_at_ms):
-            seen.append(len(cache_of_unshown.get([f"imp-{key.field}" for key in keys]).features))
-            super().put(keys, logit_BT, scored_at_ms)
-
-    stop = StopSignal()
-    requests = _Requests([request_of(n) for n in range(8)], cache, stop)
-    run(requests, Watched(redis_url, "p:g1", TASKS, 100), stop, unshown)
-    assert seen == [3, 4]  # batches of 4; the very first impression has no other item
-    found = cache_of_unshown.get(["imp-7"])
-    (row,), (logit_T,) = found.features, found.logit_UT.tolist()
-    assert logit_T == [18 + row[2][0], 4.5]
-    assert np.isnan(cache.get(keys(cache, [1], [100])).logit_BT).all()
-    cache_of_unshown.close()
-
-
 @pytest.fixture
 def calls(scorer, monkeypatch):
     """The items of each call of the teacher."""
@@ -273,7 +248,7 @@ def test_a_scorer_that_lags_asks_for_the_profiles_of_each_request(run, cache, re
         def refresh(self):
             return 0
 
-    run(_Requests([request_of(n) for n in range(20)], cache, stop), cache, stop, None, Profiles())
+    run(_Requests([request_of(n) for n in range(20)], cache, stop), cache, stop, Profiles())
     assert sorted(item for items in asked for item in items) == list(range(20))
     assert all(asked)
 

@@ -19,8 +19,7 @@ from teacher_cache.backfill.backfill import backfill
 from teacher_cache.backfill.backfill_batches import Manner
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.inventory import Inventory
-from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
-from teacher_cache.config import TeacherConfig, UnshownConfig
+from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.context_key import NO_CONTEXT, ContextKey, context_digest
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
@@ -91,12 +90,9 @@ def _backfill(
     requests: Sequence[TeacherRequest],
     scorer: RequestScorer,
     cache: LogitCache,
-    unshown: UnshownScorer | None = None,
     manner: Manner = _NOTHING,
 ) -> Any:
-    return backfill(
-        Listed(requests), scorer, cache, unshown, batch_rows=4, progress=lambda _rows, _reached: None, manner=manner
-    )
+    return backfill(Listed(requests), scorer, cache, batch_rows=4, progress=lambda _rows, _reached: None, manner=manner)
 
 
 def test_two_impressions_of_one_user_and_item_have_the_logits_of_their_own_hours(
@@ -195,22 +191,6 @@ def test_the_bytes_of_a_dry_run_are_those_of_its_keys(scorer: RequestScorer, cac
     done = _backfill(requests, scorer, cache)
     taken = sum(client.memory_usage(key) for key in client.keys("graft:logits:*"))  # type: ignore[union-attr,misc]
     assert dry.bytes == done.bytes == pytest.approx(taken, rel=0.35)
-
-
-def test_an_unshown_row_has_the_context_of_the_request_that_it_is_of(
-    scorer: RequestScorer, cache: LogitCache, redis_url: str
-) -> None:
-    unshown = UnshownCache(redis_url, f"p:{_GENERATION}", SPEC, _TASKS, 100)
-    maker = UnshownScorer(UnshownSampler(SPEC, UnshownConfig(ratio=1)), scorer, unshown)
-    requests = [hourly_request(n, n, n % 24) for n in range(10)]
-    _backfill(requests, scorer, cache, maker)
-    found = unshown.get_each([request.impression_id for request in requests])
-    assert sum(len(rows.features) for rows in found) == 9
-    for request, rows in zip(requests, found, strict=True):
-        for (_, item, hour), logits in zip(rows.features, rows.logit_UT.tolist(), strict=True):
-            assert hour == request.features[2]
-            assert logits == [100.0 * int(item) + float(hour), hour]  # type: ignore[arg-type]
-    unshown.close()
 
 
 def test_a_dump_tells_the_hours_apart_where_the_hour_is_a_key_of_it(

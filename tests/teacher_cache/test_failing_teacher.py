@@ -10,8 +10,6 @@ from prometheus_client import REGISTRY
 
 from runtime.telemetry import StopSignal
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownSampler, UnshownScorer
-from teacher_cache.config import UnshownConfig
 from teacher_cache.scorer.batch_scorer import run_batch_scorer
 
 _ERRORS = (TimeoutError("timed out"), ConnectionResetError("reset"), MemoryError(), RuntimeError("Failed to allocate"))
@@ -62,16 +60,14 @@ class _Requests:
 
 
 @pytest.fixture
-def fill(scorer, config, spec, redis_url, unshown, monkeypatch):
+def fill(scorer, config, redis_url, monkeypatch):
     """Scores requests to the end, in batches of four, into a generation; what it left there."""
     monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 4)
 
     def run(requests, generation):
-        rows = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=1)), scorer, unshown)
         with closing(LogitCache(redis_url, generation, ("finish", "rating"), 100)) as cache:
-            run_batch_scorer(requests, scorer, cache, config, requests.stop, rows)
-            impressions = [r.impression_id for r in requests.waiting]
-            return cache.get(cache.keys_of(requests.waiting)).logit_BT, unshown.get(impressions)
+            run_batch_scorer(requests, scorer, cache, config, requests.stop)
+            return cache.get(cache.keys_of(requests.waiting)).logit_BT
 
     return run
 
@@ -85,15 +81,13 @@ def test_a_teacher_that_fails_one_call_in_five_and_refuses_rows_fills_the_cache_
         request_of(n, features=[20, "", [3e38, 3e38, 0.0], 5.0, n]) if n in bad else request_of(n) for n in range(40)
     ]
     undisturbed = _Requests(rows)
-    expected, expected_unshown = fill(undisturbed, "p:undisturbed")
+    expected = fill(undisturbed, "p:undisturbed")
     teacher._model = session = _Session(teacher._model)
     before = REGISTRY.get_sample_value("graft_teacher_refused_rows_total")
     failing = _Requests(rows)
-    found, found_unshown = fill(failing, "p:failing")
+    found = fill(failing, "p:failing")
     assert session.calls > 20
     assert found.tobytes() == expected.tobytes()
-    assert found_unshown.features == expected_unshown.features
-    assert found_unshown.logit_UT.tobytes() == expected_unshown.logit_UT.tobytes()
     assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == sorted(bad)
     assert failing.aside == undisturbed.aside == [f"imp-{n}" for n in sorted(bad)]
     assert failing.committed == rows

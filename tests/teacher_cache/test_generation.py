@@ -20,7 +20,6 @@ from runtime.redis import connect
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.generation import Generation, differences, generation_of
 from teacher_cache.cache.generation_registry import GenerationRegistry, Record
-from teacher_cache.cache.unshown import UnshownCache
 from teacher_cache.config import TeacherConfig
 from tests.rows import keys
 from tests.specs import spec_of
@@ -237,17 +236,15 @@ def test_no_generation_ever_reads_anothers_logits(folder: Path, redis_url: str, 
         tasks = _CONFIG["tasks"][::-1] if is_swapped else _CONFIG["tasks"]
         key = _generation(folder, project, spec, tasks=tasks, inputs=_input("age", default=default)).key
         assert states.setdefault(key, state) == state  # one key, one meaning
-        caches[state] = LogitCache(redis_url, key, ("a", "b"), 100), UnshownCache(redis_url, key, spec, ("a", "b"), 100)
+        caches[state] = LogitCache(redis_url, key, ("a", "b"), 100)
     assert len(states) == len(set(made))
     numbers = {state: float(n) for n, state in enumerate(caches)}
-    for state, (logits, _) in caches.items():
+    for state, logits in caches.items():
         assert np.isnan(logits.get(keys(logits, [1], [2])).logit_BT).all()
         logits.put(keys(logits, [1], [2]), np.full((1, 2), numbers[state], np.float32), 2**41)
-    for state, (logits, unshown) in caches.items():
+    for state, logits in caches.items():
         assert logits.get(keys(logits, [1], [2])).logit_BT.tolist() == [[numbers[state]] * 2]
-        assert unshown.get(["1"]).features == []
         logits.close()
-        unshown.close()
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ from teacher_cache.backfill.backfill_batches import Manner
 from teacher_cache.backfill.checkpoint import Checkpoint
 from teacher_cache.backfill.histories import Bounds, LoggedExamples, ShownRows, Tracked
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
-from teacher_cache.config import UnshownConfig
 from tests.rows import Listed, keys
 
 
@@ -86,16 +84,13 @@ def _nothing(_done, _total):
     stops=st.lists(st.integers(0, 5), max_size=4),
     rows=st.integers(0, 12),
     size=st.integers(1, 5),
-    rereads=st.booleans(),
 )
-def test_however_often_it_is_stopped_every_request_comes_once_and_in_order(stops, rows, size, rereads):
+def test_however_often_it_is_stopped_every_request_comes_once_and_in_order(stops, rows, size):
     requests = list(map(_request, range(rows)))
     history = _InMemory(requests)
-    position, found, passed = {}, [], []
+    position, found = {}, []
     for stop in [*stops, rows]:
-        tracked = Tracked(history, history.bounds(), position, passed.append if rereads else None)
-        del passed[:]
-        before = list(found)
+        tracked = Tracked(history, history.bounds(), position)
         batches = list(islice(tracked.batches(size), stop))
         for batch in batches:
             found += batch.requests.requests()
@@ -103,45 +98,8 @@ def test_however_often_it_is_stopped_every_request_comes_once_and_in_order(stops
         position = batches[-1].reached if batches else position
         assert tracked.total == rows
         assert all(batch.requests.size == size for batch in batches[:-1])
-        if rereads and batches:
-            assert passed[: len(before)] == before
     assert found == requests
     assert _all(Tracked(history, history.bounds(), position)) == []
-
-
-class _Some:
-    """The first batches of a history."""
-
-    def __init__(self, tracked, count):
-        self._tracked, self._count = tracked, count
-
-    def batches(self, batch_rows):
-        for batch in islice(self._tracked.batches(batch_rows), self._count):
-            self.reached = batch.reached
-            yield batch
-
-
-def test_a_backfill_that_goes_on_makes_the_unshown_rows_of_one_that_was_never_stopped(
-    scorer, spec, redis_url, request_of
-):
-    requests = [request_of(n, item_id=n % 11) for n in range(40)]
-    history = _InMemory(requests)
-    found = {}
-    for name, stop_after in (("whole", None), ("stopped", 2)):
-        with closing(LogitCache(redis_url, f"p:{name}", ("finish", "rating"), 100)) as cache:
-            rows = UnshownCache(redis_url, f"p:{name}", spec, ("finish", "rating"), 100)
-            position = {}
-            for part in [stop_after, None] if stop_after else [None]:
-                unshown = UnshownScorer(UnshownSampler(spec, UnshownConfig(ratio=2)), scorer, rows)
-                tracked = Tracked(history, history.bounds(), position, lambda one, to=unshown: to.sample([one]))
-                some = _Some(tracked, part)
-                backfill(some, scorer, cache, unshown, progress=_nothing, batch_rows=8)
-                position = some.reached
-            found[name] = rows.get([request.impression_id for request in requests])
-            assert np.isfinite(cache.get(keys(cache, [1] * 11, list(range(11)))).logit_BT).all()
-            rows.close()
-    assert found["stopped"].features == found["whole"].features
-    assert found["stopped"].logit_UT.tobytes() == found["whole"].logit_UT.tobytes()
 
 
 def test_a_checkpoint_comes_back_and_goes_with_its_generation(redis_url):

@@ -159,7 +159,7 @@ def test_the_batch_scorer_scores_profiles_beside_the_requests(start, doubles, sc
         traceparents = ()
 
     cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
-    run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables(users=(2, 9))))
+    run_batch_scorer(Requests(), scorer, cache, config, stop, start(Tables(users=(2, 9))))
     assert doubles.pushed == [{"user": [0, 1, 2, 3, 4, 9]}]
 
 
@@ -189,6 +189,6 @@ def test_no_logit_waits_for_a_profile_that_cannot_be_pushed(
 
     doubles.push = refuse
     cache = LogitCache(redis_url, "p:g1", ["finish", "rating"], 100)
-    run_batch_scorer(Requests(), scorer, cache, config, stop, None, start(Tables()))
+    run_batch_scorer(Requests(), scorer, cache, config, stop, start(Tables()))
     assert np.isfinite(cache.get(keys(cache, [1, 1], [1, 2])).logit_BT).all()
     assert "profiles are tried again with the next pass" in caplog.text

@@ -88,7 +88,6 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
             teacher_generation=generation,
             registry=registry,
             cache=teacher.open_cache() if teacher else None,
-            unshown=teacher.open_unshown_cache() if teacher else None,
             logged=logged,
             open_used=None if generation is None else partial(open_used, generation),
             open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),

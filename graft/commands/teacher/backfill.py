@@ -11,7 +11,6 @@ import click
 
 from graft.commands.options import echo_result, json_option, moment_ms
 from graft.process import Process, begin
-from runtime.errors import ConfigurationError
 from runtime.folder import file_sha256
 from runtime.telemetry import say
 
@@ -22,12 +21,7 @@ if TYPE_CHECKING:
     from teacher_cache.backfill.backfill_report import BackfillReport
     from teacher_cache.backfill.checkpoint import Checkpoint
     from teacher_cache.backfill.histories import History, Tracked
-    from teacher_cache.cache.unshown import UnshownScorer
 
-_NO_UNSHOWN = (
-    "graft.toml: unshown.ratio: --engine ray makes no unshown rows of an example log, since each follows from the rows "
-    "before it; leave out --engine, or set the ratio to 0 for this backfill"
-)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -82,9 +76,8 @@ def backfill(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Fill the teacher cache for a history. It may be repeated, and may run beside 'graft teacher run'.
 
-    The history is the stream's teacher requests (--since), an example log, an event file, or a file of rows. With
-    [unshown] it makes unshown rows too, but not of rows that nobody was shown; they wait as long as the logits,
-    teacher.ttl_seconds. After each batch it notes in Redis how far it is, so that --resume goes on there.
+    The history is the stream's teacher requests (--since), an example log, an event file, or a file of rows. After each
+    batch it notes in Redis how far it is, so that --resume goes on there.
 
     With --profiles it computes the profiles that are due, as 'graft teacher run' does all the time: for the time before
     the first event, after 'graft features materialize'.
@@ -122,18 +115,14 @@ def backfill(  # noqa: PLR0913 - one for each option
         if engine == "ray":
             from graft.commands.teacher.backfill_on_ray import Source, fill_on_ray
 
-            if log is not None and teacher.project.unshown.ratio > 0:
-                raise ConfigurationError([_NO_UNSHOWN])
             source = Source(log and log.resolve(), rows and rows.resolve(), rows_digest, *bounds_ms)
             name = _name([*asked, engine])
             report = fill_on_ray(process, teacher, source, manner, name=name, resume=resume, advance=advance)
-            unshown = None
         else:
-            unshown = None if rows is not None else teacher.open_unshown(teacher.config.ttl_seconds)
             with ExitStack() as opened:
                 history = _history(process, teacher, bounds_ms, log, events, rows, opened)
-                report = _fill_here(teacher, history, unshown, manner, _name(asked), resume=resume, advance=advance)
-    echo_result(_lines(report, manner, has_unshown=unshown is not None), report._asdict(), as_json=as_json)
+                report = _fill_here(teacher, history, manner, _name(asked), resume=resume, advance=advance)
+    echo_result(_lines(report, manner), report._asdict(), as_json=as_json)
 
 
 def _bounds_ms(since: str | None, until: str | None) -> tuple[int | None, int | None]:
@@ -147,7 +136,6 @@ def _bounds_ms(since: str | None, until: str | None) -> tuple[int | None, int | 
 def _fill_here(
     teacher: "ProjectTeacher",
     history: "History",
-    unshown: "UnshownScorer | None",
     manner: "Manner",
     name: str,
     *,
@@ -158,13 +146,11 @@ def _fill_here(
 
     scorer = teacher.scoring.scorer
     with closing(teacher.open_checkpoint(name)) as checkpoint, closing(teacher.open_cache("backfill")) as cache:
-        passed = None if unshown is None else lambda one: unshown.sample([one] if scorer.describes(one) else [])
-        requests = _opened(history, checkpoint if resume else None, passed)
+        requests = _opened(history, checkpoint if resume else None)
         report = fill(
             requests,
             scorer,
             cache,
-            unshown,
             progress=lambda _rows, reached: advance(requests.done(reached), requests.total),
             manner=manner,
             put=lambda _, reached: checkpoint.save(requests.bounds, reached),
@@ -203,7 +189,7 @@ def _history(
     return ShownRows(lambda: rows_of(rows, process.project.features.context), reader, teacher.spec)
 
 
-def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) -> "Tracked":
+def _opened(history: "History", checkpoint: "Checkpoint | None") -> "Tracked":
     """The history from where `checkpoint` is, if there is one, else from its beginning."""
     from teacher_cache.backfill.histories import Tracked
 
@@ -212,7 +198,7 @@ def _opened(history: "History", checkpoint: "Checkpoint | None", passed: Any) ->
         if checkpoint is not None:
             say("backfill: nothing of it was noted; it begins at the beginning")
         return Tracked(history, history.bounds(), {})
-    tracked = Tracked(history, saved.bounds, saved.position, passed)
+    tracked = Tracked(history, saved.bounds, saved.position)
     say(f"backfill: goes on after {tracked.done(saved.position):,} of {tracked.total:,}")
     return tracked
 
@@ -232,14 +218,13 @@ def _name(asked: list[Any]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def _lines(report: "BackfillReport", manner: "Manner", *, has_unshown: bool) -> list[str]:
-    beside = f" and of {report.unshown_rows:,} unshown ones" if has_unshown else ""
-    took = f"put the logits of {report.rows:,} rows{beside} in {report.seconds:.1f} s"
+def _lines(report: "BackfillReport", manner: "Manner") -> list[str]:
+    took = f"put the logits of {report.rows:,} rows in {report.seconds:.1f} s"
     if manner.dry_run:
         rate = manner.max_rows_per_second
-        slowest = 0.0 if rate is None else (report.rows + report.unshown_rows) / rate
+        slowest = 0.0 if rate is None else report.rows / rate
         about = max(report.seconds, report.teacher_seconds, slowest)  # it reads the same, and scores meanwhile
-        took = f"would put the logits of {report.rows:,} rows{beside} in about {about:,.1f} s"
+        took = f"would put the logits of {report.rows:,} rows in about {about:,.1f} s"
     rates = f"{report.hit_rate_before:.1%} before, {report.hit_rate_after:.1%} after"
     mapped = (
         f"{report.defaulted_share:.0%} of the teacher's inputs are defaulted, "

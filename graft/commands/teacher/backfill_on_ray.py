@@ -123,7 +123,8 @@ class Filler:
         ):
             saved = checkpoint.load()
             if saved is not None:
-                counts = Counts(**saved.numbers)  # type: ignore[arg-type] # those that `put` saved
+                known = {name: saved.numbers[name] for name in Counts._fields if name in saved.numbers}
+                counts = Counts(**known)  # type: ignore[arg-type] # an earlier release saved more
             requests = Tracked(history, self._bounds(history), saved.position if saved else {})
             backfill(
                 requests,

@@ -27,7 +27,6 @@ def run(project_folder: Path | None) -> None:
     project, settings = process.project, process.settings
     teacher = ProjectTeacher(process)
     scorer = wait_for(lambda: teacher.scoring.scorer, Absence("teacher", "waiting for it"), stop)
-    unshown = teacher.open_unshown()
     wait_for(teacher.begin, Absence("redis", "waiting for it"), stop)
 
     def open_reader() -> TeacherRequestReader:
@@ -35,4 +34,4 @@ def run(project_folder: Path | None) -> None:
         return TeacherRequestReader(settings.kafka, project.topics, process.instance)
 
     with closing(wait_for_kafka(open_reader, stop)) as reader, teacher.open_profiles() as profiles:
-        run_batch_scorer(reader, scorer, teacher.open_cache(), teacher.config, stop, unshown, profiles)
+        run_batch_scorer(reader, scorer, teacher.open_cache(), teacher.config, stop, profiles)

@@ -15,14 +15,12 @@ from teacher_cache.backfill.checkpoint import Checkpoint
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.generation import Generation, generation_of, stamps
 from teacher_cache.cache.generation_registry import GenerationRegistry, Record
-from teacher_cache.cache.unshown import STREAM_TTL_SECONDS, UnshownCache
 from teacher_cache.domain.context_key import ContextKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from features.spec import FeatureSpec
-    from teacher_cache.cache.unshown import UnshownScorer
     from teacher_cache.profiles.profile_scorer import ProfileScorer
 
 
@@ -98,25 +96,6 @@ class ProjectTeacher:
     def open_checkpoint(self, name: str) -> Checkpoint:
         """How far the backfill of that name is."""
         return Checkpoint(self.process.redis_url, self.generation.key, name, self.config.ttl_seconds)
-
-    def open_unshown_cache(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> UnshownCache | None:
-        """The unshown rows: batch scorer, backfill and learner share them; None: there are none.
-
-        `ttl_seconds`: how long a row waits there for its learner.
-        """
-        if self.project.unshown.ratio == 0:
-            return None
-        tasks = [task.name for task in self.config.tasks]
-        return UnshownCache(self.process.redis_url, self.generation.key, self.spec, tasks, ttl_seconds)
-
-    def open_unshown(self, ttl_seconds: int = STREAM_TTL_SECONDS) -> "UnshownScorer | None":
-        """What makes unshown rows; None: there are none."""
-        from teacher_cache.cache.unshown import UnshownSampler, UnshownScorer
-
-        cache = self.open_unshown_cache(ttl_seconds)
-        if cache is None:
-            return None
-        return UnshownScorer(UnshownSampler(self.spec, self.project.unshown), self.scoring.scorer, cache)
 
     @contextmanager
     def open_profiles(self) -> "Iterator[ProfileScorer | None]":

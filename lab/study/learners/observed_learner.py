@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.study.learners.teachers import Unshown
 from lab.study.log.study_log import StudyLog
 from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import ProgressiveEvaluation
@@ -38,7 +37,6 @@ class Teaching(NamedTuple):
     """All that a student learns from its teacher; `logit_NT` also of examples that are only scored."""
 
     logit_NT: NDArray[np.float32]
-    unshown: Unshown | None = None
     day_zero: BootstrapRows | None = None
 
 
@@ -79,8 +77,7 @@ class ObservedLearner(Learner):
         while self.examples < min(examples, self._learnable):
             rows = slice(self.examples, min(self.examples + min(self.room, _AT_A_TIME), examples, self._learnable))
             self._answer(self._requests.before(rows.stop))
-            unshown = self._teaching.unshown.of(rows.start, rows.stop) if self._teaching.unshown else None
-            self.learn_encoded(self._log.part(rows, rows), self._teaching.logit_NT[rows], unshown)
+            self.learn_encoded(self._log.part(rows, rows), self._teaching.logit_NT[rows])
         if self.examples == self._learnable and len(self._open):
             self._take_step()  # what is left is judged too
 

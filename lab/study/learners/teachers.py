@@ -3,7 +3,6 @@
 Shapes: B rows, N examples or ids, T teacher tasks, X numbers of all profiles of an entity.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,17 +21,15 @@ from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 from stream.events import TeacherRequest
 from stream.log.logged_logits import LoggedLogit
+from teacher_cache.cache.cache import usable_or_nan
 from teacher_cache.cache.generation import generation_of
-from teacher_cache.cache.logged import decoded
-from teacher_cache.cache.unshown import UnshownRows, UnshownSampler, together
-from teacher_cache.config import DefaultInput, TeacherConfig, UnshownConfig
+from teacher_cache.config import DefaultInput, TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer, ScoredRows
 from teacher_cache.kinds.load import load_teacher
 
 _CHUNK = 4_096
 _SEED = 20_260_101  # of the permutation: the same for every seed of the learner
-_NOTHING = LoggedLogit(None, [])
 
 
 def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyLog) -> NDArray[np.float32]:
@@ -50,7 +47,8 @@ def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyL
         told = told_of(change, project, log)
         requests = [request for request, one in zip(requests_of(log), told, strict=True) if one is None]
         tasks = len(project.needed_teacher.tasks)
-        logit_NT = np.array([decoded(one or _NOTHING, tasks)[0] for one in told], np.float32).reshape(-1, tasks)
+        logits = [usable_or_nan(one and one.logits, tasks) for one in told]
+        logit_NT = np.array(logits, np.float32).reshape(-1, tasks)
         if requests:
             scored = StudyTeacher(change, project, log.spec).score_all(requests)
             place = {example.impression_id: n for n, example in enumerate(log.examples)}
@@ -96,47 +94,6 @@ class StudyTeacher(RequestScorer):
         logits = [np.empty((0, self.tasks), np.float32), *(scored.logit_BT for scored in batches if scored)]
         logit_NT = np.concatenate(logits)
         return ScoredRows(rows, changed(self._change, logit_NT) if rows else logit_NT, 0.0)
-
-
-class Unshown:
-    """The unshown rows of every example of a log: those that it has, else made and scored as the batch scorer does it.
-
-    Examples from before the event time `from_ms` have none.
-    """
-
-    def __init__(
-        self,
-        teacher: StudyTeacher,
-        config: UnshownConfig,
-        log: StudyLog,
-        told: Sequence[LoggedLogit | None] | None = None,
-        from_ms: int = 0,
-    ) -> None:
-        requests = requests_of(log)
-        told = told or [None] * len(requests)
-        self._tasks = teacher.tasks
-        self._of = [decoded(one or _NOTHING, self._tasks)[1] for one in told]
-        unknown = {request.impression_id for request, one in zip(requests, told, strict=True) if _is_unknown(one)}
-        rows = [row for row in UnshownSampler(log.spec, config).sample(requests) if row.impression_id in unknown]
-        scored = teacher.score_all(rows)
-        count = Counter(row.impression_id for row in scored.requests)
-        first = 0
-        for n, request in enumerate(requests):
-            if _is_unknown(told[n]):
-                part = slice(first, first + count[request.impression_id])
-                self._of[n] = UnshownRows([row.features for row in scored.requests[part]], scored.logit_BT[part])
-                first = part.stop
-            if request.event_time_ms < from_ms:
-                self._of[n] = decoded(_NOTHING, self._tasks)[1]
-
-    def of(self, first: int, last: int) -> UnshownRows:
-        """Those of the examples from `first` to before `last`."""
-        return together(self._of[first:last], self._tasks)
-
-
-def _is_unknown(told: LoggedLogit | None) -> bool:
-    """Whether the log does not say which unshown rows an example had."""
-    return told is None or told.unshown is None
 
 
 def requests_of(log: StudyLog) -> list[TeacherRequest]:

@@ -22,7 +22,7 @@ from lab.study.learners.cell import Predictions, Result, run_cell
 from lab.study.learners.day_zero import DayZero, DayZeroColumns
 from lab.study.learners.observed_learner import Arriving, Teaching
 from lab.study.learners.plan import Cell, Keys, window_seconds
-from lab.study.learners.teachers import ChangedProfiles, StudyTeacher, Unshown, ids_of, kept_logits, told_of
+from lab.study.learners.teachers import ChangedProfiles, StudyTeacher, ids_of, kept_logits
 from lab.study.log.log_in_memory import recounted
 from lab.study.log.study_log import KeptUsers, StudyLog, known_after, read_log
 from runtime.errors import GraftError, InvalidInputError
@@ -80,8 +80,6 @@ class Worker:
 
     place: Workplace
     log: StudyLog
-    unshown: ClassVar[dict[str, Unshown]] = {}
-    """By a key of what they depend on, which the seed is not."""
     logs: ClassVar[dict[str, StudyLog]] = {}
     """Those that were thinned or counted anew, by their key."""
     day_zero_columns: ClassVar[DayZeroColumns] = DayZeroColumns()
@@ -169,11 +167,10 @@ class Worker:
         logit_NT = cls._logits(cell, log, served=False)
         if not project.distillation or cell.is_plain:
             return Teaching(logit_NT)
-        unshown = cls._unshown(cell, log.first(cell.events)) if project.unshown.ratio > 0 else None
         rows = None
         if cell.variant.bootstrap and place.day_zero.begin_ms >= project.needed_teacher.logits_from_ms:
             rows = cls._day_zero_rows(cell, StudyTeacher(change, project, log.spec), profiles)
-        return Teaching(logit_NT, unshown, rows)
+        return Teaching(logit_NT, rows)
 
     @classmethod
     def _day_zero_rows(
@@ -194,15 +191,6 @@ class Worker:
             _LOG.warning("learns without a bootstrap: %d rows have logits, it needs %d", scored, FEWEST_ROWS)
             return None
         return rows
-
-    @classmethod
-    def _unshown(cls, cell: Cell, log: StudyLog) -> Unshown:
-        config, change = cell.project.unshown, cell.variant.teacher
-        key = f"{cls.place.keys.logits(cell)} {config.model_dump_json()} {cell.events}"
-        if key not in cls.unshown:
-            teacher, told = StudyTeacher(change, cell.project, log.spec), told_of(change, cell.project, log)
-            cls.unshown[key] = Unshown(teacher, config, log, told, cell.project.needed_teacher.logits_from_ms)
-        return cls.unshown[key]
 
 
 def _end_with_the_study() -> None:

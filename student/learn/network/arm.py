@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from student.learn.batch import Batch, concatenate, weights_of_one
+from student.learn.batch import Batch, weights_of_one
 from student.learn.exchange import ALONE, Exchange
 from student.learn.network.bounds import Bounded
 from student.learn.network.heads import Lesson, TeacherHead, slopes
@@ -156,14 +156,9 @@ class Arm:
             served[head.weight], served[head.bias] = weights[head.weight] * scale, weights[head.bias] * scale + offset
         return served
 
-    def gradient(self, rows: Batch, unshown: Batch | None) -> Gradient:
-        """Of the loss of all rows.
-
-        `unshown` rows have no labels: they teach auxiliary heads alone, so an arm without one to teach leaves them out.
-        """
+    def gradient(self, rows: Batch) -> Gradient:
+        """Of the loss of all rows."""
         heads = self.running.teacher_heads([config.weight for config in self._setup.distillation])
-        if unshown is not None and heads:
-            rows = concatenate([rows, unshown])
         return self._gradient(rows, heads)
 
     def descend(self, gradient: Gradient) -> None:

@@ -26,11 +26,10 @@ class Predicted(NamedTuple):
 
 
 class OpenStep:
-    """Collects examples, and unshown rows of the teacher, until the networks take a step on them."""
+    """Collects examples until the networks take a step on them."""
 
     def __init__(self) -> None:
         self._examples: list[Predicted] = []
-        self._unshown: list[Batch] = []
 
     def __len__(self) -> int:
         """How many examples wait."""
@@ -40,15 +39,10 @@ class OpenStep:
         """The next examples."""
         self._examples.append(examples)
 
-    def add_unshown(self, rows: Batch) -> None:
-        """Rows without labels for the same step."""
-        self._unshown.append(rows)
-
-    def take(self) -> tuple[Predicted, Batch | None]:
-        """All examples, of which there is one at least, and the unshown rows if there are any; none wait any more."""
-        examples, unshown = self._together(), concatenate(self._unshown) if self._unshown else None
-        self._examples, self._unshown = [], []
-        return examples, unshown
+    def take(self) -> Predicted:
+        """All examples, of which there is one at least; none wait any more."""
+        examples, self._examples = self._together(), []
+        return examples
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """All that waits."""
@@ -56,17 +50,13 @@ class OpenStep:
         if self._examples:
             batch, *rest = self._together()
             tensors |= batch._asdict() | dict(zip(Predicted._fields[1:], rest, strict=True))
-        if self._unshown:
-            tensors |= {f"unshown.{name}": part for name, part in concatenate(self._unshown)._asdict().items()}
         return tensors
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `tensors` gave."""
-        self._examples, self._unshown = [], []
+        self._examples = []
         if "label_BK" in tensors:
             self._examples = [Predicted(saved_batch(tensors), *(tensors[name] for name in Predicted._fields[1:]))]
-        if "unshown.label_BK" in tensors:
-            self._unshown = [saved_batch(tensors, "unshown.")]
 
     def _together(self) -> Predicted:
         batch = concatenate([each.batch for each in self._examples])

@@ -17,10 +17,8 @@ from runtime.errors import ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from stream.events import Example
 from teacher_cache.cache.cache import CachedLogits, LogitCache
-from teacher_cache.cache.unshown import UnshownCache, UnshownRows
 
 LOGITS = Counter("graft_student_logits_total", "Examples learnt with and without a teacher logit", ["outcome"])
-UNSHOWN = Counter("graft_student_unshown_rows_total", "Unshown rows learnt")
 AGE = Histogram(
     "graft_student_logit_age_seconds",
     "Age of the teacher logits used",
@@ -128,25 +126,6 @@ class LogitSource:
         self._answers = True
         self._redis.ended()
         return found
-
-
-class UnshownSource:
-    """Looks up the unshown rows of examples; there are none while Redis is away."""
-
-    def __init__(self, cache: UnshownCache) -> None:
-        self._cache = cache
-
-    def fetch(self, examples: Sequence[Example]) -> list[UnshownRows] | None:
-        """The rows of each of these examples, None while Redis is away.
-
-        No more will come: the batch scorer writes them before the examples' logits.
-        """
-        try:
-            each = self._cache.get_each([example.impression_id for example in examples])
-        except ServiceUnavailableError:
-            return None  # LogitSource asks the same Redis first and logs that it is away
-        UNSHOWN.inc(sum(len(rows.features) for rows in each))
-        return each
 
 
 def _missing(found: CachedLogits) -> NDArray[np.bool_]:

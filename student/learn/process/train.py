@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
 from runtime.errors import DataLossError, InvalidInputError
@@ -27,16 +29,15 @@ from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
 from student.learn.network.model import CPU
-from student.learn.process.logits import LogitSource, UnshownSource
+from student.learn.process.logits import LogitSource
 from student.learn.process.publishing import ExamplesTopic, Publisher
 from student.learn.process.set_aside import Rejected, SetAside
 from student.learn.process.skew_watch import SkewWatch
-from student.learn.process.teacher_source import NO_SIGNAL, TeacherSignal, TeacherSource
+from student.learn.process.teacher_source import TeacherSource
 from student.learn.setup import LearnerSetup
 from student.versions.gate import GateConfig
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache
 
 LEARNING = Histogram(
     "graft_student_learning_seconds",
@@ -59,6 +60,8 @@ _AT_ONCE = 128
 
 _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is due
 
+_NO_LOGITS = np.empty((0, 0), np.float32)
+"""Of no examples."""
 
 _DEFAULT_GATE = GateConfig()
 
@@ -84,7 +87,6 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
     teacher_generation: str | None = None,
     registry: Registry,
     cache: LogitCache | None,
-    unshown: UnshownCache | None = None,
     logged: LoggedLogits | None = None,
     open_used: Callable[[str], UsedLogitsWriter] | None = None,
     open_source: Callable[[Mapping[int, int]], ExampleSource],
@@ -129,7 +131,6 @@ def run_training(  # noqa: PLR0913 - by keyword: one for each part that a proces
         logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup)) if cache else None
         teacher = TeacherSource(
             logits,
-            None if unshown is None else UnshownSource(unshown),
             exchange,
             tasks=len(setup.teacher_tasks),
             logged=logged,
@@ -222,7 +223,7 @@ class _Run:
         while not self._exchange.any(stop.is_set() or self._exchange.is_abandoned()):
             records = source.poll(_POLL_SECONDS)
             while records:
-                first, records = records[: self._at_once], records[self._at_once :]
+                first, records = records[:_AT_ONCE], records[_AT_ONCE:]
                 with TRACING.batch("learn examples", len(first), (record.traceparent for record in first)):
                     is_learnt = self._learn(first, stop, source)
                 if not is_learnt:
@@ -231,17 +232,12 @@ class _Run:
         if self._publisher:
             self._publisher.publish_if_new(source)
 
-    @property
-    def _at_once(self) -> int:
-        """Records that are encoded and looked up together; unshown rows are of one step."""
-        return self._learner.room if self._teacher.has_unshown else _AT_ONCE
-
     def _learn(self, records: Sequence[Placed], stop: StopSignal, source: ExampleSource) -> bool:
         """Learn records, step by step; False, with nothing learnt, when a stop came first."""
         rows = encode(self._learner.setup, [record.example for record in records])
         sound = [record for record, fault in zip(records, rows.faults, strict=True) if fault is None]
-        signal = self._teacher.fetch(sound, stop) if sound else NO_SIGNAL
-        if signal is None:
+        logit_BT = self._teacher.fetch(sound, stop) if sound else _NO_LOGITS
+        if logit_BT is None:
             return False
         if self._skew and sound:
             self._skew.compare([record.example.impression_id for record in sound], rows.features)
@@ -249,12 +245,12 @@ class _Run:
         while first < len(records):
             part = slice(first, first + self._learner.room)
             last_row = row + rows.faults[part].count(None)
-            self._learn_part(records[part], rows.part(part, slice(row, last_row)), signal.part(slice(row, last_row)))
+            self._learn_part(records[part], rows.part(part, slice(row, last_row)), logit_BT[row:last_row])
             self._tick(source)
             first, row = part.stop, last_row
         return True
 
-    def _learn_part(self, records: Sequence[Placed], rows: Encoded, signal: TeacherSignal) -> None:
+    def _learn_part(self, records: Sequence[Placed], rows: Encoded, logit_BT: NDArray[np.float32]) -> None:
         """As many records as the open step has room for, at most.
 
         Examples that cannot be learnt are set aside; InvalidInputError after too many of them in a row.
@@ -262,14 +258,14 @@ class _Run:
         self._leave_out(records, rows.faults)
         learnt = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
         if learnt:
-            self._learn_examples(rows, signal, learnt[-1].impression_id)
+            self._learn_examples(rows, logit_BT, learnt[-1].impression_id)
         self._offsets = offsets_after(self._offsets, records)
         if self._publisher:
             self._publisher.learnt(self._offsets)
 
-    def _learn_examples(self, rows: Encoded, signal: TeacherSignal, last_impression: str) -> None:
+    def _learn_examples(self, rows: Encoded, logit_BT: NDArray[np.float32], last_impression: str) -> None:
         with LEARNING.time():
-            taken = self._learner.learn_encoded(rows, *signal)
+            taken = self._learner.learn_encoded(rows, logit_BT)
         if not taken:
             REFUSED_STEPS.inc()
             _log.error(

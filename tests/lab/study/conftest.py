@@ -91,5 +91,4 @@ def without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("lab.study.learners.worker.ProcessPoolExecutor", _ThisProcess)
     monkeypatch.setattr("lab.study.learners.worker.log_to", lambda *_: None)  # a worker's log lines all go to a file
-    for kept in ("unshown", "logs"):
-        monkeypatch.setattr(Worker, kept, {})
+    monkeypatch.setattr(Worker, "logs", {})

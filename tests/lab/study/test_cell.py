@@ -1,4 +1,4 @@
-"""A cell against the learner process on the same log: bootstrap, cached logits, unshown rows and all."""
+"""A cell against the learner process on the same log: bootstrap, cached logits and all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,6 @@ from student.versions.manifest import StudentConfig
 from student.versions.registry import Registry
 from teacher_cache.backfill.backfill import backfill
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache, UnshownSampler, UnshownScorer
 from teacher_cache.domain.context_key import ContextKey
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
@@ -79,10 +78,10 @@ def log(pair: Pair) -> StudyLog:
 def test_a_cell_scores_what_the_learner_process_scores_on_the_same_log(
     pair: Pair, log: StudyLog, redis_url: str, tmp_path: Path
 ) -> None:
-    variant = Variant(name="v", bootstrap=True, tables={"bootstrap": _BOOTSTRAP, "unshown": {"ratio": 1.5}})
+    variant = Variant(name="v", bootstrap=True, tables={"bootstrap": _BOOTSTRAP})
     cell, _plain = cells_of(Grid(seeds=1, baseline="v", windows=[0, 500], variants=[variant]), pair.project, pair.spec)
     write_log(tmp_path / "log", log.records)
-    # 1. The process: bootstrap, then the log with logits and unshown rows that a backfill has put into Redis.
+    # 1. The process: bootstrap, then the log with logits that a backfill has put into Redis.
     setup, label_NK, value_NKA = _process(cell, pair, log, redis_url, tmp_path)
     # 2. The study, in a process of its own, from the files that it reads, and from nothing else.
     keys = Keys(read_log(tmp_path / "log", pair.spec), pair.day_zero)
@@ -103,10 +102,8 @@ def _process(
     teacher = RequestScorer(*_teacher(project, pair.spec), pair.spec)
     tasks = [task.name for task in project.teacher.tasks]
     cache = LogitCache(redis_url, "tiny:g1", tasks, 3600, ContextKey.seen_by(project.teacher, pair.spec))
-    unshown = UnshownCache(redis_url, "tiny:g1", pair.spec, tasks, 3600)
-    rows = UnshownScorer(UnshownSampler(pair.spec, project.unshown), teacher, unshown)
     requests = requests_of(log)
-    backfill(Listed(requests), teacher, cache, rows, batch_rows=len(requests), progress=no_progress)
+    backfill(Listed(requests), teacher, cache, batch_rows=len(requests), progress=no_progress)
     registry, stop = Registry(folder / "versions"), StopSignal()
     run_bootstrap(
         setup=setup,
@@ -123,7 +120,6 @@ def _process(
         teacher_version=project.teacher.version,
         registry=registry,
         cache=cache,
-        unshown=unshown,
         open_source=lambda _offsets: _Source(folder / "log", stop),
         stop=stop,
     )

@@ -38,7 +38,7 @@ without = ["*"]
 name = "whole"
 question = "More"
 bootstrap = true
-tables = { bootstrap = { rows = 200, steps = 5 }, unshown = { ratio = 1 } }
+tables = { bootstrap = { rows = 200, steps = 5 } }
 """
 
 
@@ -46,13 +46,13 @@ def test_a_variant_changes_what_it_names_and_nothing_else(pair: Pair) -> None:
     variant = Variant(
         name="v",
         heads={"weight": 2.0},
-        tables={"unshown": {"ratio": 1}},
+        tables={"bootstrap": {"rows": 200}},
     )
     project = variant.project(pair.project, seed=5)
     assert [(row.teacher_task, row.weight) for row in project.distillation] == [("play", 2.0), ("watch", 2.0)]
     left = variant.model_copy(update={"without": ["play"]}).project(pair.project, seed=5)
     assert [row.teacher_task for row in left.distillation] == ["watch"]
-    assert (project.student.seed, project.unshown.ratio) == (5, 1)
+    assert (project.student.seed, project.bootstrap.rows) == (5, 200)
     assert project.student.model_copy(update={"seed": pair.project.student.seed}) == pair.project.student
 
 

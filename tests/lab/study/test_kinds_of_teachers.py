@@ -52,7 +52,6 @@ def _student(pair: Pair, config: TeacherConfig | None, redis_url: str, folder: P
         teacher_version=pair.project.teacher.version,
         registry=registry,
         cache=cache,
-        unshown=None,
         open_source=lambda _offsets: _Source(folder / "log", stop),
         stop=stop,
     )

@@ -16,7 +16,7 @@ from graft.project import Project
 from lab.study.grid import Grid, TeacherChange, Variant
 from lab.study.learners.day_zero import DayZero
 from lab.study.learners.plan import Keys, cells_of
-from lab.study.learners.teachers import StudyTeacher, Unshown, kept_logits, requests_of, told_of
+from lab.study.learners.teachers import StudyTeacher, kept_logits, requests_of, told_of
 from lab.study.learners.worker import Worker, Workplace
 from lab.study.log.study_log import KeptUsers, StudyLog, read_log, write_log
 from lab.study.studied import OTHER_CUT_OFF, with_other_cut_off
@@ -24,7 +24,6 @@ from stream.events import UsedLogits, impression_mark
 from stream.log.logit_archive import LogitArchive
 from stream.log.used_logits import UsedRecord
 from teacher_cache.cache.generation import generation_of
-from teacher_cache.config import UnshownConfig
 from tests.lab.study.conftest import Pair
 
 COUNT = 300
@@ -48,7 +47,6 @@ def folder(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
         offsets=[record.offset for record in told],
         impressions=[impression_mark(record.example.impression_id) for record in told],
         logits=[None if n % 10 == 0 else [n + 0.5] * tasks for n in range(TOLD)],
-        unshown=[[(record.example.features, [1.0] * tasks)] if n % 2 else [] for n, record in enumerate(told)],
     )
     archive.add([UsedRecord(0, 0, used)])
     archive.flush()
@@ -108,34 +106,13 @@ def test_logits_are_part_of_what_a_log_is(pair: Pair, folder: Path, log: StudyLo
     assert len(log.first(10).logged.rows) == 10
 
 
-def test_unshown_rows_of_the_log_take_the_place_of_made_ones(pair: Pair, log: StudyLog) -> None:
-    teacher = StudyTeacher(NONE, pair.project, pair.spec)
-    made = Unshown(teacher, UnshownConfig(ratio=2), log)
-    unshown = Unshown(teacher, UnshownConfig(ratio=2), log, told_of(NONE, pair.project, log))
-    for n in range(TOLD):
-        rows = unshown.of(n, n + 1)
-        assert rows.features == ([log.examples[n].features] if n % 2 else [])
-        assert (rows.logit_UT == 1.0).all()
-    ours, theirs = unshown.of(TOLD, COUNT), made.of(TOLD, COUNT)
-    assert ours.features == theirs.features
-    np.testing.assert_array_equal(ours.logit_UT, theirs.logit_UT)
-
-
-def test_examples_from_before_the_training_data_end_have_no_logit_and_no_unshown_row(
-    pair: Pair, log: StudyLog, tmp_path: Path
-) -> None:
+def test_examples_from_before_the_training_data_end_have_no_logit(pair: Pair, log: StudyLog, tmp_path: Path) -> None:
     project = cut(pair.project, log, 150)
     may = np.array(log.event_times_ms) >= log.event_times_ms[150]
     whole = kept_logits(tmp_path / "a.npz", NONE, pair.project, log)
     logit_NT = kept_logits(tmp_path / "a.npz", NONE, project, log)
     np.testing.assert_array_equal(logit_NT[may], whole[may])
     assert np.isnan(logit_NT[~may]).all()
-    teacher = StudyTeacher(NONE, project, pair.spec)
-    for told in (None, told_of(NONE, project, log)):
-        unshown = Unshown(teacher, UnshownConfig(ratio=2), log, told, project.teacher.logits_from_ms)
-        early = [unshown.of(n, n + 1).features for n in np.flatnonzero(~may).tolist()]
-        assert early == [[]] * len(early)
-        assert unshown.of(150, COUNT).features
     used = kept_logits(tmp_path / "a.npz", NONE, cut(pair.project, log, 150, use_before_trained_until=True), log)
     np.testing.assert_array_equal(used, whole)
 

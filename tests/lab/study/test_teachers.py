@@ -11,9 +11,8 @@ from graft.project import load_project
 from lab.pairs.simulated.project import Sizes, write_simulated
 from lab.pairs.teacher_file import write_teacher
 from lab.study.grid import TeacherChange
-from lab.study.learners.teachers import StudyTeacher, Unshown, changed, requests_of
+from lab.study.learners.teachers import StudyTeacher, changed, requests_of
 from runtime.errors import ConfigurationError
-from teacher_cache.config import UnshownConfig
 from tests.lab.study.conftest import Pair
 
 
@@ -49,17 +48,6 @@ def test_a_stale_teacher_is_a_file_beside_the_pairs_own(pair: Pair, tmp_path: Pa
     fresh = StudyTeacher(TeacherChange(), pair.project, pair.spec)
     logits = [teacher.score_all(requests_of(pair.log)).logit_BT[:, 0] for teacher in (stale, fresh)]
     assert 0 < np.corrcoef(*logits)[0, 1] < 0.99
-
-
-def test_unshown_rows_come_with_their_example(pair: Pair) -> None:
-    """About the ratio, none before there is another item, and each with the user of its example."""
-    log = pair.log.first(300)
-    unshown = Unshown(StudyTeacher(TeacherChange(), pair.project, pair.spec), UnshownConfig(ratio=2), log)
-    assert not unshown.of(0, 1).features
-    user = [feature.name for feature in log.spec.features].index("user_id")
-    for n, example in enumerate(log.examples):
-        assert {row[user] for row in unshown.of(n, n + 1).features} <= {example.user_id}
-    assert 450 < len(unshown.of(0, 300).features) <= 900
 
 
 def test_logits_as_inputs_are_dense_features_of_the_same_examples(pair: Pair, logits: NDArray[np.float32]) -> None:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from stream.events import Example
 from student.learn.exchange import ALONE, Exchange, open_exchange
 from student.learn.learner import Learner
-from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 
 TOY = Toy()
@@ -39,21 +38,17 @@ SETUPS = {
 
 
 def learn_on(learner: Learner, name: str) -> None:
-    """So many examples as `SIZES`, every third time with unshown rows; of a cold learner a first one alone.
+    """So many examples as `SIZES`, of a cold learner a first one alone.
 
     Its step leaves a rank without rows.
     """
     first = WARM_BATCHES * 8
-    for number, size in enumerate((1,) if name == "cold" else SIZES):
+    for size in (1,) if name == "cold" else SIZES:
         examples = [TOY.example(n) for n in range(first, first + size)]
-        unshown = None
-        if number % 3 == 0:
-            others = [TOY.example(n) for n in range(10_000 + first, 10_000 + first + 5)]
-            unshown = UnshownRows([e.features for e in others], TOY.logits(others, misses=False))
         if name == "odd values":
             examples = [_odd(example) for example in examples]
             refuse_a_step(learner, examples)
-        learner.learn(examples, TOY.logits(examples), unshown)
+        learner.learn(examples, TOY.logits(examples))
         first += size
 
 

@@ -17,7 +17,6 @@ from student.learn.learner import Learner
 from student.versions.manifest import Draft
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
-from teacher_cache.cache.unshown import UnshownRows
 
 Equal = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -272,40 +271,6 @@ def test_a_permuted_teacher_stays_bounded(toy: Any) -> None:
     assert student < 3 * control + 1
     losses = {arm: metrics.log_loss for arm, metrics in learner.evaluation.recent()["like"].items()}
     assert losses["student"] < losses["control"] + 0.1
-
-
-def unshown(toy: Any, first: int, count: int) -> UnshownRows:
-    rows = [toy.example(first + n).features for n in range(count)]
-    return UnshownRows(rows, np.random.default_rng(first).standard_normal((count, 3)).astype(np.float32))
-
-
-def test_unshown_rows_teach_auxiliary_heads_and_no_served_one(toy: Any, equal: Equal) -> None:
-    with_unshown, without = Learner(toy.setup()), Learner(toy.setup())
-    (batch,) = toy.batches(1)
-    for learner in (with_unshown, without):
-        learner.learn(batch[:1], toy.logits(batch[:1]), unshown(toy, 100, 40) if learner is with_unshown else None)
-    left, right = snapshot(with_unshown), snapshot(without)
-    assert not np.array_equal(
-        left["student/weights/teacher_head.like.bias"], right["student/weights/teacher_head.like.bias"]
-    )
-    served = [n for n in left if n.startswith(("student/weights/head.", "student/running/labels"))]
-    for name in served:
-        assert left[name] == pytest.approx(right[name], abs=1e-6), name
-    assert with_unshown.examples == without.examples == 1
-    assert left["reservoir/label_BK"].tobytes() == right["reservoir/label_BK"].tobytes()
-    for learner in (with_unshown, without):  # heads start at 0: the trunk feels them from the second step on
-        toy.learnt(learner, toy.batches(1, first=1))
-    equal(shared(with_unshown, "control"), shared(without, "control"))
-    for name in ("weights/trunk.0.weight", "weights/embedding.weight"):
-        assert not np.array_equal(shared(with_unshown, "student")[name], shared(without, "student")[name]), name
-
-
-def test_learning_unshown_rows_is_repeated_bit_for_bit(toy: Any, equal: Equal) -> None:
-    learners = [Learner(toy.setup()) for _ in range(2)]
-    for learner in learners:
-        for n, batch in enumerate(toy.batches(8)):
-            learner.learn(batch, toy.logits(batch), unshown(toy, 1000 * n, n % 3))
-    equal(learners[0].tensors(), learners[1].tensors())
 
 
 def draft(learner: Learner) -> Draft:

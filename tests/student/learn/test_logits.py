@@ -11,12 +11,10 @@ import pytest
 
 from lab.embedded import free_port
 from runtime.telemetry import StopSignal
-from stream.events import TeacherRequest
-from student.learn.process.logits import LogitSource, UnshownSource
+from student.learn.process.logits import LogitSource
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache
 from tests.student.learn.ranks import all_end_well, start_ranks
-from tests.student.learn.train_process import logit_cache, unshown_cache
+from tests.student.learn.train_process import logit_cache
 
 WAIT_SECONDS = 0.15
 
@@ -98,18 +96,6 @@ def test_an_unreachable_redis_is_a_miss_that_is_logged_once(toy: Any, caplog: py
     assert len([r for r in caplog.records if "does not answer" in r.getMessage()]) == 1
 
 
-def test_unshown_rows_come_with_their_examples_and_an_unreachable_redis_has_none(toy: Any, redis_url: str) -> None:
-    (batch,) = toy.batches(1)
-    with closing(UnshownCache(redis_url, "t1", toy.spec, ("a", "b", "c"), 60)) as cache:
-        requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in batch[2:4]]
-        cache.put(requests, np.ones((2, 3), np.float32))
-        found = UnshownSource(cache).fetch(batch)
-    assert found is not None
-    assert [rows.features for rows in found] == [[e.features] if n in (2, 3) else [] for n, e in enumerate(batch)]
-    away = UnshownCache(f"redis://127.0.0.1:{free_port()}/0", "t1", toy.spec, ("a", "b", "c"), 60)
-    assert UnshownSource(away).fetch(batch) is None
-
-
 def test_every_rank_hears_what_all_ranks_found_and_all_stop_together(toy: Any, redis_url: str) -> None:
     examples = [toy.example(n) for n in range(9)]
     logit_BT = toy.logits(examples)
@@ -117,7 +103,4 @@ def test_every_rank_hears_what_all_ranks_found_and_all_stop_together(toy: Any, r
     assert 0 < len(known) < len(examples)
     with closing(logit_cache(redis_url)) as cache:
         cache.put(cache.keys_of([examples[n] for n in known]), logit_BT[known], time.time_ns() // 1_000_000)
-    with closing(unshown_cache(redis_url)) as unshown:
-        requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in examples[::2]]
-        unshown.put(requests, toy.logits(examples[::2], misses=False))
     all_end_well(start_ranks(2, ["tests.student.learn.rank_teacher", redis_url]), 60)

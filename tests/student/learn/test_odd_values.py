@@ -14,7 +14,6 @@ from stream.events import Example
 from stream.tasks import TaskSpec
 from student.learn.learner import Learner
 from student.learn.network.bounds import FAR_VALUES
-from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 
 Equal = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
@@ -129,7 +128,7 @@ def test_a_dense_value_beyond_reason_moves_no_statistics_and_hardly_a_score(toy:
     assert np.abs(scores(toy, disturbed) - scores(toy, undisturbed))[:, :2].max() < 0.02
 
 
-# 3. Teacher logits, and unshown rows.
+# 3. Teacher logits.
 
 
 @pytest.mark.parametrize("bad", [1e6, -1e9, np.inf, -np.inf, 3e38])
@@ -142,21 +141,6 @@ def test_a_teacher_logit_beyond_reason_is_a_miss(toy: Any, equal: Equal, bad: fl
             if number == 12:
                 logit_BT[4] = value
             learner.learn(batch, logit_BT)
-        learners.append(learner)
-    equal(weights(learners[0]), weights(learners[1]))
-
-
-@pytest.mark.parametrize("odd", ["text", [1.0], np.nan, np.inf, 10**400, {}])
-def test_an_unshown_row_that_cannot_be_encoded_is_left_out(toy: Any, equal: Equal, odd: Any) -> None:
-    rows = [example.features for example in toy.batches(1, first=500)[0]]
-    logit_UT = toy.logits(toy.batches(1, first=500)[0], misses=False)
-    learners = []
-    for unshown in (
-        UnshownRows([*rows, [*rows[0][:-1], odd]], np.vstack([logit_UT, [1, 1, 1]])),
-        UnshownRows(rows, logit_UT),
-    ):
-        learner = toy.learnt(Learner(toy.setup()), toy.batches(5))
-        assert learner.learn(toy.batches(1, first=40)[0], MISS, unshown)
         learners.append(learner)
     equal(weights(learners[0]), weights(learners[1]))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from runtime.telemetry import StopSignal
 from stream.events import EntityId, Example, UsedLogits, impression_mark
@@ -17,11 +18,10 @@ from stream.log.logit_archive import LogitArchive
 from stream.log.used_logits import UsedRecord, UsedRow
 from student.learn.exchange import ALONE
 from student.learn.learner import Learner
-from student.learn.process.logits import LogitSource, UnshownSource
+from student.learn.process.logits import LogitSource
 from student.learn.process.teacher_source import BEFORE, LOGGED, TeacherSource
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import CachedLogits
-from teacher_cache.cache.unshown import UnshownRows
 from tests.student.conftest import Toy
 from tests.student.learn.learning_in_memory import learn_in_memory
 
@@ -46,18 +46,6 @@ class Cache:
         return CachedLogits(TOY.logits(examples, misses=self._misses), np.zeros(len(examples)))
 
     def count_reads(self, hits: int, misses: int) -> None: ...
-
-
-class UnshownInMemory:
-    """Each impression has two rows, those of the example itself."""
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self._of = {example.impression_id: example for example in examples}
-        self.asked: list[str] = []
-
-    def get_each(self, impression_ids: Sequence[str]) -> list[UnshownRows]:
-        self.asked += impression_ids
-        return [rows_of(self._of[one]) for one in impression_ids]
 
 
 class Noted:
@@ -90,44 +78,34 @@ def as_record(rows: Sequence[UsedRow], learner: str) -> UsedLogits:
         offsets=[row.offset for row in rows],
         impressions=[impression_mark(row.impression_id) for row in rows],
         logits=[row.logits for row in rows],
-        unshown=[row.unshown for row in rows if row.unshown is not None] or None,
     )
-
-
-def rows_of(example: Example) -> UnshownRows:
-    return UnshownRows([example.features] * 2, np.array([[0.5, -1.0, 3.0], [0.25, 1.0, 2.0]], np.float32))
 
 
 def records(count: int, first: int = 0) -> list[ExampleRecord]:
     return [ExampleRecord(0, n, TOY.example(n)) for n in range(first, first + count)]
 
 
-def source(cache: Any, unshown: Any = None, **options: Any) -> TeacherSource:
-    looked_up = None if unshown is None else UnshownSource(unshown)
-    return TeacherSource(LogitSource(cache, 3, 0), looked_up, ALONE, tasks=3, **options)
+def source(cache: Any, **options: Any) -> TeacherSource:
+    return TeacherSource(LogitSource(cache, 3, 0), ALONE, tasks=3, **options)
 
 
-def said(of: TeacherSource, asked: Sequence[ExampleRecord]) -> Any:
-    signal = of.fetch(asked, StopSignal())
-    assert signal is not None
-    return signal
+def said(of: TeacherSource, asked: Sequence[ExampleRecord]) -> NDArray[np.float32]:
+    logit_BT = of.fetch(asked, StopSignal())
+    assert logit_BT is not None
+    return logit_BT
 
 
 def test_what_the_cache_had_is_noted_and_comes_back_from_the_log_bit_for_bit(tmp_path: Path) -> None:
     asked, noted = records(20), Noted()
-    unshown = UnshownInMemory([record.example for record in asked])
-    live = said(source(Cache(), unshown, used=noted), asked)
-    assert np.isnan(live.logit_BT).any()
+    live_BT = said(source(Cache(), used=noted), asked)
+    assert np.isnan(live_BT).any()
     assert [row.offset for row in noted.rows] == list(range(20))
-    assert sum(row.logits is None for row in noted.rows) == np.isnan(live.logit_BT).all(axis=1).sum()
+    assert sum(row.logits is None for row in noted.rows) == np.isnan(live_BT).all(axis=1).sum()
     nothing, again = Cache(), Noted()
-    of_log = UnshownInMemory([])
     log = LoggedLogits(noted.log(tmp_path), GENERATION)
-    learnt = said(source(nothing, of_log, logged=log, used=again), asked)
-    assert learnt.logit_BT.tobytes() == live.logit_BT.tobytes()
-    assert learnt.unshown.features == live.unshown.features
-    assert learnt.unshown.logit_UT.tobytes() == live.unshown.logit_UT.tobytes()
-    assert (nothing.asked, of_log.asked, again.rows) == ([], [], [])
+    learnt_BT = said(source(nothing, logged=log, used=again), asked)
+    assert learnt_BT.tobytes() == live_BT.tobytes()
+    assert (nothing.asked, again.rows) == ([], [])
 
 
 def test_the_cache_is_asked_for_what_the_log_does_not_say_and_that_is_noted(tmp_path: Path) -> None:
@@ -135,12 +113,12 @@ def test_the_cache_is_asked_for_what_the_log_does_not_say_and_that_is_noted(tmp_
     said(source(Cache(), used=noted), records(6))
     log = LoggedLogits(noted.log(tmp_path), GENERATION)
     before = LOGGED._value.get()
-    learnt = said(source(cache, logged=log, used=more), records(8))
+    learnt_BT = said(source(cache, logged=log, used=more), records(8))
     assert LOGGED._value.get() - before == 6
     assert cache.asked == [(r.example.user_id, r.example.item_id) for r in records(2, 6)]
     assert [row.offset for row in more.rows] == [6, 7]
     expected = TOY.logits([record.example for record in records(6)])
-    np.testing.assert_array_equal(learnt.logit_BT[:6], expected)
+    np.testing.assert_array_equal(learnt_BT[:6], expected)
 
 
 def test_another_generation_s_log_is_as_if_it_had_nothing(tmp_path: Path) -> None:
@@ -152,32 +130,21 @@ def test_another_generation_s_log_is_as_if_it_had_nothing(tmp_path: Path) -> Non
 
 def test_filled_misses_come_from_the_cache(tmp_path: Path) -> None:
     noted, cache = Noted(), Cache(misses=False)
-    missed = np.isnan(said(source(Cache(), used=noted), records(20)).logit_BT).any(axis=1)
+    missed = np.isnan(said(source(Cache(), used=noted), records(20))).any(axis=1)
     assert 0 < missed.sum() < 20
     log = LoggedLogits(noted.log(tmp_path), GENERATION, fill_misses=True)
-    learnt = said(source(cache, logged=log), records(20))
+    learnt_BT = said(source(cache, logged=log), records(20))
     assert len(cache.asked) == missed.sum()
-    assert np.isfinite(learnt.logit_BT).all()
-
-
-def test_unshown_rows_that_the_log_does_not_have_are_asked_for(tmp_path: Path) -> None:
-    """Its learner learnt none of them."""
-    noted, cache = Noted(), Cache()
-    said(source(Cache(), used=noted), records(3))
-    unshown = UnshownInMemory([record.example for record in records(3)])
-    learnt = said(source(cache, unshown, logged=LoggedLogits(noted.log(tmp_path), GENERATION)), records(3))
-    assert cache.asked == []
-    assert len(learnt.unshown.features) == 6
+    assert np.isfinite(learnt_BT).all()
 
 
 @pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 2e9], [1.0, 2.0, 1e39], []])
 def test_a_logged_logit_that_cannot_be_one_is_a_miss(tmp_path: Path, logits: list[float]) -> None:
     noted = Noted()
-    noted.rows = [UsedRow(0, 0, "m0", logits, [([1], logits)])]
+    noted.rows = [UsedRow(0, 0, "m0", logits)]
     log = LoggedLogits(noted.log(tmp_path), GENERATION)
-    learnt = said(source(Cache(), UnshownInMemory([]), logged=log), records(1))
-    assert np.isnan(learnt.logit_BT).all()
-    assert learnt.unshown.features == []
+    learnt_BT = said(source(Cache(), logged=log), records(1))
+    assert np.isnan(learnt_BT).all()
 
 
 def test_a_stop_while_kafka_takes_nothing_ends_the_wait() -> None:
@@ -244,28 +211,25 @@ def test_no_version_has_learnt_what_is_not_noted(toy: Any, tmp_path: Path, refus
 def test_no_example_before_the_moment_ever_has_a_logit_by_any_way(
     tmp_path_factory: pytest.TempPathFactory, *, from_ms: int, logged: set[int], fill_misses: bool, sizes: list[int]
 ) -> None:
-    """By the cache, the log, unshown rows and profiles; and each from the moment on has what it would have had."""
+    """By the cache, the log and profiles; and each from the moment on has what it would have had."""
     whole = records(40)
     noted, more = Noted(), Noted()
-    unshown = UnshownInMemory([record.example for record in whole])
     if logged:
-        said(source(Cache(misses=False), unshown, used=noted), [whole[n] for n in sorted(logged)])
+        said(source(Cache(misses=False), used=noted), [whole[n] for n in sorted(logged)])
         log = LoggedLogits(noted.log(tmp_path_factory.mktemp("log")), GENERATION, fill_misses=fill_misses)
     else:
         log = LoggedLogits(tmp_path_factory.mktemp("log"), GENERATION)
-    asked = UnshownInMemory([record.example for record in whole])
     cache = Cache(misses=False)
-    cut = source(cache, asked, logged=log, used=more, from_ms=from_ms)
+    cut = source(cache, logged=log, used=more, from_ms=from_ms)
     first, before = 0, BEFORE._value.get()
     for size in sizes:
         part = whole[first : first + size]
         first += size
         if not part:
             break
-        signal = said(cut, part)
+        logit_BT = said(cut, part)
         may = np.array([record.example.event_time_ms >= from_ms for record in part])
-        assert np.isfinite(signal.logit_BT).all(axis=1).tolist() == may.tolist()
-        assert len(signal.unshown.features) == 2 * may.sum()
+        assert np.isfinite(logit_BT).all(axis=1).tolist() == may.tolist()
     read = whole[:first]
     early = [record for record in read if record.example.event_time_ms < from_ms]
     assert BEFORE._value.get() - before == len(early)
@@ -273,7 +237,6 @@ def test_no_example_before_the_moment_ever_has_a_logit_by_any_way(
         (record.example.user_id, record.example.item_id) for record in read if record not in early
     }
     assert not names & set(cache.asked)
-    assert not {record.example.impression_id for record in early} & set(asked.asked)
     assert not {record.offset for record in early} & {row.offset for row in more.rows}
 
 

@@ -15,7 +15,7 @@ from runtime.child import stop_child
 from runtime.errors import ConfigurationError, DataLossError
 from runtime.telemetry import StopSignal
 from stream.config import StreamConfig, Topics
-from stream.events import Example, TeacherRequest
+from stream.events import Example
 from stream.kafka import connection
 from stream.kafka.groups import LEARNER_GROUP, lag
 from stream.kafka.topics import ensure_topics
@@ -28,7 +28,6 @@ from student.learn.process.train import run_training
 from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache, UnshownRows
 from tests.forked import start_forked
 
 TEACHER = "t1"
@@ -61,7 +60,6 @@ class Process:
             teacher_version=TEACHER if has_teacher else None,
             registry=self.registry,
             cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600) if has_teacher else None,
-            unshown=UnshownCache(self.redis_url, TEACHER, setup.spec, TASKS, 3600) if has_teacher else None,
             open_source=lambda offsets: ExampleReader(self.kafka_servers, self.topics, offsets),
             topic_id=topic_id,
             stop=stop,
@@ -238,9 +236,6 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
     logit_BT = toy.logits(examples, misses=False)
     cache = LogitCache(process.redis_url, TEACHER, TASKS, 3600)
     cache.put(cache.keys_of(examples), logit_BT, time.time_ns() // 1_000_000)
-    requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in reversed(examples)]
-    others = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(requests, examples, strict=True)]
-    UnshownCache(process.redis_url, TEACHER, toy.spec, TASKS, 3600).put(others[::2], logit_BT[::-2])
     process.write(examples)
 
     uninterrupted = Process(process.kafka_servers, process.topics, process.redis_url, Registry(tmp_path / "whole"))
@@ -269,12 +264,7 @@ def test_a_killed_learner_learns_every_example_once_bit_for_bit(
         arms = point.slices["whole"]["like"]
         assert arms["served_student"].count == arms["served_control"].count == arms["student"].count
     offline = Learner(patient(toy, 0))
-    while offline.examples < total:
-        rows = range(offline.examples, offline.examples + offline.room)
-        features = [others[n].features for n in rows if n % 2 == 0]
-        unshown = UnshownRows(features, logit_BT[::-1][[n for n in rows if n % 2 == 0]])
-        part = slice(rows.start, rows.stop)
-        offline.learn(examples[part], logit_BT[part], unshown)
+    offline.learn(examples, logit_BT)
     equal(offline.tensors(), ends[0][1])
 
 

@@ -12,7 +12,6 @@ import pytest
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
 from stream.config import StreamConfig, Topics
-from stream.events import TeacherRequest
 from stream.kafka import connection
 from stream.kafka.topics import ensure_topics
 from stream.log.example_log import ExampleLog
@@ -22,7 +21,7 @@ from tests.forked import start_forked
 from tests.stream.conftest import await_that
 from tests.student.conftest import Toy
 from tests.student.learn.ranks import ROOT, TORCHRUN, rank_environment
-from tests.student.learn.train_process import GENERATION, logit_cache, unshown_cache
+from tests.student.learn.train_process import GENERATION, logit_cache
 
 TOTAL = 900
 PARTITIONS = 2
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.timeout(240)  # several imports of torch on a busy mach
 
 
 class Pair:
-    """TOTAL examples in two partitions, and their logits in Redis: every third is a miss, half have unshown rows."""
+    """TOTAL examples in two partitions, and their logits in Redis: every third is a miss."""
 
     def __init__(self, toy: Toy, kafka: str, prefix: str, redis_url: str, folder: Path) -> None:
         self.kafka, self.redis_url, self.topics, self.folder = kafka, redis_url, Topics(prefix=prefix), folder
@@ -41,12 +40,6 @@ class Pair:
         self.toy = toy
         examples = [toy.example(n) for n in range(TOTAL)]
         self.put(1.0)
-        requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in examples]
-        rows = [
-            r.model_copy(update={"impression_id": e.impression_id})
-            for r, e in zip(requests[::-1], examples, strict=True)
-        ]
-        unshown_cache(redis_url).put(rows[::2], toy.logits(examples[::-2], misses=False))
         producer = connection.producer(kafka)
         for n, example in enumerate(examples):
             producer.send(self.topics.examples, example.model_dump_json().encode(), partition=n % PARTITIONS)

@@ -17,7 +17,6 @@ from lab.embedded import EmbeddedRedis
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
 from stream.config import StreamConfig, Topics
-from stream.events import TeacherRequest
 from stream.kafka import connection
 from stream.kafka.groups import LEARNER_GROUP, lag
 from stream.kafka.topics import ensure_topics
@@ -28,7 +27,7 @@ from student.versions.registry import Registry
 from tests.forked import start_forked
 from tests.student.conftest import Toy
 from tests.student.learn.ranks import ROOT, TORCHRUN, rank_environment, start_ranks
-from tests.student.learn.train_process import logit_cache, unshown_cache
+from tests.student.learn.train_process import logit_cache
 
 TOTAL = 1000
 PARTITIONS = 3  # rank 0 reads two of them, rank 1 one
@@ -39,7 +38,7 @@ pytestmark = pytest.mark.timeout(240)  # several imports of torch on a busy mach
 
 
 class Log:
-    """TOTAL examples in three partitions, with the logits of all and unshown rows of every second one."""
+    """TOTAL examples in three partitions, with the logits of all."""
 
     def __init__(self, toy: Any, kafka: str, redis_url: str) -> None:
         prefix = f"r{uuid.uuid4().hex[:12]}-"
@@ -55,10 +54,6 @@ class Log:
         logit_BT = toy.logits(examples, misses=False)
         cache = logit_cache(redis_url)
         cache.put(cache.keys_of(examples), logit_BT, time.time_ns() // 1_000_000)
-        requests = [TeacherRequest(**e.model_dump(exclude={"labels"})) for e in examples]
-        others = reversed(requests)
-        rows = [r.model_copy(update={"impression_id": e.impression_id}) for r, e in zip(others, requests, strict=True)]
-        unshown_cache(redis_url).put(rows[::2], logit_BT[::-2])
 
     def start(self, folder: Path, how: list[str], stderr: int | None = None, log: Path | None = None) -> Any:
         """One learner: `how` is what runs Python's -m, or ONE_PROCESS."""

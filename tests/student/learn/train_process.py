@@ -27,7 +27,6 @@ from student.learn.process.train import run_training
 from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.cache.unshown import UnshownCache
 from tests.student.conftest import Toy
 
 TASKS = ("finish", "like", "rating")
@@ -37,10 +36,6 @@ GENERATION = "g1"
 
 def logit_cache(redis_url: str) -> LogitCache:
     return LogitCache(redis_url, TEACHER, TASKS, 3600)
-
-
-def unshown_cache(redis_url: str) -> UnshownCache:
-    return UnshownCache(redis_url, TEACHER, Toy.spec, TASKS, 3600)
 
 
 def setup() -> LearnerSetup:
@@ -74,7 +69,6 @@ def main() -> None:
                 teacher_version=TEACHER,
                 registry=Registry(Path(folder)),
                 cache=logit_cache(redis_url),
-                unshown=unshown_cache(redis_url),
                 logged=logged,
                 open_used=lambda learner: UsedLogitsWriter(
                     kafka, topics, learner=learner, generation=GENERATION, topic_id=its_id
