@@ -86,7 +86,7 @@ def test_a_teacher_that_fails_one_call_in_five_and_refuses_rows_fills_the_cache_
     before = REGISTRY.get_sample_value("graft_teacher_refused_rows_total")
     failing = _Requests(rows)
     found = fill(failing, "p:failing")
-    assert session.calls > 20
+    assert session.calls > 10  # batches
     assert found.tobytes() == expected.tobytes()
     assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == sorted(bad)
     assert failing.aside == undisturbed.aside == [f"imp-{n}" for n in sorted(bad)]
@@ -110,12 +110,12 @@ def test_a_stop_while_the_teacher_is_away_commits_nothing_and_a_restart_scores_t
             return self._session.run(outputs, feeds)
 
     teacher._model = Away(whole)
-    found, _ = fill(requests, "p:g1")
+    found = fill(requests, "p:g1")
     assert np.isfinite(found[:, 0]).tolist() == [True] * 8 + [False] * 4
     assert requests.committed == rows[:8]
     assert requests.aside == []
     teacher._model = whole
     requests.restart()
-    found, _ = fill(requests, "p:g1")
+    found = fill(requests, "p:g1")
     assert found[:, 0].tolist() == [18.0 + n for n in range(12)]
     assert requests.committed == rows

@@ -30,7 +30,7 @@ def test_a_step_is_taken_on_the_device_of_the_weights(name: str, monkeypatch: py
         np.ones((6, 1), np.float32),
     )
     arm.running.update(rows)
-    arm.descend(arm.gradient(rows, rows))
+    arm.descend(arm.gradient(rows))
     monkeypatch.undo()
     devices = {tensor.device for part, tensor in arm.tensors().items() if part.startswith(("weights", "adagrad"))}
     assert devices == {META}

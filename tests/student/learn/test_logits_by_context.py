@@ -33,10 +33,10 @@ def _record(request: TeacherRequest, offset: int) -> ExampleRecord:
 
 
 def _learnt(cache: LogitCache, records: list[ExampleRecord], **options: Any) -> Any:
-    source = TeacherSource(LogitSource(cache, 2, 0), None, ALONE, tasks=2, **options)
-    signal = source.fetch(records, StopSignal())
-    assert signal is not None
-    return signal.logit_BT.tolist()
+    source = TeacherSource(LogitSource(cache, 2, 0), ALONE, tasks=2, **options)
+    logit_BT = source.fetch(records, StopSignal())
+    assert logit_BT is not None
+    return logit_BT.tolist()
 
 
 def test_two_impressions_of_one_user_and_item_learn_the_logits_of_their_own_hours_live_and_from_the_log(
