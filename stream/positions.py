@@ -27,11 +27,6 @@ class Placed(Protocol):
         """The joined impression."""
         ...
 
-    @property
-    def traceparent(self) -> str | None:
-        """Of the trace in which its impression was sent; None where it came without one."""
-        ...
-
 
 class OffsetError(GraftError):
     """A record came whose offset is not above the last one's: it was read twice, or out of order."""

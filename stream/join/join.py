@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
-from runtime.tracing import traceparent_in
 from stream.events import Example, Feedback, TeacherRequest
 from stream.join.log_cleaner import Entry
 from stream.join.pending import SAVED, Pending, restored
@@ -41,8 +40,6 @@ class Joined:
     examples: list[Example] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     duplicates: int = 0
-    traceparents: dict[str, str] = field(default_factory=dict)
-    """Of those of the requests and examples whose impression came with one, by its id."""
     alone: set[str] = field(default_factory=set)
     """The examples beside which nothing was drawn, by id."""
 
@@ -58,7 +55,6 @@ class Join:
         self._patience_ms = self._longest_ms + idle_seconds * 1000
         self._now_ms = 0.0
         self._pending: dict[str, Pending] = {}
-        self._traceparents: dict[str, str] = {}
         self._closed = RememberedIds()
         self._orphans_since_ms: dict[str, float] = {}
         self._orphans: dict[str, list[tuple[int, Message]]] = {}
@@ -109,9 +105,6 @@ class Join:
         heapq.heappush(self._closing, (close_ms, impression_id))
         self._dirty[f"impression:{impression_id}"] = None
         self._out.requests.append(request)
-        if message.headers and (traceparent := traceparent_in(message.headers)):
-            self._traceparents[impression_id] = self._out.traceparents[impression_id] = traceparent
-            self._dirty[f"trace:{impression_id}"] = None
         self._orphans_since_ms.pop(impression_id, None)
         for _, orphan in self._orphans.pop(impression_id, ()):
             self._dirty[f"orphans:{impression_id}"] = None
@@ -190,9 +183,6 @@ class Join:
         if kind == "orphans":
             orphans = self._orphans.get(impression_id)
             return json.dumps([(at, m.to_json()) for at, m in orphans]).encode() if orphans else None
-        if kind == "trace":
-            traceparent = self._traceparents.get(impression_id)
-            return traceparent.encode() if traceparent else None
         if kind in SAVED:
             pending = self._pending.get(impression_id)
             return pending.entry(kind) if pending else None
@@ -203,9 +193,7 @@ class Join:
         self._pending = restored(entries, self._longest_ms, self._now_ms)
         for key, value in entries.items():
             kind, _, impression_id = key.partition(":")
-            if kind == "trace":
-                self._traceparents[impression_id] = value.decode()
-            elif kind == "orphans":
+            if kind == "orphans":
                 self._orphans[impression_id] = [(at, Message.from_json(m)) for at, m in json.loads(value)]
                 self._orphans_since_ms[impression_id] = self._now_ms
         self._closing = _heap((p.close_ms, i) for i, p in self._pending.items())
@@ -246,9 +234,6 @@ class Join:
         if not pending.drawn:
             self._out.alone.add(impression_id)
         self._dirty |= {f"{kind}:{impression_id}": None for kind in pending.saved_kinds()}
-        if traceparent := self._traceparents.pop(impression_id, None):
-            self._out.traceparents[impression_id] = traceparent
-            self._dirty[f"trace:{impression_id}"] = None
 
     def _expire(self, expire_ms: int, impression_id: str) -> None:
         orphans = self._orphans.get(impression_id, [])

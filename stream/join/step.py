@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from features.spec import FeatureSpec, Value
+from runtime.tracing import traceparent_in
 from stream.events import Example, Feedback, Impression, TeacherRequest
 from stream.join.aggregate_updates import AggregateUpdate, updates_of
 from stream.join.drawn import Drawing
@@ -43,7 +44,7 @@ class Effects(NamedTuple):
     `taken` counts the messages that were joined or put aside, per topic; `duplicates` counts the impressions among them
     whose id had come before. `updates` are what closed impressions add to aggregates, of whichever partition; so do the
     `left_out` ones, which sampling has made no example of; what it has drawn adds nothing. `has_more`: the next step
-    may go on without new messages. `traceparents`: of the requests and examples that have one, by impression id.
+    may go on without new messages. `traceparents`: of the requests whose impression came with one, by its id.
     """
 
     partition: int
@@ -55,7 +56,7 @@ class Effects(NamedTuple):
     updates: list[AggregateUpdate]
     left_out: int
     has_more: bool
-    traceparents: Mapping[str, str] = {}
+    traceparents: Mapping[str, str]
 
 
 class _Turn(NamedTuple):
@@ -65,6 +66,7 @@ class _Turn(NamedTuple):
     invalid: list[DeadLetter]
     drawn: list[Example]
     has_more: bool
+    traceparents: dict[str, str]
 
 
 class StreamStep:
@@ -146,7 +148,7 @@ class StreamStep:
             updates,
             len(joined.examples) - len(examples),
             turn.has_more,
-            joined.traceparents,
+            turn.traceparents,
         )
 
 
@@ -170,6 +172,7 @@ def _joined(
 ) -> _Turn:
     """Join the messages of a turn, and put back those that must wait; `requests` gives those of its impressions."""
     counts, invalid, waiting, drawn = Counter[str](), list[DeadLetter](), list[Taken](), list[Example]()
+    traceparents = dict[str, str]()
     for one in turn:
         request = next(requests) if isinstance(one.event, Impression) else None
         if partition.join.is_exhausted:
@@ -177,13 +180,17 @@ def _joined(
             continue
         counts[one.message.topic] += 1
         if request:
-            if partition.join.impression(request, one.message) and (rows := drawing.beside(request, partition.known)):
-                partition.join.beside(request.impression_id, rows)
-                drawn += rows
+            if partition.join.impression(request, one.message):
+                if one.message.headers and (traceparent := traceparent_in(one.message.headers)):
+                    traceparents[request.impression_id] = traceparent
+                if rows := drawing.beside(request, partition.known):
+                    partition.join.beside(request.impression_id, rows)
+                    drawn += rows
         elif isinstance(one.event, Feedback):
             partition.join.feedback(one.event, one.message)
         else:
             invalid.append(DeadLetter(one.message, one.code, one.fault, "validate"))
         partition.joined(one)
     partition.put_back(waiting)
-    return _Turn(counts, invalid, drawn, has_more=partition.join.is_exhausted or counts.total() == limit)
+    has_more = partition.join.is_exhausted or counts.total() == limit
+    return _Turn(counts, invalid, drawn, has_more, traceparents)

@@ -11,7 +11,6 @@ from kafka.structs import OffsetAndMetadata
 
 from runtime.absence import Absence
 from runtime.errors import DataLossError, GraftError
-from runtime.tracing import traceparent_in
 from stream.config import Topics
 from stream.events import Example
 from stream.kafka import connection
@@ -37,7 +36,6 @@ class ExampleRecord(NamedTuple):
     partition: int
     offset: int
     example: Example
-    traceparent: str | None = None
 
 
 class History(Protocol):
@@ -163,10 +161,7 @@ class ExampleReader:
         except OffsetOutOfRangeError as error:
             raise self._gone(error.args[0]) from error
         for at, examples in batches.items():
-            own += [
-                ExampleRecord(at.partition, found.offset, found.record, traceparent_in(found.raw.headers or ()))
-                for found in examples
-            ]
+            own += [ExampleRecord(at.partition, found.offset, found.record) for found in examples]
         return own
 
     def _recalled(self) -> Iterator[ExampleRecord]:

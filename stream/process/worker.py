@@ -180,16 +180,19 @@ class StreamWorker:
 
     def _collect(self, effects: Effects) -> None:
         topics = self._job.topics
-        for topic, outputs in ((topics.teacher_requests, effects.requests), (topics.examples, effects.examples)):
+        for topic, outputs, traceparents in (
+            (topics.teacher_requests, effects.requests, effects.traceparents),
+            (topics.examples, effects.examples, {}),
+        ):
             self._records += [
                 Outgoing(
                     topic,
                     effects.partition,
-                    one.impression_id.encode(),
-                    one.model_dump_json().encode(),
-                    traced(effects.traceparents.get(one.impression_id)),
+                    record.impression_id.encode(),
+                    record.model_dump_json().encode(),
+                    traced(traceparents.get(record.impression_id)),
                 )
-                for one in outputs
+                for record in outputs
             ]
         for letter in effects.dead_letters:
             self._put_aside(letter)

@@ -51,7 +51,7 @@ def caught_up(*numbers):
 
 def steps(step, partitions, arrivals, limit):
     """All effects of each partition in one, after steps until nothing more comes."""
-    whole = {number: Effects(number, Counter(), [], [], [], 0, [], 0, False) for number in partitions}
+    whole = {number: Effects(number, Counter(), [], [], [], 0, [], 0, False, {}) for number in partitions}
     everywhere = caught_up(*partitions)
     for arrived in [*arrivals, Arrival([], everywhere, 0.0, WALL_MS), Arrival([], everywhere, END_MS, WALL_MS)]:
         arrival, more = arrived, True
@@ -59,7 +59,7 @@ def steps(step, partitions, arrivals, limit):
             found = step.take(partitions, arrival, limit)
             for one in found:
                 sums = (a + b for a, b in zip(whole[one.partition][1:8], one[1:8], strict=True))
-                whole[one.partition] = Effects(one.partition, *sums, has_more=False)
+                whole[one.partition] = Effects(one.partition, *sums, has_more=False, traceparents={})
             arrival, more = arrived._replace(messages=[]), any(one.has_more for one in found)
     for one in whole.values():
         one.dead_letters.sort()  # within a step those that are invalid come first

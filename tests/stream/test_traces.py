@@ -1,4 +1,4 @@
-"""The trace of a message, from the replay that sends it to the examples, the requests and the dead letters."""
+"""The trace of a message, from the replay that sends it to the teacher requests and the dead letters."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,6 @@ from features.online.reader import OnlineReader
 from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING, traceparent_in
 from stream.kafka.dead_letters import DeadLetter, stored_letter
-from stream.log.examples import ExampleReader
 from stream.log.requests import TeacherRequestReader
 from stream.messages import Message
 from stream.process.run import run_stream
@@ -48,7 +47,7 @@ def of_trace(traceparents):
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-def test_what_a_replay_sends_is_one_trace_up_to_the_example_and_the_teacher_request(joining, request, tmp_path, is_on):
+def test_what_a_replay_sends_is_one_trace_up_to_the_teacher_request(joining, request, tmp_path, is_on):
     spans = request.getfixturevalue("spans") if is_on else list
     assert TRACING.is_on is is_on
     lines = [json.dumps({"type": "impression", **impression(n, n)}) for n in range(3)]
@@ -56,16 +55,11 @@ def test_what_a_replay_sends_is_one_trace_up_to_the_example_and_the_teacher_requ
     replay(tmp_path / "events.jsonl", joining.kafka_servers, joining.topics, max_lag=None, progress=lambda *_: None)
     joining.send_end()
     requests = TeacherRequestReader(joining.kafka_servers, joining.topics, "a")
-    examples = ExampleReader(joining.kafka_servers, joining.topics, {})
-    asked, learnt = [], []
+    asked = []
     await_that(lambda: asked.extend(requests.poll(0.2, 100)) or len(asked) >= 4, 60, lambda: str(asked))
-    await_that(lambda: learnt.extend(examples.poll(0.2)) or len(learnt) >= 3, 60, lambda: str(learnt))
     (letter,) = joining.await_dead_letters(1)
-    found = {record.example.impression_id: record.traceparent for record in learnt}
-    sent = {f"i{n}" for n in range(3)}
     if is_on:
-        (trace,) = of_trace(found[one] for one in sent)
-        assert of_trace(filter(None, requests.traceparents)) == {trace}
+        (trace,) = of_trace(filter(None, requests.traceparents))
         assert traceparent_in(letter.headers).split("-")[1] == trace
         ended = spans()
         (sending,) = [span for span in ended if span.name == "send events"]
@@ -74,11 +68,9 @@ def test_what_a_replay_sends_is_one_trace_up_to_the_example_and_the_teacher_requ
         joins = [link.context.trace_id for span in ended if span.name == "join events" for link in span.links]
         assert set(joins) == {sending.context.trace_id}
     else:
-        assert {found[one] for one in sent} == {None}
         assert set(requests.traceparents) == {None}
         assert traceparent_in(letter.headers) is None
     requests.close()
-    examples.close()
 
 
 def test_a_dead_letter_keeps_the_headers_of_a_trace_and_gives_them_back():

@@ -224,7 +224,7 @@ class _Run:
             records = source.poll(_POLL_SECONDS)
             while records:
                 first, records = records[:_AT_ONCE], records[_AT_ONCE:]
-                with TRACING.batch("learn examples", len(first), (record.traceparent for record in first)):
+                with TRACING.batch("learn examples", len(first)):
                     is_learnt = self._learn(first, stop, source)
                 if not is_learnt:
                     break
