@@ -149,22 +149,14 @@ def _cross_faults(project: Project) -> Iterator[str]:
 
 
 def _sampling_faults(project: Project) -> Iterator[str]:
-    sampling, features = project.sampling, project.features
+    sampling = project.sampling
     if not any(task.kind == "binary" for task in project.tasks):
         if sampling.one_negative_of > 1:
             yield "sampling.one_negative_of: no task is binary, so no example is a negative; leave it out"
         if sampling.drawn_negatives:
             yield "sampling.drawn_negatives: no task is binary, so a drawn row would have no label; leave it out"
-    if not sampling.drawn_negatives:
-        for key in ("drawn_by_popularity", "drawn_from_same"):
-            if getattr(sampling, key):
-                yield f"sampling.{key}: nothing is drawn; set sampling.drawn_negatives, or leave it out"
-    allowed = [name for name in (*features.categorical, *features.passthrough) if name != "item_id"]
-    if sampling.drawn_from_same and sampling.drawn_from_same not in allowed:
-        yield (
-            "sampling.drawn_from_same: must be a feature of features.categorical or features.passthrough that several "
-            f"items share, got {sampling.drawn_from_same!r}{did_you_mean(sampling.drawn_from_same, allowed)}"
-        )
+    if sampling.drawn_by_popularity and not sampling.drawn_negatives:
+        yield "sampling.drawn_by_popularity: nothing is drawn; set sampling.drawn_negatives, or leave it out"
 
 
 def _duplicates(key: str, names: list[str]) -> Iterator[str]:

@@ -18,6 +18,8 @@ KEYS: Mapping[str, str] = {
     "gate.lost_share": "its default 0.5 is fixed: remove the line",
     "gate.slices.*.bound": "its default 0.02 is fixed: remove the line",
     "distillation.*.temperature": "its default 1 is fixed: remove the line",
+    "sampling.drawn_from_same": "remove the line: negatives are drawn from all known items; such a recipe ordered what "
+    "was shown worse (docs/decisions/024-drawn-negatives.md)",
     "skew": "its defaults are fixed (docs/serving.md): remove the table",
     "stream.commit_seconds": "its default 0.5 is fixed: remove the line",
     "stream.retention": "remove the table; topics keep the retention that they have, and Kafka's kafka-configs.sh sets "

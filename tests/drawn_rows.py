@@ -1,7 +1,7 @@
 """Which negatives must have been drawn, by a reference that reads what came out and knows no steps and no state."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,11 +16,10 @@ Record = Mapping[str, Any]
 
 
 class Shown(NamedTuple):
-    """An impression that was joined; `group` is the value of the feature of `drawn_from_same`."""
+    """An impression that was joined."""
 
     impression_id: str
     item_id: int | str
-    group: Any = None
 
 
 def drawn_faults(
@@ -63,12 +62,11 @@ def alone_of(sampling: SamplingConfig, capacity: int, partitions: Collection[Seq
     """The impressions beside which nothing is drawn, although negatives are drawn: they are no examples."""
     found = set[str]()
     for shown in partitions if sampling.drawn_negatives else ():
-        counts: dict[Any, Counter[str]] = defaultdict(Counter)
+        known = Counter[str]()
         for n, one in enumerate(shown):
             if n > capacity:
-                old = shown[n - capacity - 1]
-                counts[old.group] -= Counter({json.dumps(old.item_id): 1})
-            known, own = counts[one.group], json.dumps(one.item_id)
+                known -= Counter({json.dumps(shown[n - capacity - 1].item_id): 1})
+            own = json.dumps(one.item_id)
             if own not in known or len(known) == 1:
                 found.add(one.impression_id)
             known[own] += 1
@@ -82,7 +80,7 @@ def _binary(example: Record) -> set[float]:
 def rows_of(sampling: SamplingConfig, capacity: int, shown: Sequence[Shown]) -> Iterator[tuple[str, tuple[str, Any]]]:
     """The id of each row that is drawn in a partition, the impression that it stands beside, and its item."""
     for n, one in enumerate(shown):
-        known = [json.dumps(other.item_id) for other in shown[max(0, n - capacity) : n] if other.group == one.group]
+        known = [json.dumps(other.item_id) for other in shown[max(0, n - capacity) : n]]
         own, found = json.dumps(one.item_id), dict[str, None]()
         if own not in known:
             continue

@@ -13,10 +13,8 @@ from math import log
 
 import mmh3
 
-from features.spec import FeatureSpec
-from runtime.errors import ConfigurationError
 from stream.events import Example, Sampled, TeacherRequest
-from stream.join.known_items import Group, KnownItems
+from stream.join.known_items import KnownItems
 from stream.join.sampling import SamplingConfig
 from stream.tasks import TaskSpec
 
@@ -27,11 +25,9 @@ _PLACE_SEED = 0x0D3B
 class Drawing:
     """Draws rows beside impressions, as `[sampling]` says; nothing without `drawn_negatives`."""
 
-    def __init__(self, config: SamplingConfig, tasks: Sequence[TaskSpec], spec: FeatureSpec) -> None:
-        """ConfigurationError when the spec has no such feature as `drawn_from_same`."""
+    def __init__(self, config: SamplingConfig, tasks: Sequence[TaskSpec]) -> None:
         self._count, self._power = config.drawn_negatives, config.drawn_by_popularity
-        self._recipe, self._same = config.recipe, config.drawn_from_same
-        self._place = _place(spec, self._same) if self._count and self._same else None
+        self._recipe = config.recipe
         self._labels: dict[str, float | None] = {t.name: 0.0 if t.kind == "binary" else None for t in tasks}
 
     def beside(self, request: TeacherRequest, known: KnownItems) -> list[Example]:
@@ -43,23 +39,13 @@ class Drawing:
         """
         if not self._count:
             return []
-        name, item = self._group(request), json.dumps(request.item_id)
-        group = known.group(name)
-        numbers = _numbers(request.impression_id)
-        drawn = group.drawn(item, self._count, self._power, numbers) if item in group else []
-        sampled = Sampled(
-            of=request.impression_id, recipe=self._recipe, log_odds=self._log_odds(group, item, len(drawn))
-        )
-        known.add(name, item)
+        item, numbers = json.dumps(request.item_id), _numbers(request.impression_id)
+        drawn = known.drawn(item, self._count, self._power, numbers) if item in known else []
+        # Added to the learnt log odds, they are those of an item among all that are known.
+        log_odds = log(len(drawn) / known.others(item)) if drawn and self._power == 0 else None
+        sampled = Sampled(of=request.impression_id, recipe=self._recipe, log_odds=log_odds)
+        known.add(item)
         return [self._example(request, number, one, sampled) for number, one in enumerate(drawn, 1)]
-
-    def _group(self, request: TeacherRequest) -> str:
-        """Names the items that are drawn from; with the feature, since that may be changed."""
-        return "" if self._place is None else f"{self._same}={json.dumps(request.features[self._place])}"
-
-    def _log_odds(self, group: Group, item: str, drawn: int) -> float | None:
-        """To be added to the learnt log odds, so that they are those of an item among all that are known."""
-        return log(drawn / group.others(item)) if drawn and self._power == 0 else None
 
     def _example(self, request: TeacherRequest, number: int, item: str, sampled: Sampled) -> Example:
         changed = {
@@ -88,14 +74,3 @@ def _numbers(impression_id: str) -> Iterator[int]:
     """Numbers of 64 bits that follow from the id alone."""
     for number in count():
         yield from mmh3.hash64(f"{number}/{impression_id}".encode("utf-8", "surrogatepass"), _SEED, signed=False)
-
-
-def _place(spec: FeatureSpec, name: str) -> int:
-    names = [feature.name for feature in spec.features]
-    if name not in names:
-        fault = (
-            f"graft.toml: sampling.drawn_from_same: must be a feature of the feature spec, got {name!r}; "
-            "run 'graft features apply' after each change of [features]"
-        )
-        raise ConfigurationError([fault])
-    return names.index(name)

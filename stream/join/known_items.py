@@ -3,12 +3,12 @@
 An impression is counted when the join takes it, in the order of its partition, and leaves again when `capacity` later
 ones have come. So what is known when an impression comes follows from the impressions before it in its partition alone,
 whatever the steps, pauses and restarts were. It is saved in segments of many, of which only the newest one still
-changes. An item is known within a *group*: all of them are one, or those with the same value of a feature.
+changes.
 """
 
 import json
 from bisect import bisect_left, insort
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from stream.join.log_cleaner import Entry
@@ -22,19 +22,27 @@ _MOST_TRIES = 200  # of one draw: of items that all were shown a thousand times,
 _NUMBERS = 2.0**64
 
 
-class Group:
-    """Items that are drawn from together. They stand as JSON text: the number 1 and the text "1" are two."""
+class KnownItems:
+    """The items of the last `capacity` impressions, as JSON text: the number 1 and the text "1" are two.
 
-    def __init__(self) -> None:
-        self._recent: deque[str] = deque()
-        """Of each impression its item, the oldest first."""
+    `changes()` gives them as entries.
+    """
+
+    def __init__(self, capacity: int | None = None) -> None:
+        """Without a `capacity` it is `CAPACITY`."""
+        self._capacity = capacity or CAPACITY
+        self._segments: dict[int, list[str]] = {}
+        """Of each impression its item. The first segment may begin with some that are forgotten."""
+        self._first = self._next = 0
+        """The numbers of the oldest impression that is known, and of the next one."""
         self._counts: Counter[str] = Counter()
         self._items: list[str] = []
         """Each item once, in the order of the texts: the same after a restart."""
+        self._dirty: dict[int, None] = {}
 
     def __len__(self) -> int:
         """Impressions."""
-        return len(self._recent)
+        return self._next - self._first
 
     def __contains__(self, item: str) -> bool:
         return item in self._counts
@@ -44,72 +52,28 @@ class Group:
         return len(self._items) - (item in self)
 
     def add(self, item: str) -> None:
-        """Count an impression of the item."""
-        self._recent.append(item)
-        self._counts[item] += 1
-        if self._counts[item] == 1:
-            insort(self._items, item)
-
-    def drop_oldest(self) -> None:
-        """Forget the oldest impression."""
-        item = self._recent.popleft()
-        self._counts[item] -= 1
-        if not self._counts[item]:
-            del self._counts[item]
-            del self._items[bisect_left(self._items, item)]
+        """Count an impression of an item."""
+        segment = self._next // _SEGMENT_IMPRESSIONS
+        self._segments.setdefault(segment, []).append(item)
+        self._next += 1
+        self._count(item)
+        self._dirty[segment] = None
+        if len(self) > self._capacity:
+            self._drop_oldest()
 
     def drawn(self, item: str, count: int, power: float, numbers: Iterator[int]) -> list[str]:
         """At most `count` other items than this one, none twice; each by its impressions to the power in [0, 1].
 
         `numbers`: of 64 bits, drawn evenly. Fewer where there are fewer, or where chance finds no more.
         """
-        found = {item: None}
+        drawn = {item: None}
         wanted = 1 + min(count, self.others(item))
         for _ in range(_MOST_TRIES * count):
-            if len(found) >= wanted:
+            if len(drawn) >= wanted:
                 break
-            if (one := self._one(power, next(numbers), next(numbers))) is not None:
-                found[one] = None
-        return list(found)[1:]
-
-    def _one(self, power: float, place: int, chance: int) -> str | None:
-        """An item by its impressions to the power; None where the draw is to be made again."""
-        if power == 0:
-            return self._items[place % len(self._items)]
-        item = self._recent[place % len(self._recent)]
-        return item if chance < _NUMBERS * self._counts[item] ** (power - 1) else None
-
-
-class KnownItems:
-    """The items of the last `capacity` impressions by group; `changes()` gives them as entries."""
-
-    def __init__(self, capacity: int | None = None) -> None:
-        """Without a `capacity` it is `CAPACITY`."""
-        self._capacity = capacity or CAPACITY
-        self._groups: dict[str, Group] = {}
-        self._segments: dict[int, list[tuple[str, str]]] = {}
-        """Of each impression its group and its item. The first segment may begin with some that are forgotten."""
-        self._first = self._next = 0
-        """The numbers of the oldest impression that is known, and of the next one."""
-        self._dirty: dict[int, None] = {}
-
-    def __len__(self) -> int:
-        """Impressions."""
-        return self._next - self._first
-
-    def group(self, name: str) -> Group:
-        """The items of a group."""
-        return self._groups.get(name) or Group()
-
-    def add(self, group: str, item: str) -> None:
-        """Count an impression of an item."""
-        segment = self._next // _SEGMENT_IMPRESSIONS
-        self._segments.setdefault(segment, []).append((group, item))
-        self._next += 1
-        self._groups.setdefault(group, Group()).add(item)
-        self._dirty[segment] = None
-        if len(self) > self._capacity:
-            self._drop_oldest()
+            if (other := self._draw(power, next(numbers), next(numbers))) is not None:
+                drawn[other] = None
+        return list(drawn)[1:]
 
     def changes(self) -> list[Entry]:
         """The entries that changed since the last call."""
@@ -127,24 +91,38 @@ class KnownItems:
         """Take back the entries that all `changes()` add up to."""
         saved = {int(key.partition(":")[2]): key for key in entries if key.startswith(f"{_SEGMENT}:")}
         for number in sorted(saved):
-            self._segments[number] = [(group, item) for group, item in json.loads(entries[saved[number]])]
+            # An earlier release saved pairs: the value of a feature by which items were drawn, and the item.
+            impressions = json.loads(entries[saved[number]])
+            self._segments[number] = [one if isinstance(one, str) else one[1] for one in impressions]
         if not saved:
             return
         self._next = max(saved) * _SEGMENT_IMPRESSIONS + len(self._segments[max(saved)])
         self._first = max(min(saved) * _SEGMENT_IMPRESSIONS, self._next - self._capacity)
         for number in range(self._first, self._next):
-            group, item = self._impression(number)
-            self._groups.setdefault(group, Group()).add(item)
+            self._count(self._item_of(number))
 
-    def _impression(self, number: int) -> tuple[str, str]:
+    def _count(self, item: str) -> None:
+        self._counts[item] += 1
+        if self._counts[item] == 1:
+            insort(self._items, item)
+
+    def _draw(self, power: float, place: int, chance: int) -> str | None:
+        """An item by its impressions to the power; None where the draw is to be made again."""
+        if power == 0:
+            return self._items[place % len(self._items)]
+        item = self._item_of(self._first + place % len(self))
+        return item if chance < _NUMBERS * self._counts[item] ** (power - 1) else None
+
+    def _item_of(self, number: int) -> str:
         segment, place = divmod(number, _SEGMENT_IMPRESSIONS)
         return self._segments[segment][place]
 
     def _drop_oldest(self) -> None:
-        name, _ = self._impression(self._first)
-        self._groups[name].drop_oldest()
-        if not len(self._groups[name]):
-            del self._groups[name]
+        item = self._item_of(self._first)
+        self._counts[item] -= 1
+        if not self._counts[item]:
+            del self._counts[item]
+            del self._items[bisect_left(self._items, item)]
         self._first += 1
         if self._first % _SEGMENT_IMPRESSIONS == 0:
             gone = self._first // _SEGMENT_IMPRESSIONS - 1

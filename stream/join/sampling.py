@@ -48,17 +48,11 @@ class SamplingConfig(FrozenModel):
         description="the chance that an item is drawn is proportional to how often it was shown lately, to this "
         "power; 0: equal for all items; 1: as often as they are shown",
     )
-    drawn_from_same: str = Field(
-        default="",
-        description="a categorical or passthrough feature, such as a category or a session: only items that were "
-        "shown with the impression's own value of it are drawn; empty: all items",
-    )
 
     @property
     def recipe(self) -> str:
         """How negatives are drawn, in words."""
-        how = f"popularity^{self.drawn_by_popularity:g}" if self.drawn_by_popularity else "uniform"
-        return f"{how} from the same {self.drawn_from_same}" if self.drawn_from_same else how
+        return f"popularity^{self.drawn_by_popularity:g}" if self.drawn_by_popularity else "uniform"
 
 
 class Sampling:

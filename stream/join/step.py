@@ -86,7 +86,7 @@ class StreamStep:
         """Without `sampling` every closed impression becomes an example, and nothing else does."""
         self._spec = spec
         self._sampling = Sampling(sampling or SamplingConfig(), tasks)
-        self._drawing = Drawing(sampling or SamplingConfig(), tasks, spec)
+        self._drawing = Drawing(sampling or SamplingConfig(), tasks)
         self._validator = Validator(spec, tasks)
         self._read = read
 

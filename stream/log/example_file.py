@@ -206,7 +206,7 @@ def _parsed(texts: Sequence[str]) -> list[Any]:
 
 def _checked(file: ExampleFile, records: Sequence[ExampleRecord], reached: int, spec_id: str | None) -> int:
     """The last offset of `records`, which go on after `reached`; InvalidInputError when they are not the file's."""
-    for partition, offset, example, _ in records:
+    for partition, offset, example in records:
         if partition != file.partition or not reached < offset <= file.last:
             raise InvalidInputError(f"{file}: partition {partition} offset {offset} comes after offset {reached}")
         if spec_id is not None and example.spec_id != spec_id:

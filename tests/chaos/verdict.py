@@ -89,7 +89,7 @@ def archive_line(world: World, follower: Follower) -> Line:
     """The example log has exactly the examples of the topic, with their offsets."""
     logged: dict[tuple[int, int], tuple[str, Mapping[str, float | None]]] = {}
     for records in ExampleLog(world.example_log).read({}):
-        for partition, offset, example, _ in records:
+        for partition, offset, example in records:
             logged[partition, offset] = example.impression_id, example.labels
     wanted = {(one.partition, one.offset): (one.impression_id, one.labels) for one in follower.examples}
     faults = [f"at {at}: {logged.get(at)}, not {wanted.get(at)}" for at in _different(logged, wanted)]

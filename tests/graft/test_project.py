@@ -286,11 +286,6 @@ def test_a_project_without_a_binary_task_has_no_negatives_to_sample(tmp_path: Pa
     [
         ("drawn_negatives = 51", "drawn_negatives: must be <= 50, got 51"),
         ("drawn_by_popularity = 0.5", "drawn_by_popularity: nothing is drawn; set sampling.drawn_negatives"),
-        (
-            'drawn_negatives = 2\ndrawn_from_same = "item_id2"',
-            "features.categorical or features.passthrough that several items share, got 'item_id2'",
-        ),
-        ('drawn_negatives = 2\ndrawn_from_same = "item_id"', "that several items share, got 'item_id'"),
     ],
 )
 def test_what_is_wrong_with_drawn_negatives_is_said_with_the_key(tmp_path: Path, table: str, fault: str) -> None:

@@ -27,7 +27,7 @@ SAMPLINGS = {
     1: SamplingConfig(drawn_negatives=2),
     2: SamplingConfig(drawn_negatives=3, drawn_by_popularity=0.5),
     5: SamplingConfig(one_negative_of=3),
-    7: SamplingConfig(drawn_negatives=1, drawn_from_same="context:hour"),
+    7: SamplingConfig(drawn_negatives=1),
 }
 """By what is left of the seed divided by 11; the others sample nothing."""
 KNOWN_IMPRESSIONS = 7

@@ -53,9 +53,8 @@ class Verdict:
             (name for name in self._requested if not name.startswith("drawn-")),
             (name for name in self._requested if not is_drawn(name, self._sampling.one_negative_of)),
         )
-        same = self._sampling.drawn_from_same
-        shown = {r["impression_id"]: (r["item_id"], r["context"]["hour"] if same else None) for r in requests}
-        self._joined = [[Shown(name, *shown[name]) for name in of_it] for of_it in self._outcomes.joined()]
+        items = {request["impression_id"]: request["item_id"] for request in requests}
+        self._joined = [[Shown(name, items[name]) for name in of_it] for of_it in self._outcomes.joined()]
         self._outcomes.alone = alone_of(self._sampling, KNOWN_IMPRESSIONS, self._joined)
 
     def faults(self) -> Iterator[str]:

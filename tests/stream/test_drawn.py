@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import ConfigurationError
 from stream.events import Example
 from stream.join.drawn import drawn_id
-from stream.join.known_items import Group, KnownItems
+from stream.join.known_items import KnownItems
 from stream.join.sampling import SamplingConfig
 from stream.join.step import Arrival, StreamStep
 from stream.log import example_file
@@ -149,8 +148,8 @@ def filled(counts):
     known = KnownItems()
     for item, times in counts.items():
         for _ in range(times):
-            known.add("", json.dumps(item))
-    return known.group("")
+            known.add(json.dumps(item))
+    return known
 
 
 def numbers(name):
@@ -162,26 +161,11 @@ def numbers(name):
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_items_are_drawn_by_their_impressions_to_the_power(power):
     counts = {1: 1, 2: 4, 3: 16, 4: 79}
-    group = filled(counts)
-    found = Counter(json.loads(group.drawn("9", 1, power, numbers(f"i{n}"))[0]) for n in range(8_000))
+    known = filled(counts)
+    found = Counter(json.loads(known.drawn("9", 1, power, numbers(f"i{n}"))[0]) for n in range(8_000))
     whole = sum(times**power for times in counts.values())
     for item, times in counts.items():
         assert found[item] == pytest.approx(8_000 * times**power / whole, rel=0.15, abs=20)
-
-
-def test_items_are_drawn_from_those_that_were_shown_with_the_same_value():
-    sampling = SamplingConfig(drawn_negatives=4, drawn_from_same="context:hour")
-    _, drawn = shown_and_drawn(joined(sampling))
-    pairs = {(e.item_id, e.context["hour"]) for e in joined().examples}
-    assert drawn
-    assert {(one.item_id, one.context["hour"]) for one in drawn} <= pairs
-    assert {one.sampled.recipe for one in drawn} == {"uniform from the same context:hour"}
-    assert {one.sampled.log_odds for one in drawn} == {log(1.0)}  # all others of the hour: nothing to correct
-
-
-def test_a_feature_that_the_spec_does_not_have_is_refused_at_the_start():
-    with pytest.raises(ConfigurationError, match="drawn_from_same: must be a feature of the feature spec, got 'shop'"):
-        StreamStep(SPEC, TASKS, columns, SamplingConfig(drawn_negatives=1, drawn_from_same="shop"))
 
 
 def test_the_correction_makes_learnt_odds_those_of_one_item_among_all_known():
@@ -198,26 +182,30 @@ def test_the_correction_makes_learnt_odds_those_of_one_item_among_all_known():
 def test_what_is_known_is_bounded_and_so_is_what_is_saved():
     known, saved = KnownItems(300), {}
     for n in range(5_000):
-        known.add(f"hour={n % 900}", json.dumps(n))
+        known.add(json.dumps(n % 900))
         save(saved, known.changes())
     assert len(known) == 300
     assert len(saved) <= 4
     restored = KnownItems(300)
     restored.restore(saved)
-    assert [restored.group(f"hour={n}").others("") for n in range(900)] == [
-        known.group(f"hour={n}").others("") for n in range(900)
-    ]
-    assert sum(known.group(f"hour={n}").others("") for n in range(900)) == 300
+    assert known.others("") == restored.others("") == 300
+    last = {json.dumps(n % 900) for n in range(4_700, 5_000)}
+    assert {json.dumps(n) for n in range(900) if json.dumps(n) in restored} == last
+
+
+def test_what_an_earlier_release_saved_by_a_feature_is_known_together():
+    known = KnownItems()
+    known.restore({"known:0": b'[["","1"],["context:hour=5","2"],"3"]'})
+    assert [item in known for item in ("1", "2", "3", "4")] == [True, True, True, False]
 
 
 def test_items_that_came_and_went_are_drawn_by_what_is_left_of_them():
-    group = Group()
+    known = KnownItems(2)
     for item in ("1", "2", "1"):
-        group.add(item)
-    group.drop_oldest()
-    assert group.drawn("2", 5, 1.0, numbers("i")) == ["1"]
-    group.drop_oldest()
-    assert group.drawn("1", 5, 0.0, numbers("i")) == []
+        known.add(item)
+    assert known.drawn("2", 5, 1.0, numbers("i")) == ["1"]
+    known.add("1")
+    assert known.drawn("1", 5, 0.0, numbers("i")) == []
 
 
 def test_without_it_every_byte_is_as_it_was_and_with_it_it_comes_back(tmp_path):

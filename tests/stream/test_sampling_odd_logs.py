@@ -33,7 +33,6 @@ SAMPLINGS = st.builds(
     one_negative_of=st.integers(1, 3),
     drawn_negatives=st.integers(0, 3),
     drawn_by_popularity=st.sampled_from([0.0, 0.5, 1.0]),
-    drawn_from_same=st.sampled_from(["", "context:hour"]),
 )
 
 
@@ -103,9 +102,8 @@ def taken(step: StreamStep, one: Any, arrival: Arrival, limit: int, made: Made) 
     return made
 
 
-def joined_in(made: Made, sampling: SamplingConfig) -> list[Shown]:
-    is_grouped = bool(sampling.drawn_from_same)
-    return [Shown(r.impression_id, r.item_id, r.context["hour"] if is_grouped else None) for r in made.requests]
+def joined_in(made: Made) -> list[Shown]:
+    return [Shown(request.impression_id, request.item_id) for request in made.requests]
 
 
 def as_json(made: Made) -> list[list[str]]:
@@ -137,7 +135,7 @@ def test_an_impression_that_is_sent_twice_changes_no_row(lines: list[Line], samp
 def test_what_is_kept_follows_from_the_ids_and_labels_alone(lines: list[Line], sampling: SamplingConfig) -> None:
     whole, made = made_of(lines, None), made_of(lines, sampling)
     one_of, shown = sampling.one_negative_of, [one for one in made.examples if one.sampled is None]
-    alone = alone_of(sampling, KNOWN, [joined_in(whole, sampling)])
+    alone = alone_of(sampling, KNOWN, [joined_in(whole)])
     compared = [one for one in whole.examples if one.impression_id not in alone]
     kept = [one for one in compared if one.labels["like"] or is_drawn(one.impression_id, one_of)]
     assert [one.impression_id for one in shown] == [one.impression_id for one in kept]
@@ -151,7 +149,7 @@ def test_what_is_drawn_is_what_a_reference_without_steps_and_state_draws(
     lines: list[Line], sampling: SamplingConfig
 ) -> None:
     whole, made = made_of(lines, None), made_of(lines, sampling)
-    joined = joined_in(whole, sampling)
+    joined = joined_in(whole)
     alone = alone_of(sampling, KNOWN, [joined])
     examples = {
         one.impression_id: json.loads(one.model_dump_json()) for one in whole.examples if one.impression_id not in alone

@@ -98,7 +98,7 @@ def _cell(grid: Grid, variant: Variant, base: Project, seed: int) -> Cell:
     return Cell(variant, seed, grid.events, tuple(grid.windows), project, delay)
 
 
-_DRAWN = {"drawn_negatives", "drawn_by_popularity", "drawn_from_same"}
+_DRAWN = {"drawn_negatives", "drawn_by_popularity"}
 """What the log has been joined with, which is in its own key."""
 
 
