@@ -51,9 +51,7 @@ class StudyLog(NamedTuple):
     @property
     def key(self) -> str:
         """A digest of its content: the spec, every example with its partition and offset, and its logits."""
-        records = (
-            f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records
-        )
+        records = (f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records)
         logits = [self.logged.generation, *map(json.dumps, self.logged.rows)] if self.logged else []
         return digest_of(chain([self.spec.spec_id], records, logits))
 
