@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.machine import MACHINE
+from lab.page import MACHINE
 from student.evaluate.confidence import Evidence, interval
 
 LENGTH, BLOCK, BOUND, ERROR, RISE = 20_000, 50, 0.02, 0.05, 0.05

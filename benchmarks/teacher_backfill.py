@@ -35,7 +35,7 @@ from features.spec import Feature, FeatureSpec
 from graft.commands.teacher.teacher_parts import ProjectTeacher
 from graft.process import begin
 from lab.embedded import EmbeddedRedis, free_port
-from lab.machine import MACHINE
+from lab.page import MACHINE
 from lab.pairs.simulated.project import Sizes, write_simulated
 from runtime.child import start_child, stop_child
 from runtime.redis import connect

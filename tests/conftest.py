@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from lab.dev.embedded_client import wait_after_early_answers
 from lab.embedded import EmbeddedKafka, EmbeddedRedis
-from lab.embedded.apache_kafka import ApacheKafka
+from lab.embedded.servers import ApacheKafka
 from runtime.health import HEALTH
 from runtime.redis import connect
 from runtime.tracing import TRACING

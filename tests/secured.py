@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
 from lab.embedded import EmbeddedRedis
-from lab.embedded.apache_kafka import ApacheKafka
+from lab.embedded.servers import ApacheKafka
 from runtime.redis import connect
 from stream.kafka import connection
 from stream.kafka.security import Security, use, used

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.learning.rows import Bench, Measured
-from lab.machine import MACHINE
+from lab.page import MACHINE
 
 WHOLE, BARE = "whole learner", "bare torch.nn and torch.optim steps"
 

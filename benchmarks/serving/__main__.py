@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.serving.latency import over_floor, overload, throughput
 from benchmarks.serving.world import world
-from lab.machine import MACHINE
+from lab.page import MACHINE
 
 RESULTS = Path(__file__).parents[1] / "results" / "serving.json"
 HEADLINE_RATE = "200/s"

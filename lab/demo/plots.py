@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lab.dev.client import Answer, Swap
 from lab.dev.watch import HitRate
-from lab.pictures import COLOURS, INK, save, style
+from lab.page import COLOURS, INK, save, style
 from student.evaluate.arms import ALL_ARMS, CONTROL, ITEM_MEAN, SERVED_CONTROL, SERVED_STUDENT, STUDENT, TEACHER
 from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.evaluate.history import Point

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from lab.demo.outcome import Joined, Outcome
 from lab.demo.plots import ARM_NAMES, plot_auc, plot_hit_rate, plot_latency
 from lab.dev.client import percentile_ms
-from lab.machine import MACHINE
-from lab.page import MEASURES, NOTHING, figure, page, sentences, shown, table
+from lab.page import MACHINE, MEASURES, NOTHING, figure, page, sentences, shown, table
 from runtime.folder import replacing
 from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskSpec

@@ -13,10 +13,10 @@ from rich.console import Console
 from graft.project import load_project
 from lab.demo.outcome import Outcome, VersionExamples, Witness
 from lab.demo.report import STUDY_PAGE, Findings, summary_of, write_report
-from lab.dev.live import Screen
-from lab.dev.preparation import Command, Runner
+from lab.dev.processes import Command, Runner
 from lab.dev.run import Learnt, Options, own_environment, running_project
 from lab.dev.session import Asking
+from lab.dev.watch import Screen
 from lab.embedded.servers import free_port
 from lab.pairs.project_folder import EVENTS
 from runtime.folder import replacing

@@ -1,16 +1,28 @@
-"""Runs the stages as child processes and starts again what dies, as compose's restart policy would."""
+"""The processes of a session: the commands that prepare a project, and the stages, which are kept running.
+
+Each is a graft command. The stages are the processes that compose runs, and what dies is started again as compose does.
+"""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from rich.console import Console
+
+from graft.project import Project
+from graft.settings import PREFIX, Settings
+from lab.embedded.servers import free_port
+from lab.embedded.services import Services
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
 from runtime.folder import writing
@@ -174,3 +186,133 @@ def _restarted(running: RunningStage) -> str | None:
         return running.restart_if_dead()
     except (OSError, GraftError) as error:
         return f"graft {shlex.join(running.stage.arguments)} ended and cannot be started again: {error}"
+
+
+STREAM, TEACHER, LEARNER, SCORER, REPLAY = "stream", "teacher", "learner", "scorer", "replay"
+
+_TRANSPORTS = ["GRAFT_KAFKA_SASL_PASSWORD_FILE"] + [
+    f"{PREFIX}{name.upper()}" for name in Settings.model_fields if re.match("kafka_|redis_ssl_", name)
+]
+"""The settings of how Kafka and Redis are reached, beside their addresses."""
+
+
+class Ports(NamedTuple):
+    """Where each process serves its metrics; the scorer's is its HTTP port. They stay over a restart."""
+
+    stream: int
+    teacher: int
+    learner: int
+    scorer: int
+
+
+def choose_ports(scorer: int | None = None) -> Ports:
+    """Free loopback ports; the scorer's may be given."""
+    ports: list[int] = []
+    while len(ports) < len(Ports._fields):
+        if (port := free_port()) not in (*ports, scorer):
+            ports.append(port)
+    return Ports(*ports)._replace(scorer=scorer or ports[-1])
+
+
+def environment_of(services: Services, project: Path, versions: Path) -> dict[str, str]:
+    """The settings that all processes share. One thread each: there are more processes than cores."""
+    settings = {
+        "GRAFT_PROJECT": str(project),
+        "GRAFT_KAFKA": services.kafka,
+        "GRAFT_REDIS_URL": services.redis_url,
+        "GRAFT_VERSIONS": str(versions),
+    }
+    return {
+        **settings,
+        **{f"{name}_FILE": "" for name in settings},  # the user's own would contradict them
+        **dict.fromkeys((name for name in _TRANSPORTS if name.startswith("GRAFT_REDIS")), ""),  # they are in the URL
+        **(dict.fromkeys(_TRANSPORTS, "") if services.embedded_kafka else {}),
+        "GRAFT_HTTP_TOKENS_FILE": "",  # the client of this process has none; the scorer is on loopback
+        **dict.fromkeys(("GRAFT_METRICS_PORT", "GRAFT_ADMIN_PORT"), ""),  # the scorer's metrics are on its own port
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def path_stages(environment: dict[str, str], ports: Ports, *, has_teacher: bool) -> list[Stage]:
+    """The processes that run until they are stopped, in the order in which they are stopped."""
+    scorer = ("student", "serve", "--host", "127.0.0.1", "--port", str(ports.scorer), "--workers", "1")
+    stages = [
+        _stage(STREAM, ("stream", "run"), environment, ports.stream),
+        _stage(TEACHER, ("teacher", "run"), environment, ports.teacher),
+        _stage(LEARNER, ("student", "train"), environment, ports.learner),
+        Stage(SCORER, scorer, environment),
+    ]
+    return [stage for stage in stages if has_teacher or stage.name != TEACHER]
+
+
+def replay_stage(environment: dict[str, str], events: Path, pace: Sequence[str], max_lag: int) -> Stage:
+    """The process that sends the events and ends. After a kill it goes on where it was."""
+    arguments = ("replay", str(events), "--resume", "--max-lag", str(max_lag), *pace)
+    return Stage(REPLAY, arguments, environment, ends=True)
+
+
+def _stage(name: str, arguments: tuple[str, ...], environment: dict[str, str], metrics_port: int) -> Stage:
+    return Stage(name, arguments, {**environment, "GRAFT_METRICS_PORT": str(metrics_port)})
+
+
+class Command(NamedTuple):
+    """``graft ARGUMENTS``, which ends by itself; `shows_progress` when it draws its own bar on the terminal."""
+
+    arguments: tuple[str, ...]
+    shows_progress: bool = False
+
+    def __str__(self) -> str:
+        return f"graft {shlex.join(self.arguments)}"
+
+
+FEATURES = (Command(("check",)), Command(("features", "apply")), Command(("features", "materialize")))
+
+
+def first_version(project: Project, bootstrap_events: Path | None = None) -> Iterator[Command]:
+    """The commands before the first event, by which a version learns from the teacher alone; none without a teacher.
+
+    `bootstrap_events`: a file with the users and items that it learns on; None: those of Feast's tables.
+    """
+    if project.features.profiles:
+        yield Command(("teacher", "backfill", "--profiles"))
+    if project.distillation:
+        known = ("--events", str(bootstrap_events)) if bootstrap_events else ()
+        yield Command(("student", "bootstrap", *known))
+
+
+class Runner(NamedTuple):
+    """Where commands run: the terminal, the folder, their settings, and the file that has their standard error."""
+
+    console: Console
+    folder: Path
+    environment: Mapping[str, str]
+    log: Path
+
+    def run(self, command: Command) -> None:
+        """Run the command and show its output; GraftError, with the end of its log, when it fails.
+
+        Its standard error goes to the log, or to the terminal when it shows its own progress.
+        """
+        console = self.console
+        console.print(f"$ {command}", highlight=False, markup=False, soft_wrap=True)
+        began = time.monotonic()
+        argv, env = graft_argv(command.arguments), {**os.environ, **self.environment}
+        with self.log.open("ab") as file, nullcontext() if command.shows_progress else console.status(f"{command} ..."):
+            stderr = None if command.shows_progress else file
+            with start_child(argv, env=env, stdout=subprocess.PIPE, stderr=stderr, cwd=self.folder) as process:
+                said = _said(process)
+        if process.returncode:
+            why = "see above" if command.shows_progress else f"the end of {self.log}:\n{log_tail(self.log)}"
+            raise GraftError(f"{command} ended with code {process.returncode}; {why}")
+        console.print(textwrap.indent(said.rstrip(), "  "), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {time.monotonic() - began:.0f} s", highlight=False)
+
+
+def _said(process: subprocess.Popen[bytes]) -> str:
+    """The whole standard output of the process; an exception such as Ctrl-C stops the process."""
+    try:
+        return process.communicate()[0].decode()
+    except BaseException:
+        stop_child(process)
+        raise

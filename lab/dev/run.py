@@ -16,12 +16,9 @@ from features.spec import FeatureSpec, load_spec
 from graft.project import FILE_NAME, Project, load_project
 from graft.settings import load_settings
 from lab.dev.home import Home, claimed_home
-from lab.dev.live import Screen, View
-from lab.dev.preparation import FEATURES, Runner, first_version
-from lab.dev.sample import Sample, sample_of, write_first
-from lab.dev.session import STALLED_SECONDS, Asking, Session, Setting, running_session
-from lab.dev.stages import choose_ports, environment_of
-from lab.dev.watch import Events
+from lab.dev.processes import FEATURES, Runner, choose_ports, environment_of, first_version
+from lab.dev.session import STALLED_SECONDS, Asking, Sample, Session, Setting, running_session, sample_of, write_first
+from lab.dev.watch import Events, Screen, View
 from lab.embedded.servers import free_port, is_free_port
 from lab.embedded.services import Services, refuse_silent, running_services
 from runtime.errors import ConfigurationError, GraftError

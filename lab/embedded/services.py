@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graft.settings import load_settings
-from lab.embedded.apache_kafka import ApacheKafka, embedded_kafka
-from lab.embedded.servers import EmbeddedKafka, EmbeddedRedis
+from lab.embedded.servers import ApacheKafka, EmbeddedKafka, EmbeddedRedis, embedded_kafka
 from runtime.redis import connect, reaching
 from stream.kafka import connection
 from stream.kafka.security import Security, use

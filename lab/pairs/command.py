@@ -7,9 +7,8 @@ import click
 from graft.commands.options import echo_result, json_option
 from graft.progress import progress
 from lab.pairs.movielens import download
-from lab.pairs.movielens.files import MovieLens, read_grouplens, read_wheel
-from lab.pairs.movielens.project import write_movielens
-from lab.pairs.movielens.published import write_published
+from lab.pairs.movielens.download import MovieLens, read_grouplens, read_wheel
+from lab.pairs.movielens.project import write_movielens, write_published
 from lab.pairs.simulated.project import Sizes, write_simulated
 
 _Folder = click.Path(file_okay=False, path_type=Path)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.pairs.source import load_source
+from lab.pairs.project_folder import load_source
 from runtime.folder import replacing
 from student.evaluate.metrics import exact_auc
 from teacher_cache.fit.network import TeacherNetwork

@@ -7,8 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lab.machine import MACHINE
-from lab.page import MEASURES, NOTHING, figure, page, sentences, shown, table
+from lab.page import MACHINE, MEASURES, NOTHING, figure, page, sentences, shown, table
 from lab.study.findings.answer import answer
 from lab.study.findings.comparison import Comparison, Difference, student_of
 from lab.study.findings.findings import AS_INPUT_AND_PROFILES, PERMUTED, TEACHER_AS_INPUT, Findings, Series

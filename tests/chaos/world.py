@@ -16,10 +16,9 @@ import prometheus_client  # noqa: F401 - before Feast's import, which else turns
 
 from features.repo import store
 from graft.project import FILE_NAME, Project, load_project
-from lab.dev.processes import Stage
-from lab.dev.stages import environment_of
+from lab.dev.processes import Stage, environment_of
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
-from lab.embedded.apache_kafka import ApacheKafka
+from lab.embedded.servers import ApacheKafka
 from lab.embedded.services import Services
 from runtime.child import start_child
 from stream.kafka.topics import ensure_topics

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from lab.embedded import EmbeddedKafka, EmbeddedRedis, free_port
-from lab.embedded.apache_kafka import ApacheKafka, embedded_kafka
+from lab.embedded.servers import ApacheKafka, embedded_kafka
 from runtime import child
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.redis import connect

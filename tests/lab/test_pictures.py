@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from lab.pictures import save
+from lab.page import save
 from runtime.errors import GraftError
 from tests.disks import Disk
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kafka import TopicPartition
 
-from lab.embedded.apache_kafka import ApacheKafka
+from lab.embedded.servers import ApacheKafka
 from stream.kafka import connection
 from stream.kafka.transactions import Transactions
 from stream.process.inputs import Inputs

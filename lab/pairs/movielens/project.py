@@ -1,4 +1,7 @@
-"""Writes the MovieLens project folder without the teacher, which `graft pair train-teacher` adds."""
+"""Writes the MovieLens project folder without its teacher, or CSV files in the form that GroupLens publishes today.
+
+`graft pair train-teacher` adds the teacher; the CSV files are a log for `graft init`.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,19 +12,20 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lab.pairs.movielens.download import TERMS
-from lab.pairs.movielens.files import GENRES, Catalogue, MovieLens, Table
+from lab.pairs.movielens.download import GENRES, TERMS, Catalogue, MovieLens, Table
 from lab.pairs.project_folder import (
     EventLine,
     copy_template,
+    count_before,
     feedback_line,
     impression_line,
+    mean_before,
     new_folder,
+    save_source,
     write_events,
     write_json,
     write_table,
 )
-from lab.pairs.source import count_before, mean_before, save_source
 from teacher_cache.fit.source import DesignInput, DesignTaste, Source, TeacherDesign
 
 _RATING_AFTER_MS, _LIKE_AFTER_MS, _LOVE_AFTER_MS = 1_500, 2_000, 2_500  # all inside the tasks' window of 10 s
@@ -129,3 +133,46 @@ def _design(users: int, movies: int) -> TeacherDesign:
         embedding_dim=16,
         epochs=6,
     )
+
+
+SISTER = "sister"
+
+
+def write_published(folder: Path, movielens: MovieLens, events: int | None) -> int:
+    """Write ratings.csv, movies.csv and users.csv of the target, and those of the source into sister/.
+
+    The target's are its first `events` ratings by time, all if None; their number. Movie ids are each data set's own.
+    InvalidInputError when the folder is not empty.
+    """
+    with new_folder(folder) as arriving:
+        (arriving / "TERMS.txt").write_text(TERMS + "\n", encoding="utf-8")
+        (arriving / SISTER).mkdir()
+        _write(arriving / SISTER, movielens.source, None)
+        return _write(arriving, movielens.target, events)
+
+
+def _write(folder: Path, catalogue: Catalogue, events: int | None) -> int:
+    ids = {title: number for number, title in enumerate(catalogue.movies["title"], 1)}
+    ratings = catalogue.ratings.sort_values(["time_s", "user", "title"], kind="stable")[:events]
+    tables = {
+        "ratings": {
+            "userId": ratings["user"],
+            "movieId": ratings["title"].map(ids),
+            "rating": ratings["rating"],
+            "timestamp": ratings["time_s"],
+        },
+        "movies": {
+            "movieId": catalogue.movies["title"].map(ids),
+            "title": catalogue.movies["title"],
+            "genres": catalogue.movies["genres"].str.replace(" ", "|"),
+        },
+        "users": {
+            "userId": catalogue.users["user"],
+            "gender": catalogue.users["gender"],
+            "age": catalogue.users["age"],
+            "occupation": catalogue.users["occupation"],
+        },
+    }
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    return len(ratings)

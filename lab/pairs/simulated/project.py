@@ -11,14 +11,25 @@ from lab.pairs.project_folder import (
     TRUTH,
     copy_template,
     new_folder,
+    save_source,
     write_events,
     write_json,
     write_table,
 )
-from lab.pairs.simulated.source import simulate_source
-from lab.pairs.simulated.target import Impressions, event_lines, listener_id, simulate_target, track_id
-from lab.pairs.simulated.world import COUNTRIES, STYLES, Ints, People, Works, World
-from lab.pairs.source import save_source
+from lab.pairs.simulated.world import (
+    COUNTRIES,
+    STYLES,
+    Impressions,
+    Ints,
+    People,
+    Works,
+    World,
+    event_lines,
+    listener_id,
+    simulate_source,
+    simulate_target,
+    track_id,
+)
 from student.evaluate.metrics import exact_auc
 
 _AS_OF = datetime(2025, 12, 31, tzinfo=UTC)  # the day before the first event

@@ -1,15 +1,22 @@
-"""The truth of the simulated pair: what people of both domains like, and how often they act on it.
+"""The simulated pair: what people of both domains like, the source's rows and the target's stream.
 
 Taste has the same effect in both domains. A person's taste depends on country, age and chance, a work's character on
-style and chance. A work's quality differs somewhat between the domains: `_KINSHIP` is their correlation.
+style and chance. A work's quality differs somewhat between the domains: `_KINSHIP` is their correlation. The source is
+a video platform with many viewers, whose rows the teacher learns; the target a young music app, whose impressions are
+the stream. There four tracks are shown at once; half of them are there from the start, the others come out one after
+the other.
 
 Shapes: N rows, U people, I works, K = 4 dimensions of taste.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lab.pairs.project_folder import EventLine, count_before, feedback_line, impression_line, mean_before
+from teacher_cache.fit.source import DesignInput, Source, TeacherDesign
 
 COUNTRIES = ("brazil", "france", "india", "japan", "kenya")
 STYLES = ("ambient", "folk", "jazz", "metal", "pop", "rap")
@@ -92,3 +99,126 @@ def chance(logit_N: Floats) -> Floats:
     """The probability that belongs to a logit."""
     result: Floats = 1 / (1 + np.exp(-logit_N))
     return result
+
+
+AGE_GROUPS = (25, 35, 50)  # the first year of each group after the youngest
+_PLAY_OFFSET, _FOLLOW_OFFSET = -0.3, -2.0
+_NO_PLAYS_SHARE = 0.5
+
+
+def simulate_source(world: World, works: Works, clips: Ints, rows: int, viewers: int) -> Source:
+    """`rows` views of the works `clips` (their row numbers; the code of clips[i] is i + 1) by `viewers` people."""
+    people = world.people(viewers)
+    user, clip = world.random.integers(viewers, size=rows), world.random.integers(len(clips), size=rows)
+    device = world.random.integers(len(DEVICES), size=rows)
+    work = clips[clip]
+    affinity = world.affinity(people.taste_UK[user], works.character_IK[work], works.source_quality[work], device)
+    play = world.acts(affinity + _PLAY_OFFSET)
+    tables: dict[str, Any] = {
+        "rows.user": user,
+        "rows.item": clip,
+        "rows.viewer_views": count_before(user),
+        "rows.viewer_play_share": mean_before(user, play, _NO_PLAYS_SHARE),
+        "rows.surface_code": device + 1,
+        "users.viewer_id": np.arange(1, viewers + 1),
+        "users.country_code": people.country + 1,
+        "users.age_group": np.digitize(people.age, AGE_GROUPS),
+        "items.clip_code": np.arange(1, len(clips) + 1),
+        "items.style_code": works.style[clips] + 1,
+        "items.beats_per_second": (works.tempo[clips] / 60).astype(np.float32),
+        "items.sound": works.sound_IK[clips].astype(np.float32),
+        "labels.play": play.astype(np.float32),
+        "labels.follow": world.acts(affinity + _FOLLOW_OFFSET).astype(np.float32),
+        "labels.watch": np.where(play, world.seconds(affinity), np.nan).astype(np.float32),
+    }
+    return Source(_design(viewers, len(clips)), tables)
+
+
+def _design(viewers: int, clips: int) -> TeacherDesign:
+    return TeacherDesign(
+        inputs=[
+            DesignInput(name="viewer_id", table="users", codes=viewers + 1, history=True),
+            DesignInput(name="viewer_views", table="rows", logarithm=True, history=True),
+            DesignInput(name="viewer_play_share", table="rows", history=True, default=_NO_PLAYS_SHARE),
+            DesignInput(name="clip_code", table="items", codes=clips + 1),
+            DesignInput(name="style_code", table="items", codes=len(STYLES) + 1),
+            DesignInput(name="beats_per_second", table="items"),
+            DesignInput(name="sound", table="items", width=4),
+            DesignInput(name="country_code", table="users", codes=len(COUNTRIES) + 1),
+            DesignInput(name="age_group", table="users", codes=len(AGE_GROUPS) + 1),
+            DesignInput(name="surface_code", table="rows", codes=len(DEVICES) + 1),
+        ],
+        heads={"play": "binary", "follow": "binary", "watch": "regression"},
+        epochs=3,
+        batch_rows=2048,
+    )
+
+
+_SLATE = 4
+_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+_MS_BETWEEN_SLATES = 20_000
+_CLICK_OFFSET = -0.9
+_CLICK_AFTER_MS = (300, 2_000)  # the dwell ends within 2 s + 5 s: inside the tasks' window of 10 s
+
+
+class Impressions(NamedTuple):
+    """The stream as arrays of length N, and the truth behind it: the probability of each click."""
+
+    time_ms: Ints
+    user: Ints
+    track: Ints
+    device: Ints
+    click: NDArray[np.bool_]
+    click_after_ms: Ints
+    dwell_seconds: Floats
+    click_chance: Floats
+
+
+def simulate_target(world: World, works: Works, listeners: People, tracks: Ints, events: int) -> Impressions:
+    """`events` impressions of the works `tracks` (their row numbers)."""
+    random = world.random
+    slates = -(-events // _SLATE)
+    slate = np.arange(events) // _SLATE
+    user = random.integers(len(listeners.age), size=slates)[slate]
+    device = random.integers(len(DEVICES), size=slates)[slate]
+    time_ms = _START_MS + np.cumsum(random.exponential(_MS_BETWEEN_SLATES, slates)).astype(np.int64)[slate]
+    track = (random.random(events) * _released(len(tracks), events)).astype(np.int64)
+    work = tracks[track]
+    affinity = world.affinity(listeners.taste_UK[user], works.character_IK[work], works.target_quality[work], device)
+    return Impressions(
+        time_ms,
+        user,
+        track,
+        device,
+        world.acts(affinity + _CLICK_OFFSET),
+        random.integers(*_CLICK_AFTER_MS, size=events),
+        world.seconds(affinity),
+        chance(affinity + _CLICK_OFFSET),
+    )
+
+
+def listener_id(user: int) -> str:
+    """The target's id of a listener: a string."""
+    return f"listener-{user:04d}"
+
+
+def track_id(track: int) -> int:
+    """The target's id of a track: an integer."""
+    return 10_000 + track
+
+
+def event_lines(impressions: Impressions) -> Iterator[EventLine]:
+    """The stream's lines: each impression, then a click and its dwell, in seconds, if there was one."""
+    for i, row in enumerate(zip(*(column.tolist() for column in impressions), strict=True)):
+        time_ms, user, track, device, click, click_after_ms, dwell_seconds, _ = row
+        name, answered_ms = f"s{i:06d}", time_ms + click_after_ms
+        yield impression_line(name, listener_id(user), track_id(track), time_ms, {"device": DEVICES[device]})
+        if click:
+            seconds = round(dwell_seconds, 2)
+            yield feedback_line(name, "click", 1, answered_ms)
+            yield feedback_line(name, "dwell", seconds, answered_ms + int(seconds * 1000))
+
+
+def _released(tracks: int, events: int) -> Floats:
+    """How many tracks are out at each impression."""
+    return np.floor(np.linspace((tracks + 1) // 2, tracks, events))

@@ -7,7 +7,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.pictures import COLOURS, INK, save, style
+from lab.page import COLOURS, INK, save, style
 from lab.study.findings.comparison import WHOM, Comparison, Judge, control_of
 from lab.study.findings.findings import AS_INPUT_AND_PROFILES, PERMUTED, SERVED, TEACHER_AS_INPUT, Findings, Interval
 from lab.study.grid import PLAIN_VARIANT

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import product
 
-from lab.machine import MACHINE
+from lab.page import MACHINE
 from lab.study.findings.findings import FEWEST_SEEDS, PERMUTED, SERVED, Findings, Interval, Series
 from lab.study.findings.headline import JUDGED, Calibration, harm_of_permuted
 from lab.study.grid import PLAIN_VARIANT

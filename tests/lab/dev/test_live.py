@@ -4,9 +4,9 @@ import io
 
 from rich.console import Console
 
-from lab.dev.live import Screen, View, line_of
 from lab.dev.processes import Trouble
 from lab.dev.run import end_line
+from lab.dev.watch import Screen, View, line_of
 
 _VIEW = View(
     title="graft dev shop",

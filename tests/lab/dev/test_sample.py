@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from features.spec import Feature
-from lab.dev import sample
+from lab.dev import session
 from lab.dev.run import LIMITS, curl_line, max_lag
-from lab.dev.sample import Sample, sample_of, write_first
+from lab.dev.session import Sample, sample_of, write_first
 from runtime.errors import InvalidInputError
 from stream.replay.event_file import impressions_of
 from stream.tasks import TaskSpec
@@ -39,7 +39,7 @@ def test_a_sample_has_each_user_with_their_last_context_and_the_items_most_shown
 
 
 def test_only_the_beginning_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "LOOKED_AT", 2)
+    monkeypatch.setattr(session, "LOOKED_AT", 2)
     path = _file(tmp_path, *(_impression(str(i), i, i) for i in range(5)))
     assert list(sample_of(path, _SPEC, _TASKS, 0.9).contexts) == [0, 1]
     write_first(path, tmp_path / "first.jsonl", 3)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from graft.settings import load_settings
-from lab.dev.stages import environment_of
+from lab.dev.processes import environment_of
 from lab.embedded.services import Services
 
 

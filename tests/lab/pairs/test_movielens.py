@@ -10,10 +10,9 @@ from pandas.testing import assert_frame_equal
 from graft.cli import cli
 from graft.project import load_project
 from lab.pairs.command import pair
-from lab.pairs.movielens.download import cache_folder, movielens_wheel
-from lab.pairs.movielens.files import read_grouplens, read_wheel
+from lab.pairs.movielens.download import cache_folder, movielens_wheel, read_grouplens, read_wheel
 from lab.pairs.movielens.project import write_movielens
-from lab.pairs.source import load_source
+from lab.pairs.project_folder import load_source
 from runtime.errors import GraftError, InvalidInputError
 
 

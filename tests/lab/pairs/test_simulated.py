@@ -11,9 +11,9 @@ from features.repo.store import compile_spec
 from features.spec import FeatureSpec
 from graft.project import load_project
 from lab.pairs.command import pair
+from lab.pairs.project_folder import load_source
 from lab.pairs.simulated.project import Sizes, write_simulated
 from lab.pairs.simulated.world import STYLES
-from lab.pairs.source import load_source
 from student.evaluate.metrics import exact_auc
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.kinds.load import load_teacher

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from lab.pairs.command import pair
-from lab.pairs.source import load_source, save_source
+from lab.pairs.project_folder import load_source, save_source
 from lab.pairs.teacher_file import train_teacher, write_teacher
 from runtime.errors import InvalidInputError
 from teacher_cache.fit.onnx_file import save_onnx
