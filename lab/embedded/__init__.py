@@ -1,7 +1,6 @@
 """Embedded Kafka and Redis: servers that a process starts and ends, and the choice between them and a user's own.
 
-Front: `servers` (Redis and the brokers), `services` (what the settings do not name is embedded). Imports nothing else of
-the laboratory.
+Front: `servers` (Redis and the brokers) and `services` (what the settings do not name is embedded).
 """
 
 from lab.embedded.servers import EmbeddedKafka, EmbeddedRedis, free_port, is_free_port
