@@ -17,8 +17,7 @@ from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 from stream.join.sampling import MOST_DRAWN
 
 if TYPE_CHECKING:
-    from graft.fit.fit import Fitted
-    from graft.fit.prepare import Prepared
+    from graft.fit.fit import Fitted, Prepared
     from graft.init.columns import Column
     from graft.init.plan import Plan
     from graft.init.roles import Given, Question, Roles
@@ -124,31 +123,31 @@ def _negatives(plan: "Plan", given: int | None, *, asks: bool) -> int | None:
 
 def _prepared(plan: "Plan", source: dict[str, Any]) -> "Prepared | None":
     """What a teacher takes that is trained on the source's log, of which the plan then tells; None without a log."""
-    from graft.fit.prepare import prepare
-    from graft.fit.target import target_of_plan
+    from graft.fit.domain import domain_of_plan
+    from graft.fit.fit import prepare
 
     log = source_given(source)
     if log is None:
         return None
-    prepared = prepare(target_of_plan(plan), log)
-    plan.teacher = prepared.matched(str(plan.teacher_file))
+    prepared = prepare(domain_of_plan(plan), log)
+    plan.teacher = prepared.matched()
     return prepared
 
 
 def _feeding(plan: "Plan", prepared: "Prepared | None") -> list[str]:
     """A table of what feeds the inputs of the teacher."""
-    from graft.fit.table import HEAD, shared_rows
+    from graft.fit.fit import HEAD
     from graft.init.report import aligned, input_rows
 
-    return ["", *(aligned(HEAD, shared_rows(prepared)) if prepared else aligned(_INPUT_HEAD, input_rows(plan)))]
+    return ["", *(aligned(HEAD, prepared.table()) if prepared else aligned(_INPUT_HEAD, input_rows(plan)))]
 
 
 def _fitted(prepared: "Prepared") -> "Fitted":
-    from graft.fit.fit import DEFAULT_SEED, fit
+    from graft.fit.fit import fit
     from graft.progress import progress
 
     with progress("teacher") as advance:
-        return fit(prepared, DEFAULT_SEED, advance)
+        return fit(prepared, advance)
 
 
 def is_terminal() -> bool:

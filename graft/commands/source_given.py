@@ -8,7 +8,7 @@ import click
 from graft.commands.options import columns_given
 
 if TYPE_CHECKING:
-    from graft.fit.source_log import SourceLog
+    from graft.fit.domain import Domain
 
 Command = Callable[..., Any]
 
@@ -37,9 +37,9 @@ def check_source_options(source: dict[str, Any], teacher: Any) -> None:
         raise click.UsageError(f"--{alone[0].replace('_', '-')} needs --source-events")
 
 
-def source_given(source: dict[str, Any]) -> "SourceLog | None":
+def source_given(source: dict[str, Any]) -> "Domain | None":
     """What the options name, read; None where they name nothing."""
-    from graft.fit.source_log import SourceFiles, read_source
+    from graft.fit.domain import SourceFiles, read_source
     from graft.init.roles import Given
 
     if not source["source_events"]:

@@ -1,34 +1,35 @@
 """Which features source and target share, by name and type, and the source's values of them as a teacher's inputs.
 
-Shapes: N rows of the source's log, U users, I items; V values of a feature.
+Shapes: V values of a feature, W an input's width.
 """
 
-import math
+from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from graft.fit.same_ids import same_ids
-from graft.fit.source_log import SourceLog
-from graft.fit.target import Target, TargetFeature
+from features.spec import Entity
+from graft.fit.design import DesignInput, InputTable
+from graft.fit.domain import Domain, DomainFeature
 from graft.init import names
 from graft.init.values import numbers, texts
-from teacher_cache.fit.source import DesignInput
-
-if TYPE_CHECKING:
-    from features.spec import Entity
 
 FEWEST = 5
 """Rows that an item, a category or an id needs for the teacher to know it; a feature of users needs so many users."""
 
 _MOST_CODES = 200_000
-_LEAST_KNOWN = 0.05  # of the target's values must be known to the source
+_LEAST_KNOWN = 0.05  # of the target's values or ids must be known to the source
 _LEAST_LIKE = 0.01  # of the source's numbers must lie within the target's range: else they are of another unit
-_TABLES: dict[str, Literal["rows", "users", "items"]] = {"user": "users", "item": "items", "": "rows"}
+_FEWEST_IN_BOTH = 10  # ids in both tables, for their columns to be compared
+_AGREE = 0.5  # Cohen's kappa (1960) from which on a column's values agree
+_BEYOND_CHANCE = 3
+_NUMBERED = r"^(?P<head>\D*)(?P<number>[0-9]{1,15})$"
+_TABLES: dict[str, InputTable] = {"user": "users", "item": "items", "": "rows"}
+_ARTICLES = {"int": "an integer", "float": "a number", "str": "a text"}
 
 
 class Shared(NamedTuple):
@@ -37,7 +38,7 @@ class Shared(NamedTuple):
     `known`: the share of the target's values that the source has.
     """
 
-    feature: TargetFeature
+    feature: DomainFeature
     input: DesignInput
     values: NDArray[Any]
     known: float
@@ -45,6 +46,12 @@ class Shared(NamedTuple):
     codes: dict[str, int]
     low: float = 0.0
     high: float = 0.0
+
+    def row(self) -> list[str]:
+        """Its row in the table for people."""
+        numbers_ = "number" if self.feature.kind == "number" else f"{self.input.width} numbers"
+        form = f"{len(self.codes):,} codes" if self.codes else numbers_
+        return [self.feature.name, self.input.name, form, f"{self.known:.0%}", self.why]
 
 
 class Unshared(NamedTuple):
@@ -58,37 +65,37 @@ class _Unfit(Exception):  # noqa: N818 - no error: it ends the reading of one fe
     """Why a feature that is called alike is not shared."""
 
 
-def share(target: Target, source: SourceLog) -> tuple[list[Shared], list[Unshared]]:
+def share(target: Domain, source: Domain) -> tuple[list[Shared], list[Unshared]]:
     """Every feature of the target, shared or not, the ids first."""
-    shared: list[Shared] = []
+    shared: dict[str, Shared] = {}
     unshared: list[Unshared] = []
-    for found in [*_ids(target, source), *_features(target, source)]:
+    for found in [*_shared_ids(target, source), *_shared_features(target, source)]:
         if isinstance(found, Unshared):
             unshared.append(found)
-        elif found.input.name in [known.input.name for known in shared]:
+        elif found.input.name in shared:
             unshared.append(Unshared(found.feature.name, "another feature is called so"))
         else:
-            shared.append(found)
-    return shared, unshared
+            shared[found.input.name] = found
+    return list(shared.values()), unshared
 
 
-def _ids(target: Target, source: SourceLog) -> Iterator[Shared | Unshared]:
+def _shared_ids(target: Domain, source: Domain) -> Iterator[Shared | Unshared]:
     entities: tuple[Entity, ...] = ("user", "item")
     for entity in entities:
-        sameness = same_ids(entity, target, source)
         name = f"{entity}_id"
-        if not sameness.is_same:
-            yield Unshared(name, sameness.why)
+        is_same, why = same_ids(entity, target, source)
+        if not is_same:
+            yield Unshared(name, why)
             continue
-        feature = TargetFeature(name, entity, "codes", "str", pc.unique(target.log.rows[entity].combine_chunks()))
         ids = source.ids[entity]
+        feature = DomainFeature(name, entity, "codes", "str", target.ids[entity].distinct)
         try:
-            yield _codes(feature, ids.distinct, ids.counts(), sameness.why)
+            yield _codes(feature, ids.distinct, ids.counts(), why)
         except _Unfit as reason:
             yield Unshared(name, str(reason))
 
 
-def _features(target: Target, source: SourceLog) -> Iterator[Shared | Unshared]:
+def _shared_features(target: Domain, source: Domain) -> Iterator[Shared | Unshared]:
     for feature in sorted(target.features, key=lambda feature: feature.name):
         try:
             yield _shared(feature, source)
@@ -96,46 +103,35 @@ def _features(target: Target, source: SourceLog) -> Iterator[Shared | Unshared]:
             yield Unshared(feature.name, str(reason))
 
 
-def _shared(feature: TargetFeature, source: SourceLog) -> Shared:
-    name, dtype, values, words = _counterpart(feature, source)
-    why = f"{name} there, by name and type"
-    if feature.kind == "number":
-        if dtype not in ("int", "float"):
-            raise _Unfit(f"a number here, {name} there is {_article(dtype)}")
-        return _number(feature, values, why)
-    if feature.kind == "vector":
-        return _vector(feature, values, words, why)
-    if dtype != feature.dtype:
-        raise _Unfit(f"{_article(feature.dtype)} here, {name} there is {_article(dtype)}")
-    return _codes(feature, values, _weights(feature, source), why)
-
-
-def _counterpart(feature: TargetFeature, source: SourceLog) -> tuple[str, str, Any, tuple[str, ...]]:
-    """The column of the source that is called alike: its name, type, values of each id or row, and words."""
-    if not feature.entity:
-        for context in source.context:
-            if _alike(context.name, feature.bare):
-                return context.column, context.dtype, source.log.rows[f"context.{context.name}"], ()
-        raise _Unfit("no context there is called so")
-    table = source.tables.get(feature.entity)
-    if table is None:
+def _shared(feature: DomainFeature, source: Domain) -> Shared:
+    others = [other for other in source.features if other.entity == feature.entity]
+    if feature.entity and not others:
         raise _Unfit(f"the source has no table of {feature.entity}s")
-    for other in table.features:
-        if _alike(other.name, feature.bare):
-            values = source.of_ids(feature.entity, other.name)
-            return other.column, other.dtype, values, other.words
-    raise _Unfit("no column there is called so")
+    other = next((other for other in others if _is_alike(other.bare, feature.bare)), None)
+    if other is None:
+        raise _Unfit(f"no {'column' if feature.entity else 'context'} there is called so")
+    values, why = source.values_of(other), f"{other.bare} there, by name and type"
+    if feature.kind == "vector":
+        return _vector(feature, values, other.words, why)
+    if feature.kind == "number":
+        if other.dtype not in ("int", "float"):
+            raise _Unfit(f"a number here, {other.bare} there is {_ARTICLES.get(other.dtype, 'a list')}")
+        return _number(feature, values, why)
+    if other.dtype != feature.dtype:
+        here, there = (_ARTICLES.get(dtype, "a list") for dtype in (feature.dtype, other.dtype))
+        raise _Unfit(f"{here} here, {other.bare} there is {there}")
+    weight_V = source.ids["item"].counts() if feature.entity == "item" else np.ones(len(values), np.int64)
+    return _codes(feature, values, weight_V, why)
 
 
-def _alike(one: str, other: str) -> bool:
-    return one == other or names.likeness(one, other) == 1.0
+def _is_alike(name: str, other: str) -> bool:
+    return name == other or names.likeness(name, other) == 1.0
 
 
-def _number(feature: TargetFeature, values: Any, why: str) -> Shared:
+def _number(feature: DomainFeature, values: Any, why: str) -> Shared:
     """Numbers; a missing one is their mean. The teacher is asked within the range of the source alone."""
-    there = _floats(values)
-    here = _floats(feature.values)
-    there, here = there[~np.isnan(there)], here[~np.isnan(here)]
+    value_V = _floats(values)
+    there, here = (known[~np.isnan(known)] for known in (value_V, _floats(feature.values)))
     if not len(there) or there.min() == there.max():
         raise _Unfit("the same there in every row" if len(there) else "empty there")
     if not len(here):
@@ -146,20 +142,16 @@ def _number(feature: TargetFeature, values: Any, why: str) -> Shared:
     if known < _LEAST_KNOWN or float(((there >= here.min()) & (there <= here.max())).mean()) < _LEAST_LIKE:
         raise _Unfit(f"{spans}: not the same unit?")
     default = float(f"{there.mean():.4g}")
-    filled = np.nan_to_num(_floats(values), nan=default).astype(np.float32)
-    spec = _input(feature, default=default)
-    return Shared(feature, spec, filled, known, f"{why}; {spans}", {}, low, high)
+    filled_V = np.nan_to_num(value_V, nan=default).astype(np.float32)
+    return Shared(feature, _input(feature, default=default), filled_V, known, f"{why}; {spans}", {}, low, high)
 
 
 def _floats(values: Any) -> NDArray[np.float64]:
-    found = numbers(values)
-    array: NDArray[np.float64] = (
-        found.to_numpy(zero_copy_only=False) if isinstance(found, pa.Array) else found.to_numpy()
-    )
-    return array.astype(np.float64)
+    array: NDArray[np.float64] = _whole(numbers(values)).to_numpy(zero_copy_only=False).astype(np.float64)
+    return array
 
 
-def _vector(feature: TargetFeature, values: Any, words: tuple[str, ...], why: str) -> Shared:
+def _vector(feature: DomainFeature, values: Any, words: tuple[str, ...], why: str) -> Shared:
     """Lists of numbers; of words they are put into the order of the target's."""
     if not pa.types.is_list(values.type) and not pa.types.is_fixed_size_list(values.type):
         raise _Unfit("a list here, none there")
@@ -170,19 +162,19 @@ def _vector(feature: TargetFeature, values: Any, words: tuple[str, ...], why: st
     if not words and _width(values) != width:
         raise _Unfit(f"lists of {width} numbers here, of {_width(values)} there")
     zeros = [0.0] * (len(words) or width)
-    there_XW = np.array([zeros if row is None else row for row in values.to_pylist()], np.float32)
-    there_XW = np.nan_to_num(there_XW.reshape(len(values), -1))
+    value_VW = np.array([zeros if row is None else row for row in values.to_pylist()], np.float32)
+    value_VW = np.nan_to_num(value_VW.reshape(len(values), -1))
     if words:
         both = [word for word in feature.words if word in words]
         if not both:
             raise _Unfit(f"no word in common: {', '.join(words[:3])} there, {', '.join(feature.words[:3])} here")
         why = f"{why}; {len(both)} of {len(feature.words)} words are known there"
+        unknown_V1 = np.zeros((len(value_VW), 1), np.float32)
         place = {word: i for i, word in enumerate(words)}
-        columns = [there_XW[:, place[w]] if w in place else np.zeros(len(there_XW), np.float32) for w in feature.words]
-        there_XW = np.stack(columns, axis=1)
-    if not there_XW.any():
+        value_VW = np.hstack([value_VW, unknown_V1])[:, [place.get(word, -1) for word in feature.words]]
+    if not value_VW.any():
         raise _Unfit("empty there")
-    return Shared(feature, _input(feature, width=there_XW.shape[1]), there_XW, 1.0, why, {})
+    return Shared(feature, _input(feature, width=value_VW.shape[1]), value_VW, 1.0, why, {})
 
 
 def _width(values: Any) -> int:
@@ -190,47 +182,104 @@ def _width(values: Any) -> int:
     return int(lengths[0]) if len(lengths) == 1 else 0
 
 
-def _weights(feature: TargetFeature, source: SourceLog) -> NDArray[np.int64]:
-    """How much each value counts: of a feature of users 1, else its rows."""
-    if feature.entity == "user":
-        return np.ones(len(source.ids["user"].distinct), np.int64)
-    if feature.entity == "item":
-        return source.ids["item"].counts()
-    return np.ones(source.log.rows.num_rows, np.int64)
-
-
-def _codes(feature: TargetFeature, values: Any, weight_X: NDArray[np.int64], why: str) -> Shared:
+def _codes(feature: DomainFeature, values: Any, weight_V: NDArray[np.int64], why: str) -> Shared:
     """The code of each value, from 1 on in the order of their texts; 0 is what is missing or too rare to be learnt."""
-    encoded = texts(_plain(values)).cast(pa.string()).dictionary_encode()
-    place_X = pc.fill_null(encoded.indices, -1).to_numpy()
-    has_X = place_X >= 0
-    weight_V = np.bincount(place_X[has_X], weight_X[has_X], len(encoded.dictionary))
-    often = np.argsort(-weight_V, kind="stable")[:_MOST_CODES]
-    kept = sorted(encoded.dictionary.take(pa.array(often[weight_V[often] >= FEWEST])).to_pylist())
-    here = texts(_plain(feature.values)).cast(pa.string()).drop_null()
-    known = float(pc.mean(pc.is_in(here, value_set=pa.array(kept, pa.string()))).as_py() or 0.0) if len(here) else 0.0
+    encoded = _texts(values).dictionary_encode()
+    place_V = pc.fill_null(encoded.indices, -1).to_numpy()
+    has_V = place_V >= 0
+    weights = np.bincount(place_V[has_V], weight_V[has_V], len(encoded.dictionary))
+    often = np.argsort(-weights, kind="stable")[:_MOST_CODES]
+    kept = sorted(encoded.dictionary.take(pa.array(often[weights[often] >= FEWEST])).to_pylist())
+    here = _texts(feature.values).drop_null()
+    known = _share_in(here, pa.array(kept, pa.string()))
     if known < _LEAST_KNOWN:
         who = "users" if feature.entity == "user" and feature.name != "user_id" else "rows"
         raise _Unfit(f"{known:.0%} of its values here are known there, where at least {FEWEST} {who} have them")
     if len(kept) < 2:
         raise _Unfit("the same there in every row")
     codes = {text: code for code, text in enumerate(kept, 1)}
-    code_V = np.array([codes.get(text, 0) for text in encoded.dictionary.to_pylist()] + [0], np.int64)
+    code_of = np.array([codes.get(text, 0) for text in encoded.dictionary.to_pylist()] + [0], np.int64)
     why = f"{why}; {len(kept):,} values there"
-    return Shared(feature, _input(feature, codes=len(kept) + 1), code_V[place_X], known, why, codes)
+    return Shared(feature, _input(feature, codes=len(kept) + 1), code_of[place_V], known, why, codes)
 
 
-def _plain(values: Any) -> Any:
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-
-
-def _input(feature: TargetFeature, *, codes: int | None = None, width: int = 1, default: float = 0.0) -> DesignInput:
+def _input(feature: DomainFeature, *, codes: int | None = None, width: int = 1, default: float = 0.0) -> DesignInput:
     """The input of the teacher, named after the feature."""
     bare = feature.bare
     name = bare if bare in ("user_id", "item_id") else f"{feature.entity or 'context'}_{bare}"
-    assert math.isfinite(default)
     return DesignInput(name=name, table=_TABLES[feature.entity], codes=codes, width=width, default=default)
 
 
-def _article(dtype: str) -> str:
-    return {"int": "an integer", "float": "a number", "str": "a text"}.get(dtype, "a list")
+def same_ids(entity: Entity, target: Domain, source: Domain) -> tuple[bool, str]:
+    """Whether the target's users (or items) are the source's, and why.
+
+    A column that both tables have decides, else how many ids both have. Ids that are numbers from 1 on say nothing:
+    both domains may number theirs so.
+    """
+    here, there = (_texts(domain.ids[entity].distinct) for domain in (target, source))
+    known = _share_in(here, there)
+    why = f"the source has {known:.0%} of the {entity}s here"
+    if known < _LEAST_KNOWN:
+        return False, why
+    if agreement := _agreement(entity, target, source):
+        kappa, column, share = agreement
+        by_chance = "" if kappa >= _AGREE else ", about as by chance"
+        return kappa >= _AGREE, f"{why}, and {column} is equal in {share:.0%} of them{by_chance}"
+    if known >= _BEYOND_CHANCE * _numbered_share(here, there):
+        return True, why
+    return False, f"{why}, but ids that are numbers say nothing: name tables of both with a column in common"
+
+
+def _agreement(entity: Entity, target: Domain, source: Domain) -> tuple[float, str, float] | None:
+    """Of the column that agrees best over the ids in both tables: Cohen's kappa, its name, the share that is equal.
+
+    None without such a column.
+    """
+    if entity not in target.tables or entity not in source.tables:
+        return None
+    here, there = target.tables[entity], source.tables[entity]
+    place = pc.index_in(_texts(here[f"{entity}_id"]), value_set=_texts(there[f"{entity}_id"]))
+    in_both = pc.is_valid(place)
+    if pc.sum(in_both).as_py() < _FEWEST_IN_BOTH:
+        return None
+    names_there = {names.identifier(name): name for name in there.column_names}
+    agreements = []
+    for name in here.column_names:
+        name_there = names_there.get(names.identifier(name))
+        if name in (f"{entity}_id", "event_timestamp") or name_there is None:
+            continue
+        value_here = _texts(here[name]).filter(in_both)
+        value_there = _texts(there[name_there]).take(place.filter(in_both))
+        equal = pc.mean(pc.equal(value_here, value_there)).as_py()
+        chance = _share_by_chance(value_here, value_there)
+        if equal is not None and chance < 1:
+            agreements.append(((equal - chance) / (1 - chance), name, equal))
+    return max(agreements, key=lambda agreement: agreement[0], default=None)
+
+
+def _share_by_chance(values: pa.Array, others: pa.Array) -> float:
+    """How often a value is equal to a random one of the others."""
+    counts = [Counter(side.drop_null().to_pylist()) for side in (values, others)]
+    total = counts[0].total() * counts[1].total()
+    return sum(count * counts[1][value] for value, count in counts[0].items()) / total if total else 1.0
+
+
+def _numbered_share(here: pa.Array, there: pa.Array) -> float:
+    """The share of the ids here that any numbering has; 0 where they are not numbers, or not behind one text."""
+    parts = pc.extract_regex(here, _NUMBERED)
+    if parts.null_count or len(pc.unique(parts.field("head"))) > 1:
+        return 0.0
+    number = pc.struct_field(pc.extract_regex(there, _NUMBERED), "number").drop_null().cast(pa.int64()).to_numpy()
+    return float(len(np.unique(number)) / (number.max() - number.min() + 1)) if len(number) else 0.0
+
+
+def _share_in(values: pa.Array, known: pa.Array) -> float:
+    return float(pc.mean(pc.is_in(values, value_set=known)).as_py() or 0.0)
+
+
+def _texts(values: Any) -> Any:
+    return texts(_whole(values)).cast(pa.string())
+
+
+def _whole(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from graft.fit.design import Source, TeacherDesign
 from runtime.errors import InvalidInputError
-from teacher_cache.fit.source import Source, TeacherDesign
 
 EVENTS = "events.jsonl"
 TRUTH = "truth.json"

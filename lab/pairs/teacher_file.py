@@ -7,13 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from graft.fit.design import Source, Split
+from graft.fit.network import Progress, TeacherNetwork, predict, train
+from graft.fit.onnx_file import save_onnx
 from lab.pairs.project_folder import load_source
 from runtime.folder import replacing
 from student.evaluate.metrics import exact_auc
-from teacher_cache.fit.network import TeacherNetwork
-from teacher_cache.fit.onnx_file import save_onnx
-from teacher_cache.fit.source import Source, Split
-from teacher_cache.fit.training import Progress, predict, train
 
 _HELD_OUT = 0.05  # the latest rows, never learnt
 

@@ -21,8 +21,6 @@ _NO_PROFILES = (
 @click.option("--items", metavar="T", help="A table of the source's items.")
 @map_option
 @label_option
-@click.option("--to", "file", metavar="NAME.onnx", help="The file in FOLDER.  [default: teacher.onnx]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=7, show_default=True)
 @json_option
 @click.pass_obj
 def fit(  # noqa: PLR0913 - one argument an option
@@ -34,44 +32,40 @@ def fit(  # noqa: PLR0913 - one argument an option
     items: str | None,
     mapped: tuple[str, ...],
     labels: tuple[str, ...],
-    file: str | None,
-    seed: int,
     as_json: bool,
 ) -> None:
     """Train a teacher on the source's log, for the project in FOLDER, and write it there as ONNX.
 
     Its inputs are the features that source and target share by name and type; its tasks are the log's labels. The last
     tenth of the rows is held out, and the command prints how well the teacher does there. It adds the teacher's tables
-    to graft.toml. Where that has a teacher already it stays as it is, and --to names the new teacher's file.
+    to graft.toml; a project that has a teacher is refused.
 
     Example: graft teacher fit shop --events sister/ratings.csv --items sister/movies.csv
     """
     from graft.check import check_project
+    from graft.fit.domain import SourceFiles, domain_of_project, read_source
+    from graft.fit.fit import HEAD, check_place, has_place_for_unlisted, place, prepare
     from graft.fit.fit import fit as fit_teacher
-    from graft.fit.place import check_place, may_list, place
-    from graft.fit.prepare import prepare
-    from graft.fit.source_log import SourceFiles, read_source
-    from graft.fit.table import HEAD, shared_rows
-    from graft.fit.target import target_of_project
+    from graft.init.plan import TEACHER
     from graft.init.report import aligned
     from graft.init.roles import Given
     from graft.progress import progress
 
     process = begin(folder or project_folder)
     project = process.project
-    name = check_place(project, file)
+    check_place(project)
     source = read_source(SourceFiles(events, users, items), Given(columns_given(mapped), labels))
-    target = target_of_project(project, process.redis_url, with_unlisted=may_list(project))
+    target = domain_of_project(project, process.redis_url, with_unlisted=has_place_for_unlisted(project))
     prepared = prepare(target, source)
-    click.echo("\n".join(aligned(HEAD, shared_rows(prepared))), err=as_json)
+    click.echo("\n".join(aligned(HEAD, prepared.table())), err=as_json)
     with progress("teacher") as advance:
-        fitted = fit_teacher(prepared, seed, advance)
-    tables = place(project, fitted, name)
+        fitted = fit_teacher(prepared, advance)
+    tables = place(project, fitted)
     check_project(project.folder, process.redis_url, process.teacher_access)
-    notes = prepared.matched(name).notes + ([] if project.features.profiles else [_NO_PROFILES])
-    lines = [*fitted.report.lines(), f"wrote {project.folder / name}; its tables are in {tables}"]
+    notes = prepared.matched().notes + ([] if project.features.profiles else [_NO_PROFILES])
+    lines = [*fitted.report.lines(), f"wrote {project.folder / TEACHER}; its tables are in {tables}"]
     lines += ["only you know:", *(f"  - {note}" for note in notes)]
     where = shlex.quote(str(project.folder))
     lines.append(f"next: graft --project {where} features apply; the student is learnt anew into a new GRAFT_VERSIONS")
-    told = {"file": name, "tables": str(tables), **fitted.report.summary(), "only_you_know": notes}
-    echo_result(lines, told, as_json=as_json)
+    result = {"file": TEACHER, "tables": str(tables), **fitted.report.summary(), "only_you_know": notes}
+    echo_result(lines, result, as_json=as_json)

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from graft.fit.design import DesignInput, DesignTaste, Source, TeacherDesign
 from lab.pairs.movielens.download import GENRES, TERMS, Catalogue, MovieLens, Table
 from lab.pairs.project_folder import (
     EventLine,
@@ -26,7 +27,6 @@ from lab.pairs.project_folder import (
     write_json,
     write_table,
 )
-from teacher_cache.fit.source import DesignInput, DesignTaste, Source, TeacherDesign
 
 _RATING_AFTER_MS, _LIKE_AFTER_MS, _LOVE_AFTER_MS = 1_500, 2_000, 2_500  # all inside the tasks' window of 10 s
 _NO_HISTORY = {"user_rating_count": 0.0, "user_rating_mean": 3.58, "user_like_share": 0.575}  # the source's means

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from graft.fit.design import DesignInput, Source, TeacherDesign
 from lab.pairs.project_folder import EventLine, count_before, feedback_line, impression_line, mean_before
-from teacher_cache.fit.source import DesignInput, Source, TeacherDesign
 
 COUNTRIES = ("brazil", "france", "india", "japan", "kenya")
 STYLES = ("ambient", "folk", "jazz", "metal", "pop", "rap")

@@ -80,21 +80,13 @@ def test_init_trains_a_teacher_of_what_both_share_and_the_project_is_sound(graft
     assert any(point.startswith("whether these mean the same there as here") for point in said["only_you_know"])
 
 
-def test_the_same_log_and_seed_make_the_same_file_and_another_seed_another(graft, tmp_path, source, shop):
-    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
-        done = graft("teacher", "fit", shop, *source.options(), "--to", f"{name}.onnx", "--seed", seed)
-        assert done.exit_code == 0, done.output
-    a, b, c = ((shop / f"{name}.onnx").read_bytes() for name in "abc")
-    assert a == b != c
-
-
 def test_fit_gives_a_project_that_has_no_teacher_what_init_would_have_written(graft, tmp_path, source, target, shop):
     before = tomllib.loads((shop / "graft.toml").read_text())
     said = _json(graft("teacher", "fit", shop, *source.options(), "--json"))
     assert said["file"] == "teacher.onnx"
     fresh = tmp_path / "fresh" / "shop"
     assert graft("init", fresh, *target.options(), *source.options("--source-"), "--yes").exit_code == 0
-    assert (shop / "teacher.onnx").read_bytes() == (fresh / "teacher.onnx").read_bytes()
+    assert (shop / "teacher.onnx").read_bytes() == (fresh / "teacher.onnx").read_bytes(), "the same log, the same file"
     ours, theirs = (tomllib.loads((folder / "graft.toml").read_text()) for folder in (shop, fresh))
     features = theirs["features"]
     assert [profile["entity"] for profile in features.pop("profiles")] == ["user", "item"]
@@ -111,26 +103,19 @@ def test_fit_gives_a_project_that_has_no_teacher_what_init_would_have_written(gr
 
 
 def test_a_teacher_that_is_there_is_never_overwritten(graft, source, shop):
+    without = (shop / "graft.toml").read_bytes()
     assert graft("teacher", "fit", shop, *source.options()).exit_code == 0
     kept = {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()}
     refused = graft("teacher", "fit", shop, *source.options())
     assert refused.exit_code == 1
-    assert (
-        "has a [teacher] already, which stays as it is; --to NAME.onnx writes the new one beside it" in refused.output
-    )
-    for name in ("teacher.onnx", "../teacher.onnx", "other.bin"):
-        assert graft("teacher", "fit", shop, *source.options(), "--to", name).exit_code == 1
-    said = _json(graft("teacher", "fit", shop, *source.options(), "--to", "second.onnx", "--json"))
+    assert "has a [teacher] already, which stays as it is" in refused.output
     assert {path: path.read_bytes() for path in kept} == kept
-    assert said["tables"] == str(shop / "second.toml")
-    tables = tomllib.loads((shop / "second.toml").read_text())
-    assert tables["teacher"]["onnx"] == "second.onnx"
-    assert tables["teacher"]["version"] == "shop-second"
-    assert tables["teacher"]["inputs"]["item_title"]["file"] == "second_codes/item_title.json"
-    merged = tomllib.loads((shop / "graft.toml").read_text()) | tables
-    assert set(merged["teacher"]["inputs"]) == set(
-        tomllib.loads((shop / "graft.toml").read_text())["teacher"]["inputs"]
-    )
+    (shop / "graft.toml").write_bytes(without)
+    for path in (shop / "teacher.onnx", shop / "teacher_codes"):
+        refused = graft("teacher", "fit", shop, *source.options())
+        assert f"{path}: is there already and is not overwritten" in refused.output
+        path.rename(path.with_suffix(".old"))
+    assert graft("teacher", "fit", shop, *source.options()).exit_code == 0
 
 
 def test_context_of_an_unsorted_gzip_without_tables_and_a_task_named_as_a_part_of_the_file(graft, tmp_path):
@@ -156,7 +141,7 @@ def test_context_of_an_unsorted_gzip_without_tables_and_a_task_named_as_a_part_o
     assert codes == {name: code for code, name in enumerate(sorted(devices), 1)}
 
 
-def test_a_project_written_by_hand_gets_a_second_teacher_of_its_own_features(graft, tmp_path):
+def test_a_project_written_by_hand_gets_a_teacher_of_its_own_features(graft, tmp_path):
     folder = Path(shutil.copytree(FIXTURE, tmp_path / "app"))
     draw = random.Random(1)
     (tmp_path / "people.csv").write_text(
@@ -170,12 +155,19 @@ def test_a_project_written_by_hand_gets_a_second_teacher_of_its_own_features(gra
     rows = [f"v{draw.randrange(40)},c{draw.randrange(30)},{SECOND + i},{draw.randrange(2)}" for i in range(400)]
     (tmp_path / "log.csv").write_text("viewer,video,ts,clicked\n" + "\n".join(rows) + "\n")
     tables = ["--users", tmp_path / "people.csv", "--items", tmp_path / "clips.csv"]
-    before = (folder / "graft.toml").read_bytes()
-    said = _json(
-        graft("teacher", "fit", folder, "--events", tmp_path / "log.csv", *tables, "--to", "sister.onnx", "--json")
+    toml = (folder / "graft.toml").read_text()
+    (folder / "graft.toml").write_text(
+        re.sub(
+            r"^\[{1,2}(distillation|teacher|features\.profiles).*?(?=^\[{1,2}(?!\[|distillation|teacher|features\.profiles)|\Z)",
+            "",
+            toml,
+            flags=re.DOTALL | re.MULTILINE,
+        )
     )
+    (folder / "teacher.onnx").unlink()
+    said = _json(graft("teacher", "fit", folder, "--events", tmp_path / "log.csv", *tables, "--json"))
     assert said["tasks"][0]["name"] == "clicked"
-    tables = tomllib.loads((folder / "sister.toml").read_text())
+    tables = tomllib.loads((folder / "graft.toml").read_text())
     fed = {name: mapped["feature"] for name, mapped in tables["teacher"]["inputs"].items()}
     assert fed == {
         "user_age": "listener:age",
@@ -183,8 +175,7 @@ def test_a_project_written_by_hand_gets_a_second_teacher_of_its_own_features(gra
         "item_style": "track:style",
         "item_tempo": "track:tempo",
     }
-    assert tables["distillation"] == [{"teacher_task": "clicked", "student_task": "click"}]
-    assert (folder / "graft.toml").read_bytes() == before
+    assert [(row["teacher_task"], row["student_task"]) for row in tables["distillation"]] == [("clicked", "click")]
 
 
 def test_ids_are_inputs_only_where_they_are_the_same_ids(graft, tmp_path, source, target):
@@ -261,31 +252,29 @@ def test_a_file_of_a_teacher_that_lies_there_is_not_overwritten_by_init(graft, t
 
 def test_the_project_asks_the_teacher_what_the_network_says_of_the_same_row(graft, tmp_path, source, target):
     from features.repo.store import check_spec  # noqa: PLC0415 - Feast
-    from graft.fit.fit import fit, rows_to_learn  # noqa: PLC0415 - torch
-    from graft.fit.prepare import prepare  # noqa: PLC0415
-    from graft.fit.source_log import SourceFiles, read_source  # noqa: PLC0415
-    from graft.fit.target import target_of_project  # noqa: PLC0415
+    from graft.fit.domain import SourceFiles, domain_of_project, read_source  # noqa: PLC0415
+    from graft.fit.fit import fit, prepare, training_rows  # noqa: PLC0415
+    from graft.fit.network import predict  # noqa: PLC0415 - torch
     from graft.init.roles import Given  # noqa: PLC0415
     from teacher_cache.domain.domain_map import DomainMap  # noqa: PLC0415
-    from teacher_cache.fit.training import predict  # noqa: PLC0415
     from teacher_cache.kinds.load import load_teacher  # noqa: PLC0415
 
     folder = tmp_path / "shop"
     assert graft("init", folder, *target.options(), *source.options("--source-"), "--yes").exit_code == 0
     project = load_project(folder)
     log = read_source(SourceFiles(str(source.ratings), str(source.users), str(source.movies)), Given())
-    fitted = fit(
-        prepare(target_of_project(project, "redis://localhost:6379", with_unlisted=False), log), 7, lambda *_: None
-    )
+    target = domain_of_project(project, "redis://localhost:6379", with_unlisted=False)
+    fitted = fit(prepare(target, log), lambda *_: None)
     spec = check_spec(project.repo, "redis://localhost:6379", project.features).spec
     teacher = load_teacher(project.teacher, folder)
     place = {name: log.ids[name].place_N[:50] for name in ("user", "item")}
     columns = {feature.name: [feature.default] * 50 for feature in spec.features}
     for entity in ("user", "item"):
-        for feature in log.tables[entity].features:
-            values = log.of_ids(entity, feature.name).to_pylist()
-            columns[f"{entity}_profile:{feature.name}"] = [values[at] for at in place[entity]]
+        for feature in log.features:
+            if feature.entity == entity:
+                values = log.values_of(feature).to_pylist()
+                columns[feature.name] = [values[at] for at in place[entity]]
     inputs = DomainMap(project.teacher, folder, teacher, spec).map_rows(columns).inputs
 
-    expected = predict(fitted.network, rows_to_learn(fitted.prepared), range(50), unknown=True)
+    expected = predict(fitted.network, training_rows(fitted.prepared), range(50), unknown=True)
     np.testing.assert_allclose(teacher.score(inputs), expected, atol=1e-4)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from graft.fit.same_ids import Sameness, same_ids
-from graft.fit.source_log import SourceFiles, read_source
-from graft.fit.target import Target
+from graft.fit.domain import SourceFiles, read_source
+from graft.fit.shared import same_ids
 from graft.init.roles import Given
 
 HEAD = "user_id,item_id,timestamp,liked\n"
@@ -18,7 +17,9 @@ def _log(path: Path, users: list[str]) -> SourceFiles:
     return SourceFiles(str(path))
 
 
-def _verdict(folder: Path, here: list[str], there: list[str], tables: tuple[str, str] | None = None) -> Sameness:
+def _verdict(
+    folder: Path, here: list[str], there: list[str], tables: tuple[str, str] | None = None
+) -> tuple[bool, str]:
     """Of the users of two logs, with a column of a table each."""
     files = _log(folder / "here.csv", here), _log(folder / "there.csv", there)
     if tables:
@@ -29,8 +30,7 @@ def _verdict(folder: Path, here: list[str], there: list[str], tables: tuple[str,
             for one, name in zip(files, ("here_users.csv", "there_users.csv"), strict=True)
         )
     target, source = (read_source(one, Given()) for one in files)
-    target_tables = {entity: table.rows for entity, table in target.tables.items()}
-    return same_ids("user", Target(target.log, [], target_tables, []), source)
+    return same_ids("user", target, source)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def _verdict(folder: Path, here: list[str], there: list[str], tables: tuple[str,
     ],
 )
 def test_without_tables_the_share_of_ids_decides_but_numbers_from_1_on_say_nothing(tmp_path, here, there, is_same):
-    assert _verdict(tmp_path, here, there).is_same is is_same
+    assert _verdict(tmp_path, here, there)[0] is is_same
 
 
 def _table(numbers: range, shift: int) -> str:
@@ -63,12 +63,12 @@ def _table(numbers: range, shift: int) -> str:
 def test_a_column_that_both_tables_have_decides(tmp_path):
     ids = [f"{i}" for i in range(1, 60)]
     same = _verdict(tmp_path, ids, ids, (_table(range(1, 60), 0), _table(range(1, 60), 0)))
-    assert (same.is_same, same.why) == (
+    assert same == (
         True,
         "the source has 100% of the users here, and town is equal in 100% of them",
     )
     other = _verdict(tmp_path, ids, ids, (_table(range(1, 60), 0), _table(range(1, 60), 4)))
-    assert (other.is_same, other.why) == (
+    assert other == (
         False,
         "the source has 100% of the users here, and town is equal in 0% of them, about as by chance",
     )
@@ -77,4 +77,4 @@ def test_a_column_that_both_tables_have_decides(tmp_path):
 def test_a_column_with_one_value_decides_nothing(tmp_path):
     ids = [f"{i}" for i in range(1, 60)]
     tables = ("user_id,plan\n" + "".join(f"{i},free\n" for i in ids),) * 2
-    assert "ids that are numbers say nothing: name tables of both" in _verdict(tmp_path, ids, ids, tables).why
+    assert "ids that are numbers say nothing: name tables of both" in _verdict(tmp_path, ids, ids, tables)[1]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from graft.fit.design import DesignInput, DesignTaste, Source, TeacherDesign
+from graft.fit.onnx_file import save_onnx
 from lab.pairs.command import pair
 from lab.pairs.project_folder import load_source, save_source
 from lab.pairs.teacher_file import train_teacher, write_teacher
 from runtime.errors import InvalidInputError
-from teacher_cache.fit.onnx_file import save_onnx
-from teacher_cache.fit.source import DesignInput, DesignTaste, Source, TeacherDesign
 
 ROWS, USERS, ITEMS = 4_000, 40, 30
 

@@ -13,9 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from graft.fit.design import DesignInput
+from graft.fit.network import Taste, TeacherNetwork
 from runtime.folder import replacing
-from teacher_cache.fit.network import Taste, TeacherNetwork
-from teacher_cache.fit.source import DesignInput
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.12
@@ -48,7 +48,8 @@ def save_onnx(network: TeacherNetwork, path: Path) -> None:
     if network.taste is not None:
         heads = _tasted(graph, network, network.taste, heads)
         vectors = [(network.taste.design.output, network.taste.design.width)]
-    _split_heads(graph, network, _unscaled(graph, network, heads))
+    for t, head in enumerate(network.design.heads):
+        graph.node("Gather", [heads, graph.constant(f"{head}.position", np.asarray(t))], head, axis=1)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -75,26 +76,23 @@ def _signature(spec: DesignInput) -> onnx.ValueInfoProto:
 
 
 def _column(graph: _Graph, network: TeacherNetwork, spec: DesignInput) -> str:
-    if spec.codes is not None:
-        return _embedded(graph, network, spec, spec.codes)
+    """What the trunk sees of an input, [B, width or the embedding's]."""
     name = spec.name
-    mean, deviation = network.scales[name]
-    mean_name = graph.constant(f"{name}.mean", np.asarray(mean, np.float32))
-    deviation_name = graph.constant(f"{name}.deviation", np.asarray(deviation, np.float32))
+    if spec.codes is not None:
+        table = graph.constant(f"{name}.table", _array(network.embeddings[name].weight))
+        return graph.node("Gather", [table, _code(graph, name, spec.codes)], f"{name}.embedded", axis=0)
+    mean, deviation = (
+        graph.constant(f"{name}.{part}", np.asarray(number, np.float32))
+        for part, number in zip(("mean", "deviation"), network.scales[name], strict=True)
+    )
     shape = graph.constant(f"{name}.shape", np.asarray([-1, spec.width], np.int64))
     numbers = name
     if spec.logarithm:
         one = graph.constant(f"{name}.one", np.asarray(1.0, np.float32))
         numbers = graph.node("Log", [graph.node("Add", [name, one], f"{name}.plus_one")], f"{name}.logarithm")
-    centred = graph.node("Sub", [numbers, mean_name], f"{name}.centred")
-    scaled = graph.node("Div", [centred, deviation_name], f"{name}.scaled")
+    centred = graph.node("Sub", [numbers, mean], f"{name}.centred")
+    scaled = graph.node("Div", [centred, deviation], f"{name}.scaled")
     return graph.node("Reshape", [scaled, shape], f"{name}.column")
-
-
-def _embedded(graph: _Graph, network: TeacherNetwork, spec: DesignInput, codes: int) -> str:
-    name = spec.name
-    table = graph.constant(f"{name}.table", _array(network.embeddings[name].weight))
-    return graph.node("Gather", [table, _code(graph, name, codes)], f"{name}.embedded", axis=0)
 
 
 def _code(graph: _Graph, name: str, codes: int) -> str:
@@ -125,20 +123,6 @@ def _tasted(graph: _Graph, network: TeacherNetwork, taste: Taste, heads: str) ->
     product = graph.node("ReduceSum", [graph.node("Mul", [user, item], "taste.products"), axis], "taste.sum")
     scale = graph.constant("taste.scale", _array(taste.scale_T).reshape(1, -1))
     return graph.node("Add", [heads, graph.node("Mul", [product, scale], "taste.scaled")], "heads.tasted")
-
-
-def _unscaled(graph: _Graph, network: TeacherNetwork, heads: str) -> str:
-    """The heads in the unit of their labels."""
-    if not network.label_scales:
-        return heads
-    scale_2T = np.asarray([network.label_scales[head] for head in network.design.heads], np.float32).T
-    mean, deviation = (graph.constant(f"labels.{n}", scale_2T[i]) for i, n in enumerate(("mean", "deviation")))
-    return graph.node("Add", [graph.node("Mul", [heads, deviation], "heads.wide"), mean], "heads.unscaled")
-
-
-def _split_heads(graph: _Graph, network: TeacherNetwork, heads: str) -> None:
-    for t, head in enumerate(network.design.heads):
-        graph.node("Gather", [heads, graph.constant(f"{head}.position", np.asarray(t))], head, axis=1)
 
 
 def _array(parameter: Any) -> NDArray[np.float32]:

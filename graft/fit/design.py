@@ -13,6 +13,9 @@ from pydantic import Field
 from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskKind
 
+InputTable = Literal["rows", "users", "items"]
+"""Where an input's values are: one for each row, user or item."""
+
 
 class DesignInput(FrozenModel):
     """One input of the teacher: a code in [0, codes), or a vector of `width` numbers when `codes` is None.
@@ -22,7 +25,7 @@ class DesignInput(FrozenModel):
     """
 
     name: str
-    table: Literal["rows", "users", "items"]
+    table: InputTable
     codes: int | None = None
     width: int = 1
     logarithm: bool = False
