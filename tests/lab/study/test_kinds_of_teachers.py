@@ -41,7 +41,7 @@ def _student(pair: Pair, config: TeacherConfig | None, redis_url: str, folder: P
     if config is not None:
         teacher = load_teacher(config, pair.project.folder)
         scorer = RequestScorer(teacher, DomainMap(config, pair.project.folder, teacher, pair.spec), pair.spec)
-        backfill(Listed(requests_of(pair.log)), scorer, cache, None, progress=no_progress)
+        backfill(Listed(requests_of(pair.log)), scorer, cache, progress=no_progress)
     records = pair.log.records[: _LEARNT // STEP * STEP]
     write_log(folder / "log", records)
     registry, stop = Registry(folder / "versions"), StopSignal()
