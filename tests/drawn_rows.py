@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stream.join.drawn import _numbers, drawn_id
-from stream.join.sampling import SamplingConfig
+from stream.join.sampling import SamplingConfig, _numbers, drawn_id
 
 BINARY = ("like", "click")
 """The binary tasks of the pairs that this is asked of."""

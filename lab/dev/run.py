@@ -25,9 +25,9 @@ from runtime.errors import ConfigurationError, GraftError
 from stream.kafka import connection
 from stream.kafka.groups import LEARNER_GROUP, STREAM_GROUP, end_offsets, lag_of
 from stream.kafka.topics import TopicLimits, all_topics, ensure_topics
-from stream.replay.event_check import check_form, check_times
+from stream.replay.dry_run import check_form, check_times
 from stream.replay.event_file import count_events
-from stream.replay.replay_position import events_sent
+from stream.replay.replay import events_sent
 from student.versions.registry import Registry
 
 LIMITS = TopicLimits(retention_bytes=6 * 2**20, segment_bytes=2**20)

@@ -11,10 +11,9 @@ from typing import NamedTuple
 from features.spec import FeatureSpec, Value
 from runtime.tracing import traceparent_in
 from stream.events import Example, Feedback, Impression, TeacherRequest
-from stream.join.aggregate_updates import AggregateUpdate, updates_of
-from stream.join.drawn import Drawing
+from stream.join.aggregation import AggregateUpdate, updates_of
 from stream.join.partition import Partition, Taken
-from stream.join.sampling import Sampling, SamplingConfig
+from stream.join.sampling import Drawing, Sampling, SamplingConfig
 from stream.join.validation import Validator
 from stream.kafka.dead_letters import DeadLetter
 from stream.messages import Message

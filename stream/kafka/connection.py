@@ -21,8 +21,8 @@ from kafka.errors import (
 from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
+from stream.kafka.errors import BrokerRefusedError
 from stream.kafka.patches import Consumer, KafkaNetClient, Producer
-from stream.kafka.refusals import BrokerRefusedError
 from stream.kafka.security import used
 
 TRANSACTION_TIMEOUT_MS = 10_000  # how long a killed process's open transaction can hold back the readers

@@ -19,8 +19,7 @@ from stream.config import Topics
 from stream.kafka import connection
 from stream.kafka.dead_letters import ATTEMPT, SKIPPED, StoredLetter, stored_letter
 from stream.kafka.groups import group_id
-from stream.kafka.topics import partitions_of
-from stream.kafka.whole_partition import whole_partition
+from stream.kafka.topics import partitions_of, whole_partition
 from stream.messages import message_of
 
 MAX_ATTEMPTS = 3

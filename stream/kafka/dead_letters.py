@@ -30,7 +30,7 @@ MAX_DEAD_LETTER_BYTES = 3_900_000
 
 ATTEMPT = "graft.errors.attempt"
 SKIPPED = "skipped"
-"""The code of a record that stands for messages which nobody could decode (stream/kafka/skips.py): no message."""
+"""The code of a record that stands for messages which nobody could decode (stream/kafka/decoding.py): no message."""
 
 _SIZE, _DIGEST = "graft.errors.size", "graft.errors.sha256"
 _STREAMS, _OURS = "__streams.errors.", "graft."

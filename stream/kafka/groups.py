@@ -23,7 +23,7 @@ STREAM_GROUP = "graft-stream"
 TEACHER_GROUP = "graft-teacher"
 LEARNER_GROUP = "graft-learner"
 REPLAY_GROUP = "graft-replay"
-"""Nobody is its member: it has how far a replay is, see stream/replay/replay_position.py."""
+"""Nobody is its member: it has how far a replay is, see stream/replay/replay.py."""
 
 _COORDINATOR_IS_SOUGHT = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
 _COORDINATOR_SECONDS = 10.0

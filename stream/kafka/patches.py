@@ -24,8 +24,7 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
 
 from runtime.errors import GraftError
-from stream.kafka.refusals import BrokerRefusedError, refusal_of
-from stream.kafka.undecodable import Undecodable, UndecodableError
+from stream.kafka.errors import BrokerRefusedError, Undecodable, UndecodableError, refusal_of
 
 __all__ = ["Consumer", "KafkaNetClient", "Producer"]
 

@@ -24,9 +24,8 @@ from stream.config import Topics
 from stream.kafka import connection
 from stream.kafka.topics import topic_id
 from stream.log.example_file import DAYS, runs, write
-from stream.log.example_log import ExampleLog
+from stream.log.example_log import ExampleLog, check_topic, note_topic
 from stream.log.examples import ExampleReader, ExampleRecord
-from stream.log.logged_topic import check_topic, note_topic
 from stream.log.logit_archive import LogitArchive, open_used_logits
 from stream.positions import Positions
 

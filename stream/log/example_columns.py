@@ -15,8 +15,7 @@ from pydantic_core import from_json
 
 from runtime.errors import InvalidInputError
 from stream.log.example_file import ExampleFile, read_columns
-from stream.log.request_columns import RequestColumns
-from stream.log.share import Share
+from stream.log.request_columns import RequestColumns, Share
 
 _PIECE_ROWS = 256
 """Rows that are decoded in one piece: whoever waits for Python's lock waits for no more than half a millisecond."""
@@ -94,7 +93,7 @@ def timed_batches(files: Sequence[ExampleFile], offset: int, wanted: Wanted) -> 
 
 
 def merged(sources: Sequence[Iterator[TimedBatch]]) -> Iterator[pa.RecordBatch]:
-    """The rows of several partitions in the order of `stream.merge`: by the latest event time, then by `sources`.
+    """The rows of several partitions in the order of `stream.positions`: by the latest event time, then by `sources`.
 
     So the order of two rows does not depend on those between them, and the shares of a log can be read apart.
     """

@@ -1,7 +1,7 @@
 """The example log: the examples topic as Parquet files by day, for as long as one keeps them.
 
     LOG/day=2026-11-24/p0-0-999.parquet    partition 0, offsets 0 to 999
-    LOG/_topic_id                          Kafka's id of the topic, where the broker tells one (stream.logged_topic)
+    LOG/_topic_id                          Kafka's id of the topic, where the broker tells one
     LOG/_logits/                           what learners used of their teacher (stream.logit_file)
 
 Each partition's files follow each other without gap or overlap, so the file names alone say where the log ends.
@@ -13,15 +13,38 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from runtime.errors import DataLossError, InvalidInputError
+from runtime.folder import replacing
 from stream.config import Topics
 from stream.kafka.topics import topic_id
 from stream.log.example_columns import Wanted, decoded, merged, timed_batches
 from stream.log.example_file import ExampleFile, list_files, read
-from stream.log.examples import ExampleReader, ExampleRecord
-from stream.log.logged_topic import check_topic
-from stream.log.ranks import ONE_RANK, Ranks
+from stream.log.examples import ONE_RANK, ExampleReader, ExampleRecord, Ranks
 from stream.log.request_columns import RequestColumns
-from stream.merge import Merge
+from stream.positions import Merge
+
+_FILE = "_topic_id"  # tools that read a folder of Parquet files pass over names with _
+
+
+def check_topic(folder: Path, topic_id: str | None) -> None:
+    """DataLossError where the folder is of a topic with another id.
+
+    One without an id, as from earlier versions, and a broker that tells none, fit any.
+    """
+    path = folder / _FILE
+    if not topic_id or not path.is_file() or (logged := path.read_text().strip()) == topic_id:
+        return
+    raise DataLossError(
+        f"{folder} is the log of a topic with the id {logged}, but the topic of that name now has {topic_id}: "
+        "it was deleted and made anew; archive the new one into an empty folder: 'graft stream archive NEW_LOG'"
+    )
+
+
+def note_topic(folder: Path, topic_id: str | None) -> None:
+    """Write down which topic this folder is of, if that is known; only for its one writer."""
+    if topic_id:
+        with replacing(folder / _FILE) as file:
+            file.write(topic_id.encode() + b"\n")
+
 
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""The learner's input: every committed example from given offsets on, in one order for all partitions."""
+"""The learner's input: every committed example from given offsets on, in one order, also where processes share it."""
 
 import logging
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from kafka import TopicPartition
@@ -16,9 +16,40 @@ from stream.events import Example
 from stream.kafka import connection
 from stream.kafka.decoding import Decoder
 from stream.kafka.groups import LEARNER_GROUP, group_id
-from stream.log.ranks import ONE_RANK, Ranks
-from stream.merge import Merge
-from stream.positions import Positions
+from stream.positions import Merge, Positions
+
+
+class Ranks(Protocol):
+    """One of the processes, its *rank*, and how it reaches the others."""
+
+    @property
+    def rank(self) -> int:
+        """Which of them this is, from 0."""
+        ...
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        ...
+
+    def gather(self, messages: Sequence[bytes]) -> list[list[bytes]]:
+        """The messages of every rank, in the order of ranks; all ranks call it together and get the same."""
+        ...
+
+
+class OneRank:
+    """A process that reads everything itself."""
+
+    rank = 0
+    ranks = 1
+
+    def gather(self, messages: Sequence[bytes]) -> list[list[bytes]]:
+        """Its own messages."""
+        return [list(messages)]
+
+
+ONE_RANK = OneRank()
+
 
 _log = logging.getLogger(__name__)
 

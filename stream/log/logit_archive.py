@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from runtime.folder import remove_partial_files
 from stream.config import Topics
 from stream.kafka.topics import topic_id
-from stream.log.logged_topic import check_topic, note_topic
+from stream.log.example_log import check_topic, note_topic
 from stream.log.logit_file import FOLDER, list_logit_files, write_logits
 from stream.log.used_logits import UsedLogitsReader, UsedRecord
 from stream.positions import Positions

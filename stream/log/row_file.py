@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from runtime.errors import InvalidInputError
 from runtime.folder import open_parquet
 from stream.events import Impression
-from stream.log.share import Share
+from stream.log.request_columns import Share
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile  # noqa: TID251 - its annotation alone

@@ -11,9 +11,9 @@ from kafka.structs import ConsumerGroupMetadata
 from runtime.errors import DataLossError, GraftError, ServiceUnavailableError
 from stream.config import Topics
 from stream.kafka import connection
+from stream.kafka.decoding import pass_over
+from stream.kafka.errors import UndecodableError
 from stream.kafka.groups import STREAM_GROUP, group_id
-from stream.kafka.skips import pass_over
-from stream.kafka.undecodable import UndecodableError
 from stream.messages import Message, message_of
 
 _log = logging.getLogger(__name__)

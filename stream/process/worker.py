@@ -20,8 +20,7 @@ from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING, traced, traceparent_in
 from stream.config import StreamConfig, Topics
 from stream.events import Impression
-from stream.join.aggregate_updates import AggregateUpdate, packed
-from stream.join.aggregation import AggregatePusher, push_waiting
+from stream.join.aggregation import AggregatePusher, AggregateUpdate, packed, push_waiting
 from stream.join.partition import Partition
 from stream.join.sampling import SamplingConfig
 from stream.join.step import Arrival, Effects, StreamStep
@@ -30,9 +29,8 @@ from stream.kafka.dead_letters import DeadLetter
 from stream.kafka.transactions import Outgoing, Transactions
 from stream.messages import Message
 from stream.process.inputs import Inputs
-from stream.process.report import Report, Work
+from stream.process.report import UNDECIDED_SECONDS, Report, UnusableShare, Work
 from stream.process.state_log import FLOOR_BYTES, StateLog
-from stream.process.unusable import UNDECIDED_SECONDS, UnusableShare
 from stream.tasks import TaskSpec
 
 _log = logging.getLogger(__name__)

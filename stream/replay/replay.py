@@ -1,25 +1,161 @@
-"""Sends an event file to Kafka, at a given pace and no faster than its readers follow."""
+"""Sends an event file to Kafka: when each event is due, how far it has come, and no faster than its readers follow."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from kafka import TopicPartition
-from kafka.errors import KafkaError
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.errors import KafkaError, NoError
+from kafka.structs import OffsetAndMetadata
 
-from runtime.errors import GraftError
+from runtime.errors import ConfigurationError, GraftError
 from runtime.tracing import TRACING, traced
 from stream.config import Topics
 from stream.kafka import connection
-from stream.kafka.groups import LEARNER_GROUP, STREAM_GROUP, TEACHER_GROUP, end_offsets, lag
+from stream.kafka.groups import (
+    LEARNER_GROUP,
+    REPLAY_GROUP,
+    STREAM_GROUP,
+    TEACHER_GROUP,
+    committed_offsets,
+    end_offsets,
+    group_id,
+    lag,
+)
 from stream.replay.event_file import FileEvent, count_events, read_events
-from stream.replay.pace import Pace, at_once, due_batches
-from stream.replay.replay_position import ReplayPosition
 
 if TYPE_CHECKING:
-    from kafka import KafkaAdminClient, KafkaProducer
+    from kafka import KafkaProducer
     from kafka.producer.future import RecordMetadata
+
+
+Pace = Callable[[FileEvent], float]
+"""Seconds after the replay's start at which an event is due; it is asked for every event, in their order."""
+
+_SLOT_SECONDS = 0.1  # events that are due within it are sent together
+_DAY_MS = 86_400_000
+
+
+def at_once(_event: FileEvent) -> float:
+    """Every event is due now."""
+    return 0.0
+
+
+class Rate:
+    """So many events per second."""
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._events = 0
+
+    def __call__(self, _event: FileEvent) -> float:
+        """The event after all that were asked for."""
+        self._events += 1
+        return (self._events - 1) / self._per_second
+
+
+class EventTime:
+    """`speed` times as fast as the event times say; 1: with the pauses that the events had.
+
+    A gap of more than a day counts as a day, so that one wrong time does not hold the others up. An event that is
+    earlier than one before it, without a time, or ahead of our clock is due at once.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._reached_ms: int | None = None
+        self._waited_ms = 0
+
+    def __call__(self, event: FileEvent) -> float:
+        """After the gaps between all events so far."""
+        at = event.time_ms
+        if at is not None and at <= time.time_ns() // 1_000_000:
+            self._take(at)
+        return self._waited_ms / 1000 / self._speed
+
+    def _take(self, at_ms: int) -> None:
+        gap_ms = at_ms - (at_ms if self._reached_ms is None else self._reached_ms)
+        self._waited_ms += min(max(0, gap_ms), _DAY_MS)
+        if self._reached_ms is None or gap_ms > 0 or gap_ms < -_DAY_MS:
+            self._reached_ms = at_ms
+
+
+def due_batches(events: Iterator[FileEvent], pace: Pace, most: int) -> Iterator[tuple[float, list[FileEvent]]]:
+    """Events that are due at about one time, `most` at a time, with the seconds after the start at which they are.
+
+    An impression goes with the feedback that follows it at once, unless that would double the batch: a sender that has
+    to wait between the two for long would find the impression closed.
+    """
+    due, batch = 0.0, list[FileEvent]()
+    for event in events:
+        at = pace(event)
+        belongs = bool(batch) and event.kind == "feedback" and event.key == batch[-1].key
+        is_full = len(batch) >= most and not (belongs and len(batch) < 2 * most)
+        if batch and (is_full or at - due >= _SLOT_SECONDS):
+            yield due, batch
+            batch = []
+        due = due if batch else at
+        batch.append(event)
+    if batch:
+        yield due, batch
+
+
+_MARK_BYTES = 65_536
+
+
+class ReplayPosition:
+    """The events of one file, from its beginning, that a project's topics have."""
+
+    def __init__(self, kafka_servers: str, admin: KafkaAdminClient, topics: Topics, path: Path) -> None:
+        self._kafka_servers = kafka_servers
+        self._admin = admin
+        self._group = group_id(topics, REPLAY_GROUP)
+        self._place = TopicPartition(topics.impressions, 0)
+        self._path = path
+        self._mark = _mark(path)
+
+    def read(self) -> int:
+        """How many are sent; 0 where no replay has begun. ConfigurationError when it was one of another file."""
+        with connection.reaching(self._kafka_servers):
+            found = committed_offsets(self._admin, self._group).get(self._place)
+        if found is None:
+            return 0
+        if found.metadata != self._mark:
+            raise ConfigurationError([_other_file(self._path, found.offset)])
+        return int(found.offset)
+
+    def write(self, events: int) -> None:
+        """Note that the first `events` are sent; GraftError when Kafka does not take it."""
+        noted = OffsetAndMetadata(events, self._mark, -1)
+        with connection.reaching(self._kafka_servers):
+            (outcome,) = self._admin.alter_group_offsets(self._group, {self._place: noted}).values()
+        if outcome is not NoError:
+            raise GraftError(f"Kafka does not keep how far the replay is (group {self._group}): {outcome.__name__}")
+
+
+def events_sent(kafka_servers: str, topics: Topics, path: Path) -> int:
+    """How many events of a file replays have sent that can be resumed; ConfigurationError as `ReplayPosition.read`."""
+    admin = connection.admin(kafka_servers)
+    try:
+        return ReplayPosition(kafka_servers, admin, topics, path).read()
+    finally:
+        admin.close()
+
+
+def _other_file(path: Path, sent: int) -> str:
+    return (
+        f"{path}: is another file than the one that was replayed up to event {sent:,}, or has changed since; send "
+        "what is new as a file of its own without --resume, or begin anew with 'graft reset'"
+    )
+
+
+def _mark(path: Path) -> str:
+    """Tells a file from others and from itself with other content: its size, and a digest of how it begins."""
+    with path.open("rb") as file:
+        head = file.read(_MARK_BYTES)
+    return f"{path.stat().st_size} {hashlib.sha256(head).hexdigest()[:16]}"
 
 
 _BATCH = 500

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined] # both are documented there
 
 from runtime.errors import GraftError, first_line
-from stream.log.ranks import OneRank, Ranks
+from stream.log.examples import OneRank, Ranks
 
 
 class _Sliceable(Protocol):

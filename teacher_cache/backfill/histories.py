@@ -18,10 +18,9 @@ from stream.config import Topics
 from stream.events import Impression
 from stream.log.example_columns import Wanted
 from stream.log.example_log import ExampleLog
-from stream.log.request_columns import RequestColumns, regrouped
+from stream.log.request_columns import RequestColumns, Share, regrouped
 from stream.log.requests import PastRequests, offsets_between
 from stream.log.row_file import count_rows, share_of_rows
-from stream.log.share import Share
 from teacher_cache.domain.request_scorer import BATCH_ROWS
 
 Offsets = Mapping[int, int]

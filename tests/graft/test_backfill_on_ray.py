@@ -33,7 +33,7 @@ from stream.log.example_columns import Wanted
 from stream.log.example_file import write
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord
-from stream.log.share import Share
+from stream.log.request_columns import Share
 from teacher_cache.backfill.backfill_batches import Manner
 from teacher_cache.backfill.backfill_report import Counts
 

@@ -19,7 +19,7 @@ from stream.kafka import connection
 from stream.kafka.connection import wait_until_ready
 from stream.kafka.groups import end_offsets
 from stream.kafka.topics import ensure_topics
-from stream.process.packed_entries import packed
+from stream.process.state_log import packed
 
 _HOLDER = """
 import sys

@@ -111,7 +111,7 @@ import logging, sys, threading, warnings
 from runtime.telemetry import say
 from runtime.telemetry import configure_logging
 configure_logging("INFO", sys.argv[1], "stream run")
-log = logging.getLogger("stream.kafka.skips")
+log = logging.getLogger("stream.kafka.decoding")
 log.info("two\\nlines of %s", "\\udcff\\x00\\u2028 \\N{SNOWMAN}")
 log.warning("skipped", extra={"topic": "impressions", "partition": 3, "offset": 12, "version": None, "other": 1})
 try:
@@ -139,7 +139,7 @@ def test_each_line_of_a_process_is_one_json_object_whatever_is_in_it() -> None:
     assert [line["level"] for line in found] == ["INFO", "WARNING", "ERROR", "ERROR", "WARNING", "CRITICAL", "CRITICAL"]
     first, skipped, failed, said, warned, thread, last = found
     assert first["message"] == "two\nlines of \\udcff\x00\u2028 \N{SNOWMAN}"
-    assert (first["logger"], first["process"]) == ("stream.kafka.skips", "stream run")
+    assert (first["logger"], first["process"]) == ("stream.kafka.decoding", "stream run")
     assert abs(datetime.fromisoformat(first["time"]) - datetime.now(UTC)).total_seconds() < 30
     assert first["time"].endswith("Z")
     assert {name: skipped[name] for name in ("topic", "partition", "offset")} == {
@@ -157,8 +157,8 @@ def test_each_line_of_a_process_is_one_json_object_whatever_is_in_it() -> None:
 
 def test_the_text_lines_are_what_they_were() -> None:
     lines = _lines("text")
-    assert r" INFO stream.kafka.skips two\x0alines of \udcff\x00" in lines[0]
-    assert next(line for line in lines if "skipped" in line).endswith(" WARNING stream.kafka.skips skipped")
+    assert r" INFO stream.kafka.decoding two\x0alines of \udcff\x00" in lines[0]
+    assert next(line for line in lines if "skipped" in line).endswith(" WARNING stream.kafka.decoding skipped")
     assert "error: no brokers" in lines
 
 

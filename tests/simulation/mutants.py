@@ -12,17 +12,14 @@ from kafka.admin import OffsetSpec
 from kafka.structs import ConsumerGroupMetadata
 
 from stream.events import Feedback
-from stream.join import aggregate_updates
+from stream.join import aggregation
 from stream.join.aggregation import EntityAggregates
-from stream.join.join import Join
-from stream.join.known_items import KnownItems
+from stream.join.join import Join, Pending
 from stream.join.log_cleaner import BEGINS_AT, LogCleaner
-from stream.join.partition import Partition, Taken
-from stream.join.pending import Pending
+from stream.join.partition import Partition, Taken, Watermark
 from stream.join.remembered import RememberedIds
-from stream.join.sampling import Sampling
-from stream.join.watermark import Watermark
-from stream.kafka import connection, whole_partition
+from stream.join.sampling import KnownItems, Sampling
+from stream.kafka import connection, topics
 from stream.kafka.dead_letters import DeadLetter
 from stream.kafka.transactions import Transactions
 from stream.positions import Positions
@@ -329,7 +326,7 @@ def a_restore_that_does_not_wait_for_open_transactions(monkeypatch):
         for batch in reader.poll(timeout_ms=200).values():
             yield from batch
 
-    monkeypatch.setattr(whole_partition, "_records", read)
+    monkeypatch.setattr(topics, "_records", read)
 
 
 @mutant
@@ -449,7 +446,7 @@ def an_impression_of_a_new_item_among_drawn_negatives(monkeypatch):
 @mutant
 def updates_in_the_partition_of_their_example(monkeypatch):
     """So that several partitions count an entity, as if it were theirs alone."""
-    monkeypatch.setattr(aggregate_updates, "crc32", lambda key: random.randrange(2**32))
+    monkeypatch.setattr(aggregation, "crc32", lambda key: random.randrange(2**32))
 
 
 @mutant

@@ -14,7 +14,7 @@ from kafka import TopicPartition
 from stream.join.partition import POSITION
 from stream.join.sampling import SamplingConfig, is_drawn
 from stream.kafka.groups import STREAM_GROUP, group_id
-from stream.process.packed_entries import unpacked
+from stream.process.state_log import unpacked
 from tests.drawn_rows import Shown, alone_of, drawn_faults
 from tests.outcomes import Input, Outcomes, Rules, letter_of
 from tests.simulation.log import Record

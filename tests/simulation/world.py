@@ -18,12 +18,12 @@ from features.aggregates import Aggregates
 from features.push.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
 from stream.config import StreamConfig, Topics
-from stream.join import join, known_items, remembered
+from stream.join import join, remembered, sampling
 from stream.kafka import connection
 from stream.kafka.groups import STREAM_GROUP, group_id
 from stream.kafka.topics import ensure_topics
 from stream.process import run, worker
-from stream.process.packed_entries import unpacked
+from stream.process.state_log import unpacked
 from tests.simulation.broker import Broker
 from tests.simulation.clients import Admin, Consumer, Producer
 from tests.simulation.log import Transaction
@@ -342,7 +342,7 @@ def simulated(world: World) -> Iterator[None]:
             _PURGE_SECONDS=_PURGE_SECONDS,
         )
         change(join, MOST_ENDED=limits.segment_ids)
-        change(known_items, CAPACITY=KNOWN_IMPRESSIONS, _SEGMENT_IMPRESSIONS=limits.segment_ids)
+        change(sampling, CAPACITY=KNOWN_IMPRESSIONS, _SEGMENT_IMPRESSIONS=limits.segment_ids)
         change(remembered, _SEGMENT_IDS=limits.segment_ids, _MOST_DELETED=limits.segment_ids)
         for module in clocked_modules():
             change(module, time=clock)

@@ -5,8 +5,7 @@ import pytest
 from features.aggregates import Aggregates
 from features.config import AggregateConfig
 from runtime.errors import ServiceUnavailableError
-from stream.join.aggregate_updates import AggregateUpdate
-from stream.join.aggregation import EntityAggregates, push_waiting
+from stream.join.aggregation import AggregateUpdate, EntityAggregates, push_waiting
 
 DECAYING = [AggregateConfig(entity="item", push_source="items", half_life_seconds=1, columns={"shown": "count"})]
 LONG_AFTER_MS = 100_000  # far beyond 20 half-lives

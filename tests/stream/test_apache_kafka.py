@@ -13,7 +13,7 @@ from lab.embedded.servers import ApacheKafka
 from stream.kafka import connection
 from stream.kafka.transactions import Transactions
 from stream.process.inputs import Inputs
-from stream.replay.replay_position import events_sent
+from stream.replay.replay import events_sent
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import Scenario, topics
 from tests.stream.test_exactly_once import assert_offsets_at_the_end, assert_whole

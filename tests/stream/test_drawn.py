@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import Example
-from stream.join.drawn import drawn_id
-from stream.join.known_items import KnownItems
-from stream.join.sampling import SamplingConfig
+from stream.join.sampling import KnownItems, SamplingConfig, drawn_id
 from stream.join.step import Arrival, StreamStep
 from stream.log import example_file
 from stream.log.examples import ExampleRecord
@@ -153,7 +151,7 @@ def filled(counts):
 
 
 def numbers(name):
-    from stream.join.drawn import _numbers  # noqa: PLC0415 - the numbers themselves are what is tested
+    from stream.join.sampling import _numbers  # noqa: PLC0415 - the numbers themselves are what is tested
 
     return _numbers(name)
 

@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from features.aggregates import Aggregates
 from runtime.errors import GraftError, InvalidInputError, ServiceUnavailableError
 from stream.events import Example
-from stream.join.aggregate_updates import AggregateUpdate, entity_partition, packed, unpacked, updates_of
-from stream.join.aggregation import EntityAggregates, push_waiting
+from stream.join.aggregation import (
+    AggregateUpdate,
+    EntityAggregates,
+    entity_partition,
+    packed,
+    push_waiting,
+    unpacked,
+    updates_of,
+)
 from stream.join.partition import Partition
 from stream.messages import Message
 from tests.stream.pair import AGGREGATES, TASKS, stream_config, topics

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from runtime.errors import InvalidInputError
-from stream.replay.event_check import check_form, check_times
+from stream.replay.dry_run import check_form, check_times
 from tests.stream.pair import impression
 
 NOON_MS = 1_767_268_800_000

@@ -18,10 +18,9 @@ from runtime.folder import remove_partial_files
 from stream.events import Example
 from stream.log import example_file
 from stream.log.archive import Archive
-from stream.log.example_log import ExampleLog
+from stream.log.example_log import ExampleLog, check_topic, note_topic
 from stream.log.examples import ExampleRecord
-from stream.log.logged_topic import check_topic, note_topic
-from stream.merge import Merge
+from stream.positions import Merge
 
 MIDNIGHT_MS = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp() * 1000)
 

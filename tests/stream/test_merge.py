@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.merge import Merge
+from stream.positions import Merge
 
 FEW = settings(deadline=None, max_examples=60)  # the machine may be busy
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from stream.replay.event_file import FileEvent
-from stream.replay.pace import EventTime, Rate, at_once, due_batches
+from stream.replay.replay import EventTime, Rate, at_once, due_batches
 
 SECOND_MS, DAY_MS = 1_000, 86_400_000
 NOON_MS = 1_767_268_800_000

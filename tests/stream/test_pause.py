@@ -6,9 +6,9 @@ from kafka import TopicPartition
 
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
-from stream.process import pause
-from stream.process.pause import PAUSED, Pause, newest
-from stream.process.unusable import MostlyUnusableError
+from stream.process import run
+from stream.process.report import MostlyUnusableError
+from stream.process.run import PAUSED, Pause, newest
 from stream.process.worker import StreamJob
 from tests.stream.conftest import StreamHarness, await_that
 from tests.stream.pair import SPEC, TASKS, impression, stream_config, topics
@@ -72,7 +72,7 @@ def test_a_pause_is_the_reason_why_the_process_is_not_ready_until_it_ends(monkey
         return {at: 7} if len(reasons) == 2 else {}
 
     monkeypatch.setattr(Pause, "_look", look)
-    monkeypatch.setattr(pause, "_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(run, "_FIRST_SECONDS", 0.001)
     HEALTH.round_ended("joining")
     assert Pause(job, MostlyUnusableError("impressions", {at: 0}, "nothing fits")).wait(StopSignal()) == {at: 7}
     assert reasons == [(True, 1)] * 2

@@ -14,9 +14,7 @@ from runtime.errors import ConfigurationError, InvalidInputError, ServiceUnavail
 from stream.kafka import connection
 from stream.kafka.groups import STREAM_GROUP, group_id
 from stream.replay.event_file import impressions_of, read_events
-from stream.replay.pace import Rate
-from stream.replay.replay import ReplayCount, replay
-from stream.replay.replay_position import events_sent
+from stream.replay.replay import Rate, ReplayCount, events_sent, replay
 from tests.stream.pair import feedback, impression
 
 ROWS = [

@@ -18,7 +18,7 @@ from stream.log.example_file import list_files, write
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord
 from stream.log.request_columns import RequestColumns, regrouped
-from stream.merge import Merge
+from stream.positions import Merge
 
 
 def _request(n: int) -> TeacherRequest:

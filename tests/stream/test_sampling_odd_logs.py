@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import Example, TeacherRequest
-from stream.join.known_items import KnownItems
-from stream.join.sampling import SamplingConfig, is_drawn
+from stream.join.sampling import KnownItems, SamplingConfig, is_drawn
 from stream.join.step import Arrival, StreamStep
 from stream.messages import Message
 from tests.drawn_rows import Shown, alone_of, drawn_faults

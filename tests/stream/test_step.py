@@ -12,7 +12,7 @@ from features.aggregates import Aggregates
 from runtime.errors import ServiceUnavailableError
 from stream.events import Impression
 from stream.join import join
-from stream.join.aggregate_updates import AggregateUpdate, packed
+from stream.join.aggregation import AggregateUpdate, packed
 from stream.join.partition import Partition
 from stream.join.step import Arrival, Effects, StreamStep
 from stream.messages import Message

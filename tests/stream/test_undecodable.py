@@ -18,8 +18,8 @@ from runtime.telemetry import StopSignal
 from stream.events import Example, TeacherRequest
 from stream.kafka import connection
 from stream.kafka.dead_letter_topics import PutBack, Selection, dead_letters, replay_dead_letters
-from stream.kafka.skips import Skip, find_skip, skip
-from stream.kafka.undecodable import Undecodable, UndecodableError
+from stream.kafka.decoding import Skip, find_skip, skip
+from stream.kafka.errors import Undecodable, UndecodableError
 from stream.log.archive import run_archive
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleReader

@@ -7,8 +7,7 @@ from kafka import TopicPartition
 
 from stream.kafka.dead_letters import DeadLetter
 from stream.messages import Message
-from stream.process.report import Work
-from stream.process.unusable import MostlyUnusableError, UnusableShare
+from stream.process.report import MostlyUnusableError, UnusableShare, Work
 
 AT = TopicPartition("impressions", 0)
 

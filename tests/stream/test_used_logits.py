@@ -14,8 +14,8 @@ from runtime.child import stop_child
 from runtime.errors import DataLossError, ServiceUnavailableError
 from stream.events import impression_mark
 from stream.kafka import connection
+from stream.kafka.errors import UndecodableError
 from stream.kafka.topics import ensure_topics
-from stream.kafka.undecodable import UndecodableError
 from stream.log.logged_logits import LoggedLogits
 from stream.log.logit_file import list_logit_files
 from stream.log.used_logits import UsedLogitsReader, UsedLogitsWriter, UsedRow

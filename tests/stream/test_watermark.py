@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.join.watermark import Watermark, WatermarkState
+from stream.join.partition import Watermark, WatermarkState
 
 FEW = settings(deadline=None, max_examples=60)  # the machine may be busy
 INPUTS = ["impressions", "feedback"]

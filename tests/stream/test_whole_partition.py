@@ -6,7 +6,7 @@ import pytest
 from kafka import TopicPartition
 
 from runtime.errors import ServiceUnavailableError
-from stream.kafka import connection, whole_partition
+from stream.kafka import connection, topics
 from stream.kafka.dead_letter_topics import Selection, dead_letters
 
 
@@ -18,7 +18,7 @@ def test_a_transaction_that_stays_open_ends_the_reading_with_its_place(harness, 
         hanging.begin_transaction()
         hanging.send(at.topic, b"undecided", partition=0)
         hanging.flush()
-        monkeypatch.setattr(whole_partition, "_SECONDS_WITHOUT_PROGRESS", 1)
+        monkeypatch.setattr(topics, "_SECONDS_WITHOUT_PROGRESS", 1)
         stands_still = pytest.raises(ServiceUnavailableError, match=f"{at.topic}-0: no progress at offset 0 of 1")
         with stands_still, dead_letters(harness.kafka_servers, harness.topics) as reader:
             list(reader.selected(Selection()))
@@ -34,10 +34,10 @@ def test_aborted_records_are_no_standstill(harness, monkeypatch):
             producer.send(at.topic, value, partition=0)
             producer.flush()
             (producer.commit_transaction if value == b"committed" else producer.abort_transaction)()
-    monkeypatch.setattr(whole_partition, "_SECONDS_WITHOUT_PROGRESS", 2)
+    monkeypatch.setattr(topics, "_SECONDS_WITHOUT_PROGRESS", 2)
     with (
         closing(connection.consumer(harness.kafka_servers)) as reader,
         closing(connection.admin(harness.kafka_servers)) as admin,
     ):
-        whole = whole_partition.whole_partition(reader, admin, at)
+        whole = topics.whole_partition(reader, admin, at)
         assert (whole.begin, [record.value for record in whole.records]) == (0, [b"committed"])

@@ -159,8 +159,8 @@ def skip(
 
     Example: graft stream skip impressions 0 12 57
     """
-    from stream.kafka.skips import Skip
-    from stream.kafka.skips import skip as record_skip
+    from stream.kafka.decoding import Skip
+    from stream.kafka.decoding import skip as record_skip
 
     process = begin(project)
     topics = process.project.topics

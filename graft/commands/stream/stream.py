@@ -63,8 +63,8 @@ def replay(  # noqa: PLR0913 - one argument an option
     """
     from graft.progress import progress
     from stream.kafka.topics import ensure_topics
-    from stream.replay.event_check import check_form, check_times
-    from stream.replay.pace import EventTime, Rate, at_once
+    from stream.replay.dry_run import check_form, check_times
+    from stream.replay.replay import EventTime, Rate, at_once
     from stream.replay.replay import replay as send
 
     if rate and speed:

@@ -24,8 +24,8 @@ from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 from runtime.folder import file_sha256
 from runtime.redis import parse_url
 from stream.log.example_log import ExampleLog
+from stream.log.request_columns import Share
 from stream.log.row_file import count_rows
-from stream.log.share import Share
 from teacher_cache.backfill.backfill import backfill
 from teacher_cache.backfill.backfill_batches import Manner
 from teacher_cache.backfill.backfill_report import BackfillReport, Counts

@@ -26,8 +26,7 @@ from graft.project import Project
 from lab.study.log.memory_store import MemoryStore, Sources, digest_of, open_store, teacher_files
 from lab.study.log.study_log import StudyLog
 from stream.events import Example, Impression
-from stream.join.aggregate_updates import updates_of
-from stream.join.aggregation import EntityAggregates, push_waiting
+from stream.join.aggregation import EntityAggregates, push_waiting, updates_of
 from stream.join.partition import Partition
 from stream.join.sampling import SamplingConfig
 from stream.join.step import Arrival, StreamStep

@@ -14,8 +14,7 @@ from graft.check import check_project
 from graft.init.labels import Label
 from graft.project import Project, load_project
 from stream.join.validation import Validator
-from stream.replay.dry_run import expect
-from stream.replay.event_check import check_times
+from stream.replay.dry_run import check_times, expect
 from tests.graft.init.conftest import read_events, write_teacher
 
 REDIS = "redis://localhost:6379/0"

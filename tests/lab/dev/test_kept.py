@@ -12,7 +12,7 @@ from lab.embedded.services import Services
 from runtime.errors import ConfigurationError
 from stream.kafka import connection
 from stream.kafka.topics import ensure_topics
-from stream.replay.replay_position import ReplayPosition
+from stream.replay.replay import ReplayPosition
 
 
 def test_an_event_file_that_was_replaced_names_the_kept_folder_to_remove(tmp_path: Path, shop: Path) -> None:

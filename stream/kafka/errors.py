@@ -1,6 +1,6 @@
-"""Brokers that refuse this client: its login or certificate, or that cannot be trusted; an end, and no outage."""
+"""Errors that another try does not end: a broker that refuses this client, a record that cannot be decoded."""
 
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from kafka.errors import (
     IllegalSaslStateError,
@@ -9,6 +9,7 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
 )
+from pydantic import BaseModel, ValidationError
 
 from runtime.errors import GraftError
 from runtime.tls import NO_TLS, answers_plainly, refusal, refused_by, speaks_tls
@@ -51,3 +52,43 @@ def refusal_of(error: BaseException | None, node: Any, connection: Any) -> str |
 def _tls_refusal(host: str, port: int) -> str | None:
     why = refused_by(host, port, used().files)
     return why or (NO_TLS if answers_plainly(host, port, _API_VERSIONS) else None)
+
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Undecodable(NamedTuple):
+    """Which records cannot be decoded, and why. What follows `last` may be sound."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    fault: str
+
+    def __str__(self) -> str:
+        offsets = f"offset {self.first}" if self.first == self.last else f"offsets {self.first} to {self.last}"
+        return f"{self.topic}-{self.partition}: {offsets} cannot be decoded ({self.fault})"
+
+
+class UndecodableError(GraftError):
+    """What a consumer's poll raises in place of the decoder's error, again and again until it is moved elsewhere."""
+
+    def __init__(
+        self, records: Undecodable, advice: str = "restore the partition from another replica or from a backup"
+    ) -> None:
+        self.records = records
+        self.place = {"topic": records.topic, "partition": records.partition, "offset": records.first}
+        super().__init__(f"{records}; {advice}")
+
+
+def decoded(record: Any, model: type[Record]) -> Record:
+    """A record of kafka-python as the `model` that graft wrote; UndecodableError where its value is none."""
+    try:
+        return model.model_validate_json(record.value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"not a {model.__name__}: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
+        raise UndecodableError(
+            Undecodable(record.topic, record.partition, record.offset, record.offset, fault)
+        ) from error
