@@ -68,16 +68,16 @@ def _keep_journal(path: Path) -> None:
     journal = path.open("ab", buffering=0)
     journal.write(b"\n")  # ends a line that a kill has cut
 
-    def learn_and_tell(self: Any, records: Any, rows: Any, signal: Any) -> None:
+    def learn_and_tell(self: Any, records: Any, rows: Any, logit_BT: Any) -> None:
         learnt = [record.example for record, fault in zip(records, rows.faults, strict=True) if fault is None]
         if learnt:
             fields = {
                 "before": self._learner.examples,
                 "impression_ids": [example.impression_id for example in learnt],
-                "logits": base64.b64encode(np.ascontiguousarray(signal.logit_BT, np.float32).tobytes()).decode(),
+                "logits": base64.b64encode(np.ascontiguousarray(logit_BT, np.float32).tobytes()).decode(),
             }
             journal.write(json.dumps(fields).encode() + b"\n")
-        learn_part(self, records, rows, signal)
+        learn_part(self, records, rows, logit_BT)
 
     train._Run._learn_part = learn_and_tell  # type: ignore[method-assign]
 
