@@ -13,7 +13,7 @@ from lab.study.findings.findings import FEWEST_SEEDS
 from lab.study.grid import Grid, TeacherChange, Variant
 from lab.study.learners.cell import Result
 from lab.study.learners.plan import Keys, cells_of
-from lab.study.learners.teacher_inputs import InputUse, inputs_in_use, moving_inputs
+from lab.study.learners.teachers import InputUse, inputs_in_use, moving_inputs
 from lab.study.learners.worker import Workplace, run_cells
 from lab.study.log.study_log import read_log
 from lab.study.studied import day_zero_of, logged_generation, with_other_cut_off

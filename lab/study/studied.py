@@ -14,9 +14,8 @@ from lab.study.findings.comparison import Comparison, OfCell
 from lab.study.findings.findings import SERVED, Findings
 from lab.study.grid import Grid
 from lab.study.learners.cell import Predictions
-from lab.study.learners.day_zero import DayZero
 from lab.study.learners.plan import Keys, cells_of
-from lab.study.learners.teachers import told_of
+from lab.study.learners.teachers import DayZero, told_of
 from lab.study.learners.worker import Workplace, run_cells
 from lab.study.log.memory_store import NO_REDIS, Sources
 from lab.study.log.study_log import StudyLog, read_log

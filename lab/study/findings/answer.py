@@ -15,7 +15,7 @@ from lab.study.findings.comparison import (
 )
 from lab.study.findings.findings import SERVED, Findings, Series
 from lab.study.learners.plain_models import BAYES_BIAS, LR, LR_TEACHER, ONLINE_LR
-from lab.study.learners.teacher_inputs import InputUse
+from lab.study.learners.teachers import InputUse
 from stream.tasks import TaskSpec
 from student.evaluate.arms import STUDENT, TEACHER
 

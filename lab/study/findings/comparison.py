@@ -14,8 +14,7 @@ from lab.study.findings.findings import FEWEST_SEEDS, SERVED, Findings, Interval
 from lab.study.grid import PLAIN_VARIANT
 from lab.study.learners.cell import Predictions
 from lab.study.learners.plain_models import PLAIN_MODELS
-from lab.study.log.slices import EARLY, NEW_ITEMS, NEW_USERS, slices_of
-from lab.study.log.study_log import StudyLog
+from lab.study.log.study_log import EARLY, NEW_ITEMS, NEW_USERS, StudyLog, slices_of
 from stream.tasks import TaskKind, TaskSpec
 from student.evaluate.arms import ARMS, CONTROL, STUDENT, TEACHER
 

@@ -9,7 +9,7 @@ from scipy import stats
 from lab.study.grid import PLAIN_VARIANT, Grid, Variant
 from lab.study.learners.cell import Result
 from lab.study.learners.plain_models import LR_TEACHER, PLAIN_MODELS
-from lab.study.log.slices import window_names
+from lab.study.log.study_log import window_names
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
@@ -71,7 +71,7 @@ class Series(NamedTuple):
 class Findings:
     """All results of one grid on one share of the users.
 
-    A slice is a name of `lab.study.log.slices`, also with ``served: `` before it.
+    A slice is a name of `lab.study.log.study_log`, also with ``served: `` before it.
 
     `best_auc`: of the true probabilities, by task, over the pair's whole stream; empty where the truth is not known.
     `has_teacher`: whether the project has one; without one student and control are the same.

@@ -14,8 +14,7 @@ from scipy.special import expit
 from lab.study.findings.comparison import OfCell
 from lab.study.findings.findings import SERVED, Findings, Interval
 from lab.study.learners.cell import Predictions
-from lab.study.log.slices import EARLY
-from lab.study.log.study_log import StudyLog
+from lab.study.log.study_log import EARLY, StudyLog
 from runtime.errors import InvalidInputError
 from student.evaluate.arms import ARMS, CONTROL, STUDENT
 from student.evaluate.metrics import CALIBRATION_BINS, expected_calibration_error

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from features.spec import FeatureSpec
 from graft.project import Project
 from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
-from lab.study.learners.day_zero import DayZero
-from lab.study.learners.teachers import changed_config
+from lab.study.learners.teachers import DayZero, changed_config
 from lab.study.log.memory_store import digest_of, teacher_files
 from lab.study.log.study_log import StudyLog
 from runtime.errors import ConfigurationError, InvalidInputError

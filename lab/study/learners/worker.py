@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from features.spec import FeatureSpec
 from graft.progress import Advance
 from lab.study.grid import TeacherChange
-from lab.study.learners.cell import Predictions, Result, run_cell
-from lab.study.learners.day_zero import DayZero, DayZeroColumns
-from lab.study.learners.observed_learner import Arriving, Teaching
+from lab.study.learners.cell import Predictions, Result, Teaching, run_cell
 from lab.study.learners.plan import Cell, Keys, window_seconds
-from lab.study.learners.teachers import ChangedProfiles, StudyTeacher, ids_of, kept_logits
+from lab.study.learners.teachers import ChangedProfiles, DayZero, DayZeroColumns, StudyTeacher, ids_of, kept_logits
 from lab.study.log.log_in_memory import recounted
-from lab.study.log.study_log import KeptUsers, StudyLog, known_after, read_log
+from lab.study.log.study_log import Arriving, KeptUsers, StudyLog, known_after, read_log
 from runtime.errors import GraftError, InvalidInputError
 from runtime.folder import replacing
 from student.learn.bootstrap import BootstrapRows

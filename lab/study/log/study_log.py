@@ -1,13 +1,13 @@
-"""The example log that a study reads, whole in memory, and thinned to a share of its users.
+"""The example log that a study reads, whole in memory, thinned to a share of its users, and the scores of its parts.
 
-Shapes: B rows, N examples, T teacher tasks.
+Shapes: B rows, N examples, K tasks, A arms, T teacher tasks.
 """
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +16,95 @@ from numpy.typing import NDArray
 
 from features.spec import EntityId, Feature, FeatureSpec, Value
 from lab.study.log.memory_store import digest_of
-from lab.study.log.slices import NEW_ITEMS, NEW_USERS
 from runtime.errors import InvalidInputError
 from stream.events import Example
 from stream.log.archive import Archive
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord
 from stream.log.logged_logits import LoggedLogit, LoggedLogits
+from stream.tasks import TaskSpec
+from student.evaluate.metrics import exact_auc, losses
 from student.evaluate.newness import NEW_EXAMPLES
+
+Scores = dict[str, dict[str, float]]
+"""Task -> arm -> AUC of a binary task, RMSE of a regression; what is undefined is left out."""
+
+
+NEW_ITEMS, NEW_USERS = "new items", "new users"
+"""The examples of a slice whose item, or whose user, had few examples before."""
+
+
+EARLY_EXAMPLES = 500
+"""In the first examples a wrong teacher harms most: the student has few labels that contradict it."""
+EARLY = f"first {EARLY_EXAMPLES}"
+"""The slice of these examples."""
+
+
+def window_names(windows: Sequence[int], count: int) -> list[str]:
+    """The names of the windows of a log of so many examples: ``0-500``; the last one, ``500-end``, holds its tail."""
+    inner = [f"{low}-{high}" for low, high in pairwise(windows) if low < count]
+    return [*inner, f"{windows[-1]}-end"] if windows[-1] < count else inner
+
+
+def slices_of(new: Mapping[str, NDArray[np.bool_]], windows: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
+    """The members of each slice: all, the first 500, windows; each with new ids, too.
+
+    `new`: by name the examples with new ids [N].
+    """
+    count = len(next(iter(new.values())))
+    row_N = np.arange(count)
+    whole = {"all": row_N >= 0}
+    if count >= EARLY_EXAMPLES:
+        whole[EARLY] = row_N < EARLY_EXAMPLES
+    bounds = [*windows, count] if windows[-1] < count else windows
+    for name, (low, high) in zip(window_names(windows, count), pairwise(bounds), strict=False):
+        whole[name] = (row_N >= low) & (row_N < high)
+    return whole | {
+        f"{name}, {part}": member_N & new_N for part, new_N in new.items() for name, member_N in whole.items()
+    }
+
+
+def scores_of(
+    tasks: Sequence[TaskSpec],
+    arms: Sequence[str],
+    label_NK: NDArray[np.float32],
+    value_NKA: NDArray[np.float32],
+    weight_N: NDArray[np.float32] | None = None,
+) -> Scores:
+    """One score per task and arm, over the rows that have label and value; `weight_N`: as how many rows each counts."""
+    weight_N = np.ones(len(label_NK), np.float32) if weight_N is None else weight_N
+    scores: Scores = {task.name: {} for task in tasks}
+    for k, task in enumerate(tasks):
+        for a, arm in enumerate(arms):
+            value = _score(task, label_NK[:, k], value_NKA[:, k, a], weight_N)
+            if value is not None:
+                scores[task.name][arm] = value
+    return scores
+
+
+def _score(
+    task: TaskSpec, label_N: NDArray[np.float32], value_N: NDArray[np.float32], weight_N: NDArray[np.float32]
+) -> float | None:
+    present_N = ~np.isnan(label_N) & ~np.isnan(value_N)
+    label_B, value_B, weight_B = label_N[present_N], value_N[present_N], weight_N[present_N]
+    if task.kind == "binary":
+        return exact_auc(label_B, value_B, weight_B)
+    if not len(label_B):
+        return None
+    return float(np.average(losses("regression", label_B, value_B), weights=weight_B) ** 0.5)
+
+
+def of_slices(
+    slices: Mapping[str, NDArray[np.bool_]],
+    tasks: Sequence[TaskSpec],
+    arms: Sequence[str],
+    label_NK: NDArray[np.float32],
+    value_NKA: NDArray[np.float32],
+    weight_N: NDArray[np.float32] | None = None,
+) -> dict[str, Scores]:
+    """The scores of every slice."""
+    weight_N = np.ones(len(label_NK), np.float32) if weight_N is None else weight_N
+    return {name: scores_of(tasks, arms, label_NK[m], value_NKA[m], weight_N[m]) for name, m in slices.items()}
 
 
 class Logged(NamedTuple):
@@ -121,6 +202,17 @@ def known_after(seconds: float, event_times_ms: Sequence[int]) -> NDArray[np.int
     time_N = np.maximum.accumulate(np.asarray(event_times_ms, np.float64))
     known_N = np.searchsorted(time_N, time_N + 1000 * seconds)
     return np.clip(np.maximum(known_N, np.arange(count) + 1), 0, count).astype(np.intp)
+
+
+class Arriving(NamedTuple):
+    """N impressions with the features and teacher logits that are known when they come, for served predictions.
+
+    `known_N`: for each the place of the first impression that comes when its labels are known.
+    """
+
+    log: StudyLog
+    logit_NT: NDArray[np.float32]
+    known_N: NDArray[np.intp]
 
 
 def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None, count: int | None = None) -> StudyLog:

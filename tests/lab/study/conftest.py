@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.repo.store import compile_spec, known_ids, view_sources
 from features.spec import FeatureSpec
 from graft.project import Project, load_project
-from lab.study.learners.day_zero import DayZero
+from lab.study.learners.teachers import DayZero
 from lab.study.learners.worker import Worker
 from lab.study.log.log_in_memory import records_of
 from lab.study.log.memory_store import Sources

@@ -13,8 +13,8 @@ from lab.study.findings.findings import Findings, Interval
 from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.learners.cell import Predictions, Result
 from lab.study.learners.plain_models import PLAIN_MODELS
-from lab.study.learners.teacher_inputs import InputUse
-from lab.study.log.slices import of_slices, slices_of
+from lab.study.learners.teachers import InputUse
+from lab.study.log.study_log import of_slices, slices_of
 from stream.tasks import TaskSpec
 from student.evaluate.arms import ARMS
 from student.evaluate.metrics import exact_auc

@@ -5,10 +5,10 @@ import pytest
 
 from lab.study.findings.findings import Findings
 from lab.study.findings.headline import Calibration, as_json, calibrations
-from lab.study.findings.tables import tables
 from lab.study.grid import Grid, Variant
 from lab.study.learners.cell import Predictions, Result
 from lab.study.log.study_log import StudyLog
+from lab.study.report import tables
 from stream.log.examples import ExampleRecord
 from stream.tasks import TaskSpec
 from tests.lab.study.conftest import Pair

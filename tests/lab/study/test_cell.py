@@ -14,8 +14,7 @@ from lab.study.learners.plan import Cell, Keys, cells_of
 from lab.study.learners.teachers import requests_of
 from lab.study.learners.worker import Workplace, run_cells
 from lab.study.log.memory_store import open_store
-from lab.study.log.slices import scores_of
-from lab.study.log.study_log import StudyLog, read_log, write_log
+from lab.study.log.study_log import StudyLog, read_log, scores_of, write_log
 from runtime.telemetry import StopSignal
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord

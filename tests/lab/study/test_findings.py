@@ -4,10 +4,9 @@ import pytest
 
 from lab.study.findings.findings import Findings
 from lab.study.findings.headline import headline
-from lab.study.findings.tables import tables
 from lab.study.grid import PLAIN_VARIANT, Grid, TeacherChange, Variant
 from lab.study.learners.cell import Result
-from lab.study.report import _without_bootstrap
+from lab.study.report import _without_bootstrap, tables
 from stream.tasks import TaskSpec
 
 _TASKS = [TaskSpec(name="click", kind="binary", window_seconds=1)]

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lab.study.learners.plain_models import PlainModel, predictions
-from lab.study.learners.regressions import BiasModel, LogArrays, OnlineRegression, RefitRegression, arrays_of
+from lab.study.learners.plain_models import (
+    BiasModel,
+    LogArrays,
+    OnlineRegression,
+    PlainModel,
+    RefitRegression,
+    arrays_of,
+    predictions,
+)
 from lab.study.log.study_log import known_after
 from student.evaluate.metrics import exact_auc
 from tests.lab.study.conftest import Pair

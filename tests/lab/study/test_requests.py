@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lab.study.learners.observed_learner import Requests
+from lab.study.learners.cell import Requests
 from lab.study.log.study_log import known_after
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lab.study.findings.comparison import UserBootstrap
-from lab.study.log.slices import of_slices, scores_of
-from lab.study.log.study_log import StudyLog
+from lab.study.log.study_log import StudyLog, of_slices, scores_of
 from lab.study.report import _against_drawn
 from lab.study.studied import sampled
 from stream.events import Example, Sampled

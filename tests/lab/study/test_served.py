@@ -7,11 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.study.grid import Grid, Variant
-from lab.study.learners.cell import Predictions, run_cell
-from lab.study.learners.observed_learner import Arriving, Teaching
+from lab.study.learners.cell import Predictions, Teaching, run_cell
 from lab.study.learners.plan import Cell, cells_of
 from lab.study.log.log_in_memory import recounted
-from lab.study.log.study_log import StudyLog
+from lab.study.log.study_log import Arriving, StudyLog
 from runtime.errors import InvalidInputError
 from tests.lab.study.conftest import Pair
 

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from lab.study.grid import TeacherChange, load_grid
-from lab.study.learners.observed_learner import Arriving
 from lab.study.learners.plain_models import PLAIN_MODELS, PlainModels
 from lab.study.learners.plan import window_seconds
 from lab.study.learners.teachers import kept_logits
 from lab.study.learners.worker import FILE
 from lab.study.log.log_in_memory import recounted
-from lab.study.log.study_log import StudyLog, known_after, write_log
+from lab.study.log.study_log import Arriving, StudyLog, known_after, write_log
 from lab.study.report import model_scores
 from lab.study.studied import studied
 from student.evaluate.metrics import exact_auc

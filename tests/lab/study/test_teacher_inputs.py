@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lab.study.grid import TeacherChange
-from lab.study.learners.teacher_inputs import inputs_in_use, moving_inputs
-from lab.study.learners.teachers import StudyTeacher, requests_of
+from lab.study.learners.teachers import StudyTeacher, inputs_in_use, moving_inputs, requests_of
 from teacher_cache.config import DumpConfig
 from tests.lab.study.conftest import Pair
 

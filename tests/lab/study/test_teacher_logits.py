@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from graft.cli import cli
 from graft.project import Project
 from lab.study.grid import Grid, TeacherChange, Variant
-from lab.study.learners.day_zero import DayZero
 from lab.study.learners.plan import Keys, cells_of
-from lab.study.learners.teachers import StudyTeacher, kept_logits, requests_of, told_of
+from lab.study.learners.teachers import DayZero, StudyTeacher, kept_logits, requests_of, told_of
 from lab.study.learners.worker import Worker, Workplace
 from lab.study.log.study_log import KeptUsers, StudyLog, read_log, write_log
 from lab.study.studied import OTHER_CUT_OFF, with_other_cut_off
