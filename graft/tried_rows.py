@@ -12,7 +12,7 @@ from features.spec import FeatureSpec
 from graft.project import Project
 from runtime.folder import open_parquet
 from teacher_cache.domain.domain_map import DomainMap
-from teacher_cache.domain.probabilities import probability_warnings
+from teacher_cache.domain.domain_map_faults import probability_warnings
 from teacher_cache.teacher import Teacher
 
 _ROWS = 256

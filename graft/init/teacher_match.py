@@ -14,7 +14,7 @@ from graft.init.labels import Label
 from runtime.errors import ConfigurationError
 from stream.tasks import TaskKind
 from teacher_cache.config import TeacherTask
-from teacher_cache.domain.probabilities import probability_warnings
+from teacher_cache.domain.domain_map_faults import probability_warnings
 from teacher_cache.kinds.onnx_teacher import open_onnx, read_signature
 from teacher_cache.teacher import Teacher, TeacherOutputError, TensorSpec
 

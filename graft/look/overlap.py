@@ -16,7 +16,7 @@ from graft.init.values import ids, texts
 from graft.look.figures import Overlap
 from graft.project import Project
 from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput, VocabularyInput, features_of
-from teacher_cache.domain.lookup_table import read_table
+from teacher_cache.domain.domain_map_faults import read_table
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import ServerAccess, Teacher, TeacherOutputError
 

@@ -18,7 +18,7 @@ from runtime.errors import ConfigurationError
 from runtime.folder import file_sha256
 from teacher_cache.config import KINDS, LookupInput, TeacherConfig, TeacherInput, VocabularyInput
 from teacher_cache.domain.context_key import context_features
-from teacher_cache.domain.lookup_table import LookupTableError, read_table
+from teacher_cache.domain.domain_map_faults import LookupTableError, read_table
 from teacher_cache.kinds.onnx_weights import NotOnnxError, weight_files
 from teacher_cache.teacher import ServerAccess
 

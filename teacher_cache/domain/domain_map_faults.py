@@ -1,15 +1,20 @@
-"""Finds every fault of `teacher.inputs` at once, for `graft check` and before the map is compiled."""
+"""Finds every fault of `teacher.inputs` at once, its tables' too, for `graft check` and before the map is compiled."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.spec import Feature
+from runtime.errors import GraftError
+from runtime.folder import lies_within
 from teacher_cache.config import (
     BucketInput,
     ConcatInput,
@@ -19,13 +24,14 @@ from teacher_cache.config import (
     LinearInput,
     LogInput,
     LookupInput,
+    Scalar,
     TeacherConfig,
     TeacherInput,
+    TeacherTask,
     VocabularyInput,
     features_of,
 )
-from teacher_cache.domain.lookup_table import LookupTableError, read_table
-from teacher_cache.teacher import TensorSpec
+from teacher_cache.teacher import Teacher, TensorSpec
 
 _SHOWN_VALUES = 3
 _FeatureTypes = dict[tuple[str, str], tuple[str, ...]]
@@ -242,3 +248,106 @@ def _type_name(tensor: TensorSpec) -> str:
 def _what_there_is(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names))}"
+
+
+class LookupTableError(ValueError):
+    """A table that cannot be used; the text says why, without the key in graft.toml."""
+
+
+def read_table(config: LookupInput | VocabularyInput, folder: Path) -> Mapping[str, Scalar]:
+    """Value by key. LookupTableError: both or none given, or the file is outside, missing or not of its form."""
+    if isinstance(config, VocabularyInput):
+        return _read_vocabulary(config, folder)
+    if (config.table is None) == (config.file is None):
+        given = "neither" if config.table is None else "both"
+        raise LookupTableError(f"needs a table or a file, got {given}; allowed is one of the two")
+    if config.file is None:
+        return config.table or {}
+    return _read_file(config.file, folder)
+
+
+def _read_vocabulary(config: VocabularyInput, folder: Path) -> Mapping[str, Scalar]:
+    text = _text_of(config.file, folder).removeprefix("\ufeff")
+    if not text:
+        raise LookupTableError(f"file {str(config.file)!r} is empty")
+    lines = text.removesuffix("\n").split("\n")
+    values = [line.removesuffix("\r") for line in lines]
+    table = {value: config.first + number for number, value in enumerate(values)}
+    if len(table) < len(values):
+        _refuse_twice(config.file, "line", values)
+    return table
+
+
+def _refuse_twice(file: Path, what: str, given: Iterable[str]) -> NoReturn:
+    text, count = Counter(given).most_common(1)[0]
+    raise LookupTableError(f"file {str(file)!r} has the {what} {text!r} {count} times; each may stand once")
+
+
+def _text_of(file: Path, folder: Path) -> str:
+    path = folder / file
+    if not lies_within(path, folder):
+        raise LookupTableError(f"file {str(file)!r} lies outside the project folder; copy it into the folder")
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise LookupTableError(f"file {str(file)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise LookupTableError(f"file {str(file)!r} is not UTF-8 from byte {error.start} on") from None
+
+
+def _read_file(file: Path, folder: Path) -> Mapping[str, Scalar]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            _refuse_twice(file, "key", [key for key, _ in pairs])
+        return found
+
+    try:
+        table: Any = json.loads(_text_of(file, folder), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, LookupTableError):
+            raise
+        raise LookupTableError(f"file {str(file)!r} is not JSON: {error}") from None
+    if not isinstance(table, dict):
+        raise LookupTableError(f"file {str(file)!r} holds a JSON {type(table).__name__}, allowed is an object")
+    bad = [f"{key!r}: {value!r}" for key, value in table.items() if not _is_scalar(value)]
+    if bad:
+        raise LookupTableError(
+            f"file {str(file)!r} has values that are no number or text: {', '.join(bad[:_SHOWN_VALUES])}"
+        )
+    return table
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
+
+
+_SATURATED = 20.0  # a probability within 2e-9 of 0 or 1
+
+
+def probability_warnings(
+    teacher: Teacher, tasks: Sequence[TeacherTask], inputs: Mapping[str, NDArray[Any]]
+) -> dict[str, str]:
+    """Task -> what is odd of its output: all these rows have it within [0, 1], and not the same one, or most are sure.
+
+    Nothing of rows that the teacher cannot score.
+    """
+    try:
+        logit_BT = teacher.score(inputs)
+    except GraftError:
+        return {}
+    found = {}
+    for t, task in enumerate(tasks):
+        low, high = float(np.min(logit_BT[:, t])), float(np.max(logit_BT[:, t]))
+        sure = float(np.mean(np.abs(logit_BT[:, t]) > _SATURATED))
+        if task.kind == "binary" and sure > 0.5:
+            found[task.name] = (
+                f"its output {task.output} is beyond {_SATURATED:g} in size on {sure:.0%} of {len(logit_BT)} rows: as "
+                "a logit that is a certainty, of which a student learns little; export the model's own logit, or a "
+                "smaller multiple of it"
+            )
+        if task.kind == "binary" and 0 <= low < high <= 1:
+            found[task.name] = (
+                f"its output {task.output} is from {low:.3g} to {high:.3g} on {len(logit_BT)} rows, which looks like a "
+                "probability; a binary task needs the logit: docs/export-a-teacher.md tells how to export it"
+            )
+    return found

@@ -17,8 +17,7 @@ from pydantic import Field
 from runtime import inference_protocol as protocol
 from runtime.inference_protocol import DTYPES, HEADER_LENGTH, Part, TensorError, TensorMetadata, parsed
 from teacher_cache.config import ServerConfig, TeacherTask, TeacherVector
-from teacher_cache.kinds.bisection import TeacherUnavailableError
-from teacher_cache.kinds.computed_teacher import ComputedTeacher, Tensor
+from teacher_cache.kinds.computed_teacher import ComputedTeacher, TeacherUnavailableError, Tensor
 from teacher_cache.kinds.model_server import KEY, ModelServer, RowsRefusedError, ServerFailedError
 from teacher_cache.teacher import ServerAccess
 

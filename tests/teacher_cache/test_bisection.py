@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_cache.kinds.bisection import TeacherUnavailableError, failing_rows
+from teacher_cache.kinds.computed_teacher import TeacherUnavailableError, failing_rows
 
 _OF_ROWS = RuntimeError("indices element out of data bounds")
 _OF_THE_CALL = [

@@ -22,7 +22,7 @@ from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
-from teacher_cache.kinds.dump_index import Columns, DumpIndex
+from teacher_cache.kinds.dumped_teacher import Columns, DumpIndex
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.teacher import Teacher
 from tests.specs import spec_of

@@ -2,8 +2,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from teacher_cache.config import TeacherInput
-from teacher_cache.domain.domain_map import MappedRows
-from teacher_cache.domain.explain import explained
+from teacher_cache.domain.domain_map import MappedRows, explained
 
 
 def test_every_input_tells_its_value_source_and_transform(domain_map, config):

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from teacher_cache.config import TeacherTask
-from teacher_cache.domain.probabilities import probability_warnings
+from teacher_cache.domain.domain_map_faults import probability_warnings
 from teacher_cache.kinds.onnx_teacher import open_onnx
 
 X = {"x": np.linspace(-4, 4, 50, dtype=np.float32)}

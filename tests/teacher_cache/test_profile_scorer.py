@@ -10,8 +10,7 @@ from runtime.errors import InvalidInputError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.profiles import profile_scorer
-from teacher_cache.profiles.profile_queue import ProfileQueue
-from teacher_cache.profiles.profile_scorer import ProfileScorer, ProfileTable
+from teacher_cache.profiles.profile_scorer import ProfileQueue, ProfileScorer, ProfileTable
 from teacher_cache.profiles.profiles import Profiles
 from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import keys

@@ -10,7 +10,7 @@ import pytest
 from runtime.errors import ConfigurationError
 from student.versions.registry import Registry
 from teacher_cache.config import TeacherConfig
-from teacher_cache.kinds.bisection import TeacherUnavailableError
+from teacher_cache.kinds.computed_teacher import TeacherUnavailableError
 from teacher_cache.kinds.load import load_teacher
 from tests.student.serve.test_inference import VARIED
 from tests.student.serve.test_server import Endpoint, publish, serving

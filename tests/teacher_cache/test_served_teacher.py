@@ -25,7 +25,7 @@ from runtime.telemetry import StopSignal
 from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
 from teacher_cache.kinds import model_server
-from teacher_cache.kinds.bisection import TeacherUnavailableError
+from teacher_cache.kinds.computed_teacher import TeacherUnavailableError
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.kinds.served_teacher import read_reply
 from teacher_cache.teacher import ServerAccess, Teacher, TeacherOutputError

@@ -51,7 +51,7 @@ def _echo_explained(
     from features.online.reader import OnlineReader
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from teacher_cache.cache.inventory import Inventory
-    from teacher_cache.domain.explain import explained
+    from teacher_cache.domain.domain_map import explained
     from teacher_cache.teacher import TeacherOutputError
 
     process = begin(project_folder)

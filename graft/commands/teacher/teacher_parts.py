@@ -108,8 +108,7 @@ class ProjectTeacher:
         from features.online.reader import OnlineReader
         from features.push.pusher import LoggedPusher
         from features.repo.store import batch_tables, view_sources
-        from teacher_cache.profiles.profile_queue import ProfileQueue
-        from teacher_cache.profiles.profile_scorer import ProfileScorer, ProfileTable
+        from teacher_cache.profiles.profile_scorer import ProfileQueue, ProfileScorer, ProfileTable
         from teacher_cache.profiles.profiles import Profiler
 
         pushed = view_sources(project.repo, redis_url).pushed

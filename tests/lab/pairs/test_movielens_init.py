@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from graft.project import load_project
 from lab.pairs.movielens.download import NotFetchedError, movielens_wheel
 from teacher_cache.config import BucketInput, LinearInput, LookupInput
-from teacher_cache.domain.lookup_table import read_table
+from teacher_cache.domain.domain_map_faults import read_table
 
 EVENTS = 3_000
 WITHIN = 0.006
