@@ -60,7 +60,7 @@ SCORER = """
 import sys
 from pathlib import Path
 from runtime.telemetry import StopSignal
-from student.serve.connections import Address, listen
+from student.serve.workers import Address, listen
 from student.serve.server import run_server
 from student.serve.swap import ChampionSwap
 from student.versions.registry import Registry

@@ -13,7 +13,7 @@ from benchmarks.learning.rows import Bench, Measured, Spent, now, since
 from student.learn.batch import Batch
 from student.learn.network.arm import Arm, Gradient
 from student.learn.network.model import Shape
-from student.versions.inputs import embedding_rows
+from student.versions.served_tensors import embedding_rows
 
 
 class Step(NamedTuple):

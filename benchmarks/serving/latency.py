@@ -21,7 +21,7 @@ from benchmarks.serving.world import (
     on_cores,
 )
 from features.online.async_reader import AsyncOnlineReader
-from student.serve.connections import DEFAULT_LIMITS
+from student.serve.server import DEFAULT_LIMITS
 
 RATES = (50, 200, 500, 1_000)
 ROUNDS = 8

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from stream.events import Example, Feedback, Impression, TeacherRequest
-from student.serve.reply import ScoreReply
-from student.serve.requests import ScoreRequest
+from student.serve.requests import ScoreReply, ScoreRequest
 
 FOLDER = Path(__file__).parent
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -9,7 +9,6 @@ from pathlib import Path
 from starlette.requests import Request
 
 from runtime.errors import ConfigurationError
-from student.serve.connections import Limits
 from student.serve.requests import MAX_BODY_BYTES, RequestError, refusal
 
 _log = logging.getLogger(__name__)
@@ -87,24 +86,24 @@ _LONGEST_LENGTH = 10  # digits of a body's length that are looked at
 
 
 class Admission:
-    """Lets requests of all protocols in, by the same limits; without `tokens` anyone may ask.
+    """Lets requests of all protocols in, by the same limits, `most` at a time; without `tokens` anyone may ask.
 
     A request is under way within ``with admission``, which raises RequestError 503 where too many are.
     """
 
-    def __init__(self, limits: Limits, tokens: Tokens | None) -> None:
-        self._limits = limits
+    def __init__(self, most: int, tokens: Tokens | None) -> None:
+        self._most = most
         self._tokens = tokens
         self._under_way = 0
 
     @property
     def is_full(self) -> bool:
         """Whether no more requests are let in now."""
-        return self._under_way >= self._limits.requests
+        return self._under_way >= self._most
 
     def too_much(self) -> RequestError:
         """What a request is told that is not let in."""
-        return unavailable(f"{self._limits.requests} requests are under way, and no more are taken at a time")
+        return unavailable(f"{self._most} requests are under way, and no more are taken at a time")
 
     def __enter__(self) -> None:
         if self.is_full:

@@ -28,13 +28,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.telemetry import StopSignal
 from runtime.tracing import HEADER, TRACING
 from student.serve.admission import Admission, unavailable
-from student.serve.connections import Group
 from student.serve.inference import Endpoint, InferenceProtocol, error_reply
 from student.serve.openapi import openapi_of
-from student.serve.reply import ScoreReply
 from student.serve.requests import (
     VERSION_ALLOWED,
     RequestError,
+    ScoreReply,
     error_body,
     refusal,
     request_id_in,
@@ -43,6 +42,7 @@ from student.serve.requests import (
 )
 from student.serve.scoring import Sampler, Scored, Scoring
 from student.serve.swap import ChampionSwap
+from student.serve.workers import Group
 from student.versions.version_folder import VersionError
 
 

@@ -11,8 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from features.contract import Fault, Rule, contract_of
 from features.spec import FeatureSpec
-from student.serve.reply import ScoreReply
-from student.serve.requests import MAX_ITEMS, ScoreRequest
+from student.serve.requests import MAX_ITEMS, ScoreReply, ScoreRequest
 
 Schema = dict[str, Any]
 

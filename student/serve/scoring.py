@@ -19,8 +19,7 @@ from prometheus_client import Counter
 from features.online.async_reader import RequestRows
 from features.online.served_rows import ServedRow, set_command
 from stream.events import EntityId
-from student.serve.reply import Explanation, explanation_of
-from student.serve.requests import ScoreRequest
+from student.serve.requests import Explanation, ScoreRequest, explanation_of
 from student.serve.swap import Serving
 from student.versions.numpy_model import ITEM_PLACE, USER_PLACE, Places, Scores
 

@@ -1,4 +1,4 @@
-"""Several scorer processes behind the same listening sockets, and the parent that keeps them running.
+"""A scorer's listening sockets, the processes behind them where there are several, and the parent that keeps them.
 
 The workers share the listening sockets, the pages of a version's tensors, and a folder in which each counts its
 metrics. All else is a worker's own: its event loop, its limits, the items in its memory, its connection to Redis.
@@ -6,20 +6,57 @@ metrics. All else is a worker's own: its event loop, its limits, the items in it
 
 import logging
 import os
+import socket
 import tempfile
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from prometheus_client.multiprocess import mark_process_dead
 
 from runtime.child import start_child, stop_child
 from runtime.errors import GraftError
 from runtime.telemetry import StopSignal
-from student.serve.connections import Listeners
 
 if TYPE_CHECKING:
     import subprocess
+
+Group = Literal["scores", "administration", "metrics"]
+"""Endpoints that may have a listener of their own; those that have none are at that of the scores."""
+
+Listeners = Mapping[Group, socket.socket]
+
+_BACKLOG = 2_048
+"""Connections that wait to be taken."""
+
+
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+    settings: str
+    """What a user changes to listen elsewhere."""
+
+
+@contextmanager
+def listen(addresses: Mapping[Group, Address]) -> Iterator[Listeners]:
+    """Sockets that listen at these addresses, closed with the block; GraftError when one cannot be had."""
+    with ExitStack() as stack:
+        yield {group: stack.enter_context(_listener(address)) for group, address in addresses.items()}
+
+
+def _listener(address: Address) -> socket.socket:
+    host, port, settings = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise GraftError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another one with {settings}"
+        ) from None
+
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's variable: where it is set, a process counts in files of that folder."""

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.spec import FeatureBatch, FeatureSpec
-from student.versions.inputs import embedding_rows, normalised
 from student.versions.manifest import Manifest
 from student.versions.served_posterior import ID_KEY, USER_KEY, NumpyPosterior, ids_of, places_of, seen_of, units_of
 from student.versions.served_tensors import (
@@ -22,6 +21,8 @@ from student.versions.served_tensors import (
     WEIGHT,
     answer,
     control_tensors,
+    embedding_rows,
+    normalised,
     served_columns,
     served_layers,
     served_tasks,

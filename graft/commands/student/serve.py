@@ -12,7 +12,7 @@ from graft.settings import Settings
 
 if TYPE_CHECKING:
     from runtime.telemetry import StopSignal
-    from student.serve.connections import Address, Group, Listeners
+    from student.serve.workers import Address, Group, Listeners
 
 
 @click.command
@@ -37,8 +37,7 @@ def serve(
     """
     from runtime.redis import refuse_wrong_login
     from runtime.telemetry import StopSignal
-    from student.serve.connections import listen
-    from student.serve.workers import run_workers
+    from student.serve.workers import listen, run_workers
 
     process = begin(project_folder)
     settings, stop = process.settings, StopSignal().install()
@@ -55,7 +54,7 @@ def serve(
 
 
 def _addresses(settings: Settings, host: str | None, port: int | None) -> dict["Group", "Address"]:
-    from student.serve.connections import Address
+    from student.serve.workers import Address
 
     scores = Address(host or settings.http_host, port or settings.http_port, "--host and --port")
     addresses: dict[Group, Address] = {"scores": scores}
@@ -69,8 +68,7 @@ def _addresses(settings: Settings, host: str | None, port: int | None) -> dict["
 def _serve(process: Process, listeners: "Listeners", stop: "StopSignal") -> None:
     from features.online.item_table import TableLimits
     from student.serve.admission import Tokens
-    from student.serve.connections import Limits
-    from student.serve.server import run_server
+    from student.serve.server import Limits, run_server
     from student.serve.swap import ChampionSwap
     from student.versions.registry import Registry
 

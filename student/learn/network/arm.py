@@ -19,8 +19,7 @@ from student.learn.network.heads import Lesson, TeacherHead, slopes
 from student.learn.network.model import CPU, Inputs, Shape, Student
 from student.learn.network.running import RunningStatistics
 from student.learn.setup import LearnerSetup
-from student.versions.inputs import embedding_rows
-from student.versions.served_tensors import EMBEDDING, MEAN, STD
+from student.versions.served_tensors import EMBEDDING, MEAN, STD, embedding_rows
 
 _BOOTSTRAP_WEIGHT = 200
 """Examples that the statistics of a bootstrap count as, beside the stream's."""

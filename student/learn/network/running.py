@@ -13,8 +13,8 @@ from stream.tasks import TaskKind
 from student.learn.batch import Batch, weights_of_one
 from student.learn.network.heads import TeacherHead, Unit, soft_label
 from student.learn.setup import LearnerSetup
-from student.versions.inputs import RunningMoments, normalised
 from student.versions.served_posterior import seen_of
+from student.versions.served_tensors import RunningMoments, normalised
 
 
 class RunningStatistics:

@@ -17,7 +17,7 @@ import pytest
 from runtime.errors import ConfigurationError
 from student.serve import admission
 from student.serve.admission import Tokens
-from student.serve.connections import Limits
+from student.serve.server import Limits
 from student.versions.registry import Registry
 from tests.student.serve.test_connections import (
     NamedRequests,

@@ -32,10 +32,10 @@ from runtime.telemetry import StopSignal
 from stream.tasks import TaskSpec
 from student.serve.admission import Admission
 from student.serve.app import build_apps
-from student.serve.connections import DEFAULT_LIMITS, Address, Group, Listeners, listen
 from student.serve.requests import MAX_BODY_BYTES
-from student.serve.server import run_server
+from student.serve.server import DEFAULT_LIMITS, run_server
 from student.serve.swap import ChampionSwap
+from student.serve.workers import Address, Group, Listeners, listen
 from student.versions.manifest import Draft, Manifest, StudentConfig
 from student.versions.registry import Registry
 from student.versions.served_posterior import UNIT
@@ -386,7 +386,7 @@ def test_it_is_not_ready_once_it_is_asked_to_stop(registry: Registry, redis_url:
 
     async def replies() -> list[tuple[int, Any]]:
         swap, stop = ChampionSwap(registry, redis_url), StopSignal()
-        transport = httpx.ASGITransport(build_apps(swap, stop, Admission(DEFAULT_LIMITS, None))["scores"])
+        transport = httpx.ASGITransport(build_apps(swap, stop, Admission(DEFAULT_LIMITS.requests, None))["scores"])
         async with httpx.AsyncClient(transport=transport, base_url="http://scorer") as client:
             await swap.refresh()
             ready = await client.get("/readyz")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student.versions.inputs import embedding_rows
+from student.versions.served_tensors import embedding_rows
 
 
 @given(st.lists(st.integers(1, 2**64 - 1), min_size=1), st.integers(2, 1 << 20))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student.versions.inputs import RunningMoments, normalised
+from student.versions.served_tensors import RunningMoments, normalised
 
 
 @given(
