@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from lab.study.log.study_log import Arriving, StudyLog
 from student.learn.batch import encoded
 from student.learn.setup import LearnerSetup
-from student.versions.served_tensors import RunningMoments, embedding_rows
 from student.versions.served_posterior import seen_of
+from student.versions.served_tensors import RunningMoments, embedding_rows
 
 
 class LogArrays(NamedTuple):
