@@ -1,9 +1,13 @@
 """Writes docs/configuration.md from the models of graft.toml and of the environment, docs/grid.md from that of a grid.
 
+docs/keys.toml says in which part of the page each key stands, and when one sets it.
+
 Run: make docs
 """
 
-from collections.abc import Iterator, Sequence
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
@@ -23,12 +27,12 @@ _HEAD = """# Configuration
 `make docs` generates this page from the models that read the configuration; a test keeps it current. A command that
 refuses a value names the key, the value and what is allowed; `graft check` lists all faults at once.
 
-A key without a default must be set. Seconds are event time, which the events carry, unless the effect says wall clock.
+A key without a default must be set where its table stands. Seconds are event time, which the events carry, unless the
+effect says wall clock. The page has three parts: [what you will set](#you-will-set), [what you may
+set](#you-may-set), and [what you hardly ever will](#you-hardly-ever-will).
 """
-_ENVIRONMENT = """## Environment variables
-
-They say what differs between machines. `{prefix}NAME_FILE` names a file that holds the value of `{prefix}NAME`, such as
-a secret. An empty variable counts as not set; an unknown one is refused.
+_ENVIRONMENT = """They say what differs between machines. `{prefix}NAME_FILE` names a file that holds the value of
+`{prefix}NAME`, such as a secret. An empty variable counts as not set; an unknown one is refused.
 """
 _GRID = """# The grid of a study
 
@@ -78,7 +82,9 @@ _UNITS = {
     "steps": "steps",
 }
 """The unit of a key by the last word of its name."""
-_COLUMNS = ("key", "type", "unit", "default", "allowed", "effect")
+_COLUMNS = ("key", "type", "unit", "default", "allowed", "effect", "set it when")
+_WHEN: dict[str, dict[str, str]] = tomllib.loads((_FOLDER / "keys.toml").read_text("utf-8"))
+"""By part of the page: each key with its table, and when one sets it."""
 
 
 class Section(NamedTuple):
@@ -87,22 +93,46 @@ class Section(NamedTuple):
     header: str
     model: type[BaseModel]
 
+    @property
+    def path(self) -> str:
+        """Its tables with a dot after each, such as `features.context.`; empty at the top level."""
+        inner = re.search(r"\[+([\w.]+)\]", self.header)
+        return f"{inner[1].removesuffix('.NAME')}." if inner else ""
+
 
 def configuration() -> str:
-    """The whole page."""
-    parts = [_HEAD, "## graft.toml"]
-    for section in sections():
-        parts += [f"### {section.header}", _prose(section.model), _table(section.model)]
-    variables = {f"{PREFIX}{name.upper()}": field for name, field in Settings.model_fields.items()}
-    parts += [_ENVIRONMENT.format(prefix=PREFIX), _rows(variables)]
+    """The whole page, in three parts; a key that none of them has is a KeyError."""
+    if unplaced := keys() ^ {key for whens in _WHEN.values() for key in whens}:
+        raise KeyError(f"docs/keys.toml: keys that only it has, or that it lacks: {sorted(unplaced)}")
+    parts, described = [_HEAD], set[type[BaseModel]]()
+    variables = _variables()
+    for part, whens in _WHEN.items():
+        parts.append(f"## {part.replace('_', ' ').capitalize()}")
+        for section in sections():
+            if table := _table(section, whens):
+                prose = "" if section.model in described else _prose(section.model)
+                parts += [f"### {section.header}", prose, table]
+                described.add(section.model)
+        first = part == next(iter(_WHEN))
+        parts += ["### Environment variables", _ENVIRONMENT.format(prefix=PREFIX) if first else ""]
+        parts.append(_rows({name: field for name, field in variables.items() if name in whens}, whens))
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def keys() -> set[str]:
+    """Each key of graft.toml with its tables before it, and each environment variable."""
+    return {f"{section.path}{name}" for section in sections() for name in _held(section.model)} | set(_variables())
+
+
+def _variables() -> dict[str, FieldInfo]:
+    return {f"{PREFIX}{name.upper()}": field for name, field in Settings.model_fields.items()}
 
 
 def grid() -> str:
     """The whole page of a grid's keys."""
     parts = [_GRID]
     for section in sections(Grid):
-        parts += [f"## {section.header}", _prose(section.model), _table(section.model)]
+        parts += [f"## {section.header}", _prose(section.model), _table(section)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
@@ -155,19 +185,29 @@ def _prose(model: type[BaseModel]) -> str:
     return "\n".join(line.strip() for line in lines).replace("``", "`")
 
 
-def _table(model: type[BaseModel]) -> str:
+def _held(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The keys that hold a value; those that open a table of their own have a section."""
     held = {name: field for name, field in keys_of(model).items() if not list(_below(field.annotation, name))}
     if _tag(model):
         del held["kind"]
-    return _rows(held)
+    return held
 
 
-def _rows(fields: dict[str, FieldInfo]) -> str:
+def _table(section: Section, whens: Mapping[str, str] | None = None) -> str:
+    """The keys of a table; with `whens` only those that it has, each with when one sets it."""
+    held = _held(section.model)
+    if whens is None:
+        return _rows(held)
+    placed = {name: f"{section.path}{name}" for name in held if f"{section.path}{name}" in whens}
+    return _rows({name: held[name] for name in placed}, {name: whens[place] for name, place in placed.items()})
+
+
+def _rows(fields: Mapping[str, FieldInfo], whens: Mapping[str, str] | None = None) -> str:
     if not fields:
         return ""
-    rows = [_row(name, field) for name, field in fields.items()]
-    return "\n".join(_line(cells) for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *rows))
+    columns = _COLUMNS if whens else _COLUMNS[:-1]
+    rows = [_row(name, field) + ([whens[name]] if whens else []) for name, field in fields.items()]
+    return "\n".join(_line(cells) for cells in (columns, ["---"] * len(columns), *rows))
 
 
 def _row(name: str, field: FieldInfo) -> list[str]:

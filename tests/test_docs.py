@@ -71,10 +71,10 @@ def test_the_page_of_a_grid_is_what_make_docs_writes_and_its_example_is_one(
     assert load_grid(str(tmp_path / "grid.toml")).thin == [0.1, 0.3]
 
 
-def test_every_key_says_its_effect(generate: ModuleType) -> None:
-    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", generate.configuration(), re.MULTILINE)
-    assert len(rows) > 60
-    assert [key for key, effect in rows if not effect] == []
+def test_every_key_says_its_effect_and_when_one_sets_it(generate: ModuleType) -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \| (.*) \|$", generate.configuration(), re.MULTILINE)
+    assert len(rows) > 100
+    assert [key for key, effect, when in rows if not effect or not when] == []
 
 
 def test_a_key_of_every_table_and_a_variable_stand_on_the_page(generate: ModuleType) -> None:
