@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.redis import Client, connect
-from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from teacher_cache.backfill.backfill import backfill
 from teacher_cache.backfill.backfill_batches import Manner
@@ -27,6 +26,7 @@ from teacher_cache.kinds.load import load_teacher
 from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import Listed
 from tests.teacher_cache.hourly import CONFIG, CONTEXT, MISSING_HOUR, SPEC, hourly_request, hourly_scorer, said_of
+from tests.teacher_cache.test_failing_teacher import _Requests
 
 _TASKS = ("finish", "rating")
 _GENERATION = "0123456789abcdef"
@@ -52,38 +52,12 @@ def client(redis_url: str) -> Iterator[Client]:
         yield connection
 
 
-class _Requests:
-    """Waiting requests in memory; asks for the stop when they are drained."""
-
-    waited_seconds = 0.0
-    traceparents = ()
-
-    def __init__(self, requests: Sequence[TeacherRequest]) -> None:
-        self.waiting, self.stop = list(requests), StopSignal()
-
-    def poll(self, _timeout_seconds: float, max_records: int) -> list[TeacherRequest]:
-        batch, self.waiting = self.waiting[:max_records], self.waiting[max_records:]
-        if not batch:
-            self.stop.set()
-        return batch
-
-    def newest(self, _max_records: int) -> list[TeacherRequest]:
-        return []
-
-    def set_aside(self, refused: Any) -> None:
-        assert not refused
-
-    def commit(self) -> None: ...
-
-    def lag(self) -> int:
-        return len(self.waiting)
-
-
 def _score(
     requests: Sequence[TeacherRequest], scorer: RequestScorer, cache: LogitCache, config: TeacherConfig = CONFIG
 ) -> None:
     reader = _Requests(requests)
     run_batch_scorer(reader, scorer, cache, config, reader.stop)
+    assert reader.aside == []
 
 
 def _backfill(

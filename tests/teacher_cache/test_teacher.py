@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +219,14 @@ def test_the_time_in_calls_of_the_teacher_is_counted_also_of_those_that_fail(mon
     with pytest.raises(OSError, match="away"), counted_as_busy():
         raise OSError("away")
     assert counted() - before == pytest.approx(3.5)
+
+
+def test_onnxruntime_reports_nothing_and_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """Since 1.32 it numbers the device there; where it cannot, it says so on standard error."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+    program = "import teacher_cache.kinds.onnx_teacher, sys; print('onnxruntime' in sys.modules)"
+    argv = [sys.executable, "-c", program]
+
+    ran = subprocess.run(argv, env=kept | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True)
+
+    assert (ran.stdout, ran.stderr, [*tmp_path.iterdir()]) == ("True\n", "", [])
