@@ -1,4 +1,4 @@
-"""How fast the whole learner learns: against the torch steps in it, River and Vowpal Wabbit, on the same rows.
+"""How fast the whole learner learns, against the torch steps in it, on the same rows.
 
     python -m benchmarks.learning [--project fixtures/simulated] [--events N] [--rounds 3] [--json FILE]
 
@@ -6,24 +6,20 @@ The whole learner is `student.learn.process.train.run_training`: examples from e
 embedded Redis; progressive metrics, replay, both arms, every task, versions published. In memory it also learns the
 rows without distillation, which shows what the teacher's signal costs. The bare torch steps are
 as many for both arms, on the same rows, already tensors in memory: the same layers and heads in torch.nn and
-torch.optim.
-River and Vowpal Wabbit learn one binary task, one row at a time, from encoded features in memory (River) or in a file
-(VW). Each takes its turn in every round; the median round counts. One core each.
+torch.optim. Each takes its turn in every round; the median round counts. One core each. What River and Vowpal Wabbit
+did on the same rows stands in docs/decisions/004-learner.md.
 """
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.learning.in_memory import learner_in_memory
-from benchmarks.learning.libraries import Rows, river_regression, vowpal_wabbit
 from benchmarks.learning.rows import Bench, Measured, load
 from benchmarks.learning.table import BARE, WHOLE, report, result
 from benchmarks.learning.torch_steps import own_steps, plain_steps, recorded_steps
@@ -47,41 +43,30 @@ def main() -> None:
     torch.sparse.check_sparse_tensor_invariants.disable()  # said, so that torch does not warn
     bench = load(load_project(options.project), options.events)
     with ExitStack() as stack:
-        turns, absent = turns_of(bench, stack)
+        turns = turns_of(bench, stack)
         measured: dict[str, list[Measured]] = {name: [] for name in turns}
         for _ in range(options.rounds):
             for name, turn in turns.items():
                 measured[name].append(turn())
-    report(bench, measured, absent)
+    report(bench, measured)
     if options.json:
         options.json.write_text(json.dumps(result(bench, measured), indent=2) + "\n")
 
 
-def turns_of(bench: Bench, stack: ExitStack) -> tuple[dict[str, Turn], list[str]]:
-    """What is measured, by its name in the table; and a line for each that is not installed."""
+def turns_of(bench: Bench, stack: ExitStack) -> dict[str, Turn]:
+    """What is measured, by its name in the table."""
     steps = recorded_steps(bench)
     undistilled = bench._replace(setup=bench.setup.control())
     kafka, redis = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedRedis())
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     send(bench, kafka.servers)
     fill(bench, redis.url)
-    turns: dict[str, Turn] = {
+    return {
         WHOLE: lambda: whole_learner(bench, kafka.servers, redis.url),
         "learner, examples and logits in memory": lambda: learner_in_memory(bench),
         "its steps alone": lambda: own_steps(bench),
         BARE: lambda: plain_steps(bench, steps),
         "learner in memory, without distillation": lambda: learner_in_memory(undistilled),
     }
-    rows, absent = Rows(bench), []
-    for package, name, turn in (
-        ("river", "River logistic regression", river_regression),
-        ("vowpalwabbit", "Vowpal Wabbit, logistic", lambda rows: vowpal_wabbit(rows, folder)),
-    ):
-        try:
-            turns[f"{name} ({version(package)})"] = lambda turn=turn: turn(rows)
-        except ModuleNotFoundError:
-            absent.append(f"{name}: not measured, {package} is not installed: pip install 'graft[bench]'")
-    return turns, absent
 
 
 if __name__ == "__main__":

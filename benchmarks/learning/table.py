@@ -3,7 +3,7 @@
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from lab.page import MACHINE
 WHOLE, BARE = "whole learner", "bare torch.nn and torch.optim steps"
 
 
-def report(bench: Bench, measured: Mapping[str, Sequence[Measured]], absent: Iterable[str]) -> None:
+def report(bench: Bench, measured: Mapping[str, Sequence[Measured]]) -> None:
     config = bench.setup.student
     speeds, cpu = median_speeds(measured), median_cpu(measured)
     whole = speeds[WHOLE]
@@ -30,8 +30,6 @@ def report(bench: Bench, measured: Mapping[str, Sequence[Measured]], absent: Ite
     for name, turns in measured.items():
         aucs = ", ".join(f"{arm} {auc:.3f}".strip() for arm, auc in turns[0].auc.items() if auc is not None)
         print(f"| {name} | {speeds[name]:,.0f} | {whole / speeds[name]:.2f} x | {cpu[name]:.0f} | {aucs} |")
-    for line in absent:
-        print(f"\n{line}")
 
 
 def median_speeds(measured: Mapping[str, Sequence[Measured]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""What the scorer costs: over its floor, at its limit and beyond.
+"""What the scorer costs: over its floor and at its limit.
 
-    python -m benchmarks.serving [floor] [throughput] [overload] [--seconds 20]
+    python -m benchmarks.serving [floor] [throughput] [--seconds 20]
 
 Without names all parts. Each part replaces its own figures in benchmarks/results/serving.json, with the
 machine, the time it was given and the command. Nothing else may run on the machine: the server has the first core (two
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.latency import over_floor, overload, throughput
+from benchmarks.serving.latency import over_floor, throughput
 from benchmarks.serving.world import world
 from lab.page import MACHINE
 
@@ -38,7 +38,7 @@ def _headline(results: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("floor", "throughput", "overload")
+    parts = ("floor", "throughput")
     parser.add_argument("parts", nargs="*", default=parts, help=f"any of {', '.join(parts)}")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     given = parser.parse_args()
@@ -47,7 +47,6 @@ def main() -> None:
     measure = {
         "floor": lambda of: over_floor(of, given.seconds),
         "throughput": lambda of: throughput(of, given.seconds),
-        "overload": lambda of: overload(of, given.seconds),
     }
     results = json.loads(RESULTS.read_text())["parts"] if RESULTS.exists() else {}
     command = " ".join(["python -m benchmarks.serving", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Latency over its floor, throughput of one process and of two, and what happens beyond the limit."""
+"""Latency over its floor, and throughput of one process and of two."""
 
 import asyncio
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import scorer
-from benchmarks.serving.load import WARM_UP_SECONDS, closed_loop, constant_rate, request, saturated, with_wrk
+from benchmarks.serving.load import WARM_UP_SECONDS, closed_loop, constant_rate, with_wrk
 from benchmarks.serving.world import (
     BODIES,
     REQUESTS,
@@ -21,13 +21,10 @@ from benchmarks.serving.world import (
     on_cores,
 )
 from features.online.async_reader import AsyncOnlineReader
-from student.serve.server import DEFAULT_LIMITS
 
 RATES = (50, 200, 500, 1_000)
 ROUNDS = 8
 THROUGHPUT_ROUNDS = 5
-LARGE_ROWS = 1_000  # so few requests are too many that one thread can send five times as many
-OVERLOAD_CONNECTIONS = 900
 
 
 def over_floor(of: World, seconds: float) -> dict[str, Any]:
@@ -127,34 +124,6 @@ def throughput(of: World, seconds: float) -> dict[str, Any]:
     found["cores"] = len(of.cores)
     found["client"] = client
     return found
-
-
-def overload(of: World, seconds: float) -> dict[str, Any]:
-    """Five times the requests that one process can answer, of 1,000 items each: those that are let in, and the rest.
-
-    Beside them the latency at eight tenths of what it can answer, and when as many as are let in always wait.
-    """
-    requests = [request("/score", body) for body in scorer.bodies(100, LARGE_ROWS)]
-    most = DEFAULT_LIMITS.requests
-    with graft_serving(of) as (port, _):
-        closed_loop(port, requests, 3.0)
-        full = saturated(port, requests, seconds, most)
-        capacity = len(full.milliseconds) / (seconds - WARM_UP_SECONDS)
-        usual = constant_rate(port, requests, 0.8 * capacity, seconds)
-        assert not usual.failures
-        flooded = constant_rate(port, requests, 5 * capacity, seconds, OVERLOAD_CONNECTIONS)
-        after = constant_rate(port, requests, 0.8 * capacity, seconds)
-    runs = {"0.8": usual, "full": full, "5.0": flooded, "0.8 again": after}
-    return {
-        "items": LARGE_ROWS,
-        "capacity": round(capacity),
-        "p50_ms": {name: round(run.percentile(50), 2) for name, run in runs.items()},
-        "p99_ms": {name: round(run.percentile(99), 2) for name, run in runs.items()},
-        "p99_over_full": round(flooded.percentile(99) / full.percentile(99), 3),
-        "refused_share": round(flooded.failures / (flooded.failures + len(flooded.milliseconds)), 3),
-        "answered_per_second": round(len(flooded.milliseconds) / (seconds - WARM_UP_SECONDS)),
-        "refused_afterwards": after.failures,
-    }
 
 
 def _percentile(values: list[float], p: float) -> float:
