@@ -15,7 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lab.demo.plots import plot_auc
+from lab.demo.report import plot_auc
 from lab.page import COLOURS, save, style
 from student.evaluate.arms import CONTROL, STUDENT
 from student.evaluate.history import read_history

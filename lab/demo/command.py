@@ -62,11 +62,11 @@ def demo(data: str, own_copy: Path | None, out: Path, run_folder: Path, *, quick
         if quick:
             plan = plan._replace(impressions=QUICK_IMPRESSIONS, compared=2_000)
         console.print(f"data: {plan.note}", highlight=False, markup=False, soft_wrap=True)
-        findings = run_demo(plan, run_folder, out.resolve(), console, shlex.join(["graft", *sys.argv[1:]]))
+        summary = run_demo(plan, run_folder, out.resolve(), console, shlex.join(["graft", *sys.argv[1:]]))
     if as_json:
-        click.echo(findings.summary.model_dump_json(indent=1))
-    if findings.faults:
-        raise GraftError("\n".join([*findings.faults, f"what each process said: {findings.outcome.logs}"]))
+        click.echo(summary.model_dump_json(indent=1))
+    if summary.faults:
+        raise GraftError("\n".join([*summary.faults, f"what each process said: {run_folder}/pair/.graft-dev/run/logs"]))
 
 
 def chosen_data(asked: str, console: Console) -> str:

@@ -210,19 +210,6 @@ _MEASURES = {"binary": ("auc", "auc_against_drawn"), "regression": ("rmse",)}
 _NAMES = {"auc": "AUC", "auc_against_drawn": "AUC against drawn", "rmse": "RMSE"}
 
 
-class HitRate(NamedTuple):
-    """Teacher logits found so far: `found` of `asked` at a time since the stages started."""
-
-    at_seconds: float
-    found: float
-    asked: float
-
-    @property
-    def rate(self) -> float | None:
-        """The share found; None before the first was asked for."""
-        return self.found / self.asked if self.asked else None
-
-
 class Events(NamedTuple):
     """How many events are to be sent in all, and how many of them an earlier start has sent."""
 
@@ -288,10 +275,11 @@ class Watch:
         return int(self._metrics[STREAM].total("graft_stream_left_out_total"))
 
     @property
-    def hit_rate(self) -> HitRate:
-        """The teacher logits found, at the last look."""
+    def hit_rate(self) -> float | None:
+        """The share of the teacher logits asked for that were found; None before the first was asked for."""
         logits, learner = "graft_student_logits_total", self._metrics[LEARNER]
-        return HitRate(self._seconds(), learner.total(logits, outcome="hit"), learner.total(logits))
+        asked = learner.total(logits)
+        return learner.total(logits, outcome="hit") / asked if asked else None
 
     def is_up(self) -> bool:
         """Whether teacher, learner and scorer work. The stream is not asked: the replay itself waits for it."""
@@ -317,7 +305,7 @@ class Watch:
             learned=self.learned,
             events_per_second=events_per_second,
             lags=self._lags(),
-            cache_hit_rate=self.hit_rate.rate,
+            cache_hit_rate=self.hit_rate,
             version=counts.version,
             swaps=counts.swaps,
             scores=self._scores(STUDENT, CONTROL),

@@ -82,17 +82,14 @@ def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> Non
     before = set(psutil.Process().children(recursive=True))
     killer = _Killer(folder / "pair" / NAME / "run" / "versions")
     with killer.at_work():
-        findings = run_demo(_PLAN, folder, report, Console(stderr=True), "graft demo")
+        run = run_demo(_PLAN, folder, report, Console(stderr=True), "graft demo")
     summary = json.loads((report / "summary.json").read_text(encoding="utf-8"))
 
     assert killer.killed == list(_COMMANDS)
-    assert {stage: count for stage, count in findings.outcome.restarts.items() if count} == {
-        "stream": 1, "teacher": 1, "learner": 1, "scorer": 1,
-    }  # fmt: skip
-    assert findings.faults == []
+    assert run.restarts == {"stream": 1, "teacher": 1, "learner": 1, "scorer": 1}
+    assert run.faults == []
     assert (summary["impressions"], summary["examples"]) == (1_500, 1_500)
-    joined = findings.outcome.joined
-    assert (joined.missing, joined.doubled, joined.unknown) == (0, 0, 0)
+    assert (summary["missing"], summary["doubled"], summary["unknown"]) == (0, 0, 0)
     assert summary["dead_letters"] == 0
     assert summary["failed_requests"] == 0
     assert summary["requests"] > 100
@@ -102,11 +99,12 @@ def test_kill_9_of_each_process_loses_and_doubles_nothing(tmp_path: Path) -> Non
     assert all(0 < auc["served_student"] < 1 for auc in summary["auc"].values())
     assert summary["served_age_examples"] > 0
     assert 0 < summary["freshness_p50_s"] <= summary["freshness_p95_s"]
-    assert summary["baselines"]["examples"] == 400
-    for models in summary["baselines"]["scores"].values():
-        assert {"student", "control", "teacher_as_input", "permuted", "lr", "lr_teacher", "bayes_bias"} < models.keys()
-        assert all(models[name]["served"] > 0 for name in ("student", "lr_teacher"))
-    assert summary["baselines"]["answer"]
+    study = summary["study"]
+    assert study["events"] == 400
+    models = {"student", "control", "teacher_as_input", "permuted", "lr", "lr_teacher", "bayes_bias"}
+    assert all(models < scores.keys() for scores in study["auc"].values())
+    assert all(scores[name] > 0 for scores in study["served"].values() for name in ("student", "lr_teacher"))
+    assert study["answer"]
     assert (report / "index.html").exists()
     assert (report / STUDY_PAGE).exists()
     left_over = set(psutil.Process().children(recursive=True)) - before
