@@ -1,7 +1,8 @@
-"""A stage that dies is started again; one that cannot live ends the demo with the end of its log."""
+"""The stages: what they get of the process that starts them; one that dies is started again, or ends the demo."""
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.dev.processes import Stage, Supervisor, Trouble
+from graft.settings import load_settings
+from lab.dev.processes import Stage, Supervisor, Trouble, environment_of
+from lab.embedded.services import Services
 from runtime.errors import GraftError
 
 _SLEEPS = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
@@ -78,3 +81,20 @@ def test_a_stage_sees_its_environment(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         supervisor.start(Stage("stage", (), {"GRAFT_KAFKA": "127.0.0.1:1"}), argv)
         _wait_for(lambda: (tmp_path / "stage.log").read_text() == "127.0.0.1:1\n")
+
+
+def test_a_stage_takes_the_demos_endpoints_although_the_user_named_theirs_by_files(tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("redis://:hunter2@cache:6379/0")
+    users = {"GRAFT_REDIS_URL_FILE": str(secret), "GRAFT_KAFKA_FILE": str(secret), "GRAFT_METRICS_PORT": "9100"}
+    services = Services("127.0.0.1:9092", "redis://127.0.0.1:6379/0", embedded_kafka=True)
+    settings = load_settings({**users, **environment_of(services, tmp_path / "pair", tmp_path / "versions")})
+    assert (settings.kafka, settings.redis_url.get_secret_value()) == services[:2]
+    assert (settings.project, settings.versions) == (tmp_path / "pair", tmp_path / "versions")
+    assert (settings.metrics_port, settings.admin_port) == (None, None)
+
+
+def test_the_demo_itself_imports_no_feast_whose_metrics_folder_its_stages_would_inherit() -> None:
+    program = "import sys, lab.demo.run; print('feast' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,12 +1,5 @@
-"""A pair's own teacher in each of the three kinds.
+"""A pair's own teacher in each of the three kinds."""
 
-`python -m tests.lab.study.pair_kinds FOLDER [EVENTS]`: how far the kinds' logits are apart, over the first EVENTS lines
-of the events of a project with a trained teacher, such as those of `graft pair make` and `graft pair train-teacher`.
-"""
-
-import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +15,6 @@ from graft.project import Project
 from stream.events import TeacherRequest
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
-from teacher_cache.domain.request_scorer import BATCH_ROWS
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.kinds.onnx_teacher import OnnxModel
 from tests.teacher_cache.v2_server import V2Server, running
@@ -104,39 +96,3 @@ def outputs_of(
     teacher = load_teacher(config, folder)
     columns = spec.columns_of([request.features for request in requests])
     return teacher.describe(DomainMap(config, folder, teacher, spec).map_rows(columns).inputs)
-
-
-def _us_a_row(config: TeacherConfig, folder: Path, spec: FeatureSpec, requests: list[TeacherRequest]) -> float:
-    """Of calls of 1,024 rows, the median; without the domain map."""
-    teacher = load_teacher(config, folder)
-    columns = spec.columns_of([request.features for request in requests[:BATCH_ROWS]])
-    inputs = DomainMap(config, folder, teacher, spec).map_rows(columns).inputs
-    seconds = []
-    for _ in range(50):
-        started = time.perf_counter()
-        teacher.score(inputs)
-        seconds.append(time.perf_counter() - started)
-    return 1e6 * sorted(seconds)[25] / min(BATCH_ROWS, len(requests))
-
-
-def main(folder: Path, events: int) -> None:
-    from tests.lab.study.conftest import pair_of  # noqa: PLC0415 - a command
-
-    with tempfile.TemporaryDirectory() as made:
-        pair = pair_of(folder, Path(made) / "events.jsonl", events)
-        requests = list(pair.log.examples)
-        first: dict[str, NDArray[np.float32]] = {}
-        for number, kind in enumerate(KINDS):
-            (Path(made) / str(number)).mkdir()
-            with config_of(kind, pair.project, pair.spec, requests, Path(made) / str(number)) as config:
-                found = outputs_of(config, pair.project.folder, pair.spec, requests)
-                us = _us_a_row(config, pair.project.folder, pair.spec, requests)
-            first = first or found
-            apart = max(float(np.abs(found[name] - first[name]).max()) for name in first)
-            equal = all(found[name].tobytes() == first[name].tobytes() for name in first)
-            said = "bit for bit" if equal else f"at most {apart:.1e} apart"
-            sys.stdout.write(f"{kind:15} {len(requests):,} rows of {', '.join(first)}: {said}; {us:.2f} us a row\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000)

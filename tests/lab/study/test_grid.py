@@ -87,10 +87,10 @@ def test_a_grid_that_cannot_be_read_says_why(tmp_path: Path) -> None:
             load_grid(str(tmp_path / name))
 
 
-def _study(project: Path, folder: Path, *more: str) -> dict[str, object]:
-    (folder / "grid.toml").write_text(_GRID)
+def _study(project: Path, folder: Path, grid: str = _GRID) -> dict[str, object]:
+    (folder / "grid.toml").write_text(grid)
     arguments = ["study", str(project), "--grid", str(folder / "grid.toml"), "--out", str(folder / "out")]
-    done = CliRunner().invoke(cli, [*arguments, "--jobs", "1", "--json", *more], catch_exceptions=False)
+    done = CliRunner().invoke(cli, [*arguments, "--jobs", "1", "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     result: dict[str, object] = json.loads(done.stdout)
     return result
@@ -196,17 +196,7 @@ def test_a_study_of_the_first_examples_joins_no_more(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.study.report.plot_all", lambda *_: [])  # not looked at
-    (tmp_path / "grid.toml").write_text('events = 130\nseeds = 1\nbaseline = "v"\n[[variants]]\nname = "v"\n')
-    arguments = [
-        "study",
-        str(pair.project.folder),
-        "--grid",
-        str(tmp_path / "grid.toml"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = CliRunner().invoke(cli, [*arguments, "--jobs", "1", "--json"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    _study(pair.project.folder, tmp_path, grid='events = 130\nseeds = 1\nbaseline = "v"\n[[variants]]\nname = "v"\n')
     (log,) = (tmp_path / "out" / "log").iterdir()
     assert read_log(log, pair.spec).examples == pair.log.examples[:130]
 

@@ -1,5 +1,6 @@
 """What a served prediction knows: nothing of labels that were not known when its impression came."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.study.grid import Grid, Variant
-from lab.study.learners.cell import Predictions, Teaching, run_cell
+from lab.study.learners.cell import Predictions, Requests, Teaching, run_cell
 from lab.study.learners.plan import Cell, cells_of
 from lab.study.log.log_in_memory import recounted
-from lab.study.log.study_log import Arriving, StudyLog
+from lab.study.log.study_log import Arriving, StudyLog, known_after
 from runtime.errors import InvalidInputError
 from tests.lab.study.conftest import Pair
 
@@ -70,3 +71,34 @@ def test_a_share_without_an_example_is_refused_by_name(pair: Pair, logits: NDArr
     arriving = Arriving(log, logits[:0], _known(log, _DELAY))
     with pytest.raises(InvalidInputError, match=r"variant v, 3 % of the users, seed 1: no example is left; leave this"):
         run_cell(cell, log, Teaching(logits[:0]), arriving)
+
+
+def test_labels_are_known_to_the_impressions_that_come_after_the_delay() -> None:
+    """10 s after the impressions: at 10 s the first is known, at 12 s the second, at 15 s the third."""
+    known = known_after(10, [1000 * second for second in (0, 2, 5, 11, 12, 40)])
+    assert known.tolist() == [3, 4, 5, 5, 5, 6]
+
+
+def test_labels_may_be_known_a_number_of_impressions_later() -> None:
+    assert known_after(0, [0] * 3).tolist() == [1, 2, 3]
+
+
+def test_a_time_that_steps_back_makes_nothing_known_earlier() -> None:
+    known = known_after(10, [1000 * second for second in (0, 30, 5, 16, 41, 50)])
+    assert all(low <= high for low, high in pairwise(known.tolist()))
+    assert known.tolist() == [1, 4, 4, 4, 6, 6]
+
+
+def test_an_impression_is_scored_before_what_is_known_only_later_is_learnt() -> None:
+    """At the step that learns the first two, which the fifth impression knows, the first four have come."""
+    requests = Requests(known_after(10, [1000 * second for second in (0, 2, 5, 11, 12, 40)]))
+    assert requests.before(2) == slice(0, 4)
+    assert requests.before(4) == slice(4, 5)
+    assert requests.before(5) == slice(5, 5)
+    assert requests.before(6) == slice(5, 6)
+
+
+def test_every_impression_is_scored_once() -> None:
+    requests = Requests(known_after(7, [1000 * second for second in range(50)]))
+    given = [requests.before(n) for n in range(0, 51, 5)]
+    assert [n for rows in given for n in np.arange(50)[rows].tolist()] == list(range(50))
