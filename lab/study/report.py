@@ -30,7 +30,6 @@ from lab.study.log.study_log import EARLY, NEW_ITEMS, NEW_USERS
 from lab.study.planning import PlannedStudy
 from lab.study.studied import Studied, sampled
 from runtime.folder import replacing
-from runtime.frozen_model import FrozenModel
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, STUDENT, TEACHER
 
@@ -211,23 +210,15 @@ _SAYS = {
 }
 
 
-class Better(FrozenModel):
-    """How much better the student is, AUC more or RMSE less; 95 % of the draws of users, None with too few users."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-
-class Judged(FrozenModel):
+class Judged(NamedTuple):
     """One way of judging: AUC of a binary task, RMSE of a regression; None where it is undefined."""
 
     score: float | None
-    student_better: Better | None
-    """None for the student itself."""
+    student_better: Difference | None
+    """How much better the student is, AUC more or RMSE less; None for the student itself."""
 
 
-class Ways(FrozenModel):
+class Ways(NamedTuple):
     """The same model, judged in both ways."""
 
     row_by_row: Judged
@@ -254,20 +245,14 @@ def scores_table(task: TaskSpec, scores: Mapping[str, Ways]) -> str:
 
 
 def _ways(comparison: Comparison, series: Series, task: TaskSpec) -> Ways:
-    return Ways(
-        row_by_row=_judged(comparison, series, task, served=False),
-        served=_judged(comparison, series, task, served=True),
-    )
+    return Ways(*(_judged(comparison, series, task, served=served) for served in (False, True)))
 
 
 def _judged(comparison: Comparison, series: Series, task: TaskSpec, *, served: bool) -> Judged:
     student, better = student_of(comparison.findings), None
     if series != student:
         better = comparison.difference(student, series, "all", task, served=served)
-    return Judged(
-        score=comparison.score(series, "all", task, served=served),
-        student_better=better and Better(**better._asdict()),
-    )
+    return Judged(comparison.score(series, "all", task, served=served), better)
 
 
 def _row(model: str, ways: Ways) -> tuple[str, ...]:
@@ -275,8 +260,8 @@ def _row(model: str, ways: Ways) -> tuple[str, ...]:
     return html.escape(model), html.escape(_SAYS[model]), *(cell for both in cells for cell in both)
 
 
-def _better(better: Better | None) -> str:
-    return NOTHING if better is None else Difference(**better.model_dump()).text()
+def _better(better: Difference | None) -> str:
+    return NOTHING if better is None else better.text()
 
 
 class Report(NamedTuple):
