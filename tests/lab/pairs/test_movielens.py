@@ -167,7 +167,8 @@ def test_the_command_writes_a_pair_from_the_users_own_copy(grouplens, tmp_path):
 
 def test_movielens_as_csv_files_is_a_log_that_init_takes(grouplens, tmp_path):
     out = tmp_path / "csv"
-    done = CliRunner().invoke(pair, ["csv", str(out), "--movielens", str(grouplens), "--events", "3", "--json"])
+    words = ["make", "movielens", str(out), "--csv", "--movielens", str(grouplens), "--events", "3", "--json"]
+    done = CliRunner().invoke(pair, words)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"folder": str(out), "ratings": 3}
     assert done.stderr.count("not to be redistributed") == 1
@@ -215,3 +216,9 @@ def test_a_damaged_wheel_in_the_cache_is_not_used(tmp_path, monkeypatch):
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "graft"
+
+
+def test_an_option_of_the_other_kind_of_pair_is_refused(tmp_path):
+    done = CliRunner().invoke(pair, ["make", "simulated", str(tmp_path / "pair"), "--csv"])
+    assert done.exit_code == 2
+    assert "--csv: not an option of 'simulated'" in done.output

@@ -110,7 +110,7 @@ def _measure(work: Path, events: int, seeds: int) -> dict[str, Any]:
     grid.write_text(_GRID.format(events=events))
     _graft("pair", "make", "movielens", str(hand))
     _graft("pair", "train-teacher", str(hand))
-    _graft("pair", "csv", str(csv))
+    _graft("pair", "make", "movielens", str(csv), "--csv")
     _published_teacher(hand, work / "sister.onnx")
     source = [word for name, file in _files("--source-") for word in (name, str(csv / "sister" / file))]
     found = {"hand": _aucs(hand, grid, seeds)}
