@@ -1,4 +1,4 @@
-"""Which features a pair uses: the `[features]` table of graft.toml, and the expressions of its aggregates."""
+"""Which features a project uses: the `[features]` table of graft.toml, and the expressions of its aggregates."""
 
 import re
 from pathlib import Path

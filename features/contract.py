@@ -1,6 +1,6 @@
 """The one contract of ids and context: the stream accepts of an event exactly what the scorer accepts of a request.
 
-The annotated types hold for every pair. `contract_of` narrows them to one feature spec: each id has one type, and a
+The annotated types hold for every project. `contract_of` narrows them to one feature spec: each id has one type, and a
 context has the declared names only. `faults_of` says what is wrong with a message or a request, field by field.
 """
 
@@ -90,7 +90,7 @@ class Contract:
 def contract_of(spec: FeatureSpec) -> Contract:
     """The contract of a spec's ids and declared context."""
     values = {context_name(f): _CONTEXT[f.dtype] for f in spec.features if f.source == "context"}
-    names = ", ".join(values) or "no names: this pair has no context features"
+    names = ", ".join(values) or "no names: this project has no context features"
     return Contract(
         user_id=_IDS[spec.user_id_type],
         item_id=_IDS[spec.item_id_type],

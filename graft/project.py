@@ -57,7 +57,7 @@ class Project(FrozenModel):
 
     @property
     def topics(self) -> Topics:
-        """The names of this pair's topics."""
+        """The names of this project's topics."""
         return Topics(prefix=self.stream.topic_prefix)
 
     @property
@@ -75,7 +75,7 @@ class Project(FrozenModel):
         return self.folder / found[0]
 
     def learner_setup(self, spec: FeatureSpec) -> LearnerSetup:
-        """What a learner of this pair is made of; ConfigurationError when that does not fit together."""
+        """What a learner of this project is made of; ConfigurationError when that does not fit together."""
         teacher = self.teacher
         return LearnerSetup(
             spec,

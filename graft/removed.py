@@ -46,7 +46,9 @@ KEYS: Mapping[str, str] = {
 
 Among them are keys that the models still have as fields without a description, which are fixed."""
 
-VARIABLES: Mapping[str, str] = {}
+VARIABLES: Mapping[str, str] = {
+    "GRAFT_PAIR": "docker compose takes GRAFT_PROJECT, the project's folder",
+}
 """By environment variable."""
 
 COMMANDS: Mapping[str, str] = {

@@ -1,8 +1,8 @@
-"""Brings a pair into a project folder, into Redis and into the version registry, each only where that is not done.
+"""Brings a project into the folder of a stack, into Redis and into the registry, each only where that is not done.
 
 Each place says itself what has been done for it, so one that was lost is set up again without the others:
 
-    project folder   .set-up.json: whose files these are, their names, and their digest unless it changes now
+    folder           .set-up.json: whose files these are, their names, and their digest unless it changes now
     Redis            graft:set-up:{project}  ->  the digest whose features and profiles it has
     registry         any version
 """
@@ -37,51 +37,52 @@ class Mark(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     pair: str
+    """The project's name; files of earlier releases have it under this key."""
     digest: str
     files: list[str]
 
 
-def set_up(pair: Project, folder: Path, redis_url: str, registry: Registry, step: Step) -> list[str]:
-    """Set up the project `folder` for `pair`, Redis and `registry` where that is to be done; what was done, in words.
+def set_up(project: Project, folder: Path, redis_url: str, registry: Registry, step: Step) -> list[str]:
+    """Set up `folder`, Redis and `registry` for a project where that is to be done; what was done, in words.
 
-    ConfigurationError, and nothing is changed, where the folder is another pair's, or where a student has been learnt
-    that cannot go on with what the pair is now. A call that was killed can be repeated.
+    ConfigurationError, and nothing is changed, where the folder is another project's, or where a student has been
+    learnt that cannot go on with what the project is now. A call that was killed can be repeated.
     """
     refusal = "another 'graft set-up' works there; wait until it has ended, then start again"
     with claim_folder(folder, refusal):
         remove_partial_files(folder, "**")
-        mark, files = _mark_of(folder), files_of(pair.folder)
-        _refuse_other_pair(pair, folder, mark)
-        digest = _digest(pair.folder, files)
+        mark, files = _mark_of(folder), files_of(project.folder)
+        _refuse_other_project(project, folder, mark)
+        digest = _digest(project.folder, files)
         done = []
         if mark is None or mark.digest != digest:
-            _refuse_other_student(pair, redis_url, registry)
-            step(pair.folder, "check")
+            _refuse_other_student(project, redis_url, registry)
+            step(project.folder, "check")
             former = mark.files if mark else []
-            # Killed from here on, the folder is set up for nothing: neither for this pair nor for what it was before.
-            _write_mark(folder, Mark(pair=pair.name, digest="", files=sorted({*former, *files})))
-            _copy(pair.folder, files, folder, former)
+            # Killed from here on, the folder is set up for nothing: neither for this project nor for the one before.
+            _write_mark(folder, Mark(pair=project.name, digest="", files=sorted({*former, *files})))
+            _copy(project.folder, files, folder, former)
             step(folder, "features", "apply")
-            _write_mark(folder, Mark(pair=pair.name, digest=digest, files=files))
+            _write_mark(folder, Mark(pair=project.name, digest=digest, files=files))
             still = " (what runs has the former ones until it is restarted)" if mark else ""
-            done.append(f"files of {pair.name!r}{still}")
+            done.append(f"files of {project.name!r}{still}")
         with connect(redis_url) as client, reaching(redis_url):
-            key = f"graft:set-up:{pair.name}"
+            key = f"graft:set-up:{project.name}"
             if client.get(key) != digest.encode():
                 client.delete(key)  # as above
                 step(folder, "features", "materialize")
-                if pair.teacher is not None:
+                if project.teacher is not None:
                     step(folder, "teacher", "backfill", "--profiles")
                 client.set(key, digest)
                 done.append("features and profiles in Redis")
-        if registry.latest() is None and pair.teacher is not None:
+        if registry.latest() is None and project.teacher is not None:
             step(folder, "student", "bootstrap")
             done.append("a first version")
         return done
 
 
 def files_of(folder: Path) -> list[str]:
-    """The names of a pair's files, relative to its folder, in order."""
+    """The names of a project's files, relative to its folder, in order."""
     found = (path for path in folder.rglob("*") if path.is_file() and _CACHE not in path.parts)
     return sorted(str(path.relative_to(folder)) for path in found if path.name != MARK)
 
@@ -96,12 +97,12 @@ def _digest(folder: Path, files: list[str]) -> str:
     return whole.hexdigest()
 
 
-def _copy(pair: Path, files: list[str], folder: Path, former: list[str]) -> None:
-    """Copy the files, each whole; what an earlier set-up has copied and the pair no longer has is removed."""
+def _copy(source_folder: Path, files: list[str], folder: Path, former: list[str]) -> None:
+    """Copy the files, each whole; what an earlier set-up has copied and the project no longer has is removed."""
     for name in set(former) - set(files):
         (folder / name).unlink(missing_ok=True)
     for name in files:
-        with _opened(pair / name) as source, replacing(folder / name) as target:
+        with _opened(source_folder / name) as source, replacing(folder / name) as target:
             shutil.copyfileobj(source, target)
 
 
@@ -110,7 +111,7 @@ def _opened(path: Path) -> BufferedReader:
         return path.open("rb")
     except OSError as error:
         raise GraftError(
-            f"{path}: cannot be read: {error.strerror}; every user must be allowed to read a pair's files: "
+            f"{path}: cannot be read: {error.strerror}; every user must be allowed to read a project's files: "
             "chmod -R a+rX its folder"
         ) from error
 
@@ -130,16 +131,17 @@ def _write_mark(folder: Path, mark: Mark) -> None:
         file.write(mark.model_dump_json().encode())
 
 
-def _refuse_other_pair(pair: Project, folder: Path, mark: Mark | None) -> None:
-    there = mark.pair if mark else _named_in(folder / FILE_NAME) or pair.name
-    if there != pair.name:
-        beside = f"SCORER_PORT=8081 docker compose --project-name graft-{pair.name} up"
+def _refuse_other_project(project: Project, folder: Path, mark: Mark | None) -> None:
+    there = mark.pair if mark else _named_in(folder / FILE_NAME) or project.name
+    if there != project.name:
+        other = f"the project {there!r}, and {project.folder} is {project.name!r}"
+        beside = f"SCORER_PORT=8081 docker compose --project-name graft-{project.name} up"
         raise ConfigurationError(
             [
-                f"{folder}: is set up for the pair {there!r}, and {pair.folder} is {pair.name!r}; nothing was changed",
-                f"to run {pair.name!r} beside {there!r}, keep GRAFT_PAIR and say: {beside}",
-                f"to go on with {there!r}: set GRAFT_PAIR to its folder again",
-                f"to remove all of {there!r}, then start with {pair.name!r}: docker compose down --volumes",
+                f"{folder}: is set up for {other}; nothing was changed",
+                f"to run {project.name!r} beside {there!r}, keep GRAFT_PROJECT and say: {beside}",
+                f"to go on with {there!r}: set GRAFT_PROJECT to its folder again",
+                f"to remove all of {there!r}, then start with {project.name!r}: docker compose down --volumes",
             ]
         )
 
@@ -152,20 +154,20 @@ def _named_in(path: Path) -> str | None:
         return None
 
 
-def _refuse_other_student(pair: Project, redis_url: str, registry: Registry) -> None:
+def _refuse_other_student(project: Project, redis_url: str, registry: Registry) -> None:
     latest = registry.latest()
     if latest is None:
         return
     from features.repo.store import compile_spec  # noqa: PLC0415 - Feast, which most set-ups do without
 
-    setup = pair.learner_setup(compile_spec(pair.repo, redis_url, pair.features))
+    setup = project.learner_setup(compile_spec(project.repo, redis_url, project.features))
     try:
         setup.check_continues(latest, registry.load_learner(latest)[2]["setup"])
     except ConfigurationError as error:
         raise ConfigurationError(
             [
                 *error.faults,
-                f"nothing was changed; to learn this pair anew, stop the learner, then: {_ANEW}",
+                f"nothing was changed; to learn this project anew, stop the learner, then: {_ANEW}",
                 "or give it volumes of its own: SCORER_PORT=8081 docker compose --project-name NAME up",
             ]
         ) from error

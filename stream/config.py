@@ -49,7 +49,7 @@ class StreamConfig(FrozenModel):
 
 
 class Topics(FrozenModel):
-    """The topics of one pair, which all have the same partition count."""
+    """The topics of one project, which all have the same partition count."""
 
     prefix: str = ""
 

@@ -32,7 +32,7 @@ def check(project_folder: Path | None, folder: Path | None, *, as_json: bool) ->
 
     Every fault is listed at once, each with its key, the value and what is allowed. Exit code 2 when there is one.
 
-    Example: graft check my-pair
+    Example: graft check shop
     """
     try:
         summary = _check(begin(folder or project_folder))
@@ -54,20 +54,20 @@ def _check(process: Process) -> "Summary":
 
 
 @click.command("set-up")
-@click.argument("pair", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", metavar="PROJECT", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @json_option
 @click.pass_obj
-def set_up(project_folder: Path | None, pair: Path, *, as_json: bool) -> None:
-    """Copy a pair into the project folder, and do all that it needs before its first event.
+def set_up(project_folder: Path | None, source: Path, *, as_json: bool) -> None:
+    """Copy a project into the project folder, and do all that it needs before its first event.
 
     That is: check, features apply, features materialize, teacher backfill --profiles, student bootstrap. What has been
-    done is not done again, until a file of PAIR changes or Redis or the registry is lost. A project folder that is
-    another pair's is refused.
+    done is not done again, until a file of PROJECT changes or Redis or the registry is lost. A project folder that is
+    another project's is refused.
 
-    Example: GRAFT_PROJECT=/project graft set-up /pair
+    Example: GRAFT_PROJECT=/project graft set-up /shop
     """
     from graft.project import load_project
-    from graft.set_up import set_up as set_up_pair
+    from graft.set_up import set_up as set_up_project
     from student.versions.registry import Registry
 
     process = begin(project_folder)
@@ -81,8 +81,8 @@ def set_up(project_folder: Path | None, pair: Path, *, as_json: bool) -> None:
         if done.returncode:
             raise GraftError(f"'graft {' '.join(words)}' failed; its lines above say why")
 
-    loaded = load_project(pair)
-    done = set_up_pair(loaded, folder, process.redis_url, Registry(process.settings.versions), step)
+    loaded = load_project(source)
+    done = set_up_project(loaded, folder, process.redis_url, Registry(process.settings.versions), step)
     line = f"{loaded.name}: set up {', '.join(done)}" if done else f"{loaded.name}: is set up; nothing was to be done"
     echo_result([line], {"project": loaded.name, "done": done}, as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""The consumer groups of a pair: who reads what, and how far each has come."""
+"""The consumer groups of a project: who reads what, and how far each has come."""
 
 import time
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The topics of a pair on a broker: made once, checked at every start; and how a partition of one is read whole."""
+"""The topics of a project on a broker: made once, checked at every start; and how a partition of one is read whole."""
 
 import logging
 import time
@@ -40,7 +40,7 @@ class TopicLimits(FrozenModel):
     segment_bytes: int = Field(ge=1)
 
 
-_UNLIKE = ", for all topics of a pair need one count, and these differ: docs/operations.md#grow-partitions"
+_UNLIKE = ", for all topics of a project need one count, and these differ: docs/operations.md#grow-partitions"
 
 
 def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limits: TopicLimits | None = None) -> None:
@@ -48,7 +48,7 @@ def ensure_topics(kafka_servers: str, config: StreamConfig, topics: Topics, limi
 
     ServiceUnavailableError as `described`.
 
-    Existing topics keep their settings. Everything in a pair is partitioned by impression id or by entity, so a
+    Existing topics keep their settings. Everything in a project is partitioned by impression id or by entity, so a
     partition count cannot be changed once there is data.
     """
     wanted = {name: _settings(name, topics, limits) for name in all_topics(topics)}
@@ -121,7 +121,7 @@ def topic_id(kafka_servers: str, topic: str) -> str | None:
 
 
 def all_topics(topics: Topics) -> tuple[str, ...]:
-    """Every topic of a pair."""
+    """Every topic of a project."""
     return (
         topics.impressions,
         topics.feedback,
@@ -153,7 +153,7 @@ def _settings(name: str, topics: Topics, limits: TopicLimits | None) -> dict[str
 
 
 def _retention_ms(name: str, topics: Topics) -> int:
-    """How long a topic of the pair keeps its records; -1: for ever."""
+    """How long a topic of the project keeps its records; -1: for ever."""
     if name in (topics.join_state, topics.aggregate_updates):
         return -1
     if name in map(topics.dead_letters, topics.with_dead_letters):

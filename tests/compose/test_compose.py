@@ -104,13 +104,13 @@ def test_another_pair_on_used_volumes_is_refused_and_what_runs_goes_on(
     project.write_text(project.read_text().replace('name = "simulated"', 'name = "shop"'))
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(folder.stat().st_mode | 0o555)
-    monkeypatch.setenv("GRAFT_PAIR", str(tmp_path / "shop"))
+    monkeypatch.setenv("GRAFT_PROJECT", str(tmp_path / "shop"))
 
     with pytest.raises(AssertionError, match="setup"):
         compose("run", "--rm", "-T", "replay", seconds=300)
 
     refusal = compose("logs", "--no-color", "--no-log-prefix", "--tail", "4", "setup")
-    assert "is set up for the pair 'simulated', and /pair is 'shop'; nothing was changed" in refusal
+    assert "is set up for the project 'simulated', and /pair is 'shop'; nothing was changed" in refusal
     assert "docker compose --project-name graft-shop up" in refusal
     assert score_of_first_impression()["scores"]
 

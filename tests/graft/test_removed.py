@@ -108,3 +108,9 @@ def test_a_removed_command_says_what_to_do(monkeypatch, words):
 
     assert result.exit_code == 2
     assert "'paint' was removed; use 'graft check'" in result.output
+
+
+def test_the_former_name_of_the_stacks_project_says_the_present_one():
+    with pytest.raises(ConfigurationError, match=r"^GRAFT_PAIR: was removed; docker compose takes GRAFT_PROJECT"):
+        load_settings({"GRAFT_PAIR": "shop"})
+    assert load_settings({"GRAFT_PAIR": ""}), "as docker compose says it where nobody has set it"

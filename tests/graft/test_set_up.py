@@ -118,7 +118,7 @@ def test_another_pair_is_refused_before_anything_is_changed(
     refused = place.graft("set-up", str(place.pair))
 
     assert refused.returncode == 2
-    assert "is set up for the pair 'simulated'" in refused.stderr
+    assert "is set up for the project 'simulated'" in refused.stderr
     assert "docker compose --project-name graft-shop up" in refused.stderr
     assert 'name = "simulated"' in (place.project / "graft.toml").read_text()
     assert steps == []

@@ -1,4 +1,4 @@
-"""The topics of a pair: their partitions, what they keep, and Kafka's ids."""
+"""The topics of a project: their partitions, what they keep, and Kafka's ids."""
 
 import re
 import uuid
