@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import click
 
 from graft.removed import COMMANDS
-from runtime.absence import StoppedError
 from runtime.errors import ConfigurationError, GraftError, did_you_mean
 from runtime.folder import refusal
+from runtime.outage import StoppedError
 from runtime.telemetry import say
 
 _INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that the signal ended

@@ -15,8 +15,8 @@ from typing import Any, cast
 import hiredis
 
 from features.online.reader import Reply
-from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
+from runtime.outage import Outage
 from runtime.redis import Address
 
 _LOG = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Connection:
         self._changed = changed
         self._pipeline: _Pipeline | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._redis = Absence("redis", "answers are degraded", stops_work=False)
+        self._redis = Outage("redis", "answers are degraded", stops_work=False)
         self._tried = asyncio.Event()
         self._refusal = ""  # the last one since the connection began, or ended
 

@@ -23,9 +23,9 @@ from prometheus_client import Counter
 
 from features.config import AggregateConfig, ProfileConfig
 from features.spec import Entity, EntityId, IdType, usable_id
-from runtime.absence import Absence
 from runtime.errors import GraftError
 from runtime.folder import make_folder, writing
+from runtime.outage import Outage
 
 
 class PushedValues(Protocol):
@@ -82,7 +82,7 @@ class PushLog:
         self._tables = tables
         self._configs = [config for config in configs if config.push_source in tables]
         self._segments: dict[str, _Segment] = {}
-        self._disk = Absence("disk", "the rows that are pushed now are not logged", stops_work=False)
+        self._disk = Outage("disk", "the rows that are pushed now are not logged", stops_work=False)
         self._owner = ""
 
     def begin(self, owner: str) -> None:

@@ -18,8 +18,8 @@ from kafka.errors import (
     RetriableError,
 )
 
-from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
+from runtime.outage import Outage, wait_for
 from runtime.telemetry import StopSignal
 from stream.kafka.errors import BrokerRefusedError
 from stream.kafka.patches import Consumer, KafkaNetClient, Producer
@@ -115,7 +115,7 @@ def wait_for_kafka(start: Callable[[], _T], stop: StopSignal) -> _T:
 
     StoppedError when a stop is asked for meanwhile.
     """
-    return wait_for(start, Absence("kafka", "this process begins when it is back"), stop)
+    return wait_for(start, Outage("kafka", "this process begins when it is back"), stop)
 
 
 @contextmanager

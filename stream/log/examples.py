@@ -9,8 +9,8 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
-from runtime.absence import Absence
 from runtime.errors import DataLossError, GraftError
+from runtime.outage import Outage
 from stream.config import Topics
 from stream.events import Example
 from stream.kafka import connection
@@ -111,7 +111,7 @@ class ExampleReader:
         self._ranks = ranks
         self._if_gone = if_gone
         self._topic = topics.examples
-        self._kafka = Absence("kafka", "waiting for it, no example is lost")
+        self._kafka = Outage("kafka", "waiting for it, no example is lost")
         self._consumer = connection.consumer(kafka_servers, group_id=group_id(topics, LEARNER_GROUP))
         self._decoder = Decoder(self._consumer, kafka_servers, topics, Example)
         try:

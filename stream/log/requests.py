@@ -131,7 +131,7 @@ class TeacherRequestReader:
     def poll(self, timeout_seconds: float, max_records: int) -> list[TeacherRequest]:
         """The next requests, at most `max_records`; none after `timeout_seconds`.
 
-        While Kafka is away there are none, or the absence raises ServiceUnavailableError.
+        While Kafka is away there are none, or the outage raises ServiceUnavailableError.
         """
         try:
             with connection.reaching(self._kafka_servers):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
 
-from runtime.absence import Absence
 from runtime.errors import DataLossError, GraftError
+from runtime.outage import Outage
 from stream.config import Topics
 from stream.events import UsedLogits, impression_mark
 from stream.kafka import connection
@@ -52,7 +52,7 @@ class UsedLogitsWriter:
         self._open: dict[int, list[UsedRow]] = {}
         self._waiting: list[_Message] = []
         self._waiting_bytes = 0
-        self._kafka = Absence("kafka", "no version is published until it has the logits that were used")
+        self._kafka = Outage("kafka", "no version is published until it has the logits that were used")
         self._producer = connection.producer(kafka_servers)
         try:
             with connection.reaching(kafka_servers):

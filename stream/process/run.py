@@ -22,9 +22,9 @@ from features.aggregates import Aggregates
 from features.online.reader import TimedFeatureReader
 from features.push.push_order import StalePushError
 from features.spec import FeatureSpec
-from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import GraftError, ServiceUnavailableError
 from runtime.health import HEALTH
+from runtime.outage import Outage, StoppedError, wait_for
 from runtime.telemetry import StopSignal
 from stream.config import StreamConfig, Topics
 from stream.join.aggregation import AggregatePusher
@@ -133,7 +133,7 @@ _HOPELESS = (
 )
 _COMMAND = "graft stream run"
 _LOOP = "joining"
-_STEADY_SECONDS = 2.0  # above the usual commit_seconds: what fails at every commit is one absence, not many
+_STEADY_SECONDS = 2.0  # above the usual commit_seconds: what fails at every commit is one outage, not many
 
 
 def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the command line
@@ -173,8 +173,8 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
         sampling or SamplingConfig(),
         log_floor_bytes,
     )
-    kafka = Absence("kafka", "starting again from what is committed, nothing is lost")
-    redis = Absence("redis", "the stream begins when it is back")
+    kafka = Outage("kafka", "starting again from what is committed, nothing is lost")
+    redis = Outage("redis", "the stream begins when it is back")
     excused: dict[TopicPartition, int] = {}
     HEALTH.begin(_LOOP)
     while not stop.is_set():
@@ -191,7 +191,7 @@ def run_stream(  # noqa: PLR0913, PLR0917 - the process's parts, named by the co
             return
 
 
-def _work(job: StreamJob, stop: StopSignal, kafka: Absence, excused: Mapping[TopicPartition, int]) -> None:
+def _work(job: StreamJob, stop: StopSignal, kafka: Outage, excused: Mapping[TopicPartition, int]) -> None:
     worker = StreamWorker(job, stop, excused)
     steady_at = time.monotonic() + _STEADY_SECONDS
     try:

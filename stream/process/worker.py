@@ -14,8 +14,8 @@ from kafka import TopicPartition
 from features.aggregates import Aggregates
 from features.online.reader import TimedFeatureReader
 from features.spec import FeatureSpec, Value
-from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
+from runtime.outage import Outage, wait_for
 from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING, traced, traceparent_in
 from stream.config import StreamConfig, Topics
@@ -76,9 +76,9 @@ class StreamWorker:
         self._report = Report()
         self._ends: dict[TopicPartition, int] = {}
         self._has_more = False
-        self._features_absence = Absence("redis", "impressions wait for their features, none is lost")
+        self._features_outage = Outage("redis", "impressions wait for their features, none is lost")
         # Redis may read and take no writes; examples are joined all the same.
-        self._push_absence = Absence("redis", "aggregates wait to be pushed", stops_work=False)
+        self._push_outage = Outage("redis", "aggregates wait to be pushed", stops_work=False)
         self._committed_at = self._purged_at = time.monotonic()
         self._admin = connection.admin(job.kafka_servers)
         self._state_log = StateLog(job.kafka_servers, self._admin, job.topics.join_state, job.log_floor_bytes)
@@ -137,8 +137,8 @@ class StreamWorker:
         """Leave without a commit."""
         for client in (self._inputs, self._transactions, self._admin):
             client.close()
-        for absence in (self._features_absence, self._push_absence):
-            absence.forget()
+        for outage in (self._features_outage, self._push_outage):
+            outage.forget()
 
     def _restore(self) -> None:
         self._forget_uncommitted()
@@ -174,7 +174,7 @@ class StreamWorker:
         users, items = [i.user_id for i in impressions], [i.item_id for i in impressions]
         contexts, times_ms = [i.context for i in impressions], [i.event_time_ms for i in impressions]
         read = self._job.reader.read_at
-        return wait_for(lambda: read(users, items, contexts, times_ms), self._features_absence, self._stop)
+        return wait_for(lambda: read(users, items, contexts, times_ms), self._features_outage, self._stop)
 
     def _collect(self, effects: Effects) -> None:
         topics = self._job.topics
@@ -233,6 +233,6 @@ class StreamWorker:
         try:
             push_waiting(counted, positions, shown_ms, self._job.aggregates_factory, self._job.pusher)
         except ServiceUnavailableError as error:
-            self._push_absence.failed(error)  # the next commit tries again, and pushes all that waits
+            self._push_outage.failed(error)  # the next commit tries again, and pushes all that waits
         else:
-            self._push_absence.ended()
+            self._push_outage.ended()

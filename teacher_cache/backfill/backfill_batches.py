@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.absence import Absence, StoppedError, wait_for
+from runtime.outage import Outage, StoppedError, wait_for
 from runtime.telemetry import StopSignal
 from stream.log.request_columns import RequestColumns
 from teacher_cache.backfill.backfill_report import Counts, Tally
@@ -88,8 +88,8 @@ class BatchFiller:
         self._scorer, self._cache = scorer, cache
         self._manner, self._stop = manner, stop
         self._progress, self._note = tell
-        self._redis = Absence("redis", "waiting for it, no row is lost")
-        self._teacher = Absence("teacher", "the same call is made again, no row is lost")
+        self._redis = Outage("redis", "waiting for it, no row is lost")
+        self._teacher = Outage("teacher", "the same call is made again, no row is lost")
         self.tally = tally
         self._teacher_rows = 0
         self._pending: Future[tuple[int, Offsets]] | None = None

@@ -1,7 +1,7 @@
 """A teacher behind a model server that speaks the Open Inference Protocol v2 over HTTP.
 
 A call's rows go in requests of `batch_rows`, of which four are under way at a time. Whoever calls makes a
-failed call again by the one policy for a service that is away (runtime/absence.py). Shapes: B rows.
+failed call again by the one policy for a service that is away (runtime/outage.py). Shapes: B rows.
 """
 
 import json

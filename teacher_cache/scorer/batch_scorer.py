@@ -11,9 +11,9 @@ from typing import Protocol, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from runtime.absence import Absence, StoppedError, wait_for
 from runtime.errors import ServiceUnavailableError
 from runtime.health import HEALTH
+from runtime.outage import Outage, StoppedError, wait_for
 from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING
 from stream.events import TeacherRequest
@@ -88,7 +88,7 @@ def run_batch_scorer(
     _DEFAULTED.set(scorer.defaulted_share)
     batches = _Pass(reader, scorer, cache, config.refresh_seconds, profiles, stop)
     report = _Report(scorer.defaulted_share)
-    kafka = Absence("kafka", _NOTHING_LOST)
+    kafka = Outage("kafka", _NOTHING_LOST)
     HEALTH.begin(_LOOP)
     while not stop.is_set():
         started = time.monotonic()
@@ -123,10 +123,10 @@ class _Pass:
         self._cache = cache
         self._profiles = profiles
         self._stop = stop
-        self._redis = Absence("redis", _NOTHING_LOST)
-        self._kafka = Absence("kafka", _NOTHING_LOST)
-        self._teacher = Absence("teacher", "the same call is made again, no request is lost")
-        self._profile_redis = Absence("profiles", "profiles are tried again with the next pass", stops_work=False)
+        self._redis = Outage("redis", _NOTHING_LOST)
+        self._kafka = Outage("kafka", _NOTHING_LOST)
+        self._teacher = Outage("teacher", "the same call is made again, no request is lost")
+        self._profile_redis = Outage("profiles", "profiles are tried again with the next pass", stops_work=False)
 
     def score_pending(self, report: "_Report") -> bool:
         """Whether nothing waits any more; False after `_PASS_BATCHES`."""

@@ -96,8 +96,8 @@ def test_a_killed_redis_degrades_at_once_and_its_return_is_noticed(own_redis, sm
     run(own_redis.url, small_spec, use)
 
 
-def test_an_absence_of_redis_is_one_warning_and_one_line_when_it_is_over(own_redis, small_spec, store_small, caplog):
-    caplog.set_level(logging.INFO, "runtime.absence")
+def test_an_outage_of_redis_is_one_warning_and_one_line_when_it_is_over(own_redis, small_spec, store_small, caplog):
+    caplog.set_level(logging.INFO, "runtime.outage")
 
     async def use(reader: AsyncOnlineReader) -> None:
         await until_whole(reader)
@@ -108,7 +108,7 @@ def test_an_absence_of_redis_is_one_warning_and_one_line_when_it_is_over(own_red
         await until_whole(reader)
 
     run(own_redis.url, small_spec, use)
-    away, back = (record.message for record in caplog.records if record.name == "runtime.absence")
+    away, back = (record.message for record in caplog.records if record.name == "runtime.outage")
     assert away == f"Redis at {own_redis.url} ended the connection; answers are degraded"
     assert back.startswith("redis is back after seconds=")
 

@@ -15,8 +15,8 @@ from graft.commands.teacher.teacher_parts import ProjectTeacher
 from graft.process import Process
 from graft.settings import load_settings
 from lab.embedded import free_port
-from runtime.absence import Absence, wait_for
 from runtime.errors import ServiceUnavailableError
+from runtime.outage import Outage, wait_for
 from runtime.telemetry import StopSignal
 from tests.graft.test_check_kinds import _ONNX, _change, _server
 from tests.teacher_cache.v2_server import V2Server, running
@@ -95,9 +95,9 @@ def test_a_process_that_starts_before_the_server_waits_for_it(
     later = Timer(0.3, started.__enter__)
     later.start()
     try:
-        absence = Absence("teacher", "waiting for it")
-        assert wait_for(lambda: teacher.generation, absence, StopSignal()).made_of["server"]["model"] == "sister"
-        assert wait_for(lambda: teacher.scoring, absence, StopSignal()).model.outputs == {"like": ()}
+        outage = Outage("teacher", "waiting for it")
+        assert wait_for(lambda: teacher.generation, outage, StopSignal()).made_of["server"]["model"] == "sister"
+        assert wait_for(lambda: teacher.scoring, outage, StopSignal()).model.outputs == {"like": ()}
     finally:
         later.join()
         started.__exit__(None, None, None)

@@ -13,7 +13,7 @@ from unittest import mock
 
 from kafka import TopicPartition
 
-import runtime.absence
+import runtime.outage
 from features.aggregates import Aggregates
 from features.push.push_order import StalePushError
 from runtime.errors import GraftError, ServiceUnavailableError
@@ -40,7 +40,7 @@ _FORGOTTEN = 3  # few, since each of them is a dead letter
 _CONVERGED_MS = 600_000.0  # beyond every time-out of the stream and of Kafka, several times
 _PURGE_SECONDS = 1.0  # a few commits, of which a run has tens
 _PUSHED_MS = 15_000.0  # after which all that is committed must be pushed: a start, a restore, a commit and idle polls
-_CLOCKED = ("stream.", "runtime.absence")
+_CLOCKED = ("stream.", "runtime.outage")
 
 
 Rows = dict[tuple[str, object], dict[str, float]]
@@ -83,7 +83,7 @@ class Redis:
         shown_ms: int,  # noqa: ARG002 - a pusher's signature
         positions: Mapping[int, int],
     ) -> int:
-        """Keep the values of the changed entities that have any; an absence may begin between two of them."""
+        """Keep the values of the changed entities that have any; an outage may begin between two of them."""
         for entity, ids in changed.items():
             with self._world.process.call("push"):
                 self._answer()
@@ -321,7 +321,7 @@ def remembered_in(saved: Mapping[str, bytes]) -> Iterator[str]:
 def simulated(world: World) -> Iterator[None]:
     """Give the stream's modules the world's Kafka and clocks in place of the true ones."""
     limits = world.schedule.limits
-    runtime.absence._RANDOM.seed(world.schedule.seed)
+    runtime.outage._RANDOM.seed(world.schedule.seed)
     clock = SimpleNamespace(monotonic=world.monotonic, time_ns=world.time_ns)
     with ExitStack() as stack:
 

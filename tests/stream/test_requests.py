@@ -82,7 +82,7 @@ def test_what_was_not_committed_comes_again_and_what_was_does_not(kafka, made):
     last.close()
 
 
-def test_a_connection_that_breaks_inside_a_poll_is_an_absence(kafka, made, monkeypatch):
+def test_a_connection_that_breaks_inside_a_poll_is_an_outage(kafka, made, monkeypatch):
     """kafka-python answers most of them with no records, and raises where it looks for the group's coordinator."""
 
     def breaks(**_):

@@ -39,10 +39,10 @@ class _Worker:
     def close(self) -> None: ...
 
 
-def test_kafkas_absence_is_one_warning_however_often_the_worker_starts_again(
+def test_kafkas_outage_is_one_warning_however_often_the_worker_starts_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "runtime.absence")
+    caplog.set_level(logging.INFO, "runtime.outage")
     monkeypatch.setattr(stream_run, "StreamWorker", _Worker)
     monkeypatch.setattr(stream_run, "ensure_topics", lambda *_: None)
     monkeypatch.setattr(stream_run, "state_id", lambda *_: StateId("join-state", is_new=True))

@@ -188,7 +188,7 @@ def test_an_error_in_any_thread_ends_a_backfill_at_once(fails, teacher, domain_m
 
 def test_an_error_while_redis_is_away_does_not_wait_for_it(teacher, domain_map, spec, request_of):
     waits = Event()
-    logging.getLogger("runtime.absence").addFilter(lambda _record: waits.set() or True)
+    logging.getLogger("runtime.outage").addFilter(lambda _record: waits.set() or True)
 
     def before(call):
         if call == 2:
@@ -201,7 +201,7 @@ def test_an_error_while_redis_is_away_does_not_wait_for_it(teacher, domain_map, 
         pytest.raises(ConfigurationError, match="odd"),
     ):
         backfill(Listed([request_of(1), request_of(2)]), scorer, cache, batch_rows=1, progress=_nothing)
-    logging.getLogger("runtime.absence").filters.clear()
+    logging.getLogger("runtime.outage").filters.clear()
 
 
 def test_rows_that_were_there_are_hits_of_before_whether_they_are_put_again_or_refused(scorer, redis_url, request_of):

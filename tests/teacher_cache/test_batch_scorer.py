@@ -150,7 +150,7 @@ def test_a_row_without_finite_logits_is_left_out_and_counted(save_onnx, run, cac
 
 
 def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, caplog):
-    caplog.set_level(logging.INFO, "runtime.absence")
+    caplog.set_level(logging.INFO, "runtime.outage")
     stop = StopSignal()
     with EmbeddedRedis() as server:
         cache = LogitCache(server.url, "p:g1", TASKS, 100)
@@ -165,7 +165,7 @@ def test_requests_wait_while_redis_is_away_with_one_log_line(run, request_of, ca
         thread.join(20)
         cache.close()
     assert reader.in_cache_at_commit == [[True] * 4]
-    messages = [record.getMessage() for record in caplog.records if record.name == "runtime.absence"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "runtime.outage"]
     assert len(messages) == 2
     assert messages[0].endswith("waiting for it, no request is lost")
     assert messages[1].startswith("redis is back after seconds=")

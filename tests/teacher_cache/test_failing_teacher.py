@@ -75,7 +75,7 @@ def fill(scorer, config, redis_url, monkeypatch):
 def test_a_teacher_that_fails_one_call_in_five_and_refuses_rows_fills_the_cache_as_an_undisturbed_one(
     fill, teacher, request_of, caplog
 ):
-    caplog.set_level(logging.INFO, "runtime.absence")
+    caplog.set_level(logging.INFO, "runtime.outage")
     bad = {5, 6, 22}
     rows = [
         request_of(n, features=[20, "", [3e38, 3e38, 0.0], 5.0, n]) if n in bad else request_of(n) for n in range(40)

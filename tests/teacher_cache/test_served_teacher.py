@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.embedded import free_port
-from runtime.absence import Absence, wait_for
 from runtime.errors import ConfigurationError
 from runtime.inference_protocol import TensorError
+from runtime.outage import Outage, wait_for
 from runtime.telemetry import StopSignal
 from teacher_cache.cache.generation import differences, generation_of
 from teacher_cache.config import TeacherConfig
@@ -228,10 +228,10 @@ def test_one_failing_request_of_many_fails_the_call(server: V2Server, load: Load
 def test_whoever_waits_for_the_teacher_waits_as_long_as_the_server_asks(server: V2Server, load: Load) -> None:
     teacher = load()
     server.faults += [_status(503, Retry_After="1"), _status(503, Retry_After="no number")]
-    absence, started = Absence("teacher", "waiting for it"), time.monotonic()
-    assert wait_for(lambda: teacher.score(_ROWS), absence, StopSignal())[:, 0].tolist() == _LIKES
+    outage, started = Outage("teacher", "waiting for it"), time.monotonic()
+    assert wait_for(lambda: teacher.score(_ROWS), outage, StopSignal())[:, 0].tolist() == _LIKES
     assert 1 <= time.monotonic() - started < 5
-    assert absence.failed(TeacherUnavailableError("x", 10**9)) < 62
+    assert outage.failed(TeacherUnavailableError("x", 10**9)) < 62
 
 
 _REPLIES = {

@@ -78,15 +78,15 @@ def _copied(process: Process, verb: str, every: float | None, copy: Callable[[],
         versions = copy()
         echo_result([f"{verb}: {len(versions)} versions {' '.join(versions)}".rstrip()], versions, as_json=as_json)
         return
-    from runtime.absence import Absence, StoppedError, wait_for
     from runtime.health import HEALTH
+    from runtime.outage import Outage, StoppedError, wait_for
 
     stop = process.run_until_stopped()
-    absence = Absence("store", "it is tried again until it does")
+    outage = Outage("store", "it is tried again until it does")
     HEALTH.begin(verb)
     while not stop.is_set():
         try:
-            versions = wait_for(copy, absence, stop)
+            versions = wait_for(copy, outage, stop)
         except StoppedError:
             return
         HEALTH.round_ended(verb)

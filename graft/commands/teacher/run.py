@@ -16,7 +16,7 @@ def run(project_folder: Path | None) -> None:
     Example: GRAFT_METRICS_PORT=9101 graft teacher run
     """
     from graft.commands.teacher.teacher_parts import ProjectTeacher
-    from runtime.absence import Absence, wait_for
+    from runtime.outage import Outage, wait_for
     from stream.kafka.connection import wait_for_kafka
     from stream.kafka.topics import ensure_topics
     from stream.log.requests import TeacherRequestReader
@@ -26,8 +26,8 @@ def run(project_folder: Path | None) -> None:
     stop = process.run_until_stopped()
     project, settings = process.project, process.settings
     teacher = ProjectTeacher(process)
-    scorer = wait_for(lambda: teacher.scoring.scorer, Absence("teacher", "waiting for it"), stop)
-    wait_for(teacher.begin, Absence("redis", "waiting for it"), stop)
+    scorer = wait_for(lambda: teacher.scoring.scorer, Outage("teacher", "waiting for it"), stop)
+    wait_for(teacher.begin, Outage("redis", "waiting for it"), stop)
 
     def open_reader() -> TeacherRequestReader:
         ensure_topics(settings.kafka, project.stream, project.topics)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from features.spec import load_spec
 from graft.process import Process
-from runtime.absence import Absence, wait_for
 from runtime.errors import GraftError
+from runtime.outage import Outage, wait_for
 from runtime.telemetry import StopSignal
 from teacher_cache.backfill.checkpoint import Checkpoint
 from teacher_cache.cache.cache import LogitCache
@@ -52,7 +52,7 @@ class ProjectTeacher:
 
     def awaited_generation(self, stop: StopSignal) -> str:
         """The generation's digest, when the teacher's server answers; StoppedError when `stop` is set before."""
-        return wait_for(lambda: self.generation, Absence("teacher", "waiting for it"), stop).digest
+        return wait_for(lambda: self.generation, Outage("teacher", "waiting for it"), stop).digest
 
     @cached_property
     def scoring(self) -> "Scoring":

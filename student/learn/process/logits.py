@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
-from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
+from runtime.outage import Outage
 from runtime.telemetry import StopSignal
 from stream.events import Example
 from teacher_cache.cache.cache import CachedLogits, LogitCache
@@ -46,7 +46,7 @@ class LogitSource:
         self._wait_seconds = wait_seconds
         self._skips_after_wait = 0
         self._skips_left = 0
-        self._redis = Absence("redis", "learning from the labels alone", stops_work=False)
+        self._redis = Outage("redis", "learning from the labels alone", stops_work=False)
         self._uncounted = np.zeros(2, np.int64)  # hits, misses
         self._next_count = 0.0
         self._answers = True  # Redis, at the last look-up

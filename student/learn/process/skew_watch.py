@@ -12,9 +12,9 @@ from prometheus_client import Gauge
 
 from features.online.served_rows import ServedRow, ServedRowReader
 from features.spec import FeatureBatch, FeatureSpec
-from runtime.absence import Absence
 from runtime.errors import ServiceUnavailableError
 from runtime.folder import replacing
+from runtime.outage import Outage
 from student.evaluate.skew import REPORT_FILE, Drift, Skew, SkewReport
 
 ROWS = Gauge("graft_skew_rows", "Served rows that were compared with their example, since the start", ["outcome"])
@@ -38,7 +38,7 @@ class SkewWatch:
         self._reader = reader
         self._skew, self._drift = Skew(spec), Drift(spec, _WINDOW_EXAMPLES)
         self._path = folder / REPORT_FILE
-        self._redis = Absence("redis", "what serving saw is not compared meanwhile", stops_work=False)
+        self._redis = Outage("redis", "what serving saw is not compared meanwhile", stops_work=False)
         self._retry_at = self._told_at = time.monotonic()
         self._was_beyond = False
 

@@ -1,6 +1,6 @@
 """The one policy for a service that is away: how long to wait between tries, and what the operator sees of it.
 
-An absence is one warning when it begins, one line when it is over, and in between ``graft_service_away{service}`` and,
+An outage is one warning when it begins, one line when it is over, and in between ``graft_service_away{service}`` and,
 where the work waits, a process that is not ready.
 """
 
@@ -37,7 +37,7 @@ class StoppedError(Exception):
     """A stop was asked for while a service was waited for."""
 
 
-class Absence:
+class Outage:
     """Records whether a service answers one caller, who calls `failed` or `ended` after every try.
 
     `service` is the metric's label, such as kafka. `consequence` ends the warning: what happens until the service is
@@ -97,14 +97,14 @@ class Absence:
         self._bound_seconds = _FIRST_SECONDS
 
 
-def wait_for(attempt: Callable[[], _T], absence: Absence, stop: StopSignal) -> _T:
+def wait_for(attempt: Callable[[], _T], outage: Outage, stop: StopSignal) -> _T:
     """The result of the first `attempt` that does not raise ServiceUnavailableError; StoppedError when a stop comes."""
     while True:
         try:
             result = attempt()
         except ServiceUnavailableError as error:
-            if stop.wait(absence.failed(error)):
+            if stop.wait(outage.failed(error)):
                 raise StoppedError from error
         else:
-            absence.ended()
+            outage.ended()
             return result
