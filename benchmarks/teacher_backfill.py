@@ -36,7 +36,7 @@ from graft.commands.teacher.teacher_parts import ProjectTeacher
 from graft.process import begin
 from lab.embedded import EmbeddedRedis, free_port
 from lab.page import MACHINE
-from lab.pairs.simulated.project import Sizes, write_simulated
+from lab.pairs.simulated import Sizes, write_simulated
 from runtime.child import start_child, stop_child
 from runtime.redis import connect
 from stream.events import Example

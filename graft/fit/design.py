@@ -83,12 +83,6 @@ class Source(NamedTuple):
         """How many rows there are, N."""
         return len(self.tables["rows.user"])
 
-    def oldest(self, share: float) -> "Source":
-        """The source with its first rows by time alone: a share of them in (0, 1]."""
-        count = round(share * self.rows)
-        by_row = {name for name in self.tables if name.startswith(("rows.", "labels."))}
-        return self._replace(tables={n: t[:count] if n in by_row else t for n, t in self.tables.items()})
-
 
 class Split(NamedTuple):
     """How many rows, the earliest ones, are learnt, and how many after them judge each epoch; the rest is held out."""

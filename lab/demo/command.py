@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from lab.dev.signals import ended_by_signals
-from lab.pairs.movielens.download import NotFetchedError, movielens_wheel
+from lab.pairs.movielens import NotFetchedError, movielens_wheel
 from runtime.errors import ConfigurationError, GraftError
 
 QUICK_IMPRESSIONS = 8_000

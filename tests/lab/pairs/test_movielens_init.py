@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graft.project import load_project
-from lab.pairs.movielens.download import NotFetchedError, movielens_wheel
+from lab.pairs.movielens import NotFetchedError, movielens_wheel
 from teacher_cache.config import BucketInput, LinearInput, LookupInput
 from teacher_cache.domain.domain_map_faults import read_table
 

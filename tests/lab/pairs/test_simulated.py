@@ -1,5 +1,4 @@
 import json
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from features.spec import FeatureSpec
 from graft.project import load_project
 from lab.pairs.command import pair
 from lab.pairs.project_folder import load_source
-from lab.pairs.simulated.project import Sizes, write_simulated
-from lab.pairs.simulated.world import STYLES
+from lab.pairs.simulated import STYLES, Sizes, write_simulated
 from student.evaluate.metrics import exact_auc
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.kinds.load import load_teacher
@@ -59,11 +57,7 @@ def test_every_impression_is_shown_once_in_time_order_and_answered_within_the_wi
     window_ms = min(task.window_seconds for task in load_project(small).tasks) * 1000
     answers = [e for e in lines if e["type"] == "feedback"]
     assert all(0 <= e["event_time_ms"] - shown[e["impression_id"]] < window_ms for e in answers)
-    assert {e["task"] for e in answers} == {"click", "dwell"}
-
-
-def test_a_dwell_comes_with_each_click_and_never_without(small):
-    answers = [e for e in _events(small) if e["type"] == "feedback"]
+    # A dwell comes with each click and never without.
     clicked, stayed = ({e["impression_id"] for e in answers if e["task"] == task} for task in ("click", "dwell"))
     assert clicked == stayed
     assert 0 < len(clicked) < SMALL.events
@@ -120,9 +114,6 @@ def test_the_command_says_what_it_wrote(tmp_path):
     assert len({e["user_id"] for e in _events(tmp_path / "a") if e["type"] == "impression"}) <= 9
 
 
-# The fixture that is committed.
-
-
 @pytest.fixture(scope="module")
 def regenerated(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fixture")
@@ -137,24 +128,12 @@ def test_the_fixture_is_what_its_command_writes(regenerated):
         assert _table(FIXTURE, view) == _table(regenerated, view)
 
 
-def test_the_fixture_is_small():
-    ignored = FIXTURE / "source"
-    sizes = [f.stat().st_size for f in FIXTURE.rglob("*") if f.is_file() and ignored not in f.parents]
-    assert sum(sizes) < 2_000_000
-
-
-def test_the_fixtures_teacher_takes_the_inputs_that_were_designed(regenerated):
-    design = load_source(regenerated).design
-    config = load_project(FIXTURE).teacher
-    teacher = load_teacher(config, FIXTURE)
-    assert {name: tensor.width for name, tensor in teacher.inputs.items()} == {i.name: i.width for i in design.inputs}
-    assert {task.output: task.kind for task in config.tasks} == design.heads
-
-
-def test_the_fixtures_teacher_ranks_the_targets_clicks_through_the_domain_map(regenerated):
-    project = load_project(FIXTURE)
+def test_the_fixtures_teacher_is_as_designed_and_ranks_the_targets_clicks_through_the_domain_map(regenerated):
+    project, design = load_project(FIXTURE), load_source(regenerated).design
     spec = compile_spec(project.repo, "redis://localhost:6379/0", project.features)
     teacher = load_teacher(project.teacher, FIXTURE)
+    assert {name: tensor.width for name, tensor in teacher.inputs.items()} == {i.name: i.width for i in design.inputs}
+    assert {task.output: task.kind for task in project.teacher.tasks} == design.heads
     mapped = DomainMap(project.teacher, FIXTURE, teacher, spec)
     impressions = [e for e in _events(FIXTURE) if e["type"] == "impression"]
     rows = mapped.map_rows(_columns(spec, FIXTURE, impressions))
@@ -173,21 +152,14 @@ def _columns(spec: FeatureSpec, folder: Path, impressions: list[dict]) -> dict:
     for f in spec.features:
         if f.source in ("user", "item"):
             key = f"{f.source}_id"
-            rows = (
-                {} if f.view.endswith(("_activity", "_teacher")) else {row[key]: row for row in _table(folder, f.view)}
-            )
+            is_pushed = f.view.endswith(("_activity", "_teacher"))
+            rows = {} if is_pushed else {row[key]: row for row in _table(folder, f.view)}
             columns[f.name] = [rows.get(e[key], {}).get(f.feature) for e in impressions]
         elif f.source == "context":
             columns[f.name] = [e["context"][f.name.removeprefix("context:")] for e in impressions]
         else:
             columns[f.name] = [e[f.source] for e in impressions]
     return columns
-
-
-@pytest.mark.parametrize("name", ["movielens", "simulated"])
-def test_a_templates_files_belong_to_the_package(name):
-    template = files(f"lab.pairs.{name}") / "template"
-    assert {"graft.toml", "feature_repo"} <= {item.name for item in template.iterdir()}
 
 
 def test_the_styles_of_the_template_are_those_of_the_world(small):

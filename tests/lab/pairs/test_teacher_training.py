@@ -108,22 +108,23 @@ def test_the_held_out_rows_are_never_learnt(source, trained):
     assert torch.equal(trained[0].heads.weight, again.heads.weight)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 100])
-def test_the_onnx_file_gives_what_the_network_gives_for_any_number_of_rows(trained, tmp_path, rows):
-    network = trained[0]
-    save_onnx(network, tmp_path / "teacher.onnx")
-    inputs = _inputs(rows)
-    session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
-    watch_B, seconds_B = session.run(["watch", "seconds"], inputs)
+def _session(network, folder: Path) -> onnxruntime.InferenceSession:
+    save_onnx(network, folder / "teacher.onnx")
+    return onnxruntime.InferenceSession(folder / "teacher.onnx", providers=["CPUExecutionProvider"])
+
+
+def _said(network, inputs: dict[str, np.ndarray]) -> np.ndarray:
     with torch.inference_mode():
-        expected_BT = network({name: torch.from_numpy(values) for name, values in inputs.items()}).numpy()
-    assert watch_B.shape == seconds_B.shape == (rows,)
-    np.testing.assert_allclose(np.stack([watch_B, seconds_B], 1), expected_BT, rtol=0, atol=1e-5)
+        return network({name: torch.from_numpy(values) for name, values in inputs.items()}).numpy()
 
 
-def test_a_code_outside_of_its_table_is_the_unknown_one(trained, tmp_path):
-    save_onnx(trained[0], tmp_path / "teacher.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
+def test_the_onnx_file_gives_what_the_network_gives_for_any_number_of_rows(trained, tmp_path):
+    session = _session(trained[0], tmp_path)
+    for rows in (1, 7, 100):
+        watch_B, seconds_B = session.run(["watch", "seconds"], inputs := _inputs(rows))
+        assert watch_B.shape == seconds_B.shape == (rows,)
+        np.testing.assert_allclose(np.stack([watch_B, seconds_B], 1), _said(trained[0], inputs), rtol=0, atol=1e-5)
+    # A code outside of its table is the unknown one.
     outside, unknown = _inputs(3), _inputs(3)
     outside["video"] = np.array([-1, ITEMS + 1, 2**62])
     unknown["video"] = np.zeros(3, np.int64)
@@ -132,19 +133,13 @@ def test_a_code_outside_of_its_table_is_the_unknown_one(trained, tmp_path):
 
 def test_an_items_vector_is_an_output_and_tells_whose_taste_it_meets(tasted, tmp_path):
     network, report = tasted
-    save_onnx(network, tmp_path / "teacher.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
     inputs = _inputs(50)
-    watch_B, vector_BW = session.run(["watch", "own"], inputs)
-    with torch.inference_mode():
-        expected_BT = network({name: torch.from_numpy(values) for name, values in inputs.items()}).numpy()
-    np.testing.assert_allclose(watch_B, expected_BT[:, 0], rtol=0, atol=1e-5)
+    watch_B, vector_BW = _session(network, tmp_path).run(["watch", "own"], inputs)
+    np.testing.assert_allclose(watch_B, _said(network, inputs)[:, 0], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(vector_BW, network.taste.items.weight.detach().numpy()[inputs["video"]])
     assert report.auc["watch"] > report.auc_of_unknown_users["watch"] + 0.1, "no sum of a user's and an item's tells"
-
-
-def test_users_vary_alike_along_the_axes_of_the_vectors_and_an_unknown_one_has_none(tasted):
-    users_UW = tasted[0].taste.users.weight.detach().numpy()
+    # Users vary alike along the axes of the vectors, and an unknown one has none.
+    users_UW = network.taste.users.weight.detach().numpy()
     assert not users_UW[0].any()
     np.testing.assert_allclose(np.cov(users_UW[1:].T), np.eye(2), atol=1e-2)
 
@@ -169,22 +164,17 @@ def test_a_folder_without_source_rows_says_how_to_get_them(tmp_path: Path):
         write_teacher(tmp_path, 1, lambda *_: None)
 
 
-def test_a_head_whose_held_out_labels_are_of_one_class_has_no_auc_and_the_command_says_so(source, tmp_path):
-    positive = {"labels.watch": np.ones(source.rows, np.float32)}
-    save_source(source._replace(tables={**source.tables, **positive}), tmp_path)
-    done = CliRunner().invoke(pair, ["train-teacher", str(tmp_path)])
-    assert "watch undefined" in done.output
-    assert json.loads((tmp_path / "teacher_report.json").read_text("utf-8"))["auc"]["watch"] is None
-
-
-def test_the_command_writes_teacher_and_report_for_each_folder(source, tmp_path):
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
-        save_source(source, folder)
+def test_the_command_writes_teacher_and_report_for_each_folder_and_no_auc_of_one_class(source, tmp_path):
+    positive = {**source.tables, "labels.watch": np.ones(source.rows, np.float32)}
+    folders = {tmp_path / "one": source, tmp_path / "two": source._replace(tables=positive)}
+    for folder, rows in folders.items():
+        save_source(rows, folder)
     done = CliRunner().invoke(pair, ["train-teacher", *map(str, folders)])
     assert done.exit_code == 0, done.output
-    assert [line.split(": AUC on 200 later source rows")[0] for line in done.stdout.splitlines()] == [
-        *map(str, folders)
-    ]
-    assert (folders[0] / "teacher.onnx").read_bytes() == (folders[1] / "teacher.onnx").read_bytes()
-    assert json.loads((folders[0] / "teacher_report.json").read_text())["held_out_rows"] == 200
+    lines = done.stdout.splitlines()
+    assert [line.split(": AUC on 200 later source rows")[0] for line in lines] == [*map(str, folders)]
+    assert "watch undefined" not in lines[0]
+    assert "watch undefined" in lines[1]
+    one, two = (json.loads((folder / "teacher_report.json").read_text("utf-8")) for folder in folders)
+    assert (one["held_out_rows"], two["auc"]["watch"]) == (200, None)
+    assert all((folder / "teacher.onnx").exists() for folder in folders)

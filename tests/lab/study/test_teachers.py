@@ -1,15 +1,9 @@
 """What a study does to a teacher."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from graft.project import load_project
-from lab.pairs.simulated.project import Sizes, write_simulated
-from lab.pairs.teacher_file import write_teacher
 from lab.study.grid import TeacherChange
 from lab.study.learners.teachers import StudyTeacher, changed, requests_of
 from runtime.errors import ConfigurationError
@@ -32,22 +26,6 @@ def test_a_defaulted_input_says_the_same_for_every_row(pair: Pair) -> None:
 def test_an_unknown_input_is_refused_with_those_there_are(pair: Pair) -> None:
     with pytest.raises(ConfigurationError, match=r"no input 'colour'; it has viewer_id"):
         StudyTeacher(TeacherChange(defaulted=["colour"]), pair.project, pair.spec)
-
-
-def test_a_stale_teacher_is_a_file_beside_the_pairs_own(pair: Pair, tmp_path: Path) -> None:
-    folder = tmp_path / "pair"
-    write_simulated(folder, Sizes(events=3_000, users=150, items=120), seed=7)  # the committed fixtures have no source
-    shutil.copy(pair.project.folder / "teacher.onnx", folder)
-    own = (folder / "teacher.onnx").read_bytes()
-    report = write_teacher(folder, 7, lambda *_: None, share=0.2, name="teacher-stale.onnx")
-    assert report.learnt_rows + report.held_out_rows == 40_000
-    assert (folder / "teacher.onnx").read_bytes() == own
-    teacher = pair.project.teacher.model_copy(update={"onnx": Path("teacher-stale.onnx")})
-    project = load_project(folder).model_copy(update={"teacher": teacher})
-    stale = StudyTeacher(TeacherChange(), project, pair.spec)
-    fresh = StudyTeacher(TeacherChange(), pair.project, pair.spec)
-    logits = [teacher.score_all(requests_of(pair.log)).logit_BT[:, 0] for teacher in (stale, fresh)]
-    assert 0 < np.corrcoef(*logits)[0, 1] < 0.99
 
 
 def test_logits_as_inputs_are_dense_features_of_the_same_examples(pair: Pair, logits: NDArray[np.float32]) -> None:

@@ -1,4 +1,4 @@
-"""The simulated pair: what people of both domains like, the source's rows and the target's stream.
+"""The simulated pair: two related domains whose truth is known, written as a project folder without its teacher.
 
 Taste has the same effect in both domains. A person's taste depends on country, age and chance, a work's character on
 style and chance. A work's quality differs somewhat between the domains: `_KINSHIP` is their correlation. The source is
@@ -10,18 +10,35 @@ Shapes: N rows, U people, I works, K = 4 dimensions of taste.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from graft.fit.design import DesignInput, Source, TeacherDesign
-from lab.pairs.project_folder import EventLine, count_before, feedback_line, impression_line, mean_before
+from lab.pairs.project_folder import (
+    TRUTH,
+    EventLine,
+    copy_template,
+    count_before,
+    feedback_line,
+    impression_line,
+    mean_before,
+    new_folder,
+    save_source,
+    write_events,
+    write_json,
+    write_table,
+)
+from student.evaluate.metrics import exact_auc
 
 COUNTRIES = ("brazil", "france", "india", "japan", "kenya")
 STYLES = ("ambient", "folk", "jazz", "metal", "pop", "rap")
 DEVICES = ("phone", "speaker", "car")
-MAX_SECONDS = 5.0  # a preview's length in both domains
+_MAX_SECONDS = 5.0  # a preview's length in both domains
 
 _K = 4
 _KINSHIP = 0.85
@@ -29,6 +46,10 @@ _DEVICE_EFFECTS = np.array([0.3, -0.3, 0.0])
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+def _chance(logit_N: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-logit_N)))
 
 
 class People(NamedTuple):
@@ -53,7 +74,7 @@ class Works(NamedTuple):
     target_quality: Floats
 
 
-class World:
+class _World:
     """Draws people, works and acts. Same seed, same calls, same world."""
 
     def __init__(self, seed: int) -> None:
@@ -63,7 +84,6 @@ class World:
         self._style_character = self.random.normal(0, 1.0, (len(STYLES), _K))
 
     def people(self, count: int) -> People:
-        """`count` people of one domain."""
         country = self.random.integers(len(COUNTRIES), size=count)
         age = self.random.integers(16, 70, size=count)
         own = self.random.normal(0, 0.4, (count, _K))
@@ -71,7 +91,6 @@ class World:
         return People(country, age, taste)
 
     def works(self, count: int) -> Works:
-        """`count` works, each with a quality in both domains."""
         style = self.random.integers(len(STYLES), size=count)
         character = self._style_character[style] + self.random.normal(0, 0.5, (count, _K))
         source = self.random.normal(0, 0.7, count)
@@ -87,18 +106,12 @@ class World:
 
     def acts(self, logit_N: Floats) -> NDArray[np.bool_]:
         """Whether each row's person acts, drawn with the probability of its logit, [N]."""
-        return self.random.random(len(logit_N)) < chance(logit_N)
+        return self.random.random(len(logit_N)) < _chance(logit_N)
 
     def seconds(self, affinity_N: Floats) -> Floats:
-        """How long each stays, in (0, MAX_SECONDS)."""
-        seconds: Floats = MAX_SECONDS * chance(affinity_N + self.random.normal(0, 0.7, len(affinity_N)))
+        """How long each stays, in (0, _MAX_SECONDS)."""
+        seconds: Floats = _MAX_SECONDS * _chance(affinity_N + self.random.normal(0, 0.7, len(affinity_N)))
         return seconds
-
-
-def chance(logit_N: Floats) -> Floats:
-    """The probability that belongs to a logit."""
-    result: Floats = 1 / (1 + np.exp(-logit_N))
-    return result
 
 
 AGE_GROUPS = (25, 35, 50)  # the first year of each group after the youngest
@@ -106,7 +119,7 @@ _PLAY_OFFSET, _FOLLOW_OFFSET = -0.3, -2.0
 _NO_PLAYS_SHARE = 0.5
 
 
-def simulate_source(world: World, works: Works, clips: Ints, rows: int, viewers: int) -> Source:
+def _source(world: _World, works: Works, clips: Ints, rows: int, viewers: int) -> Source:
     """`rows` views of the works `clips` (their row numbers; the code of clips[i] is i + 1) by `viewers` people."""
     people = world.people(viewers)
     user, clip = world.random.integers(viewers, size=rows), world.random.integers(len(clips), size=rows)
@@ -174,7 +187,7 @@ class Impressions(NamedTuple):
     click_chance: Floats
 
 
-def simulate_target(world: World, works: Works, listeners: People, tracks: Ints, events: int) -> Impressions:
+def _impressions(world: _World, works: Works, listeners: People, tracks: Ints, events: int) -> Impressions:
     """`events` impressions of the works `tracks` (their row numbers)."""
     random = world.random
     slates = -(-events // _SLATE)
@@ -182,7 +195,8 @@ def simulate_target(world: World, works: Works, listeners: People, tracks: Ints,
     user = random.integers(len(listeners.age), size=slates)[slate]
     device = random.integers(len(DEVICES), size=slates)[slate]
     time_ms = _START_MS + np.cumsum(random.exponential(_MS_BETWEEN_SLATES, slates)).astype(np.int64)[slate]
-    track = (random.random(events) * _released(len(tracks), events)).astype(np.int64)
+    released = np.floor(np.linspace((len(tracks) + 1) // 2, len(tracks), events))
+    track = (random.random(events) * released).astype(np.int64)
     work = tracks[track]
     affinity = world.affinity(listeners.taste_UK[user], works.character_IK[work], works.target_quality[work], device)
     return Impressions(
@@ -193,32 +207,79 @@ def simulate_target(world: World, works: Works, listeners: People, tracks: Ints,
         world.acts(affinity + _CLICK_OFFSET),
         random.integers(*_CLICK_AFTER_MS, size=events),
         world.seconds(affinity),
-        chance(affinity + _CLICK_OFFSET),
+        _chance(affinity + _CLICK_OFFSET),
     )
 
 
-def listener_id(user: int) -> str:
-    """The target's id of a listener: a string."""
+def _listener_id(user: int) -> str:
     return f"listener-{user:04d}"
 
 
-def track_id(track: int) -> int:
-    """The target's id of a track: an integer."""
+def _track_id(track: int) -> int:
     return 10_000 + track
 
 
-def event_lines(impressions: Impressions) -> Iterator[EventLine]:
-    """The stream's lines: each impression, then a click and its dwell, in seconds, if there was one."""
+def _event_lines(impressions: Impressions) -> Iterator[EventLine]:
+    """Each impression, then a click and its dwell, in seconds, if there was one."""
     for i, row in enumerate(zip(*(column.tolist() for column in impressions), strict=True)):
         time_ms, user, track, device, click, click_after_ms, dwell_seconds, _ = row
         name, answered_ms = f"s{i:06d}", time_ms + click_after_ms
-        yield impression_line(name, listener_id(user), track_id(track), time_ms, {"device": DEVICES[device]})
+        yield impression_line(name, _listener_id(user), _track_id(track), time_ms, {"device": DEVICES[device]})
         if click:
             seconds = round(dwell_seconds, 2)
             yield feedback_line(name, "click", 1, answered_ms)
             yield feedback_line(name, "dwell", seconds, answered_ms + int(seconds * 1000))
 
 
-def _released(tracks: int, events: int) -> Floats:
-    """How many tracks are out at each impression."""
-    return np.floor(np.linspace((tracks + 1) // 2, tracks, events))
+_AS_OF = datetime(2025, 12, 31, tzinfo=UTC)  # the day before the first event
+
+
+class Sizes(NamedTuple):
+    """How much is simulated. Two in three of the target's tracks have a clip in the source."""
+
+    events: int = 20_000
+    users: int = 600
+    items: int = 400
+    source_rows: int = 200_000
+    source_users: int = 3_000
+    source_items: int = 800
+
+
+def write_simulated(folder: Path, sizes: Sizes, seed: int) -> int:
+    """Write the pair to the new `folder`; its number of impressions. Same sizes and seed, same files.
+
+    truth.json holds the AUC of the true probabilities: only by chance can a student do better.
+    """
+    world = _World(seed)
+    shared = min(2 * sizes.items // 3, sizes.source_items)
+    works = world.works(sizes.items + sizes.source_items - shared)
+    tracks = world.random.permutation(sizes.items)  # a track's number says nothing about whether it has a clip
+    clips = np.concatenate([np.arange(shared), np.arange(sizes.items, len(works.style))])
+    listeners = world.people(sizes.users)
+    impressions = _impressions(world, works, listeners, tracks, sizes.events)
+    # A task whose labels are all of one class has no AUC.
+    auc = exact_auc(impressions.click.astype(np.float32), impressions.click_chance.astype(np.float32))
+    with new_folder(folder) as arriving:
+        copy_template("simulated", arriving)
+        _write_features(arriving, listeners, works, tracks, shared)
+        write_events(arriving, _event_lines(impressions))
+        write_json(arriving, TRUTH, {"best_auc": {} if auc is None else {"click": round(auc, 4)}})
+        save_source(_source(world, works, clips, sizes.source_rows, sizes.source_users), arriving)
+    return sizes.events
+
+
+def _write_features(folder: Path, listeners: People, works: Works, tracks: Ints, shared: int) -> None:
+    users = {
+        "user_id": [_listener_id(user) for user in range(len(listeners.age))],
+        "country": [COUNTRIES[country] for country in listeners.country],
+        "age": listeners.age,
+    }
+    write_table(folder, "listener", users, _AS_OF)
+    items = {
+        "item_id": [_track_id(track) for track in range(len(tracks))],
+        "style": [STYLES[style] for style in works.style[tracks]],
+        "tempo": works.tempo[tracks].astype(np.float32),
+        "sound": pa.array(works.sound_IK[tracks].tolist(), pa.list_(pa.float32())),
+        "clip": np.where(tracks < shared, tracks + 1, 0),  # 0: no clip in the source
+    }
+    write_table(folder, "track", items, _AS_OF)

@@ -1,1 +1,0 @@
-"""MovieLens-1M as the source, MovieLens-100K as the target."""
