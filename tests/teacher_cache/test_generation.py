@@ -207,7 +207,7 @@ def test_what_cannot_be_digested_is_refused(folder: Path, name: str, fault: str)
 
 def test_a_file_that_is_no_onnx_is_refused(folder: Path) -> None:
     (folder / "teacher.onnx").write_bytes(b"\x0f not a model")
-    with pytest.raises(ConfigurationError, match=r"teacher\.onnx cannot be digested: byte 1 begins no field"):
+    with pytest.raises(ConfigurationError, match=r"teacher\.onnx cannot be digested: it is no protobuf message"):
         _generation(folder)
 
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from teacher_cache.kinds import onnx_weights
 from teacher_cache.kinds.onnx_weights import NotOnnxError, weight_files
 
 
@@ -57,26 +56,12 @@ def test_every_place_of_a_tensor_is_looked_at(tmp_path: Path) -> None:
     assert weight_files(tmp_path / "m.onnx") == names
 
 
-def test_the_messages_on_the_way_to_a_tensor_are_those_of_onnx() -> None:
-    def leads_to_tensor(name: str, above: tuple[str, ...] = ()) -> bool:
-        fields = getattr(onnx, name).DESCRIPTOR.fields if hasattr(onnx, name) else []
-        kinds = [f.message_type.name for f in fields if f.message_type and f.message_type.name not in (*above, name)]
-        return name == "TensorProto" or any(leads_to_tensor(kind, (*above, name)) for kind in kinds)
-
-    for name, children in onnx_weights._CHILDREN.items():
-        if name == "TensorProto":
-            continue
-        fields = [f for f in getattr(onnx, name).DESCRIPTOR.fields if f.message_type]
-        known = {f.number: f.message_type.name for f in fields if leads_to_tensor(f.message_type.name)}
-        assert children == known, name
-
-
 def test_a_file_without_other_files_has_none(tmp_path: Path) -> None:
     onnx.save(helper.make_model(helper.make_graph([], "g", [], [])), tmp_path / "m.onnx")
     assert weight_files(tmp_path / "m.onnx") == []
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "a/../../b"])
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "a/../../b", "nul\0.bin"])
 def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -> None:
     (tmp_path / "m.onnx").write_bytes(helper.make_model(_graph(location)).SerializeToString())
     with pytest.raises(NotOnnxError, match="lies outside its folder"):
@@ -87,12 +72,6 @@ def test_weights_in_a_loop_of_links_are_found_when_they_are_read(tmp_path: Path)
     (tmp_path / "m.onnx").write_bytes(helper.make_model(_graph("loop")).SerializeToString())
     (tmp_path / "loop").symlink_to("loop")
     assert weight_files(tmp_path / "m.onnx") == ["loop"]
-
-
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "m.onnx").touch()
-    with pytest.raises(NotOnnxError, match="it is empty"):
-        weight_files(tmp_path / "m.onnx")
 
 
 @given(data=st.binary(min_size=1, max_size=60), cut=st.integers(0, 400), flipped=st.integers(0, 10_000))
