@@ -25,7 +25,7 @@ from teacher_cache.cache.generation_registry import GenerationRegistry
 from teacher_cache.config import DefaultInput
 from teacher_cache.domain.domain_map_faults import faults_of_inputs
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.profiles.profiles import faults_of_profiles
+from teacher_cache.profiles import faults_of_profiles
 from teacher_cache.teacher import ServerAccess, Teacher
 
 _PREFIX = f"{FILE_NAME}: "

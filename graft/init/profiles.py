@@ -18,7 +18,7 @@ from graft.init.teacher_text import teacher_tables
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.profiles.profiles import outputs_of_rows
+from teacher_cache.profiles import outputs_of_rows
 from teacher_cache.teacher import Teacher
 
 _ROWS = 256

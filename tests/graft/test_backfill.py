@@ -87,7 +87,7 @@ def test_a_log_and_a_file_of_rows_fill_the_cache(
 
     with monkeypatch.context() as patch:
         patch.setattr("teacher_cache.backfill.backfill.BATCH_ROWS", 4)
-        patch.setattr("teacher_cache.backfill.backfill_batches.BatchFiller.keep_pace", killed)
+        patch.setattr("teacher_cache.backfill.backfill.BatchFiller.keep_pace", killed)
         patch.setitem(backfill_defaults(), "batch_rows", 4)
         assert isinstance(_raised(environment, *backfill, "--from", str(log)), Stopped)
     resumed = _graft(environment, *backfill, "--from", str(log), "--resume")

@@ -34,7 +34,7 @@ from stream.log.example_file import write
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord
 from stream.log.request_columns import Share
-from teacher_cache.backfill.backfill_batches import Manner
+from teacher_cache.backfill.backfill import Manner
 from teacher_cache.backfill.backfill_report import Counts
 
 _ROWS = 1_200
@@ -212,7 +212,7 @@ def test_a_share_that_is_given_again_goes_on_where_it_was(redis_url, log, errand
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("teacher_cache.backfill.backfill_batches.BatchFiller.keep_pace", dies)
+        patch.setattr("teacher_cache.backfill.backfill.BatchFiller.keep_pace", dies)
         with pytest.raises(Killed):
             Filler(errand)({"share": np.array([0])})
     assert 0 < sum(map(len, _logits(redis_url).values())) < sum(map(len, wanted.values())) + 1

@@ -12,12 +12,12 @@ from features.spec import FeatureSpec
 from runtime.telemetry import StopSignal
 from stream.config import Topics
 from stream.log.requests import TeacherRequestReader
+from teacher_cache import batch_scorer
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.scorer import batch_scorer
 
 
 class _DiesAtCommit(TeacherRequestReader):

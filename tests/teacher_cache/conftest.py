@@ -11,11 +11,11 @@ from onnx import TensorProto, helper
 
 from features.spec import Feature, FeatureSpec
 from stream.events import TeacherRequest
+from teacher_cache import batch_scorer
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.scorer import batch_scorer
 from teacher_cache.teacher import Teacher
 from tests.specs import spec_of
 

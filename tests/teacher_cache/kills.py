@@ -29,15 +29,14 @@ from runtime.redis import connect
 from runtime.telemetry import StopSignal
 from stream.events import TeacherRequest
 from stream.log.request_columns import RequestColumns
+from teacher_cache import batch_scorer
 from teacher_cache.backfill.backfill import backfill
-from teacher_cache.backfill.checkpoint import Checkpoint
-from teacher_cache.backfill.histories import Bounds, Tracked
+from teacher_cache.backfill.histories import Bounds, Checkpoint, Tracked
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RefusedRow, RequestScorer
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.scorer import batch_scorer
 
 ROWS, BATCH_ROWS = 96, 8
 KINDS = ("scorer", "backfill")

@@ -10,8 +10,7 @@ import pytest
 from lab.embedded import free_port
 from runtime.errors import ConfigurationError
 from stream.events import Impression
-from teacher_cache.backfill.backfill import backfill, requests_of_impressions
-from teacher_cache.backfill.backfill_batches import Manner
+from teacher_cache.backfill.backfill import Manner, backfill, requests_of_impressions
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.domain.request_scorer import RequestScorer
 from tests.rows import Listed, keys

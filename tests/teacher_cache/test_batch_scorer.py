@@ -9,8 +9,8 @@ from prometheus_client import REGISTRY
 from lab.embedded import EmbeddedRedis
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
+from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import keys
 
 TASKS = ("finish", "rating")
@@ -65,7 +65,7 @@ def cache(redis_url):
 @pytest.fixture
 def run(scorer, config, monkeypatch):
     """Runs the batch scorer, with batches of four rows, until its stop signal is set."""
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 4)
+    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 4)
 
     def run_until_stopped(reader, cache, stop, profiles=None):
         run_batch_scorer(reader, scorer, cache, config, stop, profiles)
@@ -225,7 +225,7 @@ def calls(scorer, monkeypatch):
 
 
 def test_a_scorer_that_lags_takes_the_newest_between_and_none_twice(run, cache, request_of, calls, monkeypatch):
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer._LARGE_LAG", 8)
+    monkeypatch.setattr("teacher_cache.batch_scorer._LARGE_LAG", 8)
     ahead = _sample("graft_teacher_ahead_rows_total")
     stop = StopSignal()
     run(_Requests([request_of(n) for n in range(20)], cache, stop), cache, stop)
@@ -237,7 +237,7 @@ def test_a_scorer_that_lags_takes_the_newest_between_and_none_twice(run, cache, 
 
 def test_a_scorer_that_lags_asks_for_the_profiles_of_each_request(run, cache, request_of, monkeypatch):
     """Also where the newest are scored already, or all whose turn it is."""
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer._LARGE_LAG", 8)
+    monkeypatch.setattr("teacher_cache.batch_scorer._LARGE_LAG", 8)
     asked, stop = [], StopSignal()
 
     class Profiles:
@@ -254,7 +254,7 @@ def test_a_scorer_that_lags_asks_for_the_profiles_of_each_request(run, cache, re
 
 
 def test_what_the_teacher_refuses_ahead_of_its_turn_is_set_aside_once(run, cache, request_of, monkeypatch):
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer._LARGE_LAG", 8)
+    monkeypatch.setattr("teacher_cache.batch_scorer._LARGE_LAG", 8)
     stop = StopSignal()
     broken = request_of(19, features=[20, "", [3e38, 3e38, 0.0], 5.0, 2])
     reader = _Requests([*(request_of(n) for n in range(19)), broken], cache, stop)

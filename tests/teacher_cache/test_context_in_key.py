@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from runtime.redis import Client, connect
 from stream.events import TeacherRequest
-from teacher_cache.backfill.backfill import backfill
-from teacher_cache.backfill.backfill_batches import Manner
+from teacher_cache.backfill.backfill import Manner, backfill
+from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.inventory import Inventory
 from teacher_cache.config import TeacherConfig
@@ -23,7 +23,6 @@ from teacher_cache.domain.context_key import NO_CONTEXT, ContextKey, context_dig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import Listed
 from tests.teacher_cache.hourly import CONFIG, CONTEXT, MISSING_HOUR, SPEC, hourly_request, hourly_scorer, said_of
 from tests.teacher_cache.test_failing_teacher import _Requests

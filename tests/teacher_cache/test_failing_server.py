@@ -9,12 +9,12 @@ import pytest
 
 from features.spec import Feature
 from stream.events import TeacherRequest
+from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.specs import spec_of
 from tests.teacher_cache.kinds import BAD_ITEM, LIKE_UI, TASKS, USERS, v2_server
 from tests.teacher_cache.test_failing_teacher import _Requests
@@ -66,7 +66,7 @@ def _run(server: V2Server, requests: _Requests, redis_url: str, folder: Path, ge
 def test_a_server_that_fails_again_and_again_fills_the_cache_as_an_undisturbed_one(
     server: V2Server, requests: _Requests, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 8)
+    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 8)
     with running(server):
         server.faults += [_FAULTS[name][0] for name in _QUICK]
         found = _run(server, requests, redis_url, tmp_path, "p:failing")
@@ -81,7 +81,7 @@ def test_a_server_that_fails_again_and_again_fills_the_cache_as_an_undisturbed_o
 def test_a_server_that_is_gone_for_a_while_costs_nothing(
     server: V2Server, requests: _Requests, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 8)
+    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 8)
     first = running(server)
     first.__enter__()
     polled, later = requests.poll, running(server)

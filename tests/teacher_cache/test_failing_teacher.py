@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from runtime.telemetry import StopSignal
+from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.scorer.batch_scorer import run_batch_scorer
 
 _ERRORS = (TimeoutError("timed out"), ConnectionResetError("reset"), MemoryError(), RuntimeError("Failed to allocate"))
 
@@ -62,7 +62,7 @@ class _Requests:
 @pytest.fixture
 def fill(scorer, config, redis_url, monkeypatch):
     """Scores requests to the end, in batches of four, into a generation; what it left there."""
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 4)
+    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 4)
 
     def run(requests, generation):
         with closing(LogitCache(redis_url, generation, ("finish", "rating"), 100)) as cache:

@@ -20,10 +20,8 @@ from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord
 from stream.log.request_columns import RequestColumns
 from stream.log.row_file import rows_of
-from teacher_cache.backfill.backfill import backfill
-from teacher_cache.backfill.backfill_batches import Manner
-from teacher_cache.backfill.checkpoint import Checkpoint
-from teacher_cache.backfill.histories import Bounds, LoggedExamples, ShownRows, Tracked
+from teacher_cache.backfill.backfill import Manner, backfill
+from teacher_cache.backfill.histories import Bounds, Checkpoint, LoggedExamples, ShownRows, Tracked
 from teacher_cache.cache.cache import LogitCache
 from tests.rows import Listed, keys
 
@@ -216,9 +214,9 @@ def test_the_teacher_is_asked_for_no_more_rows_a_second_than_allowed(scorer, cac
 
 def test_a_dry_run_scores_a_sample_and_tells_what_all_takes(scorer, cache, request_of, redis_url, monkeypatch):
     ticks = count()
-    monkeypatch.setattr("teacher_cache.backfill.backfill_batches._SAMPLED_ROWS", 200)
+    monkeypatch.setattr("teacher_cache.backfill.backfill._SAMPLED_ROWS", 200)
     monkeypatch.setattr(
-        "teacher_cache.backfill.backfill_batches.time",
+        "teacher_cache.backfill.backfill.time",
         SimpleNamespace(monotonic=lambda: next(ticks), time_ns=time.time_ns),
     )
     rows = [request_of(n, user_id=n % 10) for n in range(2_000)]

@@ -8,11 +8,10 @@ import pytest
 from features.config import ProfileConfig
 from runtime.errors import InvalidInputError, ServiceUnavailableError
 from runtime.telemetry import StopSignal
+from teacher_cache import profiles
+from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.profiles import profile_scorer
-from teacher_cache.profiles.profile_scorer import ProfileQueue, ProfileScorer, ProfileTable
-from teacher_cache.profiles.profiles import Profiles
-from teacher_cache.scorer.batch_scorer import run_batch_scorer
+from teacher_cache.profiles import ProfileQueue, Profiles, ProfileScorer, ProfileTable
 from tests.rows import keys
 
 _NUMBERS = itertools.count()
@@ -62,7 +61,7 @@ class Doubles:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(profile_scorer, "time", made)
+    monkeypatch.setattr(profiles, "time", made)
     return made
 
 
@@ -110,13 +109,13 @@ def test_what_was_never_scored_comes_before_what_is_old(start, doubles, clock, m
     scorer.refresh()
     clock.now += 2 * AGE_SECONDS
     tables.write((1, 2, 3, 4, 5), (10,))
-    monkeypatch.setattr(profile_scorer, "PASS_IDS", 2)
+    monkeypatch.setattr(profiles, "PASS_IDS", 2)
     assert scorer.refresh() == 2
     assert doubles.pushed[-1] == {"user": [4, 5]}
 
 
 def test_another_process_goes_on_with_the_same_references(start, doubles, clock, monkeypatch):
-    monkeypatch.setattr(profile_scorer, "PASS_IDS", 2)
+    monkeypatch.setattr(profiles, "PASS_IDS", 2)
     start(Tables(items=(10, 11))).refresh()
     restarted = start(Tables(items=range(100)))
     assert [restarted.refresh(), restarted.refresh()] == [1, 0]

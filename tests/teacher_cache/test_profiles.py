@@ -10,7 +10,7 @@ from runtime.errors import ConfigurationError
 from teacher_cache.config import TeacherVector
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.profiles.profiles import Profiler, draw_references, faults_of_profiles
+from teacher_cache.profiles import Profiler, draw_references, faults_of_profiles
 from tests.specs import spec_of
 from tests.teacher_cache.conftest import FEATURES, NODES, OUTPUTS
 
@@ -61,7 +61,7 @@ def test_an_id_without_features_has_the_profile_of_the_teachers_defaults(profile
 
 def test_many_ids_have_the_profiles_that_each_has_alone(profiler, monkeypatch):
     alone = {one: profiler.profiles(OF_ITEM, [one], [1, 2, 3]).of[one] for one in (10, 11, 99)}
-    monkeypatch.setattr("teacher_cache.profiles.profiles.BATCH_ROWS", 7)
+    monkeypatch.setattr("teacher_cache.profiles.BATCH_ROWS", 7)
     assert profiler.profiles(OF_ITEM, [10, 11, 99], [1, 2, 3]).of == alone
 
 

@@ -28,7 +28,7 @@ def _request(user: int, item: int, shown_as: int) -> TeacherRequest:
 def test_neither_of_two_projects_sees_the_others_rows(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("teacher_cache.scorer.batch_scorer.BATCH_ROWS", 4)
+    monkeypatch.setattr("teacher_cache.batch_scorer.BATCH_ROWS", 4)
     rows = {  # the same ids of two surfaces mean other items of the teacher's
         "music": _Requests([_request(user, item, item) for user in range(3) for item in range(4)]),
         "news": _Requests([_request(user, item, 5 - item) for user in range(2, 5) for item in range(4)]),

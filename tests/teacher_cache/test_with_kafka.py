@@ -22,8 +22,8 @@ from stream.kafka.topics import ensure_topics
 from stream.log.requests import PastRequests, TeacherRequestReader, offsets_between
 from stream.replay.event_file import impressions_of
 from teacher_cache.backfill.backfill import backfill, requests_of_impressions
+from teacher_cache.batch_scorer import run_batch_scorer
 from teacher_cache.cache.cache import LogitCache
-from teacher_cache.scorer.batch_scorer import run_batch_scorer
 from tests.rows import Listed, keys
 
 SCORER_THAT_DIES = Path(__file__).with_name("batch_scorer_process.py")

@@ -17,10 +17,9 @@ from runtime.telemetry import say
 if TYPE_CHECKING:
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from graft.progress import Advance
-    from teacher_cache.backfill.backfill_batches import Manner
+    from teacher_cache.backfill.backfill import Manner
     from teacher_cache.backfill.backfill_report import BackfillReport
-    from teacher_cache.backfill.checkpoint import Checkpoint
-    from teacher_cache.backfill.histories import History, Tracked
+    from teacher_cache.backfill.histories import Checkpoint, History, Tracked
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -98,7 +97,7 @@ def backfill(  # noqa: PLR0913 - one for each option
         )
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from graft.progress import progress
-    from teacher_cache.backfill.backfill_batches import Manner
+    from teacher_cache.backfill.backfill import Manner
 
     bounds_ms = _bounds_ms(since, until)
     process = begin(project_folder)

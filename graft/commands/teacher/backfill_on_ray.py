@@ -26,11 +26,9 @@ from runtime.redis import parse_url
 from stream.log.example_log import ExampleLog
 from stream.log.request_columns import Share
 from stream.log.row_file import count_rows
-from teacher_cache.backfill.backfill import backfill
-from teacher_cache.backfill.backfill_batches import Manner
+from teacher_cache.backfill.backfill import Manner, backfill
 from teacher_cache.backfill.backfill_report import BackfillReport, Counts
-from teacher_cache.backfill.checkpoint import Saved
-from teacher_cache.backfill.histories import Bounds, History, LoggedExamples, Offsets, ShareOfRows, Tracked
+from teacher_cache.backfill.histories import Bounds, History, LoggedExamples, Offsets, Saved, ShareOfRows, Tracked
 
 if TYPE_CHECKING:
     from graft.commands.teacher.teacher_parts import ProjectTeacher

@@ -20,7 +20,7 @@ def run(project_folder: Path | None) -> None:
     from stream.kafka.connection import wait_for_kafka
     from stream.kafka.topics import ensure_topics
     from stream.log.requests import TeacherRequestReader
-    from teacher_cache.scorer.batch_scorer import run_batch_scorer
+    from teacher_cache.batch_scorer import run_batch_scorer
 
     process = begin(project_folder)
     stop = process.run_until_stopped()

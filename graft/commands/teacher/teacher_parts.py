@@ -11,7 +11,7 @@ from graft.process import Process
 from runtime.errors import GraftError
 from runtime.outage import Outage, wait_for
 from runtime.telemetry import StopSignal
-from teacher_cache.backfill.checkpoint import Checkpoint
+from teacher_cache.backfill.histories import Checkpoint
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.generation import Generation, generation_of, stamps
 from teacher_cache.cache.generation_registry import GenerationRegistry, Record
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from features.spec import FeatureSpec
-    from teacher_cache.profiles.profile_scorer import ProfileScorer
+    from teacher_cache.profiles import ProfileScorer
 
 
 class ProjectTeacher:
@@ -108,8 +108,7 @@ class ProjectTeacher:
         from features.online.reader import OnlineReader
         from features.push.pusher import LoggedPusher
         from features.repo.store import batch_tables, view_sources
-        from teacher_cache.profiles.profile_scorer import ProfileQueue, ProfileScorer, ProfileTable
-        from teacher_cache.profiles.profiles import Profiler
+        from teacher_cache.profiles import ProfileQueue, Profiler, ProfileScorer, ProfileTable
 
         pushed = view_sources(project.repo, redis_url).pushed
         tables = [

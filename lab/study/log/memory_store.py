@@ -21,11 +21,11 @@ from graft.process import Process
 from graft.project import Project
 from graft.settings import load_settings
 from runtime.errors import InvalidInputError
+from teacher_cache.batch_scorer import EVERY_SECONDS
 from teacher_cache.config import LookupInput, TeacherConfig, VocabularyInput
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.profiles.profiles import Profiler, draw_references
-from teacher_cache.scorer.batch_scorer import EVERY_SECONDS
+from teacher_cache.profiles import Profiler, draw_references
 
 
 def digest_of(parts: Iterable[str | Path]) -> str:

@@ -31,8 +31,7 @@ from stream.process.run import run_stream
 from stream.replay.replay import replay
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.kinds.load import load_teacher
-from teacher_cache.profiles.profile_scorer import ProfileQueue, ProfileScorer, ProfileTable
-from teacher_cache.profiles.profiles import Profiler
+from teacher_cache.profiles import ProfileQueue, Profiler, ProfileScorer, ProfileTable
 from tests.features.examples import count_example
 from tests.lab.study.conftest import Pair, no_progress
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -19,8 +19,11 @@ from runtime.tracing import TRACING
 from stream.events import TeacherRequest
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.domain.request_scorer import BATCH_ROWS, RefusedRow, RequestScorer, ScoredRows
-from teacher_cache.profiles.profile_scorer import ProfileScorer
+from teacher_cache.domain.request_scorer import BATCH_ROWS, RequestScorer, ScoredRows
+from teacher_cache.profiles import ProfileScorer
+
+if TYPE_CHECKING:
+    from stream.log.requests import TeacherRequestReader
 
 _T = TypeVar("_T")
 EVERY_SECONDS = 1.0  # between the starts of two passes: rows that come meanwhile share a run of the teacher
@@ -43,35 +46,8 @@ _DEFAULTED = Gauge("graft_teacher_defaulted_input_share", "Share of teacher inpu
 _PASS_SECONDS = Histogram("graft_teacher_pass_seconds", "One pass of the batch scorer that scored something.")
 
 
-class TeacherRequestSource(Protocol):
-    """What the batch scorer needs of stream.log.requests.TeacherRequestReader."""
-
-    def poll(self, timeout_seconds: float, max_records: int) -> Sequence[TeacherRequest]:
-        """The next requests, at most `max_records`; empty when none came within `timeout_seconds`."""
-
-    def set_aside(self, refused: Sequence[RefusedRow]) -> None:
-        """Keep requests that were polled since the last commit as dead letters; again is allowed."""
-
-    def commit(self) -> None:
-        """A restarted process goes on after all that was polled until now."""
-
-    def lag(self) -> int:
-        """Requests that were not polled yet."""
-
-    def newest(self, max_records: int) -> Sequence[TeacherRequest]:
-        """The newest requests, before their turn; `poll` gives them again."""
-
-    @property
-    def traceparents(self) -> Iterable[str | None]:
-        """Of the requests that were polled since the last commit."""
-
-    @property
-    def waited_seconds(self) -> float:
-        """How long the oldest of the last polled requests had waited; 0 without any."""
-
-
 def run_batch_scorer(
-    reader: TeacherRequestSource,
+    reader: "TeacherRequestReader",
     scorer: RequestScorer,
     cache: LogitCache,
     config: TeacherConfig,
@@ -109,7 +85,7 @@ class _Pass:
 
     def __init__(
         self,
-        reader: TeacherRequestSource,
+        reader: "TeacherRequestReader",
         scorer: RequestScorer,
         cache: LogitCache,
         refresh_seconds: float,

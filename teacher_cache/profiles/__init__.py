@@ -1,4 +1,0 @@
-"""What the teacher says of an id on average.
-
-Imports teacher_cache.cache.
-"""

@@ -1,4 +1,0 @@
-"""The batch scorer beside the stream.
-
-Imports teacher_cache.profiles.
-"""
