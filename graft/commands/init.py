@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graft.commands.options import columns_given, echo_json, json_option, label_option, map_option
-from graft.commands.source_given import check_source_options, source_given, source_options
 from graft.lazy_group import ENTRY_POINT_GROUP
 from graft.process import begin
 from runtime.errors import ConfigurationError, GraftError, InvalidInputError
 from stream.join.sampling import MOST_DRAWN
 
 if TYPE_CHECKING:
+    from graft.fit.domain import Domain
     from graft.fit.fit import Fitted, Prepared
     from graft.init.columns import Column
     from graft.init.plan import Plan
@@ -44,7 +44,11 @@ _INPUT_HEAD = ("input", "type", "fed by", "missing", "why")
     metavar="N",
     help="Where every row is a yes: draw N negatives beside each, 0 for none.  [default: 4]",
 )
-@source_options
+@click.option("--source-events", metavar="F", help="No teacher file? The sister's log, to train one on.")
+@click.option("--source-users", metavar="T", help="A table of the sister's users.")
+@click.option("--source-items", metavar="T", help="A table of the sister's items.")
+@click.option("--source-map", multiple=True, metavar="ROLE=COLUMN", help="As --map, of the sister's log.")
+@click.option("--source-label", multiple=True, metavar="'NAME = ...'", help="As --label, of the sister's log.")
 @click.option("--yes", is_flag=True, help="Take the guesses without asking.")
 @json_option
 def init(  # noqa: PLR0913 - one argument an option
@@ -69,13 +73,13 @@ def init(  # noqa: PLR0913 - one argument an option
 
     Example: graft init shop --events ratings.csv --items movies.csv --teacher model.onnx --label 'liked = rating >= 4'
     """
-    from graft.init.any_log import read_any_log
+    from graft.init.log import read_any_log
     from graft.init.report import aligned, only_a_human, role_rows
     from graft.init.roles import Given
     from graft.init.write import check_free, make_plan, write_project
 
     process = begin(None)
-    check_source_options(source, teacher)
+    _check_source_options(source, teacher)
     check_free(folder, with_teacher=bool(source["source_events"]))
     asks = is_terminal() and not yes
     found = read_any_log(events, Given(columns_given(mapped), labels), partial(_decided, asks=asks))
@@ -103,6 +107,27 @@ def init(  # noqa: PLR0913 - one argument an option
         raise ConfigurationError(faults)
 
 
+def _check_source_options(source: dict[str, Any], teacher: Any) -> None:
+    """UsageError where options do not go together."""
+    events = source["source_events"]
+    if events and teacher:
+        raise click.UsageError("--teacher and --source-events exclude each other: a teacher is there, or is trained")
+    alone = [name for name, value in source.items() if value and not events]
+    if alone:
+        raise click.UsageError(f"--{alone[0].replace('_', '-')} needs --source-events")
+
+
+def _source_given(source: dict[str, Any]) -> "Domain | None":
+    """What the options name, read; None where they name nothing."""
+    from graft.fit.domain import SourceFiles, read_source
+    from graft.init.roles import Given
+
+    if not source["source_events"]:
+        return None
+    files = SourceFiles(source["source_events"], source["source_users"], source["source_items"])
+    return read_source(files, Given(columns_given(source["source_map"]), source["source_label"]), "--source-")
+
+
 def _negatives(plan: "Plan", given: int | None, *, asks: bool) -> int | None:
     """How many are drawn beside each row of a log of positives alone, as the user says; None: nobody has said."""
     from graft.init.plan import DRAWN_NEGATIVES
@@ -126,7 +151,7 @@ def _prepared(plan: "Plan", source: dict[str, Any]) -> "Prepared | None":
     from graft.fit.domain import domain_of_plan
     from graft.fit.fit import prepare
 
-    log = source_given(source)
+    log = _source_given(source)
     if log is None:
         return None
     prepared = prepare(domain_of_plan(plan), log)
@@ -161,8 +186,8 @@ def _say(lines: list[str], *, as_json: bool) -> None:
 
 def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Roles":
     """The roles, after asking what could not be decided; without a terminal InvalidInputError with every question."""
-    from graft.init.any_log import decided
     from graft.init.decide import decide
+    from graft.init.log import decided
 
     while asks and (questions := decide(columns, given).questions):
         for question in questions:
@@ -173,7 +198,7 @@ def _decided(columns: "dict[str, Column]", given: "Given", *, asks: bool) -> "Ro
 
 def _answer(question: "Question", columns: "dict[str, Column]") -> str:
     """A column, or the expression of a label, which is asked for until it is one; standard output is for --json."""
-    from graft.init.labels import parse_label
+    from graft.init.roles import parse_label
 
     def label(text: str) -> str:
         try:
@@ -191,8 +216,8 @@ def _answer(question: "Question", columns: "dict[str, Column]") -> str:
 
 def _notes(folder: Path, plan: "Plan", redis_url: str, *, has_faults: bool) -> list[str]:
     """What looks odd; of an event file that was copied also how many events the stream would not take."""
-    from graft.init.copied_events import note_of_copied
     from graft.init.report import notes
+    from graft.init.write import note_of_copied
 
     copied = note_of_copied(folder, redis_url) if plan.event_file and not has_faults else ""
     return [*([copied] if copied else []), *notes(plan)]

@@ -10,8 +10,7 @@ from graft.process import Process, begin
 from runtime.folder import writing
 
 if TYPE_CHECKING:
-    from graft.look.figures import Overlap
-    from graft.look.look import Read
+    from graft.init.look import Overlap, Read
 
 
 @click.command
@@ -28,10 +27,9 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
 
     Example: graft look ratings.csv --label 'liked = rating >= 4'
     """
+    from graft.init.look import judged, read
+    from graft.init.look_report import lines, page
     from graft.init.roles import Given
-    from graft.look.look import judged, read
-    from graft.look.page import page
-    from graft.look.report import lines
 
     process = begin(None)
     known = read(log, Given(columns_given(mapped), labels))
@@ -51,6 +49,6 @@ def _overlaps(known: "Read", process: Process) -> "list[Overlap]":
     """Those of a project; none of a mere log."""
     if known.project is None:
         return []
-    from graft.look.overlap import overlaps  # Feast, which takes seconds
+    from graft.init.overlap import overlaps  # Feast, which takes seconds
 
     return overlaps(known.project, process.redis_url, known.log, process.teacher_access)

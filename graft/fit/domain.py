@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from features.repo.store import BatchFile, check_spec, view_sources
 from features.spec import Dtype, Entity
-from graft.init.any_log import read_any_log
 from graft.init.entity_table import EntityTable, read_entity_tables, words_at
-from graft.init.labels import Label
-from graft.init.log import Log
+from graft.init.log import Log, read_any_log
 from graft.init.plan import Plan
-from graft.init.roles import Given, Roles
+from graft.init.roles import Given, Label, Roles
 from graft.project import Project
 from runtime.errors import ConfigurationError, InvalidInputError
 

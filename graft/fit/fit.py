@@ -20,8 +20,7 @@ from graft.fit.shared import FEWEST, Shared, Unshared, share
 from graft.init import names
 from graft.init.plan import TEACHER, codes_folder
 from graft.init.teacher_match import Candidate, Match, Matched, tasks_of
-from graft.init.teacher_text import teacher_tables, without_teacher
-from graft.init.toml_text import GUESSED, toml_value
+from graft.init.toml_text import GUESSED, teacher_tables, toml_value, without_teacher
 from graft.project import FILE_NAME, Project
 from runtime.errors import InvalidInputError
 from runtime.folder import replacing

@@ -16,7 +16,7 @@ from features.spec import Entity
 from graft.fit.design import DesignInput, InputTable
 from graft.fit.domain import Domain, DomainFeature
 from graft.init import names
-from graft.init.values import numbers, texts
+from graft.init.columns import numbers, texts
 
 FEWEST = 5
 """Rows that an item, a category or an id needs for the teacher to know it; a feature of users needs so many users."""

@@ -5,8 +5,7 @@ from typing import Any
 
 from features.config import AggregateConfig, ContextFeature, FeaturesConfig, ProfileConfig
 from graft.init.plan import WINDOW_SECONDS, Plan
-from graft.init.teacher_text import teacher_text
-from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, toml_value
+from graft.init.toml_text import commented, key_text, lines_of, prose, table_lines, teacher_text, toml_value
 from graft.project import Project
 from stream.config import StreamConfig
 from stream.join.sampling import SamplingConfig

@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 
 import pyarrow.compute as pc
 
-from graft.init.labels import Label
-from graft.init.leaks import leaks
+from graft.init.columns import INTEGER_TEXT, TIME_TEXT
+from graft.init.log import leaks
 from graft.init.plan import WINDOW_SECONDS, Plan
-from graft.init.roles import Roles
-from graft.init.values import INTEGER_TEXT, TIME_TEXT
+from graft.init.roles import Label, Roles
 from stream.tasks import LARGEST_VALUE
 
 _SHOWN_CHARACTERS = 36

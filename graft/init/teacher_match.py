@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft.init import names
-from graft.init.labels import Label
+from graft.init.roles import Label
 from runtime.errors import ConfigurationError
 from stream.tasks import TaskKind
 from teacher_cache.config import TeacherTask

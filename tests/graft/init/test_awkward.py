@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from graft.init.look import judged, read
 from graft.init.roles import Given
-from graft.look.look import judged, read
 from graft.project import load_project
 from tests.graft.init.conftest import read_events, write_teacher
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from graft.init.columns import columns_of
-from graft.init.labels import parse_label
+from graft.init.roles import parse_label
 from runtime.errors import InvalidInputError
 
 BATCH = pa.RecordBatch.from_pydict(

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from graft.check import check_project
-from graft.init.labels import Label
+from graft.init.roles import Label
 from graft.project import Project, load_project
 from stream.join.validation import Validator
 from stream.replay.dry_run import check_times, expect

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from graft.init import tables
+from graft.init.look import read
 from graft.init.roles import Given
 from graft.init.tables import Table
-from graft.look.look import read
 
 
 def rows_of(table: Table) -> list[dict]:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from features.repo.store import BatchFile, compile_spec, view_sources
 from features.spec import FeatureSpec
+from graft.init.columns import ids, texts
 from graft.init.log import Log
-from graft.init.values import ids, texts
-from graft.look.figures import Overlap
+from graft.init.look import Overlap
 from graft.project import Project
 from teacher_cache.config import DefaultInput, FeatureInput, LookupInput, TeacherInput, VocabularyInput, features_of
 from teacher_cache.domain.domain_map_faults import read_table

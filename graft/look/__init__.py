@@ -1,1 +1,0 @@
-"""What is in a log before anything runs; `graft look`."""
