@@ -20,8 +20,7 @@ from lab.demo.report import STUDY_PAGE, Findings, Summary, by_arm, served_age, w
 from lab.dev.client import Answer, percentile_ms, swaps_seen
 from lab.dev.processes import Command, Runner
 from lab.dev.run import Learnt, Options, own_environment, running_project
-from lab.dev.session import Asking
-from lab.dev.watch import Screen
+from lab.dev.watch import Asking, Screen
 from lab.embedded.servers import free_port
 from lab.pairs.project_folder import EVENTS
 from runtime.errors import GraftError
@@ -267,7 +266,7 @@ def _streamed(plan: Plan, folder: Path, console: Console) -> Outcome:
             answers=list(session.client.answers),
             cache_hit_rate=watch.hit_rate,
             scorer_swaps=watch.scorer_swaps,
-            dead_letters=watch.dead_letters,
+            dead_letters=sum(watch.dead_letters.values()),
             examples_of_version=examples_of_version,
             restarts={stage: trouble.restarts for stage, trouble in session.supervisor.troubles().items()},
             versions=setting.versions,

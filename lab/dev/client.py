@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -33,14 +33,6 @@ class Answer(NamedTuple):
     degraded: bool
     retries: int
     fault: str | None
-
-
-class Question(NamedTuple):
-    """The body of POST /score."""
-
-    user_id: EntityId
-    item_ids: list[EntityId]
-    context: Mapping[str, ContextValue]
 
 
 class Counts(NamedTuple):
@@ -76,11 +68,10 @@ class ScorerConnection:
             return False
         return reply.status == http.client.OK
 
-    def score(self, question: Question, started_at: float) -> Answer:
-        """Ask for scores; `at_seconds` counts from `started_at` (of time.monotonic)."""
-        body = json.dumps(question._asdict())
+    def score(self, question: Mapping[str, Any], started_at: float) -> Answer:
+        """Ask for scores by the body of POST /score; `at_seconds` counts from `started_at` (of time.monotonic)."""
         began = time.monotonic()
-        status, reply, retries = self._post(body, began + self._retry_seconds)
+        status, reply, retries = self._post(json.dumps(question), began + self._retry_seconds)
         latency_ms = (time.monotonic() - began) * 1e3
         if status == http.client.OK:
             scored = json.loads(reply)
@@ -104,16 +95,11 @@ class ScorerConnection:
                 return reply.status, reply.read(), retries
             except (OSError, http.client.HTTPException):
                 self._http.close()
-            if not self._wait_until_ready(give_up_at):
-                return 0, b"", retries
+            while not self.is_ready():
+                if time.monotonic() > give_up_at:
+                    return 0, b"", retries
+                time.sleep(_PAUSE_SECONDS)
             retries += 1
-
-    def _wait_until_ready(self, give_up_at: float) -> bool:
-        while time.monotonic() < give_up_at:
-            if self.is_ready():
-                return True
-            time.sleep(_PAUSE_SECONDS)
-        return False
 
 
 class ScoringClient:
@@ -136,7 +122,7 @@ class ScoringClient:
     ) -> None:
         self._connection = ScorerConnection(port)
         self._users, self._items = list(contexts.items()), items
-        self.started_at = started_at
+        self._started_at = started_at
         self._interval_seconds = 1.0 / per_second
         self._items_each = min(items_each, len(items))
         self._stop = threading.Event()
@@ -165,14 +151,13 @@ class ScoringClient:
                 return
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            answer = self._connection.score(self._question(), self.started_at)
+            user_id, context = self._random.choice(self._users)
+            items = self._random.sample(self._items, self._items_each)
+            question = {"user_id": user_id, "item_ids": items, "context": dict(context)}
+            answer = self._connection.score(question, self._started_at)
             self.answers.append(answer)
             self.counts = self.counts.after(answer)
             due = max(due + self._interval_seconds, time.monotonic())
-
-    def _question(self) -> Question:
-        user_id, context = self._random.choice(self._users)
-        return Question(user_id, self._random.sample(self._items, self._items_each), context)
 
 
 class Swap(NamedTuple):

@@ -45,7 +45,7 @@ class Trouble(NamedTuple):
 class Stage(NamedTuple):
     """One process of a session: its name, the arguments after `graft`, and what it needs in its environment.
 
-    A stage that `ends` by itself is done when it ends with exit code 0. Every other end of a stage counts as a death.
+    One that `ends` by itself is done when it ends with exit code 0. Every other end of a stage counts as a death.
     """
 
     name: str
@@ -78,7 +78,7 @@ class RunningStage:
 
     def __init__(self, stage: Stage, argv: Sequence[str], log: Path) -> None:
         self.stage, self.log = stage, log
-        self._argv = list(argv)
+        self._argv = argv
         self.trouble = Trouble(0, "")
         self.is_stopped = False
         self._deaths: deque[float] = deque(maxlen=_DEATHS)
@@ -105,10 +105,6 @@ class RunningStage:
     def is_done(self) -> bool:
         """Whether a stage that ends by itself has ended with exit code 0."""
         return self.stage.ends and self.process.poll() == 0
-
-    def stop(self) -> None:
-        """Send SIGTERM, and SIGKILL when the process has not ended in time."""
-        stop_child(self.process, _STOP_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
         with writing(self.log.parent):
@@ -140,7 +136,7 @@ class Supervisor:
                 running.is_stopped = True
                 running.process.terminate()  # all at once, so that they end side by side
         for running in ending:
-            running.stop()
+            stop_child(running.process, _STOP_SECONDS)
         # Only now: the kernel kills the children that a thread started as soon as that thread ends.
         self._stopping.set()
         self._watcher.join()
@@ -152,19 +148,12 @@ class Supervisor:
             self._stages[stage.name] = running
         return running
 
-    def stop(self, name: str) -> None:
-        """Stop a stage; it is not started again."""
-        running = self._stages[name]
-        with self._lock:
-            running.is_stopped = True
-        running.stop()
-
     def is_done(self, name: str) -> bool:
         """Whether a stage that ends by itself has done so."""
         return self._stages[name].is_done()
 
     def troubles(self) -> dict[str, Trouble]:
-        """Of each stage, those that were stopped included."""
+        """Of each stage."""
         return {name: running.trouble for name, running in self._stages.items()}
 
     def check(self) -> None:
@@ -216,12 +205,8 @@ def choose_ports(scorer: int | None = None) -> Ports:
 
 def environment_of(services: Services, project: Path, versions: Path) -> dict[str, str]:
     """The settings that all processes share. One thread each: there are more processes than cores."""
-    settings = {
-        "GRAFT_PROJECT": str(project),
-        "GRAFT_KAFKA": services.kafka,
-        "GRAFT_REDIS_URL": services.redis_url,
-        "GRAFT_VERSIONS": str(versions),
-    }
+    settings = {"GRAFT_PROJECT": str(project), "GRAFT_VERSIONS": str(versions)}
+    settings |= {"GRAFT_KAFKA": services.kafka, "GRAFT_REDIS_URL": services.redis_url}
     return {
         **settings,
         **{f"{name}_FILE": "" for name in settings},  # the user's own would contradict them
@@ -229,31 +214,26 @@ def environment_of(services: Services, project: Path, versions: Path) -> dict[st
         **(dict.fromkeys(_TRANSPORTS, "") if services.embedded_kafka else {}),
         "GRAFT_HTTP_TOKENS_FILE": "",  # the client of this process has none; the scorer is on loopback
         **dict.fromkeys(("GRAFT_METRICS_PORT", "GRAFT_ADMIN_PORT"), ""),  # the scorer's metrics are on its own port
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     }
 
 
 def path_stages(environment: dict[str, str], ports: Ports, *, has_teacher: bool) -> list[Stage]:
     """The processes that run until they are stopped, in the order in which they are stopped."""
+    commands = {STREAM: ("stream", "run"), TEACHER: ("teacher", "run"), LEARNER: ("student", "train")}
     scorer = ("student", "serve", "--host", "127.0.0.1", "--port", str(ports.scorer), "--workers", "1")
     stages = [
-        _stage(STREAM, ("stream", "run"), environment, ports.stream),
-        _stage(TEACHER, ("teacher", "run"), environment, ports.teacher),
-        _stage(LEARNER, ("student", "train"), environment, ports.learner),
-        Stage(SCORER, scorer, environment),
+        Stage(name, command, {**environment, "GRAFT_METRICS_PORT": str(ports._asdict()[name])})
+        for name, command in commands.items()
+        if has_teacher or name != TEACHER
     ]
-    return [stage for stage in stages if has_teacher or stage.name != TEACHER]
+    return [*stages, Stage(SCORER, scorer, environment)]
 
 
 def replay_stage(environment: dict[str, str], events: Path, pace: Sequence[str], max_lag: int) -> Stage:
     """The process that sends the events and ends. After a kill it goes on where it was."""
     arguments = ("replay", str(events), "--resume", "--max-lag", str(max_lag), *pace)
     return Stage(REPLAY, arguments, environment, ends=True)
-
-
-def _stage(name: str, arguments: tuple[str, ...], environment: dict[str, str], metrics_port: int) -> Stage:
-    return Stage(name, arguments, {**environment, "GRAFT_METRICS_PORT": str(metrics_port)})
 
 
 class Command(NamedTuple):
@@ -301,18 +281,13 @@ class Runner(NamedTuple):
         with self.log.open("ab") as file, nullcontext() if command.shows_progress else console.status(f"{command} ..."):
             stderr = None if command.shows_progress else file
             with start_child(argv, env=env, stdout=subprocess.PIPE, stderr=stderr, cwd=self.folder) as process:
-                said = _said(process)
+                try:
+                    output = process.communicate()[0].decode()
+                except BaseException:  # such as Ctrl-C
+                    stop_child(process)
+                    raise
         if process.returncode:
             why = "see above" if command.shows_progress else f"the end of {self.log}:\n{log_tail(self.log)}"
             raise GraftError(f"{command} ended with code {process.returncode}; {why}")
-        console.print(textwrap.indent(said.rstrip(), "  "), highlight=False, markup=False, soft_wrap=True)
+        console.print(textwrap.indent(output.rstrip(), "  "), highlight=False, markup=False, soft_wrap=True)
         console.print(f"  {time.monotonic() - began:.0f} s", highlight=False)
-
-
-def _said(process: subprocess.Popen[bytes]) -> str:
-    """The whole standard output of the process; an exception such as Ctrl-C stops the process."""
-    try:
-        return process.communicate()[0].decode()
-    except BaseException:
-        stop_child(process)
-        raise

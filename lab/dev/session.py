@@ -6,17 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
 from features.spec import FeatureSpec
-from graft.project import Project
 from lab.dev.client import ScoringClient
-from lab.dev.processes import LEARNER, REPLAY, Ports, Supervisor, log_tail, path_stages, replay_stage
+from lab.dev.processes import LEARNER, REPLAY, Supervisor, log_tail, path_stages, replay_stage
 from lab.dev.signals import end_if_asked
-from lab.dev.watch import Events, Screen, Watch
-from lab.embedded.services import Services
+from lab.dev.watch import Sample, Screen, Setting, Watch
 from runtime.errors import GraftError, InvalidInputError
 from stream.events import ContextValue, EntityId, Impression
 from stream.join.validation import Validator
@@ -24,14 +21,6 @@ from stream.replay.event_file import read_events
 from stream.tasks import TaskSpec
 
 LOOKED_AT = 10_000
-
-
-class Sample(NamedTuple):
-    """Of the impressions at a file's beginning: each user with the last context, the items, the mean size."""
-
-    contexts: Mapping[EntityId, Mapping[str, ContextValue]]
-    items: Sequence[EntityId]
-    impression_bytes: float
 
 
 def sample_of(path: Path, spec: FeatureSpec, tasks: Sequence[TaskSpec], max_unusable_share: float) -> Sample:
@@ -74,36 +63,6 @@ STALLED_SECONDS = 90.0
 """Longer than a stage takes to restart and to take up its work, on a busy machine."""
 
 _START_SECONDS = 180.0  # the imports of torch and Feast take long where all start at once on a busy machine
-
-
-class Asking(NamedTuple):
-    """How the client asks the scorer. `keep`: how many of the last answers stay; None: all."""
-
-    per_second: float
-    items_each: int
-    keep: int | None
-
-
-class Setting(NamedTuple):
-    """What a session needs; `environment` has GRAFT_KAFKA and the other settings of the stages.
-
-    `pace`: options of `graft replay`.
-    """
-
-    title: str
-    project: Project
-    event_file: Path
-    events: Events
-    pace: Sequence[str]
-    max_lag: int
-    sample: Sample
-    asking: Asking
-    environment: dict[str, str]
-    ports: Ports
-    versions: Path
-    logs: Path
-    started_at: float
-    services: Services
 
 
 class Session:
@@ -152,22 +111,13 @@ def running_session(
 
     `when_up` is called once scores are answered, before the first event. GraftError when a stage cannot be kept alive.
     """
-    client = ScoringClient(
-        setting.ports.scorer,
-        setting.sample.contexts,
-        setting.sample.items,
-        per_second=setting.asking.per_second,
-        items_each=setting.asking.items_each,
-        started_at=setting.started_at,
-        keep=setting.asking.keep,
-    )
-    has_teacher, environment = setting.project.teacher is not None, setting.environment
+    sample, asking = setting.sample, setting.asking._asdict()
+    client = ScoringClient(setting.ports.scorer, sample.contexts, sample.items, started_at=setting.started_at, **asking)
+    environment, has_teacher = setting.environment, setting.project.teacher is not None
     with Supervisor(setting.logs) as supervisor, client:
         for stage in path_stages(environment, setting.ports, has_teacher=has_teacher):
             supervisor.start(stage)
-        tasks, events = setting.project.tasks, setting.events
-        watch = Watch(setting.title, setting.ports, events, client, supervisor, tasks, has_teacher=has_teacher)
-        session = Session(setting, supervisor, client, watch)
+        session = Session(setting, supervisor, client, Watch(setting, client, supervisor))
         _await_start(session, setting.logs, console)
         when_up()
         supervisor.start(replay_stage(environment, setting.event_file, setting.pace, setting.max_lag))

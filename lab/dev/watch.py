@@ -5,6 +5,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,8 +15,11 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from graft.project import Project
 from lab.dev.client import ScoringClient, percentile_ms
 from lab.dev.processes import LEARNER, SCORER, STREAM, TEACHER, Ports, Supervisor, Trouble
+from lab.embedded.services import Services
+from stream.events import ContextValue, EntityId
 from stream.tasks import TaskSpec
 from student.evaluate.arms import CONTROL, SERVED_CONTROL, SERVED_STUDENT, STUDENT
 
@@ -28,31 +32,24 @@ class View(NamedTuple):
 
     title: str
     seconds: float
-    events: int
-    """All events that there are to send."""
-    read: int
-    """Events that the stream has read, with those of earlier starts."""
+    events: int  # all that there are to send
+    read: int  # by the stream, with those of earlier starts
     dead_letters: int
-    examples: int
-    """Written since this start."""
-    learned: int
-    """Examples that were learnt since the first version."""
+    examples: int  # written since this start
+    learned: int  # since the first version
     events_per_second: float
     lags: Mapping[str, int | None]
     cache_hit_rate: float | None
     version: str | None
     swaps: int
-    scores: Mapping[str, Sequence[float | None]]
-    """``AUC of TASK`` or ``RMSE of TASK`` -> student's and control's, row by row."""
+    scores: Mapping[str, Sequence[float | None]]  # "AUC of TASK" -> student's and control's, row by row
     served_scores: Mapping[str, Sequence[float | None]]
-    """The same of what versions would have served."""
     requests: int
     failed_requests: int
     requests_per_second: float
     p50_ms: float | None
     p99_ms: float | None
-    troubles: Mapping[str, Trouble]
-    """Of each process."""
+    troubles: Mapping[str, Trouble]  # of each process
 
 
 class Screen:
@@ -122,7 +119,6 @@ def _rows(view: View) -> list[tuple[str, str]]:
 
 
 def _trouble(trouble: Trouble) -> str:
-    """A process is told of by the last line of its log, cut where it is long, without control characters."""
     line = "".join(c if c.isprintable() else "?" for c in trouble.last_line)[:_LONGEST_LINE]
     times = "once" if trouble.restarts == 1 else f"{trouble.restarts} times"
     return f"started again {times}; its last line was: {line or '(none)'}"
@@ -143,15 +139,6 @@ Samples = Mapping[tuple[str, Labels], float]
 _TIMEOUT_SECONDS = 1.0
 
 
-def fetch_samples(port: int) -> Samples | None:
-    """Every sample at ``http://127.0.0.1:port/metrics``; None while nothing answers there."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_SECONDS) as reply:
-            return parse_samples(reply.read().decode())
-    except (OSError, http.client.HTTPException):  # not started yet, or restarting
-        return None
-
-
 def parse_samples(text: str) -> Samples:
     """The samples of a Prometheus text page, keyed by name and sorted labels."""
     return {
@@ -169,13 +156,14 @@ class StageMetrics:
         self._samples: Samples = {}
         self._carried: dict[tuple[str, Labels], float] = {}
 
-    def refresh(self) -> bool:
-        """Read the page again; False, with the old values kept, while the stage does not answer."""
-        samples = fetch_samples(self._port)
-        if samples is None:
-            return False
-        self.update(samples)
-        return True
+    def refresh(self) -> None:
+        """Read ``http://127.0.0.1:port/metrics`` again; the old values stay while nothing answers there."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=_TIMEOUT_SECONDS) as reply:
+                page = reply.read().decode()
+        except (OSError, http.client.HTTPException):  # not started yet, or restarting
+            return
+        self.update(parse_samples(page))
 
     def update(self, samples: Samples) -> None:
         """Take `samples` as the newest page."""
@@ -210,31 +198,50 @@ _MEASURES = {"binary": ("auc", "auc_against_drawn"), "regression": ("rmse",)}
 _NAMES = {"auc": "AUC", "auc_against_drawn": "AUC against drawn", "rmse": "RMSE"}
 
 
-class Events(NamedTuple):
-    """How many events are to be sent in all, and how many of them an earlier start has sent."""
+class Sample(NamedTuple):
+    """Of the impressions at a file's beginning: each user with the last context, the items, the mean size."""
 
-    total: int
-    before: int = 0
+    contexts: Mapping[EntityId, Mapping[str, ContextValue]]
+    items: Sequence[EntityId]
+    impression_bytes: float
+
+
+class Asking(NamedTuple):
+    """How the client asks the scorer. `keep`: how many of the last answers stay; None: all."""
+
+    per_second: float
+    items_each: int
+    keep: int | None
+
+
+class Setting(NamedTuple):
+    """What a session needs; `environment` has GRAFT_KAFKA and the other settings of the stages."""
+
+    project: Project
+    event_file: Path
+    events: int
+    sent_before: int  # of the events, by earlier starts
+    pace: Sequence[str]  # options of `graft replay`
+    max_lag: int
+    sample: Sample
+    asking: Asking
+    environment: dict[str, str]
+    ports: Ports
+    versions: Path
+    logs: Path
+    started_at: float  # of time.monotonic
+    services: Services
 
 
 class Watch:
-    """The metrics of a running session; times are in seconds since the client's `started_at`."""
+    """The metrics of a running session; times are in seconds since its `started_at`."""
 
-    def __init__(
-        self,
-        title: str,
-        ports: Ports,
-        events: Events,
-        client: ScoringClient,
-        supervisor: Supervisor,
-        tasks: Sequence[TaskSpec],
-        *,
-        has_teacher: bool,
-    ) -> None:
-        watched = {stage: port for stage, port in ports._asdict().items() if has_teacher or stage != TEACHER}
-        self._metrics = {stage: StageMetrics(port) for stage, port in watched.items()}
-        self._title, self._events, self._client, self._supervisor = title, events, client, supervisor
-        self._tasks, self._started_at = tasks, client.started_at
+    def __init__(self, setting: Setting, client: ScoringClient, supervisor: Supervisor) -> None:
+        ports = setting.ports._asdict()
+        if setting.project.teacher is None:
+            del ports[TEACHER]
+        self._metrics = {stage: StageMetrics(port) for stage, port in ports.items()}
+        self._setting, self._client, self._supervisor = setting, client, supervisor
         self._paces: deque[tuple[float, float, int]] = deque([(0.0, 0.0, 0)], maxlen=_RATE_LOOKS)
 
     @property
@@ -259,13 +266,8 @@ class Watch:
         return None if pending is None else int(pending)
 
     @property
-    def dead_letters(self) -> int:
-        """Messages that the stream could not use."""
-        return sum(self.dead_letters_by_code.values())
-
-    @property
-    def dead_letters_by_code(self) -> dict[str, int]:
-        """Of each code how many."""
+    def dead_letters(self) -> dict[str, int]:
+        """By their code how many messages the stream could not use."""
         counts = self._metrics[STREAM].totals("graft_stream_dead_letters_total", "reason")
         return {code: int(count) for code, count in counts.items()}
 
@@ -293,14 +295,14 @@ class Watch:
         """Read every stage's metrics again."""
         self._refresh()
         counts, answers = self._client.counts, list(self._client.answers)[-_LATEST_ANSWERS:]
-        seconds = self._seconds()
+        seconds, events = time.monotonic() - self._setting.started_at, self._setting.events
         events_per_second, requests_per_second = self._rates(seconds)
         return View(
-            title=self._title,
+            title=f"graft dev {self._setting.project.name}",
             seconds=seconds,
-            events=self._events.total,
-            read=min(self._events.total, self._events.before + self.read),
-            dead_letters=self.dead_letters,
+            events=events,
+            read=min(events, self._setting.sent_before + self.read),
+            dead_letters=sum(self.dead_letters.values()),
             examples=int(self._metrics[STREAM].total("graft_stream_examples_total")),
             learned=self.learned,
             events_per_second=events_per_second,
@@ -318,9 +320,6 @@ class Watch:
             troubles=self._supervisor.troubles(),
         )
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self._started_at
-
     def _refresh(self) -> None:
         for metrics in self._metrics.values():
             metrics.refresh()
@@ -334,17 +333,16 @@ class Watch:
         return (now[1] - before[1]) / elapsed, (now[2] - before[2]) / elapsed
 
     def _lags(self) -> dict[str, int | None]:
-        rooms = {STREAM: "stream", TEACHER: "teacher", LEARNER: "student"}
-        gauges = {
-            stage: self._metrics[stage].gauge(f"graft_{room}_lag_records")
-            for stage, room in rooms.items()
-            if stage in self._metrics
-        }
-        return {stage: None if lag is None else int(lag) for stage, lag in gauges.items()}
+        lags: dict[str, int | None] = {}
+        for stage, room in ((STREAM, "stream"), (TEACHER, "teacher"), (LEARNER, "student")):
+            if metrics := self._metrics.get(stage):
+                lag = metrics.gauge(f"graft_{room}_lag_records")
+                lags[stage] = None if lag is None else int(lag)
+        return lags
 
     def _scores(self, *arms: str) -> dict[str, tuple[float | None, ...]]:
         found = {}
-        for task in self._tasks:
+        for task in self._setting.project.tasks:
             scores = {m: tuple(self._score(m, task, arm) for arm in arms) for m in _MEASURES[task.kind]}
             measure = next((m for m, of_arms in scores.items() if any(of_arms)), _MEASURES[task.kind][0])
             found[f"{_NAMES[measure]} of {task.name}"] = scores[measure]

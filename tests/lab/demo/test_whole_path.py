@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lab.demo.report import STUDY_PAGE
 from lab.demo.run import Plan, run_demo
-from lab.dev.home import NAME
+from lab.dev.run import NAME
 
 _PLAN = Plan("simulated", impressions=1_500, compared=400, speed=150.0)
 _COMMANDS = (("stream", "run"), ("teacher", "run"), ("student", "train"), ("student", "serve"))

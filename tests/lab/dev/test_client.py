@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lab.dev.client import Answer, Counts, Question, ScorerConnection, ScoringClient, percentile_ms, swaps_seen
+from lab.dev.client import Answer, Counts, ScorerConnection, ScoringClient, percentile_ms, swaps_seen
 from lab.embedded import free_port
 from stream.events import ContextValue, EntityId
 
 _USERS: dict[EntityId, dict[str, ContextValue]] = {"anna": {}, "bob": {"hour": 3}}
-_QUESTION = Question("anna", [1, 2], {"hour": 3})
+_QUESTION = {"user_id": "anna", "item_ids": [1, 2], "context": {"hour": 3}}
 
 
 class _Scorer(BaseHTTPRequestHandler):
@@ -42,15 +42,10 @@ class _Scorer(BaseHTTPRequestHandler):
         pass
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-
 @contextmanager
 def _serving(port: int, *, status: int = 200, version: str = "v000001") -> Iterator[None]:
     handler = type("Scorer", (_Scorer,), {"status": status, "version": version})
-    with _Server(("127.0.0.1", port), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield
@@ -68,14 +63,6 @@ def connection(port: int) -> Iterator[ScorerConnection]:
 @pytest.fixture
 def port() -> int:
     return free_port()
-
-
-def test_an_answer_carries_version_and_latency(port: int, connection: ScorerConnection) -> None:
-    with _serving(port, version="v000007"):
-        answer = connection.score(_QUESTION, time.monotonic())
-        connection.close()
-    assert (answer.version, answer.retries, answer.fault) == ("v000007", 0, None)
-    assert 0 < answer.latency_ms < 1000
 
 
 def test_a_lost_connection_is_tried_again_within_the_budget(port: int, connection: ScorerConnection) -> None:
@@ -97,7 +84,14 @@ def test_a_request_fails_when_the_budget_is_used_up(port: int) -> None:
     assert answer.latency_ms >= 200
 
 
-def test_any_reply_but_200_fails_at_once_with_its_text(port: int, connection: ScorerConnection) -> None:
+def test_an_answer_carries_version_and_latency_and_any_reply_but_200_fails_at_once_with_its_text(
+    port: int, connection: ScorerConnection
+) -> None:
+    with _serving(port, version="v000007"):
+        answer = connection.score(_QUESTION, time.monotonic())
+        connection.close()
+    assert (answer.version, answer.retries, answer.fault) == ("v000007", 0, None)
+    assert 0 < answer.latency_ms < 1000
     with _serving(port, status=503):
         answer = connection.score(_QUESTION, time.monotonic())
         connection.close()
@@ -125,16 +119,15 @@ def _answer(at: float, version: str | None, latency_ms: float = 1.0) -> Answer:
     return Answer(at, latency_ms, version, degraded=False, retries=0, fault=fault)
 
 
-def test_a_swap_is_the_first_answer_of_another_version() -> None:
-    answers = [_answer(0, "v1"), _answer(1, "v1"), _answer(2, None), _answer(3, "v2"), _answer(4, "v3")]
+def test_a_swap_is_the_first_answer_of_another_version_and_is_counted_with_all_requests() -> None:
+    answers, counts = (
+        [_answer(0, "v1"), _answer(1, "v1"), _answer(2, None), _answer(3, "v2"), _answer(4, "v3")],
+        Counts(),
+    )
     assert swaps_seen(answers) == [(3, "v2"), (4, "v3")]
-
-
-def test_a_client_counts_all_its_requests_also_those_whose_answers_it_no_longer_has() -> None:
-    counts = Counts()
-    for answer in [_answer(0, "v1"), _answer(1, None), _answer(2, "v1"), _answer(3, "v2"), _answer(4, None)]:
+    for answer in answers:
         counts = counts.after(answer)
-    assert counts == Counts(requests=5, failed=2, swaps=1, version="v2")
+    assert counts == Counts(requests=5, failed=1, swaps=2, version="v3")
 
 
 def test_percentiles_are_of_the_answered_requests() -> None:

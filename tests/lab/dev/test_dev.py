@@ -20,13 +20,16 @@ from click.testing import CliRunner
 from graft.cli import cli
 from graft.project import load_project
 from lab.dev.command import dev
-from lab.dev.home import NAME, Home
+from lab.dev.run import NAME, Home, sent_before
 from lab.embedded import EmbeddedKafka, free_port
 from lab.embedded.services import Services
 from runtime.errors import ConfigurationError, GraftError
 from runtime.folder import claim_folder
 from stream.config import Topics
+from stream.kafka import connection
+from stream.kafka.topics import ensure_topics
 from stream.log.examples import ExampleReader
+from stream.replay.replay import ReplayPosition
 from student.versions.registry import Registry
 from tests.graft.fit.conftest import SECOND, write_domain
 from tests.lab.dev.conftest import RATINGS
@@ -109,15 +112,12 @@ def _scores(line: Sequence[str]) -> dict[str, Any]:
 def test_a_folder_that_is_no_project_and_one_without_events_are_named(tmp_path: Path, shop: Path) -> None:
     code, said = _dev(tmp_path / "nothing")
     assert code == 2
-    assert re.search(
-        r"nothing: is no project, it has no graft.toml; 'graft init .*nothing --events F' writes one", said
-    )
-    folder = shop
-    (folder / "events.parquet").rename(tmp_path / "elsewhere.parquet")
-    assert "has no events.parquet or events.jsonl; put one there" in _dev(folder)[1]
+    assert "nothing: is no project, it has no graft.toml; 'graft init" in said
+    (shop / "events.parquet").rename(tmp_path / "elsewhere.parquet")
+    assert "has no events.parquet or events.jsonl; put one there" in _dev(shop)[1]
     for name in ("events.parquet", "events.jsonl"):
-        (folder / name).touch()
-    assert "has both events.parquet and events.jsonl; keep one" in _dev(folder)[1]
+        (shop / name).touch()
+    assert "has both events.parquet and events.jsonl; keep one" in _dev(shop)[1]
 
 
 @pytest.mark.parametrize("speed", ["0", "-1", "fast", "inf", "nan"])
@@ -130,23 +130,21 @@ def test_a_speed_is_max_or_a_number_above_0(tmp_path: Path, speed: str) -> None:
 def test_events_of_the_future_a_csv_and_a_port_in_use_are_refused_before_anything_starts(
     tmp_path: Path, shop: Path, log: Path
 ) -> None:
-    folder = shop
     (tmp_path / "odd.jsonl").write_text('{"type": "impression", "event_time_ms": 9000000000000}\n' * 9)
-    assert "shift the file's times, such as to end now" in _dev(folder, "--events", tmp_path / "odd.jsonl")[1]
-    assert "is no event" in _dev(folder, "--events", log / "ratings.csv")[1]
+    assert "shift the file's times, such as to end now" in _dev(shop, "--events", tmp_path / "odd.jsonl")[1]
+    assert "is no event" in _dev(shop, "--events", log / "ratings.csv")[1]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, said = _dev(folder, "--port", str(port))
+        code, said = _dev(shop, "--port", str(port))
     assert (code, said) == (2, f"port {port}: is in use by another process; name another one with --port")
-    assert not (folder / NAME).exists()
+    assert not (shop / NAME).exists()
 
 
 def test_a_second_one_on_the_same_folder_is_refused(shop: Path) -> None:
-    folder = shop
-    with claim_folder(folder / NAME, ""):
-        code, said = _dev(folder)
+    with claim_folder(shop / NAME, ""):
+        code, said = _dev(shop)
     assert code == 1
-    assert said == f"{folder / NAME}: another 'graft dev' works in it; end that one first, or copy the project's folder"
+    assert said == f"{shop / NAME}: another 'graft dev' works in it; end that one first, or copy the project's folder"
 
 
 def test_servers_that_do_not_answer_are_named(shop: Path) -> None:
@@ -168,6 +166,22 @@ def test_what_is_kept_is_not_taken_up_on_other_servers_nor_what_others_have_sent
     (tmp_path / "begun.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"cannot be read; remove"):
         home.take_up(embedded, [], loaded)
+
+
+def test_an_event_file_that_was_replaced_names_the_kept_folder_to_remove(tmp_path: Path, shop: Path) -> None:
+    project, home = load_project(shop), Home(tmp_path / "kept", keeps=True)
+    events = tmp_path / "events.jsonl"
+    events.write_text("a\n")
+    with EmbeddedKafka() as kafka:
+        services = Services(kafka.servers, "", embedded_kafka=True)
+        ensure_topics(kafka.servers, project.stream, project.topics)
+        admin = connection.admin(kafka.servers)
+        ReplayPosition(kafka.servers, admin, project.topics, events).write(1)
+        admin.close()
+        assert sent_before(home, services, project, events) == 1
+        events.write_text("b\nc\n")
+        with pytest.raises(ConfigurationError, match=r"kept is of other events, remove it to begin anew"):
+            sent_before(home, services, project, events)
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import pytest
 from features.spec import Feature
 from lab.dev import session
 from lab.dev.run import LIMITS, curl_line, max_lag
-from lab.dev.session import Sample, sample_of, write_first
+from lab.dev.session import sample_of, write_first
+from lab.dev.watch import Sample
 from runtime.errors import InvalidInputError
 from stream.replay.event_file import impressions_of
 from stream.tasks import TaskSpec

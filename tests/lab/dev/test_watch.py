@@ -52,23 +52,17 @@ def test_without_a_terminal_a_line_comes_at_most_every_five_seconds() -> None:
     assert out.getvalue() == line_of(_VIEW) + "\n"
 
 
-def test_on_a_terminal_the_table_stays_after_the_end() -> None:
-    out = io.StringIO()
-    with Screen(Console(file=out, force_terminal=True, width=100)) as screen:
-        screen.show(_VIEW)
-    assert "v000003 after 2 swaps" in out.getvalue()
-
-
-def test_dead_letters_are_told_and_a_log_line_sends_nothing_to_the_terminal() -> None:
+def test_on_a_terminal_dead_letters_are_told_and_a_log_line_sends_nothing_to_the_terminal() -> None:
     troubled = _VIEW._replace(dead_letters=7, troubles={"stream": Trouble(2, "\x1b[31mred [bold]")})
     out = io.StringIO()
     with Screen(Console(file=out, force_terminal=True, width=200)) as screen:
         screen.show(troubled)
+    assert "v000003 after 2 swaps" in out.getvalue()
     assert "1,200 of 3,000 read, 7 of them dead letters" in out.getvalue()
     assert "its last line was: ?[31mred [bold]" in out.getvalue()
 
 
-def test_the_end_tells_why_events_became_dead_letters() -> None:
+def test_the_end_tells_why_events_became_dead_letters_and_what_sampling_has_left_out() -> None:
     view = _VIEW._replace(dead_letters=5)
     assert end_line(view, 2, 0, {"invalid": 1, "outside_window": 4}) == (
         "all 3,000 events are read, 384 examples learnt; 5 events became dead letters: 1 invalid, 4 outside_window; "
@@ -77,8 +71,6 @@ def test_the_end_tells_why_events_became_dead_letters() -> None:
     )
     assert end_line(view, 0, 0, {}) == "all 3,000 events are read, 384 examples learnt"
 
-
-def test_the_end_tells_what_sampling_has_left_out() -> None:
     assert end_line(_VIEW, 0, 1_200, {}) == (
         "all 3,000 events are read, 384 examples learnt; 1,200 impressions were left out, as [sampling] says: see "
         "docs/sampling.md"
@@ -124,5 +116,5 @@ def test_a_gauge_is_the_newest_sum_and_none_before_the_first() -> None:
 def test_a_stage_that_does_not_answer_keeps_its_values() -> None:
     metrics = StageMetrics(port=1)
     metrics.update(parse_samples(_page(7, 3)))
-    assert metrics.refresh() is False
+    metrics.refresh()
     assert metrics.total("logits_total") == 10
