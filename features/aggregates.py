@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from features.config import AggregateConfig, Expression, parse_expression
 from features.spec import Entity, EntityId
-from runtime.errors import ConfigurationError, InvalidInputError
+from runtime.errors import InvalidInputError
 
 State = list[float]
 
@@ -134,7 +134,10 @@ class Aggregates:
     """
 
     def __init__(self, configs: Sequence[AggregateConfig]) -> None:
-        self._sources = {c.push_source: _Source(c.half_life_seconds or math.inf, _expressions(c)) for c in configs}
+        expressions = {c.push_source: {n: parse_expression(text) for n, text in c.columns.items()} for c in configs}
+        self._sources = {
+            c.push_source: _Source(c.half_life_seconds or math.inf, expressions[c.push_source]) for c in configs
+        }
         entities = dict.fromkeys(config.entity for config in configs)
         self._layouts = {e: _layout([c for c in configs if c.entity == e], self._sources) for e in entities}
         self._states: dict[Entity, dict[EntityId, State]] = {entity: {} for entity in entities}
@@ -230,16 +233,3 @@ def _layout(configs: Iterable[AggregateConfig], sources: Mapping[str, _Source]) 
     for half_life, expressions in (sources[config.push_source] for config in configs):
         tasks.setdefault(half_life, set()).update(e.task for e in expressions.values() if e.task)
     return StateLayout(tasks)
-
-
-def _expressions(config: AggregateConfig) -> dict[str, Expression]:
-    faults: list[str] = []
-    expressions: dict[str, Expression] = {}
-    for column, text in config.columns.items():
-        try:
-            expressions[column] = parse_expression(text)
-        except ConfigurationError as error:
-            faults.append(f"graft.toml: features.aggregates.{config.push_source}.columns.{column} {error}")
-    if faults:
-        raise ConfigurationError(faults)
-    return expressions

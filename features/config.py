@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from features.spec import Entity
 from runtime.errors import ConfigurationError
@@ -18,6 +18,65 @@ class ContextFeature(FrozenModel):
 
     dtype: ContextDtype = Field(description="its type in events and requests")
     default: int | float | str = Field(description="its value when an event or a request does not have it")
+
+
+Kind = Literal["count", "sum", "mean", "rate"]
+
+_FORMS = "count, sum(TASK), mean(TASK) or rate(TASK, PRIOR, STRENGTH)"
+_TASK = r"\s*([a-z][a-z0-9_]*)\s*"
+_EXPRESSION = re.compile(rf"(count)|(sum|mean)\({_TASK}\)|(rate)\({_TASK},([^,()]+),([^,()]+)\)")
+_LARGEST = 1e12  # of a prior and a strength: their product stays far from what a double can hold
+
+
+class Expression(NamedTuple):
+    """`task` is "" for a count of examples; `prior` and `strength` are 0 unless it is a rate."""
+
+    kind: Kind
+    task: str
+    prior: float = 0.0
+    strength: float = 0.0
+
+    def value(self, examples: float, total: float, labels: float) -> float:
+        """Its value over `examples` examples, of which `labels` have a label of its task, `total` in sum.
+
+        A rate is the mean of these labels and of `strength` more that are all `prior`, (total + prior * strength) /
+        (labels + strength): additive smoothing. It is written so that without labels it is the prior itself.
+        """
+        if self.kind == "count":
+            return examples
+        if self.kind == "sum":
+            return total
+        if self.kind == "mean":
+            return total / labels if labels else 0.0
+        return self.prior + (total - self.prior * labels) / (labels + self.strength)
+
+
+def parse_expression(text: str) -> Expression:
+    """The expression of one column; ConfigurationError for anything else."""
+    match = _EXPRESSION.fullmatch(text.strip())
+    if match is None:
+        raise ConfigurationError([f"must be {_FORMS}, got {text!r}"])
+    if match[4] is None:
+        return Expression(cast("Kind", match[1] or match[2]), match[3] or "")
+    prior, strength = _number(match[6]), _number(match[7])
+    if prior is None or not -_LARGEST <= prior <= _LARGEST:
+        raise ConfigurationError([f"{text!r}: PRIOR must be a number in [-1e12, 1e12], got {match[6].strip()}"])
+    if strength is None or not 0 < strength <= _LARGEST:
+        raise ConfigurationError([f"{text!r}: STRENGTH must be a number in (0, 1e12], got {match[7].strip()}"])
+    return Expression("rate", match[5], prior, strength)
+
+
+def _number(text: str) -> float | None:
+    """The number that a text is, which may be infinite or NaN; None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _is_expression(text: str) -> str:
+    parse_expression(text)
+    return text
 
 
 class AggregateConfig(FrozenModel):
@@ -36,7 +95,7 @@ class AggregateConfig(FrozenModel):
         description="the event time in which an example loses half of its weight; none: every example counts in full "
         "for ever",
     )
-    columns: dict[str, str] = Field(
+    columns: dict[str, Annotated[str, AfterValidator(_is_expression)]] = Field(
         min_length=1,
         description="each column of the view, and what it is: `count`, `sum(TASK)`, `mean(TASK)` or "
         "`rate(TASK, PRIOR, STRENGTH)`",
@@ -95,57 +154,3 @@ class FeaturesConfig(FrozenModel):
     )
     aggregates: list[AggregateConfig] = Field(default=[])
     profiles: list[ProfileConfig] = Field(default=[])
-
-
-Kind = Literal["count", "sum", "mean", "rate"]
-
-_FORMS = "count, sum(TASK), mean(TASK) or rate(TASK, PRIOR, STRENGTH)"
-_TASK = r"\s*([a-z][a-z0-9_]*)\s*"
-_EXPRESSION = re.compile(rf"(count)|(sum|mean)\({_TASK}\)|(rate)\({_TASK},([^,()]+),([^,()]+)\)")
-_LARGEST = 1e12  # of a prior and a strength: their product stays far from what a double can hold
-
-
-class Expression(NamedTuple):
-    """`task` is "" for a count of examples; `prior` and `strength` are 0 unless it is a rate."""
-
-    kind: Kind
-    task: str
-    prior: float = 0.0
-    strength: float = 0.0
-
-    def value(self, examples: float, total: float, labels: float) -> float:
-        """Its value over `examples` examples, of which `labels` have a label of its task, `total` in sum.
-
-        A rate is the mean of these labels and of `strength` more that are all `prior`, (total + prior * strength) /
-        (labels + strength): additive smoothing. It is written so that without labels it is the prior itself.
-        """
-        if self.kind == "count":
-            return examples
-        if self.kind == "sum":
-            return total
-        if self.kind == "mean":
-            return total / labels if labels else 0.0
-        return self.prior + (total - self.prior * labels) / (labels + self.strength)
-
-
-def parse_expression(text: str) -> Expression:
-    """The expression of one column; ConfigurationError for anything else."""
-    match = _EXPRESSION.fullmatch(text.strip())
-    if match is None:
-        raise ConfigurationError([f"must be {_FORMS}, got {text!r}"])
-    if match[4] is None:
-        return Expression(cast("Kind", match[1] or match[2]), match[3] or "")
-    prior, strength = _number(match[6]), _number(match[7])
-    if prior is None or not -_LARGEST <= prior <= _LARGEST:
-        raise ConfigurationError([f"{text!r}: PRIOR must be a number in [-1e12, 1e12], got {match[6].strip()}"])
-    if strength is None or not 0 < strength <= _LARGEST:
-        raise ConfigurationError([f"{text!r}: STRENGTH must be a number in (0, 1e12], got {match[7].strip()}"])
-    return Expression("rate", match[5], prior, strength)
-
-
-def _number(text: str) -> float | None:
-    """The number that a text is, which may be infinite or NaN; None where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None

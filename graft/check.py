@@ -3,26 +3,23 @@
 Imports Feast; changes nothing and needs no server but the teacher's own, where it has one.
 """
 
-import difflib
-import re
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from features.config import ProfileConfig
+from features.config import FeaturesConfig, ProfileConfig
 from features.repo.compiler import Compiled
 from features.repo.store import check_spec
-from features.spec import Feature, FeatureSpec
+from features.spec import FeatureSpec
 from graft.project import FILE_NAME, Project, draft_project
 from graft.tried_rows import teacher_warnings
 from runtime.errors import ConfigurationError, ServiceUnavailableError
 from student.learn.config import DistillationConfig
 from teacher_cache.cache.generation import Generation, generation_of
 from teacher_cache.cache.generation_registry import GenerationRegistry
-from teacher_cache.config import DefaultInput
+from teacher_cache.config import DefaultInput, TeacherConfig
 from teacher_cache.domain.domain_map_faults import faults_of_inputs
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.profiles import faults_of_profiles
@@ -31,7 +28,6 @@ from teacher_cache.teacher import ServerAccess, Teacher
 _PREFIX = f"{FILE_NAME}: "
 _NOT_CHECKED = "; whether the teacher's version is its name alone is not checked: Redis does not answer"
 _REDIS_SECONDS = 1.0  # a check needs no server
-_NEAR = 0.85  # two letters swapped in 'users:age' are 0.89, another feature of the same view is below
 _NO_ACCESS = ServerAccess()
 
 
@@ -106,29 +102,26 @@ class Summary(BaseModel):
 
 
 def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCESS) -> Summary:
-    """The summary of a project whose parts fit; ConfigurationError with every fault of every part.
+    """The summary of a project whose parts fit; ConfigurationError with every fault of every part that can be read.
 
-    A part with faults is mended for the others to be checked against; faults that only follow from that are left out.
+    Where a table of graft.toml has a fault, what depends on it is not checked, so no fault follows from another one.
     """
     draft = draft_project(folder)
-    project: Project = draft.value
-    # 1. The features that are sound, the teacher's inputs; each None where nothing is known of them.
-    compiled, faults = _features(project, redis_url)
-    teacher, of_teacher = _teacher(project, access) if project.teacher else (None, [])
+    # 1. The features, the teacher; each None where its table has a fault.
+    repo = folder / draft.features.repo if draft.features else folder
+    compiled, faults = _features(draft.features, repo, redis_url) if draft.features else (None, [])
+    teacher, of_teacher = _teacher(draft.teacher, folder, access) if draft.teacher else (None, [])
     # 2. How they fit together.
-    known = {feature.name: feature for feature in compiled.features} if compiled else None
-    tensors = teacher.inputs if teacher else None
-    of_inputs: list[str] = []
-    if project.teacher:
-        listed = known if draft.features_are_known() else None
-        of_inputs = faults_of_inputs(project.teacher, folder, tensors, listed)
-    of_teacher += faults_of_profiles((known or {}).values(), teacher.outputs if teacher else {})
-    faults += of_teacher + [fault for fault in of_inputs if not _follows_from_features(fault, project, known or {})]
-    faults += _faults_of_moment(project)
-    faults = _once(draft.faults, [fault for fault in faults if not draft.causes(fault.removeprefix(_PREFIX))])
-    if faults or compiled is None or compiled.spec is None:
+    known = {feature.name: feature for feature in compiled.features} if compiled and compiled.spec else None
+    if draft.teacher:
+        of_teacher += faults_of_inputs(draft.teacher, folder, teacher.inputs if teacher else None, known)
+        of_teacher += faults_of_profiles((known or {}).values(), teacher.outputs if teacher else {})
+        of_teacher += _faults_of_moment(draft.teacher)
+    faults = list(dict.fromkeys([*draft.faults, *faults, *of_teacher]))
+    if faults or draft.project is None or compiled is None or compiled.spec is None:
         raise ConfigurationError(faults)
     # 3. Whether the teacher's version is the name of other logits.
+    project = draft.project
     if project.teacher is None:
         return _summary(project, compiled.spec, None, is_name_checked=False)
     generation = generation_of(project.name, project.teacher, folder, compiled.spec, access)
@@ -151,17 +144,17 @@ def _check_name(project: Project, generation: Generation, redis_url: str) -> boo
     return True
 
 
-def _features(project: Project, redis_url: str) -> tuple[Compiled | None, list[str]]:
+def _features(config: FeaturesConfig, repo: Path, redis_url: str) -> tuple[Compiled | None, list[str]]:
     try:
-        compiled = check_spec(project.repo, redis_url, project.features)
+        compiled = check_spec(repo, redis_url, config)
     except ConfigurationError as error:
         return None, list(error.faults)
     return compiled, list(compiled.faults)
 
 
-def _faults_of_moment(project: Project) -> list[str]:
+def _faults_of_moment(teacher: TeacherConfig) -> list[str]:
     """Where the teacher's training data end only in the future: then it teaches nothing."""
-    moment = project.teacher.trained_until if project.teacher else None
+    moment = teacher.trained_until
     if moment is None or moment <= datetime.now(UTC):
         return []
     what = f"must not be in the future, got {moment.isoformat()}: no example would learn of the teacher before that"
@@ -169,40 +162,17 @@ def _faults_of_moment(project: Project) -> list[str]:
     return [f"{_PREFIX}teacher.trained_until: {what}; {advice}"]
 
 
-def _teacher(project: Project, access: ServerAccess) -> tuple[Teacher | None, list[str]]:
+def _teacher(config: TeacherConfig, folder: Path, access: ServerAccess) -> tuple[Teacher | None, list[str]]:
     """The teacher, without its tasks and vectors where these have faults; and its faults."""
-    config = project.needed_teacher
     try:
-        return load_teacher(config, project.folder, access), []
+        return load_teacher(config, folder, access), []
     except ConfigurationError as error:
         faults = list(error.faults)
     except ServiceUnavailableError as error:
         return None, [f"{_PREFIX}teacher.server: {error}"]
     with suppress(ConfigurationError, ServiceUnavailableError):
-        return load_teacher(config.model_copy(update={"tasks": [], "vectors": []}), project.folder, access), faults
+        return load_teacher(config.model_copy(update={"tasks": [], "vectors": []}), folder, access), faults
     return None, faults
-
-
-def _follows_from_features(fault: str, project: Project, known: Mapping[str, Feature]) -> bool:
-    """Whether a teacher's input names a feature that is listed, or seems to be meant, where [features] has a fault."""
-    name = re.search(r"the feature spec has no '(.*?)'", fault)
-    lists = project.features
-    listed = [*lists.dense, *lists.embedding, *lists.categorical, *lists.passthrough]
-    faulty = [feature for feature in listed if feature not in known]
-    return name is not None and (name[1] in faulty or any(_near(name[1], f) for f in faulty))
-
-
-def _near(name: str, other: str) -> bool:
-    """Whether two features are near: VIEW:FEATURE with one letter wrong somewhere."""
-    return bool(difflib.get_close_matches(name, [other], cutoff=_NEAR))
-
-
-def _once(first: list[str], then: list[str]) -> list[str]:
-    """Faults of two checks, without what both found under keys of their own."""
-    told = {fault.rpartition(": ")[2] for fault in first}
-    if any(fault.startswith(f"{_PREFIX}teacher.tasks: the name") for fault in first):
-        then = [fault for fault in then if not fault.endswith("names must differ")]
-    return first + [fault for fault in dict.fromkeys(then) if fault.rpartition(": ")[2] not in told]
 
 
 def _summary(project: Project, spec: FeatureSpec, generation: Generation | None, *, is_name_checked: bool) -> Summary:

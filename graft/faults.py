@@ -43,35 +43,19 @@ class Place(NamedTuple):
         return ".".join(self.keys)
 
 
-class Fault(NamedTuple):
-    """One fault of a model: pydantic's name of the rule, the place, the table around it, and the text for people."""
-
-    rule: str
-    place: Place
-    owner: Any
-    text: str
-
-
 def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One text per fault of a `model`: ``distillation.0.weight: must be <= 100, got 1000``; none twice."""
-    return list(dict.fromkeys(fault.text for fault in located_faults(error, model)))
+    return list(dict.fromkeys(_fault(fault, model) for fault in error.errors(include_url=False)))
 
 
-def located_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """The faults of a `model` with their places."""
-    return [_located(fault, model) for fault in error.errors(include_url=False)]
-
-
-def _located(fault: Any, model: type[BaseModel]) -> Fault:
+def _fault(fault: Any, model: type[BaseModel]) -> str:
     loc = fault["loc"]
     owner = _place(loc[:-1], model)
     if fault["type"] != "extra_forbidden":
-        place = _place(loc, model)
-        return Fault(fault["type"], place, owner.annotation, _text(fault, place, owner.annotation))
+        return _text(fault, _place(loc, model), owner.annotation)
     name = str(loc[-1])
-    place = Place((*owner.keys, name), Any)
     known = keys_of(owner.annotation) if hasattr(owner.annotation, "model_fields") else ()
-    return Fault(fault["type"], place, owner.annotation, f"{place.key}: no such key{did_you_mean(name, known)}")
+    return f"{'.'.join((*owner.keys, name))}: no such key{did_you_mean(name, known)}"
 
 
 def _text(fault: Any, place: Place, owner: Any) -> str:

@@ -4,14 +4,13 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from features.config import FeaturesConfig, parse_expression
 from features.spec import FeatureSpec
 from graft.faults import faults_of
-from graft.mending import Mended, mended
 from graft.removed import without_removed
 from runtime.errors import ConfigurationError, InvalidInputError, did_you_mean
 from runtime.frozen_model import FrozenModel
@@ -26,6 +25,7 @@ from teacher_cache.config import TeacherConfig
 
 FILE_NAME = "graft.toml"
 EVENT_FILES = ("events.parquet", "events.jsonl")
+_Table = TypeVar("_Table", bound=BaseModel)
 
 
 class Project(FrozenModel):
@@ -88,31 +88,51 @@ class Project(FrozenModel):
         )
 
 
+class Draft(NamedTuple):
+    """A graft.toml as far as it can be read: every fault of it, the project, and two of its tables.
+
+    The project is None where a key has a fault. A table is None where it is left out, or a key of it has a fault.
+    """
+
+    faults: list[str]
+    project: Project | None
+    features: FeaturesConfig | None
+    teacher: TeacherConfig | None
+
+
 def load_project(folder: Path) -> Project:
     """Read `folder`/graft.toml; ConfigurationError with every fault, each with its key, value and what is allowed."""
+    draft = draft_project(folder)
+    if draft.project is None or draft.faults:
+        raise ConfigurationError(draft.faults)
+    return draft.project
+
+
+def draft_project(folder: Path) -> Draft:
+    """`folder`/graft.toml with its faults; ConfigurationError when the file cannot be read at all."""
     table, removed = _read(folder / FILE_NAME)
+    project = None
     try:
         project = Project.model_validate({**table, "folder": folder.resolve()})
     except ValidationError as error:
         faults = faults_of(error, Project)
     else:
         faults = list(_cross_faults(project)) if not removed else []
-    faults += removed.values()
-    if faults:
-        raise ConfigurationError([f"{FILE_NAME}: {fault}" for fault in faults])
-    return project
+    sound = {key: value for key, value in table.items() if key not in {place[0] for place in removed}}
+    return Draft(
+        [f"{FILE_NAME}: {fault}" for fault in (*faults, *removed.values())],
+        project,
+        _table(FeaturesConfig, sound.get("features")),
+        _table(TeacherConfig, sound.get("teacher")),
+    )
 
 
-def draft_project(folder: Path) -> Mended:
-    """The project of `folder`/graft.toml with all its faults, mended where it has one; for `graft check`.
-
-    ConfigurationError when the file cannot be read at all.
-    """
-    table, removed = _read(folder / FILE_NAME)
-    draft = mended({**table, "folder": folder.resolve()}, Project)
-    draft = draft._replace(places=draft.places | removed.keys())
-    crossing = [fault for fault in _cross_faults(draft.value) if not draft.causes(fault)]
-    return draft._replace(faults=[f"{FILE_NAME}: {fault}" for fault in [*draft.faults, *crossing, *removed.values()]])
+def _table(model: type[_Table], table: Any) -> _Table | None:
+    """The table by itself; None where it has a fault, or is left out."""
+    try:
+        return model.model_validate(table)
+    except ValidationError:
+        return None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
@@ -138,7 +158,6 @@ def _cross_faults(project: Project) -> Iterator[str]:
     yield from _duplicates("tasks", [task.name for task in project.tasks])
     yield from project.teacher.kind_faults if project.teacher else ()
     teacher_tasks = project.teacher.tasks if project.teacher else []
-    yield from _duplicates("teacher.tasks", [task.name for task in teacher_tasks])
     if not any(task.served for task in project.tasks):
         yield "tasks: none is served; set served = true for what the endpoint shall answer"
     yield from task_faults(project.tasks, project.distillation, teacher_tasks)
@@ -170,13 +189,9 @@ def _aggregate_faults(project: Project) -> Iterator[str]:
     for i, aggregate in enumerate(project.features.aggregates):
         for column, rule in aggregate.columns.items():
             key = f"features.aggregates.{i}.columns.{column}"
-            try:
-                task = parse_expression(rule).task
-            except ConfigurationError as error:
-                yield f"{key}: {error}"
-            else:
-                if task and task not in tasks:
-                    yield f"{key}: no such task, got {task!r}{did_you_mean(task, tasks)}"
+            task = parse_expression(rule).task
+            if task and task not in tasks:
+                yield f"{key}: no such task, got {task!r}{did_you_mean(task, tasks)}"
 
 
 def _profile_faults(project: Project) -> Iterator[str]:

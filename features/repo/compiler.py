@@ -1,7 +1,6 @@
 """Compiles graft.toml's `[features]` and a Feast repository's definitions into the feature spec; finds every fault."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from features.config import FeaturesConfig, parse_expression
@@ -63,17 +62,12 @@ def value_before_examples(feature: Feature, config: FeaturesConfig, definitions:
     view = definitions.views.get(feature.view)
     for aggregate in config.aggregates:
         if view and view.push_source == aggregate.push_source and feature.feature in aggregate.columns:
-            with suppress(ConfigurationError):  # named by `aggregate_faults`
-                return parse_expression(aggregate.columns[feature.feature]).prior
+            return parse_expression(aggregate.columns[feature.feature]).prior
     return 0.0
 
 
 def _column_faults(text: str, fields: list[FieldDefinition], *, decays: bool) -> Iterator[str]:
-    try:
-        is_whole = parse_expression(text).kind == "count" and not decays
-    except ConfigurationError as error:
-        yield str(error)
-        return
+    is_whole = parse_expression(text).kind == "count" and not decays
     allowed = _WHOLE_TYPES if is_whole else _FRACTION_TYPES
     for field in fields:
         if field.value_type not in allowed:

@@ -30,7 +30,8 @@ def check(project_folder: Path | None, folder: Path | None, *, as_json: bool) ->
 
     FOLDER is the project's; without it the one that --project names.
 
-    Every fault is listed at once, each with its key, the value and what is allowed. Exit code 2 when there is one.
+    Every fault is listed at once, each with its key, the value and what is allowed. What depends on a table with a
+    fault is checked when that one is gone. Exit code 2 when there is a fault.
 
     Example: graft check shop
     """

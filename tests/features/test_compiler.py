@@ -139,17 +139,6 @@ def faults(config: dict[str, Any], **changes: Any) -> list[str]:
             "aggregates.history_push.columns.shown: count with a half-life needs a field of type FLOAT, DOUBLE; it is",
         ),
         (
-            {
-                "dense": ["users:age"],
-                "aggregates": [{**HISTORY, "columns": {"shown": "rate(like, .1, 5)", "rate": "rate(like, 0, -5)"}}],
-            },
-            "aggregates.history_push.columns.rate: 'rate(like, 0, -5)': STRENGTH must be a number in (0, 1e12], got -5",
-        ),
-        (
-            {"dense": ["users:age"], "aggregates": [{**HISTORY, "columns": {"shown": "max(like)", "rate": "count"}}]},
-            "aggregates.history_push.columns.shown: must be count, sum(TASK), mean(TASK) or rate(",
-        ),
-        (
             {"dense": ["users:age"], "aggregates": [HISTORY, HISTORY]},
             "aggregates.history_push: stands twice; one table feeds a push source",
         ),

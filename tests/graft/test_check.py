@@ -73,32 +73,12 @@ def test_a_project_without_a_teacher_is_sound_and_what_still_names_one_is_a_faul
     assert any("distillation.0.teacher_task: no such teacher task, got 'like'" in fault for fault in faults)
 
 
-def test_faults_of_features_and_teacher_come_at_once(sound_project: Path) -> None:
-    _break(sound_project, ('"users:age"]', '"users:aeg", "cars:speed"]'), ('output = "logit"', 'output = "lgoit"'))
-    faults = _check(sound_project)
-    assert any("'aeg'" in fault for fault in faults)
-    assert any("'cars'" in fault for fault in faults)
-    assert any("lgoit" in fault for fault in faults)
-
-
 def test_faults_of_features_and_domain_map_come_at_once(sound_project: Path) -> None:
     _break(sound_project, ('"users:age"]', '"users:aeg"]'), ("[teacher.inputs.history]", "[teacher.inputs.histroy]"))
     faults = _check(sound_project)
     assert any("'aeg'" in fault for fault in faults)
     assert any("teacher.inputs.histroy" in fault for fault in faults)
     assert not any("no 'users:age'" in fault for fault in faults)  # it is sound as far as can be known
-
-
-def test_faults_of_the_domain_map_come_at_once(sound_project: Path) -> None:
-    _break(
-        sound_project,
-        ("[teacher.inputs.history]", "[teacher.inputs.histroy]"),
-        ('feature = "users:age"', 'feature = "users:height"'),
-    )
-    faults = _check(sound_project)
-    assert any("histroy" in fault for fault in faults)
-    assert any("history" in fault for fault in faults)
-    assert any("users:height" in fault for fault in faults)
 
 
 def test_the_command_lists_the_faults_of_a_broken_project_as_json(sound_project: Path) -> None:
