@@ -1,7 +1,6 @@
 """Features: what a row has, from Feast's repository to the vectors that a student sees.
 
-Front files: config (graft.toml's `[features]`), contract (what ids and context may hold), spec (the compiled feature
-spec and its encoding), aggregates (running aggregates). Rooms: repo, push, online.
-
-Imports runtime; the one room that imports Feast.
+Doors: `config` (graft.toml's table), `contract` (what ids and context may hold), `spec` (the compiled spec),
+`aggregates`, and the rooms `repo`, `push`, `online`.
+Imports: `runtime`; the one room that imports Feast.
 """

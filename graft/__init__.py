@@ -1,4 +1,8 @@
-"""The program: command line, commands, settings, project file, and `graft check`."""
+"""The program: command line, commands, settings, project file, and `graft check`.
+
+Doors: `cli`, `project`, `settings`, `process`, `check`, `client`, and the rooms `commands`, `init`, `fit`.
+Imports: `student`, `teacher_cache`, `stream`, `features`, `runtime`.
+"""
 
 import os
 

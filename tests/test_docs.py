@@ -1,5 +1,6 @@
 """What the documents name exists: files, commands, decision records."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,13 @@ _ROOT = Path(__file__).parents[1]
 _PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 _DOCUMENTS = [*(_ROOT / name for name in _PAGES), *sorted((_ROOT / "docs").rglob("*.md"))]
 _RECORDS = sorted((_ROOT / "docs/decisions").glob("[0-9]*.md"))
+_ROOMS = ("runtime", "features", "stream", "teacher_cache", "student", "graft", "lab")
+_PACKAGES = sorted(
+    path.parent.relative_to(_ROOT)
+    for room in _ROOMS
+    for path in (_ROOT / room).rglob("__init__.py")
+    if "build" not in path.parts
+)
 _OURS = re.compile(
     r"`((?:runtime|features|stream|teacher_cache|student|graft|lab|tests|benchmarks|fixtures|docs)/[\w./-]+)`"
 )
@@ -28,6 +36,36 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
     assert [name for name in _OURS.findall(text) if not (_ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("package", _PACKAGES, ids=str)
+def test_a_package_says_in_ten_lines_what_it_owns_its_doors_and_what_it_imports(package: Path) -> None:
+    text = ast.get_docstring(ast.parse((_ROOT / package / "__init__.py").read_text("utf-8"))) or ""
+    owns, doors, imports = re.split(r"\n+(?:Doors|Imports): ", text)
+    assert owns
+    assert len(text.splitlines()) <= 10
+    names = re.findall(r"`(\w+)`", doors)
+    assert [name for name in names if not _exists(_ROOT / package / name)] == []
+    may_import = set(re.findall(r"`([\w.]+)`", imports))
+    assert [name for name in may_import if not _exists(_ROOT / name.replace(".", "/"))] == []
+    imported = {name for path in (_ROOT / package).rglob("*.py") for name in _imported(path)}
+    own = ".".join(package.parts)
+    assert sorted(name for name in imported if not _is_within(name, {own, *may_import})) == []
+
+
+def _exists(module: Path) -> bool:
+    return module.is_dir() or module.with_suffix(".py").exists()
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """The packages of ours, and their modules where one is imported whole."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in _ROOMS:
+            yield node.module
+
+
+def _is_within(module: str, packages: set[str]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
 def test_decision_records_have_a_number_each_and_stand_in_the_index() -> None:

@@ -1,4 +1,5 @@
-"""Reads features from Redis as they are now: reader for the stream, async_reader for the scorer.
+"""Reads features from Redis as they are now.
 
-Imports the front files of features; never Feast.
+Doors: `reader` for the stream, `async_reader` for the scorer, `served_rows`.
+Imports: `features`, `runtime`; never Feast.
 """

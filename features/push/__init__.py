@@ -1,4 +1,5 @@
-"""Writes running aggregates and profiles to the online store: pusher; pushed_rows and push_order keep owner and order.
+"""Writes running aggregates and profiles to the online store.
 
-Imports features.repo and features.online.
+Doors: `pusher`; `pushed_rows` and `push_order` keep owner and order.
+Imports: `features`, `features.online`, `features.repo`, `runtime`.
 """

@@ -1,4 +1,5 @@
-"""The Feast repository of a project: store (Feast itself), compiler, its batch tables, and the log of what was pushed.
+"""The Feast repository of a project, its batch tables, and the log of what was pushed.
 
-Imports features.online and the front files of features.
+Doors: `store` (Feast itself), `batch_tables`, `push_log`.
+Imports: `features`, `features.online`, `runtime`.
 """

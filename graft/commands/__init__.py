@@ -1,4 +1,5 @@
-"""The commands, by noun; graft/cli.py lists them. Each reads settings and project and calls the rooms below.
+"""The commands, by noun; graft.cli lists them. Each loads only what it needs, so imports stand inside them.
 
-Front: options.py, what they share. Imports stand inside the commands, so that each one loads only what it needs.
+Doors: `options` (what they share), and the rooms `stream`, `teacher`, `student`.
+Imports: `graft`, `graft.init`, `graft.fit`, `student`, `teacher_cache`, `stream`, `features`, `runtime`.
 """

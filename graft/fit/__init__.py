@@ -1,4 +1,5 @@
-"""Trains a teacher on the source's log: `domain` reads both sides, `shared` matches them, `fit` is the recipe.
+"""Trains a teacher on the source's log.
 
-`design` is what a teacher takes, `network` learns it, `onnx_file` writes it; the example pairs use these three, too.
+Doors: `domain` (reads both sides), `fit` (the recipe), `design` (what a teacher takes), `network`, `onnx_file`.
+Imports: `graft`, `graft.init`, `student.evaluate`, `stream`, `features`, `runtime`.
 """

@@ -1,5 +1,5 @@
-"""`graft demo`: `graft pair make`, `graft dev` until all is learnt, `graft study`, and one report of the three.
+"""An example pair, dev until all is learnt, the study as a process of its own, and one report.
 
-Front: `command`; `run` has the order. Imports lab.dev and lab.pairs; the study runs as a process of its own, because it
-imports Feast, whose metrics folder the stages of dev would inherit.
+Doors: `command`, `run`.
+Imports: `lab`, `lab.dev`, `lab.embedded`, `lab.pairs`, `graft`, `student`, `stream`, `runtime`.
 """

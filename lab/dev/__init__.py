@@ -1,1 +1,5 @@
-"""`graft dev`: every process of a project in one terminal. The demo is the same on an example pair, with a report."""
+"""Every process of a project in one terminal.
+
+Doors: `command`, `run`, `client`.
+Imports: `lab.embedded`, `graft`, `student`, `stream`, `features`, `runtime`.
+"""

@@ -1,6 +1,7 @@
-"""Embedded Kafka and Redis: servers that a process starts and ends, and the choice between them and a user's own.
+"""Embedded Kafka and Redis: servers that a process starts and ends, or a user's own in their place.
 
-Front: `servers` (Redis and the brokers) and `services` (what the settings do not name is embedded).
+Doors: `servers`, `services` (what the settings do not name is embedded).
+Imports: `graft`, `stream`, `runtime`.
 """
 
 from lab.embedded.servers import EmbeddedKafka, EmbeddedRedis, free_port, is_free_port

@@ -1,1 +1,5 @@
-"""The makers of the two example pairs: each writes a whole project folder. No other part of graft depends on them."""
+"""The makers of the example pairs: each writes a whole project folder.
+
+Doors: `command`, `project_folder`, `movielens`, `simulated`.
+Imports: `graft`, `student`, `runtime`.
+"""

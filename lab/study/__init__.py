@@ -1,5 +1,5 @@
 """The study: a grid of learners over one example log, without Kafka, and its results as tables and plots.
 
-Front: `command` and `studied`. `log` holds what is learnt, `learners` learn it, `findings` say what came out.
-Imports graft and the rooms below it; of lab only `lab.page` and a name of `lab.pairs`.
+Doors: `command`, `studied`, `grid`, and the rooms `log`, `learners`, `findings`.
+Imports: `lab`, `lab.pairs`, `graft`, `student`, `teacher_cache`, `stream`, `features`, `runtime`.
 """

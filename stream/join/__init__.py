@@ -1,4 +1,5 @@
-"""The pure part of the stream: from messages to examples, without Kafka or a clock.
+"""The pure part of the stream: from messages to examples, without a clock or a connection.
 
-Imports the contracts of stream and stream.kafka.
+Doors: `step`, `partition`, `validation`, `sampling`, `aggregation`.
+Imports: `stream`, `stream.kafka`, `features`, `runtime`.
 """

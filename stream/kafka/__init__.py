@@ -1,4 +1,5 @@
-"""How graft meets Kafka: clients, groups, transactions, what cannot be decoded, dead letters and skips.
+"""How graft meets Kafka: clients, groups, transactions, what cannot be decoded, dead letters.
 
-Imports the contracts of stream: events, tasks, messages, config.
+Doors: `connection`, `topics`, `groups`, `dead_letters`, `decoding`, `security`.
+Imports: `stream`, `runtime`.
 """

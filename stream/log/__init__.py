@@ -1,4 +1,5 @@
 """What is read after the stream: examples and teacher requests, from their topics or the example log.
 
-Imports stream.kafka.
+Doors: `examples`, `requests`, `example_log`, `archive`, `logged_logits`, `used_logits`.
+Imports: `stream`, `stream.kafka`, `runtime`.
 """

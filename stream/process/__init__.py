@@ -1,4 +1,5 @@
 """The stream process around the join: reads, writes exactly once, pauses, reports.
 
-Imports stream.join and stream.kafka.
+Doors: `run`.
+Imports: `stream`, `stream.join`, `stream.kafka`, `features`, `runtime`.
 """

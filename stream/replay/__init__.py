@@ -1,4 +1,5 @@
 """Event files: read, checked, and sent to Kafka at a pace.
 
-Imports stream.join and stream.kafka.
+Doors: `event_file`, `replay`, `dry_run`.
+Imports: `stream`, `stream.join`, `stream.kafka`, `runtime`.
 """

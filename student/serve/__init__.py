@@ -1,1 +1,5 @@
-"""The scoring endpoint: the hot swap, the request contract, the numpy model. No torch, Feast or Kafka."""
+"""The scoring endpoint: the hot swap, the request contract, the numpy model.
+
+Doors: `server`, `workers`, `swap`, `admission`.
+Imports: `student.versions`, `stream`, `features`, `runtime`; no torch, Feast or Kafka.
+"""

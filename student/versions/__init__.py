@@ -1,1 +1,5 @@
-"""The registry of versions, and what learner and scorer both know of one. No torch, Feast or Kafka."""
+"""The registry of versions, and what learner and scorer both know of one.
+
+Doors: `registry`, `manifest`, `gate`, `served_tensors`, `version_folder`.
+Imports: `stream`, `features`, `runtime`; no torch, Feast or Kafka.
+"""

@@ -1,4 +1,5 @@
 """A history scored into the cache.
 
-Imports teacher_cache.cache.
+Doors: `backfill`, `histories`, `backfill_report`.
+Imports: `teacher_cache`, `teacher_cache.cache`, `teacher_cache.domain`, `stream`, `features`, `runtime`.
 """

@@ -1,4 +1,5 @@
 """From a target row to the teacher's logits: the domain map, its faults, and the call.
 
-Imports teacher_cache.kinds.
+Doors: `domain_map`, `domain_map_faults`, `request_scorer`, `context_key`.
+Imports: `teacher_cache`, `stream`, `features`, `runtime`.
 """

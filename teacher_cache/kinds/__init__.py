@@ -1,1 +1,5 @@
-"""Teachers of every kind behind one interface (teacher_cache.teacher), and what loads the project's."""
+"""Teachers of every kind behind one interface, teacher_cache.teacher.
+
+Doors: `load` (the project's), `onnx_teacher`.
+Imports: `teacher_cache`, `runtime`.
+"""

@@ -1,1 +1,5 @@
-"""``graft replay``, ``graft stream`` and ``graft dlq``: events, the join, and what it could not use."""
+"""Replay, stream and dlq: events, the join, and what it could not use.
+
+Doors: `stream`, `dlq`.
+Imports: `graft`, `graft.commands`, `stream`, `features`, `runtime`.
+"""

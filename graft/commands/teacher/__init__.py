@@ -1,1 +1,5 @@
-"""``graft teacher``: its logits in the cache, and how it is trained. Front: teacher_parts.py, which others use too."""
+"""Teacher: its logits in the cache, and how it is trained.
+
+Doors: `teacher_parts`, `generations`.
+Imports: `graft`, `graft.commands`, `graft.init`, `graft.fit`, `teacher_cache`, `stream`, `features`, `runtime`.
+"""

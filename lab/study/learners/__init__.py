@@ -1,5 +1,5 @@
-"""The cells of a grid: the student's own learner, the plain models and the teacher, in processes of their own.
+"""The cells of a grid: the student's own learner, the plain models and the teacher, in processes.
 
-Front: `plan` (all cells, and their keys), `worker` (runs them), `cell` (learns one). Imports `lab.study.log` and the
-grid.
+Doors: `plan` (all cells), `worker` (runs them), `cell` (learns one), `plain_models`.
+Imports: `lab.study`, `lab.study.log`, `graft`, `student`, `teacher_cache`, `stream`, `features`, `runtime`.
 """

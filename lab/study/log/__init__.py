@@ -1,4 +1,5 @@
-"""The log of a study: read or joined in memory, its online store, and the slices by which it is judged.
+"""The log of a study: read or joined in memory, its online store, and the slices that judge it.
 
-Front: `study_log`, `log_in_memory`, `memory_store`. Imports features, stream, student and graft.
+Doors: `study_log`, `log_in_memory`, `memory_store`.
+Imports: `graft`, `student`, `teacher_cache`, `stream`, `features`, `runtime`.
 """

@@ -1,4 +1,5 @@
 """A Gaussian over a linear model of the columns, learnt row by row.
 
-Imports student.learn.network.
+Doors: `posterior`, `guard`.
+Imports: `student.learn`, `student.learn.network`, `student.versions`, `stream`, `features`, `runtime`.
 """
