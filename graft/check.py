@@ -3,24 +3,29 @@
 Imports Feast; changes nothing and needs no server but the teacher's own, where it has one.
 """
 
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from features.config import FeaturesConfig, ProfileConfig
 from features.repo.compiler import Compiled
-from features.repo.store import check_spec
+from features.repo.store import check_spec, view_sources
 from features.spec import FeatureSpec
 from graft.project import FILE_NAME, Project, draft_project
-from graft.tried_rows import teacher_warnings
 from runtime.errors import ConfigurationError, ServiceUnavailableError
+from runtime.folder import open_parquet
 from student.learn.config import DistillationConfig
 from teacher_cache.cache.generation import Generation, generation_of
 from teacher_cache.cache.generation_registry import GenerationRegistry
 from teacher_cache.config import DefaultInput, TeacherConfig
-from teacher_cache.domain.domain_map_faults import faults_of_inputs
+from teacher_cache.domain.domain_map import DomainMap
+from teacher_cache.domain.domain_map_faults import faults_of_inputs, probability_warnings
 from teacher_cache.kinds.load import load_teacher
 from teacher_cache.profiles import faults_of_profiles
 from teacher_cache.teacher import ServerAccess, Teacher
@@ -28,18 +33,8 @@ from teacher_cache.teacher import ServerAccess, Teacher
 _PREFIX = f"{FILE_NAME}: "
 _NOT_CHECKED = "; whether the teacher's version is its name alone is not checked: Redis does not answer"
 _REDIS_SECONDS = 1.0  # a check needs no server
+_TRIED_ROWS = 256  # of the batch tables, on which the teacher is tried
 _NO_ACCESS = ServerAccess()
-
-
-class TaskSummary(BaseModel):
-    """A task of the student."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    kind: str
-    served: bool
-    window_seconds: float
 
 
 class Summary(BaseModel):
@@ -51,7 +46,7 @@ class Summary(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    tasks: list[TaskSummary]
+    tasks: list[dict[str, Any]]
     dense_columns: int
     categorical_columns: int
     passthrough_features: int
@@ -66,11 +61,6 @@ class Summary(BaseModel):
     distillation: list[DistillationConfig]
     profiles: list[ProfileConfig] = []
     warnings: list[str] = []
-
-    @property
-    def defaulted_share(self) -> float:
-        """The share of the teacher's inputs without a counterpart in the target."""
-        return self.teacher_inputs_defaulted / max(1, self.teacher_inputs)
 
     def lines(self) -> list[str]:
         """The summary as lines of text."""
@@ -90,8 +80,9 @@ class Summary(BaseModel):
             return ["  no teacher: the student learns from its labels alone"]
         mapped = self.teacher_inputs - self.teacher_inputs_defaulted
         inputs = f"{self.teacher_inputs} inputs, {mapped} mapped, {self.teacher_inputs_defaulted} defaulted"
+        share = self.teacher_inputs_defaulted / max(1, self.teacher_inputs)
         lines = [
-            f"  teacher {self.teacher_version}: {inputs} ({self.defaulted_share:.0%})",
+            f"  teacher {self.teacher_version}: {inputs} ({share:.0%})",
             f"  generation of its logits {self.teacher_generation}{'' if self.is_name_checked else _NOT_CHECKED}",
             f"  a logit for each {_listed(['user', 'item', *self.teacher_context])}",
         ]
@@ -128,7 +119,7 @@ def check_project(folder: Path, redis_url: str, access: ServerAccess = _NO_ACCES
     summary = _summary(project, compiled.spec, generation, is_name_checked=_check_name(project, generation, redis_url))
     # 4. What is odd of it, though it is sound.
     assert teacher is not None
-    return summary.model_copy(update={"warnings": teacher_warnings(project, compiled.spec, teacher, redis_url)})
+    return summary.model_copy(update={"warnings": _teacher_warnings(project, compiled.spec, teacher, redis_url)})
 
 
 def _check_name(project: Project, generation: Generation, redis_url: str) -> bool:
@@ -175,13 +166,51 @@ def _teacher(config: TeacherConfig, folder: Path, access: ServerAccess) -> tuple
     return None, faults
 
 
+def _teacher_warnings(project: Project, spec: FeatureSpec, teacher: Teacher, redis_url: str) -> list[str]:
+    """What is odd of the teacher's outputs on the first rows of the batch tables; a dump is not tried."""
+    config = project.needed_teacher
+    if config.dump is not None:
+        return []
+    columns = _columns(spec, _tables(project, spec, redis_url))
+    inputs = DomainMap(config, project.folder, teacher, spec).map_rows(columns).inputs
+    warnings = probability_warnings(teacher, config.tasks, inputs)
+    return [f"teacher task {name}: {warning}" for name, warning in warnings.items()]
+
+
+def _tables(project: Project, spec: FeatureSpec, redis_url: str) -> dict[str, dict[str, list[Any]]]:
+    """The first rows of each batch table by view, and those of users and items under user_id and item_id."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    ids = {spec.user_join_key: "user_id", spec.item_join_key: "item_id"}
+    for view, file in view_sources(project.repo, redis_url).tables.items():
+        if file.path.is_file() and file.join_key in ids:
+            found[view] = _first_rows(file.path)
+            found.setdefault(ids[file.join_key], {"": found[view].get(file.join_key, [])})
+    return found
+
+
+def _first_rows(path: Path) -> dict[str, list[Any]]:
+    """Empty where the file cannot be read: that is for what needs it to say."""
+    try:
+        batch = next(open_parquet(path).iter_batches(batch_size=_TRIED_ROWS), None)
+    except (OSError, pa.ArrowException):
+        return {}
+    return batch.to_pydict() if batch is not None else {}
+
+
+def _columns(spec: FeatureSpec, tables: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    """A value a row of each feature; missing where no table has it."""
+    columns = {}
+    for feature in spec.features:
+        held = tables.get(feature.view or feature.name, {}).get(feature.feature, [])
+        columns[feature.name] = list(islice(cycle(held), _TRIED_ROWS)) if held else [feature.default] * _TRIED_ROWS
+    return columns
+
+
 def _summary(project: Project, spec: FeatureSpec, generation: Generation | None, *, is_name_checked: bool) -> Summary:
     inputs = project.teacher.inputs if project.teacher else {}
     return Summary(
         name=project.name,
-        tasks=[
-            TaskSummary(**t.model_dump(include={"name", "kind", "served", "window_seconds"})) for t in project.tasks
-        ],
+        tasks=[t.model_dump(include={"name", "kind", "served", "window_seconds"}) for t in project.tasks],
         dense_columns=len(spec.dense_names),
         categorical_columns=len(spec.categorical),
         passthrough_features=sum(f.role == "passthrough" for f in spec.features),
@@ -202,8 +231,9 @@ def _listed(words: list[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _task_line(task: TaskSummary) -> str:
-    return f"  task {task.name}: {task.kind}, window {task.window_seconds:g} s{'' if task.served else ', not served'}"
+def _task_line(task: dict[str, Any]) -> str:
+    served = "" if task["served"] else ", not served"
+    return f"  task {task['name']}: {task['kind']}, window {task['window_seconds']:g} s{served}"
 
 
 def _distillation_line(row: DistillationConfig) -> str:

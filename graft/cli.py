@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from graft.lazy_group import LazyCommand, LazyGroup, Purpose
-from graft.log_level import LOG_LEVEL
 
 _BY_PURPOSE: dict[Purpose, dict[str, tuple[str, str]]] = {
     "start": {
@@ -98,8 +97,6 @@ def cli(context: click.Context, project: Path | None, *, verbose: bool, quiet: b
     if verbose and quiet:
         raise click.UsageError("--verbose and --quiet exclude each other")
     context.obj = project
-    if verbose or quiet:
-        context.meta[LOG_LEVEL] = "DEBUG" if verbose else "WARNING"
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graft.log_level import given_level
 from graft.project import Project, load_project
 from graft.settings import Settings, load_settings
 from graft.transports import warn_of_bare_password
@@ -91,6 +90,13 @@ def begin(project_folder: Path | None) -> Process:
     use(settings.kafka_security)
     warn_of_bare_password(settings.kafka_security, settings.kafka)
     return Process(settings)
+
+
+def given_level() -> str | None:
+    """The log level of --verbose or --quiet; None where neither is given, or no command line runs."""
+    context = click.get_current_context(silent=True)
+    options = context.find_root().params if context else {}
+    return "DEBUG" if options.get("verbose") else "WARNING" if options.get("quiet") else None
 
 
 def _command() -> str:

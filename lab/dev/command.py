@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from graft.log_level import given_level
 from lab.dev.signals import INTERRUPTED, TERMINATED, ended_by_signals
 from runtime.telemetry import configure_logging
 
@@ -56,6 +55,7 @@ def dev(  # noqa: PLR0913 - one argument an option
 
     Example: graft dev shop
     """
+    from graft.process import given_level
     from lab.dev.run import Options, own_environment, run_dev
 
     configure_logging(given_level() or "WARNING")

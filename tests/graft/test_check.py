@@ -36,7 +36,7 @@ def test_a_sound_project_is_summed_up(sound_project: Path) -> None:
 
     summary = check_project(sound_project, f"redis://127.0.0.1:{free_port()}/0")
     assert (summary.dense_columns, summary.categorical_columns) == (1, 2)
-    assert (summary.teacher_inputs, summary.teacher_inputs_defaulted, summary.defaulted_share) == (2, 1, 0.5)
+    assert (summary.teacher_inputs, summary.teacher_inputs_defaulted) == (2, 1)
     scales = "gradient scale 2"
     not_checked = "whether the teacher's version is its name alone is not checked: Redis does not answer"
     assert summary.lines() == [

@@ -42,13 +42,11 @@ def _selection_options(command: "Callable[..., None]") -> "Callable[..., None]":
 @click.pass_obj
 def ls(
     project_folder: Path | None,
+    /,
     place: tuple[str, int, int] | None,
-    topic: str | None,
-    code: str | None,
-    since: int | None,
-    until: int | None,
     *,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Count the dead letters by topic and reason, with the newest of each; or print one whole.
 
@@ -68,7 +66,7 @@ def ls(
     counts: Counter[tuple[str, str]] = Counter()
     newest: dict[tuple[str, str], StoredLetter] = {}
     with dead_letters(process.settings.kafka, topics) as reader:
-        for letter in reader.selected(_selection(topics, topic, code, since, until)):
+        for letter in reader.selected(_selection(topics, **chosen)):
             kind = letter.message.topic, letter.code
             counts[kind] += 1
             newest[kind] = max(letter, newest.get(kind, letter), key=lambda stored: stored.written_ms)
@@ -85,7 +83,7 @@ def _echo_letter(process: Process, topic: str, partition: int, offset: int, *, a
 
     topics = process.project.topics
     with dead_letters(process.settings.kafka, topics) as reader:
-        letters = reader.selected(_selection(topics, topic, None, None, None))
+        letters = reader.selected(_selection(topics, topic))
         letter = next((letter for letter in letters if (letter.partition, letter.offset) == (partition, offset)), None)
     if letter is None:
         place = f"{topics.dead_letters(topic_of(topics, topic))}-{partition} offset {offset}"
@@ -103,16 +101,7 @@ def _echo_letter(process: Process, topic: str, partition: int, offset: int, *, a
 @click.option("--dry-run", is_flag=True, help="Count what would be put back; write nothing.")
 @json_option
 @click.pass_obj
-def replay(
-    project_folder: Path | None,
-    topic: str | None,
-    code: str | None,
-    since: int | None,
-    until: int | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def replay(project_folder: Path | None, /, *, dry_run: bool, as_json: bool, **chosen: Any) -> None:
     """Put dead letters back into their topic, each once, with their original bytes.
 
     Mend first what made them dead letters: a task, a feature, the stream's settings. A message that has been a dead
@@ -125,7 +114,7 @@ def replay(
 
     process = begin(project_folder)
     topics = process.project.topics
-    selection = _selection(topics, topic, code, since, until)
+    selection = _selection(topics, **chosen)
     with progress("replay") as advance:
         done = replay_dead_letters(
             process.settings.kafka, topics, selection, dry_run=dry_run, advance=lambda count: advance(count, None)
@@ -171,8 +160,13 @@ def skip(
 
 
 def _selection(
-    topics: "Topics", topic: str | None, code: str | None, since: int | None, until: int | None
+    topics: "Topics",
+    topic: str | None = None,
+    code: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
 ) -> "Selection":
+    """What `_selection_options` name; ages in seconds."""
     from stream.kafka.dead_letter_topics import Selection
 
     now_ms = time.time_ns() // 1_000_000
