@@ -29,7 +29,7 @@ from runtime.child import start_child
 _ROOT = Path(__file__).parents[1]
 _STREAM = ("tests.stream.process", "tests.stream.archive_process")
 _LEARN = ("exchange_contract", "rank_learning", "rank_teacher", "train_process")
-_PROGRAMS = (_STREAM, tuple(f"tests.student.learn.{name}" for name in _LEARN), ("tests.forked_example",))
+_PROGRAMS = (_STREAM, tuple(f"tests.student.learn.{name}" for name in _LEARN))
 _START_SECONDS = 90.0  # of an import of torch on a busy machine
 _PR_SET_PDEATHSIG = 1
 

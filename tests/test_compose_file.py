@@ -93,29 +93,6 @@ def test_a_container_is_closed(name: str) -> None:
     assert faults(name, _SERVICES[name]) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"read_only": False}, "its root can be written"),
-        ({"tmpfs": []}, "it has no /tmp of its own"),
-        ({"cap_add": ["NET_ADMIN"]}, "it keeps capabilities"),
-        ({"security_opt": []}, "it may gain privileges"),
-        ({"pids_limit": 0}, "its processes have no limit"),
-        ({"mem_limit": None}, "its memory has no limit"),
-        ({"cpus": 0}, "its processor time has no limit"),
-        ({"logging": {}}, "its log has no limit"),
-        ({"pid": "host"}, "it is privileged or shares the host"),
-        ({"networks": None, "network_mode": "host"}, "it reaches other networks than its own"),
-        ({"volumes": ["/var/run/docker.sock:/var/run/docker.sock"]}, "it reaches Docker"),
-        ({"ports": ["8080:8080"]}, "a port is open to other machines"),
-        ({"ports": ["0.0.0.0:8080:8080"]}, "a port is open to other machines"),
-        ({"environment": {"GRAFT_REDIS_URL": "redis://u:p@redis"}}, "a password stands in its environment"),
-    ],
-)
-def test_what_opens_a_container_is_found(change: dict[str, Any], fault: str) -> None:
-    assert faults("stream", {**_SERVICES["stream"], **change}) == [f"stream: {fault}"]
-
-
 def test_only_the_entry_and_grafana_reach_the_host_and_the_world() -> None:
     assert {name for name, service in _SERVICES.items() if service.get("ports")} == {"entry", "grafana"}
     open_networks = {name for name, network in _FILE["networks"].items() if not (network or {}).get("internal")}

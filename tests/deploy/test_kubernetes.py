@@ -87,20 +87,6 @@ def test_what_is_rendered_is_valid_and_closed(folder: str) -> None:
 
 
 @needs_kustomize
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"enableServiceLinks": True}, "stream: its environment has variables of other services"),
-        ({"securityContext": {}}, "stream: it may run as root"),
-        ({"hostNetwork": True}, "stream: it shares the host"),
-        ({"volumes": []}, "stream/graft: it has no /tmp of its own"),
-    ],
-)
-def test_what_opens_a_pod_is_found(change: Manifest, fault: str) -> None:
-    assert fault in faults("stream", {**workloads("base")["stream"], **change})
-
-
-@needs_kustomize
 def test_every_process_of_compose_is_there_with_its_command_and_time_to_finish() -> None:
     services = yaml.safe_load((_ROOT / "docker-compose.yml").read_text())["services"]
     pods = workloads("base")

@@ -147,18 +147,6 @@ _KIND = (
                 "(a tower of its own was worth nothing: docs/decisions/006-distillation.md)"
             ),
         ),
-        *(
-            (
-                'student_task = "like"',
-                f'student_task = "like"\n{key} = {value}',
-                f"distillation.0.{key}: was removed; {advice}",
-            )
-            for key, value, advice in (
-                ("loss", '"listwise"', "leave it out: the head learns the teacher's probability or value"),
-                ("adapter", "true", "leave it out: the guard weighs a wrong teacher's answer"),
-                ("half_life_examples", "100", "leave it out: the weight stays"),
-            )
-        ),
         (
             'teacher_task = "stars"',
             'teacher_task = "like"',
@@ -220,11 +208,6 @@ def test_a_value_of_several_types_is_one_fault(tmp_path: Path) -> None:
     )
 
 
-def test_faults_of_several_tables_come_at_once(tmp_path: Path) -> None:
-    faults = _faults(tmp_path, ('student_task = "like"', 'student_task = "love"'), ("mean(like)", "mean(love)"))
-    assert len(faults) == 2
-
-
 @pytest.mark.parametrize(
     ("text", "words"), [(None, "no such file"), ("a = [", "not valid TOML"), (b"\xff", "not valid")]
 )
@@ -270,33 +253,22 @@ def test_logits_are_used_from_the_first_millisecond_after_it(tmp_path: Path, val
     assert load_project(tmp_path).teacher.logits_from_ms == from_ms
 
 
-def test_a_project_without_a_binary_task_has_no_negatives_to_sample(tmp_path: Path) -> None:
-    """With one they are sampled, and without the table none is left out."""
-    assert "[sampling]" not in _VALID
-    (tmp_path / "graft.toml").write_text(_VALID + "\n[sampling]\none_negative_of = 5\n")
-    assert load_project(tmp_path).sampling.one_negative_of == 5
-    numbers = _VALID.replace('kind = "binary"\nwindow', 'kind = "regression"\nwindow').partition("[[distillation]]")[0]
-    (tmp_path / "graft.toml").write_text(numbers + "\n[sampling]\none_negative_of = 5\n")
-    with pytest.raises(ConfigurationError, match="one_negative_of: no task is binary, so no example is a negative"):
-        load_project(tmp_path)
+_NO_BINARY_TASK = _VALID.replace('kind = "binary"\nwindow', 'kind = "regression"\nwindow').partition(
+    "[[distillation]]"
+)[0]
 
 
 @pytest.mark.parametrize(
-    ("table", "fault"),
+    ("project", "table", "fault"),
     [
-        ("drawn_negatives = 51", "drawn_negatives: must be <= 50, got 51"),
-        ("drawn_by_popularity = 0.5", "drawn_by_popularity: nothing is drawn; set sampling.drawn_negatives"),
+        (_VALID, "drawn_negatives = 51", "drawn_negatives: must be <= 50, got 51"),
+        (_VALID, "drawn_by_popularity = 0.5", "drawn_by_popularity: nothing is drawn"),
+        (_NO_BINARY_TASK, "one_negative_of = 5", "one_negative_of: no task is binary"),
+        (_NO_BINARY_TASK, "drawn_negatives = 2", "drawn_negatives: no task is binary"),
     ],
 )
-def test_what_is_wrong_with_drawn_negatives_is_said_with_the_key(tmp_path: Path, table: str, fault: str) -> None:
-    (tmp_path / "graft.toml").write_text(f"{_VALID}\n[sampling]\n{table}\n")
+def test_negatives_that_cannot_be_sampled_are_refused(tmp_path: Path, project: str, table: str, fault: str) -> None:
+    (tmp_path / "graft.toml").write_text(f"{project}\n[sampling]\n{table}\n")
     with pytest.raises(ConfigurationError) as error:
         load_project(tmp_path)
     assert fault in str(error.value)
-
-
-def test_a_project_without_a_binary_task_draws_no_negatives(tmp_path: Path) -> None:
-    numbers = _VALID.replace('kind = "binary"\nwindow', 'kind = "regression"\nwindow').partition("[[distillation]]")[0]
-    (tmp_path / "graft.toml").write_text(numbers + "\n[sampling]\ndrawn_negatives = 2\n")
-    with pytest.raises(ConfigurationError, match="drawn_negatives: no task is binary"):
-        load_project(tmp_path)
