@@ -85,7 +85,7 @@ def _is_ready(prometheus: str) -> bool:
 
 @pytest.mark.timeout(180)
 def test_no_query_of_a_panel_and_no_rule_has_an_error(page: ModuleType, prometheus: str) -> None:
-    await_that(lambda: _is_ready(prometheus), 90)
+    await_that(lambda: _is_ready(prometheus), 90, lambda: "Prometheus does not start")
     read(page, prometheus)
     with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=10) as reply:
         rules = json.load(reply)["data"]["groups"][0]["rules"]

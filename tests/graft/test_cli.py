@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from graft.cli import cli
+from graft.cli import _end_quickly, cli
 from lab.embedded import free_port
 from tests.disks import Disk
 
@@ -34,7 +34,7 @@ def _modules_after(*arguments: str) -> set[str]:
     """The modules that a command has imported when it ends."""
     code = f"""
 import sys
-from graft.cli import cli
+from graft.cli import _end_quickly, cli
 try:
     cli({list(arguments)!r})
 except SystemExit:
@@ -155,7 +155,7 @@ def test_wrong_usage_exits_with_2(command: str) -> None:
 def test_the_scorer_starts_without_torch_and_feast_and_ends_at_sigterm(tmp_path: Path) -> None:
     code = """
 import sys
-from graft.cli import cli
+from graft.cli import _end_quickly, cli
 try:
     cli(["student", "serve"])
 finally:
@@ -269,3 +269,14 @@ def test_a_command_on_a_disk_that_takes_no_writes_says_which_folder_and_what_to_
     result = CliRunner().invoke(cli, ["pair", "make", "simulated", str(folder)])
     said = f"error: {folder}: Read-only file system; mount it for writing, or name another folder\n"
     assert (result.exit_code, result.stderr) == (1, said)
+
+
+def test_the_end_is_quick_but_where_triton_would_print_what_it_calls_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(True))
+    monkeypatch.setitem(sys.modules, "triton", sys)
+    _end_quickly()
+    assert frozen == []
+    monkeypatch.delitem(sys.modules, "triton")
+    _end_quickly()
+    assert frozen == [True]
