@@ -127,6 +127,7 @@ def test_a_key_of_every_table_and_a_variable_stand_on_the_page(generate: ModuleT
 def test_a_field_says_in_words_what_is_allowed_in_place_of_its_pattern(generate: ModuleType) -> None:
     words = Field(default="a", pattern=r"^[a-z]+$", json_schema_extra={"allowed": "lower-case letters"})
     assert generate._allowed(words) == "lower-case letters"
+    assert "`^" not in generate.configuration() + generate.grid()
     assert generate._allowed(Field(default=1, ge=0, lt=5)) == ">= 0, < 5"
 
 

@@ -73,12 +73,36 @@ def test_a_project_without_a_teacher_is_sound_and_what_still_names_one_is_a_faul
     assert any("distillation.0.teacher_task: no such teacher task, got 'like'" in fault for fault in faults)
 
 
-def test_faults_of_features_and_domain_map_come_at_once(sound_project: Path) -> None:
-    _break(sound_project, ('"users:age"]', '"users:aeg"]'), ("[teacher.inputs.history]", "[teacher.inputs.histroy]"))
+_FEATURES = ('"users:age"]', '"users:aeg"]')
+_AGE = 'feature = "users:age"', 'feature = "users:height"'
+_INPUT = "[teacher.inputs.history]", "[teacher.inputs.histroy]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "starts"),
+    [
+        (
+            [_FEATURES, ("teacher.onnx", "taecher.onnx"), ("window_seconds = 60", "window_seconds = -60")],
+            ["tasks.0.window_seconds: must be > 0", "features.dense: no feature of view", "teacher.onnx: "],
+        ),
+        ([_FEATURES, _INPUT], ["features.dense: ", "teacher.inputs.histroy: ", "teacher.inputs.history: "]),
+        ([_FEATURES, _AGE], ["features.dense: "]),  # whether it has users:height is not known
+        ([_INPUT, _AGE], ["teacher.inputs.age.feature: ", "teacher.inputs.histroy: ", "teacher.inputs.history: "]),
+        ([('version = "t1"', 'version = "t 1"'), _INPUT], ["teacher.version: "]),
+        ([('output = "logit"', 'output = "lgoit"'), _INPUT], [".tasks.0.output: ", "histroy: ", "history: "]),
+        ([('kind = "binary", out', 'kind = "x", out'), ('teacher_task = "like"', 'teacher_task = "x"')], [".0.kind: "]),
+        ([("dense = [", "dnese = ["), ('service = "ranking"', "")], ["features.service: ", "features.dnese: "]),
+        ([('name = "tiny"', 'name = "tiny"\nunshown = {}'), _FEATURES], ["unshown: was removed", "features.dense: "]),
+        ([("[[distill", "[[teacher.vectors]]\n[[distill")], ["vectors.0.name: is missing", "vectors.0.output: is"]),
+    ],
+)
+def test_faults_of_all_tables_come_at_once_and_none_that_follows_from_another(
+    sound_project: Path, changes: list[tuple[str, str]], starts: list[str]
+) -> None:
+    _break(sound_project, *changes)
     faults = _check(sound_project)
-    assert any("'aeg'" in fault for fault in faults)
-    assert any("teacher.inputs.histroy" in fault for fault in faults)
-    assert not any("no 'users:age'" in fault for fault in faults)  # it is sound as far as can be known
+    assert len(faults) == len(starts), faults
+    assert all(start in fault for start, fault in zip(starts, faults, strict=True)), faults
 
 
 def test_the_command_lists_the_faults_of_a_broken_project_as_json(sound_project: Path) -> None:

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
 from student.versions.registry import Registry
-from tests.graft.test_path import _EVENTS, _FAST, _SENT
+from tests.graft.test_path import _EVENTS, _FAST, _SENT, _score_by, _wait_for_examples
 from tests.secured import PASSWORD, USER, Certificates, SecuredKafka, SecuredRedis
 
 pytestmark = [pytest.mark.kafka_home, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -112,32 +110,15 @@ def test_every_process_works_over_secured_transports(environment: Environment, s
     with running(environment, sound_project):
         sent = graft(environment, "replay", str(sound_project / "events.jsonl"))
         assert {name: sent[name] for name in _SENT} == _SENT
-        newest = await_version(Registry(sound_project / "versions"), 4)
+        newest = _wait_for_examples(Registry(sound_project / "versions"), 4)
         assert graft(environment, "teacher", "backfill", "--since", "1d")["rows"] == 4
         assert graft(environment, "dlq", "ls")[0]["count"] == 1
         assert graft(environment, "student", "ls")[-1]["version"] >= newest
-        assert score(environment)["degraded"] is False
+        assert _score_by(newest, int(environment["GRAFT_HTTP_PORT"]))["degraded"] is False
         logs = {name: told((sound_project / f"{name}.log").read_text()) for name in _PROCESSES}
     told_by = {line["process"] for lines in logs.values() for line in lines}
     assert told_by >= {"stream run", "teacher run", "student train", "student serve"}
     assert any(line.get("version") == newest for line in logs["student train"])
-
-
-def await_version(registry: Registry, examples: int) -> str:
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline:
-        newest = registry.latest()
-        if newest and registry.load_manifest(newest).examples == examples:
-            return newest
-        time.sleep(0.1)  # another process writes the folder
-    raise AssertionError(f"no version with {examples} examples")
-
-
-def score(environment: Environment) -> dict[str, Any]:
-    url, body = f"http://127.0.0.1:{environment['GRAFT_HTTP_PORT']}/score", {"user_id": 1, "item_ids": ["a", "new"]}
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
-        return dict(json.load(reply))
 
 
 def ends(environment: Environment, folder: Path, commands: list[str], why: str) -> None:

@@ -1,13 +1,8 @@
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
 
-from graft.project import Project
-from graft.settings import Settings, load_settings
-from lab.study.grid import Grid
+from graft.settings import load_settings
 from runtime.errors import ConfigurationError
 
 _URL = "redis://:hunter2@cache:6379/3"
@@ -84,25 +79,3 @@ def test_what_is_allowed_is_said_in_words(variable: str, value: str, rule: str) 
     with pytest.raises(ConfigurationError) as caught:
         load_settings({variable: value})
     assert caught.value.faults == (f"{variable}: {rule}, got {value!r}",)
-
-
-def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    yield model
-    for field in model.model_fields.values():
-        for part in _parts(field.annotation):
-            yield from _models(part)
-
-
-def _parts(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _parts(inner)
-
-
-def test_every_pattern_is_said_in_words_too() -> None:
-    fields = [field for model in (Settings, Project, Grid) for m in _models(model) for field in m.model_fields.values()]
-    patterned = [field for field in fields if any(getattr(rule, "pattern", None) for rule in field.metadata)]
-    assert len(patterned) >= 6
-    for field in patterned:
-        assert "allowed" in field.json_schema_extra, field
