@@ -11,7 +11,6 @@ drift and depend on each other: nothing is assumed but that each is known before
 Shapes: A means that are tested, G values of lambda.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -71,11 +70,6 @@ class Evidence:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
         return {"evidence": self._log_AG, "count": self._count_A}
-
-    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Set the state to one that `tensors` returned."""
-        for name, own in self.tensors().items():
-            own[...] = tensors[name]
 
 
 def _lambdas(scale_A: Floats) -> tuple[Floats, Floats]:

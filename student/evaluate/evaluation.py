@@ -102,11 +102,6 @@ class Tally:
         """The whole state, not copied."""
         return dict(zip(("sum", "bin", "histogram"), self._sums, strict=True))
 
-    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Set the state to one that `tensors` returned."""
-        for name, own in self.tensors().items():
-            own[...] = tensors[name]
-
     def _losses(self, label_BK: NDArray[np.float32], value_BKA: NDArray[np.float64]) -> NDArray[np.float64]:
         label_BK1 = label_BK[:, :, None]
         with np.errstate(over="ignore", invalid="ignore"):  # of what is no label or no prediction

@@ -95,11 +95,6 @@ class UserWindows:
         """The whole state, not copied."""
         return {"users": self._user_W, "parts": self._part_W, "values": self._value_WC, "filled": self._filled}
 
-    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Set the state to one that `tensors` returned."""
-        for name, own in self.tensors().items():
-            own[...] = tensors[name]
-
 
 def weighted_sums(value_BC: NDArray[np.float64], weight_B: NDArray[np.float64]) -> NDArray[np.float64]:
     """The weights of the finite values, their weighted sum, and the sum of the squares of weighted values, [C, 3]."""

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prometheus_client import Gauge
+from pydantic import TypeAdapter
 
 from runtime.folder import make_folder, remove_partial_files, replacing, writing
 from student.versions.manifest import ArmMetrics, Metrics
@@ -46,6 +47,8 @@ EVERY_EXAMPLES = 500
 """A point of the history stands at the first step that reaches a multiple of this."""
 
 _log = logging.getLogger(__name__)
+
+_SLICES = TypeAdapter(dict[str, Metrics])
 
 Row = tuple[int, datetime, str, str, str, str, float]
 
@@ -96,7 +99,7 @@ def read_history(folder: Path) -> list[Point]:
         for examples, _, task, arm, slice_name, metric, value in zip(*columns, strict=True):
             tasks = points.setdefault(examples, {}).setdefault(slice_name, {})
             tasks.setdefault(task, {}).setdefault(arm, {})[metric] = value
-    return [Point(examples, _parsed(points[examples])) for examples in sorted(points)]
+    return [Point(examples, _SLICES.validate_python(points[examples])) for examples in sorted(points)]
 
 
 def defined(slices: Mapping[str, Metrics]) -> Iterator[tuple[str, str, str, str, float]]:
@@ -111,13 +114,6 @@ def defined(slices: Mapping[str, Metrics]) -> Iterator[tuple[str, str, str, str,
 
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.parquet"))
-
-
-def _parsed(slices: Mapping[str, Any]) -> dict[str, Metrics]:
-    return {
-        name: {task: {arm: ArmMetrics(**values) for arm, values in arms.items()} for task, arms in tasks.items()}
-        for name, tasks in slices.items()
-    }
 
 
 class Evaluation(Protocol):

@@ -27,8 +27,7 @@ class Newness:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The whole state, not copied."""
-        parts = {"items": self._items, "users": self._users}
-        return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.tensors().items()}
+        return {"items.counts": self._items.counts, "users.counts": self._users.counts}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Set the state to one that `tensors` returned."""
@@ -46,22 +45,14 @@ class SeenCounts:
     """
 
     def __init__(self) -> None:
-        self._counts = np.zeros(_ROWS << _LANE_BITS, np.uint8)
+        self.counts = np.zeros(_ROWS << _LANE_BITS, np.uint8)
         self.update(np.zeros(0, np.uint64))  # compiles it
 
     def update(self, hash_B: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Count B ids by their 64-bit hashes, in order; whether each was new [B], by those before it."""
         is_new_B = np.empty(len(hash_B), np.bool_)
-        _count(self._counts, hash_B, is_new_B)
+        _count(self.counts, hash_B, is_new_B)
         return is_new_B
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """The whole state, not copied."""
-        return {"counts": self._counts}
-
-    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Set the state to one that `tensors` returned."""
-        self._counts[...] = tensors["counts"]
 
 
 @compiled

@@ -23,14 +23,6 @@ MOST_KEPT = 8
 """Versions. Of an attribution window of an hour the version that counts is then up to a quarter of an hour too old."""
 
 
-class Kept(NamedTuple):
-    """What is known of a version without its tensors; see `Manifest`."""
-
-    version: str
-    examples: int
-    learnt_until_ms: int
-
-
 class Served(NamedTuple):
     """What versions say of B examples, and how many examples each lies behind what the version had learnt.
 
@@ -53,7 +45,7 @@ class ServedVersions:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._kept: list[Kept] = []
+        self._kept: list[Manifest] = []
         self._students: dict[str, NumpyStudent] = {}
 
     @property
@@ -66,7 +58,7 @@ class ServedVersions:
         self._kept = []
         for name in names:
             with suppress(VersionError):
-                self._kept.append(_kept(self._registry.load_manifest(name)))
+                self._kept.append(self._registry.load_manifest(name))
 
     def add(self, manifest: Manifest, reached_ms: int) -> None:
         """Keep a new version; one of those before it is dropped when they are too many.
@@ -74,7 +66,7 @@ class ServedVersions:
         `reached_ms`: the event time that examples have reached. A version that is older than all of them need is
         dropped first, then the one that leaves the smallest gap.
         """
-        self._kept.append(_kept(manifest))
+        self._kept.append(manifest)
         if len(self._kept) > MOST_KEPT:
             del self._kept[self._dispensable(reached_ms)]
 
@@ -113,7 +105,3 @@ class ServedVersions:
             return 0
         gaps = [after - before for before, after in zip(until[:-2], until[2:], strict=True)]
         return 1 + int(np.argmin(gaps))
-
-
-def _kept(manifest: Manifest) -> Kept:
-    return Kept(manifest.version, manifest.examples, manifest.learnt_until_ms)

@@ -340,7 +340,7 @@ class Names:
 def read_line(path: Path) -> str | None:
     """What stands in a file of one line; None where there is no file. VersionError when it cannot be read."""
     try:
-        return path.read_bytes().decode("ascii", "replace").strip()
+        return path.read_bytes().decode("utf-8", "replace").strip()
     except FileNotFoundError:
         return None
     except OSError as error:

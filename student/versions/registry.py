@@ -261,7 +261,11 @@ class Registry:
 
     def _next(self) -> str:
         """The name after every one that is, serves, or was ever begun here."""
-        last = self._named_in(_LAST_FILE, "remove it, and the numbers go on after the newest version that is left")
+        path = self.folder / _LAST_FILE
+        last = read_line(path)
+        if last is not None and not _NAME.fullmatch(last):
+            advice = "remove it, and the numbers go on after the newest version that is left"
+            raise VersionError(f"{path} must hold a version such as v000001, found {last!r}; {advice}")
         champion = self.names.legible(CHAMPION)
         known = [*self.versions(), champion and Reference(champion).version, last]
         return f"v{max((number_of(version) for version in known if version), default=0) + 1:06d}"
@@ -280,17 +284,11 @@ class Registry:
                 raise
             sync_folder(self.folder)
 
-    def _named_in(self, name: str, advice: str) -> str | None:
-        """The version that a file names; None where there is no file."""
-        path = self.folder / name
-        text = read_line(path)
-        if text is not None and not _NAME.fullmatch(text):
-            raise VersionError(f"{path} must hold a version such as v000001, found {text!r}; {advice}")
-        return text
-
     def _folder_of(self, version: str) -> VersionFolder:
         if not (self.folder / version).exists():
-            raise VersionError(f"{self._absent(version)}; {_RESTART}")
+            names = self.versions()
+            span = f"{names[0]} to {names[-1]}" if names else "no versions yet"
+            raise VersionError(f"version {version} is not in {self.folder}; there are {span}; {_RESTART}")
         return VersionFolder(self.folder / version)
 
     def _is_whole(self, version: str) -> bool:
@@ -299,8 +297,3 @@ class Registry:
         except VersionError:
             return False
         return True
-
-    def _absent(self, version: str) -> str:
-        names = self.versions()
-        span = f"{names[0]} to {names[-1]}" if names else "no versions yet"
-        return f"version {version} is not in {self.folder}; there are {span}"

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from runtime.errors import ConfigurationError, GraftError, ServiceUnavailableError
 from runtime.folder import replacing, sync_folder, write_synced, writing
 from runtime.frozen_model import FrozenModel
-from student.versions.names import CHAMPION, HELD, Reference, write_line
+from student.versions.names import CHAMPION, HELD, Reference, read_line, write_line
 from student.versions.registry import Registry
 from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE, VersionError
 
@@ -77,7 +77,7 @@ def is_same(registry: Registry, version: str, index: Index) -> bool:
 def take_lines(folder: Path, lines: dict[str, str]) -> None:
     """Let the small files of a registry be these; the champion comes last."""
     for path, text in sorted(lines.items(), key=lambda line: line[0] == CHAMPION):
-        if line_of(folder, path) != text:
+        if read_line(folder / path) != text:
             write_line(folder / path, text)
     with writing(folder):
         for path in lines_of(folder).keys() - lines.keys():
@@ -87,17 +87,7 @@ def take_lines(folder: Path, lines: dict[str, str]) -> None:
 def lines_of(folder: Path) -> dict[str, str]:
     """The small files of a registry, by their path in it."""
     paths = (*_LINES, *(f"names/{name}" for name in (HELD, *Registry(folder).names.given())))
-    return {path: text for path in paths if (text := line_of(folder, path)) is not None}
-
-
-def line_of(folder: Path, path: str) -> str | None:
-    """What a small file holds; None where there is none. VersionError when it cannot be read."""
-    try:
-        return (folder / path).read_bytes().decode("utf-8", "replace").strip()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise VersionError(f"{folder / path}: cannot be read: {error.strerror}") from None
+    return {path: text for path in paths if (text := read_line(folder / path)) is not None}
 
 
 def _digests(registry: Registry, version: str) -> dict[File, str] | None:
@@ -256,7 +246,7 @@ class RemoteRegistry:
 
 
 def _refuse_other_folder(registry: Registry, url: str) -> None:
-    known = line_of(registry.folder, _FOLLOWS)
+    known = read_line(registry.folder / _FOLLOWS)
     if known != url and (known is not None or registry.versions()):
         raise GraftError(
             f"{registry.folder}: has versions that were not pulled from {url}; set GRAFT_VERSIONS to an empty folder"

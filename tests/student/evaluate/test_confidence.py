@@ -79,15 +79,3 @@ def test_without_differences_nothing_is_known() -> None:
     evidence = Evidence(1)
     evidence.add(np.zeros((1, 3)), np.zeros(1), np.ones(1))
     assert evidence.log().tolist() == [-np.inf]
-
-
-def test_a_restored_evidence_goes_on_bit_for_bit() -> None:
-    random, whole, resumed = np.random.default_rng(4), Evidence(5), Evidence(5)
-    blocks = [sums(random.uniform(-1, 1, (5, 30))) for _ in range(6)]
-    for n, block in enumerate(blocks):
-        whole.add(block, np.zeros(5), np.ones(5))
-        if n == 2:
-            resumed.restore({name: tensor.copy() for name, tensor in whole.tensors().items()})
-        elif n > 2:
-            resumed.add(block, np.zeros(5), np.ones(5))
-    assert whole.log().tobytes() == resumed.log().tobytes()
