@@ -173,11 +173,11 @@ def main() -> None:
     parser.add_argument("--prometheus", default="http://localhost:9090", metavar="URL")
     parser.add_argument("--minutes", type=float, default=60.0, help="how far the page looks back (default: 60)")
     parser.add_argument("--dashboard", type=Path, default=_DASHBOARD, metavar="FILE", help="Grafana's JSON of it")
-    given = parser.parse_args()
-    dashboard = json.loads(given.dashboard.read_text("utf-8"))
+    options = parser.parse_args()
+    dashboard = json.loads(options.dashboard.read_text("utf-8"))
     end = time.time()
-    start = end - 60 * given.minutes
-    lines = [read_panel(given.prometheus, panel, start, end) for panel in dashboard["panels"]]
+    start = end - 60 * options.minutes
+    lines = [read_panel(options.prometheus, panel, start, end) for panel in dashboard["panels"]]
     empty = [panel["title"] for panel, of in zip(dashboard["panels"], lines, strict=True) if not of]
     sys.stderr.write(f"{len(lines)} panels, without data: {', '.join(empty) or 'none'}\n")
     sys.stdout.write(page(dashboard, lines, start, end))

@@ -63,32 +63,32 @@ def messages() -> Iterator[Message]:
         module = path.relative_to(_ROOT).as_posix()
         if module.startswith("lab/build/"):  # a copy of it that making wheels leaves behind
             continue
-        told = sorted(_told(ast.parse(path.read_text("utf-8"))), key=lambda node: node.lineno)
-        texts = (text for node in told for text in _texts(node))
+        nodes = sorted(_tellers(ast.parse(path.read_text("utf-8"))), key=lambda node: node.lineno)
+        texts = (text for node in nodes for text in _texts(node))
         yield from (Message(module, text) for text in dict.fromkeys(texts))
 
 
 def page() -> str:
     """The whole page."""
-    found = topics()
-    texts: dict[str, list[str]] = {topic.title: [] for topic in found}
+    all_topics = topics()
+    texts: dict[str, list[str]] = {topic.title: [] for topic in all_topics}
     for message in messages():
-        if topic := topic_of(message.module, found):
+        if topic := topic_of(message.module, all_topics):
             texts[topic.title].append(message.text)
     parts = [_HEAD]
-    for topic in found:
+    for topic in all_topics:
         listed = "\n".join(f"- `{text}`" for text in dict.fromkeys(texts[topic.title]))
         parts += [f"## {topic.title}", topic.advice.strip(), listed]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _told(module: ast.Module) -> Iterator[ast.stmt | ast.expr]:
+def _tellers(module: ast.Module) -> Iterator[ast.stmt | ast.expr]:
     """What is raised, and what the functions that collect faults give."""
     for node in ast.walk(module):
         if isinstance(node, ast.Raise):
             yield node
         elif isinstance(node, ast.FunctionDef) and _COLLECTS.search(node.name):
-            yield from (given for given in ast.walk(node) if isinstance(given, ast.Return | ast.Yield))
+            yield from (part for part in ast.walk(node) if isinstance(part, ast.Return | ast.Yield))
 
 
 def _texts(node: ast.AST) -> Iterator[str]:

@@ -179,13 +179,13 @@ def _teacher_warnings(project: Project, spec: FeatureSpec, teacher: Teacher, red
 
 def _tables(project: Project, spec: FeatureSpec, redis_url: str) -> dict[str, dict[str, list[Any]]]:
     """The first rows of each batch table by view, and those of users and items under user_id and item_id."""
-    found: dict[str, dict[str, list[Any]]] = {}
+    tables: dict[str, dict[str, list[Any]]] = {}
     ids = {spec.user_join_key: "user_id", spec.item_join_key: "item_id"}
     for view, file in view_sources(project.repo, redis_url).tables.items():
         if file.path.is_file() and file.join_key in ids:
-            found[view] = _first_rows(file.path)
-            found.setdefault(ids[file.join_key], {"": found[view].get(file.join_key, [])})
-    return found
+            tables[view] = _first_rows(file.path)
+            tables.setdefault(ids[file.join_key], {"": tables[view].get(file.join_key, [])})
+    return tables
 
 
 def _first_rows(path: Path) -> dict[str, list[Any]]:

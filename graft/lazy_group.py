@@ -162,8 +162,8 @@ class LazyGroup(CommandGroup):
     def _all(self) -> dict[str, LazyCommand]:
         """Its own commands, then those of other distributions."""
         added = _added()
-        theirs = {name: added[name].load() for name in sorted(added.names - self._lazy_commands.keys())}
-        return {**self._lazy_commands, **theirs}
+        others = {name: added[name].load() for name in sorted(added.names - self._lazy_commands.keys())}
+        return {**self._lazy_commands, **others}
 
 
 def _added() -> EntryPoints:

@@ -26,7 +26,7 @@ def progress(label: str) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task, started = bar.add_task(label, total=None, rate=""), time.monotonic()
         yield lambda done, total: bar.update(
-            task, completed=done, total=total, rate=_told(done / max(1e-3, time.monotonic() - started))
+            task, completed=done, total=total, rate=_per_time(done / max(1e-3, time.monotonic() - started))
         )
 
 
@@ -44,9 +44,9 @@ class _Lines:
             rate = done / (time.monotonic() - self._started)
             of = f" of {total:,}" if total else ""
             left = f", {(total - done) / rate:,.0f} s left" if total and rate else ""
-            say(f"{self._label}: {done:,}{of}, {_told(rate)}{left}")
+            say(f"{self._label}: {done:,}{of}, {_per_time(rate)}{left}")
 
 
-def _told(rate: float) -> str:
+def _per_time(rate: float) -> str:
     """So that what takes minutes each does not come at 0 a second."""
     return f"{rate:,.0f}/s" if rate >= 1 else f"{60 * rate:.2g}/min"

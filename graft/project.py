@@ -68,11 +68,11 @@ class Project(FrozenModel):
     @property
     def event_file(self) -> Path:
         """The project's own events, where `graft init` writes them; InvalidInputError without one such file."""
-        found = [name for name in EVENT_FILES if (self.folder / name).exists()]
-        if len(found) != 1:
-            what = f"both {' and '.join(found)}; keep one" if found else f"no {' or '.join(EVENT_FILES)}; put one there"
+        names = [name for name in EVENT_FILES if (self.folder / name).exists()]
+        if len(names) != 1:
+            what = f"both {' and '.join(names)}; keep one" if names else f"no {' or '.join(EVENT_FILES)}; put one there"
             raise InvalidInputError(f"{self.folder}: has {what}, or name the events themselves")
-        return self.folder / found[0]
+        return self.folder / names[0]
 
     def learner_setup(self, spec: FeatureSpec) -> LearnerSetup:
         """What a learner of this project is made of; ConfigurationError when that does not fit together."""

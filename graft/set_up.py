@@ -83,18 +83,18 @@ def set_up(project: Project, folder: Path, redis_url: str, registry: Registry, s
 
 def files_of(folder: Path) -> list[str]:
     """The names of a project's files, relative to its folder, in order."""
-    found = (path for path in folder.rglob("*") if path.is_file() and _CACHE not in path.parts)
-    return sorted(str(path.relative_to(folder)) for path in found if path.name != MARK)
+    files = (path for path in folder.rglob("*") if path.is_file() and _CACHE not in path.parts)
+    return sorted(str(path.relative_to(folder)) for path in files if path.name != MARK)
 
 
 def _digest(folder: Path, files: list[str]) -> str:
     """Of all files and of this release, which may set up more than the one before."""
-    whole = hashlib.sha256(version("graft").encode())
+    digest = hashlib.sha256(version("graft").encode())
     for name in files:
         with _opened(folder / name) as file:
-            whole.update(f"\0{name}\0".encode("utf-8", "surrogateescape"))
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+            digest.update(f"\0{name}\0".encode("utf-8", "surrogateescape"))
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _copy(source_folder: Path, files: list[str], folder: Path, former: list[str]) -> None:
@@ -132,16 +132,16 @@ def _write_mark(folder: Path, mark: Mark) -> None:
 
 
 def _refuse_other_project(project: Project, folder: Path, mark: Mark | None) -> None:
-    there = mark.pair if mark else _named_in(folder / FILE_NAME) or project.name
-    if there != project.name:
-        other = f"the project {there!r}, and {project.folder} is {project.name!r}"
+    present = mark.pair if mark else _named_in(folder / FILE_NAME) or project.name
+    if present != project.name:
+        other = f"the project {present!r}, and {project.folder} is {project.name!r}"
         beside = f"SCORER_PORT=8081 docker compose --project-name graft-{project.name} up"
         raise ConfigurationError(
             [
                 f"{folder}: is set up for {other}; nothing was changed",
-                f"to run {project.name!r} beside {there!r}, keep GRAFT_PROJECT and say: {beside}",
-                f"to go on with {there!r}: set GRAFT_PROJECT to its folder again",
-                f"to remove all of {there!r}, then start with {project.name!r}: docker compose down --volumes",
+                f"to run {project.name!r} beside {present!r}, keep GRAFT_PROJECT and say: {beside}",
+                f"to go on with {present!r}: set GRAFT_PROJECT to its folder again",
+                f"to remove all of {present!r}, then start with {project.name!r}: docker compose down --volumes",
             ]
         )
 

@@ -27,21 +27,22 @@ def main(arguments: list[str], folder: Path = FOLDER) -> int:
     """Look up and tell; the exit code."""
     kept = folder / "audit.json"
     digest = digest_of(folder)
-    found, reason = looked_up(folder)
-    if found is None:
-        told: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-        if told.get("locks") != digest:
+    findings, reason = looked_up(folder)
+    if findings is None:
+        last: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+        if last.get("locks") != digest:
             print(f"audit: NOT MADE, and none was made of these lock files before: {reason}", file=sys.stderr)
             return 0
-        found = told["vulnerabilities"]
-        print(f"audit: not made anew ({reason}); what was known on {told['day']}:")
+        findings = last["vulnerabilities"]
+        print(f"audit: not made anew ({reason}); what was known on {last['day']}:")
     else:
         day = datetime.now(UTC).date().isoformat()
-        kept.write_text(json.dumps({"day": day, "locks": digest, "vulnerabilities": found}, indent=1) + "\n")
-    new = [one for one in found if one["id"] not in ACCEPTED]
-    for one in new:
-        print(f"audit: {one['name']} {one['version']}: {one['id']}, fixed in {', '.join(one['fixed']) or 'no version'}")
-    print(f"audit: {len(new)} known vulnerabilities in the locked libraries, {len(found) - len(new)} accepted ones")
+        kept.write_text(json.dumps({"day": day, "locks": digest, "vulnerabilities": findings}, indent=1) + "\n")
+    new = [finding for finding in findings if finding["id"] not in ACCEPTED]
+    for finding in new:
+        fixed = ", ".join(finding["fixed"]) or "no version"
+        print(f"audit: {finding['name']} {finding['version']}: {finding['id']}, fixed in {fixed}")
+    print(f"audit: {len(new)} known vulnerabilities in the locked libraries, {len(findings) - len(new)} accepted ones")
     return 1 if new and "--lenient" not in arguments else 0
 
 
@@ -53,17 +54,17 @@ def digest_of(folder: Path) -> str:
 def looked_up(folder: Path) -> tuple[list[dict[str, Any]] | None, str]:
     """The vulnerabilities of the locked libraries; or None and why they could not be looked up."""
     with tempfile.TemporaryDirectory() as scratch:
-        told = Path(scratch) / "audit.json"
+        report = Path(scratch) / "audit.json"
         argv = [sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--no-deps", "--format", "json"]
-        argv += ["--progress-spinner", "off", "--output", str(told)]
+        argv += ["--progress-spinner", "off", "--output", str(report)]
         argv += [word for name in LOCKS for word in ("--requirement", str(folder / "locks" / name))]
         try:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             return None, f"no answer within {_SECONDS} s"
-        if not told.exists():
+        if not report.exists():
             return None, done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-        return read(json.loads(told.read_text()))
+        return read(json.loads(report.read_text()))
 
 
 def read(report: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str]:
@@ -72,11 +73,12 @@ def read(report: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str]:
     passed_over = [library["name"] for library in libraries if "skip_reason" in library]
     if passed_over:
         return None, f"it knows nothing of {len(passed_over)} of {len(libraries)} libraries, such as {passed_over[0]}"
-    return [_told(library, one) for library in libraries for one in library["vulns"]], ""
+    return [_finding(library, advisory) for library in libraries for advisory in library["vulns"]], ""
 
 
-def _told(library: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
-    return {"name": library["name"], "version": library["version"], "id": one["id"], "fixed": one["fix_versions"]}
+def _finding(library: dict[str, Any], advisory: dict[str, Any]) -> dict[str, Any]:
+    names = {"name": library["name"], "version": library["version"]}
+    return names | {"id": advisory["id"], "fixed": advisory["fix_versions"]}
 
 
 if __name__ == "__main__":

@@ -82,9 +82,9 @@ def init(  # noqa: PLR0913 - one argument an option
     _check_source_options(source, teacher)
     check_free(folder, with_teacher=bool(source["source_events"]))
     asks = is_terminal() and not yes
-    found = read_any_log(events, Given(columns_given(mapped), labels), partial(_decided, asks=asks))
-    _say(aligned(_HEAD, role_rows(found.roles)), as_json=as_json)
-    plan = make_plan(folder, found, {"user": users, "item": items}, teacher)
+    log = read_any_log(events, Given(columns_given(mapped), labels), partial(_decided, asks=asks))
+    _say(aligned(_HEAD, role_rows(log.roles)), as_json=as_json)
+    plan = make_plan(folder, log, {"user": users, "item": items}, teacher)
     plan.negatives = _negatives(plan, negatives, asks=asks)
     prepared = _prepared(plan, source)
     if plan.teacher:
@@ -96,13 +96,13 @@ def init(  # noqa: PLR0913 - one argument an option
     fitted = _fitted(prepared) if prepared else None
     written = write_project(folder, plan, teacher, fitted and fitted.write)
     faults, open_points = _faults(folder, process.redis_url), list(only_a_human(plan))
-    told = _notes(folder, plan, process.redis_url, has_faults=bool(faults))
+    remarks = _notes(folder, plan, process.redis_url, has_faults=bool(faults))
     if as_json:
         report = fitted.report.summary() if fitted else None
-        echo_json({**_summary(plan, written, told, open_points, faults), "teacher": report})
+        echo_json({**_summary(plan, written, remarks, open_points, faults), "teacher": report})
     else:
         learnt = fitted.report.lines() if fitted else []
-        click.echo("\n".join([*learnt, *_result(folder, written, told, open_points, faults)]))
+        click.echo("\n".join([*learnt, *_result(folder, written, remarks, open_points, faults)]))
     if faults:
         raise ConfigurationError(faults)
 
@@ -236,9 +236,11 @@ def _faults(folder: Path, redis_url: str) -> list[str]:
     return []
 
 
-def _result(folder: Path, written: "Written", told: list[str], open_points: list[str], faults: list[str]) -> list[str]:
+def _result(
+    folder: Path, written: "Written", remarks: list[str], open_points: list[str], faults: list[str]
+) -> list[str]:
     lines = ["", f"wrote {folder}: {written.impressions:,} impressions and {written.feedback:,} feedback events"]
-    lines += [f"  note: {note}" for note in told]
+    lines += [f"  note: {note}" for note in remarks]
     lines += ["only you know:", *(f"  - {point}" for point in open_points)]
     if not faults:
         lines.append(f"next: look at '# guessed:' in {folder / 'graft.toml'}")
@@ -258,7 +260,7 @@ def _next_command(folder: Path, written: "Written") -> str:
 
 
 def _summary(
-    plan: "Plan", written: "Written", told: list[str], open_points: list[str], faults: list[str]
+    plan: "Plan", written: "Written", remarks: list[str], open_points: list[str], faults: list[str]
 ) -> dict[str, Any]:
     roles = plan.roles
     return {
@@ -272,7 +274,7 @@ def _summary(
         if plan.teacher
         else {},
         "profiles": {profile.view: list(profile.means) for profile in plan.profiles},
-        "notes": told,
+        "notes": remarks,
         "only_you_know": open_points,
         "faults": faults,
     }

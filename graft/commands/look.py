@@ -33,16 +33,16 @@ def look(log: str, mapped: tuple[str, ...], labels: tuple[str, ...], html: Path 
 
     process = begin(None)
     known = read(log, Given(columns_given(mapped), labels))
-    found = judged(known, _overlaps(known, process))
+    judgement = judged(known, _overlaps(known, process))
     summary = {
-        **found.figures.model_dump(),
-        "overlaps": [overlap.model_dump() for overlap in found.overlaps],
-        "advice": found.advice,
+        **judgement.figures.model_dump(),
+        "overlaps": [overlap.model_dump() for overlap in judgement.overlaps],
+        "advice": judgement.advice,
     }
     if html:
         with writing(html):
-            html.write_text(page(log, found), encoding="utf-8")
-    echo_result(list(lines(found)), summary, as_json=as_json)
+            html.write_text(page(log, judgement), encoding="utf-8")
+    echo_result(list(lines(judgement)), summary, as_json=as_json)
 
 
 def _overlaps(known: "Read", process: Process) -> "list[Overlap]":

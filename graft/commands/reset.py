@@ -14,7 +14,7 @@ from graft.process import Process, begin
 from runtime.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from features.push.pushed_rows import ViewRows
+    from features.spec import FeatureSpec
 
 PARTS = ("topics", "state", "aggregates", "cache", "versions")
 
@@ -23,13 +23,13 @@ PARTS = ("topics", "state", "aggregates", "cache", "versions")
 class Part:
     """One thing that can be removed.
 
-    `consequence` says what follows, in a sentence. `found` tells what there is: name -> how many records, rows or
-    versions. `refuse_if_used` raises GraftError while a process works with it.
+    `consequence` says what follows, in a sentence. `counts` tells what there is: name -> how many records, rows
+    or versions. `refuse_if_used` raises GraftError while a process works with it.
     """
 
     name: str
     consequence: str
-    found: Callable[[], dict[str, int]]
+    counts: Callable[[], dict[str, int]]
     remove: Callable[[], object]
     refuse_if_used: Callable[[], None] = lambda: None
 
@@ -74,17 +74,17 @@ def reset(
     process = begin(project_folder)
     parts = [] if generation is None or "cache" in names else [_generation(process, generation)]
     parts += parts_of(process, names)
-    found: dict[str, Any] = {part.name: part.found() for part in parts}
-    lines = [_line(part, found[part.name]) for part in parts]
+    counts: dict[str, Any] = {part.name: part.counts() for part in parts}
+    lines = [_line(part, counts[part.name]) for part in parts]
     if dry_run:
-        echo_result([f"would remove {line}" for line in lines], {**found, "removed": False}, as_json=as_json)
+        echo_result([f"would remove {line}" for line in lines], {**counts, "removed": False}, as_json=as_json)
         return
     for line in lines:
         click.echo(f"removes {line}", err=True)
     if not yes:
         click.confirm("Remove all of this?", abort=True, err=True)
     _remove(parts)
-    echo_result([f"removed {', '.join(part.name for part in parts)}"], {**found, "removed": True}, as_json=as_json)
+    echo_result([f"removed {', '.join(part.name for part in parts)}"], {**counts, "removed": True}, as_json=as_json)
 
 
 def _remove(parts: list[Part]) -> None:
@@ -95,8 +95,8 @@ def _remove(parts: list[Part]) -> None:
         part.remove()
 
 
-def _line(part: Part, found: dict[str, int]) -> str:
-    contents = ", ".join(f"{name}: {count:,}" for name, count in found.items()) or "nothing is there"
+def _line(part: Part, counts: dict[str, int]) -> str:
+    contents = ", ".join(f"{name}: {count:,}" for name, count in counts.items()) or "nothing is there"
     return f"{part.name} ({contents}): {part.consequence}"
 
 
@@ -112,65 +112,56 @@ def _topics(process: Process) -> Part:
     from stream.kafka.topic_removal import whole_removal
 
     removal = whole_removal(process.settings.kafka, process.project.topics)
-    return Part(
-        "topics",
+    consequence = (
         "events, examples, teacher requests, dead letters and the join's state are gone; the stream begins with what "
-        "is sent next, and a learner goes on from no version of before (--versions)",
-        removal.records,
-        removal.remove,
-        removal.refuse_if_read,
+        "is sent next, and a learner goes on from no version of before (--versions)"
     )
+    return Part("topics", consequence, removal.records, removal.remove, removal.refuse_if_read)
 
 
 def _state(process: Process) -> Part:
     from stream.kafka.topic_removal import state_removal
 
     removal = state_removal(process.settings.kafka, process.project.topics)
-    return Part(
-        "state",
-        "the stream joins again what its input topics still have, and writes these examples a second time",
-        removal.records,
-        removal.remove,
-        removal.refuse_if_read,
-    )
+    consequence = "the stream joins again what its input topics still have, and writes these examples a second time"
+    return Part("state", consequence, removal.records, removal.remove, removal.refuse_if_read)
 
 
 def _aggregates(process: Process) -> Part:
     from features.push.pushed_rows import PushedRows
-    from features.repo.store import view_sources
-    from features.spec import load_spec
     from stream.kafka.groups import STREAM_GROUP, group_id
     from stream.kafka.topic_removal import refuse_if_joined
 
     project = process.project
-    views = view_sources(project.repo, process.redis_url).pushed
-    rows = PushedRows(process.redis_url, load_spec(project.repo), views, project.features.aggregates)
+    spec, views = _pushed(process)
+    rows = PushedRows(process.redis_url, spec, views, project.features.aggregates)
     return Part(
         "aggregates",
         "these features have their defaults until examples close; a stream that has its state pushes it when it starts",
-        lambda: {f"rows of Feast project {load_spec(project.repo).feast_project}": rows.count()},
+        lambda: {f"rows of Feast project {spec.feast_project}": rows.count()},
         rows.remove,
         lambda: refuse_if_joined(process.settings.kafka, [group_id(project.topics, STREAM_GROUP)]),
     )
 
 
 def _cache(process: Process) -> Part:
+    from features.push.pushed_rows import ViewRows
     from teacher_cache.cache.generation_registry import GenerationRegistry
     from teacher_cache.cache.inventory import CachedKeys
 
     project = process.project
     keys, generations = CachedKeys(process.redis_url, project.name), GenerationRegistry(process.redis_url, project.name)
-    found = {f"keys of project {project.name}": keys.count}
+    counts = {f"keys of project {project.name}": keys.count}
     removals: list[Callable[[], object]] = [keys.remove, generations.clear]
     if project.features.profiles:
-        rows = _profile_rows(process)
-        found["profiles"] = rows.count
+        rows = ViewRows(process.redis_url, *_pushed(process), project.features.profiles)
+        counts["profiles"] = rows.count
         removals.insert(0, rows.remove)
     return Part(
         "cache",
         "the student learns from labels alone until the teacher has scored again: 'graft teacher backfill' and, for "
         "profiles, 'graft teacher backfill --profiles'",
-        lambda: {name: count() for name, count in found.items()},
+        lambda: {name: count() for name, count in counts.items()},
         lambda: [remove() for remove in removals],
     )
 
@@ -195,14 +186,13 @@ def _generation(process: Process, digest: str) -> Part:
     )
 
 
-def _profile_rows(process: Process) -> "ViewRows":
-    from features.push.pushed_rows import ViewRows
+def _pushed(process: Process) -> "tuple[FeatureSpec, dict[str, str]]":
+    """The feature spec, and the views that are pushed, by their push source."""
     from features.repo.store import view_sources
     from features.spec import load_spec
 
-    project = process.project
-    views = view_sources(project.repo, process.redis_url).pushed
-    return ViewRows(process.redis_url, load_spec(project.repo), views, project.features.profiles)
+    repo = process.project.repo
+    return load_spec(repo), view_sources(repo, process.redis_url).pushed
 
 
 def _versions(process: Process) -> Part:

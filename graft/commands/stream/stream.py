@@ -132,8 +132,9 @@ def _expected(process: Process, file: Path) -> dict[str, Any]:
 
     project = process.project
     validator = Validator(_spec(process), project.tasks)
-    found = expect(file, validator, project.tasks, project.stream, time.time_ns() // 1_000_000)
-    return found._asdict() | {"first_fault": found.first_fault._asdict() if found.first_fault else None}
+    expected = expect(file, validator, project.tasks, project.stream, time.time_ns() // 1_000_000)
+    first = expected.first_fault
+    return expected._asdict() | {"first_fault": first._asdict() if first else None}
 
 
 def _spec(process: Process) -> "FeatureSpec":
@@ -148,15 +149,15 @@ def _spec(process: Process) -> "FeatureSpec":
         return compile_spec(process.project.repo, process.redis_url, process.project.features)
 
 
-def _expected_lines(found: dict[str, Any]) -> list[str]:
-    if found["first_ms"] is None:
+def _expected_lines(expected: dict[str, Any]) -> list[str]:
+    if expected["first_ms"] is None:
         return []
-    first, last = (datetime.fromtimestamp(found[key] / 1000, UTC).isoformat(" ", "seconds") for key in _RANGE)
+    first, last = (datetime.fromtimestamp(expected[key] / 1000, UTC).isoformat(" ", "seconds") for key in _RANGE)
     lines = [f"times from {first} to {last}"]
-    if found["backward"]:
-        lines.append(f"{found['backward']:,} events stand after a later one: what is too late becomes a dead letter")
-    if found["duplicates"]:
-        lines.append(f"{found['duplicates']:,} impressions have the id of an earlier one and would be dropped")
+    if expected["backward"]:
+        lines.append(f"{expected['backward']:,} events stand after a later one: what is too late becomes a dead letter")
+    if expected["duplicates"]:
+        lines.append(f"{expected['duplicates']:,} impressions have the id of an earlier one and would be dropped")
     return lines
 
 
