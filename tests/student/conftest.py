@@ -1,6 +1,7 @@
 """A toy pair for the learner's tests: two users' worth of features, three tasks, a teacher of three tasks."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from student.learn.config import DistillationConfig
 from student.learn.learner import Learner
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import StudentConfig
+from student.versions.registry import Registry
 from teacher_cache.config import TeacherTask
 
 
@@ -115,6 +117,11 @@ class Toy:
         for batch in batches:
             learner.learn(batch, self.logits(batch))
         return learner
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "versions")
 
 
 @pytest.fixture

@@ -1,10 +1,26 @@
-"""Posteriors for tests in which only the network matters, and controls for those in which only the student does."""
+"""Versions for tests: drafts, posteriors that only pass the network on, and controls that are the student."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from features.spec import FeatureSpec
+from stream.tasks import TaskSpec
 from student.versions import served_posterior as served
-from student.versions.manifest import Manifest
+from student.versions.manifest import Draft, Manifest, StudentConfig
 from student.versions.served_tensors import WEIGHT, of_control, served_columns, tensor_shapes
+
+
+def draft_of(spec: FeatureSpec, tasks: Sequence[TaskSpec], student: StudentConfig, **changes: Any) -> Draft:
+    """A draft that has learnt nothing."""
+    fields = {"examples": 0, "offsets": {}, "teacher_version": None, "metrics": {}} | changes
+    return Draft(spec=spec, tasks=list(tasks), student=student, **fields)
+
+
+def manifest_of(draft: Draft, version: str = "v000001") -> Manifest:
+    """The manifest with which it is published."""
+    return Manifest(**dict(draft), version=version, parent=None, created_at_ms=0, sha256={})
 
 
 def transparent(manifest: Manifest) -> dict[str, np.ndarray]:

@@ -1,7 +1,5 @@
 """Registries of the scorer's tests."""
 
-from pathlib import Path
-
 import pytest
 
 from student.versions.registry import Registry
@@ -12,11 +10,6 @@ from tests.student.serve.test_server import publish
 def _patient_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy test machine alone degrades no reply."""
     monkeypatch.setattr("student.serve.swap._READ_SECONDS", 5.0)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
 
 
 @pytest.fixture

@@ -120,10 +120,11 @@ def test_the_scores_are_those_without_an_explanation(endpoint: Endpoint) -> None
     assert plain == {name: value for name, value in explained.items() if name != "explanation"}
 
 
-def test_a_reply_with_an_explanation_fits_its_schema(endpoint: Endpoint) -> None:
+def test_a_reply_with_an_explanation_and_one_without_fit_their_schema(endpoint: Endpoint) -> None:
     schemas = Path(__file__).parents[3] / "docs/schemas"
     jsonschema.validate(BODY, json.loads((schemas / "score-request.schema.json").read_bytes()))
-    jsonschema.validate(endpoint.post(BODY)[1], json.loads((schemas / "score-reply.schema.json").read_bytes()))
+    for body in (BODY, {**BODY, "explain": False}):
+        jsonschema.validate(endpoint.post(body)[1], json.loads((schemas / "score-reply.schema.json").read_bytes()))
 
 
 def test_unknown_users_and_items_are_counted(endpoint: Endpoint) -> None:

@@ -113,13 +113,6 @@ def test_a_version_that_has_learnt_drawn_negatives_says_what_its_probabilities_a
     assert told[1]["probabilities"].startswith("of an item among itself and the negatives that were drawn beside it")
 
 
-def test_it_is_not_ready_before_the_first_version(registry: Registry, redis_url: str) -> None:
-    with serving(registry, redis_url) as endpoint:
-        found = triton(endpoint, "not_yet")
-    assert (found["live"], found["ready"]) == (True, [False, False])
-    assert "no version is loaded" in found["said"]
-
-
 def test_ids_that_are_texts_are_bytes(tmp_path: Path, redis_url: str) -> None:
     page_number = Feature(name="context:page", source="context", role="dense", dtype="float", default=0.0)
     spec = spec_of(page_number).model_copy(update={"user_id_type": "str"})
@@ -176,18 +169,20 @@ def test_an_error_is_one_sentence_that_says_what_is_allowed(
     assert said in answer.json()["error"]
 
 
-@pytest.mark.parametrize("prefix", ["", "v"])
-def test_a_number_of_thousands_of_digits_is_a_404(endpoint: Endpoint, prefix: str) -> None:
-    """Python converts no more than 4,300, and no file has so long a name."""
-    answer = post(endpoint, {"inputs": [USER, THREE]}, f"/v2/models/student/versions/{prefix}{'9' * 5_000}/infer")
-    assert (answer.status_code, "no version has the name" in answer.json()["error"]) == (404, True)
-
-
-@pytest.mark.parametrize("path", ["/v2/models/other/infer", "/v2/models/student/versions/9/infer"])
-def test_what_there_is_not_is_a_404(endpoint: Endpoint, path: str) -> None:
-    answer = post(endpoint, {"inputs": [USER, THREE]}, path)
-    assert answer.status_code == 404
-    assert "there is no model" in answer.json()["error"] or "there are v000001 to v000002" in answer.json()["error"]
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("other", "there is no model"),
+        ("student/versions/9", "there are v000001 to v000002"),
+        # Python converts no more than 4,300 digits, and no file has so long a name.
+        (f"student/versions/{'9' * 5_000}", "no version has the name"),
+        (f"student/versions/v{'9' * 5_000}", "no version has the name"),
+    ],
+    ids=["a model", "a version", "a long number", "a long version"],
+)
+def test_what_there_is_not_is_a_404(endpoint: Endpoint, path: str, said: str) -> None:
+    answer = post(endpoint, {"inputs": [USER, THREE]}, f"/v2/models/{path}/infer")
+    assert (answer.status_code, said in answer.json()["error"]) == (404, True)
 
 
 def test_an_output_that_is_asked_for_many_times_comes_once(endpoint: Endpoint) -> None:

@@ -20,12 +20,13 @@ from runtime.redis import Client, connect
 from stream.tasks import TaskSpec
 from student.serve.scoring import Sampler, Scoring
 from student.serve.swap import ChampionSwap
-from student.versions.manifest import Draft, Manifest, StudentConfig
+from student.versions.manifest import StudentConfig
 from student.versions.numpy_model import NumpyStudent
 from student.versions.registry import Registry
 from student.versions.served_posterior import ID_KEY, UNIT, USER_KEY
 from student.versions.served_tensors import STD, WEIGHT, of_control, tensor_shapes
 from tests.specs import spec_of
+from tests.student.posteriors import draft_of, manifest_of
 
 
 def stored(source: Any, name: str, value_type: str, default: Any) -> Feature:
@@ -47,18 +48,11 @@ SPEC = spec_of(
     Feature(name="user_id", source="user_id", role="categorical", dtype="int", default=None),
     Feature(name="context:hour", source="context", role="dense", dtype="int", default=12),
 )
-DRAFT = Draft(
-    examples=0,
-    offsets={},
-    spec=SPEC,
-    tasks=[
-        TaskSpec(name="like", kind="binary", window_seconds=60),
-        TaskSpec(name="rating", kind="regression", window_seconds=60),
-    ],
-    student=StudentConfig(trunk=[8, 6], tower=4, embedding_dim=3, table_rows=64),
-    teacher_version=None,
-    metrics={},
-)
+TASKS = [
+    TaskSpec(name="like", kind="binary", window_seconds=60),
+    TaskSpec(name="rating", kind="regression", window_seconds=60),
+]
+DRAFT = draft_of(SPEC, TASKS, StudentConfig(trunk=[8, 6], tower=4, embedding_dim=3, table_rows=64))
 ITEMS, USERS = 24, 4
 ITEM, USER = EntityLayout("p", "item_id", "int", []), EntityLayout("p", "user_id", "int", [])
 GENRES = [b"pop", b"war", b""]
@@ -67,7 +61,7 @@ GENRES = [b"pop", b"war", b""]
 def publish(registry: Registry, seed: int) -> None:
     """A version of random tensors that remembers some of the ids; its guard heeds the control."""
     rng = np.random.default_rng(seed)
-    manifest = Manifest(**dict(DRAFT), version="v000001", parent=None, created_at_ms=0, sha256={})
+    manifest = manifest_of(DRAFT)
     ids = {
         USER_KEY: [hash_category("user_id", user) for user in range(0, USERS, 2)],
         ID_KEY: [

@@ -49,13 +49,10 @@ def test_a_listener_answers_for_its_group_and_for_health(endpoints: dict[str, En
     assert answered == GROUPS[group] | EVERYWHERE
 
 
-def test_the_document_tells_of_its_own_listener(endpoints: dict[str, Endpoint]) -> None:
+def test_the_document_and_a_refusal_tell_of_their_own_listener(endpoints: dict[str, Endpoint]) -> None:
     _, document = endpoints["scores"].get("/openapi.json")
     assert {"/score", "/readyz", "/v2/models/{model}/infer"} <= set(document["paths"])
     assert not {"/metrics", "/v2", "/v2/models/{model}"} & set(document["paths"])
-
-
-def test_an_unknown_path_names_those_of_its_listener(endpoints: dict[str, Endpoint]) -> None:
     _, reply = endpoints["metrics"].get("/score")
     assert reply["error"]["allowed"] == "/healthz, /readyz, /v2/health/live, /v2/health/ready, /metrics"
 

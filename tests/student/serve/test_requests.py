@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from features.contract import MAX_FAULTS
-from features.spec import Feature, FeatureSpec
+from features.spec import Feature
 from student.serve.requests import MAX_ITEMS, RequestContract, RequestError
+from tests.specs import spec_of
 
 INT = "an integer in [-2^63, 2^63)"
 TEXT = "a string of 1 to 256 characters"
@@ -19,16 +20,8 @@ def context(name: str, dtype: Any, default: Any) -> Feature:
     return Feature(name=f"context:{name}", source="context", role=role, dtype=dtype, default=default)
 
 
-SPEC = FeatureSpec(
-    feast_project="p",
-    user_join_key="user_id",
-    item_join_key="item_id",
-    user_id_type="int",
-    item_id_type="str",
-    entity_key_serialization_version=3,
-    features=(context("hour", "int", 0), context("price", "float", 0.0), context("device", "str", "")),
-)
-CONTRACT = RequestContract(SPEC)
+SPEC = spec_of(context("hour", "int", 0), context("price", "float", 0.0), context("device", "str", ""))
+CONTRACT = RequestContract(SPEC.model_copy(update={"item_id_type": "str"}))
 
 
 def refused(body: Any) -> dict[str, tuple[Any, str]]:
@@ -109,5 +102,9 @@ def test_what_is_not_json_gets_a_400(body: bytes) -> None:
     assert (error.value.status, error.value.faults[0]["allowed"]) == (400, "a JSON object")
 
 
-def test_a_body_of_a_thousand_faults_names_the_first_hundred() -> None:
+def test_of_a_thousand_faults_the_first_hundred_are_named_and_of_many_thousands_none() -> None:
     assert len(refused({"user_id": 1, "item_ids": [1] * MAX_ITEMS})) == MAX_FAULTS
+    with pytest.raises(RequestError) as error:
+        CONTRACT.parse(json.dumps({f"f{i}": i for i in range(60_000)}).encode())
+    (fault,) = error.value.faults
+    assert fault["message"].startswith("the body has 60002 faults; allowed is an object with user_id")

@@ -7,51 +7,30 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.spec import Feature, FeatureSpec
+from features.spec import Feature
 from runtime.errors import InvalidInputError
 from stream.join.validation import Validator
 from stream.tasks import TaskSpec
 from student.serve.requests import RequestContract, RequestError
+from tests.specs import spec_of
 
 IDS = ("user_id", "item_id")
-CONTEXT = {"hour": "int", "price": "float", "device": "str"}
+CONTEXT: dict[str, Any] = {"hour": "int", "price": "float", "device": "str"}
 
 
-def spec_of(user: Any, item: Any) -> FeatureSpec:
-    return FeatureSpec(
-        feast_project="p",
-        user_join_key="user_id",
-        item_join_key="item_id",
-        user_id_type=user,
-        item_id_type=item,
-        entity_key_serialization_version=3,
-        features=tuple(
-            Feature(name=f"context:{name}", source="context", role="passthrough", dtype=dtype, default=None)
-            for name, dtype in CONTEXT.items()
-        ),
+SPEC = spec_of(
+    *(
+        Feature(name=f"context:{name}", source="context", role="passthrough", dtype=dtype, default=None)
+        for name, dtype in CONTEXT.items()
     )
-
-
+)
 TASKS = [TaskSpec(name="like", kind="binary", window_seconds=1)]
-SPECS = [spec_of("int", "str"), spec_of("str", "int")]
+SPECS = [SPEC.model_copy(update=types) for types in ({"item_id_type": "str"}, {"user_id_type": "str"})]
 VALIDATORS, CONTRACTS = [Validator(s, TASKS) for s in SPECS], [RequestContract(s) for s in SPECS]
 
 INTEGERS = st.integers() | st.sampled_from([0, -0, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 10**39, 10**400])
-NUMBERS = [
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "-0",
-    "-0.0",
-    "1e39",
-    "3.4e38",
-    "-3.4e38",
-    "3.5e38",
-    "1e999",
-    "1E2",
-    "01",
-    "1.",
-]
+NUMBERS = ["NaN", "Infinity", "-Infinity", "-0", "-0.0", "1e39", "3.4e38", "-3.4e38", "3.5e38", "1e999"]
+NUMBERS += ["1E2", "01", "1."]
 TEXTS = st.text(max_size=5) | st.sampled_from(["", "a" * 256, "a" * 257, "é" * 256, "é" * 257, "\x00", "\U0001f600"])
 ODD_TEXTS = ['"\\ud800"', '"\\udc00x"', '"\\ud83d\\ude00"', '"a\\u0000b"', '"\x07"', '"\\x"', "'a'"]
 SCALARS = (

@@ -11,10 +11,11 @@ from pydantic_core import to_json
 from features.online.async_reader import AsyncOnlineReader
 from features.online.reader import OnlineReader
 from features.online.redis_layout import EntityLayout, field_name
-from features.spec import Feature, FeatureBatch, FeatureSpec
+from features.spec import Feature, FeatureBatch
 from runtime.redis import connect
 from stream.events import Example
 from student.serve.requests import RequestContract
+from tests.specs import spec_of
 
 FLOATS = struct.pack("<3f", 0.1, -2.5, 1e-7)
 STORED = {
@@ -36,27 +37,19 @@ def stored(source: str, value_type: str) -> Feature:
     )  # fmt: skip
 
 
-SPEC = FeatureSpec(
-    feast_project="skew",
-    user_join_key="user_id",
-    item_join_key="item_id",
-    user_id_type="int",
-    item_id_type="str",
-    entity_key_serialization_version=3,
-    features=(
-        *(stored(source, value_type) for source in ("user", "item") for value_type in STORED),
-        Feature(name="user_id", source="user_id", role="categorical", dtype="int", default=None),
-        Feature(name="item_id", source="item_id", role="categorical", dtype="str", default=None),
-        Feature(name="context:hour", source="context", role="categorical", dtype="int", default=0),
-        Feature(name="context:price", source="context", role="dense", dtype="float", default=9.75),
-    ),
-)
+SPEC = spec_of(
+    *(stored(source, value_type) for source in ("user", "item") for value_type in STORED),
+    Feature(name="user_id", source="user_id", role="categorical", dtype="int", default=None),
+    Feature(name="item_id", source="item_id", role="categorical", dtype="str", default=None),
+    Feature(name="context:hour", source="context", role="categorical", dtype="int", default=0),
+    Feature(name="context:price", source="context", role="dense", dtype="float", default=9.75),
+).model_copy(update={"item_id_type": "str"})
 USER, ITEMS = 7, ["a", "unknown", "b", "a"]
 CONTEXTS = [{"hour": 23, "price": 0.3}, {"price": 3}, {}]
 
 
 def fill(redis_url: str) -> None:
-    users, items = (EntityLayout("skew", "user_id", "int", []), EntityLayout("skew", "item_id", "str", []))
+    users, items = (EntityLayout("p", "user_id", "int", []), EntityLayout("p", "item_id", "str", []))
     with connect(redis_url) as client:
         for view, key in (("users", users.key(USER)), ("items", items.key("a"))):
             client.hset(key, mapping={field_name(view, name): message for name, message in STORED.items()})

@@ -22,23 +22,16 @@ from student.versions.registry import Registry
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import MANIFEST_FILE, MODEL_FILE
 from tests.specs import spec_of
-from tests.student.posteriors import transparent, unguarded
+from tests.student.posteriors import draft_of, manifest_of, transparent, unguarded
 from tests.student.versions.promoted import promote
 
 SPEC = spec_of(Feature(name="context:hour", source="context", role="dense", dtype="int", default=12))
-DRAFT = Draft(
-    examples=0,
-    offsets={},
-    spec=SPEC,
-    tasks=[TaskSpec(name="like", kind="binary", window_seconds=60)],
-    student=StudentConfig(trunk=[4], tower=2, embedding_dim=8, table_rows=20_000),
-    teacher_version=None,
-    metrics={},
-)
+STUDENT = StudentConfig(trunk=[4], tower=2, embedding_dim=8, table_rows=20_000)
+DRAFT = draft_of(SPEC, [TaskSpec(name="like", kind="binary", window_seconds=60)], STUDENT)
 
 
 def tensors(draft: Draft = DRAFT) -> dict[str, np.ndarray]:
-    manifest = Manifest(**dict(draft), version="v000001", parent=None, created_at_ms=0, sha256={})
+    manifest = manifest_of(draft)
     rng = np.random.default_rng(0)
     drawn = {name: rng.normal(size=shape).astype(np.float32) for name, shape in tensor_shapes(manifest).items()}
     student = drawn | transparent(manifest) | {"normalizer.std": np.ones_like(drawn["normalizer.std"])}
@@ -72,11 +65,6 @@ def not_a_number(registry: Registry, version: str) -> str:
     return "head.like.bias must be finite"
 
 
-def wrong_shape(registry: Registry, version: str) -> str:
-    rewrite(registry, version, {"trunk.0.weight": np.zeros((4, 9), np.float32)})
-    return "trunk.0.weight: expected float32 [4, 1], found float32 [4, 9]"
-
-
 def overflowing(registry: Registry, version: str) -> str:
     weights = {
         "trunk.0.bias": np.full(4, 3e38, np.float32),
@@ -87,18 +75,13 @@ def overflowing(registry: Registry, version: str) -> str:
     return "like of default features must be finite"
 
 
-def no_manifest(registry: Registry, version: str) -> str:
-    (registry.folder / version / MANIFEST_FILE).unlink()
-    return "manifest.json is missing"
-
-
 def nonsense_champion(registry: Registry, version: str) -> str:
     (registry.folder / "champion").write_text("../../etc")
     return "must hold a version such as v000001"
 
 
-DAMAGES = [bad_sha, not_a_number, wrong_shape, overflowing, no_manifest, nonsense_champion]
-"""Others: tests/student/versions/test_registry.py."""
+DAMAGES = [bad_sha, not_a_number, overflowing, nonsense_champion]
+"""Others: tests/student/versions."""
 
 
 @asynccontextmanager

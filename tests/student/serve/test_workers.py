@@ -107,12 +107,6 @@ def test_a_killed_worker_is_replaced_while_the_other_answers_and_no_count_is_los
     assert endpoint.metric('graft_scorer_requests_total{status="200"}') == before + len(statuses)
 
 
-def test_a_second_command_does_not_share_the_port(running: tuple[Endpoint, subprocess.Popen[bytes]]) -> None:
-    endpoint, _ = running
-    with pytest.raises(GraftError, match=f"cannot listen on 127.0.0.1:{endpoint.port}: "), at(endpoint.port):
-        pass
-
-
 def test_sigterm_ends_all_workers_after_the_requests_in_flight(
     running: tuple[Endpoint, subprocess.Popen[bytes]],
 ) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import tritonclient.http as triton
-from tritonclient.utils import InferenceServerException
 
 
 def _input(name: str, value: np.ndarray, datatype: str, *, binary: bool) -> triton.InferInput:
@@ -50,19 +49,6 @@ def health(client: triton.InferenceServerClient) -> Any:
     }
 
 
-def not_yet(client: triton.InferenceServerClient) -> Any:
-    """The same before the first version."""
-    try:
-        client.infer("student", _inputs())
-    except InferenceServerException as error:
-        said = str(error)
-    return {
-        "live": client.is_server_live(),
-        "ready": [client.is_server_ready(), client.is_model_ready("student")],
-        "said": said,
-    }
-
-
 def texts(client: triton.InferenceServerClient) -> Any:
     """The ratings of a user whose id is a text, sent as bytes and as JSON."""
     rest = [
@@ -74,7 +60,7 @@ def texts(client: triton.InferenceServerClient) -> Any:
     return [client.infer("student", inputs).as_numpy("rating").tolist() for inputs in sent]
 
 
-SESSIONS = {of.__name__: of for of in (infer, defaults, health, not_yet, texts)}
+SESSIONS = {of.__name__: of for of in (infer, defaults, health, texts)}
 
 
 def main() -> None:

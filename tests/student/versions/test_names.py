@@ -4,23 +4,15 @@ import json
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from stream.tasks import TaskSpec
 from student.versions import names as names_module
-from student.versions.manifest import Draft, StudentConfig
 from student.versions.names import CHAMPION, Names, Reference
 from student.versions.registry import Registry
 from student.versions.version_folder import VersionError
-from tests.specs import spec_of
+from tests.student.versions.test_registry import publish
 
 TOLD = {"by": "ann", "why": "a test"}
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
 
 
 def registry_with(folder: Path, versions: int) -> Registry:
@@ -29,19 +21,6 @@ def registry_with(folder: Path, versions: int) -> Registry:
     for _ in range(versions):
         publish(registry)
     return registry
-
-
-def publish(registry: Registry, examples: int = 1) -> str:
-    draft = Draft(
-        examples=examples,
-        offsets={},
-        spec=spec_of(),
-        tasks=[TaskSpec(name="like", kind="binary", window_seconds=60)],
-        student=StudentConfig(),
-        teacher_version=None,
-        metrics={},
-    )
-    return registry.publish(draft, {"bias": np.zeros(1, np.float32)}, {}, {}).version
 
 
 def move(**other: object) -> bytes:

@@ -8,7 +8,8 @@ import pytest
 
 from student.versions.names import CHAMPION
 from student.versions.registry import Registry
-from tests.student.versions.test_names import TOLD, point, publish, registry_with
+from tests.student.versions.test_names import TOLD, point, registry_with
+from tests.student.versions.test_registry import publish
 
 COMMANDS: dict[str, Callable[[Registry], object]] = {
     "promote": lambda registry: point(registry, CHAMPION, "v000001", hold=True),

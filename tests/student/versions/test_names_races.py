@@ -10,7 +10,8 @@ from student.versions.names import CHAMPION, Reference
 from student.versions.registry import Registry
 from student.versions.remote import index_of
 from student.versions.version_folder import VersionError
-from tests.student.versions.test_names import TOLD, point, publish, registry_with
+from tests.student.versions.test_names import TOLD, point, registry_with
+from tests.student.versions.test_registry import publish
 
 
 @pytest.fixture

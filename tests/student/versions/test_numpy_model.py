@@ -15,7 +15,7 @@ from student.versions.served_posterior import BLEND
 from student.versions.served_tensors import tensor_shapes
 from student.versions.version_folder import VersionError
 from tests.specs import spec_of
-from tests.student.posteriors import transparent, unguarded
+from tests.student.posteriors import draft_of, manifest_of, transparent, unguarded
 
 SPEC = spec_of(
     Feature(name="user:age", source="user", role="dense", dtype="float", default=0.0),
@@ -32,19 +32,7 @@ TASKS = [
 
 
 def manifest(student: StudentConfig = STUDENT, tasks: list[TaskSpec] = TASKS) -> Manifest:
-    return Manifest(
-        version="v000007",
-        parent=None,
-        created_at_ms=0,
-        examples=0,
-        offsets={},
-        spec=SPEC,
-        tasks=tasks,
-        student=student,
-        teacher_version=None,
-        sha256={},
-        metrics={},
-    )
+    return manifest_of(draft_of(SPEC, tasks, student), "v000007")
 
 
 def tensors(of: Manifest, seed: int = 0) -> dict[str, np.ndarray]:

@@ -2,33 +2,21 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stream.tasks import TaskSpec
 from student.versions.manifest import Manifest, StudentConfig
-from student.versions.served_tensors import layers_of, served_tasks, tensor_shapes
+from student.versions.served_tensors import embedding_rows, layers_of, served_tasks, tensor_shapes
+from tests.student.posteriors import draft_of, manifest_of
 
 
 @pytest.fixture
 def manifest(toy: Any) -> Manifest:
     """4 dense columns, 2 categorical ones; `hidden` is not served."""
     student = StudentConfig(trunk=[8, 6], cross_layers=1, tower=5, embedding_dim=3, table_rows=32)
-    return Manifest(
-        version="v000001",
-        parent=None,
-        created_at_ms=0,
-        examples=0,
-        offsets={},
-        spec=toy.spec,
-        tasks=[
-            TaskSpec(name="like", kind="binary", window_seconds=60),
-            TaskSpec(name="hidden", kind="binary", window_seconds=60, served=False),
-        ],
-        student=student,
-        teacher_version=None,
-        sha256={},
-        metrics={},
-    )
+    return manifest_of(draft_of(toy.spec, toy.tasks[:2], student))
 
 
 def test_a_version_has_these_tensors_and_no_other(manifest: Manifest) -> None:
@@ -70,3 +58,13 @@ def test_a_tasks_layers_are_the_shared_ones_its_tower_and_its_head(manifest: Man
     layers = layers_of(manifest.student, 4, 2, ["like", "hidden"])
     names = [layer.name for layer in layers.of_tasks(["hidden"])]
     assert names == ["trunk.cross.0", "trunk.0", "trunk.1", "tower.hidden", "head.hidden"]
+
+
+@given(st.lists(st.integers(1, 2**64 - 1), min_size=1), st.integers(2, 1 << 20))
+def test_a_hash_has_one_row_of_the_table_that_is_not_the_missing_one(hashes: list[int], table_rows: int) -> None:
+    rows = embedding_rows(np.array([hashes], np.uint64), table_rows)
+    assert rows.tolist() == [[1 + value % (table_rows - 1) for value in hashes]]
+
+
+def test_a_missing_value_has_row_0() -> None:
+    assert embedding_rows(np.array([[0, 7]], np.uint64), 8).tolist() == [[0, 1]]
