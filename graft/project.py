@@ -22,6 +22,7 @@ from student.learn.setup import LearnerSetup, task_faults
 from student.versions.gate import GateConfig, slice_faults
 from student.versions.manifest import StudentConfig
 from teacher_cache.config import TeacherConfig
+from teacher_cache.teacher import name_faults
 
 FILE_NAME = "graft.toml"
 EVENT_FILES = ("events.parquet", "events.jsonl")
@@ -156,7 +157,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
 def _cross_faults(project: Project) -> Iterator[str]:
     """Each statement of one table about another that is wrong."""
     yield from _duplicates("tasks", [task.name for task in project.tasks])
-    yield from project.teacher.kind_faults if project.teacher else ()
+    if project.teacher:
+        yield from project.teacher.kind_faults
+        yield from name_faults(project.teacher.tasks, project.teacher.vectors)
     teacher_tasks = project.teacher.tasks if project.teacher else []
     if not any(task.served for task in project.tasks):
         yield "tasks: none is served; set served = true for what the endpoint shall answer"

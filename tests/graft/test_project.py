@@ -110,6 +110,11 @@ _KIND = (
         ),
         ('name = "rating"', 'name = "like"', "tasks: the name 'like' stands 2 times, must be unique"),
         (
+            '{name = "stars", kind = "regression"',
+            '{name = "like", kind = "binary"',
+            "teacher.tasks.1.name: 'like' stands for an earlier task already; names must differ",
+        ),
+        (
             'teacher_reference = "stars"',
             'teacher_reference = "star"',
             "tasks.1.teacher_reference: no such teacher task, got 'star'; did you mean stars?",
