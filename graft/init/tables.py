@@ -37,11 +37,15 @@ class OpenQuotes:
         """Take the texts of another batch."""
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             for text in values.filter(pc.match_substring(values, "\n")).to_pylist():
-                self._add(f"{name!r}", text)
+                self.add_text(text, f"{name!r}")
 
-    def add_text(self, text: str) -> None:
-        """Take the text of a record that has another number of fields than the header."""
-        self._add("a line", text)
+    def add_text(self, text: str, place: str = "a line") -> None:
+        """Take a field with line breaks, or a record that has another number of fields than the header."""
+        for line in text.splitlines()[1:-1]:
+            self._lines += 1
+            if line.count(self._delimiter) == self._fields - 1:
+                self._like_rows += 1
+                self._first = self._first or f"{place}: {text[:40].splitlines()[0]!r}"
 
     def check(self, where: str) -> int:
         """How many of these lines may be rows: 0 if most do not look so. InvalidInputError where it is no chance."""
@@ -54,17 +58,6 @@ class OpenQuotes:
                 "tr -d '\"'"
             )
         return self._like_rows
-
-    def _add(self, place: str, text: str) -> None:
-        for line in _whole_lines(text):
-            self._lines += 1
-            if line.count(self._delimiter) == self._fields - 1:
-                self._like_rows += 1
-                self._first = self._first or f"{place}: {text[:40].splitlines()[0]!r}"
-
-
-def _whole_lines(text: str) -> Iterator[str]:
-    yield from text.splitlines()[1:-1]
 
 
 FILE_DATE = "(date in the file's name)"

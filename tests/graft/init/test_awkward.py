@@ -157,6 +157,13 @@ REFUSED = {
     "double colons": ("a.dat", "1::2::3::1700000000\n", "fields with '::' between"),
     "a json array": ("a.json", '[{"user": 1}]', "one JSON array; write one object a line"),
     "zip": ("a.zip", b"PK\x03\x04", "a zip file or an Excel workbook; unpack it, or save the sheet as CSV"),
+    "zstd without its name": (
+        "a.csv",
+        pa.compress(LOG.encode(), codec="zstd", asbytes=True),
+        "compressed by zstd, but not named so; give it the suffix .zst",
+    ),
+    "xz": ("a.csv", b"\xfd7zXZ\x00...", "compressed by xz; unpack it"),
+    "a database": ("a.csv", b"SQLite format 3\x00", "an SQLite database; export the table as CSV"),
     "gzip without its name": ("a.csv", gzip.compress(LOG.encode()), "compressed by gzip, but not named so"),
     "cut gzip": ("a.csv.gz", gzip.compress(LOG.encode() * 99)[:60], "a.csv.gz: cannot be read"),
     "no text": ("a.bin", b"\x00\x01" * 99, "not a text; readable are CSV, TSV, JSON lines and Parquet"),

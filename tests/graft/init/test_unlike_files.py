@@ -74,21 +74,6 @@ def test_what_r_and_excel_write_where_nothing_is_does_not_make_a_rating_a_text(t
     assert len(told) == 30
 
 
-UNREADABLE = {
-    "zstd": (pa.compress((HEAD + rows(0, 9)).encode(), codec="zstd", asbytes=True), "give it the suffix .zst"),
-    "xz": (b"\xfd7zXZ\x00...", "compressed by xz; unpack it"),
-    "a workbook": (b"PK\x03\x04...", "a zip file or an Excel workbook; unpack it, or save the sheet as CSV"),
-    "a database": (b"SQLite format 3\x00", "an SQLite database; export the table as CSV"),
-}
-
-
-@pytest.mark.parametrize("case", UNREADABLE)
-def test_a_file_of_another_form_says_what_it_is_and_what_to_do(tmp_path, init, case):
-    content, fault = UNREADABLE[case]
-    (tmp_path / "a.csv").write_bytes(content)
-    assert fault in init("--events", tmp_path / "a.csv", "--yes").output
-
-
 def test_a_pipe_is_said_to_be_one(tmp_path, init):
     os.mkfifo(tmp_path / "a.csv")
     assert "no file but a pipe or a device" in init("--events", tmp_path / "a.csv", "--yes").output
