@@ -26,6 +26,7 @@ RIGHTS = {
     "stream": f"~* {_READ} {_WRITE} {_TRANSACTIONS} {_LOCK} +scan",
     "teacher": f"~* {_READ} {_WRITE} {_TRANSACTIONS}",
     "learner": f"%R~* ~graft:teachers:* {_READ} +hincrby",
+    "archive": f"%R~graft:logits:* {_READ}",
     "scorer": f"%R~* %W~graft:served:* {_READ} +set +client|tracking +client|caching",
     "operator": f"~* {_READ} {_WRITE} {_TRANSACTIONS} {_LOCK} +scan +hlen +hvals +memory|usage",
     "health": "",

@@ -74,11 +74,6 @@ class Topics(FrozenModel):
         return f"{self.prefix}teacher-requests"
 
     @property
-    def used_logits(self) -> str:
-        """Which teacher logits a learner used for the examples of the same partition; see decision 20."""
-        return f"{self.prefix}used-logits"
-
-    @property
     def aggregate_updates(self) -> str:
         """What examples add to running aggregates, in the partition of the entity, until it is counted."""
         return f"{self.prefix}aggregate-updates"
@@ -90,8 +85,8 @@ class Topics(FrozenModel):
 
     @property
     def with_dead_letters(self) -> tuple[str, ...]:
-        """The topics with a topic of dead letters. Those of the last three say what their readers may skip."""
-        return (self.impressions, self.feedback, self.examples, self.teacher_requests, self.used_logits)
+        """The topics with a topic of dead letters. Those of the last two say what their readers may skip."""
+        return (self.impressions, self.feedback, self.examples, self.teacher_requests)
 
     @staticmethod
     def dead_letters(topic: str) -> str:

@@ -5,7 +5,6 @@ logged raw, in the order of the feature spec that `spec_id` names: one spec enco
 """
 
 from typing import Annotated, Any, Self
-from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
@@ -131,27 +130,3 @@ class Example(EventRecord):
             description="of a row that nobody was shown: why it is there. Left out of all others",
         ),
     ] = None
-
-
-class UsedLogits(EventRecord, extra="ignore"):
-    """What a learner had of its teacher for some examples of one partition, in their order.
-
-    The columns have an entry for each example. A logit of null was a miss. A later record of the same learner says how
-    it learnt an example again. Records of earlier releases have more fields, which are passed over.
-    """
-
-    topic_id: str | None
-    """Kafka's id of the examples topic in which the offsets count; None where the broker tells none."""
-    learner: str
-    """The id of the learner's registry."""
-    generation: str
-    """The digest of what made the logits."""
-    offsets: list[int]
-    impressions: list[int]
-    """`impression_mark` of each example."""
-    logits: list[list[float] | None]
-
-
-def impression_mark(impression_id: str) -> int:
-    """32 bits of an impression's id: whether what stands at its offset is meant for it."""
-    return crc32(impression_id.encode("utf-8", "surrogatepass"))

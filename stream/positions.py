@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from runtime.errors import GraftError
 from stream.events import Example
@@ -10,8 +10,15 @@ from stream.events import Example
 Key = TypeVar("Key")
 
 
+class ArchivedLogits(NamedTuple):
+    """The teacher's logits [T] that the cache had of an example when it was archived, and whose they are."""
+
+    generation: str
+    logits: list[float]
+
+
 class Placed(Protocol):
-    """An example and its place in the examples topic."""
+    """An example, its place in the examples topic, and what an example log has of its teacher."""
 
     @property
     def partition(self) -> int:
@@ -26,6 +33,11 @@ class Placed(Protocol):
     @property
     def example(self) -> Example:
         """The joined impression."""
+        ...
+
+    @property
+    def archived(self) -> ArchivedLogits | None:
+        """None where it comes from the topic, or the log does not say."""
         ...
 
 

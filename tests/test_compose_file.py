@@ -106,7 +106,7 @@ def test_only_the_entry_and_grafana_reach_the_host_and_the_world() -> None:
 def test_a_container_has_no_network_that_it_does_not_need() -> None:
     assert set(_SERVICES["scorer"]["networks"]) == {"scores", "features"}
     assert set(_SERVICES["setup"]["networks"]) == {"features"}
-    assert set(_SERVICES["archive"]["networks"]) == set(_SERVICES["replay"]["networks"]) == {"events"}
+    assert set(_SERVICES["replay"]["networks"]) == {"events"}
     assert set(_SERVICES["entry"]["networks"]) == {"scores", "outside"}
     assert set(_SERVICES["grafana"]["networks"]) == {"observe", "outside"}
     observe = {"prometheus", "grafana", "dashboard"}
@@ -125,14 +125,14 @@ def test_every_mount_has_a_name_so_that_nothing_stays_behind(name: str) -> None:
     assert made_by_image <= volumes(_SERVICES[name]).keys() | tmpfs(_SERVICES[name])
 
 
-@pytest.mark.parametrize("name", ["stream", "teacher", "learner", "scorer", "setup"])
+@pytest.mark.parametrize("name", ["stream", "teacher", "learner", "archive", "scorer", "setup"])
 def test_a_process_sees_its_own_password_alone(name: str) -> None:
     mount = volumes(_SERVICES[name])["/run/secrets"]
     assert (mount["source"], mount["read_only"], mount["volume"]["subpath"]) == ("secrets", True, name)
     assert _SERVICES[name]["environment"]["GRAFT_REDIS_URL_FILE"] == "/run/secrets/redis_url"
 
 
-@pytest.mark.parametrize("name", ["entry", "archive", "replay"])
+@pytest.mark.parametrize("name", ["entry", "replay"])
 def test_what_needs_no_redis_has_no_password(name: str) -> None:
     assert "secrets" not in {mount["source"] for mount in volumes(_SERVICES[name]).values()}
 
@@ -203,7 +203,7 @@ def test_each_user_of_redis_has_a_password_of_its_own_that_stays(redis_users: Mo
     assert {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == first
 
     urls = [parse_url(text) for path, text in first.items() if path.name == "redis_url"]
-    assert {url.username for url in urls} == {"setup", "stream", "teacher", "learner", "scorer", "operator"}
+    assert {url.username for url in urls} == {"setup", "stream", "teacher", "learner", "archive", "scorer", "operator"}
     assert len({url.password for url in urls}) == len(urls)
     assert all(len(url.password or "") == 64 for url in urls)
     acl = first[Path("redis/users.acl")]
@@ -222,3 +222,4 @@ def test_no_process_may_administer_redis_and_the_readers_write_only_what_is_thei
         assert user == "default" or not dangerous.search(rights), user
     assert redis_users.RIGHTS["scorer"].startswith("%R~* %W~graft:served:* ")
     assert redis_users.RIGHTS["learner"].startswith("%R~* ~graft:teachers:* ")
+    assert redis_users.RIGHTS["archive"].startswith("%R~graft:logits:* ")

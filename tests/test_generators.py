@@ -16,7 +16,6 @@ _HOLDS_NOTHING = ("connection.reaching(", "reaching(", "np.errstate(")
 
 _CLOSED_WITH_IT = {
     "example_file._batches": "Arrow's file has no Python object that would warn, and ends with the generator",
-    "logit_file._batches": "as that",
     "row_file.share_of_rows": "as that",
     "compute.made_ahead": "a thread that ends by itself",
     "tables._csv": "the file of one pass, which its only reader ends",

@@ -10,8 +10,9 @@ from runtime.telemetry import StopSignal
 from stream.kafka import connection
 from stream.kafka.topics import ensure_topics
 from stream.log.examples import ExampleReader, ExampleRecord
-from stream.log.used_logits import UsedLogitsWriter
-from student.learn.process.train import run_training
+from student.learn.process.publishing import Publication
+from student.learn.process.teacher_source import Teaching
+from student.learn.process.train import Examples, run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.domain.context_key import ContextKey
@@ -74,16 +75,11 @@ def whole_learner(bench: Bench, kafka_servers: str, redis_url: str) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry(Path(folder))
         run_training(
-            setup=bench.setup,
-            publish=bench.project.publish,
-            teacher_version=None,
-            registry=registry,
-            cache=cache_of(bench, redis_url),
-            open_used=lambda learner: UsedLogitsWriter(
-                kafka_servers, bench.project.topics, learner=learner, generation="benchmark", topic_id=None
-            ),
-            open_source=open_source,
-            stop=stop,
+            bench.setup,
+            Examples(open_source),
+            Teaching(cache_of(bench, redis_url), "benchmark"),
+            Publication(registry, bench.project.publish),
+            stop,
         )
         manifest = registry.load_manifest(registry.latest() or "")
     return Measured(sources[0].spent, manifest.examples, auc_by_arm(bench, manifest.metrics))

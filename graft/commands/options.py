@@ -27,8 +27,8 @@ label_option = click.option(
 context_option = click.option(
     "--context", multiple=True, metavar="NAME=VALUE", help="A value of the context; may be given repeatedly."
 )
-TOPIC = click.Choice(["impressions", "feedback", "examples", "teacher-requests", "used-logits"])
-"""A topic that has dead letters, without the project's prefix. Those of examples and used logits are skips alone."""
+TOPIC = click.Choice(["impressions", "feedback", "examples", "teacher-requests"])
+"""A topic that has dead letters, without the project's prefix. Those of the last two are skips alone."""
 
 
 def echo_json(value: Any) -> None:

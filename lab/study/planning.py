@@ -16,7 +16,7 @@ from lab.study.learners.plan import Keys, cells_of
 from lab.study.learners.teachers import InputUse, inputs_in_use, moving_inputs
 from lab.study.learners.worker import Workplace, run_cells
 from lab.study.log.study_log import read_log
-from lab.study.studied import day_zero_of, logged_generation, with_other_cut_off
+from lab.study.studied import day_zero_of, with_other_cut_off
 
 MOST_EVENTS = 20_000
 """Examples that are learnt unless --events asks for more: as many as the headline's; they are joined in seconds."""
@@ -125,10 +125,6 @@ def _without_input(number: int, name: str, baseline: Variant, seeds: int) -> Var
 
 
 _SCORED = 300  # examples that the teacher, which may be slow, scores with each of its inputs at its default
-_LOGGED = (
-    "The teacher's inputs were not compared with their default: the log has the logits that its learner used, misses "
-    "too. Without LOG/_logits all are scored anew."
-)
 
 
 class PlannedStudy(NamedTuple):
@@ -162,9 +158,8 @@ def plan_study(
     The same log, settings and `out` plan the same again: the first cell is kept with the seconds that it took.
     """
     # 1. The log, no more of it than can be learnt, and how the teacher sees it.
-    generation = logged_generation(project, spec, log_folder)
-    log = read_log(log_folder, spec, generation, asked.events or MOST_EVENTS)
-    moving, rows = [] if log.logged else moving_inputs(project, log.first(_SCORED)), len(log.records)
+    log = read_log(log_folder, spec, asked.events or MOST_EVENTS)
+    moving, rows = moving_inputs(project, log.first(_SCORED)), len(log.records)
     grid_of = partial(default_grid, project, moving, rows, delay_seconds=asked.delay_seconds)
 
     def whole(seeds: int) -> Grid:
@@ -176,7 +171,7 @@ def plan_study(
         plan = Plan(min(rows, asked.events), asked.seeds, 0.0)
     else:
         day_zero, first = day_zero_of(project, spec, log), log.first(PROBE_EVENTS)
-        place = Workplace(log_folder, spec, day_zero, Keys(first, day_zero), out, generation, PROBE_EVENTS)
+        place = Workplace(log_folder, spec, day_zero, Keys(first, day_zero), out, PROBE_EVENTS)
         cost = cost_of(*run_cells(cells_of(grid_of(seeds=1), project, spec)[:1], place, 1, advance))
         plan = planned(cost, rows, asked.jobs, whole, asked.events, asked.seeds)
     # 3. What is learnt, and what is not.
@@ -184,7 +179,7 @@ def plan_study(
     inputs = inputs_in_use(project, log.first(plan.events))
     size = _size(plan, rows, is_all=rows < (asked.events or MOST_EVENTS))
     longer = seconds_of(whole(MOST_SEEDS), cost, rows, asked.jobs) if cost else None
-    left_out = [_learnt(size, moving[MOST_INPUTS:]), *([_LOGGED] if log.logged else []), *_more(plan, rows, longer)]
+    left_out = [_learnt(size, moving[MOST_INPUTS:]), *_more(plan, rows, longer)]
     return PlannedStudy(grid, inputs, size, plan.seconds, left_out)
 
 

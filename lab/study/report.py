@@ -273,7 +273,7 @@ class Report(NamedTuple):
 
 def write_report(out: Path, found: Studied, planned: PlannedStudy, name: str, command: str) -> Report:
     """Write all files to `out`, in place of earlier ones. `name`: the project's; `command`: what made it."""
-    learnt = [*_without_bootstrap(found.findings), *found.of_logits, *planned.left_out]
+    learnt = [*_without_bootstrap(found.findings), *found.of_cut_off, *planned.left_out]
     said = [*sampled(found.log), *answer(found.comparison, planned.inputs), *learnt]
     calibrated = calibrations(found.findings, found.log, found.predictions)
     summary = {**headline(found.findings, name, calibrated), "answer": said}

@@ -15,12 +15,10 @@ from lab.study.findings.findings import SERVED, Findings
 from lab.study.grid import Grid
 from lab.study.learners.cell import Predictions
 from lab.study.learners.plan import Keys, cells_of
-from lab.study.learners.teachers import DayZero, told_of
+from lab.study.learners.teachers import DayZero
 from lab.study.learners.worker import Workplace, run_cells
 from lab.study.log.memory_store import NO_REDIS, Sources
 from lab.study.log.study_log import StudyLog, read_log
-from stream.log.logit_file import list_logit_files
-from teacher_cache.cache.generation import generation_of
 
 OTHER_CUT_OFF = "other_cut_off"
 """The variant that is the baseline, but with the logits of examples before `teacher.trained_until`, or without them
@@ -50,23 +48,6 @@ def before_cut_off(project: Project, log: StudyLog) -> int:
     """How many of the log's examples come before `teacher.trained_until`."""
     from_ms = project.needed_teacher.model_copy(update={"use_before_trained_until": False}).logits_from_ms
     return sum(time_ms < from_ms for time_ms in log.event_times_ms)
-
-
-def origin_of_logits(grid: Grid, project: Project, log: StudyLog) -> list[str]:
-    """Sentences on where the baseline's logits come from; none where all are scored with the teacher's file."""
-    baseline = next(variant for variant in grid.variants if variant.name == grid.baseline)
-    told = [one for one in told_of(baseline.teacher, project, log) if one is not None]
-    if log.logged is None or not told:
-        return []
-    missed = sum(one.logits is None for one in told)
-    count = len(log.records)
-    others = f"; those of the other {count - len(told):,} are scored with the teacher's file" * (len(told) < count)
-    line = (
-        f"Teacher's logits: {len(told):,} of {count:,} examples have what their learner used, from the log "
-        f"(generation {log.logged.generation}), which was none for {missed:,} of them{others}. Variants with another "
-        "teacher, shares of the users and features of another label delay are scored with the file."
-    )
-    return [line]
 
 
 def left_of_the_gain(findings: Findings, project: Project, log: StudyLog) -> list[str]:
@@ -103,8 +84,8 @@ class Studied(NamedTuple):
     """The examples that the baseline has learnt."""
     comparison: Comparison
     predictions: OfCell
-    of_logits: list[str]
-    """Sentences on where the baseline's logits come from."""
+    of_cut_off: list[str]
+    """Sentences on what is left of the gain without the logits of the teacher's own examples."""
 
     @property
     def findings(self) -> Findings:
@@ -129,13 +110,12 @@ def studied(
     # 1. What can be wrong is found first.
     cells_of(grid, project, spec)
     # 2. The log, and what is known before it begins.
-    generation = logged_generation(project, spec, log_folder)
-    log = read_log(log_folder, spec, generation, grid.log_events)
+    log = read_log(log_folder, spec, grid.log_events)
     grid = with_other_cut_off(grid, project, log)
     cells = cells_of(grid, project, spec)
     day_zero = day_zero_of(project, spec, log)
     # 3. Every learner learns it.
-    place = Workplace(log_folder, spec, day_zero, Keys(log, day_zero), out, generation, grid.log_events)
+    place = Workplace(log_folder, spec, day_zero, Keys(log, day_zero), out, grid.log_events)
     results = run_cells(cells, place, jobs, advance)
     # 4. What they have found.
     findings = Findings(grid, project.tasks, results, _best_auc(project), has_teacher=project.teacher is not None)
@@ -147,8 +127,7 @@ def studied(
 
     learnt = log.first(findings.examples())
     comparison = Comparison(findings, learnt, predictions)
-    of_logits = [*origin_of_logits(grid, project, learnt), *left_of_the_gain(findings, project, learnt)]
-    return Studied(learnt, comparison, predictions, of_logits)
+    return Studied(learnt, comparison, predictions, left_of_the_gain(findings, project, learnt))
 
 
 def sampled(log: StudyLog) -> list[str]:
@@ -167,13 +146,6 @@ def sampled(log: StudyLog) -> list[str]:
             "these, and nothing of an AUC among what is shown. docs/sampling.md says what each recipe fakes."
         )
     return lines
-
-
-def logged_generation(project: Project, spec: FeatureSpec, log_folder: Path) -> str | None:
-    """Of the project's logits, where the log has logits; None where it has none."""
-    if project.teacher is None or not list_logit_files(log_folder):
-        return None
-    return generation_of(project.name, project.teacher, project.folder, spec).digest
 
 
 def sources_of(project: Project) -> Sources:

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from runtime.errors import InvalidInputError
 from stream.config import Topics
-from stream.events import EventRecord, Example, TeacherRequest, UsedLogits
+from stream.events import EventRecord, Example, TeacherRequest
 from stream.kafka import connection
 from stream.kafka.dead_letter_topics import dead_letters
 from stream.kafka.dead_letters import SKIPPED, DeadLetter
@@ -93,7 +93,6 @@ def _undecodable(kafka_servers: str, topics: Topics, wanted: Skip) -> Undecodabl
     models: dict[str, type[EventRecord]] = {
         topics.examples: Example,
         topics.teacher_requests: TeacherRequest,
-        topics.used_logits: UsedLogits,
     }
     at = TopicPartition(wanted.topic, wanted.partition)
     place = f"{at.topic}-{at.partition}"

@@ -20,7 +20,6 @@ _log = logging.getLogger(__name__)
 
 _MAX_EVENT_BYTES = 1_000_000
 _MAX_RECORD_BYTES = 4_000_000  # an event with its features, or in a dead letter with its reason, still fits
-_MAX_LOGITS_BYTES = 16_000_000  # as in topics of earlier releases
 _DAY_MS = 86_400_000
 _RETENTION = "retention.ms"
 _INPUT_DAYS = 7  # so long the stream process may be down without losing what it has not joined
@@ -127,7 +126,6 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
         topics.feedback,
         topics.examples,
         topics.teacher_requests,
-        topics.used_logits,
         topics.aggregate_updates,
         topics.join_state,
         *map(topics.dead_letters, topics.with_dead_letters),
@@ -137,7 +135,6 @@ def all_topics(topics: Topics) -> tuple[str, ...]:
 def _settings(name: str, topics: Topics, limits: TopicLimits | None) -> dict[str, str]:
     is_input = name in (topics.impressions, topics.feedback)
     most_bytes = dict.fromkeys((topics.impressions, topics.feedback), _MAX_EVENT_BYTES)
-    most_bytes[topics.used_logits] = _MAX_LOGITS_BYTES
     settings = {
         "cleanup.policy": "delete",
         "max.message.bytes": str(most_bytes.get(name, _MAX_RECORD_BYTES)),

@@ -4,7 +4,8 @@ A run is unbroken: the file named `p3-100-199.parquet` has every example of part
 without an example (transaction markers, aborted ones) belong to the run that ends after them.
 
 A run in which an example stands for more than itself (`Example.weight`) has a column of weights; one with drawn rows
-(`Example.sampled`) says of these, as JSON text, why they are there.
+(`Example.sampled`) says of these, as JSON text, why they are there. A run of which the teacher's cache had logits has
+these, and the generation that made them: null where it had none.
 
 Ids, context and features are JSON text, so that 7 and "7", 1 and 1.0, and every float come back as they were.
 """
@@ -25,6 +26,7 @@ from runtime.errors import InvalidInputError
 from runtime.folder import open_parquet, replacing
 from stream.events import Example, Sampled
 from stream.log.examples import ExampleRecord
+from stream.positions import ArchivedLogits
 
 DAYS = "day=*"
 """The folders of a log that hold its files."""
@@ -48,6 +50,7 @@ _COLUMNS = {
 }
 _FIELDS = tuple(_COLUMNS)[2:]  # of an example, its labels aside
 _WEIGHT, _SAMPLED = "weight", "sampled"
+_LOGITS, _GENERATION = "teacher_logits", "teacher_generation"
 _FIELDS_SET = {*_FIELDS, "labels", _WEIGHT, _SAMPLED}  # one for all: a set each would cost a fifth of the reading
 
 
@@ -146,7 +149,13 @@ def _table(run: Sequence[ExampleRecord]) -> pa.Table:
     sampled = [record.example.sampled and record.example.sampled.model_dump_json() for record in run]
     if set(weights) != {1}:
         table = table.append_column(_WEIGHT, pa.array(weights, pa.int32()))
-    return table.append_column(_SAMPLED, pa.array(sampled, pa.string())) if any(sampled) else table
+    if any(sampled):
+        table = table.append_column(_SAMPLED, pa.array(sampled, pa.string()))
+    if any(record.archived for record in run):
+        generations, logits = zip(*(record.archived or (None, None) for record in run), strict=True)
+        table = table.append_column(_GENERATION, pa.array(generations, pa.string()))
+        table = table.append_column(_LOGITS, pa.array(logits, pa.list_(pa.float32())))
+    return table
 
 
 def _row(record: ExampleRecord, tasks: Sequence[str]) -> list[Any]:
@@ -188,7 +197,8 @@ def _records(batch: pa.RecordBatch) -> list[ExampleRecord]:
         Example.model_construct(_FIELDS_SET, **dict(zip(fields, row, strict=True)))
         for row in zip(*fields.values(), strict=True)
     )
-    return list(map(ExampleRecord, columns["partition"], columns["offset"], examples))
+    archived = _archived(columns, batch.num_rows)
+    return list(map(ExampleRecord, columns["partition"], columns["offset"], examples, archived))
 
 
 def _labels(columns: Mapping[str, list[Any]], rows: int) -> list[dict[str, float | None]]:
@@ -196,6 +206,13 @@ def _labels(columns: Mapping[str, list[Any]], rows: int) -> list[dict[str, float
     if not tasks:
         return [{} for _ in range(rows)]
     return [dict(zip(tasks, row, strict=True)) for row in zip(*(columns[_LABEL + t] for t in tasks), strict=True)]
+
+
+def _archived(columns: Mapping[str, list[Any]], rows: int) -> list[ArchivedLogits | None]:
+    if _GENERATION not in columns:
+        return [None] * rows
+    pairs = zip(columns[_GENERATION], columns[_LOGITS], strict=True)
+    return [None if logits is None else ArchivedLogits(generation, logits) for generation, logits in pairs]
 
 
 def _parsed(texts: Sequence[str]) -> list[Any]:
@@ -206,7 +223,7 @@ def _parsed(texts: Sequence[str]) -> list[Any]:
 
 def _checked(file: ExampleFile, records: Sequence[ExampleRecord], reached: int, spec_id: str | None) -> int:
     """The last offset of `records`, which go on after `reached`; InvalidInputError when they are not the file's."""
-    for partition, offset, example in records:
+    for partition, offset, example, _ in records:
         if partition != file.partition or not reached < offset <= file.last:
             raise InvalidInputError(f"{file}: partition {partition} offset {offset} comes after offset {reached}")
         if spec_id is not None and example.spec_id != spec_id:

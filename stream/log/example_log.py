@@ -2,7 +2,6 @@
 
     LOG/day=2026-11-24/p0-0-999.parquet    partition 0, offsets 0 to 999
     LOG/_topic_id                          Kafka's id of the topic, where the broker tells one
-    LOG/_logits/                           what learners used of their teacher (stream.logit_file)
 
 Each partition's files follow each other without gap or overlap, so the file names alone say where the log ends.
 """

@@ -1,5 +1,6 @@
 """The learner's input: every committed example from given offsets on, in one order, also where processes share it."""
 
+import json
 import logging
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from stream.events import Example
 from stream.kafka import connection
 from stream.kafka.decoding import Decoder
 from stream.kafka.groups import LEARNER_GROUP, group_id
-from stream.positions import Merge, Positions
+from stream.positions import ArchivedLogits, Merge, Positions
 
 
 class Ranks(Protocol):
@@ -62,11 +63,15 @@ LEARNER_ADVICE = (
 
 
 class ExampleRecord(NamedTuple):
-    """An example and its place in the topic; a reader that starts at `offset` + 1 does not get it again."""
+    """An example and its place in the topic; a reader that starts at `offset` + 1 does not get it again.
+
+    `archived`: what an example log has of its teacher; the topic has nothing of it.
+    """
 
     partition: int
     offset: int
     example: Example
+    archived: ArchivedLogits | None = None
 
 
 class History(Protocol):
@@ -284,9 +289,14 @@ _PLACE = struct.Struct("<iq")
 
 
 def _packed(record: ExampleRecord) -> bytes:
-    return _PLACE.pack(record.partition, record.offset) + record.example.model_dump_json().encode()
+    place = _PLACE.pack(record.partition, record.offset)
+    return place + json.dumps(record.archived).encode() + b"\n" + record.example.model_dump_json().encode()
 
 
 def _unpacked(message: bytes) -> ExampleRecord:
     partition, offset = _PLACE.unpack_from(message)
-    return ExampleRecord(partition, offset, Example.model_validate_json(message[_PLACE.size :]))
+    archived, example = message[_PLACE.size :].split(b"\n", 1)
+    its_logits = json.loads(archived)
+    return ExampleRecord(
+        partition, offset, Example.model_validate_json(example), its_logits and ArchivedLogits(*its_logits)
+    )

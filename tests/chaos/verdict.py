@@ -12,7 +12,6 @@ from features.online.reader import OnlineReader
 from features.spec import load_spec
 from lab.dev.client import Answer
 from stream.log.example_log import ExampleLog
-from stream.log.logged_logits import LoggedLogits
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 from teacher_cache.cache.generation import generation_of
@@ -20,11 +19,10 @@ from teacher_cache.domain.context_key import ContextKey
 from tests.chaos.events import ITEMS, USERS
 from tests.chaos.follower import Follower
 from tests.chaos.learner import LearntBatch, batches_of, undisturbed
-from tests.chaos.world import ARCHIVE, World
+from tests.chaos.world import World
 from tests.outcomes import Kind, Outcomes, Rules
 
 _SHOWN = 5  # faults of a kind that are told one by one
-_ARCHIVE_SECONDS = 30.0  # it writes every second
 
 
 Value = tuple[str, bytes | None]
@@ -89,23 +87,11 @@ def archive_line(world: World, follower: Follower) -> Line:
     """The example log has exactly the examples of the topic, with their offsets."""
     logged: dict[tuple[int, int], tuple[str, Mapping[str, float | None]]] = {}
     for records in ExampleLog(world.example_log).read({}):
-        for partition, offset, example in records:
-            logged[partition, offset] = example.impression_id, example.labels
+        for record in records:
+            logged[record.partition, record.offset] = record.example.impression_id, record.example.labels
     wanted = {(one.partition, one.offset): (one.impression_id, one.labels) for one in follower.examples}
     faults = [f"at {at}: {logged.get(at)}, not {wanted.get(at)}" for at in _different(logged, wanted)]
     return Line("archived", f"{len(logged):,} examples", faults)
-
-
-def logits_line(world: World) -> Line:
-    """The example log has what the newest version has used of its teacher for each example that it has learnt.
-
-    The archive runs until it has them.
-    """
-    world.start(ARCHIVE)
-    world.await_that(lambda: not any(_not_as_learnt(world)), _ARCHIVE_SECONDS)
-    world.processes.stop(ARCHIVE)
-    faults = list(_not_as_learnt(world))
-    return Line("logits archived", f"{len(faults)} not as they were learnt", faults)
 
 
 def learner_lines(world: World, follower: Follower) -> list[Line]:
@@ -131,29 +117,6 @@ def learner_lines(world: World, follower: Follower) -> list[Line]:
         Line("learnt", f"{manifest.examples:,} examples once each, {hits:,} with teacher logits", faults),
         Line("weights", f"{version}: {equal} an undisturbed learner's of the same batches and logits", differ),
     ]
-
-
-def _not_as_learnt(world: World) -> Iterator[str]:
-    registry = Registry(world.versions)
-    version = registry.latest()
-    if version is None:
-        return
-    examples = registry.load_manifest(version).examples
-    config, spec = world.project.teacher, load_spec(world.project.repo)
-    logits = LoggedLogits(
-        world.example_log, generation_of(world.project.name, config, world.project.folder, spec).digest
-    )
-    told = {
-        record.example.impression_id: logged
-        for records in ExampleLog(world.example_log).read({})
-        for record, logged in zip(records, logits.of(records), strict=True)
-    }
-    for batch in batches_of(world.journal):
-        for impression_id, logit_T in zip(batch.impression_ids, batch.logit_BT, strict=True):
-            learnt = None if np.isnan(logit_T).any() else logit_T.tolist()
-            logged = told.get(impression_id)
-            if batch.before < examples and (logged is None or logged.logits != learnt):
-                yield f"{impression_id}: {logged}, learnt was {learnt}"
 
 
 def teacher_line(world: World, follower: Follower) -> Line:

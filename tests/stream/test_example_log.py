@@ -20,7 +20,7 @@ from stream.log import example_file
 from stream.log.archive import Archive
 from stream.log.example_log import ExampleLog, check_topic, note_topic
 from stream.log.examples import ExampleRecord
-from stream.positions import Merge
+from stream.positions import ArchivedLogits, Merge
 
 MIDNIGHT_MS = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp() * 1000)
 
@@ -75,11 +75,16 @@ examples = st.builds(
 )
 
 
+logits = st.builds(
+    ArchivedLogits, texts, st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=3)
+)
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(examples, min_size=1, max_size=5))
+@given(st.lists(st.tuples(examples, st.none() | logits), min_size=1, max_size=5))
 def test_every_example_comes_back_as_it_was_to_the_last_bit(tmp_path_factory, written):
     folder = tmp_path_factory.mktemp("log")
-    records = [ExampleRecord(0, 2 * i, e) for i, e in enumerate(written)]
+    records = [ExampleRecord(0, 2 * i, *of_example) for i, of_example in enumerate(written)]
     found = []
     for file in example_file.list_files(folder := archived(folder, records).folder):
         found += [r for batch in example_file.read(file, 0) for r in batch]

@@ -36,7 +36,7 @@ def test_topics_are_made_once_and_another_partition_count_is_an_error(kafka, top
     admin.close()
     with pytest.raises(ConfigurationError) as caught:
         ensure_topics(kafka, config.model_copy(update={"partitions": 3}), made)
-    assert len(caught.value.faults) == len(all_topics(made)) == 12
+    assert len(caught.value.faults) == len(all_topics(made)) == 10
     assert f"stream.partitions is 3, but topic {made.examples} has 2" in str(caught.value)
     assert "or set it to the topic's count" in str(caught.value)
 
@@ -125,7 +125,6 @@ def test_inputs_are_kept_7_days_outputs_30_dead_letters_90_and_the_state_log_for
         made.feedback: 7,
         made.examples: 30,
         made.teacher_requests: 30,
-        made.used_logits: 30,
         made.aggregate_updates: -1 / DAY_MS,
         made.join_state: -1 / DAY_MS,
         **{made.dead_letters(name): 90 for name in made.with_dead_letters},

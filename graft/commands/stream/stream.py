@@ -17,6 +17,8 @@ from runtime.telemetry import say
 
 if TYPE_CHECKING:
     from features.spec import FeatureSpec
+    from runtime.telemetry import StopSignal
+    from stream.log.archive import LookUp
     from stream.replay.replay import Sent
 
 _RANGE = ("first_ms", "last_ms")
@@ -219,7 +221,8 @@ def run(project_folder: Path | None) -> None:
 def archive(project_folder: Path | None, log: Path, every_seconds: float) -> None:
     """Write the examples to LOG as Parquet files by day, until stopped (SIGTERM or Ctrl-C).
 
-    Goes on exactly where LOG ends. One process per LOG.
+    Goes on exactly where LOG ends. One process per LOG. Beside each example it writes the teacher's logits that Redis
+    has of it then; 'graft student train --from LOG' and 'graft study LOG' learn these again.
 
     Example: GRAFT_METRICS_PORT=9104 graft stream archive example-log
     """
@@ -231,4 +234,17 @@ def archive(project_folder: Path | None, log: Path, every_seconds: float) -> Non
     from stream.log.archive import run_archive
 
     wait_for_kafka(lambda: ensure_topics(settings.kafka, project.stream, project.topics), stop)
-    run_archive(log, settings.kafka, project.topics, stop, every_seconds=every_seconds)
+    look_up = _look_up(process, stop) if project.teacher else None
+    run_archive(log, settings.kafka, project.topics, stop, look_up=look_up, every_seconds=every_seconds)
+
+
+def _look_up(process: Process, stop: "StopSignal") -> "LookUp":
+    """What gives the archive the teacher's logits."""
+    from graft.commands.teacher.teacher_parts import ProjectTeacher
+    from runtime.redis import refuse_wrong_login
+    from teacher_cache.cache.archive_look_up import ArchiveLookUp
+
+    refuse_wrong_login(process.redis_url)
+    teacher = ProjectTeacher(process)
+    generation = teacher.awaited_generation(stop)
+    return ArchiveLookUp(teacher.open_cache(), generation)

@@ -24,33 +24,22 @@ if TYPE_CHECKING:
     metavar="LOG",
     help="Learn what this example log has first, then the stream from where it ends.",
 )
-@click.option(
-    "--fill-misses",
-    is_flag=True,
-    help="With --from: look in the cache for logits that the log's learner did not have; a backfill may have put them.",
-)
 @click.pass_obj
-def train(project_folder: Path | None, *, log: Path | None, fill_misses: bool) -> None:
+def train(project_folder: Path | None, *, log: Path | None) -> None:
     """Learn from the stream of examples until stopped (SIGTERM or Ctrl-C), and publish versions on the way.
 
     Goes on from the newest version in GRAFT_VERSIONS. One learner per folder. It computes on a GPU where CUDA sees one.
     Under torchrun it is several processes that learn as one; each reads its share of the partitions, and serves its
     metrics at GRAFT_METRICS_PORT + LOCAL_RANK.
 
-    An example log has the teacher's logits that were used, and these are learnt again, or that there was none: Redis is
-    asked only for examples of which the log does not say it for this project's generation of logits.
+    An example log has the teacher's logits that Redis had when it was written, and these are learnt again; Redis is
+    asked for the others, and where the log has those of another generation.
 
     Example: GRAFT_METRICS_PORT=9102 graft student train --from example-log
 
     Example: torchrun --nproc-per-node 2 -m graft student train
     """
-    if fill_misses and log is None:
-        raise click.UsageError("--fill-misses needs --from LOG: without a log every logit comes from the cache")
-    _learn(begin(project_folder), log, fill_misses=fill_misses)
-
-
-def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
-    """Learn until stopped."""
+    process = begin(project_folder)
     project, settings = process.project, process.settings
     stop = process.run_until_stopped()
     from features.online.served_rows import ServedRowReader
@@ -58,41 +47,31 @@ def _learn(process: Process, log: Path | None, *, fill_misses: bool) -> None:
     from graft.commands.teacher.teacher_parts import ProjectTeacher
     from runtime.redis import refuse_wrong_login
     from stream.kafka.connection import wait_for_kafka
-    from stream.log.logged_logits import LoggedLogits
-    from stream.log.used_logits import UsedLogitsWriter
     from student.learn.exchange import nearest_device, open_exchange
+    from student.learn.process.publishing import Publication
     from student.learn.process.skew_watch import SkewWatch
-    from student.learn.process.train import run_training
+    from student.learn.process.teacher_source import Teaching
+    from student.learn.process.train import Examples, run_training
     from student.versions.registry import Registry
 
     refuse_wrong_login(process.redis_url)
     teacher = ProjectTeacher(process) if project.teacher else None
     spec = load_spec(project.repo)
-    generation = None if teacher is None else teacher.awaited_generation(stop)
+    teaching = None
+    if teacher is not None:
+        generation = teacher.awaited_generation(stop)
+        teaching = Teaching(teacher.open_cache(), teacher.config.version, generation)
     open_source = _source(process, log, spec)
-    logged = None if log is None or generation is None else LoggedLogits(log, generation, fill_misses=fill_misses)
     its_id = wait_for_kafka(lambda: _topic_id(process), stop)
-
-    def open_used(generation: str, learner: str) -> UsedLogitsWriter:
-        of_learner = partial(UsedLogitsWriter, learner=learner, generation=generation, topic_id=its_id)
-        return wait_for_kafka(lambda: of_learner(settings.kafka, project.topics), stop)
-
     registry = Registry(settings.versions)
     skew = SkewWatch(ServedRowReader(process.redis_url, spec), spec, registry.metrics_folder)
     with closing(skew), open_exchange() as exchange:
         run_training(
-            setup=project.learner_setup(spec),
-            publish=project.publish,
-            gate=project.gate,
-            teacher_version=teacher.config.version if teacher else None,
-            teacher_generation=generation,
-            registry=registry,
-            cache=teacher.open_cache() if teacher else None,
-            logged=logged,
-            open_used=None if generation is None else partial(open_used, generation),
-            open_source=lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop),
-            topic_id=its_id,
-            stop=stop,
+            project.learner_setup(spec),
+            Examples(lambda offsets: wait_for_kafka(partial(open_source, offsets, ranks=exchange), stop), its_id),
+            teaching,
+            Publication(registry, project.publish, project.gate),
+            stop,
             exchange=exchange,
             device=nearest_device(),
             skew=skew,

@@ -21,11 +21,8 @@ from lab.study.log.study_log import StudyLog
 from runtime.errors import ConfigurationError
 from runtime.folder import replacing
 from stream.events import Impression, TeacherRequest
-from stream.log.logged_logits import LoggedLogit
 from student.learn.bootstrap import BootstrapRows, sample_rows, score_requests
 from teacher_cache.backfill.backfill import requests_of_columns
-from teacher_cache.cache.cache import usable_or_nan
-from teacher_cache.cache.generation import generation_of
 from teacher_cache.config import DefaultInput, TeacherConfig
 from teacher_cache.domain.domain_map import DomainMap
 from teacher_cache.domain.request_scorer import RequestScorer, ScoredRows
@@ -41,36 +38,22 @@ def kept_logits(path: Path, change: TeacherChange, project: Project, log: StudyL
 
     A project without a teacher has none: T is 0.
 
-    Of an unchanged teacher they are those that the log has, where it says what was used; the others are scored. There
-    every impression has its own logits; the stream's cache has those of the last impression of a user and an item.
+    Every impression has its own logits; the stream's cache has those of the last impression of a user and an item.
     Examples from before `teacher.trained_until` have none, unless the project uses them.
     """
     if project.teacher is None:
         return np.empty((len(log.records), 0), np.float32)
     if not path.exists():
-        told = told_of(change, project, log)
-        requests = [request for request, one in zip(requests_of(log), told, strict=True) if one is None]
-        tasks = len(project.needed_teacher.tasks)
-        logits = [usable_or_nan(one and one.logits, tasks) for one in told]
-        logit_NT = np.array(logits, np.float32).reshape(-1, tasks)
-        if requests:
-            scored = StudyTeacher(change, project, log.spec).score_all(requests)
-            place = {example.impression_id: n for n, example in enumerate(log.examples)}
-            logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
+        scored = StudyTeacher(change, project, log.spec).score_all(requests_of(log))
+        place = {example.impression_id: n for n, example in enumerate(log.examples)}
+        logit_NT = np.full((len(log.records), len(project.needed_teacher.tasks)), np.nan, np.float32)
+        logit_NT[[place[request.impression_id] for request in scored.requests]] = scored.logit_BT
         with replacing(path) as file:
             np.savez_compressed(file, logit_NT=logit_NT)
     with np.load(path, allow_pickle=False) as kept:
         loaded_NT: NDArray[np.float32] = kept["logit_NT"]
     loaded_NT[np.array(log.event_times_ms) < project.needed_teacher.logits_from_ms] = np.nan
     return loaded_NT
-
-
-def told_of(change: TeacherChange, project: Project, log: StudyLog) -> Sequence[LoggedLogit | None]:
-    """What the log says of each example about this teacher; None where it does not say."""
-    if log.logged is None or change != TeacherChange():
-        return [None] * len(log.records)
-    generation = generation_of(project.name, project.needed_teacher, project.folder, log.spec).digest
-    return log.logged.rows if generation == log.logged.generation else [None] * len(log.records)
 
 
 class StudyTeacher(RequestScorer):
@@ -163,7 +146,7 @@ class ChangedProfiles:
             record._replace(example=record.example.model_copy(update={"features": row}))
             for record, row in zip(log.records, rows, strict=True)
         ]
-        return log._replace(records=records, logged=None)
+        return log._replace(records=records)
 
     def _change(
         self,

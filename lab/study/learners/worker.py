@@ -50,8 +50,6 @@ class Workplace(NamedTuple):
     day_zero: DayZero
     keys: Keys
     out: Path
-    generation: str | None = None
-    """Of the project's logits, where the log has any."""
     log_events: int | None = None
     """The grid's."""
 
@@ -87,7 +85,7 @@ class Worker:
         """Read the log; the process ends with the study."""
         threading.Thread(target=_end_with_the_study, daemon=True).start()
         cls.place = place
-        cls.log = read_log(place.log_folder, place.spec, place.generation, place.log_events)
+        cls.log = read_log(place.log_folder, place.spec, place.log_events)
 
     @classmethod
     def run(cls, cell: Cell) -> None:

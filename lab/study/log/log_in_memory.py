@@ -137,7 +137,7 @@ def recounted(
         for place in places:
             features[place] = values[place]
         records.append(record._replace(example=record.example.model_copy(update={"features": features})))
-    return log._replace(records=records, logged=None)
+    return log._replace(records=records)
 
 
 class _Counted:

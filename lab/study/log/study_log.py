@@ -21,7 +21,6 @@ from stream.events import Example
 from stream.log.archive import Archive
 from stream.log.example_log import ExampleLog
 from stream.log.examples import ExampleRecord
-from stream.log.logged_logits import LoggedLogit, LoggedLogits
 from stream.tasks import TaskSpec
 from student.evaluate.metrics import exact_auc, losses
 from student.evaluate.newness import NEW_EXAMPLES
@@ -107,22 +106,11 @@ def of_slices(
     return {name: scores_of(tasks, arms, label_NK[m], value_NKA[m], weight_N[m]) for name, m in slices.items()}
 
 
-class Logged(NamedTuple):
-    """The teacher logits in the log: of each of its N records those that were used; None where it does not say."""
-
-    generation: str
-    rows: Sequence[LoggedLogit | None]
-
-
 class StudyLog(NamedTuple):
-    """Records in the order in which every learner learns them, and the spec that reads their features.
-
-    `logged` is of these records with these features; None where the log has no logits of the project's generation.
-    """
+    """Records in the order in which every learner learns them, and the spec that reads their features."""
 
     spec: FeatureSpec
     records: Sequence[ExampleRecord]
-    logged: Logged | None = None
 
     @property
     def examples(self) -> list[Example]:
@@ -131,10 +119,9 @@ class StudyLog(NamedTuple):
 
     @property
     def key(self) -> str:
-        """A digest of its content: the spec, every example with its partition and offset, and its logits."""
-        records = (f"{partition} {offset} {example.model_dump_json()}" for partition, offset, example in self.records)
-        logits = [self.logged.generation, *map(json.dumps, self.logged.rows)] if self.logged else []
-        return digest_of(chain([self.spec.spec_id], records, logits))
+        """A digest of its content: the spec, and every example with its partition and offset."""
+        records = (f"{record.partition} {record.offset} {record.example.model_dump_json()}" for record in self.records)
+        return digest_of(chain([self.spec.spec_id], records))
 
     @property
     def event_times_ms(self) -> list[int]:
@@ -160,8 +147,7 @@ class StudyLog(NamedTuple):
 
     def first(self, count: int | None) -> "StudyLog":
         """Its first `count` examples; all if None."""
-        logged = self.logged and self.logged._replace(rows=self.logged.rows[:count])
-        return self._replace(records=self.records[:count], logged=logged)
+        return self._replace(records=self.records[:count])
 
     def with_inputs(self, names: Sequence[str], value_NT: NDArray[np.float32]) -> "StudyLog":
         """The same examples with T more dense features, as if the stream had logged them; a NaN is a miss."""
@@ -215,17 +201,14 @@ class Arriving(NamedTuple):
     known_N: NDArray[np.intp]
 
 
-def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None, count: int | None = None) -> StudyLog:
+def read_log(folder: Path, spec: FeatureSpec, count: int | None = None) -> StudyLog:
     """The log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example.
 
-    Its first `count` examples, all if None, with what it has of the teacher's logits of `generation`.
+    Its first `count` examples, all if None. The teacher's logits that it has are left: a study scores every impression.
     """
     records: list[ExampleRecord] = []
-    rows: list[LoggedLogit | None] = []
-    logits = None if generation is None else LoggedLogits(folder, generation)
-    for found in ExampleLog(folder, spec.spec_id).read({}):
-        records += found
-        rows += logits.of(found) if logits else []
+    for some in ExampleLog(folder, spec.spec_id).read({}):
+        records += [record._replace(archived=None) for record in some]
         if count is not None and len(records) >= count:
             break
     if not records:
@@ -233,8 +216,7 @@ def read_log(folder: Path, spec: FeatureSpec, generation: str | None = None, cou
             f"{folder}: no examples: 'graft stream archive' has not written to this folder, or [sampling] has left all "
             "impressions out: see docs/sampling.md"
         )
-    is_known = any(row is not None for row in rows)
-    return StudyLog(spec, records, Logged(generation, rows) if generation and is_known else None).first(count)
+    return StudyLog(spec, records).first(count)
 
 
 def write_log(folder: Path, records: Iterable[ExampleRecord]) -> None:
@@ -269,7 +251,7 @@ class KeptUsers:
         """The examples of the kept users. Their features are as they were logged, running aggregates too."""
         kept = set(self.of(dict.fromkeys(example.user_id for example in log.examples)))
         records = [record for record in log.records if record.example.user_id in kept]
-        return log._replace(records=records, logged=None)
+        return log._replace(records=records)
 
     def _place(self, user_id: EntityId) -> bytes:
         """Where a user stands in a random order."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import Counter, Gauge
 
@@ -12,7 +12,8 @@ from student.evaluate.history import Progress
 from student.evaluate.served import ServedEvaluation
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
-from student.versions.gate import STOPS, Comparison, GateRecord, told, verdict_of
+from student.learn.process.teacher_source import Teaching
+from student.versions.gate import STOPS, Comparison, GateConfig, GateRecord, told, verdict_of
 from student.versions.manifest import Draft
 from student.versions.names import CHAMPION, Reference, number_of
 from student.versions.registry import Registry
@@ -31,6 +32,7 @@ GATE = "the gate"
 """Who moves and holds the champion, in the history of names."""
 
 _LOG_SECONDS = 5.0
+_DEFAULT_GATE = GateConfig()
 
 
 class ExamplesTopic(Protocol):
@@ -45,12 +47,12 @@ class ExamplesTopic(Protocol):
         ...
 
 
-class UsedLogitsLog(Protocol):
-    """Takes note of the logits that the learner has used."""
+class Publication(NamedTuple):
+    """Where versions go, how often, and what decides which of them serves."""
 
-    def flush(self) -> bool:
-        """Whether all of them are noted now; it is asked again where they are not."""
-        ...
+    registry: Registry
+    config: PublishConfig
+    gate: GateConfig = _DEFAULT_GATE
 
 
 class Verdicts:
@@ -145,34 +147,28 @@ def _numbers(comparison: Comparison) -> dict[str, float]:
 class Publisher:
     """Publishes versions of a learner that has learnt up to `offsets`: one whenever it is due.
 
-    Into an empty registry it publishes one at once, so that the scorer is ready before the first example. No version is
-    published before `used` has noted the logits of its examples. `served` is the evaluation that the learner tells of
-    its examples; it is told of the versions here. The registry must be claimed. When the disk refuses a publish, the
-    GraftError ends the process: what is not in a version is learnt again, from the last version's offsets, by the next.
+    Into an empty registry it publishes one at once, so that the scorer is ready before the first example. `served` is
+    the evaluation that the learner tells of its examples; it is told of the versions here. The registry must be
+    claimed. When the disk refuses a publish, the GraftError ends the process: what is not in a version is learnt again,
+    from the last version's offsets, by the next.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each part that a version tells of
+    def __init__(
         self,
         learner: Learner,
         served: ServedEvaluation,
         offsets: Mapping[int, int],
-        registry: Registry,
-        config: PublishConfig,
-        teacher_version: str | None,
+        publication: Publication,
+        teaching: Teaching | None = None,
         topic_id: str | None = None,
-        *,
-        teacher_generation: str | None = None,
-        used: UsedLogitsLog | None = None,
     ) -> None:
         self._learner = learner
         self._served = served
         self._offsets = offsets
-        self._registry = registry
-        self._config = config
-        self._teacher_version = teacher_version
+        self._registry = registry = publication.registry
+        self._config = publication.config
+        self._teaching = teaching
         self._topic_id = topic_id
-        self._teacher_generation = teacher_generation
-        self._used = used
         latest = registry.latest()
         manifest = None if latest is None else registry.load_manifest(latest)
         if manifest is not None:
@@ -204,20 +200,13 @@ class Publisher:
             self._report(topic)
 
     def publish_if_new(self, topic: ExamplesTopic) -> None:
-        """Publish what was learnt since the last version, if anything was and its logits are noted."""
-        if self._learner.examples > self._published_examples and self._has_noted_logits():
+        """Publish what was learnt since the last version, if anything was."""
+        if self._learner.examples > self._published_examples:
             self._publish()
             topic.commit(self._offsets)
             compared = self._served.gate.kept if self._served.gate else []
             self._registry.prune(self._config.keep, [*self._served.kept, *compared])
         self._published_at = time.monotonic()
-
-    def _has_noted_logits(self) -> bool:
-        """Whether the logits of all examples learnt are noted: a version has learnt none that nobody can find again.
-
-        While they are not, `used` says so in the log.
-        """
-        return self._used is None or self._used.flush()
 
     def _publish(self) -> None:
         learner = self._learner
@@ -233,8 +222,8 @@ class Publisher:
             tasks=list(learner.setup.tasks),
             student=learner.setup.student,
             teacher_tasks=[task.name for task in learner.setup.teacher_tasks],
-            teacher_version=self._teacher_version,
-            teacher_generation=self._teacher_generation,
+            teacher_version=self._teaching and self._teaching.version,
+            teacher_generation=self._teaching and self._teaching.generation,
             served_by=self._served.kept,
             gate=record,
             metrics=slices.pop("whole"),

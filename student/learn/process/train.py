@@ -7,7 +7,7 @@ import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,26 +18,20 @@ from runtime.errors import DataLossError, InvalidInputError
 from runtime.health import HEALTH
 from runtime.telemetry import StopSignal
 from runtime.tracing import TRACING
-from stream.log.logged_logits import LoggedLogits
-from stream.log.used_logits import UsedLogitsWriter
 from stream.positions import Placed, Positions
 from student.evaluate.gate import Gate
 from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions
 from student.learn.batch import Encoded, encode
-from student.learn.config import PublishConfig
 from student.learn.exchange import ALONE, Exchange
 from student.learn.learner import Learner
 from student.learn.network.model import CPU
-from student.learn.process.logits import LogitSource
-from student.learn.process.publishing import ExamplesTopic, Publisher
+from student.learn.process.publishing import ExamplesTopic, Publication, Publisher
 from student.learn.process.set_aside import Rejected, SetAside
 from student.learn.process.skew_watch import SkewWatch
-from student.learn.process.teacher_source import TeacherSource
+from student.learn.process.teacher_source import TeacherSource, Teaching
 from student.learn.setup import LearnerSetup
-from student.versions.gate import GateConfig
 from student.versions.registry import Registry
-from teacher_cache.cache.cache import LogitCache
 
 LEARNING = Histogram(
     "graft_student_learning_seconds",
@@ -63,8 +57,6 @@ _POLL_SECONDS = 0.2  # how soon a quiet process sees a stop or a version that is
 _NO_LOGITS = np.empty((0, 0), np.float32)
 """Of no examples."""
 
-_DEFAULT_GATE = GateConfig()
-
 
 class ExampleSource(ExamplesTopic, Protocol):
     """Gives the examples in their order, from given offsets on: from the topic, or from an example log before it."""
@@ -78,79 +70,62 @@ class ExampleSource(ExamplesTopic, Protocol):
         ...
 
 
-def run_training(  # noqa: PLR0913 - by keyword: one for each part that a process brings
-    *,
+class Examples(NamedTuple):
+    """Where the examples come from.
+
+    `open_source` gets the offset per partition at which the learning goes on; a partition that the version does not
+    know is absent. `topic_id`: Kafka's id of the examples topic, None where it tells none.
+    """
+
+    open_source: Callable[[Mapping[int, int]], ExampleSource]
+    topic_id: str | None = None
+
+
+def run_training(  # noqa: PLR0913 - each names a role
     setup: LearnerSetup,
-    publish: PublishConfig,
-    gate: GateConfig = _DEFAULT_GATE,
-    teacher_version: str | None,
-    teacher_generation: str | None = None,
-    registry: Registry,
-    cache: LogitCache | None,
-    logged: LoggedLogits | None = None,
-    open_used: Callable[[str], UsedLogitsWriter] | None = None,
-    open_source: Callable[[Mapping[int, int]], ExampleSource],
-    topic_id: str | None = None,
+    examples: Examples,
+    teaching: Teaching | None,
+    publication: Publication,
     stop: StopSignal,
+    *,
     exchange: Exchange = ALONE,
     device: torch.device = CPU,
     skew: SkewWatch | None = None,
 ) -> None:
     """Learn from the newest version on, or from the first example on, until `stop`; then publish what is learnt.
 
-    `open_source` gets the offset per partition at which the learning goes on; a partition that the version does not
-    know is absent. `teacher_generation` names what the logits of `cache` mean; both, `logged` and `open_used` are None
-    without a teacher. `logged`: what an example log has of the logits; `cache` is asked for the others. `open_used`
-    gets the registry's `learner_id`, and opens what takes note of what the cache had: no version is published before
-    that has it. `topic_id`: Kafka's id of the examples topic, None where it tells none. DataLossError when the newest
-    version was learnt from a topic with another id, ConfigurationError when it was learnt with another setup. A kill
-    loses only what was learnt since the last version; the restart learns the same again from that version's offsets.
+    `teaching`: None without a teacher. DataLossError when the newest version was learnt from a topic with another id,
+    ConfigurationError when it was learnt with another setup. A kill loses only what was learnt since the last version;
+    the restart learns the same again from that version's offsets.
 
     With an `exchange` of several ranks their sources give all of them the same records. A stop of one stops all, as
     does the end of what started them. The first one alone writes to the registry, which all of them can read, and
     compares with what was served, if there is `skew`.
     """
     torch.set_num_threads(1)  # sums in one order, on every machine; the steps are too small for more
+    registry = publication.registry
     with ExitStack() as opened:
         opened.enter_context(registry.claim() if exchange.rank == 0 else nullcontext())
-        served = _served(setup, gate, registry) if exchange.rank == 0 else None
+        served = _served(setup, publication) if exchange.rank == 0 else None
         learner = Learner(setup, exchange, device, served)
-        offsets = _restore(learner, registry, exchange, topic_id)
-        publisher = set_aside = used = None
-        if exchange.rank > 0:
+        offsets = _restore(learner, registry, exchange, examples.topic_id)
+        publisher = set_aside = None
+        if served is None:
             skew = None
-        if served is not None:
-            learner_id = registry.learner_id()
-            if open_used is not None:
-                used = opened.enter_context(closing(open_used(learner_id)))
-            told = teacher_version, topic_id
-            publisher = Publisher(
-                learner, served, offsets, registry, publish, *told, teacher_generation=teacher_generation, used=used
-            )
+        else:
+            publisher = Publisher(learner, served, offsets, publication, teaching, examples.topic_id)
             set_aside = SetAside(registry.folder)
-        logits = LogitSource(cache, len(setup.teacher_tasks), _wait_seconds(setup)) if cache else None
-        teacher = TeacherSource(
-            logits,
-            exchange,
-            tasks=len(setup.teacher_tasks),
-            logged=logged,
-            used=used,
-            from_ms=setup.logits_from_ms,
-        )
-        source = opened.enter_context(closing(open_source(offsets)))
+        teacher = TeacherSource(teaching, setup, exchange)
+        source = opened.enter_context(closing(examples.open_source(offsets)))
         gc.collect()
         gc.freeze()  # torch's objects live until the end: looking through them again and again is a tenth of the time
         _Run(learner, offsets, teacher, publisher, set_aside, exchange, skew).learn_until(stop, source)
 
 
-def _served(setup: LearnerSetup, config: GateConfig, registry: Registry) -> ServedEvaluation:
+def _served(setup: LearnerSetup, publication: Publication) -> ServedEvaluation:
+    registry, config = publication.registry, publication.gate
     gate = None if config.policy == "off" else Gate(setup.tasks, setup.spec, config, registry)
     return ServedEvaluation(setup.tasks, ServedVersions(registry), gate)
-
-
-def _wait_seconds(setup: LearnerSetup) -> float:
-    """Nobody waits for logits that nothing learns from."""
-    return setup.wait_seconds if any(config.weight > 0 for config in setup.distillation) else 0.0
 
 
 def _restore(learner: Learner, registry: Registry, exchange: Exchange, topic_id: str | None) -> dict[int, int]:

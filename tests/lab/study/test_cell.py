@@ -22,7 +22,9 @@ from student.evaluate.arms import ARMS
 from student.evaluate.evaluation import RECENT_EXAMPLES
 from student.learn.bootstrap import run_bootstrap, sample_rows
 from student.learn.config import PublishConfig
-from student.learn.process.train import run_training
+from student.learn.process.publishing import Publication
+from student.learn.process.teacher_source import Teaching
+from student.learn.process.train import Examples, run_training
 from student.learn.setup import LearnerSetup
 from student.versions.manifest import StudentConfig
 from student.versions.registry import Registry
@@ -114,13 +116,11 @@ def _process(
         scorer=teacher,
     )
     run_training(
-        setup=setup,
-        publish=PublishConfig(every_seconds=60),
-        teacher_version=project.teacher.version,
-        registry=registry,
-        cache=cache,
-        open_source=lambda _offsets: _Source(folder / "log", stop),
-        stop=stop,
+        setup,
+        Examples(lambda _offsets: _Source(folder / "log", stop)),
+        Teaching(cache, project.teacher.version),
+        Publication(registry, PublishConfig(every_seconds=60)),
+        stop,
     )
     newest = registry.latest()
     assert newest is not None

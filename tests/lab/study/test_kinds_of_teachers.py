@@ -13,7 +13,9 @@ from lab.study.learners.teachers import requests_of
 from lab.study.log.study_log import write_log
 from runtime.telemetry import StopSignal
 from student.learn.config import PublishConfig
-from student.learn.process.train import run_training
+from student.learn.process.publishing import Publication
+from student.learn.process.teacher_source import Teaching
+from student.learn.process.train import Examples, run_training
 from student.versions.registry import Registry
 from teacher_cache.backfill.backfill import backfill
 from teacher_cache.cache.cache import LogitCache
@@ -47,13 +49,11 @@ def _student(pair: Pair, config: TeacherConfig | None, redis_url: str, folder: P
     registry, stop = Registry(folder / "versions"), StopSignal()
     setup = pair.project.learner_setup(pair.spec)
     run_training(
-        setup=replace(setup, wait_seconds=0) if config is None else setup,
-        publish=PublishConfig(every_seconds=60),
-        teacher_version=pair.project.teacher.version,
-        registry=registry,
-        cache=cache,
-        open_source=lambda _offsets: _Source(folder / "log", stop),
-        stop=stop,
+        replace(setup, wait_seconds=0) if config is None else setup,
+        Examples(lambda _offsets: _Source(folder / "log", stop)),
+        Teaching(cache, pair.project.teacher.version),
+        Publication(registry, PublishConfig(every_seconds=60)),
+        stop,
     )
     newest = registry.latest()
     assert newest is not None

@@ -8,8 +8,10 @@ from runtime.telemetry import StopSignal
 from stream.events import Example
 from stream.log.examples import ExampleRecord
 from student.learn.config import PublishConfig
+from student.learn.process.publishing import Publication
 from student.learn.process.skew_watch import SkewWatch
-from student.learn.process.train import run_training
+from student.learn.process.teacher_source import Teaching
+from student.learn.process.train import Examples, run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 
@@ -46,19 +48,15 @@ def learn_in_memory(
     every_seconds: float = 1000,
     keep: int = 1000,
     skew: SkewWatch | None = None,
-    open_used: Any = None,
     **student: Any,
 ) -> None:
     """Go on with the registry's newest version through `examples` of the toy pair, of which offset n is the nth."""
     stop = StopSignal()
     run_training(
-        setup=toy.setup(wait_seconds=0, student=toy.student.model_copy(update=student)),
-        publish=PublishConfig(every_seconds=every_seconds, keep=keep),
-        teacher_version="t1",
-        registry=registry,
-        cache=LogitCache(NO_REDIS, "t1", TASKS, 3600),
-        open_used=open_used,
-        open_source=lambda offsets: Log(examples, offsets, stop),
-        stop=stop,
+        toy.setup(wait_seconds=0, student=toy.student.model_copy(update=student)),
+        Examples(lambda offsets: Log(examples, offsets, stop)),
+        Teaching(LogitCache(NO_REDIS, "t1", TASKS, 3600), "t1"),
+        Publication(registry, PublishConfig(every_seconds=every_seconds, keep=keep)),
+        stop,
         skew=skew,
     )

@@ -8,10 +8,9 @@ from runtime.telemetry import StopSignal
 from stream.events import Example
 from stream.log.examples import ExampleRecord
 from student.learn.exchange import open_exchange
-from student.learn.process.logits import LogitSource
-from student.learn.process.teacher_source import TeacherSource
+from student.learn.process.teacher_source import TeacherSource, Teaching
 from tests.student.conftest import Toy
-from tests.student.learn.train_process import TASKS, logit_cache
+from tests.student.learn.train_process import logit_cache
 
 
 def placed(examples: list[Example]) -> list[ExampleRecord]:
@@ -23,7 +22,7 @@ def main() -> None:
     redis_url, toy = sys.argv[1], Toy()
     cache = logit_cache(redis_url)
     with open_exchange() as exchange:
-        source = TeacherSource(LogitSource(cache, len(TASKS), 0), exchange, tasks=len(TASKS))
+        source = TeacherSource(Teaching(cache, "t1"), toy.setup(wait_seconds=0.0), exchange)
         for examples in ([toy.example(n) for n in range(9)], [toy.example(0)]):
             logit_BT = source.fetch(placed(examples), StopSignal())
             assert logit_BT is not None

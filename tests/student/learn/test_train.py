@@ -24,7 +24,9 @@ from student.evaluate.arms import ARMS
 from student.evaluate.history import Point, defined, read_history
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
-from student.learn.process.train import run_training
+from student.learn.process.publishing import Publication
+from student.learn.process.teacher_source import Teaching
+from student.learn.process.train import Examples, run_training
 from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
@@ -55,14 +57,11 @@ class Process:
     ) -> None:
         has_teacher = bool(setup.teacher_tasks)
         run_training(
-            setup=setup,
-            publish=PublishConfig(every_seconds=every_seconds, keep=1000),
-            teacher_version=TEACHER if has_teacher else None,
-            registry=self.registry,
-            cache=LogitCache(self.redis_url, TEACHER, TASKS, 3600) if has_teacher else None,
-            open_source=lambda offsets: ExampleReader(self.kafka_servers, self.topics, offsets),
-            topic_id=topic_id,
-            stop=stop,
+            setup,
+            Examples(lambda offsets: ExampleReader(self.kafka_servers, self.topics, offsets), topic_id),
+            Teaching(LogitCache(self.redis_url, TEACHER, TASKS, 3600), TEACHER) if has_teacher else None,
+            Publication(self.registry, PublishConfig(every_seconds=every_seconds, keep=1000)),
+            stop,
         )
 
     @contextlib.contextmanager

@@ -18,7 +18,9 @@ from stream.log.archive import Archive
 from stream.log.example_log import ExampleLog, log_then_topic
 from stream.log.examples import ExampleReader, ExampleRecord
 from student.learn.config import PublishConfig
-from student.learn.process.train import ExampleSource, run_training
+from student.learn.process.publishing import Publication
+from student.learn.process.teacher_source import Teaching
+from student.learn.process.train import Examples, ExampleSource, run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 
@@ -64,16 +66,14 @@ class Pair:
     @contextlib.contextmanager
     def learning(self, registry: Registry, open_source: Callable[[Any], ExampleSource]) -> Iterator[None]:
         stop = StopSignal()
-        arguments = {
-            "setup": self.setup,
-            "publish": PublishConfig(every_seconds=0.05, keep=1000),
-            "teacher_version": TEACHER,
-            "registry": registry,
-            "cache": self.cache,
-            "open_source": open_source,
-            "stop": stop,
-        }
-        thread = threading.Thread(target=run_training, kwargs=arguments)
+        arguments = (
+            self.setup,
+            Examples(open_source),
+            Teaching(self.cache, TEACHER),
+            Publication(registry, PublishConfig(every_seconds=0.05, keep=1000)),
+            stop,
+        )
+        thread = threading.Thread(target=run_training, args=arguments)
         thread.start()
         try:
             yield

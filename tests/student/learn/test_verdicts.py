@@ -15,7 +15,7 @@ from student.evaluate.served import ServedEvaluation
 from student.evaluate.served_versions import ServedVersions
 from student.learn.config import PublishConfig
 from student.learn.learner import Learner
-from student.learn.process.publishing import GATE, Publisher
+from student.learn.process.publishing import GATE, Publication, Publisher
 from student.versions.gate import STOPS, GateConfig, GateRecord, SliceConfig, verdict_of
 from student.versions.manifest import Manifest
 from student.versions.names import CHAMPION, Reference
@@ -62,9 +62,8 @@ class Stream:
             manifest, tensors, state = self.registry.load_learner(latest)
             self.learner.restore(tensors, state)
             offsets = {0: manifest.examples}
-        self._publisher = Publisher(
-            self.learner, served, offsets, self.registry, PublishConfig(every_seconds=1e9, keep=3), "t1"
-        )
+        publication = Publication(self.registry, PublishConfig(every_seconds=1e9, keep=3))
+        self._publisher = Publisher(self.learner, served, offsets, publication)
 
     def learn_until(self, end: int, *, is_done: Callable[[], bool] = lambda: False, every: int = 80) -> None:
         while self.learner.examples < end and not is_done():

@@ -18,12 +18,12 @@ from stream.config import Topics
 from stream.kafka.topics import topic_id
 from stream.log.example_log import ExampleLog, log_then_topic
 from stream.log.examples import ExampleReader
-from stream.log.logged_logits import LoggedLogits
-from stream.log.used_logits import UsedLogitsWriter
 from student.learn.config import PublishConfig
 from student.learn.exchange import nearest_device, open_exchange
 from student.learn.learner import Learner
-from student.learn.process.train import run_training
+from student.learn.process.publishing import Publication
+from student.learn.process.teacher_source import Teaching
+from student.learn.process.train import Examples, run_training
 from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
@@ -56,26 +56,17 @@ def main() -> None:
     stop = StopSignal().install()
     configure_logging()
     open_source: Any = partial(ExampleReader, kafka, topics)
-    logged = None
     if log:
         open_source = partial(log_then_topic, ExampleLog(Path(log[0])), kafka, topics)
-        logged = LoggedLogits(Path(log[0]), GENERATION)
-    its_id = topic_id(kafka, topics.examples)
     try:
         with open_exchange() as exchange:
+            publish = PublishConfig(every_seconds=float(os.environ.get("PUBLISH_SECONDS", "0.25")), keep=1000)
             run_training(
-                setup=setup(),
-                publish=PublishConfig(every_seconds=float(os.environ.get("PUBLISH_SECONDS", "0.25")), keep=1000),
-                teacher_version=TEACHER,
-                registry=Registry(Path(folder)),
-                cache=logit_cache(redis_url),
-                logged=logged,
-                open_used=lambda learner: UsedLogitsWriter(
-                    kafka, topics, learner=learner, generation=GENERATION, topic_id=its_id
-                ),
-                topic_id=its_id,
-                open_source=partial(open_source, ranks=exchange),
-                stop=stop,
+                setup(),
+                Examples(partial(open_source, ranks=exchange), topic_id(kafka, topics.examples)),
+                Teaching(logit_cache(redis_url), TEACHER, GENERATION),
+                Publication(Registry(Path(folder)), publish),
+                stop,
                 exchange=exchange,
                 device=nearest_device(),
             )
