@@ -1,5 +1,5 @@
 """What is read after the stream: examples and teacher requests, from their topics or the example log.
 
-Doors: `examples`, `requests`, `example_log`, `archive`, `logged_logits`, `used_logits`.
+Doors: `examples`, `requests`, `example_log`, `archive`.
 Imports: `stream`, `stream.kafka`, `runtime`.
 """

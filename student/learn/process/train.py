@@ -113,6 +113,7 @@ def run_training(  # noqa: PLR0913 - each names a role
         if served is None:
             skew = None
         else:
+            registry.learner_id()  # made before the first version: a copy of the registry is known by it
             publisher = Publisher(learner, served, offsets, publication, teaching, examples.topic_id)
             set_aside = SetAside(registry.folder)
         teacher = TeacherSource(teaching, setup, exchange)

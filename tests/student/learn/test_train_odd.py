@@ -13,6 +13,7 @@ from stream.events import Example
 from student.learn.learner import Learner
 from student.learn.process.train import REFUSED_STEPS
 from student.versions.registry import Registry
+from student.versions.remote import RemoteRegistry
 from tests.student.learn.learning_in_memory import learn_in_memory
 
 
@@ -151,3 +152,9 @@ def test_a_student_that_diverges_publishes_nothing_that_is_not_finite_and_does_n
         weights = [t for n, t in tensors.items() if n.startswith(("student/", "control/"))]
         assert all(np.isfinite(tensor).all() for tensor in weights)
         assert registry.load_model(version)[0].version == version
+
+
+def test_a_copy_takes_what_a_learner_has_published(toy: Any, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "versions")
+    learn_in_memory(toy, registry, [toy.example(n) for n in range(8)])
+    assert RemoteRegistry(f"memory://{tmp_path.name}/shop").push(registry) == registry.versions()
