@@ -77,7 +77,7 @@ def test_each_part_is_removed_on_its_own(environment: dict[str, str], redis_url:
 
     done = reset(environment, "--topics", "--state", "--yes", "--json")
     assert list(json.loads(done.stdout)) == ["topics", "removed"]
-    assert len(json.loads(done.stdout)["topics"]) == 12
+    assert len(json.loads(done.stdout)["topics"]) == 10
     assert json.loads(reset(environment, "--topics", "--dry-run", "--json").stdout)["topics"] == {}
 
 
