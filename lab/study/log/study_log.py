@@ -204,11 +204,11 @@ class Arriving(NamedTuple):
 def read_log(folder: Path, spec: FeatureSpec, count: int | None = None) -> StudyLog:
     """The log of `graft stream archive`, in the learner's order; InvalidInputError when it has no example.
 
-    Its first `count` examples, all if None. The teacher's logits that it has are left: a study scores every impression.
+    Its first `count` examples, all if None. A study uses no logits of the log: it scores every impression.
     """
     records: list[ExampleRecord] = []
     for some in ExampleLog(folder, spec.spec_id).read({}):
-        records += [record._replace(archived=None) for record in some]
+        records += some
         if count is not None and len(records) >= count:
             break
     if not records:
