@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from student.learn.setup import LearnerSetup
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
 from tests.forked import start_forked
+from tests.student.learn.threads import in_thread
 
 TEACHER = "t1"
 TASKS = ("finish", "like", "rating")
@@ -66,15 +66,8 @@ class Process:
 
     @contextlib.contextmanager
     def running(self, setup: LearnerSetup, every_seconds: float = 0.05, topic_id: str | None = None) -> Iterator[None]:
-        stop = StopSignal()
-        thread = threading.Thread(target=self.run, args=(setup, stop, every_seconds, topic_id))
-        thread.start()
-        try:
+        with in_thread(lambda stop: self.run(setup, stop, every_seconds, topic_id)):
             yield
-        finally:
-            stop.set()
-            thread.join(30)
-            assert not thread.is_alive()
 
     def examples_published(self) -> int:
         version = self.registry.champion()

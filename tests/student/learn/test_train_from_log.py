@@ -1,7 +1,6 @@
 """The learner that reads an example log first and then the topic, on a real broker and a real Redis."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 
-from runtime.telemetry import StopSignal
 from stream.config import StreamConfig, Topics
 from stream.kafka import connection
 from stream.kafka.topics import ensure_topics
@@ -23,6 +21,7 @@ from student.learn.process.teacher_source import Teaching
 from student.learn.process.train import Examples, ExampleSource, run_training
 from student.versions.registry import Registry
 from teacher_cache.cache.cache import LogitCache
+from tests.student.learn.threads import in_thread
 
 TEACHER = "t1"
 COUNT = 400
@@ -65,22 +64,10 @@ class Pair:
 
     @contextlib.contextmanager
     def learning(self, registry: Registry, open_source: Callable[[Any], ExampleSource]) -> Iterator[None]:
-        stop = StopSignal()
-        arguments = (
-            self.setup,
-            Examples(open_source),
-            Teaching(self.cache, TEACHER),
-            Publication(registry, PublishConfig(every_seconds=0.05, keep=1000)),
-            stop,
-        )
-        thread = threading.Thread(target=run_training, args=arguments)
-        thread.start()
-        try:
+        examples, teaching = Examples(open_source), Teaching(self.cache, TEACHER)
+        publication = Publication(registry, PublishConfig(every_seconds=0.05, keep=1000))
+        with in_thread(lambda stop: run_training(self.setup, examples, teaching, publication, stop)):
             yield
-        finally:
-            stop.set()
-            thread.join(30)
-            assert not thread.is_alive()
 
     def learn(self, registry: Registry, open_source: Callable[[Any], ExampleSource], at_least: int) -> int:
         """Learn until so many examples are in a version, stop, and say how many there are then."""

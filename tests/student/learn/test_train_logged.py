@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ import pytest
 
 from lab.embedded import free_port
 from runtime.child import start_child, stop_child
-from runtime.telemetry import StopSignal
 from stream.config import StreamConfig, Topics
 from stream.kafka import connection
 from stream.kafka.topics import ensure_topics
@@ -27,6 +25,7 @@ from tests.forked import start_forked
 from tests.stream.conftest import await_that
 from tests.student.conftest import Toy
 from tests.student.learn.ranks import ROOT, TORCHRUN, rank_environment
+from tests.student.learn.threads import in_thread
 from tests.student.learn.train_process import GENERATION, TASKS, TEACHER, logit_cache
 
 TOTAL = 900
@@ -73,19 +72,11 @@ class Pair:
 
     @contextmanager
     def archiving(self) -> Iterator[None]:
-        stop, look_up = StopSignal(), ArchiveLookUp(logit_cache(self.redis_url), GENERATION)
-        thread = threading.Thread(
-            target=run_archive,
-            args=(self.log, self.kafka, self.topics, stop),
-            kwargs={"look_up": look_up, "every_seconds": 0.1},
-        )
-        thread.start()
-        try:
+        look_up = ArchiveLookUp(logit_cache(self.redis_url), GENERATION)
+        with in_thread(
+            lambda stop: run_archive(self.log, self.kafka, self.topics, stop, look_up=look_up, every_seconds=0.1)
+        ):
             yield
-        finally:
-            stop.set()
-            thread.join(30)
-            assert not thread.is_alive()
 
     def registry(self, name: str) -> Registry:
         return Registry(self.folder / name)
